@@ -1,0 +1,108 @@
+"""Every error that edldist raises on purpose, in one tree.
+
+Messages say what happened, where, with which value, and what to do about it. Errors of other
+libraries are mapped to these with ``raise ... from exc``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = [
+    "CheckpointError",
+    "CodecError",
+    "ConfigError",
+    "CoordinatorUnreachableError",
+    "EdlDistError",
+    "InputError",
+    "LabelError",
+    "LoaderClosedError",
+    "ModelError",
+    "PeerUnreachableError",
+    "PoisonTaskError",
+    "ProtocolVersionError",
+    "RefusedError",
+    "WireError",
+]
+
+
+class EdlDistError(Exception):
+    """Base of all errors of this package."""
+
+
+class ConfigError(EdlDistError):
+    """A job file, option or environment variable is missing or wrong. Commands exit with 2."""
+
+
+class ModelError(EdlDistError):
+    """A teacher's model cannot be imported, built or loaded, or breaks the output contract."""
+
+
+class InputError(EdlDistError):
+    """A batch does not hold what ``inputs=`` asks for, or holds something that is no tensor batch."""
+
+
+class LabelError(EdlDistError):
+    """Labels came back in a form that cannot be delivered (shape, dtype, non-finite values)."""
+
+
+class CodecError(EdlDistError):
+    """A codec's name or parameters are wrong, or it cannot encode these labels."""
+
+
+class CheckpointError(EdlDistError):
+    """A checkpoint cannot be written, or none can be restored safely."""
+
+
+class LoaderClosedError(EdlDistError):
+    """A ``DistillLoader`` was used after ``close()``."""
+
+
+class WireError(EdlDistError):
+    """A message is malformed, too large, or does not fit its own header."""
+
+
+class ProtocolVersionError(WireError):
+    """The other side speaks another version of the wire protocol."""
+
+    def __init__(self, theirs: int, ours: int) -> None:
+        super().__init__(
+            f"the peer speaks wire protocol {theirs}, this side speaks {ours}: "
+            "install the same edldist version on both sides"
+        )
+        self.theirs = theirs
+        self.ours = ours
+
+
+class PeerUnreachableError(WireError):
+    """The peer's connection is gone: it left, died, or was never there."""
+
+
+class RefusedError(EdlDistError):
+    """The other side refused this member, with its reason."""
+
+
+class CoordinatorUnreachableError(EdlDistError):
+    """No coordinator answered within the stated time."""
+
+
+class PoisonTaskError(EdlDistError):
+    """Several attempts could not label a task.
+
+    Attributes:
+        teacher: name of the teacher group.
+        batch: number of the batch since the loader was made, from 0.
+        samples: positions within the batch, ``range(start, stop)``.
+        attempts: one line or traceback for each failed attempt, oldest first.
+    """
+
+    def __init__(self, teacher: str, batch: int, samples: range, attempts: Sequence[str]) -> None:
+        self.teacher = teacher
+        self.batch = batch
+        self.samples = samples
+        self.attempts = list(attempts)
+        last = self.attempts[-1] if self.attempts else "no attempt was recorded"
+        super().__init__(
+            f"teacher {teacher!r} could not label samples {samples.start}..{samples.stop - 1} of batch "
+            f"{batch} in {len(self.attempts)} attempts. The last one said:\n{last}"
+        )

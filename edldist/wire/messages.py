@@ -1,0 +1,362 @@
+"""Typed headers: every message that edldist sends, and nothing else, encoded by msgspec.
+
+A header frame is ``b"ED"``, one version byte, then MessagePack of one of the tagged structs
+below. Tensors follow as raw frames (see ``edldist.wire.tensors``). This module imports no torch,
+so that the coordinator, the launcher and ``status`` stay light.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from edldist.errors import ProtocolVersionError, WireError
+
+__all__ = [
+    "MAGIC",
+    "PROTOCOL_VERSION",
+    "Ack",
+    "Event",
+    "Failure",
+    "Goodbye",
+    "Heartbeat",
+    "Hello",
+    "Idle",
+    "Labels",
+    "Links",
+    "MemberStatus",
+    "Message",
+    "Peer",
+    "Ping",
+    "Pong",
+    "Pull",
+    "Refused",
+    "Register",
+    "Registered",
+    "Report",
+    "Result",
+    "Return",
+    "Scalar",
+    "Status",
+    "StatusQuery",
+    "Task",
+    "Tasks",
+    "TensorSpec",
+    "Unknown",
+    "Wake",
+    "Welcome",
+    "decode",
+    "encode",
+]
+
+MAGIC = b"ED"
+PROTOCOL_VERSION = 1
+
+Scalar = str | int | float | bool | None
+Name = Annotated[str, msgspec.Meta(max_length=256)]
+Text = Annotated[str, msgspec.Meta(max_length=65_536)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the parts of a message."""
+
+
+class TensorSpec(_Struct, array_like=True):
+    """One tensor frame: its name, dtype (a name of ``edldist.wire.tensors.DTYPES``) and shape."""
+
+    name: Name
+    dtype: Name
+    shape: Annotated[list[Count], msgspec.Meta(max_length=16)]
+
+
+class Peer(_Struct, array_like=True):
+    """A member that another one may connect to."""
+
+    id: Name
+    address: Name
+
+
+# --- control: member <-> coordinator ---------------------------------------------------------
+
+
+class Register(_Struct, tag="register"):
+    """A member introduces itself; the same message again after a coordinator's restart.
+
+    ``group`` is the teacher's name for a teacher worker. ``teachers`` are the names that a student
+    wants; ``links`` are the students that a teacher worker serves now (a fresh coordinator learns
+    the standing assignment from them). ``info`` is shown by ``status``.
+    """
+
+    id: Name
+    role: Literal["teacher", "student"]
+    group: Name = ""
+    address: Name = ""
+    teachers: Annotated[list[Name], msgspec.Meta(max_length=64)] = []
+    links: list[Name] = []
+    host: Name = ""
+    pid: Count = 0
+    wall_s: float = 0.0
+    info: dict[Name, Scalar] = {}
+
+
+class Registered(_Struct, tag="registered"):
+    """The coordinator knows the member from now on. ``incarnation`` changes when it restarts."""
+
+    incarnation: Name
+    heartbeat_interval_s: float
+    heartbeat_ttl_s: float
+
+
+class Heartbeat(_Struct, tag="heartbeat"):
+    """A member lives; ``stats`` are its latest figures."""
+
+    id: Name
+    stats: dict[Name, Scalar] = {}
+
+
+class Unknown(_Struct, tag="unknown"):
+    """The coordinator does not know the sender: register (again)."""
+
+
+class Refused(_Struct, tag="refused"):
+    """The receiver of a registration or greeting refuses it, for ever."""
+
+    reason: Text
+
+
+class Goodbye(_Struct, tag="goodbye"):
+    """A member leaves on purpose: to the coordinator, or from a teacher worker to a student."""
+
+    id: Name
+    reason: Text = ""
+
+
+class Links(_Struct, tag="links"):
+    """The students that a teacher worker is to serve.
+
+    With ``complete`` false the list only adds: a coordinator that has just started does not yet
+    know everyone and orders no disconnects.
+    """
+
+    students: list[Peer]
+    complete: bool
+
+
+class Event(_Struct, tag="event"):
+    """Something worth a line in ``events.jsonl``. ``t`` is unix seconds at the member."""
+
+    event: Name
+    t: float
+    fields: dict[Name, Scalar] = {}
+
+
+class Report(_Struct, tag="report"):
+    """Figures of the training script (``edldist.report``). Sent until acknowledged.
+
+    ``sender`` is one process; ``seq`` counts its reports from 1.
+    """
+
+    sender: Name
+    seq: Count
+    rank: Count
+    t: float
+    values: dict[Name, Scalar]
+
+
+class Ack(_Struct, tag="ack"):
+    """All reports of the receiver up to ``seq`` are held by the coordinator."""
+
+    seq: Count
+
+
+class StatusQuery(_Struct, tag="status_query"):
+    """Ask for the state of the job, and the events and reports numbered after ``since``."""
+
+    since: Count = 0
+
+
+class MemberStatus(_Struct):
+    """One registered member, as ``status`` shows it."""
+
+    id: str
+    role: str
+    group: str
+    address: str
+    host: str
+    pid: int
+    joined_s: float
+    silent_s: float
+    links: list[str]
+    info: dict[str, Scalar]
+    stats: dict[str, Scalar]
+
+
+class Status(_Struct, tag="status"):
+    """The state of the job.
+
+    ``records`` holds ``Event`` and ``Report`` values in the order of their arrival; ``seq`` is the
+    number of the last one (ask for what follows with ``StatusQuery(since=seq)``). Numbers start
+    again with a new ``incarnation``.
+    """
+
+    incarnation: Name
+    uptime_s: float
+    members: list[MemberStatus]
+    records: list[Event | Report]
+    seq: Count
+
+
+# --- data: teacher worker <-> student ----------------------------------------------------------
+
+
+class Hello(_Struct, tag="hello"):
+    """A teacher worker greets a student that it connected to."""
+
+    worker: Name
+    teacher: Name
+    batch_size: Annotated[int, msgspec.Meta(ge=1)]
+    codec: Name
+
+
+class Welcome(_Struct, tag="welcome"):
+    """The student takes the worker. It will ping it every ``ping_interval_s``."""
+
+    student: Name
+    ping_interval_s: float
+    heartbeat_ttl_s: float
+    max_frame_bytes: Count
+
+
+class Pull(_Struct, tag="pull"):
+    """The worker has room for up to ``samples`` samples. ``seq`` numbers its pulls on this link."""
+
+    seq: Count
+    samples: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Task(_Struct, array_like=True):
+    """A leased slice of a batch. Its tensors are the next ``len(tensors)`` frames.
+
+    ``alone`` asks for a forward pass without other tasks.
+    """
+
+    lease: Count
+    samples: Count
+    alone: bool
+    tensors: list[TensorSpec]
+
+
+class Tasks(_Struct, tag="tasks"):
+    """Answer to a pull. ``buffered`` is the number of labelled batches that the student holds."""
+
+    seq: Count
+    tasks: list[Task]
+    buffered: Count
+
+
+class Idle(_Struct, tag="idle"):
+    """Answer to a pull: nothing to give now; a ``Wake`` follows when there is."""
+
+    seq: Count
+    buffered: Count
+
+
+class Wake(_Struct, tag="wake"):
+    """The student has tasks again for a worker that it answered ``Idle``."""
+
+    buffered: Count
+
+
+class Result(_Struct, array_like=True):
+    """The labels of one lease. Its tensors are the next ``len(tensors)`` frames."""
+
+    lease: Count
+    codec: Name
+    compute_s: float
+    tensors: list[TensorSpec]
+
+
+class Labels(_Struct, tag="labels"):
+    """The results of one forward pass for one student."""
+
+    results: list[Result]
+
+
+class Failure(_Struct, tag="failure"):
+    """The model raised on these leases; ``error`` is its traceback."""
+
+    leases: list[Count]
+    error: Text
+
+
+class Return(_Struct, tag="return"):
+    """The worker gives back leases that it has not begun (it drains)."""
+
+    leases: list[Count]
+
+
+class Ping(_Struct, tag="ping"):
+    """The student probes the link: shows a dead peer at once and proves that the student lives."""
+
+    buffered: Count
+
+
+class Pong(_Struct, tag="pong"):
+    """The worker's communication thread lives."""
+
+
+Message = (
+    Register
+    | Registered
+    | Heartbeat
+    | Unknown
+    | Refused
+    | Goodbye
+    | Links
+    | Event
+    | Report
+    | Ack
+    | StatusQuery
+    | Status
+    | Hello
+    | Welcome
+    | Pull
+    | Tasks
+    | Idle
+    | Wake
+    | Labels
+    | Failure
+    | Return
+    | Ping
+    | Pong
+)
+
+_PREFIX = MAGIC + bytes([PROTOCOL_VERSION])
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Message)
+
+
+def encode(message: Message) -> bytes:
+    """The header frame of a message."""
+    return _PREFIX + _encoder.encode(message)
+
+
+def decode(header: bytes | bytearray | memoryview) -> Message:
+    """The message of a header frame.
+
+    Raises:
+        ProtocolVersionError: the frame is edldist's, of another version.
+        WireError: the frame is anything else than a valid header.
+    """
+    view = memoryview(header)
+    if view[:2] != MAGIC or len(view) < 3:
+        raise WireError(f"not an edldist header: {bytes(view[:16])!r} ({len(view)} bytes)")
+    if view[2] != PROTOCOL_VERSION:
+        raise ProtocolVersionError(view[2], PROTOCOL_VERSION)
+    try:
+        message: Message = _decoder.decode(view[3:])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise WireError(f"malformed header of {len(view)} bytes: {exc}") from exc
+    return message

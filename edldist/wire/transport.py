@@ -1,0 +1,106 @@
+"""What the servers need of a transport: hubs, links and one thread-bound poller over both.
+
+Two implementations share one contract suite: ``edldist.wire.zeromq`` (real sockets) and
+``edldist.wire.memory`` (queues in this process, for tests of this library and of its users).
+
+Ownership: a ``Poller`` and everything opened through it belong to one thread. Only
+``Poller.wake`` may be called from others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from edldist.wire.messages import Message
+
+__all__ = ["Buffer", "Frames", "Hub", "Link", "Poller", "Received", "Transport"]
+
+Buffer = bytes | bytearray | memoryview
+Frames = Sequence[Buffer]
+
+
+class Received(NamedTuple):
+    """One message as it arrived.
+
+    ``peer`` is the sender's address at a hub, and ``b""`` on a link. ``frames`` are its raw
+    tensor frames; they stay valid as long as someone refers to them.
+    """
+
+    peer: bytes
+    message: Message
+    frames: list[memoryview]
+
+
+class Hub(Protocol):
+    """The many-peer end: binds, and addresses each message to one peer."""
+
+    @property
+    def address(self) -> str:
+        """Where peers connect, with the port that the system chose."""
+        ...
+
+    @property
+    def garbage(self) -> int:
+        """Messages dropped so far because they were malformed."""
+        ...
+
+    def send(self, peer: bytes, message: Message, frames: Frames = ()) -> None:
+        """Queue one message for a peer without blocking.
+
+        Raises:
+            PeerUnreachableError: the peer is gone, or takes nothing in any more.
+        """
+        ...
+
+    def receive(self) -> Received | None:
+        """The next well-formed message, or None when there is none now."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Link(Protocol):
+    """The one-peer end: connects, reconnects by itself, and keeps its order."""
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def garbage(self) -> int: ...
+
+    def send(self, message: Message, frames: Frames = ()) -> bool:
+        """Queue one message without blocking; False when the queue is full (nothing was sent)."""
+        ...
+
+    def receive(self) -> Received | None: ...
+
+    def close(self) -> None: ...
+
+
+class Poller(Protocol):
+    """Opens endpoints and waits on all of them."""
+
+    def bind(self, address: str) -> Hub: ...
+
+    def connect(self, address: str, identity: str) -> Link:
+        """Connect to a hub, which will see this link as peer ``identity.encode()``."""
+        ...
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when an endpoint may have a message, ``wake`` was called, or time is up."""
+        ...
+
+    def wake(self) -> None:
+        """End the current (or the next) ``wait``. Safe from any thread and from signal handlers."""
+        ...
+
+    def close(self) -> None:
+        """Close every endpoint that was opened here. What was sent has a moment to leave."""
+        ...
+
+
+class Transport(Protocol):
+    """Makes pollers; this is the seam through which tests run roles without sockets."""
+
+    def poller(self) -> Poller: ...
