@@ -1,0 +1,166 @@
+"""A member's side of its registration with the coordinator, as a pure state machine.
+
+::
+
+    joining --Registered--> joined --Unknown--> joining ...      (a coordinator that restarted)
+       |                      |
+       +-- Refused: RefusedError; never answered for connect_timeout_s: CoordinatorUnreachableError
+                              +-- leave(): Goodbye
+
+While joining, ``Register`` goes out again with exponential back-off and jitter. While joined,
+``Heartbeat`` goes out every interval; each is acknowledged, so that silence can be told from
+idleness (``silent_s``). Silence alone changes nothing: labels flow without a coordinator, and the
+link reconnects by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Mapping
+
+from edldist.errors import CoordinatorUnreachableError, RefusedError
+from edldist.wire.messages import (
+    Ack,
+    Goodbye,
+    Heartbeat,
+    Message,
+    Refused,
+    Register,
+    Registered,
+    Scalar,
+    Unknown,
+)
+
+__all__ = ["Enrolment"]
+
+logger = logging.getLogger(__name__)
+
+_FIRST_RETRY_S = 0.1
+_MAX_RETRY_S = 2.0
+_FIRST_WARNING_S = 3.0
+_WARNING_EVERY_S = 30.0
+
+
+class Enrolment:
+    """Keeps one member registered.
+
+    The owner calls ``due`` at least every ``next_due_s`` seconds and sends what it returns, and
+    passes every message of the coordinator to ``on_message``.
+
+    Args:
+        register: builds the current registration (its links change with time).
+        stats: the figures for a heartbeat.
+        coordinator: the address, for errors and logs.
+        connect_timeout_s: how long to wait for the first answer.
+        now: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        register: Callable[[], Register],
+        stats: Callable[[], Mapping[str, Scalar]],
+        coordinator: str,
+        connect_timeout_s: float,
+        now: float,
+    ) -> None:
+        self._register = register
+        self._stats = stats
+        self._coordinator = coordinator
+        self._connect_timeout_s = connect_timeout_s
+        self._jitter = random.Random(register().id)
+        self.joined = False
+        self.incarnation: str | None = None
+        self.heartbeat_ttl_s = 3.0
+        self._heartbeat_interval_s = 1.0
+        self._last_heard = now
+        self._joining_since = now
+        self._next_at = now
+        self._retry_s = _FIRST_RETRY_S
+        self._warn_at = now + _FIRST_WARNING_S
+
+    @property
+    def ever_joined(self) -> bool:
+        return self.incarnation is not None
+
+    def silent_s(self, now: float) -> float:
+        """Seconds since the coordinator was last heard."""
+        return now - self._last_heard
+
+    def next_due_s(self, now: float) -> float:
+        return max(0.0, self._next_at - now)
+
+    def due(self, now: float) -> list[Message]:
+        """The messages that are to be sent now.
+
+        Raises:
+            CoordinatorUnreachableError: nobody ever answered within ``connect_timeout_s``.
+        """
+        self._complain(now)
+        if now < self._next_at:
+            return []
+        if self.joined:
+            self._next_at = now + self._heartbeat_interval_s
+            return [Heartbeat(id=self._register().id, stats=dict(self._stats()))]
+        self._next_at = now + self._retry_s * self._jitter.uniform(0.75, 1.25)
+        self._retry_s = min(self._retry_s * 2, _MAX_RETRY_S)
+        return [self._register()]
+
+    def on_message(self, message: Message, now: float) -> bool:
+        """Take a message of the coordinator in; True when it ended a wait to join.
+
+        Raises:
+            RefusedError: the coordinator refuses this member.
+        """
+        self._last_heard = now
+        self._warn_at = now + _FIRST_WARNING_S + self.heartbeat_ttl_s
+        if isinstance(message, Registered):
+            joined_now = not self.joined or message.incarnation != self.incarnation
+            self.joined = True
+            self.incarnation = message.incarnation
+            self._heartbeat_interval_s = message.heartbeat_interval_s
+            self.heartbeat_ttl_s = message.heartbeat_ttl_s
+            self._next_at = now + self._heartbeat_interval_s * self._jitter.uniform(0.5, 1.0)
+            self._retry_s = _FIRST_RETRY_S
+            return joined_now
+        if isinstance(message, Unknown) and self.joined:
+            logger.info("the coordinator at %s does not know this member (any more): joining", self._coordinator)
+            self.joined = False
+            self._next_at = now
+        elif isinstance(message, Refused):
+            raise RefusedError(f"coordinator {self._coordinator} refused this member: {message.reason}")
+        elif not isinstance(message, Ack):
+            logger.debug("a %s of the coordinator is no concern of the enrolment", type(message).__name__)
+        return False
+
+    def leave(self, reason: str) -> list[Message]:
+        """The last messages: final figures, then goodbye."""
+        if not self.joined:
+            return []
+        self.joined = False
+        identity = self._register().id
+        return [Heartbeat(id=identity, stats=dict(self._stats())), Goodbye(id=identity, reason=reason)]
+
+    def _complain(self, now: float) -> None:
+        waited_s = now - self._joining_since
+        if not self.ever_joined and waited_s > self._connect_timeout_s:
+            raise CoordinatorUnreachableError(
+                f"no coordinator answered at {self._coordinator} for {waited_s:.0f} s "
+                f"(EDLDIST_CONNECT_TIMEOUT_S={self._connect_timeout_s:g}). "
+                "Start one with 'edldist coordinator', or correct the address"
+            )
+        if now < self._warn_at:
+            return
+        self._warn_at = now + _WARNING_EVERY_S
+        if self.ever_joined:
+            logger.warning(
+                "no word from the coordinator at %s for %.0f s; going on without it",
+                self._coordinator,
+                self.silent_s(now),
+            )
+        else:
+            logger.warning(
+                "waiting for a coordinator at %s; giving up in %.0f s",
+                self._coordinator,
+                self._connect_timeout_s - waited_s,
+            )

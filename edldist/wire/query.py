@@ -1,0 +1,59 @@
+"""Ask a coordinator for the state of its job. Imports no torch."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+from edldist.errors import CoordinatorUnreachableError, RefusedError
+from edldist.wire.address import parse_address
+from edldist.wire.messages import Refused, Status, StatusQuery
+from edldist.wire.transport import Transport
+from edldist.wire.zeromq import ZmqTransport
+
+__all__ = ["StatusClient", "query_status"]
+
+
+class StatusClient:
+    """A link for repeated questions. Owned by one thread; survives coordinator restarts."""
+
+    def __init__(self, address: str, transport: Transport | None = None) -> None:
+        parse_address(address, "coordinator")
+        self._address = address
+        self._poller = (transport or ZmqTransport()).poller()
+        self._link = self._poller.connect(address, f"status-{uuid.uuid4().hex[:12]}")
+
+    def query(self, since: int = 0, timeout_s: float = 2.0) -> Status:
+        """The job's state, with the records numbered after ``since``.
+
+        Raises:
+            CoordinatorUnreachableError: no answer within ``timeout_s``.
+            RefusedError: the coordinator refuses this client (another version).
+        """
+        deadline = time.monotonic() + timeout_s
+        while self._link.receive() is not None:
+            pass  # answers to questions that were given up
+        self._link.send(StatusQuery(since=since))
+        while (left_s := deadline - time.monotonic()) > 0:
+            self._poller.wait(left_s)
+            while (received := self._link.receive()) is not None:
+                if isinstance(received.message, Status):
+                    return received.message
+                if isinstance(received.message, Refused):
+                    raise RefusedError(f"coordinator {self._address}: {received.message.reason}")
+        raise CoordinatorUnreachableError(
+            f"no coordinator answered at {self._address} within {timeout_s:g} s. "
+            "Is it running (edldist coordinator), and is this its address?"
+        )
+
+    def close(self) -> None:
+        self._poller.close()
+
+
+def query_status(address: str, since: int = 0, timeout_s: float = 2.0) -> Status:
+    """One question on a link of its own; see ``StatusClient.query``."""
+    client = StatusClient(address)
+    try:
+        return client.query(since, timeout_s)
+    finally:
+        client.close()

@@ -1,0 +1,126 @@
+"""Tensors as raw frames: a typed spec in the header, the bytes beside it, sizes always checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from edldist.errors import WireError
+from edldist.wire.messages import TensorSpec
+from edldist.wire.transport import Buffer
+
+__all__ = ["DTYPES", "as_bytes", "check", "dtype_name", "pack", "spec_of", "unpack"]
+
+DTYPES: dict[str, torch.dtype] = {
+    name: getattr(torch, name)
+    for name in (
+        "float64 float32 float16 bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz "
+        "int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool"
+    ).split()
+}
+"""Wire name -> dtype. Byte order is little-endian, as on every machine that torch runs on."""
+
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The wire name of a dtype.
+
+    Raises:
+        WireError: the dtype does not travel (complex, quantized).
+    """
+    try:
+        return _NAMES[dtype]
+    except KeyError:
+        raise WireError(f"tensors of {dtype} cannot be sent; convert to one of {', '.join(DTYPES)}") from None
+
+
+def spec_of(name: str, tensor: Tensor) -> TensorSpec:
+    """The header entry of a tensor."""
+    return TensorSpec(name=name, dtype=dtype_name(tensor.dtype), shape=list(tensor.shape))
+
+
+def as_bytes(tensor: Tensor) -> memoryview:
+    """The memory of a tensor, without a copy when it is a contiguous host tensor.
+
+    The view keeps the tensor's storage alive.
+    """
+    if tensor.layout is not torch.strided or tensor.device.type == "meta":
+        raise WireError(f"only dense tensors with data can be sent, not {tensor.layout} on {tensor.device}")
+    host = tensor.detach().resolve_neg().cpu().contiguous()
+    return memoryview(host.reshape(-1).view(torch.uint8).numpy())
+
+
+def pack(
+    tensors: Mapping[str, Tensor], max_frame_bytes: int | None = None
+) -> tuple[list[TensorSpec], list[memoryview]]:
+    """Specs and frames of named tensors, in their order.
+
+    Args:
+        tensors: any device, any strides, any shape (zero-dimensional and empty ones too).
+        max_frame_bytes: refuse a larger frame here, where its name is known, instead of being
+            disconnected by the receiver.
+
+    Raises:
+        WireError: a dtype or layout that does not travel, or a tensor that is too large.
+    """
+    specs, frames = [], []
+    for name, tensor in tensors.items():
+        frame = as_bytes(tensor)
+        if max_frame_bytes is not None and frame.nbytes > max_frame_bytes:
+            raise WireError(
+                f"tensor {name!r} of shape {list(tensor.shape)} is {frame.nbytes} bytes; a frame may have "
+                f"{max_frame_bytes}. Use a smaller teacher batch size or a more compact codec"
+            )
+        specs.append(spec_of(name, tensor))
+        frames.append(frame)
+    return specs, frames
+
+
+def check(spec: TensorSpec, frame: Buffer) -> torch.dtype:
+    """Check that a frame is exactly the tensor that its spec says, and return the dtype.
+
+    Raises:
+        WireError: unknown dtype, or a size that does not fit.
+    """
+    dtype = DTYPES.get(spec.dtype)
+    if dtype is None:
+        raise WireError(f"tensor {spec.name!r} has the unknown dtype {spec.dtype!r}")
+    expected = math.prod(spec.shape) * dtype.itemsize
+    nbytes = memoryview(frame).nbytes
+    if nbytes != expected:
+        raise WireError(
+            f"tensor {spec.name!r} is {spec.dtype}{spec.shape}, {expected} bytes; its frame has {nbytes}"
+        )
+    return dtype
+
+
+def unpack(specs: Sequence[TensorSpec], frames: Sequence[memoryview]) -> dict[str, Tensor]:
+    """Named tensors over the frames' own memory (no copy where alignment allows).
+
+    Raises:
+        WireError: counts, names, dtypes or sizes do not fit.
+    """
+    if len(specs) != len(frames):
+        raise WireError(f"{len(specs)} tensors announced, {len(frames)} frames came")
+    tensors: dict[str, Tensor] = {}
+    for spec, frame in zip(specs, frames, strict=True):
+        dtype = check(spec, frame)
+        if spec.name in tensors:
+            raise WireError(f"tensor {spec.name!r} came twice in one message")
+        tensors[spec.name] = _wrap(frame, dtype).reshape(spec.shape)
+    return tensors
+
+
+def _wrap(frame: memoryview, dtype: torch.dtype) -> Tensor:
+    if frame.nbytes == 0:
+        return torch.empty(0, dtype=dtype)
+    if frame.readonly:
+        frame = memoryview(bytearray(frame))
+    flat = torch.frombuffer(frame, dtype=torch.uint8)
+    if flat.data_ptr() % dtype.itemsize:
+        flat = flat.clone()
+    return flat.view(dtype)

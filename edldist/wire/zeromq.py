@@ -1,0 +1,224 @@
+"""Hubs and links over ZeroMQ, with every default of libzmq that is unsafe set to something safe."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+
+import zmq
+
+from edldist.errors import ConfigError, PeerUnreachableError, ProtocolVersionError, WireError
+from edldist.wire.messages import Message, Refused, decode, encode
+from edldist.wire.transport import Frames, Received
+
+__all__ = ["CONTROL_FRAME_BYTES", "MAX_FRAME_BYTES", "MAX_FRAMES", "ZmqTransport"]
+
+logger = logging.getLogger(__name__)
+
+MAX_FRAME_BYTES = 1 << 30
+"""Largest single frame of the data path: the inputs or labels of one tensor of one task."""
+CONTROL_FRAME_BYTES = 16 << 20
+"""Largest frame at a coordinator, which never sees a tensor."""
+MAX_FRAMES = 8192
+"""Most frames of one message; a task has one for each of its tensors."""
+
+_LINGER_MS = 2_000
+_HANDSHAKE_MS = 5_000
+_RECONNECT_MS = 50
+_RECONNECT_MAX_MS = 1_000
+_QUEUED_MESSAGES = 4_096
+
+
+class _Endpoint:
+    """What hubs and links share: one socket, receiving, and the count of what was garbage."""
+
+    def __init__(self, socket: zmq.Socket[bytes], poller: ZmqPoller) -> None:
+        self._socket = socket
+        self._poller = poller
+        self.garbage = 0
+
+    @property
+    def address(self) -> str:
+        return self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def _receive_frames(self) -> list[zmq.Frame] | None:
+        try:
+            return self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return None
+
+    def _parse(self, peer: bytes, frames: list[zmq.Frame]) -> Received:
+        if not frames or len(frames) > MAX_FRAMES:
+            raise WireError(f"a message of {len(frames)} frames (1 to {MAX_FRAMES} are allowed)")
+        return Received(peer, decode(frames[0].bytes), [frame.buffer for frame in frames[1:]])
+
+    def _drop(self, peer: bytes, reason: Exception) -> None:
+        self.garbage += 1
+        if self.garbage == 1:
+            logger.warning(
+                "dropped a malformed message at %s from %r: %s (further ones are only counted)",
+                self.address,
+                peer[:32],
+                reason,
+            )
+
+    def close(self) -> None:
+        if not self._socket.closed:
+            self._poller._forget(self._socket)
+            self._socket.close()
+
+
+class ZmqHub(_Endpoint):
+    """A ROUTER that refuses to drop silently: a send to a peer that is gone raises."""
+
+    def send(self, peer: bytes, message: Message, frames: Frames = ()) -> None:
+        try:
+            self._socket.send_multipart([peer, encode(message), *frames], zmq.NOBLOCK, copy=False)
+        except zmq.Again as exc:
+            raise PeerUnreachableError(f"peer {peer!r} takes nothing in any more (its queue is full)") from exc
+        except zmq.ZMQError as exc:
+            if exc.errno != errno.EHOSTUNREACH:
+                raise
+            raise PeerUnreachableError(f"peer {peer!r} is gone") from exc
+
+    def receive(self) -> Received | None:
+        while (frames := self._receive_frames()) is not None:
+            peer = frames[0].bytes
+            try:
+                return self._parse(peer, frames[1:])
+            except ProtocolVersionError as exc:
+                self._drop(peer, exc)
+                self._refuse(peer, str(exc))
+            except WireError as exc:
+                self._drop(peer, exc)
+        return None
+
+    def _refuse(self, peer: bytes, reason: str) -> None:
+        try:
+            self.send(peer, Refused(reason=reason))
+        except PeerUnreachableError:
+            logger.debug("peer %r left before it could be refused", peer)
+
+
+class ZmqLink(_Endpoint):
+    """A DEALER that keeps what it was given until the hub is there, up to its queue's length.
+
+    ``receive`` raises ``ProtocolVersionError`` when the hub speaks another version: nothing that
+    is sent on this link can ever be understood.
+    """
+
+    def send(self, message: Message, frames: Frames = ()) -> bool:
+        try:
+            self._socket.send_multipart([encode(message), *frames], zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return False
+        return True
+
+    def receive(self) -> Received | None:
+        while (frames := self._receive_frames()) is not None:
+            try:
+                return self._parse(b"", frames)
+            except ProtocolVersionError:
+                raise
+            except WireError as exc:
+                self._drop(b"", exc)
+        return None
+
+
+class ZmqPoller:
+    """Owns one context, its sockets and an event descriptor that other threads may ring."""
+
+    def __init__(self, max_frame_bytes: int) -> None:
+        self._context = zmq.Context(io_threads=1)
+        self._max_frame_bytes = max_frame_bytes
+        self._poller = zmq.Poller()
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poller.register(self._bell, zmq.POLLIN)
+        self._sockets: set[zmq.Socket[bytes]] = set()
+        self._closed = False
+
+    def bind(self, address: str) -> ZmqHub:
+        socket = self._open(zmq.ROUTER)
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        try:
+            socket.bind(address)
+        except zmq.ZMQError as exc:
+            socket.close()
+            raise ConfigError(
+                f"cannot listen on {address}: {exc.strerror.lower()}. "
+                "Use tcp://HOST:PORT with an address of this machine and a free port (0 picks one)"
+            ) from exc
+        self._watch(socket)
+        return ZmqHub(socket, self)
+
+    def connect(self, address: str, identity: str) -> ZmqLink:
+        socket = self._open(zmq.DEALER)
+        socket.setsockopt(zmq.ROUTING_ID, identity.encode()[:255])
+        try:
+            socket.connect(address)
+        except zmq.ZMQError as exc:
+            socket.close()
+            raise ConfigError(
+                f"cannot connect to {address!r}: {exc.strerror.lower()}. Use tcp://HOST:PORT"
+            ) from exc
+        self._watch(socket)
+        return ZmqLink(socket, self)
+
+    def wait(self, timeout_s: float) -> None:
+        for ready, _ in self._poller.poll(max(0.0, timeout_s) * 1e3):
+            if ready == self._bell:
+                os.eventfd_read(self._bell)
+
+    def wake(self) -> None:
+        if not self._closed:
+            os.eventfd_write(self._bell, 1)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        for socket in list(self._sockets):
+            self._forget(socket)
+            socket.close()
+        self._context.term()
+        self._poller.unregister(self._bell)
+        os.close(self._bell)
+
+    def _open(self, kind: int) -> zmq.Socket[bytes]:
+        socket = self._context.socket(kind)
+        for option, value in (
+            (zmq.LINGER, _LINGER_MS),
+            (zmq.SNDHWM, _QUEUED_MESSAGES),
+            (zmq.RCVHWM, _QUEUED_MESSAGES),
+            (zmq.MAXMSGSIZE, self._max_frame_bytes),
+            (zmq.HANDSHAKE_IVL, _HANDSHAKE_MS),
+            (zmq.RECONNECT_IVL, _RECONNECT_MS),
+            (zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS),
+            (zmq.TCP_KEEPALIVE, 1),
+        ):
+            socket.setsockopt(option, value)
+        return socket
+
+    def _watch(self, socket: zmq.Socket[bytes]) -> None:
+        self._sockets.add(socket)
+        self._poller.register(socket, zmq.POLLIN)
+
+    def _forget(self, socket: zmq.Socket[bytes]) -> None:
+        self._sockets.discard(socket)
+        self._poller.unregister(socket)
+
+
+class ZmqTransport:
+    """The real transport.
+
+    Args:
+        max_frame_bytes: a peer that sends a larger frame is disconnected by the socket.
+    """
+
+    def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+        self.max_frame_bytes = max_frame_bytes
+
+    def poller(self) -> ZmqPoller:
+        return ZmqPoller(self.max_frame_bytes)
