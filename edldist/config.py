@@ -1,0 +1,426 @@
+"""The job file: what it may say, and precise words about what it may not.
+
+``load_job`` reads YAML, applies ``--set`` overrides and validates; ``dump_job`` writes the
+resolved job so that it loads back equal. Nothing here imports torch.
+
+YAML is read by the core schema of YAML 1.2: ``1:4`` is text and not the sexagesimal number 64,
+``no`` is text and not false, ``1e-4`` is a number. Duplicate keys are refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from edldist.errors import ConfigError
+
+__all__ = [
+    "CheckpointConfig",
+    "JobConfig",
+    "ReplicaRange",
+    "ScriptConfig",
+    "StudentConfig",
+    "TeacherConfig",
+    "check_codec_name",
+    "dump_job",
+    "load_job",
+    "node_range",
+]
+
+CODEC_FORMS = "dense, dense:fp16, dense:bf16 or dense:fp32"
+_CODEC = re.compile(r"dense(:(fp16|bf16|fp32))?")
+
+
+def check_codec_name(name: str) -> str:
+    """The codec's name, unchanged, if it is one that this version has.
+
+    Raises:
+        ValueError: it is not; the message lists the forms that are.
+    """
+    if not _CODEC.fullmatch(name):
+        raise ValueError(f"no such codec; this version has {CODEC_FORMS}")
+    return name
+
+
+def node_range(nnodes: str) -> tuple[int, int]:
+    """The least and the most nodes of ``"2"`` or ``"1:4"``.
+
+    Raises:
+        ValueError: the text has another form, or its bounds make no sense.
+    """
+    match = re.fullmatch(r"(\d{1,6})(?::(\d{1,6}))?", nnodes)
+    if match is None:
+        raise ValueError('write a number of nodes, as in "1", or a range, as in "1:4"')
+    least = int(match[1])
+    most = int(match[2]) if match[2] else least
+    if not 1 <= least <= most:
+        raise ValueError("the bounds must satisfy 1 <= MIN <= MAX")
+    return least, most
+
+
+def _text(value: object) -> object:
+    """Numbers as text, so that ``args: [--epochs, 5]`` needs no quotes."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if value is None or isinstance(value, bool):
+        raise PydanticCustomError("quote_it", "quote it in the job file to pass it as text")
+    return value
+
+
+def _node_text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+JOB_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+TEACHER_NAME = r"^[A-Za-z0-9_.-]+$"
+MODEL_PATH = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
+DEVICE = r"^[a-z]+(:\d+)?$"
+VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+Environment = dict[Annotated[str, Field(pattern=VARIABLE)], Text]
+
+
+class _Section(BaseModel):
+    """A mapping of the job file. Every field's description says what is allowed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ReplicaRange(_Section):
+    """Bounds between which the number of a teacher's workers may move."""
+
+    min: int = Field(ge=0, description="a whole number, 0 or more")
+    max: int = Field(ge=1, description="a whole number, 1 or more")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ReplicaRange:
+        if self.min > self.max:
+            raise ValueError("min must not exceed max")
+        return self
+
+
+def _replicas_kind(value: object) -> str:
+    return "range" if isinstance(value, Mapping | ReplicaRange) else "count"
+
+
+Replicas = Annotated[
+    Annotated[int, Field(ge=1), Tag("count")] | Annotated[ReplicaRange, Tag("range")],
+    Discriminator(_replicas_kind),
+]
+
+
+class TeacherConfig(_Section):
+    """One teacher group."""
+
+    name: str = Field(
+        default="teacher",
+        pattern=TEACHER_NAME,
+        max_length=100,
+        description="up to 100 letters, digits, `_`, `.` and `-`",
+    )
+    model: str = Field(pattern=MODEL_PATH, description="module:factory, as in `package.module:factory`")
+    weights: str | None = Field(default=None, min_length=1, description="a path, or null")
+    replicas: Replicas = Field(default=1, description="a whole number, 1 or more, or {min: M, max: N}")
+    device: str = Field(
+        default="auto", pattern=DEVICE, description="auto, cpu, cuda, cuda:N or another torch device"
+    )
+    batch_size: int = Field(default=64, ge=1, description="a whole number, 1 or more")
+    codec: str = Field(default="dense", description=CODEC_FORMS)
+    allow_nonfinite: bool = Field(default=False, description="true or false")
+    env: Environment = Field(default={}, description="a mapping of variable names to text")
+
+    @field_validator("codec")
+    @classmethod
+    def _known_codec(cls, name: str) -> str:
+        return check_codec_name(name)
+
+    @property
+    def initial_replicas(self) -> int:
+        """Workers to start with: the lower bound of a range, and at least one."""
+        return max(1, self.replicas.min) if isinstance(self.replicas, ReplicaRange) else self.replicas
+
+
+class StudentConfig(_Section):
+    """The training script and its process group."""
+
+    script: str = Field(min_length=1, description="the path of a Python script")
+    args: list[Text] = Field(default=[], description="a list of text and numbers")
+    nnodes: Annotated[str, BeforeValidator(_node_text)] = Field(
+        default="1", description='a number of nodes, as in "1", or a range, as in "1:4"'
+    )
+    nproc_per_node: int = Field(default=1, ge=1, description="a whole number, 1 or more")
+    max_restarts: int = Field(default=3, ge=0, description="a whole number, 0 or more")
+    env: Environment = Field(default={}, description="a mapping of variable names to text")
+
+    @field_validator("nnodes")
+    @classmethod
+    def _node_bounds(cls, nnodes: str) -> str:
+        node_range(nnodes)
+        return nnodes
+
+
+class CheckpointConfig(_Section):
+    """When the training script saves, and how many checkpoints stay."""
+
+    every_steps: int | None = Field(default=50, ge=1, description="a whole number, 1 or more, or null")
+    keep: int = Field(default=3, ge=1, description="a whole number, 1 or more")
+
+
+class ScriptConfig(_Section):
+    """A script that runs once, before everything else."""
+
+    script: str = Field(min_length=1, description="the path of a Python script")
+    args: list[Text] = Field(default=[], description="a list of text and numbers")
+
+
+class JobConfig(_Section):
+    """A whole job file."""
+
+    name: str = Field(
+        pattern=JOB_NAME,
+        max_length=100,
+        description="up to 100 letters, digits, `_`, `.` and `-`, the first a letter, digit or `_`",
+    )
+    teachers: list[TeacherConfig] = Field(min_length=1, description="a list of one teacher or more")
+    student: StudentConfig = Field(description="a mapping with `script`")
+    checkpoint: CheckpointConfig = Field(
+        default_factory=CheckpointConfig, description="a mapping, as in {every_steps: 50, keep: 3}"
+    )
+    deterministic: bool = Field(default=False, description="true or false")
+    prepare: ScriptConfig | None = Field(default=None, description="a mapping with `script`, or null")
+
+    @field_validator("teachers")
+    @classmethod
+    def _unique_names(cls, teachers: list[TeacherConfig]) -> list[TeacherConfig]:
+        names = [teacher.name for teacher in teachers]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"every teacher needs a name of its own; given twice: {', '.join(twice)}")
+        return teachers
+
+
+def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
+    """Read a job file and apply overrides.
+
+    Args:
+        path: the YAML file.
+        overrides: ``key=value``; the key a dotted path (``teachers.0.replicas``), the value YAML.
+
+    Raises:
+        ConfigError: the file cannot be read or says something that is not allowed. All problems
+            are listed, each with its key's path, the value, and what is allowed.
+    """
+    document = _read(Path(path))
+    for override in overrides:
+        _override(document, override)
+    try:
+        return JobConfig.model_validate(document)
+    except ValidationError as exc:
+        problems = [_explain(error) for error in exc.errors()]
+        several = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        raise ConfigError(f"{path}: {several}\n{listed}") from exc
+
+
+def dump_job(job: JobConfig) -> str:
+    """The resolved job as YAML, every default written out; ``load_job`` of it gives an equal job."""
+    text = yaml.dump(job.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return str(text)
+
+
+# --- reading YAML -------------------------------------------------------------------------------
+
+
+def _core_resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    """Plain scalars by the core schema of YAML 1.2."""
+    resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    for tag, pattern, first in (
+        ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+        ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+        ("int", r"[-+]?[0-9]+", list("-+0123456789")),
+        (
+            "float",
+            r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+            list("-+0123456789."),
+        ),
+        ("merge", r"<<", ["<"]),
+    ):
+        for character in first:
+            resolvers.setdefault(character, []).append(
+                (f"tag:yaml.org,2002:{tag}", re.compile(rf"(?:{pattern})\Z"))
+            )
+    return resolvers
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers = _core_resolvers()
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key `{key.value}` is given twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    return int(loader.construct_scalar(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+
+
+class _Dumper(yaml.SafeDumper):
+    yaml_implicit_resolvers = _core_resolvers()
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as exc:
+        mark = exc.problem_mark or exc.context_mark
+        line = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        context = f" ({exc.context})" if exc.context else ""
+        raise ConfigError(f"{where}{line}: not valid YAML: {exc.problem}{context}") from exc
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:
+        raise ConfigError(f"{where}: not valid YAML: {exc}") from exc
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"no such job file: {path}") from None
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{path}: not a UTF-8 text file: {exc}") from exc
+    except OSError as exc:
+        raise ConfigError(f"cannot read the job file {path}: {exc.strerror}") from exc
+    document = _parse(text, str(path))
+    if not isinstance(document, dict):
+        held = "nothing" if document is None else f"a {type(document).__name__}"
+        raise ConfigError(f"{path}: a job file is a mapping of {_keys(JobConfig)}, this one holds {held}")
+    return document
+
+
+def _override(document: dict[str, Any], override: str) -> None:
+    """Set one dotted path in place. Missing mappings are made; validation judges the result."""
+    key, equals, text = override.partition("=")
+    key = key.strip()
+    if not equals or not key or not all(key.split(".")):
+        raise ConfigError(f"--set {override}: write key=value, as in --set student.nproc_per_node=2")
+    value = _parse(text, f"--set {override}")
+    place: Any = document
+    *parents, last = key.split(".")
+    for depth, part in enumerate([*parents, last]):
+        here = ".".join(key.split(".")[:depth]) or "the job"
+        index: Any = part
+        if isinstance(place, list):
+            if not part.isdecimal() or int(part) >= len(place):
+                raise ConfigError(
+                    f"--set {override}: {here} is a list of {len(place)}; "
+                    f"use an index from 0 to {len(place) - 1}, not `{part}`"
+                )
+            index = int(part)
+        elif not isinstance(place, dict):
+            raise ConfigError(f"--set {override}: {here} is {place!r}, which has no `{part}` in it")
+        if depth == len(parents):
+            place[index] = value
+            return
+        if isinstance(place, dict) and place.get(index) is None:
+            place[index] = {}
+        place = place[index]
+
+
+# --- explaining problems ------------------------------------------------------------------------
+
+
+def _keys(section: type[BaseModel]) -> str:
+    return ", ".join(f"`{key}`" for key in section.model_fields)
+
+
+def _dotted(location: Sequence[int | str]) -> str:
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return path or "the job"
+
+
+def _schema_at(location: Sequence[int | str]) -> tuple[type[BaseModel] | None, str]:
+    """The section that a location lies in (or is), and the description of its last field."""
+    section: type[BaseModel] | None = JobConfig
+    allowed = ""
+    sections: dict[str, type[BaseModel]] = {
+        "teachers": TeacherConfig,
+        "student": StudentConfig,
+        "checkpoint": CheckpointConfig,
+        "prepare": ScriptConfig,
+        "replicas": ReplicaRange,
+    }
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = section.model_fields.get(part) if section else None
+        if field is None:
+            break
+        allowed = field.description or allowed
+        section = sections.get(part)
+    return section, allowed
+
+
+def _explain(error: ErrorDetails) -> str:
+    """One problem in one line."""
+    location: list[int | str] = []
+    for part in error["loc"]:
+        # pydantic adds the tags of the union of `replicas`, and a mark on bad keys: no keys of the file.
+        if part != "[key]" and not (part in ("count", "range") and location[-1:] == ["replicas"]):
+            location.append(part)
+    path = _dotted(location)
+    if error["type"] == "extra_forbidden":
+        section, _ = _schema_at(location[:-1])
+        known = list(section.model_fields) if section else []
+        close = difflib.get_close_matches(str(location[-1]), known, n=1)
+        hint = f"; did you mean `{close[0]}`?" if close else ""
+        allowed = f" Allowed here: {', '.join(f'`{key}`' for key in known)}" if known else ""
+        return f"{path}: unknown key (value {_shown(error['input'])}){hint or '.'}{allowed}"
+    _, allowed = _schema_at(location)
+    if error["type"] == "missing":
+        return f"{path}: missing; it must be {allowed}"
+    reason = ""
+    if error["type"] in ("value_error", "quote_it"):
+        reason = f": {error['msg'].removeprefix('Value error, ')}"
+    must = f"it must be {allowed}" if allowed else error["msg"]
+    return f"{path}: {_shown(error['input'])} is not allowed{reason}; {must}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, BaseModel):
+        value = value.model_dump()
+    if isinstance(value, list) and any(isinstance(item, BaseModel) for item in value):
+        return f"a list of {len(value)}"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

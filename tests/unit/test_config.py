@@ -1,0 +1,271 @@
+"""The job file: what loads, what is refused, and in which words."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edldist.config import JobConfig, ReplicaRange, dump_job, load_job, node_range
+from edldist.errors import ConfigError
+
+MINIMAL = """\
+name: digits
+teachers:
+  - model: examples.digits.models:teacher
+student:
+  script: student.py
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "job.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refusal(folder: Path, text: str = MINIMAL, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_job(write(folder, text), overrides)
+    return str(caught.value)
+
+
+def test_defaults_are_those_of_the_design(tmp_path: Path) -> None:
+    job = load_job(write(tmp_path, MINIMAL))
+    teacher = job.teachers[0]
+    assert (teacher.name, teacher.replicas, teacher.device, teacher.batch_size) == ("teacher", 1, "auto", 64)
+    assert (teacher.codec, teacher.weights, teacher.allow_nonfinite, teacher.env) == (
+        "dense",
+        None,
+        False,
+        {},
+    )
+    assert (job.student.nnodes, job.student.nproc_per_node, job.student.max_restarts) == ("1", 1, 3)
+    assert (job.checkpoint.every_steps, job.checkpoint.keep) == (50, 3)
+    assert job.deterministic is False
+    assert job.prepare is None
+
+
+def test_a_full_job_survives_a_round_trip(tmp_path: Path) -> None:
+    text = """\
+name: full
+deterministic: true
+teachers:
+  - {name: big, model: "a.b:c", weights: w.safetensors, replicas: {min: 0, max: 8}, device: "cuda:1",
+     batch_size: 7, codec: "dense:bf16", allow_nonfinite: true, env: {A: "1", B: 2}}
+  - {name: small, model: "a:c.d", replicas: 2}
+student:
+  script: s.py
+  args: [--epochs, 5, --lr, 1e-4, "1e-4", "true", "no", "null", "~", "07", "1:4", "", "é\\n"]
+  nnodes: 1:4
+  nproc_per_node: 2
+  env: {X: y}
+checkpoint: {every_steps: null, keep: 1}
+prepare: {script: p.py, args: [1.5]}
+"""
+    job = load_job(write(tmp_path, text))
+    assert job.teachers[0].replicas == ReplicaRange(min=0, max=8)
+    assert job.teachers[0].env == {"A": "1", "B": "2"}
+    assert job.student.nnodes == "1:4"
+    assert job.student.args[:5] == ["--epochs", "5", "--lr", "0.0001", "1e-4"]
+    assert load_job(write(tmp_path, dump_job(job))) == job
+
+
+@given(args=st.lists(st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=12)))
+def test_any_text_argument_survives_a_round_trip(
+    args: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    job = JobConfig.model_validate(
+        {"name": "n", "teachers": [{"model": "a:b"}], "student": {"script": "s.py", "args": args}}
+    )
+    path = write(tmp_path_factory.mktemp("job"), dump_job(job))
+    assert load_job(path).student.args == args
+
+
+def test_a_job_cannot_be_changed(tmp_path: Path) -> None:
+    job = load_job(write(tmp_path, MINIMAL))
+    with pytest.raises(ValueError, match="frozen"):
+        job.name = "other"  # type: ignore[misc]
+
+
+def test_yaml_traps_of_version_1_1_are_gone(tmp_path: Path) -> None:
+    text = MINIMAL.replace("digits\n", "no\n", 1) + "  nnodes: 1:30\n  args: [on, 2024-01-01, 1_000, 010]\n"
+    job = load_job(write(tmp_path, text))
+    assert job.name == "no"
+    assert job.student.nnodes == "1:30"
+    assert job.student.args == ["on", "2024-01-01", "1_000", "10"]
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "says"),
+    [
+        ("name=", "name", "None is not allowed"),
+        ("name=../up", "name", "'../up' is not allowed"),
+        ("name=.hidden", "name", "is not allowed"),
+        ("deterministic=1", "deterministic", "1 is not allowed; it must be true or false"),
+        ("teachers=[]", "teachers", "a list of one teacher or more"),
+        ("teachers={}", "teachers", "a list of one teacher or more"),
+        ("teachers.0=5", "teachers[0]", "5 is not allowed"),
+        ("teachers.0.name=a b", "teachers[0].name", "letters, digits"),
+        ("teachers.0.name=7", "teachers[0].name", "7 is not allowed"),
+        ("teachers.0.model=examples.digits", "teachers[0].model", "module:factory"),
+        ("teachers.0.model=a-b:c", "teachers[0].model", "module:factory"),
+        ("teachers.0.weights=3", "teachers[0].weights", "a path, or null"),
+        ("teachers.0.replicas=0", "teachers[0].replicas", "0 is not allowed; it must be a whole number"),
+        ("teachers.0.replicas=two", "teachers[0].replicas", "{min: M, max: N}"),
+        ("teachers.0.replicas={min: 3, max: 2}", "teachers[0].replicas", "min must not exceed max"),
+        ("teachers.0.replicas={min: -1, max: 2}", "teachers[0].replicas.min", "-1 is not allowed"),
+        ("teachers.0.replicas={min: 0, max: 0}", "teachers[0].replicas.max", "1 or more"),
+        ("teachers.0.replicas={min: 1}", "teachers[0].replicas.max", "missing"),
+        ("teachers.0.device=GPU 0", "teachers[0].device", "cuda:N"),
+        ("teachers.0.batch_size=0", "teachers[0].batch_size", "1 or more"),
+        ('teachers.0.batch_size="64"', "teachers[0].batch_size", "'64' is not allowed"),
+        ("teachers.0.batch_size=true", "teachers[0].batch_size", "True is not allowed"),
+        ("teachers.0.batch_size=1.5", "teachers[0].batch_size", "1.5 is not allowed"),
+        ("teachers.0.codec=topk:8", "teachers[0].codec", "'topk:8' is not allowed: no such codec"),
+        ("teachers.0.codec=dense:int8", "teachers[0].codec", "dense:bf16"),
+        ("teachers.0.allow_nonfinite=maybe", "teachers[0].allow_nonfinite", "true or false"),
+        ("teachers.0.env=[A]", "teachers[0].env", "a mapping of variable names"),
+        ("teachers.0.env={A: true}", "teachers[0].env.A", "quote it"),
+        ("teachers.0.env={1A: x}", "teachers[0].env.1A", "a mapping of variable names"),
+        ("student=run.py", "student", "a mapping with `script`"),
+        ("student.script=", "student.script", "path of a Python script"),
+        ("student.args=--epochs 5", "student.args", "a list of text and numbers"),
+        ("student.args=[--shuffle, true]", "student.args[1]", "quote it"),
+        ("student.args=[null]", "student.args[0]", "quote it"),
+        ("student.nnodes=0", "student.nnodes", "1 <= MIN <= MAX"),
+        ("student.nnodes=4:1", "student.nnodes", "1 <= MIN <= MAX"),
+        ("student.nnodes=many", "student.nnodes", "a range"),
+        ("student.nproc_per_node=0", "student.nproc_per_node", "1 or more"),
+        ("student.nproc_per_node=gpu", "student.nproc_per_node", "'gpu' is not allowed"),
+        ("student.max_restarts=-1", "student.max_restarts", "0 or more"),
+        ("student.env={A: {}}", "student.env.A", "{} is not allowed"),
+        ("checkpoint=5", "checkpoint", "a mapping"),
+        ("checkpoint.every_steps=0", "checkpoint.every_steps", "or null"),
+        ("checkpoint.keep=0", "checkpoint.keep", "1 or more"),
+        ("prepare={}", "prepare.script", "missing; it must be the path of a Python script"),
+        ("prepare={script: p.py, args: x}", "prepare.args", "a list"),
+    ],
+)
+def test_a_wrong_value_names_its_path_the_value_and_what_is_allowed(
+    tmp_path: Path, override: str, path: str, says: str
+) -> None:
+    text = refusal(tmp_path, MINIMAL, override)
+    assert "1 problem" in text
+    assert f"\n  {path}: " in text
+    assert says in text
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "hint"),
+    [
+        ("teacher.model=x:y", "teacher", "did you mean `teachers`?"),
+        ("teachers.0.batchsize=2", "teachers[0].batchsize", "did you mean `batch_size`?"),
+        ("teachers.0.replicas={min: 1, max: 2, maxx: 3}", "teachers[0].replicas.maxx", "`max`?"),
+        ("student.nprocs_per_node=2", "student.nprocs_per_node", "did you mean `nproc_per_node`?"),
+        ("checkpoint.every_step=2", "checkpoint.every_step", "did you mean `every_steps`?"),
+        ("prepare={script: a.py, arg: []}", "prepare.arg", "did you mean `args`?"),
+        ("zzz=2", "zzz", "Allowed here: `name`, `teachers`, `student`"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(
+    tmp_path: Path, override: str, path: str, hint: str
+) -> None:
+    text = refusal(tmp_path, MINIMAL, override)
+    assert f"{path}: unknown key" in text
+    assert hint in text
+
+
+def test_all_problems_are_listed_at_once(tmp_path: Path) -> None:
+    text = refusal(tmp_path, "name: a/b\nteachers: [{modle: 'a:b'}]\n")
+    assert "4 problems" in text
+    for problem in ("name: 'a/b'", "teachers[0].model: missing", "teachers[0].modle", "student: missing"):
+        assert problem in text
+
+
+def test_two_teachers_of_one_name_are_refused(tmp_path: Path) -> None:
+    assert "given twice: teacher" in refusal(tmp_path, MINIMAL, "teachers=[{model: 'a:b'}, {model: 'c:d'}]")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("name: [1,\nteachers: }", "job.yaml:2:11: not valid YAML"),
+        (MINIMAL + "name: again\n", "job.yaml:6:1: not valid YAML: the key `name` is given twice"),
+        (MINIMAL + "  script: again.py\n", "`script` is given twice"),
+        ("", "this one holds nothing"),
+        ("- a\n- b\n", "this one holds a list"),
+        ("name: !!python/object:os.system x\n", "not valid YAML"),
+        ("[" * 5000, "not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_mapping_is_refused_with_the_place(tmp_path: Path, text: str, says: str) -> None:
+    assert says in refusal(tmp_path, text)
+
+
+def test_a_missing_file_a_folder_and_a_binary_file_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such job file: .*absent.yaml"):
+        load_job(tmp_path / "absent.yaml")
+    with pytest.raises(ConfigError, match="cannot read the job file"):
+        load_job(tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not a UTF-8"):
+        load_job(tmp_path / "binary.yaml")
+
+
+def test_overrides_reach_mappings_lists_and_absent_sections(tmp_path: Path) -> None:
+    job = load_job(
+        write(tmp_path, MINIMAL),
+        [
+            "teachers.0.replicas=3",
+            "checkpoint.keep=9",
+            "student.args=[--n, 2]",
+            "student.env.A=b",
+            "name=x=y",
+        ][:4],
+    )
+    assert job.teachers[0].replicas == 3
+    assert job.checkpoint.keep == 9
+    assert job.student.args == ["--n", "2"]
+    assert job.student.env == {"A": "b"}
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("name", "write key=value"),
+        ("=3", "write key=value"),
+        ("student..args=3", "write key=value"),
+        ("teachers.1.replicas=3", "teachers is a list of 1; use an index from 0 to 0, not `1`"),
+        ("teachers.first.replicas=3", "not `first`"),
+        ("name.first=3", "name is 'digits', which has no `first` in it"),
+        ("student.args=[1", "--set student.args=[1:1:"),
+    ],
+)
+def test_an_override_that_leads_nowhere_says_where_it_stopped(
+    tmp_path: Path, override: str, says: str
+) -> None:
+    assert says in refusal(tmp_path, MINIMAL, override)
+
+
+def test_node_ranges() -> None:
+    assert node_range("3") == (3, 3)
+    assert node_range("1:4") == (1, 4)
+    for wrong in ("", "1:", ":2", "a", "2:1", "0", "1:2:3", "-1"):
+        with pytest.raises(ValueError):
+            node_range(wrong)
+
+
+def test_a_range_starts_with_its_lower_bound_and_at_least_one(tmp_path: Path) -> None:
+    for low, start in ((0, 1), (2, 2)):
+        job = load_job(write(tmp_path, MINIMAL), [f"teachers.0.replicas={{min: {low}, max: 4}}"])
+        assert job.teachers[0].initial_replicas == start
+
+
+def test_reading_a_job_imports_no_torch() -> None:
+    code = "import sys, edldist.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
