@@ -25,7 +25,9 @@ def parse_address(address: str, what: str, *, port_zero: bool = False) -> tuple[
     match = _ADDRESS.fullmatch(address)
     port = int(match["port"]) if match else -1
     if match is None or not (0 if port_zero else 1) <= port <= 65_535:
-        raise ConfigError(f"{what}: {address!r} is no address; write tcp://HOST:PORT, as in tcp://10.0.0.5:7070")
+        raise ConfigError(
+            f"{what}: {address!r} is no address; write tcp://HOST:PORT, as in tcp://10.0.0.5:7070"
+        )
     return match["host"], port
 
 

@@ -49,7 +49,9 @@ class Enrolment:
     passes every message of the coordinator to ``on_message``.
 
     Args:
-        register: builds the current registration (its links change with time).
+        identity: the member's id.
+        register: builds the current registration (its links change with time); called with
+            whether the member had joined before.
         stats: the figures for a heartbeat.
         coordinator: the address, for errors and logs.
         connect_timeout_s: how long to wait for the first answer.
@@ -58,17 +60,19 @@ class Enrolment:
 
     def __init__(
         self,
-        register: Callable[[], Register],
+        identity: str,
+        register: Callable[[bool], Register],
         stats: Callable[[], Mapping[str, Scalar]],
         coordinator: str,
         connect_timeout_s: float,
         now: float,
     ) -> None:
+        self._identity = identity
         self._register = register
         self._stats = stats
         self._coordinator = coordinator
         self._connect_timeout_s = connect_timeout_s
-        self._jitter = random.Random(register().id)
+        self._jitter = random.Random(identity)
         self.joined = False
         self.incarnation: str | None = None
         self.heartbeat_ttl_s = 3.0
@@ -101,10 +105,10 @@ class Enrolment:
             return []
         if self.joined:
             self._next_at = now + self._heartbeat_interval_s
-            return [Heartbeat(id=self._register().id, stats=dict(self._stats()))]
+            return [Heartbeat(id=self._identity, stats=dict(self._stats()))]
         self._next_at = now + self._retry_s * self._jitter.uniform(0.75, 1.25)
         self._retry_s = min(self._retry_s * 2, _MAX_RETRY_S)
-        return [self._register()]
+        return [self._register(self.ever_joined)]
 
     def on_message(self, message: Message, now: float) -> bool:
         """Take a message of the coordinator in; True when it ended a wait to join.
@@ -124,7 +128,9 @@ class Enrolment:
             self._retry_s = _FIRST_RETRY_S
             return joined_now
         if isinstance(message, Unknown) and self.joined:
-            logger.info("the coordinator at %s does not know this member (any more): joining", self._coordinator)
+            logger.info(
+                "the coordinator at %s does not know this member (any more): joining", self._coordinator
+            )
             self.joined = False
             self._next_at = now
         elif isinstance(message, Refused):
@@ -138,8 +144,10 @@ class Enrolment:
         if not self.joined:
             return []
         self.joined = False
-        identity = self._register().id
-        return [Heartbeat(id=identity, stats=dict(self._stats())), Goodbye(id=identity, reason=reason)]
+        return [
+            Heartbeat(id=self._identity, stats=dict(self._stats())),
+            Goodbye(id=self._identity, reason=reason),
+        ]
 
     def _complain(self, now: float) -> None:
         waited_s = now - self._joining_since

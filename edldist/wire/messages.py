@@ -63,7 +63,7 @@ class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Base of the parts of a message."""
 
 
-class TensorSpec(_Struct, array_like=True):
+class TensorSpec(_Struct, frozen=True, array_like=True):
     """One tensor frame: its name, dtype (a name of ``edldist.wire.tensors.DTYPES``) and shape."""
 
     name: Name
@@ -71,7 +71,7 @@ class TensorSpec(_Struct, array_like=True):
     shape: Annotated[list[Count], msgspec.Meta(max_length=16)]
 
 
-class Peer(_Struct, array_like=True):
+class Peer(_Struct, frozen=True, array_like=True):
     """A member that another one may connect to."""
 
     id: Name
@@ -81,7 +81,7 @@ class Peer(_Struct, array_like=True):
 # --- control: member <-> coordinator ---------------------------------------------------------
 
 
-class Register(_Struct, tag="register"):
+class Register(_Struct, frozen=True, tag="register"):
     """A member introduces itself; the same message again after a coordinator's restart.
 
     ``group`` is the teacher's name for a teacher worker. ``teachers`` are the names that a student
@@ -101,7 +101,7 @@ class Register(_Struct, tag="register"):
     info: dict[Name, Scalar] = {}
 
 
-class Registered(_Struct, tag="registered"):
+class Registered(_Struct, frozen=True, tag="registered"):
     """The coordinator knows the member from now on. ``incarnation`` changes when it restarts."""
 
     incarnation: Name
@@ -109,31 +109,31 @@ class Registered(_Struct, tag="registered"):
     heartbeat_ttl_s: float
 
 
-class Heartbeat(_Struct, tag="heartbeat"):
+class Heartbeat(_Struct, frozen=True, tag="heartbeat"):
     """A member lives; ``stats`` are its latest figures."""
 
     id: Name
     stats: dict[Name, Scalar] = {}
 
 
-class Unknown(_Struct, tag="unknown"):
+class Unknown(_Struct, frozen=True, tag="unknown"):
     """The coordinator does not know the sender: register (again)."""
 
 
-class Refused(_Struct, tag="refused"):
+class Refused(_Struct, frozen=True, tag="refused"):
     """The receiver of a registration or greeting refuses it, for ever."""
 
     reason: Text
 
 
-class Goodbye(_Struct, tag="goodbye"):
+class Goodbye(_Struct, frozen=True, tag="goodbye"):
     """A member leaves on purpose: to the coordinator, or from a teacher worker to a student."""
 
     id: Name
     reason: Text = ""
 
 
-class Links(_Struct, tag="links"):
+class Links(_Struct, frozen=True, tag="links"):
     """The students that a teacher worker is to serve.
 
     With ``complete`` false the list only adds: a coordinator that has just started does not yet
@@ -144,7 +144,7 @@ class Links(_Struct, tag="links"):
     complete: bool
 
 
-class Event(_Struct, tag="event"):
+class Event(_Struct, frozen=True, tag="event"):
     """Something worth a line in ``events.jsonl``. ``t`` is unix seconds at the member."""
 
     event: Name
@@ -152,7 +152,7 @@ class Event(_Struct, tag="event"):
     fields: dict[Name, Scalar] = {}
 
 
-class Report(_Struct, tag="report"):
+class Report(_Struct, frozen=True, tag="report"):
     """Figures of the training script (``edldist.report``). Sent until acknowledged.
 
     ``sender`` is one process; ``seq`` counts its reports from 1.
@@ -165,19 +165,19 @@ class Report(_Struct, tag="report"):
     values: dict[Name, Scalar]
 
 
-class Ack(_Struct, tag="ack"):
+class Ack(_Struct, frozen=True, tag="ack"):
     """All reports of the receiver up to ``seq`` are held by the coordinator."""
 
     seq: Count
 
 
-class StatusQuery(_Struct, tag="status_query"):
+class StatusQuery(_Struct, frozen=True, tag="status_query"):
     """Ask for the state of the job, and the events and reports numbered after ``since``."""
 
     since: Count = 0
 
 
-class MemberStatus(_Struct):
+class MemberStatus(_Struct, frozen=True):
     """One registered member, as ``status`` shows it."""
 
     id: str
@@ -193,7 +193,7 @@ class MemberStatus(_Struct):
     stats: dict[str, Scalar]
 
 
-class Status(_Struct, tag="status"):
+class Status(_Struct, frozen=True, tag="status"):
     """The state of the job.
 
     ``records`` holds ``Event`` and ``Report`` values in the order of their arrival; ``seq`` is the
@@ -211,7 +211,7 @@ class Status(_Struct, tag="status"):
 # --- data: teacher worker <-> student ----------------------------------------------------------
 
 
-class Hello(_Struct, tag="hello"):
+class Hello(_Struct, frozen=True, tag="hello"):
     """A teacher worker greets a student that it connected to."""
 
     worker: Name
@@ -220,7 +220,7 @@ class Hello(_Struct, tag="hello"):
     codec: Name
 
 
-class Welcome(_Struct, tag="welcome"):
+class Welcome(_Struct, frozen=True, tag="welcome"):
     """The student takes the worker. It will ping it every ``ping_interval_s``."""
 
     student: Name
@@ -229,14 +229,14 @@ class Welcome(_Struct, tag="welcome"):
     max_frame_bytes: Count
 
 
-class Pull(_Struct, tag="pull"):
+class Pull(_Struct, frozen=True, tag="pull"):
     """The worker has room for up to ``samples`` samples. ``seq`` numbers its pulls on this link."""
 
     seq: Count
     samples: Annotated[int, msgspec.Meta(ge=1)]
 
 
-class Task(_Struct, array_like=True):
+class Task(_Struct, frozen=True, array_like=True):
     """A leased slice of a batch. Its tensors are the next ``len(tensors)`` frames.
 
     ``alone`` asks for a forward pass without other tasks.
@@ -248,7 +248,7 @@ class Task(_Struct, array_like=True):
     tensors: list[TensorSpec]
 
 
-class Tasks(_Struct, tag="tasks"):
+class Tasks(_Struct, frozen=True, tag="tasks"):
     """Answer to a pull. ``buffered`` is the number of labelled batches that the student holds."""
 
     seq: Count
@@ -256,20 +256,20 @@ class Tasks(_Struct, tag="tasks"):
     buffered: Count
 
 
-class Idle(_Struct, tag="idle"):
+class Idle(_Struct, frozen=True, tag="idle"):
     """Answer to a pull: nothing to give now; a ``Wake`` follows when there is."""
 
     seq: Count
     buffered: Count
 
 
-class Wake(_Struct, tag="wake"):
+class Wake(_Struct, frozen=True, tag="wake"):
     """The student has tasks again for a worker that it answered ``Idle``."""
 
     buffered: Count
 
 
-class Result(_Struct, array_like=True):
+class Result(_Struct, frozen=True, array_like=True):
     """The labels of one lease. Its tensors are the next ``len(tensors)`` frames."""
 
     lease: Count
@@ -278,32 +278,32 @@ class Result(_Struct, array_like=True):
     tensors: list[TensorSpec]
 
 
-class Labels(_Struct, tag="labels"):
+class Labels(_Struct, frozen=True, tag="labels"):
     """The results of one forward pass for one student."""
 
     results: list[Result]
 
 
-class Failure(_Struct, tag="failure"):
+class Failure(_Struct, frozen=True, tag="failure"):
     """The model raised on these leases; ``error`` is its traceback."""
 
     leases: list[Count]
     error: Text
 
 
-class Return(_Struct, tag="return"):
+class Return(_Struct, frozen=True, tag="return"):
     """The worker gives back leases that it has not begun (it drains)."""
 
     leases: list[Count]
 
 
-class Ping(_Struct, tag="ping"):
+class Ping(_Struct, frozen=True, tag="ping"):
     """The student probes the link: shows a dead peer at once and proves that the student lives."""
 
     buffered: Count
 
 
-class Pong(_Struct, tag="pong"):
+class Pong(_Struct, frozen=True, tag="pong"):
     """The worker's communication thread lives."""
 
 

@@ -17,9 +17,10 @@ __all__ = ["DTYPES", "as_bytes", "check", "dtype_name", "pack", "spec_of", "unpa
 DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, name)
     for name in (
-        "float64 float32 float16 bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz "
-        "int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool"
-    ).split()
+        *("float64", "float32", "float16", "bfloat16"),
+        *("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"),
+        *("int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool"),
+    )
 }
 """Wire name -> dtype. Byte order is little-endian, as on every machine that torch runs on."""
 

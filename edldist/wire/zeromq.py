@@ -76,7 +76,9 @@ class ZmqHub(_Endpoint):
         try:
             self._socket.send_multipart([peer, encode(message), *frames], zmq.NOBLOCK, copy=False)
         except zmq.Again as exc:
-            raise PeerUnreachableError(f"peer {peer!r} takes nothing in any more (its queue is full)") from exc
+            raise PeerUnreachableError(
+                f"peer {peer!r} takes nothing in any more (its queue is full)"
+            ) from exc
         except zmq.ZMQError as exc:
             if exc.errno != errno.EHOSTUNREACH:
                 raise

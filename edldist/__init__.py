@@ -1,0 +1,52 @@
+"""Elastic knowledge distillation: teachers and students as separate elastic groups.
+
+The names below are imported on first use, so that ``import edldist`` costs nothing and the
+coordinator, the launcher and ``status`` never load torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edldist import errors, losses
+    from edldist.observe.reporter import report
+    from edldist.student.checkpoint import Checkpointer
+    from edldist.student.loader import DistillLoader
+    from edldist.student.sampler import ElasticSampler
+    from edldist.student.stopping import should_stop
+
+__all__ = [
+    "Checkpointer",
+    "DistillLoader",
+    "ElasticSampler",
+    "__version__",
+    "errors",
+    "losses",
+    "report",
+    "should_stop",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Checkpointer": "edldist.student.checkpoint",
+    "DistillLoader": "edldist.student.loader",
+    "ElasticSampler": "edldist.student.sampler",
+    "report": "edldist.observe.reporter",
+    "should_stop": "edldist.student.stopping",
+}
+_MODULES = ("errors", "losses")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"edldist.{name}")
+    raise AttributeError(f"module 'edldist' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

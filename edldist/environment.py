@@ -1,0 +1,82 @@
+"""What a job tells a student script through environment variables, read in one place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edldist.errors import ConfigError
+
+__all__ = ["JobEnvironment"]
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnvironment:
+    """The ``EDLDIST_...`` variables of a student script; see docs/architecture.md.
+
+    Attributes:
+        coordinator: ``tcp://host:port``, or None outside a job.
+        output: the job's folder, or None.
+        advertise: address by which teachers reach this host, or None to find it out.
+        deterministic: fixed cuts, one task a forward pass.
+        task_size: samples per fixed cut, or None.
+        connect_timeout_s: how long to wait for a coordinator.
+        rank, world_size: of the torchrun group; 0 and 1 outside one.
+    """
+
+    coordinator: str | None
+    output: str | None
+    advertise: str | None
+    deterministic: bool
+    task_size: int | None
+    connect_timeout_s: float
+    rank: int
+    world_size: int
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] = os.environ) -> JobEnvironment:
+        """Read the variables.
+
+        Raises:
+            ConfigError: a value that cannot be used, with the variable's name.
+        """
+        return cls(
+            coordinator=environ.get("EDLDIST_COORDINATOR") or None,
+            output=environ.get("EDLDIST_OUTPUT") or None,
+            advertise=environ.get("EDLDIST_ADVERTISE") or None,
+            deterministic=_flag(environ, "EDLDIST_DETERMINISTIC"),
+            task_size=_whole(environ, "EDLDIST_TASK_SIZE", None, least=1),
+            connect_timeout_s=_seconds(environ, "EDLDIST_CONNECT_TIMEOUT_S", 300.0),
+            rank=_whole(environ, "RANK", 0, least=0) or 0,
+            world_size=_whole(environ, "WORLD_SIZE", 1, least=1) or 1,
+        )
+
+
+def _flag(environ: Mapping[str, str], name: str) -> bool:
+    text = environ.get(name, "").strip().lower()
+    if text in ("", "0", "false", "no"):
+        return False
+    if text in ("1", "true", "yes"):
+        return True
+    raise ConfigError(f"{name}={text!r}: use 1 or 0")
+
+
+def _whole(environ: Mapping[str, str], name: str, default: int | None, *, least: int) -> int | None:
+    text = environ.get(name, "").strip()
+    if not text:
+        return default
+    if not text.isdecimal() or int(text) < least:
+        raise ConfigError(f"{name}={text!r}: needs a whole number of at least {least}")
+    return int(text)
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = environ.get(name, "").strip()
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise ConfigError(f"{name}={text!r}: needs a number of seconds above 0")
+    return value

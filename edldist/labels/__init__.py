@@ -1,0 +1,1 @@
+"""Codecs: how labels are packed for the wire."""

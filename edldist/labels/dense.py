@@ -1,0 +1,47 @@
+"""Every value of every output, optionally as another float type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from edldist.errors import CodecError
+
+__all__ = ["Dense"]
+
+_FLOATS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Dense:
+    """``dense`` keeps dtypes; ``dense:fp32|fp16|bf16`` casts floating-point outputs.
+
+    Labels are delivered in the dtype that travelled; the losses compute in float32.
+    """
+
+    def __init__(self, parameters: str = "") -> None:
+        if parameters and parameters not in _FLOATS:
+            raise CodecError(
+                f"codec 'dense:{parameters}': use dense, {', '.join(f'dense:{k}' for k in _FLOATS)}"
+            )
+        self._dtype = _FLOATS.get(parameters)
+        self.name = f"dense:{parameters}" if parameters else "dense"
+
+    def encode(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self._dtype is None:
+            return dict(outputs)
+        packed = {}
+        for name, tensor in outputs.items():
+            packed[name] = tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+            if self._dtype is torch.float16 and packed[name] is not tensor:
+                self._check_range(name, tensor)
+        return packed
+
+    def _check_range(self, name: str, tensor: Tensor) -> None:
+        finite = tensor[tensor.isfinite()]
+        if finite.numel() and finite.abs().max() > torch.finfo(torch.float16).max:
+            raise CodecError(
+                f"output {name!r} has values up to {finite.abs().max().item():.3g}, beyond fp16's 65504; "
+                "use dense:bf16 or dense:fp32"
+            )

@@ -1,0 +1,32 @@
+"""Log lines of a process: time, level, role and id. Only commands install this."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import TextIO
+
+from edldist.errors import ConfigError
+
+__all__ = ["install_logging"]
+
+
+def install_logging(prefix: str, stream: TextIO | None = None) -> None:
+    """Send the records of ``edldist`` and ``launch`` to standard error, each with a prefix.
+
+    ``EDLDIST_LOG_LEVEL`` sets the level (INFO).
+
+    Raises:
+        ConfigError: an unknown level.
+    """
+    level = os.environ.get("EDLDIST_LOG_LEVEL", "INFO").upper()
+    if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        raise ConfigError(f"EDLDIST_LOG_LEVEL={level!r}: use DEBUG, INFO, WARNING or ERROR")
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)-7s {prefix}: %(message)s", "%H:%M:%S"))
+    for name in ("edldist", "launch"):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.setLevel(level)
+        logger.propagate = False

@@ -1,0 +1,167 @@
+"""``edldist.report``: figures of the training script, kept until the coordinator has them.
+
+One thread and one link per process, made on first use inside a job. Reports are sent until they
+are acknowledged, so a coordinator may die and come back meanwhile. Events are sent once.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import math
+import os
+import threading
+import time
+import uuid
+from collections import deque
+
+from edldist.environment import JobEnvironment
+from edldist.errors import EdlDistError, InputError
+from edldist.wire.messages import Ack, Event, Report, Scalar
+from edldist.wire.transport import Transport
+from edldist.wire.zeromq import ZmqTransport
+
+__all__ = ["Reporter", "event", "report"]
+
+logger = logging.getLogger(__name__)
+
+_RESEND_S = 1.0
+_FLUSH_S = 5.0
+_MAX_UNACKNOWLEDGED = 10_000
+
+
+class Reporter:
+    """Sends reports and events of one process.
+
+    ``report``, ``event`` and ``close`` may be called from any thread; the link belongs to the
+    reporter's own.
+    """
+
+    def __init__(self, coordinator: str, rank: int, transport: Transport | None = None) -> None:
+        self._sender = f"report-rank{rank}-{uuid.uuid4().hex[:10]}"
+        self._rank = rank
+        self._seq = 0
+        self._lock = threading.Lock()
+        self._unacknowledged: deque[Report] = deque(maxlen=_MAX_UNACKNOWLEDGED)
+        self._fresh: deque[Report | Event] = deque()
+        self._closing = False
+        self._poller = (transport or ZmqTransport()).poller()
+        self._link = self._poller.connect(coordinator, self._sender)
+        self._thread = threading.Thread(target=self._run, name="edldist-report", daemon=True)
+        self._thread.start()
+
+    def report(self, values: dict[str, Scalar]) -> None:
+        with self._lock:
+            self._seq += 1
+            item = Report(sender=self._sender, seq=self._seq, rank=self._rank, t=time.time(), values=values)
+            self._unacknowledged.append(item)
+            self._fresh.append(item)
+        self._poller.wake()
+
+    def event(self, name: str, fields: dict[str, Scalar]) -> None:
+        with self._lock:
+            self._fresh.append(Event(event=name, t=time.time(), fields=fields))
+        self._poller.wake()
+
+    def close(self, timeout_s: float = _FLUSH_S) -> bool:
+        """Wait until everything is acknowledged, and end; False if time ran out first."""
+        self._closing = True
+        self._poller.wake()
+        self._thread.join(timeout_s)
+        return not self._unacknowledged
+
+    def _run(self) -> None:
+        resend_at = time.monotonic() + _RESEND_S
+        give_up_at = math.inf
+        while not (self._closing and not self._fresh and not self._unacknowledged):
+            now = time.monotonic()
+            if self._closing:
+                give_up_at = min(give_up_at, now + _FLUSH_S)
+                if now > give_up_at:
+                    break
+            self._poller.wait(max(0.0, min(resend_at, give_up_at) - now))
+            self._take_answers()
+            with self._lock:
+                sending: list[Report | Event] = list(self._fresh)
+                self._fresh.clear()
+                now = time.monotonic()
+                if now >= resend_at:
+                    resend_at = now + _RESEND_S
+                    fresh = {id(item) for item in sending}
+                    sending = [r for r in self._unacknowledged if id(r) not in fresh] + sending
+            for item in sending:
+                self._link.send(item)
+        self._poller.close()
+
+    def _take_answers(self) -> None:
+        while (received := self._link.receive()) is not None:
+            if isinstance(received.message, Ack):
+                with self._lock:
+                    while self._unacknowledged and self._unacknowledged[0].seq <= received.message.seq:
+                        self._unacknowledged.popleft()
+
+
+_reporter: Reporter | None = None
+_owner: int | None = None
+_made = threading.Lock()
+
+
+def report(**values: Scalar) -> None:
+    """Report figures of the training loop, from any rank. Does nothing outside a job.
+
+    ``step``, ``steps`` (how many there will be), ``epoch``, ``epochs`` and ``loss`` drive the
+    progress view; every other key is a metric. The last value of each metric of rank 0 is
+    written to ``result.json``. Zero-dimensional tensors and numpy numbers are taken too.
+
+    Raises:
+        InputError: a value is no number, string or bool.
+    """
+    plain = {name: _scalar(name, value) for name, value in values.items()}
+    reporter = _current()
+    if reporter is not None:
+        reporter.report(plain)
+
+
+def event(name: str, **fields: Scalar) -> None:
+    """Add a line to the job's ``events.jsonl``. Does nothing outside a job."""
+    plain = {key: _scalar(key, value) for key, value in fields.items()}
+    reporter = _current()
+    if reporter is not None:
+        reporter.event(name, plain)
+
+
+def _current() -> Reporter | None:
+    global _reporter, _owner
+    environment = JobEnvironment.read()
+    if environment.coordinator is None:
+        return None
+    with _made:
+        if _reporter is None or _owner != os.getpid():
+            _reporter = Reporter(environment.coordinator, environment.rank)
+            _owner = os.getpid()
+            atexit.register(_flush, _reporter, _owner)
+        return _reporter
+
+
+def _flush(reporter: Reporter, owner: int) -> None:
+    if owner != os.getpid():
+        return
+    try:
+        if not reporter.close():
+            logger.warning("the last reports did not reach the coordinator within %.0f s", _FLUSH_S)
+    except EdlDistError as exc:
+        logger.warning("reports were lost: %s", exc)
+
+
+def _scalar(name: str, value: object) -> Scalar:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    item = getattr(value, "item", None)
+    if item is not None:
+        try:
+            plain = item()
+        except (RuntimeError, ValueError, TypeError):
+            plain = value
+        if isinstance(plain, (bool, int, float)):
+            return plain
+    raise InputError(f"report({name}=...): {type(value).__name__} is no number, string or bool")

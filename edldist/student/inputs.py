@@ -1,0 +1,94 @@
+"""From a data loader's batch to what the teacher sees: named tensors with the samples first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from edldist.errors import ConfigError, InputError
+
+__all__ = ["InputSelector", "Inputs"]
+
+Key = str | int
+Inputs = Key | Sequence[Key] | Callable[[Any], Mapping[str, Tensor]] | None
+
+
+class InputSelector:
+    """Picks the teacher's inputs out of a batch.
+
+    Args:
+        inputs: a key or attribute of the batch, an index, several of them, or a callable that
+            returns a dict. None: the batch itself, when it is one tensor. A key names the keyword
+            under which the model gets the tensor; an index passes it by position.
+    """
+
+    def __init__(self, inputs: Inputs = None) -> None:
+        self._callable: Callable[[Any], Mapping[str, Tensor]] | None = None
+        self._keys: tuple[Key, ...] = ()
+        if inputs is None:
+            return
+        if callable(inputs):
+            self._callable = inputs
+            return
+        keys = (inputs,) if isinstance(inputs, (str, int)) else tuple(inputs)
+        bad = [key for key in keys if not isinstance(key, (str, int)) or isinstance(key, bool) or key == ""]
+        if bad or not keys or len(set(keys)) != len(keys):
+            raise ConfigError(
+                f"inputs={inputs!r}: use a key, an index, a tuple of different ones, or a callable"
+            )
+        self._keys = keys
+
+    def __call__(self, batch: Any) -> tuple[dict[str, Tensor], int]:
+        """The inputs and the number of samples.
+
+        Raises:
+            InputError: something is missing, is no tensor, or the first dimensions differ.
+        """
+        chosen = self._choose(batch)
+        for name, value in chosen.items():
+            if not isinstance(value, Tensor):
+                raise InputError(f"input {name!r} is a {type(value).__name__}, not a tensor")
+            if value.dim() == 0:
+                raise InputError(f"input {name!r} has no dimensions; the first one must count the samples")
+        sizes = {name: value.shape[0] for name, value in chosen.items()}
+        if len(set(sizes.values())) != 1:
+            raise InputError(f"the inputs differ in their first dimension (samples): {sizes}")
+        return chosen, next(iter(sizes.values()))
+
+    def _choose(self, batch: Any) -> dict[str, Tensor]:
+        if self._callable is not None:
+            chosen = self._callable(batch)
+            if not isinstance(chosen, Mapping) or not chosen or not all(isinstance(k, str) for k in chosen):
+                raise InputError(
+                    f"the inputs callable returned {_describe(chosen)}; it must return a dict of tensors"
+                )
+            return dict(chosen)
+        if self._keys:
+            return {str(key): _pick(batch, key) for key in self._keys}
+        if isinstance(batch, Tensor):
+            return {"0": batch}
+        raise InputError(f"the batch is {_describe(batch)}: say with inputs= which part the teacher sees")
+
+
+def _pick(batch: Any, key: Key) -> Any:
+    try:
+        if isinstance(key, int):
+            return batch if isinstance(batch, Tensor) and key == 0 else batch[key]
+        if isinstance(batch, Mapping):
+            return batch[key]
+        return getattr(batch, key)
+    except (KeyError, IndexError, AttributeError, TypeError):
+        raise InputError(f"inputs={key!r}: the batch has no such entry; it is {_describe(batch)}") from None
+
+
+def _describe(batch: Any) -> str:
+    if isinstance(batch, Mapping):
+        return f"a {type(batch).__name__} with keys {', '.join(repr(key) for key in batch)}"
+    fields = getattr(batch, "_fields", None)
+    if fields:
+        return f"a {type(batch).__name__} with fields {', '.join(fields)}"
+    if isinstance(batch, (tuple, list)):
+        return f"a {type(batch).__name__} of {len(batch)}"
+    return f"a {type(batch).__name__}"

@@ -1,0 +1,307 @@
+"""``DistillLoader``: a data loader's batches, in order, each with the teachers' labels."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import uuid
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor
+
+from edldist.clock import SystemClock
+from edldist.environment import JobEnvironment
+from edldist.errors import ConfigError, EdlDistError, LoaderClosedError
+from edldist.student.assembly import OpenBatch
+from edldist.student.inputs import Inputs, InputSelector
+from edldist.student.position import position_of
+from edldist.student.queue import Flow
+from edldist.student.service import ServiceOptions, StudentService
+from edldist.wire.address import local_host_towards, parse_address
+from edldist.wire.messages import Scalar
+from edldist.wire.transport import Transport
+from edldist.wire.zeromq import ZmqTransport
+
+__all__ = ["DistillLoader"]
+
+logger = logging.getLogger(__name__)
+
+_COMPLAIN_S = 10.0
+
+
+class DistillLoader:
+    """Iterate over a data loader and get each batch with its labels.
+
+    ``for batch, labels in loader``: ``batch`` is what the data loader yielded, untouched;
+    ``labels`` is ``dict[str, Tensor]`` on the host, first dimension = samples of the batch. A
+    tensor-valued teacher's output is named ``logits``; with a sequence of teachers, keys are
+    ``"<teacher>/<output>"``. Every batch arrives once, in the data loader's order.
+
+    Each ``for`` runs one epoch; leaving a loop early forgets what was read ahead, and the next
+    ``for`` begins the next epoch. The data loader is read in the training thread, inside the
+    loop's ``next``, up to the high watermark: its errors surface here, after the batches before
+    them. ``state_dict`` holds what the loop has consumed.
+
+    Args:
+        data_loader: any iterable of batches (dict, tuple, named tuple, tensor, nested).
+        inputs: what the teacher sees: a key, an index, a tuple of them, or a callable from batch
+            to ``dict[str, Tensor]``. Keys become keyword arguments of the model, indices
+            positional ones. None for batches that are one tensor.
+        teacher: name of the teacher group, or several.
+        coordinator: ``tcp://host:port``; default ``EDLDIST_COORDINATOR``.
+        low_watermark, high_watermark: bounds on batches that are read ahead or labelled.
+        max_bytes: bound on the memory of read-ahead inputs and labels.
+        task_size: cut batches at multiples of this instead of to each worker's wish.
+        deterministic: fixed cuts, one task a forward pass, so that results do not depend on who
+            computed them; default ``EDLDIST_DETERMINISTIC``.
+        heartbeat_ttl_s: a worker silent for longer is written off.
+        transport: for tests without sockets.
+
+    Raises:
+        ConfigError: bad arguments, or no coordinator is named.
+    """
+
+    def __init__(
+        self,
+        data_loader: Iterable[Any],
+        inputs: Inputs = None,
+        teacher: str | Sequence[str] = "teacher",
+        coordinator: str | None = None,
+        low_watermark: int = 2,
+        high_watermark: int = 8,
+        *,
+        max_bytes: int = 4 << 30,
+        task_size: int | None = None,
+        deterministic: bool | None = None,
+        heartbeat_ttl_s: float = 3.0,
+        transport: Transport | None = None,
+    ) -> None:
+        environment = JobEnvironment.read()
+        address = coordinator or environment.coordinator
+        if address is None:
+            raise ConfigError(
+                "no coordinator: pass coordinator='tcp://HOST:PORT', set EDLDIST_COORDINATOR, "
+                "or start the script with 'edldist run' or 'edldist student'"
+            )
+        self._several = not isinstance(teacher, str)
+        teachers = (teacher,) if isinstance(teacher, str) else tuple(teacher)
+        if not all(isinstance(name, str) and name for name in teachers):
+            raise ConfigError(f"teacher={teacher!r}: use a name, or a sequence of names")
+        flow = Flow(
+            low_watermark,
+            high_watermark,
+            max_bytes,
+            task_size if task_size is not None else environment.task_size,
+            environment.deterministic if deterministic is None else deterministic,
+        )
+        self._data_loader = data_loader
+        self._select = InputSelector(inputs)
+        self._position = position_of(data_loader)
+        self._iteration = 0
+        self._batches = 0
+        self._samples = 0
+        self._starved_s = 0.0
+        self._startup_s = 0.0
+        self._loss_weight = 1.0
+        self._clock = SystemClock()
+        bind, advertise = _endpoint(address, environment.advertise)
+        self._service = StudentService(
+            ServiceOptions(
+                student=f"rank{environment.rank}-{uuid.uuid4().hex[:10]}",
+                teachers=teachers,
+                coordinator=address,
+                bind=bind,
+                advertise=advertise,
+                flow=flow,
+                heartbeat_ttl_s=heartbeat_ttl_s,
+                connect_timeout_s=environment.connect_timeout_s,
+                info={"rank": environment.rank, "world_size": environment.world_size},
+            ),
+            transport or ZmqTransport(),
+            self._clock,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+        )
+        self._service.extra_stats = self._own_stats
+        self._finalizer = weakref.finalize(self, self._service.close)
+
+    # --- iteration ------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Batches of an iteration that starts now, if the data loader knows."""
+        return len(self._data_loader)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[tuple[Any, dict[str, Tensor]]]:
+        if not self._finalizer.alive:
+            raise LoaderClosedError("this DistillLoader was closed; make a new one")
+        self._iteration += 1
+        self._service.clear()
+        return self._iterate(self._iteration)
+
+    def _iterate(self, iteration: int) -> Iterator[tuple[Any, dict[str, Tensor]]]:
+        source = _Source(self._position.start())
+        try:
+            while True:
+                batch = self._next(source)
+                if batch is None:
+                    break
+                counted = self._position.consume(batch.origin, batch.samples)
+                share = batch.origin.share
+                self._loss_weight = 1.0 if share is None else share.weight
+                self._batches += 1
+                self._samples += counted
+                yield batch.batch, batch.labels(prefix_teacher=self._several)
+                if iteration != self._iteration:
+                    raise LoaderClosedError("another iteration of this DistillLoader has begun")
+            self._position.end_epoch()
+        finally:
+            if iteration == self._iteration and self._finalizer.alive:
+                self._service.clear()
+
+    def _next(self, source: _Source) -> OpenBatch | None:
+        """The next finished batch; None at the end of the data."""
+        waited_from: float | None = None
+        complain_at = 0.0
+        while True:
+            while not source.ended and self._service.wants_batch():
+                self._read(source)
+            if source.ended and self._service.empty():
+                if source.error is not None:
+                    raise source.error
+                return None
+            if self._service.wait(0.0 if waited_from is None else 1.0, reading=not source.ended):
+                break
+            now = self._clock.monotonic()
+            if waited_from is None:
+                waited_from = now
+                complain_at = now + _COMPLAIN_S
+            elif now > complain_at:
+                complain_at = now + _COMPLAIN_S
+                self._complain(now - waited_from)
+        if waited_from is not None:
+            waited_s = self._clock.monotonic() - waited_from
+            if self._batches:
+                self._starved_s += waited_s
+            else:
+                self._startup_s += waited_s
+        return self._service.deliver()
+
+    def _read(self, source: _Source) -> None:
+        try:
+            item = next(source)
+            if item is not None:
+                batch, mark = item
+                inputs, samples = self._select(batch)
+                self._service.offer(OpenBatch(batch, inputs, samples, mark))
+        except Exception as exc:
+            # The batches before the bad one are delivered first.
+            source.fail(exc)
+
+    def _complain(self, waited_s: float) -> None:
+        missing = self._service.missing_teachers()
+        if missing:
+            logger.warning(
+                "waiting for labels for %.0f s: no worker of %s is connected; going on when one comes",
+                waited_s,
+                ", ".join(repr(name) for name in missing),
+            )
+        else:
+            logger.warning(
+                "waiting for labels for %.0f s although %d workers are connected",
+                waited_s,
+                self._service.teachers(),
+            )
+
+    # --- what is known ----------------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is running, or that the next ``for`` begins or resumes."""
+        return self._position.epoch
+
+    @property
+    def loss_weight(self) -> float:
+        """Factor for the mean loss of the last batch, so that DDP's gradient is the global batch's.
+
+        1.0 unless this rank's part of a global batch is smaller or larger than the others'
+        (see ``ElasticSampler``).
+        """
+        return self._loss_weight
+
+    def stats(self) -> dict[str, Scalar]:
+        """Figures since the loader was made.
+
+        ``batches`` and ``samples`` delivered; ``starved_s`` waited for labels (``startup_s`` before
+        the very first batch is counted apart); ``backpressure_s`` with the queue full and the
+        teachers idle; ``done``, ``requeued``, ``duplicates``, ``hedged``, ``failed`` tasks;
+        ``buffered`` labelled batches and ``teachers`` connected now.
+        """
+        return self._service.stats()
+
+    def _own_stats(self) -> dict[str, Scalar]:
+        return {
+            "batches": self._batches,
+            "samples": self._samples,
+            "starved_s": round(self._starved_s, 6),
+            "startup_s": round(self._startup_s, 6),
+            "epoch": self.epoch,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position of the loop, for a checkpoint. Knows no world size."""
+        return self._position.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to a saved position; the next ``for`` resumes there."""
+        self._iteration += 1
+        self._service.clear()
+        self._position.load_state_dict(state)
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Release the workers and leave the job. Idempotent; also done at interpreter exit."""
+        self._finalizer()
+
+    def __enter__(self) -> DistillLoader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Source:
+    """The data loader's iterator, and how it ended."""
+
+    def __init__(self, items: Iterator[Any]) -> None:
+        self._items = items
+        self.ended = False
+        self.error: Exception | None = None
+
+    def __next__(self) -> Any:
+        item = next(self._items, None)
+        self.ended = item is None
+        return item
+
+    def fail(self, error: Exception) -> None:
+        self.ended = True
+        self.error = error
+
+
+def _endpoint(coordinator: str, advertise: str | None) -> tuple[str, str | None]:
+    """Where to listen, and which host to advertise instead of the bound one."""
+    host, port = parse_address(coordinator, "coordinator")
+    if advertise is None:
+        return f"tcp://{local_host_towards(host, port)}:0", None
+    name, _, own_port = advertise.partition(":")
+    try:
+        parse_address(f"tcp://{name}:{own_port or 0}", "EDLDIST_ADVERTISE", port_zero=True)
+    except EdlDistError as exc:
+        raise ConfigError(f"EDLDIST_ADVERTISE={advertise!r}: use HOST or HOST:PORT") from exc
+    return f"tcp://*:{own_port or 0}", name

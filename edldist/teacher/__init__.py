@@ -1,0 +1,1 @@
+"""The teacher worker: one process, one device, one copy of a teacher."""

@@ -1,0 +1,405 @@
+"""The teacher worker's server: one I/O thread that owns all its sockets.
+
+The compute thread takes forward passes from here and hands results back; libzmq's own thread
+moves the bytes, so receiving, computing and sending overlap.
+
+A link to one student goes through::
+
+    greeting --Welcome--> serving --silent, Unknown--> greeting ...
+       |                     |
+       +-- Refused: left alone until the coordinator says otherwise
+                             +-- Goodbye, or the coordinator's list lacks it: closed
+
+When a student dies, what is held of it is dropped: nobody wants it any more. When the coordinator
+dies, nothing changes. When this process drains, it asks for nothing new, finishes what it holds,
+gives back what arrives late, and says goodbye.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edldist.clock import Clock
+from edldist.errors import ConfigError, CoordinatorUnreachableError, EdlDistError
+from edldist.teacher.batcher import Batcher, HeldTask
+from edldist.teacher.demand import Demand
+from edldist.wire.member import Enrolment
+from edldist.wire.messages import (
+    Failure,
+    Goodbye,
+    Hello,
+    Idle,
+    Labels,
+    Links,
+    Peer,
+    Ping,
+    Pong,
+    Pull,
+    Refused,
+    Register,
+    Result,
+    Return,
+    Scalar,
+    Tasks,
+    Unknown,
+    Wake,
+    Welcome,
+)
+from edldist.wire.transport import Link, Received, Transport
+
+__all__ = ["Answer", "TeacherIdentity", "TeacherService"]
+
+logger = logging.getLogger(__name__)
+
+_TICK_S = 0.5
+_GREET_AGAIN_S = 2.0
+_TURN_MESSAGES = 64
+
+
+@dataclass(frozen=True)
+class TeacherIdentity:
+    """Who this worker is."""
+
+    worker: str
+    teacher: str
+    coordinator: str
+    batch_size: int
+    codec: str
+    host: str
+    pid: int
+    device: str
+    connect_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One task's outcome: labels, or an error."""
+
+    task: HeldTask
+    result: Result | None
+    frames: Sequence[memoryview] = ()
+    error: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class _Student:
+    """One link."""
+
+    peer: Peer
+    link: Link
+    greeted_at: float
+    last_heard: float
+    serving: bool = False
+    refused: bool = False
+    ttl_s: float = 3.0
+    max_frame_bytes: int | None = None
+    seq: int = 0
+
+
+class TeacherService:
+    """Pulls tasks for the compute thread and carries its answers away."""
+
+    def __init__(self, identity: TeacherIdentity, transport: Transport, clock: Clock) -> None:
+        self._identity = identity
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._arrived = threading.Condition(self._lock)
+        self._batcher = Batcher(identity.batch_size)
+        self._demand = Demand(identity.batch_size)
+        self._students: dict[str, _Student] = {}
+        self._answers: deque[list[Answer]] = deque()
+        self._held: dict[tuple[str, int], HeldTask] = {}
+        self._draining = False
+        self._stopping = False
+        self._error: BaseException | None = None
+        self._samples = 0
+        self._tasks = 0
+        self.extra_stats: Callable[[], dict[str, Scalar]] = dict
+        self._poller = transport.poller()
+        try:
+            self._control = self._poller.connect(identity.coordinator, identity.worker)
+        except BaseException:
+            self._poller.close()
+            raise
+        self._enrolment = Enrolment(
+            identity.worker,
+            self._registration,
+            self._stats,
+            identity.coordinator,
+            identity.connect_timeout_s,
+            clock.monotonic(),
+        )
+        self._thread = threading.Thread(target=self._run, name="edldist-teacher-io", daemon=True)
+        self._thread.start()
+
+    # --- the compute thread -----------------------------------------------------------------------
+
+    def take(self, timeout_s: float) -> list[HeldTask]:
+        """The tasks of the next forward pass; empty when time is up or there will be none.
+
+        Raises:
+            EdlDistError: what ended the service.
+        """
+        with self._arrived:
+            self._arrived.wait_for(lambda: len(self._batcher) or self._error or self._stopping, timeout_s)
+            if self._error is not None:
+                raise self._error
+            return self._batcher.take()
+
+    def answer(self, answers: list[Answer]) -> None:
+        """Hand the outcomes of one forward pass over."""
+        self._answers.append(answers)
+        self._poller.wake()
+
+    def drain(self) -> None:
+        """Pull nothing new from now on. Safe in a signal handler."""
+        self._draining = True
+        self._poller.wake()
+
+    @property
+    def drained(self) -> bool:
+        """Draining, and nothing is held any more."""
+        return self._draining and not self._held
+
+    def max_frame_bytes(self, student: str) -> int | None:
+        """The largest frame that a student takes in."""
+        known = self._students.get(student)
+        return known.max_frame_bytes if known is not None else None
+
+    def close(self, reason: str) -> None:
+        """Give back what has not begun, say goodbye, and end the I/O thread."""
+        self._reason = reason
+        self._stopping = True
+        self._poller.wake()
+        self._thread.join()
+
+    # --- the I/O thread -----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            next_tick = 0.0
+            while not self._stopping:
+                now = self._clock.monotonic()
+                self._poller.wait(min(max(0.0, next_tick - now), self._enrolment.next_due_s(now)))
+                now = self._clock.monotonic()
+                self._read_control(now)
+                for student in list(self._students.values()):
+                    self._read_student(student, now)
+                self._send_answers()
+                self._pull()
+                if now >= next_tick:
+                    next_tick = now + _TICK_S
+                    self._tick(now)
+            self._leave()
+        except BaseException as exc:
+            if not isinstance(exc, EdlDistError):
+                logger.error("the teacher service failed:\n%s", traceback.format_exc())
+            with self._arrived:
+                self._error = exc
+                self._arrived.notify_all()
+        finally:
+            self._poller.close()
+
+    def _read_control(self, now: float) -> None:
+        while (received := self._control.receive()) is not None:
+            if isinstance(received.message, Links):
+                self._relink(received.message, now)
+            elif self._enrolment.on_message(received.message, now):
+                logger.info("joined the job at %s", self._identity.coordinator)
+        for message in self._enrolment.due(now):
+            self._control.send(message)
+
+    def _registration(self, rejoin: bool) -> Register:
+        me = self._identity
+        return Register(
+            id=me.worker,
+            role="teacher",
+            group=me.teacher,
+            links=list(self._students),
+            host=me.host,
+            pid=me.pid,
+            wall_s=self._clock.wall(),
+            info={"device": me.device, "batch_size": me.batch_size, "codec": me.codec, "rejoin": rejoin},
+        )
+
+    def _stats(self) -> dict[str, Scalar]:
+        return {
+            "samples": self._samples,
+            "tasks": self._tasks,
+            "held": len(self._held),
+            "students": sum(student.serving for student in self._students.values()),
+            "draining": self._draining,
+        } | self.extra_stats()
+
+    def _relink(self, links: Links, now: float) -> None:
+        wanted = {peer.id: peer for peer in links.students}
+        for name, student in list(self._students.items()):
+            moved = name in wanted and wanted[name].address != student.peer.address
+            if moved or (links.complete and name not in wanted):
+                self._forget(student, "the coordinator reassigned it")
+        for name, peer in wanted.items():
+            if name not in self._students and not self._draining:
+                self._link(peer, now)
+
+    def _link(self, peer: Peer, now: float) -> None:
+        try:
+            link = self._poller.connect(peer.address, self._identity.worker)
+        except ConfigError as exc:
+            logger.warning("student %s has an address that cannot be used: %s", peer.id, exc)
+            return
+        self._students[peer.id] = student = _Student(peer, link, now, now)
+        self._greet(student, now)
+
+    def _greet(self, student: _Student, now: float) -> None:
+        me = self._identity
+        student.greeted_at = now
+        student.serving = False
+        student.link.send(
+            Hello(worker=me.worker, teacher=me.teacher, batch_size=me.batch_size, codec=me.codec)
+        )
+
+    def _read_student(self, student: _Student, now: float) -> None:
+        for _ in range(_TURN_MESSAGES):
+            received = student.link.receive()
+            if received is None:
+                return
+            student.last_heard = now
+            self._take_message(student, received, now)
+            if student.peer.id not in self._students:
+                return
+
+    def _take_message(self, student: _Student, received: Received, now: float) -> None:
+        name, message = student.peer.id, received.message
+        if isinstance(message, Welcome):
+            student.serving = True
+            student.ttl_s = message.heartbeat_ttl_s
+            student.max_frame_bytes = message.max_frame_bytes
+            self._drop_held(name)
+            self._demand.connected(name)
+            logger.info("serving student %s at %s", name, student.peer.address)
+        elif isinstance(message, Refused):
+            student.refused = True
+            student.serving = False
+            logger.warning("student %s refused this worker: %s", name, message.reason)
+        elif isinstance(message, Goodbye):
+            self._forget(student, message.reason)
+        elif isinstance(message, Ping):
+            student.link.send(Pong())
+        elif isinstance(message, Unknown):
+            if now - student.greeted_at > _GREET_AGAIN_S or student.serving:
+                self._drop_held(name)
+                self._demand.disconnected(name)
+                self._greet(student, now)
+        elif not student.serving:
+            logger.debug("student %s sent a %s before its welcome", name, type(message).__name__)
+        elif isinstance(message, Tasks):
+            self._accept(student, message, received.frames)
+        elif isinstance(message, Idle):
+            if message.seq == student.seq:
+                self._demand.idled(name, message.buffered)
+        elif isinstance(message, Wake):
+            self._demand.woken(name, message.buffered)
+
+    def _accept(self, student: _Student, message: Tasks, frames: list[memoryview]) -> None:
+        name = student.peer.id
+        tasks, position = [], 0
+        for task in message.tasks:
+            own = frames[position : position + len(task.tensors)]
+            position += len(task.tensors)
+            tasks.append(HeldTask(name, task.lease, task.samples, task.alone, task.tensors, own))
+        if self._draining:
+            student.link.send(Return(leases=[task.lease for task in tasks]))
+            return
+        if message.seq == student.seq:
+            self._demand.granted(name, sum(task.samples for task in tasks), message.buffered)
+        with self._arrived:
+            for held in tasks:
+                self._held[(name, held.lease)] = held
+                self._batcher.add(held)
+            self._arrived.notify()
+
+    def _pull(self) -> None:
+        if self._draining:
+            return
+        while (order := self._demand.next_pull()) is not None:
+            student = self._students[order.student]
+            student.seq += 1
+            student.link.send(Pull(seq=student.seq, samples=order.samples))
+
+    def _send_answers(self) -> None:
+        while self._answers:
+            answers = self._answers.popleft()
+            for name in dict.fromkeys(answer.task.student for answer in answers):
+                self._send_to(name, [answer for answer in answers if answer.task.student == name])
+
+    def _send_to(self, name: str, answers: list[Answer]) -> None:
+        student = self._students.get(name)
+        results: list[Result] = []
+        frames: list[memoryview] = []
+        for answer in answers:
+            wanted = self._held.pop((name, answer.task.lease), None) is not None
+            self._demand.finished(name, answer.task.samples if wanted else 0)
+            if student is None or not wanted:
+                continue
+            if answer.result is None:
+                student.link.send(Failure(leases=[answer.task.lease], error=answer.error[-60_000:]))
+                continue
+            results.append(answer.result)
+            frames += answer.frames
+            self._tasks += 1
+            self._samples += answer.task.samples
+        if student is not None and results:
+            student.link.send(Labels(results=results), frames)
+
+    def _tick(self, now: float) -> None:
+        for student in list(self._students.values()):
+            silent_s = now - student.last_heard
+            if student.serving and silent_s > student.ttl_s:
+                logger.warning("student %s silent for %.1f s; greeting it again", student.peer.id, silent_s)
+                self._drop_held(student.peer.id)
+                self._demand.disconnected(student.peer.id)
+                self._greet(student, now)
+            elif not student.serving and not student.refused and now - student.greeted_at > _GREET_AGAIN_S:
+                self._greet(student, now)
+        orphan_s = self._enrolment.silent_s(now)
+        serving = any(student.serving for student in self._students.values())
+        if not serving and self._enrolment.ever_joined and orphan_s > self._identity.connect_timeout_s:
+            raise CoordinatorUnreachableError(
+                f"no word from the coordinator at {self._identity.coordinator} for {orphan_s:.0f} s "
+                f"and no student to serve: leaving (--connect-timeout-s {self._identity.connect_timeout_s:g})"
+            )
+
+    def _drop_held(self, name: str) -> None:
+        """Forget the tasks of a student that does not expect their answers (any more)."""
+        with self._lock:
+            self._batcher.withdraw(name)
+        for key in [key for key in self._held if key[0] == name]:
+            self._demand.finished(name, self._held.pop(key).samples)
+
+    def _forget(self, student: _Student, reason: str) -> None:
+        name = student.peer.id
+        logger.info("no longer serving student %s: %s", name, reason or "it left")
+        del self._students[name]
+        self._drop_held(name)
+        self._demand.disconnected(name)
+        if student.serving:
+            student.link.send(Goodbye(id=self._identity.worker, reason=reason))
+        student.link.close()
+
+    def _leave(self) -> None:
+        self._send_answers()
+        with self._lock:
+            back = self._batcher.withdraw()
+        for name, student in self._students.items():
+            leases = [task.lease for task in back if task.student == name]
+            if leases:
+                student.link.send(Return(leases=leases))
+            if student.serving:
+                student.link.send(Goodbye(id=self._identity.worker, reason=self._reason))
+        for message in self._enrolment.leave(self._reason):
+            self._control.send(message)

@@ -1,0 +1,77 @@
+"""A job inside one process: coordinator and teacher workers in threads, over any transport."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+import torch
+
+import edldist
+from edldist.coordinator.server import Coordinator, CoordinatorOptions
+from edldist.teacher.model import Teacher
+from edldist.teacher.worker import TeacherWorker, WorkerOptions
+from edldist.wire.zeromq import ZmqTransport
+
+
+class LocalJob:
+    """Starts roles in threads and ends them all; errors of a role are kept in ``errors``."""
+
+    def __init__(self, transport=None) -> None:
+        self.transport = transport or ZmqTransport()
+        self.errors: list[BaseException] = []
+        self._coordinator = Coordinator(
+            CoordinatorOptions(
+                bind="tcp://127.0.0.1:0", http=None, heartbeat_interval_s=0.2, heartbeat_ttl_s=1.0
+            ),
+            self.transport,
+        )
+        self._threads = [self._spawn(self._coordinator.run)]
+        self.address = self._coordinator.wait_ready()
+        self.workers: list[TeacherWorker] = []
+        self.loaders: list[edldist.DistillLoader] = []
+
+    def teacher(self, model: str = "identify", **options) -> TeacherWorker:
+        settings = WorkerOptions(coordinator=self.address, model=f"tests.models:{model}", **options)
+        worker = TeacherWorker(settings, Teacher(settings.model, torch.device("cpu")), self.transport)
+        self.workers.append(worker)
+        self._threads.append(self._spawn(worker.run))
+        return worker
+
+    def loader(self, data_loader, **options) -> edldist.DistillLoader:
+        loader = edldist.DistillLoader(
+            data_loader, coordinator=self.address, transport=self.transport, **options
+        )
+        self.loaders.append(loader)
+        return loader
+
+    def close(self) -> None:
+        for loader in self.loaders:
+            loader.close()
+        for worker in self.workers:
+            worker.drain()
+        self._coordinator.stop()
+        for thread in self._threads:
+            thread.join(20)
+            assert not thread.is_alive(), f"{thread.name} did not end"
+
+    def _spawn(self, target) -> threading.Thread:
+        def run() -> None:
+            try:
+                target()
+            except BaseException as exc:
+                self.errors.append(exc)
+
+        thread = threading.Thread(target=run, name=f"test-{target.__qualname__}", daemon=True)
+        thread.start()
+        return thread
+
+
+@contextlib.contextmanager
+def local_job(transport=None) -> Iterator[LocalJob]:
+    job = LocalJob(transport)
+    try:
+        yield job
+    finally:
+        job.close()

@@ -1,0 +1,74 @@
+"""Small teachers for tests. Each labels a sample in a way that tells whose label it is."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def identify():
+    """Labels that identify the sample: its id, and a function of it."""
+
+    def label(id: Tensor) -> Tensor:  # noqa: A002
+        value = id.to(torch.float64)
+        return torch.stack([value, value * 2 + 1], dim=1)
+
+    return label
+
+
+def positional():
+    return lambda x: x.to(torch.float32).reshape(x.shape[0], -1).sum(1, keepdim=True)
+
+
+def several_outputs():
+    def label(id: Tensor) -> dict[str, Tensor]:  # noqa: A002
+        return {
+            "logits": id.float().unsqueeze(1).expand(-1, 3),
+            "feature": id.to(torch.bfloat16).reshape(-1, 1, 1),
+            "index": id.to(torch.int32),
+        }
+
+    return label
+
+
+class Linear(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert torch.is_inference_mode_enabled()
+        return self.drop(self.layer(x))
+
+
+def raises_on_load():
+    raise RuntimeError("the factory is broken on purpose")
+
+
+def returns_no_callable():
+    return 3
+
+
+def raises_on_13():
+    def label(id: Tensor) -> Tensor:  # noqa: A002
+        if (id == 13).any():
+            raise ValueError("sample 13 is poison on purpose")
+        return id.unsqueeze(1)
+
+    return label
+
+
+def nan_on_13():
+    return lambda id: torch.where(id == 13, torch.nan, id.float()).unsqueeze(1)  # noqa: A006
+
+
+def wrong_first_dimension():
+    return lambda id: id[:-1].unsqueeze(1)  # noqa: A006
+
+
+def no_tensor():
+    return lambda id: "labels"  # noqa: A006
+
+
+NOT_CALLABLE = 7

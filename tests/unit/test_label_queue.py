@@ -1,0 +1,335 @@
+"""The label queue delivers every sample once and in order, whatever the workers do."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edldist.errors import ConfigError
+from edldist.student.queue import Flow, LabelQueue
+
+
+def fill(queue: LabelQueue, *sizes: int) -> list[int]:
+    return [queue.offer(size, nbytes=size) for size in sizes]
+
+
+def finish(queue: LabelQueue, worker: str, samples: int = 10_000, now: float = 0.0) -> int:
+    grants = queue.lease(worker, samples, now)
+    for grant in grants:
+        queue.complete(grant.lease, now)
+    return len(grants)
+
+
+def joined(*workers: str, flow: Flow | None = None) -> LabelQueue:
+    queue = LabelQueue(["teacher"], flow)
+    for worker in workers:
+        queue.join(worker, "teacher")
+    return queue
+
+
+ACTIONS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["offer", "pull", "answer", "stale", "fail", "lose", "return", "hedge", "expire", "deliver"]
+        ),
+        st.integers(0, 5),
+        st.integers(1, 40),
+    ),
+    max_size=120,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    actions=ACTIONS,
+    teachers=st.sampled_from([["a"], ["a", "b"]]),
+    task_size=st.sampled_from([None, 1, 7, 16]),
+    fixed=st.booleans(),
+)
+def test_any_order_of_events_delivers_each_sample_once_in_order(actions, teachers, task_size, fixed):
+    flow = Flow(task_size=task_size, fixed=fixed, max_attempts=1_000_000)
+    queue = LabelQueue(teachers, flow)
+    worker_names = [f"{teacher}{k}" for teacher in teachers for k in range(3)]
+    sizes: dict[int, int] = {}
+    labelled: dict[tuple[str, int], list[int]] = {}
+    grants: list[tuple[str, object]] = []
+    answered: list[tuple[str, int]] = []
+    delivered: list[int] = []
+    now = 0.0
+
+    def answer(worker, grant):
+        found = queue.find(grant.lease, worker)
+        if found is None:
+            return
+        assert (found.batch, found.start, found.stop) == (grant.batch, grant.start, grant.stop)
+        marks = labelled.setdefault((grant.teacher, grant.batch), [0] * sizes[grant.batch])
+        for position in range(grant.start, grant.stop):
+            marks[position] += 1
+        queue.complete(grant.lease, now)
+        answered.append((worker, grant.lease))
+
+    def deliver():
+        number = queue.deliver()
+        for teacher in teachers:
+            marks = labelled.get((teacher, number), [])
+            assert marks == [1] * sizes[number]
+        delivered.append(number)
+
+    for verb, pick, amount in actions:
+        now += 1.0
+        worker = worker_names[pick % len(worker_names)]
+        teacher = worker[0]
+        if verb == "offer":
+            sizes[queue.offer(amount - 1, amount)] = amount - 1
+        elif verb == "pull":
+            queue.join(worker, teacher)
+            got = queue.lease(worker, amount, now)
+            if task_size is None and not fixed:
+                assert sum(g.stop - g.start for g in got) <= amount
+            grants += [(worker, g) for g in got]
+        elif verb == "hedge":
+            queue.join(worker, teacher)
+            second = queue.hedge(worker, amount, now, older_than_s=0.5)
+            grants += [(worker, second)] if second else []
+        elif verb == "answer" and grants:
+            answer(*grants.pop(pick % len(grants)))
+        elif verb == "stale" and answered:
+            before = queue.duplicates
+            assert queue.find(answered[pick % len(answered)][1], answered[pick % len(answered)][0]) is None
+            assert queue.duplicates == before + 1
+        elif verb == "fail" and grants:
+            name, grant = grants.pop(pick % len(grants))
+            if queue.find(grant.lease, name):
+                assert not queue.fail(grant.lease, "boom").poison
+        elif verb == "lose" and worker in queue.workers():
+            assert not queue.lose(worker, "killed").poison
+        elif verb == "return" and worker in queue.workers():
+            queue.give_back([g.lease for w, g in grants if w == worker], worker)
+        elif verb == "expire":
+            for name, leases in queue.overdue(now + amount * 100).items():
+                queue.expire(name, leases, "late")
+        elif verb == "deliver" and queue.ready():
+            deliver()
+
+    # Whatever happened, healthy workers finish the rest.
+    for name in queue.workers():
+        queue.lose(name, "end")
+    for teacher in teachers:
+        queue.join(f"{teacher}-last", teacher)
+    for _ in range(10_000):
+        while queue.ready():
+            deliver()
+        if not queue.open_batches:
+            break
+        for teacher in teachers:
+            for grant in queue.lease(f"{teacher}-last", 13, now):
+                answer(f"{teacher}-last", grant)
+    assert delivered == sorted(sizes)
+    assert queue.nbytes == 0
+
+
+def test_a_late_answer_after_a_loss_is_a_counted_duplicate():
+    queue = joined("w1", "w2")
+    fill(queue, 8)
+    (first,) = queue.lease("w1", 8, now=0.0)
+    assert queue.lose("w1", "kill").requeued == 1
+    (second,) = queue.lease("w2", 8, now=0.0)
+    assert queue.find(first.lease, "w1") is None
+    assert queue.duplicates == 1
+    assert queue.complete(second.lease, now=1.0)
+
+
+def test_another_workers_lease_cannot_be_answered():
+    queue = joined("w1", "w2")
+    fill(queue, 8)
+    (grant,) = queue.lease("w1", 8, now=0.0)
+    assert queue.find(grant.lease, "w2") is None
+    assert queue.find(grant.lease, "w1") is not None
+
+
+def test_lost_tasks_go_back_to_the_front_in_batch_order():
+    queue = joined("w1", "w2", "w3")
+    fill(queue, 4, 4, 4)
+    queue.lease("w1", 4, 0.0)
+    queue.lease("w2", 4, 0.0)
+    queue.lose("w2", "kill")
+    queue.lose("w1", "kill")
+    assert [g.batch for g in queue.lease("w3", 12, 0.0)] == [0, 1, 2]
+
+
+def test_a_returned_task_is_split_for_a_smaller_worker_unless_cuts_are_fixed():
+    queue = joined("big", "small")
+    fill(queue, 10)
+    queue.lease("big", 10, 0.0)
+    queue.lose("big", "kill")
+    (grant,) = queue.lease("small", 4, 0.0)
+    assert (grant.start, grant.stop) == (0, 4)
+
+    queue = joined("big", "small", flow=Flow(task_size=8))
+    fill(queue, 10)
+    queue.lease("big", 8, 0.0)
+    queue.lose("big", "kill")
+    (grant,) = queue.lease("small", 4, 0.0)
+    assert (grant.start, grant.stop) == (0, 8)
+
+
+def test_three_failures_by_different_workers_are_poison_with_their_errors():
+    queue = joined("w1", "w2", "w3")
+    fill(queue, 6)
+    for worker in ("w1", "w2", "w3"):
+        assert worker == "w1" or not queue.has_work("w1")
+        (grant,) = queue.lease(worker, 6, 0.0)
+        lost = queue.fail(grant.lease, f"traceback of {worker}")
+    (poison,) = lost.poison
+    assert (poison.batch, poison.start, poison.stop) == (0, 0, 6)
+    assert poison.attempts == ["traceback of w1", "traceback of w2", "traceback of w3"]
+
+
+def test_a_lone_worker_may_use_up_the_attempts():
+    queue = joined("w1")
+    fill(queue, 6)
+    for _ in range(3):
+        (grant,) = queue.lease("w1", 6, 0.0)
+        lost = queue.fail(grant.lease, "boom")
+    assert len(lost.poison) == 1
+
+
+def test_a_task_that_kills_workers_is_isolated_and_costs_three():
+    queue = joined("w1", "w2", "w3", "w4")
+    fill(queue, 4, 4)
+    for worker in ("w1", "w2"):
+        grants = queue.lease(worker, 8, 0.0)
+        assert len(grants) == 2 and not grants[0].alone
+        assert not queue.lose(worker, "kill -9").poison
+    (solo,) = queue.lease("w3", 8, 0.0)
+    assert solo.alone and (solo.batch, solo.start) == (0, 0)
+    assert queue.lease("w3", 8, 0.0) == []
+    (poison,) = queue.lose("w3", "kill -9").poison
+    assert poison.batch == 0 and len(poison.attempts) == 3
+    (innocent,) = queue.lease("w4", 8, 0.0)
+    assert innocent.batch == 1
+    assert queue.complete(innocent.lease, 1.0)
+
+
+def test_a_busy_worker_is_emptied_for_a_solo_task_while_others_go_on():
+    queue = joined("w1", "w2", "w3", "w4")
+    fill(queue, 4, 4, 4, 4, 4)
+    queue.lease("w1", 4, 0.0)
+    queue.lose("w1", "kill")
+    queue.lease("w2", 4, 0.0)
+    busy = {w: queue.lease(w, 4, 0.0)[0] for w in ("w3", "w4")}
+    queue.lose("w2", "kill")
+    assert queue.lease("w3", 4, 0.0) == []
+    assert not queue.has_work("w3")
+    assert queue.lease("w4", 4, 0.0) != []
+    queue.complete(busy["w3"].lease, 1.0)
+    assert queue.has_work("w3")
+    assert queue.lease("w3", 4, 0.0)[0].alone
+
+
+def test_goodbye_and_return_blame_nobody():
+    queue = joined("w1")
+    fill(queue, 4)
+    for round_ in range(5):
+        queue.join(f"x{round_}", "teacher")
+        (grant,) = queue.lease(f"x{round_}", 4, 0.0)
+        assert not grant.alone
+        queue.leave(f"x{round_}")
+    assert queue.requeued == 5
+    assert finish(queue, "w1") == 1
+
+
+def test_the_first_of_two_hedged_answers_wins():
+    queue = joined("slow", "idle")
+    fill(queue, 4)
+    (slow,) = queue.lease("slow", 4, now=0.0)
+    assert queue.hedge("idle", 4, now=0.1, older_than_s=1.0) is None
+    second = queue.hedge("idle", 4, now=5.0, older_than_s=1.0)
+    assert queue.hedge("idle", 4, now=9.0, older_than_s=1.0) is None
+    assert queue.complete(second.lease, now=5.5)
+    assert queue.find(slow.lease, "slow") is None
+    assert (queue.hedged, queue.duplicates, queue.done) == (1, 1, 1)
+
+
+def test_deadlines_are_learnt_from_the_worker_itself():
+    queue = joined("w1", flow=Flow(first_deadline_s=100.0, min_deadline_s=1.0))
+    fill(queue, 4, 4)
+    (grant,) = queue.lease("w1", 4, now=0.0)
+    assert queue.overdue(99.0) == {}
+    queue.complete(grant.lease, now=0.5)
+    (grant,) = queue.lease("w1", 4, now=1.0)
+    assert queue.overdue(5.9) == {}
+    assert queue.overdue(6.1) == {"w1": [grant.lease]}
+    assert queue.expire("w1", [grant.lease], "stuck").requeued == 1
+
+
+def test_reading_pauses_at_the_high_watermark_and_resumes_at_the_low_one():
+    queue = joined("w1", flow=Flow(low_watermark=2, high_watermark=4))
+    while queue.wants_batch():
+        fill(queue, 8)
+    assert queue.open_batches == 4
+    while finish(queue, "w1"):
+        pass
+    assert not queue.wants_batch()
+    queue.deliver()
+    assert not queue.wants_batch()
+    queue.deliver()
+    assert queue.wants_batch()
+
+
+def test_leased_batches_make_room_unless_cuts_are_fixed():
+    for fixed, expected in ((False, 8), (True, 4)):
+        queue = joined("w1", flow=Flow(low_watermark=3, high_watermark=4, fixed=fixed))
+        for _ in range(8):
+            while queue.wants_batch():
+                fill(queue, 8)
+            queue.lease("w1", 8, 0.0)
+        while queue.wants_batch():
+            fill(queue, 8)
+        assert queue.open_batches == (4 if fixed else 12), (fixed, expected)
+
+
+def test_bytes_bound_the_queue_but_one_batch_always_fits():
+    queue = joined("w1", flow=Flow(max_bytes=100))
+    queue.offer(8, nbytes=1000)
+    assert not queue.wants_batch()
+    finish(queue, "w1")
+    queue.deliver()
+    assert queue.wants_batch()
+    batch = queue.offer(8, nbytes=60)
+    assert queue.wants_batch()
+    queue.grow(batch, 60)
+    assert not queue.wants_batch()
+
+
+def test_clear_forgets_leases_and_counts_their_answers():
+    queue = joined("w1")
+    fill(queue, 8, 8)
+    (grant,) = queue.lease("w1", 8, 0.0)
+    queue.clear()
+    assert queue.open_batches == 0 and queue.nbytes == 0
+    assert queue.find(grant.lease, "w1") is None
+    assert finish(queue, "w1") == 0
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"low_watermark": 8},
+        {"low_watermark": -1},
+        {"high_watermark": 0, "low_watermark": 0},
+        {"task_size": 0},
+        {"max_bytes": 0},
+        {"max_attempts": 0},
+    ],
+)
+def test_impossible_bounds_are_refused(bad):
+    with pytest.raises(ConfigError):
+        Flow(**bad)
+
+
+def test_teacher_names_must_differ():
+    for names in ([], ["a", "a"]):
+        with pytest.raises(ConfigError):
+            LabelQueue(names)
