@@ -1,0 +1,91 @@
+"""One live job per checkpoint directory."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import socket
+import time
+from pathlib import Path
+
+from edldist.errors import CheckpointError
+
+__all__ = ["DirectoryLock"]
+
+logger = logging.getLogger(__name__)
+
+# How long a dying predecessor may still hold the lock: the kernel frees a killed process's memory first.
+HANDOVER_S = 5.0
+POLL_S = 0.05
+
+_held: set[int] = set()
+
+
+def _forget_in_child() -> None:
+    # A forked data-loader worker would otherwise keep its dead parent's lock alive.
+    for descriptor in _held:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+
+
+class DirectoryLock:
+    """An flock on a file, held until `release` or the death of this process, however it dies.
+
+    Does not protect file systems that have no locks; there a warning is logged instead.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock, waiting up to `HANDOVER_S` for a process that is just ending.
+
+        Raises:
+            CheckpointError: another job holds it; names its process and host.
+            OSError: the file cannot be made.
+        """
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        deadline = time.monotonic() + HANDOVER_S
+        try:
+            while not self._try(descriptor):
+                if time.monotonic() >= deadline:
+                    holder = os.pread(descriptor, 500, 0).decode(errors="replace").strip()
+                    raise CheckpointError(
+                        f"the checkpoint directory {self.path.parent} is in use by another job "
+                        f"({holder or 'unknown process'}): give this job another one, or end that one"
+                    )
+                time.sleep(POLL_S)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        _held.add(descriptor)
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without its text
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def _try(self, descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as exc:
+            if exc.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            logger.warning("no locks on %s (%s): a second job is not noticed", self.path.parent, exc.strerror)
+        return True
+
+    def release(self) -> None:
+        """Let go; does nothing if the lock is not held."""
+        if self._descriptor is not None:
+            _held.discard(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = None

@@ -1,0 +1,121 @@
+"""What a checkpoint consists of, and whether its files are still what was written.
+
+``manifest.json`` lists every file with its size and SHA-256; ``COMMITTED`` holds the SHA-256 of the
+manifest. Nothing of a checkpoint is parsed before its hash matched. This finds damage, not malice: whoever
+may write to the directory can also write a matching manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import BinaryIO
+
+import msgspec
+
+__all__ = ["MANIFEST", "MARKER", "DamagedError", "FileEntry", "Manifest", "digest", "read_manifest", "verify"]
+
+MANIFEST = "manifest.json"
+MARKER = "COMMITTED"
+FORMAT = 1
+CHUNK_BYTES = 1 << 20
+
+Opener = Callable[[str], BinaryIO]
+
+
+class DamagedError(Exception):
+    """A checkpoint is not what was written; the message is the reason."""
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """Size and hash of one file."""
+
+    bytes: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """Contents of one checkpoint.
+
+    Attributes:
+        step: training step.
+        job: name of the job that wrote it, if it had one.
+        world_size: number of ranks that wrote it.
+        saved_unix_s: when, in Unix seconds; for people.
+        files: every file but the manifest and the marker, by name.
+    """
+
+    step: int
+    job: str | None
+    world_size: int
+    saved_unix_s: float
+    files: dict[str, FileEntry]
+    format: int = FORMAT
+
+    def encode(self) -> bytes:
+        return msgspec.json.format(msgspec.json.encode(self))
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(entry.bytes for entry in self.files.values())
+
+
+def digest(stream: BinaryIO) -> FileEntry:
+    """Read a stream to its end."""
+    sha, size = hashlib.sha256(), 0
+    while chunk := stream.read(CHUNK_BYTES):
+        sha.update(chunk)
+        size += len(chunk)
+    return FileEntry(size, sha.hexdigest())
+
+
+def read_manifest(open_file: Opener) -> Manifest:
+    """Read the manifest of a committed checkpoint, once its hash matched the marker.
+
+    Raises:
+        DamagedError: marker or manifest is missing, unreadable or changed.
+    """
+    marker = _read(open_file, MARKER).decode("ascii", "replace").strip()
+    text = _read(open_file, MANIFEST)
+    found = hashlib.sha256(text).hexdigest()
+    if found != marker:
+        raise DamagedError(f"{MANIFEST} has sha256 {found[:12]}..., {MARKER} says {marker[:12]!r}...")
+    try:
+        manifest = msgspec.json.decode(text, type=Manifest)
+    except msgspec.DecodeError as exc:
+        raise DamagedError(f"{MANIFEST} cannot be read: {exc}") from exc
+    if manifest.format != FORMAT:
+        raise DamagedError(f"format {manifest.format} is not known here (known: {FORMAT})")
+    return manifest
+
+
+def verify(open_file: Opener, manifest: Manifest) -> None:
+    """Compare size and hash of every file with the manifest.
+
+    Raises:
+        DamagedError: names the first file that is missing, unreadable or changed.
+    """
+    for name, expected in manifest.files.items():
+        try:
+            with open_file(name) as stream:
+                found = digest(stream)
+        except FileNotFoundError as exc:
+            raise DamagedError(f"{name} is missing") from exc
+        except OSError as exc:
+            raise DamagedError(f"{name} cannot be read: {exc}") from exc
+        if found.bytes != expected.bytes:
+            raise DamagedError(f"{name} has {found.bytes} bytes instead of {expected.bytes}")
+        if found.sha256 != expected.sha256:
+            raise DamagedError(
+                f"{name} was changed: sha256 {found.sha256[:12]}... instead of {expected.sha256[:12]}..."
+            )
+
+
+def _read(open_file: Opener, name: str) -> bytes:
+    try:
+        with open_file(name) as stream:
+            return stream.read()
+    except FileNotFoundError as exc:
+        raise DamagedError(f"{name} is missing") from exc
+    except OSError as exc:
+        raise DamagedError(f"{name} cannot be read: {exc}") from exc

@@ -1,0 +1,99 @@
+"""Agreement among student ranks on what each of them did: a step succeeds on all, or fails on all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from edldist.errors import CheckpointError
+
+__all__ = ["RankFailedError", "Ranks"]
+
+
+class RankFailedError(CheckpointError):
+    """A step failed on at least one rank; raised on every rank with the same message."""
+
+
+class Ranks:
+    """The ranks of the default process group, over a gloo group of their own.
+
+    The own group keeps a background thread's collectives apart from those of training. Every method is a
+    collective: all ranks call the same ones in the same order, from one thread at a time. Only JSON
+    travels. Without a process group this is a group of one.
+    """
+
+    def __init__(self) -> None:
+        alone = not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
+        self.rank = 0 if alone else dist.get_rank()
+        self.world_size = 1 if alone else dist.get_world_size()
+        self.group: Any = None if alone else dist.new_group(backend="gloo")
+
+    @staticmethod
+    def expected() -> int:
+        """World size as far as it is known: that of the process group, else what torchrun announced."""
+        if dist.is_available() and dist.is_initialized():
+            return dist.get_world_size()
+        size = os.environ.get("WORLD_SIZE", "1")
+        return int(size) if size.isdigit() else 1
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's JSON value, by rank."""
+        if self.group is None:
+            return [value]
+        data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world_size)]
+        dist.all_gather(sizes, torch.tensor([data.numel()]), group=self.group)
+        longest = max(int(size) for size in sizes)
+        padded = torch.zeros(longest, dtype=torch.uint8)
+        padded[: data.numel()] = data
+        parts = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.world_size)]
+        dist.all_gather(parts, padded, group=self.group)
+        return [
+            json.loads(part[: int(size)].numpy().tobytes()) for part, size in zip(parts, sizes, strict=True)
+        ]
+
+    def each(self, work: Callable[[], Any]) -> list[Any]:
+        """Run `work` on every rank; return every rank's JSON result.
+
+        Raises:
+            RankFailedError: it raised on some rank; names the ranks and their errors.
+        """
+        cause: Exception | None = None
+        try:
+            outcome = {"value": work()}
+        except Exception as exc:  # told to the others first, then raised below on all of them
+            cause = exc
+            outcome = {"error": describe(exc)}
+        outcomes = self.gather(outcome)
+        failed = [(rank, o["error"]) for rank, o in enumerate(outcomes) if "error" in o]
+        if failed:
+            if self.world_size == 1:
+                raise RankFailedError(failed[0][1]) from cause
+            raise RankFailedError("; ".join(f"rank {rank}: {error}" for rank, error in failed)) from cause
+        return [o["value"] for o in outcomes]
+
+    def lead(self, work: Callable[[], Any]) -> Any:
+        """Run `work` on rank 0 only; return its JSON result on every rank.
+
+        Raises:
+            RankFailedError: it raised.
+        """
+        return self.each(work if self.rank == 0 else lambda: None)[0]
+
+    def leave(self) -> None:
+        """Give the group back; not a collective."""
+        if self.group is not None and dist.is_initialized():
+            dist.destroy_process_group(self.group)
+        self.group = None
+
+
+def describe(exc: BaseException) -> str:
+    """An error in one line; our own errors speak for themselves."""
+    if isinstance(exc, CheckpointError):
+        return str(exc)
+    return f"{type(exc).__name__}: {exc}"

@@ -1,0 +1,201 @@
+"""Where checkpoints live: the seam, and directories of this machine or a shared file system."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from edldist.errors import CheckpointError
+from edldist.student.lock import DirectoryLock
+from edldist.student.manifest import MARKER, FileEntry
+
+__all__ = ["LocalStore", "Store", "open_store"]
+
+logger = logging.getLogger(__name__)
+
+
+class Store(Protocol):
+    """A place that holds checkpoints, each a flat set of files under a name.
+
+    A checkpoint is written as a *draft*, which no listing shows as committed, until rank 0 commits it.
+    Methods marked (0) are called on rank 0 only.
+    """
+
+    url: str
+
+    def prepare(self) -> None:
+        """(0) Make and lock the place, and remove what interrupted saves left behind."""
+        ...
+
+    def release(self) -> None:
+        """(0) Let another job use the place."""
+        ...
+
+    def checkpoints(self) -> list[tuple[int, str]]:
+        """Step and name of every checkpoint, newest first; some may lack their marker."""
+        ...
+
+    def begin(self, step: int) -> str:
+        """(0) Start a draft and return its name."""
+        ...
+
+    def folder(self, draft: str) -> Path:
+        """A local folder for this rank's files of the draft."""
+        ...
+
+    def seal(self, draft: str, files: Iterable[str]) -> None:
+        """Make files of this rank's folder durable."""
+        ...
+
+    def size(self, draft: str, file: str) -> int:
+        """(0) Bytes of a sealed file of any rank. Raises FileNotFoundError."""
+        ...
+
+    def commit(self, draft: str, marker: bytes) -> str:
+        """(0) Publish a draft whose files are sealed, and return the checkpoint's name."""
+        ...
+
+    def discard(self, draft: str) -> None:
+        """(0) Remove a draft that was not committed. Never raises OSError."""
+        ...
+
+    def forget(self, draft: str) -> None:
+        """Remove what only this rank needed for the draft."""
+        ...
+
+    def open(self, name: str, file: str) -> BinaryIO:
+        """Read a file. Raises FileNotFoundError."""
+        ...
+
+    def fetch(self, name: str, files: dict[str, FileEntry]) -> AbstractContextManager[Path]:
+        """A local folder with these files while the context lasts."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """(0) Remove a checkpoint; interrupted, it leaves no half of one that looks whole."""
+        ...
+
+
+def open_store(directory: str | os.PathLike[str]) -> Store:
+    """A `LocalStore` for a path or ``file://`` URL, an object store for any other URL."""
+    url = os.fspath(directory)
+    scheme, found, rest = url.partition("://")
+    if not found:
+        return LocalStore(Path(url))
+    if scheme in ("file", "local"):
+        return LocalStore(Path(rest))
+    from edldist.student.objectstore import FsspecStore
+
+    return FsspecStore(url)
+
+
+class LocalStore:
+    """Checkpoints as directories ``step-00000120`` that all ranks see.
+
+    Draft directories are named ``step-00000120.partial-<nonce>`` and renamed on commit. A checkpoint that is
+    replaced or deleted is first renamed, so that a directory under a final name is always whole.
+    """
+
+    _FINAL = re.compile(r"step-(\d{8,})")
+    _LEFTOVER = re.compile(r"(step-\d{8,})\.(partial|replaced|deleted)-[0-9a-f]+")
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(os.path.abspath(root))
+        self.url = str(self.root)
+        self._lock = DirectoryLock(self.root / ".lock")
+
+    def prepare(self) -> None:
+        try:
+            os.makedirs(self.root, exist_ok=True)
+            self._lock.acquire()
+        except OSError as exc:
+            raise CheckpointError(
+                f"the checkpoint directory {self.root} cannot be used: {exc.strerror or exc}. "
+                "Choose another directory, or make this one writable"
+            ) from exc
+        for entry in sorted(os.listdir(self.root)):
+            match = self._LEFTOVER.fullmatch(entry)
+            if match and match[2] == "replaced" and not (self.root / match[1]).exists():
+                # Died between the two renames of a commit: the old one is still the best there is.
+                os.rename(self.root / entry, self.root / match[1])
+                logger.warning("put back %s in %s, whose replacement was interrupted", match[1], self.root)
+            elif match:
+                logger.info("removing %s, left by an interrupted save in %s", entry, self.root)
+                self.discard(entry)
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def checkpoints(self) -> list[tuple[int, str]]:
+        matches = (self._FINAL.fullmatch(entry) for entry in os.listdir(self.root))
+        return sorted(((int(m[1]), m[0]) for m in matches if m), reverse=True)
+
+    def begin(self, step: int) -> str:
+        os.makedirs(self.root, exist_ok=True)
+        draft = f"step-{step:08d}.partial-{secrets.token_hex(4)}"
+        os.mkdir(self.root / draft)
+        return draft
+
+    def folder(self, draft: str) -> Path:
+        return self.root / draft
+
+    def seal(self, draft: str, files: Iterable[str]) -> None:
+        for file in files:
+            _fsync(self.root / draft / file)
+        _fsync(self.root / draft)
+
+    def size(self, draft: str, file: str) -> int:
+        return os.stat(self.root / draft / file).st_size
+
+    def commit(self, draft: str, marker: bytes) -> str:
+        name = draft.partition(".")[0]
+        (self.root / draft / MARKER).write_bytes(marker)
+        self.seal(draft, [MARKER])
+        replaced = ""
+        if (self.root / name).exists():
+            replaced = f"{name}.replaced-{secrets.token_hex(4)}"
+            os.rename(self.root / name, self.root / replaced)
+        os.rename(self.root / draft, self.root / name)
+        _fsync(self.root)
+        if replaced:
+            self.discard(replaced)
+        return name
+
+    def discard(self, draft: str) -> None:
+        try:
+            shutil.rmtree(self.root / draft)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as exc:
+            logger.warning("cannot remove %s: %s", self.root / draft, exc)
+
+    def forget(self, draft: str) -> None:
+        pass
+
+    def open(self, name: str, file: str) -> BinaryIO:
+        return open(self.root / name / file, "rb")
+
+    @contextlib.contextmanager
+    def fetch(self, name: str, files: dict[str, FileEntry]) -> Iterator[Path]:
+        yield self.root / name
+
+    def delete(self, name: str) -> None:
+        doomed = f"{name}.deleted-{secrets.token_hex(4)}"
+        os.rename(self.root / name, self.root / doomed)
+        self.discard(doomed)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

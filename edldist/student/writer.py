@@ -1,0 +1,194 @@
+"""Writing one checkpoint: every rank its own files, agreement, and then the commit."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import time
+import warnings
+from pathlib import Path
+
+import msgspec
+import torch
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future
+
+from edldist.errors import CheckpointError
+from edldist.student.encoding import Json
+from edldist.student.manifest import MANIFEST, MARKER, FileEntry, Manifest, digest
+from edldist.student.ranks import Ranks, describe
+from edldist.student.store import Store
+
+__all__ = ["STATE_FILE", "CheckpointWriter", "DifferentStatesError", "Save", "hush_dcp", "rng_file"]
+
+logger = logging.getLogger(__name__)
+
+STATE_FILE = "state.json"
+
+
+class Save(msgspec.Struct, frozen=True):
+    """What the background thread needs of one save; nothing in it is shared with training."""
+
+    step: int
+    tree: dict[str, Json]
+    layout: str
+    tensors: dict[str, torch.Tensor]
+    rng: bytes
+    began: float
+
+
+class DifferentStatesError(CheckpointError):
+    """The ranks gave states of different structure: a mistake in the program."""
+
+
+class CheckpointWriter:
+    """Writes checkpoints to a store, on every rank at once.
+
+    Owned by the background thread of a `Checkpointer` while a save is under way.
+
+    Attributes:
+        damaged: checkpoints that a restore found damaged; removed once a new one is durable.
+    """
+
+    def __init__(self, ranks: Ranks, store: Store, keep: int, job: str | None) -> None:
+        self._ranks = ranks
+        self._store = store
+        self._keep = keep
+        self._job = job
+        self.damaged: set[str] = set()
+
+    def write(self, work: Save) -> int:
+        """Write and commit one checkpoint, or leave no trace of it. A collective.
+
+        Returns:
+            Its bytes.
+
+        Raises:
+            CheckpointError, dcp.CheckpointException: a rank failed; raised on every rank.
+        """
+        ranks = self._ranks
+        if len(set(ranks.gather(work.layout))) > 1:
+            raise DifferentStatesError(
+                f"step {work.step} was not saved: the names, keys or shapes of the state differ among ranks. "
+                "Pass the same objects on every rank"
+            )
+        draft = ranks.lead(lambda: self._store.begin(work.step))
+        try:
+            folder = self._store.folder(draft)
+            _write_tensors(ranks, folder, work.tensors)
+            outcomes = ranks.each(lambda: self._write_own(folder, draft, work))
+            size: int = ranks.lead(lambda: self._commit(draft, work, outcomes))
+        except BaseException:
+            if ranks.rank == 0:
+                self._store.discard(draft)
+            raise
+        finally:
+            self._store.forget(draft)
+        return size
+
+    def _write_own(self, folder: Path, draft: str, work: Save) -> Json:
+        """Complete, hash and seal this rank's files."""
+        rank = self._ranks.rank
+        (folder / rng_file(rank)).write_bytes(work.rng)
+        names = [rng_file(rank), *(file.name for file in folder.glob(f"__{rank}_*"))]
+        if rank == 0:
+            (folder / STATE_FILE).write_text(json.dumps(work.tree, allow_nan=False))
+            names += [STATE_FILE, ".metadata"]
+        entries = {}
+        for name in names:
+            with open(folder / name, "rb") as stream:
+                entries[name] = msgspec.to_builtins(digest(stream))
+        self._store.seal(draft, names)
+        return entries
+
+    def _commit(self, draft: str, work: Save, outcomes: list[Json]) -> int:
+        """Make the draft a checkpoint, then let old ones go. Rank 0 only. Returns its bytes."""
+        files: dict[str, FileEntry] = {}
+        for rank, outcome in enumerate(outcomes):
+            for file, entry in msgspec.convert(outcome, dict[str, FileEntry]).items():
+                with contextlib.suppress(FileNotFoundError):
+                    if self._store.size(draft, file) == entry.bytes:
+                        files[file] = entry
+                        continue
+                raise CheckpointError(
+                    f"rank 0 does not see {file} as rank {rank} wrote it to {self._store.url}: "
+                    "the checkpoint directory must be one that all ranks share"
+                )
+        manifest = Manifest(work.step, self._job, self._ranks.world_size, time.time(), files)
+        text = manifest.encode()
+        (self._store.folder(draft) / MANIFEST).write_bytes(text)
+        self._store.seal(draft, [MANIFEST])
+        name = self._store.commit(draft, f"{hashlib.sha256(text).hexdigest()}\n".encode())
+        try:
+            self._let_go(work.step, name)
+        except Exception as exc:
+            logger.warning("cannot remove old checkpoints in %s: %s", self._store.url, describe(exc))
+        return manifest.total_bytes
+
+    def _let_go(self, step: int, name: str) -> None:
+        """Delete what `keep` does not cover, now that the checkpoint `name` is durable."""
+        self.damaged.discard(name)
+        kept = 1
+        for other_step, other in self._store.checkpoints():
+            if other == name:
+                continue
+            doomed = other_step == step or other in self.damaged or kept >= self._keep
+            if not doomed:
+                try:
+                    with contextlib.closing(self._store.open(other, MARKER)):
+                        kept += 1
+                except FileNotFoundError:
+                    doomed = True
+            if doomed:
+                self._store.delete(other)
+            elif other_step > step:
+                logger.warning(
+                    "%s holds %s, newer than step %d: a restore would take that one",
+                    self._store.url,
+                    other,
+                    step,
+                )
+        self.damaged.clear()
+
+
+class _TensorWriter(dcp.FileSystemWriter):
+    """DCP's writer, with the operating system's own word on what failed."""
+
+    def __init__(self, folder: Path) -> None:
+        # With more threads a full disk goes unreported. Sealing syncs the files, so the writer need not.
+        super().__init__(folder, thread_count=1, sync_files=False)
+        self._folder = folder
+
+    def write_data(self, plan: dcp.SavePlan, planner: dcp.SavePlanner) -> Future[list[WriteResult]]:
+        try:
+            return super().write_data(plan, planner)
+        except Exception as exc:
+            # torch.save hides a failing write behind its complaint about a file of the wrong length.
+            first: BaseException | None = exc
+            while first is not None and not isinstance(first, OSError):
+                first = first.__cause__ or first.__context__
+            if first is None or first is exc:
+                raise
+            raise OSError(first.errno, first.strerror, str(self._folder)) from exc
+
+
+def _write_tensors(ranks: Ranks, folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    hush_dcp()
+    dcp.save(
+        tensors,
+        storage_writer=_TensorWriter(folder),
+        process_group=ranks.group,
+        no_dist=ranks.group is None,
+    )
+
+
+def hush_dcp() -> None:
+    # A single process is no mistake here. Not catch_warnings: that is unsafe off the main thread.
+    warnings.filterwarnings("ignore", message=r"torch\.distributed is (disabled, )?unavailable")
+
+
+def rng_file(rank: int) -> str:
+    return f"rng-{rank:05d}.json"

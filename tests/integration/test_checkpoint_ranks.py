@@ -1,0 +1,211 @@
+"""Checkpoints of several ranks: agreement on failures, and restore with another number of ranks."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PRELUDE = """
+import json, os, sys
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from edldist.errors import CheckpointError
+from edldist.student import lock, writer
+from edldist.student.checkpoint import Checkpointer
+from edldist.observe import reporter
+events = []
+reporter.event = lambda name, **fields: events.append(name)
+torch.set_num_threads(1)
+rank, world, place, meeting = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+mesh = None
+if world > 1:
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
+    mesh = dist.init_device_mesh("cpu", (world,))
+
+class Sharded(torch.nn.Module):
+    # 7 rows: unequal shards on 2 and on 3 ranks
+    def __init__(self):
+        super().__init__()
+        rows = torch.zeros(7, 2)
+        self.rows = torch.nn.Parameter(distribute_tensor(rows, mesh, [Shard(0)]) if mesh else rows)
+
+def whole(tensor):
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).tolist()
+
+model, sharded = torch.nn.Linear(2, 2), Sharded()
+optimizer = torch.optim.Adam(sharded.parameters(), lr=0.1, foreach=False)
+wrapped = torch.nn.parallel.DistributedDataParallel(model) if world > 1 else model
+state = {"model": wrapped, "sharded": sharded, "optimizer": optimizer}
+result = {}
+
+def moments():
+    return whole(optimizer.state[sharded.rows]["exp_avg"])
+"""
+
+SAVE = """
+def step(amount):
+    sharded.rows.grad = sharded.rows.detach() * 0 + amount
+    if rank == 1:
+        sharded.rows.grad *= 2
+    optimizer.step()
+
+checkpointer = Checkpointer(place)
+lock.HANDOVER_S = 0.0
+try:
+    Checkpointer(place)
+except CheckpointError as exc:
+    result["second"] = str(exc)
+torch.manual_seed(100 + rank)
+step(1.0)
+checkpointer.save(1, state, wait=True)
+
+# One rank fails, in each phase of a save: all ranks count it, none waits for ever.
+def broken(*args, **kwargs):
+    raise OSError(28, "No space left on device", "somewhere")
+
+def fails_on(culprit, target, name):
+    kept = getattr(target, name)
+    if rank == culprit:
+        setattr(target, name, broken)
+    checkpointer.save(2, state, wait=True)
+    setattr(target, name, kept)
+    return checkpointer.last_error
+
+from torch.distributed.checkpoint import filesystem
+result["errors"] = [
+    fails_on(0, checkpointer._store, "begin"),
+    fails_on(1, filesystem, "_write_item"),
+    fails_on(1, writer, "digest"),
+    fails_on(1, checkpointer._store, "seal"),
+    fails_on(0, checkpointer._store, "commit"),
+]
+result["failures"] = checkpointer.failures
+result["left"] = sorted(os.listdir(place))
+
+checkpointer.save(2, {**state, **({"extra": model} if rank else {})})
+try:
+    checkpointer.wait()
+except CheckpointError as exc:
+    result["differ"] = str(exc)
+
+with torch.no_grad():
+    model.weight.fill_(5.0 + rank)  # under DDP rank 0's plain tensors count
+checkpointer.save(3, state)
+total = torch.ones(1)
+for _ in range(200):  # training's own collectives go on meanwhile
+    dist.all_reduce(total)
+    total /= world
+result["total"] = total.item()
+checkpointer.wait()
+result["rows"], result["moments"] = whole(sharded.rows), moments()
+result["draw"] = torch.rand(3).tolist()
+step(9.0)
+result["step"] = checkpointer.restore(state)
+result["again"] = [whole(sharded.rows), moments(), torch.rand(3).tolist()]
+result["events"] = events
+checkpointer.close()
+"""
+
+RESTORE = """
+with Checkpointer(place) as checkpointer:
+    draws = []
+    for _ in range(2):
+        torch.rand(5)
+        result["step"] = checkpointer.restore(state)
+        draws.append(torch.rand(3).tolist())
+    result["draws"] = draws
+result["rows"], result["moments"], result["weight"] = whole(sharded.rows), moments(), model.weight.tolist()
+"""
+
+FINISH = """
+print(json.dumps(result))
+if world > 1:
+    dist.destroy_process_group()
+"""
+
+
+def run(world: int, script: str, place: Path, meeting: Path) -> list[dict]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("EDLDIST_") and k != "WORLD_SIZE"}
+    ranks = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                PRELUDE + script + FINISH,
+                str(rank),
+                str(world),
+                str(place),
+                str(meeting),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for rank in range(world)
+    ]
+    try:
+        outcomes = [rank.communicate(timeout=90) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    for rank, (_, errors) in zip(ranks, outcomes, strict=True):
+        assert rank.returncode == 0, errors
+    return [json.loads(output.splitlines()[-1]) for output, _ in outcomes]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    place = folder / "checkpoints"
+    return place, run(2, SAVE, place, folder / "meeting")
+
+
+def test_a_save_fails_or_succeeds_on_all_ranks(saved):
+    _, ranks = saved
+    for result in ranks:
+        assert result["failures"] == 5
+        assert result["errors"] == ranks[0]["errors"]
+        culprits = ("rank 0", "rank 1", "rank 1", "rank 1", "rank 0")
+        for error, culprit in zip(result["errors"], culprits, strict=True):
+            assert error.startswith(f"{culprit}: OSError: [Errno 28] No space left on device"), error
+        assert "differ among ranks" in result["differ"]
+        assert "in use by another job" in result["second"]
+        assert result["total"] == 1.0
+    assert ranks[0]["left"] == [".lock", "step-00000001"]
+    assert ranks[0]["events"] == [
+        "checkpoint_saved",
+        *["checkpoint_failed"] * 6,
+        "checkpoint_saved",
+        "checkpoint_restored",
+    ]
+    assert ranks[1]["events"] == []
+
+
+def test_every_rank_gets_back_its_shards_and_its_random_state(saved):
+    _, ranks = saved
+    for result in ranks:
+        assert result["step"] == 3
+        assert result["again"] == [result["rows"], result["moments"], result["draw"]]
+    assert ranks[0]["draw"] != ranks[1]["draw"]
+    assert len({tuple(row) for row in ranks[0]["moments"]}) == 2  # the shards do differ
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_another_number_of_ranks_restores_the_same_state(saved, tmp_path, world):
+    place, two = saved
+    ranks = run(world, RESTORE, place, tmp_path / "meeting")
+    for rank, result in enumerate(ranks):
+        assert result["step"] == 3
+        assert result["rows"] == two[0]["rows"]
+        assert result["moments"] == two[0]["moments"]
+        assert result["weight"] == [[5.0, 5.0], [5.0, 5.0]]
+        first, second = result["draws"]
+        assert first == second  # the seed of a new rank is derived, not drawn
+        if rank < 2:
+            assert first == two[rank]["draw"]
+    assert len({tuple(result["draws"][0]) for result in ranks}) == world
