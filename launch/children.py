@@ -1,0 +1,100 @@
+"""The command lines and environments of a job's child processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from edldist.config import JobConfig, TeacherConfig
+from launch.torchrun import torchrun_command
+
+__all__ = [
+    "coordinator_command",
+    "inherited_environment",
+    "own_command",
+    "student_command",
+    "student_environment",
+    "teacher_command",
+    "teacher_names",
+]
+
+# What a person may set for every process of a job; other EDLDIST_ variables name options of the
+# command that reads them, and must not leak from `edldist run` into its children.
+PASSED_ON = ("EDLDIST_ADVERTISE", "EDLDIST_CONNECT_TIMEOUT_S", "EDLDIST_LOG_LEVEL")
+
+
+def own_command(*args: str) -> list[str]:
+    """Run a command of this very installation."""
+    return [sys.executable, str(Path(__file__).with_name("__main__.py")), *args]
+
+
+def inherited_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """What every child gets: this process's variables, unbuffered output, an importable folder."""
+    kept = {
+        key: value for key, value in environment.items() if not key.startswith("EDLDIST_") or key in PASSED_ON
+    }
+    kept.setdefault("PYTHONUNBUFFERED", "1")
+    kept["PYTHONPATH"] = with_folder(kept.get("PYTHONPATH", ""), os.getcwd())
+    return kept
+
+
+def with_folder(python_path: str, folder: str) -> str:
+    """``PYTHONPATH`` with ``folder`` in front, once."""
+    others = [part for part in python_path.split(os.pathsep) if part and part != folder]
+    return os.pathsep.join([folder, *others])
+
+
+def coordinator_command(bind: str, http: str, ready_file: Path) -> list[str]:
+    """A coordinator that writes where it listens to ``ready_file``."""
+    return own_command("coordinator", "--bind", bind, "--http", http, "--ready-file", str(ready_file))
+
+
+def teacher_names(job: JobConfig) -> dict[str, TeacherConfig]:
+    """The workers to start: ``<teacher>-<k>`` and what each of them serves."""
+    return {
+        f"{teacher.name}-{number}": teacher
+        for teacher in job.teachers
+        for number in range(teacher.initial_replicas)
+    }
+
+
+def teacher_command(teacher: TeacherConfig, worker_id: str, coordinator: str) -> list[str]:
+    """One worker. Every option is given, so that no variable of the user's decides."""
+    return own_command(
+        "teacher",
+        *("--coordinator", coordinator, "--id", worker_id, "--name", teacher.name),
+        *("--model", teacher.model, "--device", teacher.device),
+        *("--batch-size", str(teacher.batch_size), "--codec", teacher.codec),
+        *(("--weights", teacher.weights) if teacher.weights is not None else ()),
+        "--allow-nonfinite" if teacher.allow_nonfinite else "--refuse-nonfinite",
+    )
+
+
+def student_command(job: JobConfig) -> Sequence[str]:
+    """The process group of the training script."""
+    student = job.student
+    return torchrun_command(
+        student.script,
+        student.args,
+        nnodes=student.nnodes,
+        nproc_per_node=student.nproc_per_node,
+        max_restarts=student.max_restarts,
+    )
+
+
+def student_environment(job: JobConfig, coordinator: str, output: Path) -> dict[str, str]:
+    """What the training script finds, see docs/architecture.md."""
+    variables = {
+        "EDLDIST_COORDINATOR": coordinator,
+        "EDLDIST_OUTPUT": str(output),
+        "EDLDIST_JOB": job.name,
+        "EDLDIST_CHECKPOINT_KEEP": str(job.checkpoint.keep),
+    }
+    if job.checkpoint.every_steps is not None:
+        variables["EDLDIST_CHECKPOINT_EVERY_STEPS"] = str(job.checkpoint.every_steps)
+    if job.deterministic:
+        variables["EDLDIST_DETERMINISTIC"] = "1"
+        variables["EDLDIST_TASK_SIZE"] = str(job.teachers[0].batch_size)
+    return variables | job.student.env

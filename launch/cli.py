@@ -1,0 +1,239 @@
+"""The command line. Nothing heavy is imported before a command needs it: ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edldist.errors import ConfigError, EdlDistError, ModelError
+
+__all__ = ["cli", "main"]
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+def _pattern(form: str, allowed: str) -> Callable[[str], str]:
+    """A type of option: text of one form. Other text is refused with its value and what is allowed."""
+    whole = re.compile(form)
+
+    def convert(text: str) -> str:
+        if not whole.fullmatch(text):
+            raise click.BadParameter(f"{text!r} is not {allowed}.")
+        return text
+
+    return convert
+
+
+ADDRESS = _pattern(
+    r"tcp://(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5}", "an address such as tcp://127.0.0.1:7070"
+)
+HTTP = _pattern(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]*):\d{1,5}", "HOST:PORT, such as 127.0.0.1:7071")
+MODEL = _pattern(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", "module:factory, such as package.module:factory")
+NAME = _pattern(r"[A-Za-z0-9_.-]{1,100}", "up to 100 letters, digits, `_`, `.` and `-`")
+DEVICE = _pattern(r"[a-z]+(:\d+)?", "auto, cpu, cuda, cuda:N or another torch device")
+POSITIVE_S = click.FloatRange(min=0, min_open=True)
+
+
+def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
+    """An option that ``EDLDIST_<OPTION>`` sets too; the option wins."""
+    variable = "EDLDIST_" + names[0].removeprefix("--").split("/")[0].replace("-", "_").upper()
+    settings.setdefault("envvar", variable)
+    settings.setdefault("show_default", settings.get("default") is not None)
+    return click.option(*names, **settings)
+
+
+coordinator_option = _option(
+    "--coordinator", type=ADDRESS, metavar="URL", required=True, help="Address of the coordinator."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@_option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+    default="info",
+    help="What to log on stderr.",
+)
+@click.version_option(package_name="edldist", prog_name="edldist")
+def cli(log_level: str) -> None:
+    """Elastic knowledge distillation.
+
+    Teachers and students run as separate elastic groups, linked by a queue of soft labels. Every
+    option can be given as a variable EDLDIST_<OPTION> too; the option wins.
+    """
+    os.environ["EDLDIST_LOG_LEVEL"] = log_level
+
+
+@cli.command()
+@click.argument("job", type=click.Path(path_type=Path))
+@_option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change the job: a dotted key and a YAML value, as in teachers.0.replicas=3. Repeatable.",
+)
+@_option("--output", type=click.Path(path_type=Path, file_okay=False), help="Folder for everything written.")
+def run(job: Path, overrides: tuple[str, ...], output: Path | None) -> int:
+    """Run the whole job of a JOB file on this machine.
+
+    Starts a coordinator, the teacher workers and the students, watches over them, and writes
+    result.json, events.jsonl, logs and checkpoints to --output (default: out/NAME). The same
+    folder again goes on from the last checkpoint.
+    """
+    from edldist.observe.logs import install_logging
+    from launch.run import run_job
+
+    install_logging("run")
+    return run_job(job, overrides, output)
+
+
+@cli.command()
+@_option(
+    "--bind",
+    type=ADDRESS,
+    metavar="URL",
+    default="tcp://127.0.0.1:7070",
+    help="Where members connect; port 0: any.",
+)
+@_option(
+    "--http",
+    type=HTTP,
+    metavar="HOST:PORT",
+    default="127.0.0.1:7071",
+    help="Where /status is served; port 0: any.",
+)
+@_option("--heartbeat-interval-s", type=POSITIVE_S, default=1.0, help="How often members report.")
+@_option("--heartbeat-ttl-s", type=POSITIVE_S, default=3.0, help="Silence after which one is lost.")
+@_option("--ready-file", type=click.Path(dir_okay=False), hidden=True)
+def coordinator(
+    bind: str, http: str, heartbeat_interval_s: float, heartbeat_ttl_s: float, ready_file: str | None
+) -> int:
+    """Run the coordinator: who is here, and who serves whom."""
+    from edldist.coordinator.server import CoordinatorOptions, run_coordinator
+    from edldist.observe.logs import install_logging
+
+    install_logging("coordinator")
+    return run_coordinator(
+        CoordinatorOptions(
+            bind=bind,
+            http=http,
+            heartbeat_interval_s=heartbeat_interval_s,
+            heartbeat_ttl_s=heartbeat_ttl_s,
+            ready_file=ready_file,
+        )
+    )
+
+
+@cli.command()
+@coordinator_option
+@_option("--model", type=MODEL, metavar="MODULE:FACTORY", required=True, help="What makes the model.")
+@_option(
+    "--name", type=NAME, metavar="NAME", default="teacher", help="Teacher group that this worker serves in."
+)
+@_option("--device", type=DEVICE, metavar="DEVICE", default="auto", help="auto, cpu, cuda, cuda:N ...")
+@_option("--batch-size", type=click.IntRange(min=1), default=64, help="Most samples in a forward pass.")
+@_option("--codec", metavar="CODEC", default="dense", help="How labels travel: dense[:fp16|bf16|fp32].")
+@_option("--weights", type=click.Path(), help="File to load into the model.")
+@_option(
+    "--allow-nonfinite/--refuse-nonfinite",
+    default=False,
+    show_default=False,
+    envvar="EDLDIST_ALLOW_NONFINITE",
+    help="Whether labels may hold NaN or infinity (default: refuse).",
+)
+@_option("--drain-s", type=click.FloatRange(min=0), default=30.0, help="Time to finish work on SIGTERM.")
+@_option("--connect-timeout-s", type=POSITIVE_S, default=300.0, help="How long to look for a coordinator.")
+@_option("--id", "worker_id", type=NAME, metavar="ID", help="Name of this worker (default: made up).")
+def teacher(codec: str, **settings: Any) -> int:
+    """Run one teacher worker.
+
+    Exit codes: 0 drained, 2 the model or an option is wrong, 1 anything else.
+    """
+    from edldist.config import check_codec_name
+
+    try:
+        check_codec_name(codec)
+    except ValueError as exc:
+        raise ConfigError(f"--codec {codec}: {exc}") from exc
+    from edldist.observe.logs import install_logging
+    from edldist.teacher.worker import WorkerOptions, run_worker
+
+    install_logging(f"teacher {settings['worker_id'] or settings['name']}")
+    return run_worker(WorkerOptions(codec=codec, **settings))
+
+
+@cli.command(context_settings={"allow_interspersed_args": False})
+@coordinator_option
+@_option("--nnodes", default="1", help='Nodes, as in "1", or a range, as in "1:4".')
+@_option("--nproc-per-node", type=click.IntRange(min=1), default=1, help="Ranks on this node.")
+@_option("--max-restarts", type=click.IntRange(min=0), default=3, help="Restarts of a failed group.")
+@click.argument("script", type=click.Path())
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+def student(
+    coordinator: str, nnodes: str, nproc_per_node: int, max_restarts: int, script: str, args: tuple[str, ...]
+) -> int:
+    """Run a training SCRIPT under torchrun on this node; ARGS are passed through to it."""
+    from edldist.observe.logs import install_logging
+    from launch.student import run_student
+
+    install_logging("student")
+    return run_student(
+        coordinator,
+        script,
+        args,
+        nnodes=nnodes,
+        nproc_per_node=nproc_per_node,
+        max_restarts=max_restarts,
+    )
+
+
+@cli.command()
+@_option(
+    "--coordinator",
+    type=ADDRESS,
+    metavar="URL",
+    default="tcp://127.0.0.1:7070",
+    help="Address of the coordinator.",
+)
+@_option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(coordinator: str, as_json: bool) -> int:
+    """Show the members of a job and their figures."""
+    from rich.console import Console
+
+    from launch.status import show_status
+
+    return show_status(coordinator, as_json, Console(highlight=False))
+
+
+def make_folder_importable() -> None:
+    """Let this process and its children import modules of the current directory, as ``python -m`` does."""
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    others = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part and part != folder]
+    os.environ["PYTHONPATH"] = os.pathsep.join([folder, *others])
+
+
+def main() -> None:
+    """Entry of the console script; ends the process with the exit codes of the design."""
+    make_folder_importable()
+    try:
+        code = cli.main(prog_name="edldist", standalone_mode=False)
+    except click.ClickException as exc:
+        exc.show()
+        code = exc.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = EXIT_INTERRUPTED
+    except EdlDistError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        code = EXIT_USAGE if isinstance(exc, ConfigError | ModelError) else EXIT_FAILED
+    sys.exit(code if isinstance(code, int) else 0)

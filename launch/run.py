@@ -1,0 +1,390 @@
+"""``edldist run``: one whole job on this machine, from the job file to the result."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from edldist.clock import Clock, SystemClock
+from edldist.config import JobConfig, load_job
+from edldist.errors import ConfigError, EdlDistError
+from edldist.wire.query import StatusClient
+from launch import children
+from launch.curves import draw_curves
+from launch.interrupts import Interrupts
+from launch.progress import ProgressView, SteadyConsole, describe_event, show_result
+from launch.record import JobFolder
+from launch.supervisor import Change, Child, Fleet, describe_exit, end_children
+from launch.tally import Tally
+from launch.torchrun import limit_threads
+
+__all__ = ["JobRun", "run_job"]
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 0.25
+COORDINATOR_START_S = 30.0
+STATUS_TIMEOUT_S = 0.5
+STUDENT_GRACE_S = 30.0
+TEACHER_GRACE_S = 10.0
+COORDINATOR_GRACE_S = 5.0
+PROGRESS_EVENT_EVERY_S = 1.0
+EXIT_CODES = {"completed": 0, "failed": 1, "interrupted": 130}
+
+
+class _Stopped(Exception):
+    """The job ends before its students do."""
+
+    def __init__(self, status: str, reason: str, child: Child | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.child = child
+
+
+def run_job(job_path: Path, overrides: Sequence[str], output: Path | None) -> int:
+    """Run a job to its end and return the exit code (0 completed, 1 failed, 130 interrupted).
+
+    Raises:
+        ConfigError: the job file, a script's path or the output folder is wrong; nothing was started.
+    """
+    job = load_job(job_path, overrides)
+    for key, script in (("student", job.student), ("prepare", job.prepare)):
+        if script is not None and not Path(script.script).is_file():
+            raise ConfigError(f"{key}.script: no such file: {script.script} (looked from {Path.cwd()})")
+    children.student_command(job)
+    console = SteadyConsole(highlight=False)
+    with JobFolder(output or Path("out") / job.name, job) as folder, Interrupts() as interrupts:
+        return JobRun(job, folder, interrupts, console).run()
+
+
+class JobRun:
+    """One run of one job. Main thread only; nothing of it outlives the process."""
+
+    def __init__(
+        self,
+        job: JobConfig,
+        folder: JobFolder,
+        interrupts: Interrupts,
+        console: Console,
+        clock: Clock | None = None,
+    ) -> None:
+        self._job = job
+        self._folder = folder
+        self._interrupts = interrupts
+        self._console = console
+        self._clock = clock or SystemClock()
+        self._began = self._clock.monotonic()
+        self._tally = Tally()
+        self._address = ""
+        self._http = "127.0.0.1:0"
+        self._client: StatusClient | None = None
+        self._student: Child | None = None
+        self._student_began: float | None = None
+        self._next_progress = 0.0
+        self._next_look = 0.0
+        self._environment = children.inherited_environment(os.environ)
+        self._workers = children.teacher_names(job)
+        self._coordinator = Fleet(self._make_coordinator, ["0"], keep=True)
+        self._teachers = Fleet(self._make_teacher, list(self._workers))
+        self._view = ProgressView(console, job.name, len(self._workers))
+
+    def run(self) -> int:
+        """Prepare, start, watch, end, and account for it."""
+        self._event("job_started", job=self._job.name, pid=os.getpid())
+        status, reason, culprit = "failed", "the launcher itself failed", None
+        try:
+            self._prepare()
+            with self._view:
+                self._start()
+                self._watch()
+            status, reason = "completed", ""
+        except _Stopped as stop:
+            status, reason, culprit = stop.status, str(stop), stop.child
+        finally:
+            self._end_everything()
+            result = self._finish(status, reason)
+        if culprit is not None:
+            self._show_log(culprit)
+        show_result(self._console, result)
+        self._show_places()
+        if reason:
+            print(f"{'error' if status == 'failed' else status}: {reason}", file=sys.stderr)
+        return EXIT_CODES[status]
+
+    # --- starting ---------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Run the job's own preparation and show what it prints."""
+        prepare = self._job.prepare
+        if prepare is None:
+            return
+        environment = self._environment | {"EDLDIST_OUTPUT": str(self._folder.path)}
+        command = [sys.executable, "-u", prepare.script, *prepare.args]
+        child = Child("prepare", command, environment, self._folder.log_path("prepare"))
+        self._say(f"preparing: {prepare.script}")
+        child.start()
+        self._event("prepare_started", pid=child.pid)
+        try:
+            with child.log_path.open("rb") as log:
+                log.seek(child.log_start)
+                while child.running and not self._interrupts.count:
+                    self._echo(log.read())
+                    time.sleep(0.05)
+                if self._interrupts.count:
+                    self._end([child], TEACHER_GRACE_S)
+                self._echo(log.read())
+        finally:
+            child.kill()
+        if self._interrupts.count:
+            raise _Stopped("interrupted", "stopped while preparing")
+        code = child.poll() or 0
+        self._event("prepare_finished", code=code)
+        if code != 0:
+            raise _Stopped("failed", f"{prepare.script} failed: {describe_exit(code)}")
+
+    def _echo(self, output: bytes) -> None:
+        if output and not self._console.quiet:
+            with contextlib.suppress(OSError):
+                self._console.file.write(output.decode(errors="replace"))
+                self._console.file.flush()
+
+    def _start(self) -> None:
+        """Coordinator, then teachers and students at the same time."""
+        ranks = self._job.student.nproc_per_node
+        threads = limit_threads(self._environment, len(self._workers) + ranks)
+        if threads is not None:
+            self._event("threads", omp_num_threads=threads)
+            self._say(
+                f"{threads} CPU thread(s) for each of {len(self._workers)} teacher workers and {ranks} "
+                "student ranks (set OMP_NUM_THREADS to choose)"
+            )
+        self._coordinator.start(self._now())
+        self._await_coordinator()
+        self._client = StatusClient(self._address)
+        for change in self._teachers.start(self._now()):
+            self._event("teacher_started", id=change.child.id, pid=change.child.pid)
+        environment = self._environment | children.student_environment(
+            self._job, self._address, self._folder.path
+        )
+        command = children.student_command(self._job)
+        self._student = Child("student-0", command, environment, self._folder.log_path("student", "0"))
+        self._student.start()
+        self._student_began = self._now()
+        self._event("student_started", pid=self._student.pid, ranks=ranks)
+
+    def _make_coordinator(self, name: str, attempt: int) -> Child:
+        ready = self._ready_file
+        ready.unlink(missing_ok=True)
+        command = children.coordinator_command(self._address or "tcp://127.0.0.1:0", self._http, ready)
+        return Child("coordinator", command, self._environment, self._folder.log_path("coordinator", name))
+
+    def _make_teacher(self, name: str, attempt: int) -> Child:
+        teacher = self._workers[name]
+        worker_id = f"{name}.r{attempt}" if attempt else name
+        command = children.teacher_command(teacher, worker_id, self._address)
+        environment = self._environment | teacher.env
+        return Child(worker_id, command, environment, self._folder.log_path("teacher", name))
+
+    @property
+    def _ready_file(self) -> Path:
+        return self._folder.path / ".coordinator.json"
+
+    def _await_coordinator(self) -> None:
+        child = self._coordinator.children[0]
+        deadline = self._now() + COORDINATOR_START_S
+        while True:
+            with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+                ready = json.loads(self._ready_file.read_text(encoding="utf-8"))
+                self._address, self._http = str(ready["address"]), str(ready["http"])
+                self._say(f"coordinator at {self._address}, status at http://{self._http}/status")
+                return
+            if (code := child.poll()) is not None:
+                raise _Stopped("failed", f"the coordinator did not start: {describe_exit(code)}", child)
+            if self._interrupts.count:
+                raise _Stopped("interrupted", "stopped while starting")
+            if self._now() > deadline:
+                raise _Stopped(
+                    "failed", f"the coordinator was not ready within {COORDINATOR_START_S:.0f} s", child
+                )
+            time.sleep(0.02)
+
+    # --- watching ---------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Until the students end, someone interrupts, or the job turns out hopeless."""
+        student = self._student
+        if student is None:
+            raise RuntimeError("watching began before the students were started")
+        while (code := student.poll()) is None:
+            if self._interrupts.count:
+                self._say("stopping: the students save a checkpoint and leave (again to kill)", "yellow")
+                self._end([student], STUDENT_GRACE_S)
+                if student.poll() == 0:
+                    break  # they had finished
+                raise _Stopped("interrupted", "interrupted; the same command goes on from the checkpoint")
+            self._observe()
+            self._look_after_children()
+            time.sleep(TICK_S)
+        self._observe(timeout_s=2.0)
+        code = student.poll() or 0
+        self._event("student_exited", code=code)
+        if code != 0:
+            raise _Stopped("failed", f"the student failed: {describe_exit(code)}", student)
+
+    def _look_after_children(self) -> None:
+        now = self._now()
+        for change in self._coordinator.tick(now):
+            self._note("coordinator", change)
+        self._teachers.seen(self._tally.joined_ids)
+        for change in self._teachers.tick(now):
+            self._note("teacher", change)
+            if change.event == "hopeless":
+                raise _Stopped(
+                    "failed",
+                    f"teacher worker {change.child.id} cannot work ({describe_exit(change.code)})",
+                    change.child,
+                )
+
+    def _note(self, role: str, change: Change) -> None:
+        """Record and say what became of a child."""
+        child = change.child
+        if change.event in ("started", "restarted"):
+            self._event(f"{role}_{change.event}", id=child.id, pid=child.pid)
+            self._say(f"{role} {child.id} {change.event}")
+            return
+        self._event(f"{role}_{change.event}", id=child.id, code=change.code, retry_s=change.retry_s)
+        again = f", again in {change.retry_s:g} s" if change.event == "crashed" else ""
+        self._say(
+            f"{role} {child.id} {change.event}: {describe_exit(change.code)}{again} ({child.log_path})",
+            "yellow",
+        )
+
+    def _observe(self, timeout_s: float = STATUS_TIMEOUT_S) -> None:
+        """Ask the coordinator, write down what is new, and show it."""
+        phase = "waiting for the coordinator"
+        if self._client is not None:
+            with contextlib.suppress(EdlDistError):
+                status = self._client.query(self._tally.since, timeout_s)
+                for line in self._tally.observe(status, self._now()):
+                    self._folder.event(line)
+                    if (words := describe_event(line)) is not None:
+                        self._say(words, "yellow" if str(line["event"]).endswith("_lost") else "")
+                phase = ""
+        figures = self._tally.figures(self._now())
+        if not phase:
+            phase = "training" if figures.workers and figures.step is not None else "waiting for steps"
+            phase = phase if figures.workers else "waiting for teachers"
+        self._view.update(figures, phase, self._elapsed_s)
+        training = figures.step is not None and not self._tally.frozen
+        if training and self._elapsed_s >= self._next_progress:
+            # Ten minutes a second apart, then every ten seconds: a long job's file stays small.
+            self._next_progress = self._elapsed_s + PROGRESS_EVENT_EVERY_S * (
+                1 if self._elapsed_s < 600 else 10
+            )
+            self._event(
+                "progress",
+                step=figures.step,
+                samples_per_s=round(figures.samples_per_s, 2),
+                workers=figures.workers,
+                buffered=figures.buffered,
+                starved_s=round(figures.starved_s, 3),
+            )
+
+    # --- ending -----------------------------------------------------------------------------
+
+    def _end(self, those: Sequence[Child], grace_s: float) -> None:
+        def wait(seconds: float) -> None:
+            time.sleep(seconds)
+            if self._now() >= self._next_look:
+                self._observe()
+                self._next_look = self._now() + TICK_S
+
+        self._next_look = self._now()
+        end_children(those, grace_s, self._clock, wait, lambda: self._interrupts.count > 1)
+
+    def _end_everything(self) -> None:
+        """Students first, then teachers, the coordinator last; nothing stays behind."""
+        everyone = [
+            *([self._student] if self._student else []),
+            *self._teachers.children,
+            *self._coordinator.children,
+        ]
+        try:
+            if self._student is not None:
+                self._end([self._student], STUDENT_GRACE_S)
+            self._tally.freeze()
+            self._end(self._teachers.children, TEACHER_GRACE_S)
+            if self._client is not None:
+                self._observe()
+                self._client.close()
+                self._client = None
+            self._end(self._coordinator.children, COORDINATOR_GRACE_S)
+        finally:
+            for child in everyone:
+                child.kill()
+            self._ready_file.unlink(missing_ok=True)
+
+    def _finish(self, status: str, reason: str) -> dict[str, Any]:
+        """Write the result, the last event and the plot."""
+        trained_s = self._now() - self._student_began if self._student_began is not None else 0.0
+        figures = self._tally.result(trained_s)
+        result = {
+            "status": status,
+            "job": self._job.name,
+            **{key: figures.pop(key) for key in ("steps", "epochs", "samples")},
+            "wall_s": round(self._elapsed_s, 3),
+            **figures,
+        }
+        self._event(f"job_{status}", **({"reason": reason} if reason else {}))
+        self._folder.result(result)
+        try:
+            draw_curves(
+                self._folder.events_path, self._folder.path / "curves.png", f"{self._job.name} ({status})"
+            )
+        except Exception:
+            # A plot is a courtesy: whatever its library raises must not fail a finished job.
+            logger.exception("cannot draw the curves")
+        return result
+
+    def _show_log(self, child: Child) -> None:
+        print(f"--- the last lines of {child.log_path}:\n{child.output()}\n---", file=sys.stderr)
+
+    def _show_places(self) -> None:
+        names = [
+            name
+            for name in ("result.json", "events.jsonl", "curves.png", "logs", "checkpoints")
+            if (self._folder.path / name).exists()
+        ]
+        self._console.print(Text(f"in {_near(self._folder.path)}: {', '.join(names)}"), soft_wrap=True)
+
+    # --- small things -----------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return self._clock.monotonic()
+
+    @property
+    def _elapsed_s(self) -> float:
+        return self._now() - self._began
+
+    def _event(self, event: str, **fields: Any) -> None:
+        self._folder.event({"t": self._clock.wall(), "event": event, **fields})
+
+    def _say(self, text: str, style: str = "") -> None:
+        self._view.say(text, style)
+
+
+def _near(path: Path) -> Path:
+    """The path relative to here, where that is shorter to read."""
+    with contextlib.suppress(ValueError):
+        return path.relative_to(Path.cwd())
+    return path

@@ -1,0 +1,298 @@
+"""Child processes: when to start them again (pure), how to start, watch and end them (thin).
+
+Every child leads a session of its own, so that a terminal's Ctrl-C reaches only the launcher,
+which then ends them in order; and every child is tied to the launcher's life, so that a killed
+launcher leaves nothing behind. A ``Child`` belongs to the main thread: the tie holds to the
+*thread* that started it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Literal
+
+from edldist.clock import Clock
+from launch.child import tied_command
+
+__all__ = ["Change", "Child", "Fleet", "RestartPolicy", "Verdict", "describe_exit", "end_children"]
+
+logger = logging.getLogger(__name__)
+
+BACKOFF_MIN_S = 0.5
+BACKOFF_MAX_S = 30.0
+HEALTHY_S = 60.0
+EXIT_UNUSABLE = 2
+
+Verdict = Literal["restart", "stopped", "hopeless"]
+
+
+class RestartPolicy:
+    """Decides about one child that ended, from its exit code and the time. Pure.
+
+    A crash is answered by a restart after 0.5 s, doubled with each crash up to 30 s, and again
+    0.5 s after 60 s of health. Exit 0 means that it was asked to leave. Exit 2 of a child that
+    was never ready means that it cannot work at all (wrong options, a model that does not load):
+    restarting would only repeat it.
+
+    Args:
+        keep: start it again after exit 0 too.
+    """
+
+    def __init__(self, keep: bool = False) -> None:
+        self._keep = keep
+        self._delay_s = BACKOFF_MIN_S
+        self._started_at = 0.0
+        self._ever_ready = False
+        self.restart_at: float | None = None
+
+    def started(self, now: float) -> None:
+        """The child runs from now on."""
+        self._started_at = now
+        self.restart_at = None
+
+    def ready(self) -> None:
+        """The child did its work at least once (a teacher worker joined)."""
+        self._ever_ready = True
+
+    def exited(self, code: int, now: float) -> Verdict:
+        """The child ended; with ``restart``, ``restart_at`` says when to start it again."""
+        if code == 0 and not self._keep:
+            return "stopped"
+        if code == EXIT_UNUSABLE and not self._ever_ready:
+            return "hopeless"
+        if now - self._started_at >= HEALTHY_S:
+            self._delay_s = BACKOFF_MIN_S
+        self.restart_at = now + self._delay_s
+        self._delay_s = min(BACKOFF_MAX_S, 2 * self._delay_s)
+        return "restart"
+
+
+@dataclass
+class Child:
+    """One process (and the session it leads) whose output goes to a log file.
+
+    Attributes:
+        id: what it is called in logs and events.
+        command: what to run; it is tied to this process's life.
+        environment: its whole environment.
+        log_path: appended to.
+    """
+
+    id: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    log_path: Path
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
+    log_start: int = field(default=0, init=False)
+
+    def start(self) -> None:
+        """Start the process.
+
+        Raises:
+            OSError: the interpreter or the log cannot be opened.
+        """
+        with self._open_log() as log:
+            self._process = subprocess.Popen(
+                tied_command(list(self.command), parent=os.getpid()),
+                env=dict(self.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _open_log(self) -> IO[bytes]:
+        log = self.log_path.open("ab")
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        log.write(f"--- {stamp} {self.id}: {' '.join(self.command)}\n".encode(errors="replace"))
+        log.flush()
+        self.log_start = log.tell()
+        return log
+
+    @property
+    def pid(self) -> int:
+        """Process id; also that of its session and group."""
+        if self._process is None:
+            raise RuntimeError(f"{self.id} was not started")
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Its exit code (negative: the signal that ended it), or None while it runs.
+
+        Whatever an ended child leaves in its group is killed before the child is reaped: until
+        then nobody else can be given its process id.
+        """
+        process = self._process
+        if process is None or process.returncode is not None:
+            return process.returncode if process else None
+        if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            return None
+        self._kill_group()
+        return process.wait()
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self.poll() is None
+
+    def signal(self, signum: int) -> None:
+        """Signal the process alone, if it runs: it decides what its own children get."""
+        if self.running:
+            os.kill(self.pid, signum)
+
+    def kill(self) -> None:
+        """End the process and everything in its group, and wait for it."""
+        if self.running:
+            self._kill_group()
+            if self._process is not None:
+                self._process.wait()
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def output(self, lines: int = 40) -> str:
+        """The last lines that this start of the child wrote, without torchrun's own report."""
+        with contextlib.suppress(OSError), self.log_path.open("rb") as log:
+            log.seek(self.log_start)
+            written = log.read().decode(errors="replace").splitlines()
+            return "\n".join(_without_agent_report(written)[-lines:])
+        return ""
+
+
+def _without_agent_report(lines: list[str]) -> list[str]:
+    """Cut the agent's report (some 30 lines) that follows a failed script's own traceback."""
+    for number in range(len(lines) - 1, -1, -1):
+        if "torch/distributed/elastic" in lines[number] and "failed (exitcode" in lines[number]:
+            return lines[:number] or lines
+    return lines
+
+
+def describe_exit(code: int) -> str:
+    """An exit code in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    with contextlib.suppress(ValueError):
+        return f"killed by {signal.Signals(-code).name}"
+    return f"killed by signal {-code}"
+
+
+def end_children(
+    children: Iterable[Child],
+    grace_s: float,
+    clock: Clock,
+    wait: Callable[[float], None],
+    hurry: Callable[[], bool] = lambda: False,
+) -> None:
+    """Ask children to leave with SIGTERM, wait for them, and kill the groups of those that stay.
+
+    Args:
+        children: those to end; ones that have ended are waited for and lose what is left of their group.
+        grace_s: how long to wait.
+        clock: tells the time.
+        wait: passes some seconds.
+        hurry: true to stop waiting at once.
+    """
+    children = list(children)
+    for child in children:
+        child.signal(signal.SIGTERM)
+    deadline = clock.monotonic() + grace_s
+    while any(child.running for child in children) and clock.monotonic() < deadline and not hurry():
+        wait(0.05)
+    for child in children:
+        if child.running:
+            logger.warning("%s did not leave within %.0f s of SIGTERM: killed", child.id, grace_s)
+        child.kill()
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something that happened to a supervised child."""
+
+    event: Literal["started", "restarted", "crashed", "stopped", "hopeless"]
+    child: Child
+    code: int = 0
+    retry_s: float = 0.0
+
+
+class Fleet:
+    """Children of one kind that are restarted when they crash.
+
+    Owned by the main thread; ``tick`` is called a few times a second. It keeps nothing across
+    launcher restarts: the children would have ended with the launcher.
+
+    Args:
+        make: builds slot ``name`` for the ``attempt``-th time (from 0).
+        names: one for each slot.
+        keep: start children again even when they left with exit code 0.
+    """
+
+    def __init__(self, make: Callable[[str, int], Child], names: Sequence[str], keep: bool = False) -> None:
+        self._make = make
+        self._slots = {name: _Slot(RestartPolicy(keep)) for name in names}
+
+    @property
+    def children(self) -> list[Child]:
+        """The latest child of every slot that was ever started."""
+        return [slot.child for slot in self._slots.values() if slot.child is not None]
+
+    @property
+    def running(self) -> int:
+        return sum(child.running for child in self.children)
+
+    @property
+    def pending(self) -> int:
+        """Slots that wait for their restart."""
+        return sum(slot.policy.restart_at is not None for slot in self._slots.values())
+
+    def start(self, now: float) -> list[Change]:
+        """Start every slot for the first time."""
+        return [self._start(name, slot, now) for name, slot in self._slots.items()]
+
+    def seen(self, ids: Iterable[str]) -> None:
+        """These children joined the job."""
+        known = set(ids)
+        for slot in self._slots.values():
+            if slot.child is not None and slot.child.id in known:
+                slot.policy.ready()
+
+    def tick(self, now: float) -> list[Change]:
+        """Look after every slot; restart what is due."""
+        changes = []
+        for name, slot in self._slots.items():
+            child = slot.child
+            if slot.policy.restart_at is not None:
+                if now >= slot.policy.restart_at:
+                    changes.append(self._start(name, slot, now))
+                continue
+            if child is None or slot.settled or (code := child.poll()) is None:
+                continue
+            verdict = slot.policy.exited(code, now)
+            if verdict == "restart" and slot.policy.restart_at is not None:
+                changes.append(Change("crashed", child, code, slot.policy.restart_at - now))
+                continue
+            slot.settled = True
+            changes.append(Change("stopped" if verdict == "stopped" else "hopeless", child, code))
+        return changes
+
+    def _start(self, name: str, slot: _Slot, now: float) -> Change:
+        slot.child = self._make(name, slot.attempts)
+        slot.child.start()
+        slot.policy.started(now)
+        slot.attempts += 1
+        return Change("started" if slot.attempts == 1 else "restarted", slot.child)
+
+
+@dataclass
+class _Slot:
+    policy: RestartPolicy
+    child: Child | None = None
+    attempts: int = 0
+    settled: bool = False

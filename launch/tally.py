@@ -1,0 +1,234 @@
+"""What a run amounts to so far: status answers go in, figures and event lines come out. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edldist.wire.messages import Event, MemberStatus, Report, Scalar, Status
+
+__all__ = ["Figures", "Tally"]
+
+POSITION_KEYS = ("step", "steps", "epoch", "epochs")
+RATE_WINDOW_S = 5.0
+EventLine = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures of one moment, for people.
+
+    Rates are over the last seconds. ``eta_s`` is None until the script reports ``steps`` (or
+    ``epochs``) and a rate is known.
+    """
+
+    step: int | None = None
+    steps: int | None = None
+    epoch: int | None = None
+    epochs: int | None = None
+    samples_per_s: float = 0.0
+    steps_per_s: float = 0.0
+    eta_s: float | None = None
+    workers: int = 0
+    ranks: int = 0
+    buffered: int = 0
+    starved_s: float = 0.0
+    metrics: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+class Tally:
+    """Adds up a run.
+
+    A coordinator that restarts numbers its records anew (``since`` goes back to 0) and hears
+    again from everyone: reports are counted once by (sender, seq), and members once by id.
+
+    Definitions, as ``result.json`` states them:
+
+    - ``steps``, ``epochs``: the last that rank 0 reported as ``step`` and ``epoch``; without any
+      report, the most batches that a rank took.
+    - ``samples``: labelled samples that training loops took, summed over every member that ever
+      was a student. After a restart, samples since the last checkpoint count again: they were
+      labelled and consumed again.
+    - ``samples_per_s``: samples over the time from the first to the last batch seen.
+    - ``starved_s``, ``backpressure_s``: the most of any student member.
+    - teachers ``left`` and ``lost``: while the students ran, not when the job ends its workers.
+    - ``student_restarts``: further processes that one rank needed, the most over ranks.
+    """
+
+    def __init__(self) -> None:
+        self.incarnation: str | None = None
+        self.since = 0
+        self.metrics: dict[str, Scalar] = {}
+        self.members: list[MemberStatus] = []
+        self.teachers = {"joined": 0, "left": 0, "lost": 0}
+        self.frozen = False
+        self._present: set[str] = set()
+        self._reports: dict[str, int] = {}
+        self._position: dict[str, int] = {}
+        self._stats: dict[str, dict[str, float]] = {}
+        self._processes: dict[Scalar, set[tuple[str, int]]] = {}
+        self._first: tuple[float, float] | None = None
+        self._last: tuple[float, float] = (0.0, 0.0)
+        self._window: deque[tuple[float, float, float]] = deque()
+
+    def observe(self, status: Status, now: float) -> list[EventLine]:
+        """Take in one answer; return what is new as event lines (``t``, ``event``, fields).
+
+        Args:
+            status: the answer to a query with ``self.since``.
+            now: monotonic seconds.
+        """
+        if status.incarnation != self.incarnation:
+            restarted = self.incarnation is not None
+            self.incarnation = status.incarnation
+            if restarted and self.since > 0:
+                # These records were cut at a number of the former life: ask again from the start.
+                self.since = 0
+                self.members = list(status.members)
+                return []
+        self.since = max(self.since, status.seq)
+        self.members = list(status.members)
+        lines = [line for record in status.records if (line := self._record(record)) is not None]
+        for member in status.members:
+            if member.role == "student":
+                self._note_stats(member.id, member.stats)
+                self._processes.setdefault(member.info.get("rank"), set()).add((member.host, member.pid))
+        self._note_rate(now)
+        return lines
+
+    def freeze(self) -> None:
+        """The students are done: from now on, teachers that leave do so because the job ends them."""
+        self.frozen = True
+
+    @property
+    def joined_ids(self) -> set[str]:
+        """Members that are present as far as known."""
+        return self._present | {member.id for member in self.members}
+
+    def figures(self, now: float) -> Figures:
+        """The figures of this moment."""
+        while len(self._window) > 2 and now - self._window[1][0] > RATE_WINDOW_S:
+            self._window.popleft()
+        samples_per_s = steps_per_s = 0.0
+        if self._window and (span_s := now - self._window[0][0]) > 0:
+            samples_per_s = (self._total("samples") - self._window[0][1]) / span_s
+            steps_per_s = (self.steps - self._window[0][2]) / span_s
+        students = [member for member in self.members if member.role == "student"]
+        left = [key for key in ("steps", "epochs") if key in self._position]
+        eta_s = None
+        if "steps" in left and steps_per_s > 0:
+            eta_s = max(0, self._position["steps"] - self.steps) / steps_per_s
+        return Figures(
+            step=self._position.get("step", self._batches() or None),
+            steps=self._position.get("steps"),
+            epoch=self._position.get("epoch"),
+            epochs=self._position.get("epochs"),
+            samples_per_s=max(0.0, samples_per_s),
+            steps_per_s=max(0.0, steps_per_s),
+            eta_s=eta_s,
+            workers=sum(member.role == "teacher" for member in self.members),
+            ranks=len(students),
+            buffered=sum(int(_number(member.stats.get("buffered"))) for member in students),
+            starved_s=self._most("starved_s"),
+            metrics=dict(self.metrics),
+        )
+
+    @property
+    def steps(self) -> int:
+        return self._position.get("step", self._batches())
+
+    def result(self, fallback_s: float) -> dict[str, Any]:
+        """The figures of ``result.json`` that come from the members.
+
+        Args:
+            fallback_s: how long students ran, for a rate when everything fell into one observation.
+        """
+        samples = self._total("samples")
+        rate = 0.0
+        if self._first is not None and self._last[0] > self._first[0]:
+            rate = (self._last[1] - self._first[1]) / (self._last[0] - self._first[0])
+        elif fallback_s > 0:
+            rate = samples / fallback_s
+        return {
+            "steps": self.steps,
+            "epochs": self._position.get("epoch", int(self._most("epoch"))),
+            "samples": int(samples),
+            "samples_per_s": round(rate, 2),
+            "starved_s": round(self._most("starved_s"), 3),
+            "backpressure_s": round(self._most("backpressure_s"), 3),
+            "metrics": dict(self.metrics),
+            "teachers": dict(self.teachers),
+            "tasks": {
+                key: int(self._total(key)) for key in ("done", "requeued", "duplicates", "hedged", "failed")
+            },
+            "student_restarts": max((len(seen) for seen in self._processes.values()), default=1) - 1,
+        }
+
+    def _record(self, record: Event | Report) -> EventLine | None:
+        if isinstance(record, Report):
+            return self._report(record)
+        self._member_event(record)
+        return {"t": record.t, "event": record.event, **record.fields}
+
+    def _report(self, report: Report) -> EventLine | None:
+        if report.seq <= self._reports.get(report.sender, 0):
+            return None
+        self._reports[report.sender] = report.seq
+        if report.rank == 0:
+            for key, value in report.values.items():
+                if key not in POSITION_KEYS:
+                    self.metrics[key] = value
+                elif isinstance(value, int | float) and value == value and abs(value) < 2**53:
+                    self._position[key] = int(value)
+        return {**report.values, "t": report.t, "event": "report", "rank": report.rank}
+
+    def _member_event(self, event: Event) -> None:
+        member_id = str(event.fields.get("id", ""))
+        role, _, what = event.event.partition("_")
+        if role == "student" and what in ("left", "lost"):
+            self._note_stats(member_id, event.fields)
+        if role not in ("teacher", "student") or what not in ("joined", "left", "lost"):
+            return
+        counted = role == "teacher" and not self.frozen
+        if what == "joined":
+            if counted and member_id not in self._present:
+                self.teachers["joined"] += 1
+            self._present.add(member_id)
+        elif member_id in self._present:
+            self._present.discard(member_id)
+            self.teachers[what] += counted
+
+    def _note_stats(self, member_id: str, stats: Mapping[str, Scalar]) -> None:
+        held = self._stats.setdefault(member_id, {})
+        for key, value in stats.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                held[key] = max(held.get(key, 0), value)  # they only grow; answers may overlap
+
+    def _note_rate(self, now: float) -> None:
+        samples = self._total("samples")
+        if samples <= 0:
+            return
+        if self._first is None:
+            self._first = self._last = (now, samples)
+        if samples > self._last[1]:
+            self._last = (now, samples)
+        if not self._window or self._window[-1][1:] != (samples, self.steps):
+            self._window.append((now, samples, self.steps))
+
+    def _batches(self) -> int:
+        return int(self._most("batches"))
+
+    def _total(self, key: str) -> float:
+        return sum(stats.get(key, 0) for stats in self._stats.values())
+
+    def _most(self, key: str) -> float:
+        return max(self._values(key), default=0.0)
+
+    def _values(self, key: str) -> Iterable[float]:
+        return (stats.get(key, 0.0) for stats in self._stats.values())
+
+
+def _number(value: Scalar) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0

@@ -1,0 +1,157 @@
+"""What a person sees of a run."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from launch.curves import collect, draw_curves
+from launch.progress import ProgressView, describe_event, duration, number, plain_line, show_result
+from launch.tally import Figures
+
+FIGURES = Figures(
+    step=120,
+    steps=500,
+    epoch=1,
+    epochs=5,
+    samples_per_s=1834.2,
+    steps_per_s=28.7,
+    eta_s=13.2,
+    workers=1,
+    ranks=1,
+    buffered=6,
+    starved_s=0.42,
+    metrics={"loss": 0.123456, "accuracy": 0.97, "note": "ok"},
+)
+RESULT = {
+    "status": "completed",
+    "job": "digits",
+    "steps": 500,
+    "epochs": 5,
+    "samples": 32000,
+    "wall_s": 75.2,
+    "samples_per_s": 1800.5,
+    "starved_s": 0.4,
+    "backpressure_s": 3.0,
+    "metrics": {"accuracy": 0.97},
+    "teachers": {"joined": 2, "left": 0, "lost": 1},
+    "tasks": {"done": 500, "requeued": 2, "duplicates": 0, "hedged": 0, "failed": 0},
+    "student_restarts": 1,
+}
+
+
+def console(terminal: bool = False) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=100, highlight=False)
+
+
+def written(target: Console) -> str:
+    assert isinstance(target.file, io.StringIO)
+    return target.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (0.4, "0s"), (59.6, "1m00s"), (125, "2m05s"), (11220, "3h07m"), (float("inf"), "-")],
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_numbers_stay_short() -> None:
+    assert [number(value) for value in (0.123456, 0.0, 1e-7, 12, True, "x", None)] == [
+        "0.1235",
+        "0",
+        "1.000e-07",
+        "12",
+        "True",
+        "x",
+        "None",
+    ]
+
+
+def test_a_plain_line_says_everything_once() -> None:
+    assert plain_line(FIGURES, 2, 65) == (
+        "[1m05s] · epoch 1/5 · step 120/500 · 1834 samples/s · loss 0.1235 · accuracy 0.97 · note ok · "
+        "workers 1/2 · buffered 6 · starved 0.4s · eta 13s"
+    )
+    assert "step - " in plain_line(Figures(), 2, 0)
+
+
+def test_without_a_terminal_there_is_a_line_every_five_seconds() -> None:
+    target = console()
+    with ProgressView(target, "digits", 2) as view:
+        for quarter in range(44):
+            view.update(FIGURES, "training", quarter / 4)
+        view.say("teacher t-0 lost")
+    lines = written(target).splitlines()
+    assert [line.split(" ")[0] for line in lines] == ["[0s]", "[5s]", "[10s]", "teacher"]
+
+
+def test_on_a_terminal_one_view_shows_every_figure() -> None:
+    target = console(terminal=True)
+    with ProgressView(target, "digits", 2) as view:
+        view.update(FIGURES, "training", 65)
+    text = written(target)
+    for shown in ("digits", "training", "1/5", "120/500", "1834", "28.7", "1/2", "6 batches", "0.4 s", "13s"):
+        assert shown in text
+    assert "accuracy 0.97" in text
+
+
+def test_a_terminal_that_went_away_stops_nothing() -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(5, "Input/output error")
+
+    view = ProgressView(Console(file=Gone(), width=80), "digits", 1)
+    view.say("hello")
+    view.update(FIGURES, "training", 0)
+
+
+def test_changes_of_state_in_words() -> None:
+    assert describe_event({"t": 1, "event": "teacher_lost", "id": "t-0", "silent_s": 3.21}) == (
+        "teacher t-0 lost (silent for 3.2 s)"
+    )
+    assert describe_event({"t": 1, "event": "teacher_left", "id": "t-0", "reason": "drained"}) == (
+        "teacher t-0 left (drained)"
+    )
+    assert describe_event({"t": 1, "event": "report", "step": 1}) is None
+
+
+def test_the_result_is_a_table() -> None:
+    target = console()
+    show_result(target, RESULT)
+    text = written(target)
+    for shown in ("completed", "500 (epochs 5)", "2 joined, 0 left, 1 lost", "2 requeued", "1m15s", "0.97"):
+        assert shown in text
+
+
+EVENTS = [
+    {"t": 1.0, "event": "report", "rank": 0, "step": 1, "loss": 3.0},
+    {"t": 1.0, "event": "report", "rank": 1, "step": 1, "loss": 9.0},
+    {"t": 2.0, "event": "report", "rank": 0, "step": 2, "loss": 2.0, "accuracy": 0.5},
+    {"t": 2.5, "event": "report", "rank": 0, "step": 2, "loss": 2.5},
+    {"t": 3.0, "event": "report", "rank": 0, "accuracy": 0.6, "loss": None},
+    {"t": 3.0, "event": "progress", "samples_per_s": 10.0, "workers": 2},
+    {"t": 4.5, "event": "progress", "samples_per_s": 20.0, "workers": 1},
+]
+
+
+def test_series_follow_rank_zero_and_the_last_value_of_a_step() -> None:
+    series = collect(EVENTS)
+    assert series.metrics == {"loss": {1: 3.0, 2: 2.5}, "accuracy": {2: 0.6}}
+    assert (series.times_s, series.samples_per_s, series.workers) == ([0.0, 1.5], [10.0, 20.0], [2.0, 1.0])
+
+
+def test_the_plot_is_a_picture(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    import json
+
+    events, picture = tmp_path / "events.jsonl", tmp_path / "curves.png"
+    events.write_text("")
+    assert not draw_curves(events, picture, "nothing yet")
+    events.write_text("\n".join(json.dumps(event) for event in EVENTS))
+    assert draw_curves(events, picture, "digits (completed)")
+    assert picture.read_bytes().startswith(b"\x89PNG")

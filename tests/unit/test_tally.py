@@ -1,0 +1,170 @@
+"""What a run amounts to, from the coordinator's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from edldist.wire.messages import Event, MemberStatus, Report, Scalar, Status
+from launch.tally import Tally
+
+
+def member(member_id: str, role: str = "student", pid: int = 1, **stats: Scalar) -> MemberStatus:
+    rank = stats.pop("rank", 0) if role == "student" else None
+    return MemberStatus(
+        id=member_id,
+        role=role,
+        group="",
+        address="",
+        host="h",
+        pid=pid,
+        joined_s=0.0,
+        silent_s=0.0,
+        links=[],
+        info={} if rank is None else {"rank": rank},
+        stats=stats,
+    )
+
+
+def status(
+    *members: MemberStatus, records: Sequence[Event | Report] = (), seq: int = 0, life: str = "one"
+) -> Status:
+    return Status(incarnation=life, uptime_s=0.0, members=list(members), records=list(records), seq=seq)
+
+
+def report(seq: int, rank: int = 0, sender: str = "p", **values: Scalar) -> Report:
+    return Report(sender=sender, seq=seq, rank=rank, t=100.0 + seq, values=values)
+
+
+def event(name: str, **fields: Scalar) -> Event:
+    return Event(event=name, t=5.0, fields=fields)
+
+
+def test_records_become_event_lines_with_unix_time() -> None:
+    lines = Tally().observe(
+        status(records=[event("teacher_joined", id="a"), report(1, step=3, loss=0.5)], seq=2), 0.0
+    )
+    assert lines == [
+        {"t": 5.0, "event": "teacher_joined", "id": "a"},
+        {"t": 101.0, "event": "report", "rank": 0, "step": 3, "loss": 0.5},
+    ]
+
+
+def test_the_last_values_of_rank_zero_are_the_metrics() -> None:
+    tally = Tally()
+    tally.observe(
+        status(
+            records=[
+                report(1, step=1, epoch=0, loss=2.0, accuracy=0.1),
+                report(1, rank=1, sender="q", step=9, loss=7.0),
+                report(2, step=2, epoch=1, steps=10, epochs=4, loss=1.0),
+                report(3, teacher_accuracy=0.9, note="x"),
+            ]
+        ),
+        0.0,
+    )
+    result = tally.result(1.0)
+    assert result["metrics"] == {"loss": 1.0, "accuracy": 0.1, "teacher_accuracy": 0.9, "note": "x"}
+    assert (result["steps"], result["epochs"]) == (2, 1)
+
+
+def test_without_reports_steps_are_the_batches_of_the_furthest_rank() -> None:
+    tally = Tally()
+    tally.observe(status(member("a", batches=4, epoch=1), member("b", rank=1, batches=5, epoch=1)), 0.0)
+    assert (tally.result(1.0)["steps"], tally.result(1.0)["epochs"]) == (5, 1)
+
+
+def test_a_restarted_coordinator_is_asked_from_the_start_and_nothing_counts_twice() -> None:
+    tally = Tally()
+    first = [event("teacher_joined", id="t-0"), report(1, step=1, loss=3.0), report(2, step=2, loss=2.0)]
+    tally.observe(status(records=first, seq=3), 0.0)
+    assert tally.since == 3
+    assert tally.observe(status(records=[report(3, step=3)], seq=4, life="two"), 1.0) == []
+    assert tally.since == 0
+    again = [event("teacher_joined", id="t-0"), report(2, step=2, loss=2.0), report(3, step=3, loss=1.0)]
+    lines = tally.observe(status(records=again, seq=3, life="two"), 2.0)
+    assert [line.get("step") for line in lines] == [None, 3]
+    assert tally.result(1.0)["teachers"] == {"joined": 1, "left": 0, "lost": 0}
+    assert tally.metrics == {"loss": 1.0}
+
+
+def test_teachers_are_counted_by_what_became_of_them_while_students_ran() -> None:
+    tally = Tally()
+    joined = [event("teacher_joined", id=name) for name in ("a", "b", "c")]
+    tally.observe(
+        status(records=[*joined, event("teacher_lost", id="a"), event("teacher_left", id="b")]), 0.0
+    )
+    tally.observe(status(records=[event("teacher_left", id="b"), event("teacher_joined", id="a.r1")]), 1.0)
+    tally.freeze()
+    tally.observe(status(records=[event("teacher_left", id="c"), event("teacher_left", id="a.r1")]), 2.0)
+    assert tally.result(1.0)["teachers"] == {"joined": 4, "left": 1, "lost": 1}
+
+
+def test_samples_and_tasks_add_up_over_every_student_that_ever_was() -> None:
+    tally = Tally()
+    tally.observe(status(member("a", pid=1, samples=10, done=2), member("b", pid=2, rank=1, samples=20)), 0.0)
+    tally.observe(
+        status(
+            member("c", pid=3, samples=5, requeued=1),
+            records=[
+                event("student_lost", id="a", rank=0, samples=12, done=3),
+                event("student_left", id="b"),
+            ],
+        ),
+        1.0,
+    )
+    result = tally.result(1.0)
+    assert result["samples"] == 12 + 20 + 5
+    assert result["tasks"] == {"done": 3, "requeued": 1, "duplicates": 0, "hedged": 0, "failed": 0}
+    assert result["student_restarts"] == 1
+
+
+def test_the_rate_is_over_the_time_from_the_first_to_the_last_batch() -> None:
+    tally = Tally()
+    for now, samples in ((0.0, 0), (10.0, 100), (11.0, 200), (12.0, 300), (50.0, 300)):
+        tally.observe(status(member("a", samples=samples)), now)
+    assert tally.result(50.0)["samples_per_s"] == 100.0
+
+
+def test_one_observation_is_measured_against_the_students_time() -> None:
+    tally = Tally()
+    tally.observe(status(member("a", samples=50)), 3.0)
+    assert tally.result(10.0)["samples_per_s"] == 5.0
+    assert Tally().result(0.0)["samples_per_s"] == 0.0
+
+
+def test_live_rates_fall_to_nothing_when_steps_stop() -> None:
+    tally = Tally()
+    for second in range(6):
+        records = [report(second + 1, step=10 * second, steps=100)]
+        tally.observe(status(member("a", samples=64 * second), records=records), float(second))
+    figures = tally.figures(5.0)
+    assert figures.samples_per_s == pytest.approx(64.0)
+    assert figures.steps_per_s == pytest.approx(10.0)
+    assert figures.eta_s == pytest.approx(5.0)
+    assert tally.figures(1000.0).samples_per_s < 1.0
+
+
+def test_the_figures_of_now_come_from_the_members_of_now() -> None:
+    tally = Tally()
+    tally.observe(
+        status(
+            member("t", "teacher"), member("a", buffered=3, starved_s=1.5), member("b", rank=1, buffered=1)
+        ),
+        0.0,
+    )
+    figures = tally.figures(0.0)
+    assert (figures.workers, figures.ranks, figures.buffered, figures.starved_s) == (1, 2, 4, 1.5)
+    tally.observe(status(), 1.0)
+    assert (tally.figures(1.0).workers, tally.figures(1.0).starved_s) == (0, 1.5)
+
+
+def test_strange_reports_do_no_harm() -> None:
+    tally = Tally()
+    tally.observe(
+        status(records=[report(1, step="x", epoch=None, steps=float("nan"), loss=float("nan"))]), 0.0
+    )
+    result = tally.result(0.0)
+    assert result["steps"] == 0
+    assert set(result["metrics"]) == {"loss"}

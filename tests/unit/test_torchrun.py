@@ -1,0 +1,38 @@
+"""The command line and threads of a student's process group."""
+
+from __future__ import annotations
+
+import pytest
+
+from edldist.errors import ConfigError
+from launch.torchrun import available_cores, limit_threads, torchrun_command
+
+
+def test_one_node_stands_alone_and_arguments_pass_untouched() -> None:
+    command = torchrun_command("s.py", ["--epochs", "5", "--", "-x"], nproc_per_node=2, max_restarts=7)
+    assert command[1:3] == ["-m", "torch.distributed.run"]
+    assert {"--standalone", "--nproc-per-node=2", "--max-restarts=7"} <= set(command)
+    assert command[-5:] == ["s.py", "--epochs", "5", "--", "-x"]
+
+
+@pytest.mark.parametrize("nnodes", ["1:4", "2"])
+def test_more_than_one_node_is_refused_with_the_reason(nnodes: str) -> None:
+    with pytest.raises(ConfigError, match="elastic node ranges need a rendezvous store"):
+        torchrun_command("s.py", [], nnodes=nnodes)
+
+
+@pytest.mark.parametrize("nnodes", ["", "x", "0", "4:1"])
+def test_a_malformed_number_of_nodes_is_refused(nnodes: str) -> None:
+    with pytest.raises(ConfigError, match="nnodes: .* is not allowed"):
+        torchrun_command("s.py", [], nnodes=nnodes)
+
+
+def test_cores_are_shared_out_unless_the_user_chose() -> None:
+    environment: dict[str, str] = {}
+    assert limit_threads(environment, 1) == available_cores()
+    chosen = {"OMP_NUM_THREADS": "7"}
+    assert limit_threads(chosen, 1) is None
+    assert chosen == {"OMP_NUM_THREADS": "7"}
+    crowded: dict[str, str] = {}
+    assert limit_threads(crowded, 10_000) == 1
+    assert crowded == {"OMP_NUM_THREADS": "1"}
