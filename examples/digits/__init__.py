@@ -1,0 +1,1 @@
+"""Handwritten digits: a convolutional teacher distilled into a student at least 20 times smaller."""

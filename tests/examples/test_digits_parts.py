@@ -1,0 +1,198 @@
+"""The digits example's parts, without a job: data, models, preparation, the sweep's table."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from edldist.config import load_job
+from edldist.student.position import SampledPosition, position_of
+from examples.digits import plain, prepare, recipe, sweep
+from examples.digits.data import DrawSampler, splits, train_loader
+from examples.digits.models import parameters, student, teacher
+
+JOB = Path(sweep.JOB)
+
+
+def test_the_student_is_at_least_20_times_smaller_than_the_teacher():
+    assert parameters(teacher()) >= 20 * parameters(student()) > 0
+
+
+def test_both_models_take_image_and_return_ten_logits():
+    image = torch.rand(3, 1, 16, 16)
+    assert teacher().eval()(image=image).shape == student()(image=image).shape == (3, 10)
+
+
+def test_the_split_is_disjoint_complete_stratified_and_does_not_move_with_the_seed():
+    train, test = splits(seed=0)
+    assert len(train) + len(test) == 1797
+    known = {image.numpy().tobytes() for image in train.images}
+    assert not any(image.numpy().tobytes() in known for image in test.images)
+    share = torch.bincount(train.labels).double() / torch.bincount(torch.cat([train.labels, test.labels]))
+    assert (share - 2 / 3).abs().max() < 0.01
+    moved_train, moved_test = splits(seed=1)
+    assert torch.equal(train.images, moved_train.images) and torch.equal(test.images, moved_test.images)
+
+
+def test_a_draw_is_the_same_image_bit_for_bit_in_whatever_batch_it_is_made():
+    train, _ = splits(seed=0)
+    draws = [5 * len(train) + index for index in range(64)]
+    whole = train.__getitems__(draws)
+    again, _ = splits(seed=0)
+    backwards = again.__getitems__(draws[::-1])
+    assert torch.equal(whole["image"], backwards["image"].flip(0))
+    for place in (0, 17, 63):
+        alone = again[draws[place]]
+        assert torch.equal(alone["image"], whole["image"][place])
+        assert alone["label"] == whole["label"][place] == train.labels[place]
+        assert alone["index"] == place
+
+
+@pytest.mark.parametrize("other", ["epoch", "seed"])
+def test_another_epoch_or_seed_brings_another_image_of_every_sample(other):
+    train, _ = splits(seed=0)
+    indices = range(len(train))
+    first = train.__getitems__(indices)
+    if other == "epoch":
+        second = train.__getitems__([len(train) + index for index in indices])
+    else:
+        second = splits(seed=1)[0].__getitems__(indices)
+    assert torch.equal(first["label"], second["label"]) and torch.equal(first["index"], second["index"])
+    difference = (first["image"] - second["image"]).abs().amax(dim=(1, 2, 3))
+    assert (difference > 0.01).all()
+
+
+def test_no_two_samples_share_their_rotation_and_shift():
+    train, _ = splits(seed=0)
+    prone = torch.zeros(1, 8, 8)
+    prone[:, 2:6, 2:6] = torch.arange(16.0).view(4, 4)
+    train.images = prone.expand(len(train), 1, 8, 8)  # one picture: what differs is the augmentation
+    image = train.__getitems__(range(500))["image"]
+    assert torch.unique(image.flatten(1), dim=0).shape[0] == 500
+
+
+def test_the_test_set_is_never_augmented():
+    _, test = splits(seed=0)
+    assert torch.equal(test[3]["image"], test[3 + len(test)]["image"])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_loaders_batches_carry_their_epoch_to_the_dataset(workers):
+    train, _ = splits(seed=0)
+    sampler = DrawSampler(len(train), 600, seed=0, rank=0, world_size=1)
+    loader = train_loader(train, sampler, num_workers=workers, persistent_workers=workers > 0)
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        batches = list(loader)
+        indices = torch.cat([batch["index"] for batch in batches])
+        assert sorted(indices.tolist()) == list(range(len(train)))
+        expected = train.__getitems__([epoch * len(train) + index for index in indices.tolist()])
+        assert torch.equal(torch.cat([batch["image"] for batch in batches]), expected["image"])
+        assert batches[0]["image"].shape == (600, 1, 16, 16) and batches[0]["image"].dtype == torch.float32
+        assert batches[0]["label"].dtype == batches[0]["index"].dtype == torch.int64
+
+
+def test_two_ranks_draw_the_parts_of_one_ranks_global_batches():
+    def draws(rank, ranks):
+        sampler = DrawSampler(100, 32, seed=7, rank=rank, world_size=ranks)
+        sampler.set_epoch(3)
+        return list(sampler)
+
+    halves = [first + second for first, second in zip(draws(0, 2), draws(1, 2), strict=True)]
+    assert halves == draws(0, 1)
+    assert sorted(sum(halves, [])) == list(range(300, 400))
+
+
+def test_a_distill_loader_would_track_the_position_through_the_sampler():
+    train, _ = splits(seed=0)
+    loader = train_loader(train, DrawSampler(len(train), 64, rank=0, world_size=1))
+    assert isinstance(position_of(loader), SampledPosition)
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDLDIST_OUTPUT", str(tmp_path / "job"))
+    return [
+        "--epochs",
+        "1",
+        "--batch-size",
+        "256",
+        "--teacher-epochs",
+        "1",
+        "--build",
+        str(tmp_path / "build"),
+    ]
+
+
+def test_prepare_makes_loadable_weights_and_a_reference_then_reuses_both(toy, tmp_path, monkeypatch, capsys):
+    prepare.main(toy)
+    assert "training for 1 epochs" in capsys.readouterr().out
+    teacher().load_state_dict(load_file(tmp_path / "build" / "teacher.safetensors"))
+    written = json.loads((tmp_path / "job" / "reference.json").read_text())
+    assert 0 < written["teacher_accuracy"] < 1 and len(written["plain_accuracy"]) == 1
+    assert sorted(path.suffix for path in (tmp_path / "build").iterdir()) == [".json", ".safetensors"]
+
+    def refuse(*_):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(prepare, "train_teacher", refuse)
+    monkeypatch.setattr(prepare, "train_plain", refuse)
+    prepare.main(toy)
+    assert json.loads((tmp_path / "job" / "reference.json").read_text()) == written
+    with pytest.raises(AssertionError, match="trained again"):
+        prepare.main([*toy, "--seed", "1"])
+    with pytest.raises(AssertionError, match="trained again"):
+        prepare.main([*toy, "--teacher-epochs", "2"])
+
+
+def test_prepare_replaces_weights_that_cannot_be_read(toy, tmp_path):
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "teacher.safetensors").write_bytes(b"half a file")
+    prepare.main(toy)
+    teacher().load_state_dict(load_file(tmp_path / "build" / "teacher.safetensors"))
+
+
+def test_the_plain_student_depends_on_its_budget_alone():
+    def train(*arguments):
+        args = recipe.options(None).parse_args(["--epochs", "3", "--batch-size", "128", *arguments])
+        return plain.train_plain(args, lambda _: None)
+
+    assert train() == train("--temperature", "1", "--alpha", "0") != train("--seed", "1")
+
+
+def test_a_reference_of_another_budget_is_not_compared_with(tmp_path, capsys):
+    args = recipe.options(None).parse_args([])
+    assert recipe.reference(args, tmp_path) is None
+    written = {"budget": recipe.budget(args), "teacher_accuracy": 0.99, "plain_accuracy": [0.5]}
+    prepare.write_json(tmp_path / "reference.json", written)
+    assert recipe.reference(args, tmp_path) == written
+    assert recipe.reference(Namespace(**{**vars(args), "seed": 5}), tmp_path) is None
+    assert "another budget" in capsys.readouterr().out
+
+
+def test_the_job_gives_both_students_the_same_arguments_and_names_weights_that_prepare_makes():
+    job = load_job(JOB)
+    assert job.prepare is not None and job.prepare.args == job.student.args
+    recipe.options(None).parse_args(job.student.args)
+    root = JOB.parents[2]
+    weights = root / str(job.teachers[0].weights)
+    assert weights == prepare.HERE / "build" / "teacher.safetensors"
+    assert (root / job.student.script).is_file() and (root / job.prepare.script).is_file()
+
+
+def test_the_sweeps_table_has_a_row_a_seed_and_the_mean_and_deviation():
+    def result(distilled):
+        return {
+            "metrics": {"teacher_accuracy": 0.99, "plain_accuracy": 0.95, "accuracy": distilled},
+            "wall_s": 41.2,
+        }
+
+    lines = sweep.table({0: result(0.96), 1: result(0.98)}).splitlines()
+    assert lines[2] == "| 0 | 99.00 | 95.00 | 96.00 | 41 |"
+    assert lines[-1] == "| mean ± sd | **99.00 ± 0.00** | **95.00 ± 0.00** | **97.00 ± 1.41** | |"
+    assert len({line.count("|") for line in lines}) == 1
