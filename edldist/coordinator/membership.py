@@ -1,0 +1,287 @@
+"""Who is here: registrations, heartbeats and losses as a pure state machine.
+
+It owns no sockets and reads no clock: messages and readings of the time go in, actions come out.
+It does not decide who serves whom (``assignment``) and remembers nothing across restarts: a fresh
+coordinator is told everything again by those who are here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from edldist.wire.messages import (
+    Event,
+    Goodbye,
+    Heartbeat,
+    Message,
+    Refused,
+    Register,
+    Registered,
+    Scalar,
+    Unknown,
+)
+
+__all__ = ["Action", "Member", "Membership", "Record", "Send"]
+
+MAX_CLOCK_SKEW_S = 5.0
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send a message to a peer."""
+
+    peer: bytes
+    message: Message
+
+
+@dataclass(frozen=True)
+class Record:
+    """Something that belongs into ``events.jsonl``."""
+
+    event: Event
+
+
+Action = Send | Record
+
+
+@dataclass
+class Member:
+    """One registered process.
+
+    Attributes:
+        peer: where the hub reaches it.
+        register: its latest registration.
+        joined_at: monotonic seconds of its first registration here.
+        last_seen: monotonic seconds of its last message.
+        stats: the figures of its last heartbeat.
+        links: ids of the students that a teacher worker serves, as far as known here.
+    """
+
+    peer: bytes
+    register: Register
+    joined_at: float
+    last_seen: float
+    stats: dict[str, Scalar] = field(default_factory=dict)
+    links: frozenset[str] = frozenset()
+
+    @property
+    def is_teacher(self) -> bool:
+        return self.register.role == "teacher"
+
+
+class Membership:
+    """Knows every live member, and for how long each has been silent.
+
+    Owned by the coordinator's main thread. A message costs O(1) and a tick costs O(losses),
+    because members are kept in the order in which they were last heard.
+
+    Does not guarantee that a listed member lives: it was heard within ``heartbeat_ttl_s``.
+
+    Args:
+        incarnation: name of this coordinator's life, told to every member.
+        heartbeat_interval_s: how often members are to be heard.
+        heartbeat_ttl_s: silence after which a member counts as lost.
+        now: monotonic seconds at the start.
+    """
+
+    def __init__(
+        self, incarnation: str, heartbeat_interval_s: float, heartbeat_ttl_s: float, now: float
+    ) -> None:
+        self.incarnation = incarnation
+        self.heartbeat_interval_s = heartbeat_interval_s
+        self.heartbeat_ttl_s = heartbeat_ttl_s
+        self.version = 0
+        """Grows with everything that may change who should serve whom."""
+        self._members: OrderedDict[str, Member] = OrderedDict()
+        self._ids: dict[bytes, str] = {}
+        self._last_tick = now
+        self._settle_s = max(heartbeat_ttl_s, 2 * heartbeat_interval_s)
+        self._settled_at = now + self._settle_s
+
+    @property
+    def members(self) -> Mapping[str, Member]:
+        """All members by id, the longest silent first."""
+        return self._members
+
+    def settled(self, now: float) -> bool:
+        """Whether everyone who is here had time to say so; until then order no disconnects."""
+        return now >= self._settled_at
+
+    def register(self, peer: bytes, message: Register, now: float, wall: float) -> list[Action]:
+        """Take in a member, or the same one again.
+
+        The same process (id, host and pid) replaces its former record without an event.
+
+        Args:
+            peer: the sender.
+            message: its registration.
+            now: monotonic seconds.
+            wall: unix seconds, for records and to compare clocks.
+        """
+        reason = self._objection(message, now)
+        if reason is not None:
+            return [Send(peer, Refused(reason=reason))]
+        actions: list[Action] = []
+        known = self._members.get(message.id)
+        if known is not None and not _same_process(known.register, message):
+            # Silent past its TTL and not ticked away yet: its successor is quicker than the tick.
+            actions.append(self._lose(message.id, now, wall))
+            known = None
+        former = self._ids.get(peer)
+        if former is not None and former != message.id:
+            actions.append(self._leave(former, f"its connection registered as {message.id}", wall))
+        actions.insert(
+            0,
+            Send(
+                peer,
+                Registered(
+                    incarnation=self.incarnation,
+                    heartbeat_interval_s=self.heartbeat_interval_s,
+                    heartbeat_ttl_s=self.heartbeat_ttl_s,
+                ),
+            ),
+        )
+        self.version += 1
+        if known is not None:
+            if known.peer != peer:
+                del self._ids[known.peer]
+            known.peer = peer
+            known.register = message
+            self._ids[peer] = message.id
+            self._touch(message.id, now)
+            return actions
+        links = frozenset(message.links) if message.role == "teacher" else frozenset()
+        self._members[message.id] = Member(peer, message, joined_at=now, last_seen=now, links=links)
+        self._ids[peer] = message.id
+        actions.append(Record(_joined(message, wall)))
+        skew_s = message.wall_s - wall
+        if message.wall_s and math.isfinite(skew_s) and abs(skew_s) > MAX_CLOCK_SKEW_S:
+            fields: dict[str, Scalar] = {
+                "id": message.id,
+                "host": message.host,
+                "skew_s": round(skew_s, 3),
+                "coordinator": self.incarnation,
+            }
+            actions.append(Record(Event(event="clock_skew", t=wall, fields=fields)))
+        return actions
+
+    def heard(self, peer: bytes, now: float) -> None:
+        """Count any message of a peer as a sign of life."""
+        member_id = self._ids.get(peer)
+        if member_id is not None:
+            self._touch(member_id, now)
+
+    def heartbeat(self, peer: bytes, message: Heartbeat, now: float) -> list[Action]:
+        """Note a member's figures; a stranger is told to register."""
+        if self._ids.get(peer) != message.id:
+            return [Send(peer, Unknown())]
+        self._members[message.id].stats = message.stats
+        self._touch(message.id, now)
+        return []
+
+    def goodbye(self, peer: bytes, message: Goodbye, wall: float) -> list[Action]:
+        """Forget a member that leaves on purpose; a stranger's goodbye means nothing."""
+        if self._ids.get(peer) != message.id:
+            return []
+        return [self._leave(message.id, message.reason, wall)]
+
+    def tick(self, now: float, wall: float) -> list[Action]:
+        """Forget members that have been silent for ``heartbeat_ttl_s``.
+
+        Silence counts only while this side listened: after a stop of the coordinator itself
+        (suspended, starved of CPU) its members' heartbeats still wait in its own socket.
+        """
+        away_s = now - self._last_tick
+        self._last_tick = now
+        if away_s > self.heartbeat_ttl_s / 2:
+            for member in self._members.values():
+                member.last_seen = min(now, member.last_seen + away_s)
+        silent = [i for i, m in self._silent_for(self.heartbeat_ttl_s, now)]
+        if not silent:
+            return []
+        # Most members gone quiet at once: more likely this side lost its network than that all
+        # died. Whoever still serves a student is left alone until everyone had time to return.
+        quiet = len(self._silent_for(self.heartbeat_ttl_s / 2, now))
+        if quiet > 1 and 2 * quiet > len(self._members):
+            self._settled_at = now + self._settle_s
+        return [self._lose(member_id, now, wall) for member_id in silent]
+
+    def _silent_for(self, seconds: float, now: float) -> list[tuple[str, Member]]:
+        silent = []
+        for member_id, member in self._members.items():
+            if now - member.last_seen < seconds:
+                break
+            silent.append((member_id, member))
+        return silent
+
+    def _objection(self, message: Register, now: float) -> str | None:
+        """Why a registration cannot be taken, or None."""
+        if not message.id:
+            return "a registration needs an id; it has none"
+        if message.role == "teacher" and not message.group:
+            return f"teacher worker {message.id} names no teacher group; give it one with --name"
+        if message.role == "student" and not message.address:
+            return f"student {message.id} names no address at which teacher workers reach it"
+        if message.role == "student" and not all(message.teachers):
+            return f"student {message.id} wants a teacher with an empty name: {list(message.teachers)}"
+        if message.role == "student" and not message.teachers:
+            return f"student {message.id} names no teacher; give the loader teacher=NAME"
+        known = self._members.get(message.id)
+        if known is None or _same_process(known.register, message):
+            return None
+        silent_s = now - known.last_seen
+        if silent_s >= self.heartbeat_ttl_s:
+            return None
+        host = known.register.host or "an unnamed host"
+        return (
+            f"id {message.id} is held by pid {known.register.pid} on {host}, heard "
+            f"{silent_s:.1f} s ago; start with another id, or stop that process and wait "
+            f"{self.heartbeat_ttl_s:g} s (heartbeat_ttl_s)"
+        )
+
+    def _touch(self, member_id: str, now: float) -> None:
+        self._members[member_id].last_seen = now
+        self._members.move_to_end(member_id)
+
+    def _leave(self, member_id: str, reason: str, wall: float) -> Record:
+        member = self._remove(member_id)
+        name = "teacher_left" if member.is_teacher else "student_left"
+        return Record(Event(event=name, t=wall, fields={**_identity(member), "reason": reason}))
+
+    def _lose(self, member_id: str, now: float, wall: float) -> Record:
+        member = self._remove(member_id)
+        name = "teacher_lost" if member.is_teacher else "student_lost"
+        silent_s = round(now - member.last_seen, 3)
+        return Record(Event(event=name, t=wall, fields={**_identity(member), "silent_s": silent_s}))
+
+    def _remove(self, member_id: str) -> Member:
+        member = self._members.pop(member_id)
+        del self._ids[member.peer]
+        self.version += 1
+        return member
+
+
+def _same_process(one: Register, other: Register) -> bool:
+    return (one.host, one.pid) == (other.host, other.pid)
+
+
+def _joined(message: Register, wall: float) -> Event:
+    fields: dict[str, Scalar]
+    if message.role == "teacher":
+        fields = {"id": message.id, "name": message.group, "host": message.host, "pid": message.pid}
+    else:
+        fields = {"id": message.id, "rank": message.info.get("rank"), "host": message.host}
+    if message.links or message.info.get("rejoin") is True:
+        fields["rejoined"] = True
+    return Event(event=f"{message.role}_joined", t=wall, fields=fields)
+
+
+def _identity(member: Member) -> dict[str, Scalar]:
+    """What names a member in an event; a student's last figures too, they are its account."""
+    register = member.register
+    if member.is_teacher:
+        return {"id": register.id, "name": register.group}
+    return {**member.stats, "id": register.id, "rank": register.info.get("rank")}

@@ -1,0 +1,105 @@
+"""What happened in the job: a bounded, numbered list of events and reports.
+
+Pure. It does not outlive the coordinator; whoever keeps ``events.jsonl`` asks often enough.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+
+from edldist.wire.messages import Event, Report
+
+__all__ = ["Records"]
+
+MAX_RECORDS = 20_000
+MAX_RECORDS_A_REPLY = 2_000
+MAX_BYTES = 64 << 20
+MAX_BYTES_A_REPLY = 4 << 20
+MAX_SENDERS = 10_000
+
+
+class _Held(NamedTuple):
+    record: Event | Report
+    encoded_bytes: int
+
+
+@dataclass
+class _Sender:
+    held: int
+    gap_before: int | None = None
+
+
+class Records:
+    """Keeps the newest records, and every report once.
+
+    Owned by the coordinator's main thread. Numbers start at 1.
+    """
+
+    def __init__(self) -> None:
+        self._ring: deque[_Held] = deque()
+        self._bytes = 0
+        self._last = 0
+        self._senders: OrderedDict[str, _Sender] = OrderedDict()
+
+    @property
+    def last(self) -> int:
+        """Number of the newest record, 0 before the first."""
+        return self._last
+
+    def add(self, record: Event | Report) -> None:
+        """Append a record; the oldest ones make room."""
+        size = len(msgspec.msgpack.encode(record))
+        self._ring.append(_Held(record, size))
+        self._bytes += size
+        self._last += 1
+        while len(self._ring) > MAX_RECORDS or (self._bytes > MAX_BYTES and len(self._ring) > 1):
+            self._bytes -= self._ring.popleft().encoded_bytes
+
+    def add_report(self, report: Report) -> int:
+        """Append a report unless it is held already.
+
+        Returns:
+            Number of the sender's last report up to which all are held: what to acknowledge.
+            A report beyond the next one waits for the missing ones, which the sender repeats
+            before it. If it comes again without them, the sender has them no longer (their
+            acknowledgement came from a former coordinator, or its buffer overflowed) and it is taken.
+        """
+        sender = self._senders.get(report.sender)
+        if sender is None:
+            sender = self._senders[report.sender] = _Sender(held=report.seq - 1)
+            if len(self._senders) > MAX_SENDERS:
+                self._senders.popitem(last=False)
+        self._senders.move_to_end(report.sender)
+        if report.seq <= sender.held:
+            return sender.held
+        if report.seq > sender.held + 1 and report.seq != sender.gap_before:
+            if sender.gap_before is None or report.seq < sender.gap_before:
+                sender.gap_before = report.seq
+            return sender.held
+        sender.held = report.seq
+        sender.gap_before = None
+        self.add(report)
+        return sender.held
+
+    def since(self, number: int) -> tuple[list[Event | Report], int]:
+        """The records after ``number`` that are still held, oldest first, as many as fit a reply.
+
+        Returns:
+            The records, and the number of the last one included (ask for what follows with it).
+            Without any: the number of the newest record.
+        """
+        first = self._last - len(self._ring) + 1
+        start = max(number + 1, first)
+        found: list[Event | Report] = []
+        total_bytes = 0
+        for position in range(start - first, len(self._ring)):
+            held = self._ring[position]
+            total_bytes += held.encoded_bytes
+            if found and (len(found) >= MAX_RECORDS_A_REPLY or total_bytes > MAX_BYTES_A_REPLY):
+                break
+            found.append(held.record)
+        return found, (start + len(found) - 1 if found else self._last)

@@ -1,0 +1,421 @@
+"""The coordinator process: a socket and a clock around membership, assignment and records.
+
+It never sees a batch, and nothing waits for it: while it is gone labels flow on, and a fresh one
+is told everything again by those who are here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import signal
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+import msgspec
+
+from edldist.clock import Clock, SystemClock
+from edldist.coordinator.assignment import StudentRank, TeacherWorker, assign
+from edldist.coordinator.http import HttpServer, StatusBoard
+from edldist.coordinator.membership import Action, Member, Membership, Send
+from edldist.coordinator.records import Records
+from edldist.errors import ConfigError, CoordinatorUnreachableError, PeerUnreachableError
+from edldist.wire.messages import (
+    Ack,
+    Event,
+    Goodbye,
+    Heartbeat,
+    Links,
+    MemberStatus,
+    Message,
+    Peer,
+    Register,
+    Report,
+    Scalar,
+    Status,
+    StatusQuery,
+)
+from edldist.wire.transport import Hub, Poller, Received, Transport
+from edldist.wire.zeromq import CONTROL_FRAME_BYTES, ZmqTransport
+
+__all__ = ["Coordinator", "CoordinatorOptions", "run_coordinator"]
+
+logger = logging.getLogger(__name__)
+
+MAX_MESSAGES_A_TURN = 2_000
+ASSIGNING_SHARE = 0.1
+"""Largest share of time spent on assignments while membership churns."""
+LINKS_REFRESH_TTLS = 5
+"""A connection that breaks may swallow ``Links``, so they are repeated after this many TTLs."""
+
+
+@dataclass(frozen=True)
+class CoordinatorOptions:
+    """How to run a coordinator.
+
+    Attributes:
+        bind: where members connect; port 0 lets the system choose.
+        http: ``HOST:PORT`` of the HTTP status, or None for none.
+        heartbeat_interval_s: how often members are to be heard.
+        heartbeat_ttl_s: silence after which a member is lost.
+        max_students_per_worker: bound on the students that one teacher worker serves.
+        ready_file: path of a JSON file with ``address``, ``http``, ``pid`` and ``incarnation``,
+            written when everything is bound.
+    """
+
+    bind: str = "tcp://127.0.0.1:7070"
+    http: str | None = "127.0.0.1:7071"
+    heartbeat_interval_s: float = 1.0
+    heartbeat_ttl_s: float = 3.0
+    max_students_per_worker: int = 16
+    ready_file: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.heartbeat_interval_s < float("inf"):
+            raise ConfigError(f"heartbeat_interval_s={self.heartbeat_interval_s} is not above 0")
+        if not 2 * self.heartbeat_interval_s <= self.heartbeat_ttl_s < float("inf"):
+            raise ConfigError(
+                f"heartbeat_ttl_s={self.heartbeat_ttl_s} is below two intervals "
+                f"(heartbeat_interval_s={self.heartbeat_interval_s}): one late heartbeat would lose a member"
+            )
+        if self.max_students_per_worker < 1:
+            raise ConfigError(f"max_students_per_worker={self.max_students_per_worker} is below 1")
+
+
+class _SentLinks(NamedTuple):
+    peer: bytes
+    links: Links
+    at: float
+
+
+class Coordinator:
+    """Keeps members, decides their links and answers questions.
+
+    The thread that calls ``run`` owns the poller and all state; ``stop`` and ``wait_ready`` are
+    for any thread, ``stop`` for signal handlers too. Nothing survives a restart but the address.
+
+    Args:
+        options: how to run.
+        transport: the wire.
+        clock: the time.
+    """
+
+    def __init__(self, options: CoordinatorOptions, transport: Transport, clock: Clock | None = None) -> None:
+        self.options = options
+        self.incarnation = secrets.token_hex(8)
+        self.address = ""
+        self.http_address: str | None = None
+        self._transport = transport
+        self._clock = clock or SystemClock()
+        self._stopping = threading.Event()
+        self._bound = threading.Event()
+        self._poller: Poller | None = None
+        self._hub: Hub
+        self._records = Records()
+        self._started_at = self._clock.monotonic()
+        self._members = Membership(
+            self.incarnation, options.heartbeat_interval_s, options.heartbeat_ttl_s, self._started_at
+        )
+        self._sent: dict[str, _SentLinks] = {}
+        self._assigned_for: tuple[int, bool] | None = None
+        self._assign_not_before = self._started_at
+
+    def stop(self) -> None:
+        """Make ``run`` return soon."""
+        self._stopping.set()
+        if (poller := self._poller) is not None:
+            poller.wake()
+
+    def wait_ready(self, timeout_s: float = 10.0) -> str:
+        """The address once it is bound.
+
+        Raises:
+            CoordinatorUnreachableError: ``run`` has not bound it within ``timeout_s``.
+        """
+        if not self._bound.wait(timeout_s):
+            raise CoordinatorUnreachableError(f"the coordinator at {self.options.bind} did not start")
+        return self.address
+
+    def run(self, stop: threading.Event | None = None) -> None:
+        """Serve until ``stop`` is set or ``stop()`` is called.
+
+        Raises:
+            ConfigError: an address cannot be bound, or the ready file not written.
+        """
+        stop = stop or self._stopping
+        self._remove_ready_file()
+        poller = self._transport.poller()
+        try:
+            self._hub = self._bind(poller)
+            self.address = self._hub.address
+            self._poller = poller
+            board = StatusBoard(poller.wake)
+            with contextlib.ExitStack() as closing:
+                if self.options.http is not None:
+                    server = HttpServer(self.options.http, board)
+                    closing.callback(server.close)
+                    self.http_address = server.address
+                self._announce()
+                while not (stop.is_set() or self._stopping.is_set()):
+                    self._turn(poller, board)
+        finally:
+            self._poller = None
+            poller.close()
+        logger.info("coordinator at %s stopped", self.address)
+
+    # --- starting -----------------------------------------------------------------------------
+
+    def _bind(self, poller: Poller) -> Hub:
+        try:
+            return poller.bind(self.options.bind)
+        except ConfigError as exc:
+            holder = _listener(self.options.bind)
+            raise ConfigError(f"{exc}{f'. {holder} listens there: stop it first' if holder else ''}") from exc
+
+    def _announce(self) -> None:
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        self._next_tick = now
+        fields: dict[str, Scalar] = {
+            "incarnation": self.incarnation,
+            "address": self.address,
+            "http": self.http_address,
+            "pid": os.getpid(),
+        }
+        self._records.add(Event(event="coordinator_started", t=wall, fields=fields))
+        if self.options.ready_file is not None:
+            path = Path(self.options.ready_file)
+            draft = path.with_name(f".{path.name}.{os.getpid()}")
+            try:
+                draft.write_text(json.dumps(fields) + "\n", encoding="utf-8")
+                draft.replace(path)
+            except OSError as exc:
+                raise ConfigError(f"cannot write the ready file {path}: {exc.strerror or exc}") from exc
+        logger.info("coordinator %s at %s, HTTP %s", self.incarnation, self.address, self.http_address)
+        self._bound.set()
+
+    def _remove_ready_file(self) -> None:
+        """Leave no file of a former life for those who wait for this one."""
+        if self.options.ready_file is not None:
+            with contextlib.suppress(OSError):
+                Path(self.options.ready_file).unlink()
+
+    # --- one turn of the loop -----------------------------------------------------------------
+
+    def _turn(self, poller: Poller, board: StatusBoard) -> None:
+        now = self._clock.monotonic()
+        wake_at = self._next_tick
+        if self._assignment_due(now):
+            wake_at = min(wake_at, self._assign_not_before)
+        poller.wait(max(0.0, wake_at - now))
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        for _ in range(MAX_MESSAGES_A_TURN):
+            received = self._hub.receive()
+            if received is None:
+                break
+            self._act(self._handle(received, now, wall))
+        if now >= self._next_tick:
+            # After the messages: heartbeats that wait in the socket must not count as silence.
+            self._next_tick = now + self.options.heartbeat_interval_s / 4
+            self._act(self._members.tick(now, wall))
+        if now >= self._assign_not_before and self._assignment_due(now):
+            self._assign(now)
+        if board.wanted:
+            board.publish(self._snapshot(now))
+
+    def _handle(self, received: Received, now: float, wall: float) -> list[Action]:
+        peer, message, _ = received
+        members = self._members
+        members.heard(peer, now)
+        if isinstance(message, Heartbeat):
+            actions = members.heartbeat(peer, message, now)
+            if not actions:
+                # Members tell a quiet coordinator from a dead one by these.
+                self._send(peer, Ack(seq=0))
+                self._refresh_links(message.id, now)
+            return actions
+        if isinstance(message, Register):
+            self._sent.pop(message.id, None)
+            return members.register(peer, message, now, wall)
+        if isinstance(message, Goodbye):
+            return members.goodbye(peer, message, wall)
+        if isinstance(message, Report):
+            self._send(peer, Ack(seq=self._records.add_report(message)))
+        elif isinstance(message, Event):
+            self._records.add(message)
+        elif isinstance(message, StatusQuery):
+            self._send(peer, self._status(now, message.since))
+        else:
+            logger.debug("a %s from %r is none of a coordinator's", type(message).__name__, peer[:32])
+        return []
+
+    def _act(self, actions: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Send):
+                self._send(action.peer, action.message)
+            else:
+                event = action.event
+                self._records.add(event)
+                bad = event.event in ("teacher_lost", "student_lost", "clock_skew")
+                logger.log(logging.WARNING if bad else logging.INFO, "%s %s", event.event, event.fields)
+
+    def _send(self, peer: bytes, message: Message) -> bool:
+        try:
+            self._hub.send(peer, message)
+        except PeerUnreachableError:
+            return False  # its TTL decides what that means
+        return True
+
+    # --- links --------------------------------------------------------------------------------
+
+    def _assignment_due(self, now: float) -> bool:
+        return self._assigned_for != (self._members.version, self._members.settled(now))
+
+    def _assign(self, now: float) -> None:
+        """Decide the links anew and tell those workers whose links changed."""
+        began = self._clock.monotonic()
+        members = self._members.members
+        settled = self._members.settled(now)
+        self._assigned_for = (self._members.version, settled)
+        teachers = {i: m for i, m in members.items() if m.is_teacher}
+        assigned = assign(
+            {
+                i: TeacherWorker(m.register.group, _weight(m, "capacity"), m.links)
+                for i, m in teachers.items()
+            },
+            {
+                i: StudentRank(m.register.teachers, _weight(m, "hunger"))
+                for i, m in members.items()
+                if not m.is_teacher
+            },
+            self.options.max_students_per_worker,
+        )
+        self._sent = {i: sent for i, sent in self._sent.items() if i in teachers}
+        messages: dict[frozenset[str], Links] = {}
+        for member_id, member in teachers.items():
+            member.links = assigned[member_id] if settled else member.links | assigned[member_id]
+            if member.links not in messages:
+                messages[member.links] = self._links(member, settled)
+            links = messages[member.links]
+            sent = self._sent.get(member_id)
+            if sent is None or sent.peer != member.peer or sent.links != links:
+                self._send_links(member, links, now)
+        ended = self._clock.monotonic()
+        self._assign_not_before = ended + (ended - began) * (1 / ASSIGNING_SHARE - 1)
+
+    def _links(self, member: Member, settled: bool) -> Links:
+        known = self._members.members
+        return Links(
+            students=[
+                Peer(id=i, address=known[i].register.address)
+                for i in sorted(member.links)
+                if i in known and not known[i].is_teacher
+            ],
+            complete=settled,
+        )
+
+    def _send_links(self, member: Member, links: Links, now: float) -> None:
+        if self._send(member.peer, links):
+            self._sent[member.register.id] = _SentLinks(member.peer, links, now)
+        else:
+            self._sent.pop(member.register.id, None)
+
+    def _refresh_links(self, member_id: str, now: float) -> None:
+        """Repeat a worker's links if they never left or were sent long ago."""
+        member = self._members.members[member_id]
+        if not member.is_teacher or self._assignment_due(now):
+            return
+        sent = self._sent.get(member_id)
+        if sent is None or now - sent.at > LINKS_REFRESH_TTLS * self.options.heartbeat_ttl_s:
+            self._send_links(member, self._links(member, self._members.settled(now)), now)
+
+    # --- status -------------------------------------------------------------------------------
+
+    def _status(self, now: float, since: int) -> Status:
+        records, seq = self._records.since(since)
+        members = self._members.members
+        serving: dict[str, list[str]] = {}
+        for teacher_id in sorted(members):
+            for student_id in members[teacher_id].links:
+                serving.setdefault(student_id, []).append(teacher_id)
+        return Status(
+            incarnation=self.incarnation,
+            uptime_s=now - self._started_at,
+            members=[
+                MemberStatus(
+                    id=member_id,
+                    role=m.register.role,
+                    group=m.register.group,
+                    address=m.register.address,
+                    host=m.register.host,
+                    pid=m.register.pid,
+                    joined_s=now - m.joined_at,
+                    silent_s=now - m.last_seen,
+                    links=sorted(m.links) if m.is_teacher else serving.get(member_id, []),
+                    info=m.register.info,
+                    stats=m.stats,
+                )
+                for member_id, m in sorted(members.items())
+            ],
+            records=records,
+            seq=seq,
+        )
+
+    def _snapshot(self, now: float) -> bytes:
+        page = msgspec.to_builtins(self._status(now, self._records.last))
+        for key in ("type", "records"):
+            page.pop(key, None)
+        counts = Counter(m["role"] for m in page["members"])
+        page["counts"] = {"teachers": counts["teacher"], "students": counts["student"]}
+        page["garbage"] = self._hub.garbage
+        page["settled"] = self._members.settled(now)
+        return msgspec.json.encode(page)
+
+
+def run_coordinator(options: CoordinatorOptions) -> int:
+    """Run a coordinator in this process until SIGTERM or SIGINT.
+
+    Returns:
+        0.
+
+    Raises:
+        ConfigError: an address cannot be bound.
+    """
+    coordinator = Coordinator(options, ZmqTransport(CONTROL_FRAME_BYTES), SystemClock())
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        coordinator.stop()
+
+    former = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        coordinator.run()
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def _weight(member: Member, figure: str) -> float:
+    """A member's own figure of how much it gives or wants; 1 where it tells none."""
+    value = member.stats.get(figure)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 1.0
+
+
+def _listener(address: str) -> str | None:
+    """Which process listens on a port of this host, as far as the system tells."""
+    import psutil
+
+    port = address.rpartition(":")[2]
+    with contextlib.suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and str(connection.laddr.port) == port:
+                if connection.pid is None:
+                    return "Another user's process"
+                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    return None

@@ -1,0 +1,227 @@
+"""Who is here: what the membership core says to every message and to the passing of time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edldist.coordinator.membership import Action, Membership, Record, Send
+from edldist.wire.messages import (
+    Goodbye,
+    Heartbeat,
+    Refused,
+    Register,
+    Registered,
+    Unknown,
+)
+
+WALL = 1_700_000_000.0
+
+
+def make(now: float = 0.0) -> Membership:
+    return Membership("inc", heartbeat_interval_s=1.0, heartbeat_ttl_s=3.0, now=now)
+
+
+def teacher(member_id: str = "t1", **fields: Any) -> Register:
+    return Register(**{"id": member_id, "role": "teacher", "group": "big", "host": "a", "pid": 7} | fields)
+
+
+def student(member_id: str = "s1", **fields: Any) -> Register:
+    base = {
+        "id": member_id,
+        "role": "student",
+        "address": "tcp://a:1",
+        "teachers": ["big"],
+        "host": "a",
+        "pid": 8,
+    }
+    return Register(**base | fields)
+
+
+def events(actions: list[Action]) -> list[tuple[str, dict[str, Any]]]:
+    return [(a.event.event, a.event.fields) for a in actions if isinstance(a, Record)]
+
+
+def sent(actions: list[Action]) -> list[tuple[bytes, Any]]:
+    return [(a.peer, a.message) for a in actions if isinstance(a, Send)]
+
+
+def live(members: Membership, until: float, *ids: str, since: float = 0.0) -> list[Action]:
+    """Heartbeats of some members and ticks, every half second."""
+    actions: list[Action] = []
+    now = since
+    while now < until:
+        now += 0.5
+        for member_id in ids:
+            actions += members.heartbeat(member_id.encode(), Heartbeat(id=member_id), now)
+        actions += members.tick(now, WALL + now)
+    return actions
+
+
+def test_a_registration_is_answered_and_recorded() -> None:
+    members = make()
+    actions = members.register(b"t1", teacher(), 0.0, WALL)
+    answer = Registered(incarnation="inc", heartbeat_interval_s=1.0, heartbeat_ttl_s=3.0)
+    assert sent(actions) == [(b"t1", answer)]
+    assert events(actions) == [("teacher_joined", {"id": "t1", "name": "big", "host": "a", "pid": 7})]
+    actions = members.register(b"s1", student(info={"rank": 3}), 0.0, WALL)
+    assert events(actions) == [("student_joined", {"id": "s1", "rank": 3, "host": "a"})]
+    assert set(members.members) == {"t1", "s1"}
+
+
+@pytest.mark.parametrize(
+    ("registration", "word"),
+    [
+        (teacher(""), "id"),
+        (teacher(group=""), "group"),
+        (student(address=""), "address"),
+        (student(teachers=[]), "names no teacher"),
+        (student(teachers=["big", ""]), "empty name"),
+    ],
+)
+def test_registrations_that_make_no_sense_are_refused_with_the_reason(
+    registration: Register, word: str
+) -> None:
+    members = make()
+    actions = members.register(b"p", registration, 0.0, WALL)
+    [(peer, refusal)] = sent(actions)
+    assert peer == b"p" and isinstance(refusal, Refused) and word in refusal.reason
+    assert not members.members and not events(actions) and members.version == 0
+
+
+def test_the_same_process_registers_again_quietly_from_another_connection() -> None:
+    members = make()
+    members.register(b"p1", student(), 0.0, WALL)
+    before = members.version
+    actions = members.register(b"p2", student(address="tcp://a:2"), 1.0, WALL)
+    assert [type(m) for _, m in sent(actions)] == [Registered] and not events(actions)
+    assert members.members["s1"].register.address == "tcp://a:2" and members.version > before
+    assert sent(members.heartbeat(b"p1", Heartbeat(id="s1"), 1.0)) == [(b"p1", Unknown())]
+    assert members.heartbeat(b"p2", Heartbeat(id="s1"), 1.0) == []
+
+
+def test_an_id_of_a_live_member_is_refused_to_another_process_and_free_after_its_ttl() -> None:
+    members = make()
+    members.register(b"p1", teacher(), 0.0, WALL)
+    for impostor in (teacher(pid=99), teacher(host="b")):
+        [(peer, refusal)] = sent(members.register(b"p2", impostor, 1.0, WALL))
+        assert peer == b"p2" and "pid 7 on a" in refusal.reason and "1.0 s ago" in refusal.reason
+    assert members.members["t1"].peer == b"p1"
+    actions = members.register(b"p2", teacher(pid=99), 3.0, WALL)
+    assert [name for name, _ in events(actions)] == ["teacher_lost", "teacher_joined"]
+    assert members.members["t1"].peer == b"p2"
+    assert members.heartbeat(b"p2", Heartbeat(id="t1"), 3.0) == []
+
+
+def test_a_connection_that_registers_as_someone_else_was_left_by_its_former_member() -> None:
+    members = make()
+    members.register(b"p", teacher("t1"), 0.0, WALL)
+    actions = members.register(b"p", teacher("t2"), 0.0, WALL)
+    assert [name for name, _ in events(actions)] == ["teacher_left", "teacher_joined"]
+    assert set(members.members) == {"t2"}
+
+
+def test_strangers_are_told_to_register() -> None:
+    members = make()
+    members.register(b"t1", teacher(), 0.0, WALL)
+    assert sent(members.heartbeat(b"x", Heartbeat(id="x"), 0.0)) == [(b"x", Unknown())]
+    assert sent(members.heartbeat(b"x", Heartbeat(id="t1"), 0.0)) == [(b"x", Unknown())]
+    assert sent(members.heartbeat(b"t1", Heartbeat(id="x"), 0.0)) == [(b"t1", Unknown())]
+
+
+def test_silence_past_the_ttl_loses_a_member_and_not_earlier() -> None:
+    members = make()
+    for member_id in ("t1", "t2", "t3"):
+        members.register(member_id.encode(), teacher(member_id), 0.0, WALL)
+    version = members.version
+    assert live(members, 2.5, "t2", "t3") == [] and members.version == version
+    lost = live(members, 3.0, "t2", "t3", since=2.5)
+    assert events(lost) == [("teacher_lost", {"id": "t1", "name": "big", "silent_s": 3.0})]
+    assert set(members.members) == {"t2", "t3"} and members.version > version
+    assert sent(members.heartbeat(b"t1", Heartbeat(id="t1"), 3.1)) == [(b"t1", Unknown())]
+
+
+def test_any_message_counts_as_a_heartbeat() -> None:
+    members = make()
+    members.register(b"t1", teacher(), 0.0, WALL)
+    members.register(b"t2", teacher("t2"), 0.0, WALL)
+    live(members, 2.5, "t2")
+    members.heard(b"t1", 2.5)
+    members.heard(b"nobody", 2.5)
+    assert live(members, 5.0, "t2", since=2.5) == []
+    assert [name for name, _ in events(live(members, 5.5, "t2", since=5.0))] == ["teacher_lost"]
+
+
+def test_a_lost_student_leaves_its_last_figures_in_the_record() -> None:
+    members = make()
+    members.register(b"s1", student(info={"rank": 2}), 0.0, WALL)
+    members.heartbeat(b"s1", Heartbeat(id="s1", stats={"done": 41, "id": "forged"}), 0.0)
+    assert events(live(members, 3.0)) == [
+        ("student_lost", {"id": "s1", "rank": 2, "done": 41, "silent_s": 3.0})
+    ]
+
+
+def test_goodbyes_are_recorded_with_their_reason() -> None:
+    members = make()
+    members.register(b"t1", teacher(), 0.0, WALL)
+    members.register(b"s1", student(info={"rank": 0}), 0.0, WALL)
+    members.heartbeat(b"s1", Heartbeat(id="s1", stats={"batches": 9}), 0.0)
+    assert members.goodbye(b"x", Goodbye(id="t1", reason="not me"), WALL) == []
+    left = members.goodbye(b"t1", Goodbye(id="t1", reason="drained"), WALL)
+    assert events(left) == [("teacher_left", {"id": "t1", "name": "big", "reason": "drained"})]
+    left = members.goodbye(b"s1", Goodbye(id="s1"), WALL)
+    assert events(left) == [("student_left", {"id": "s1", "rank": 0, "batches": 9, "reason": ""})]
+    assert not members.members
+    assert members.goodbye(b"t1", Goodbye(id="t1"), WALL) == []
+
+
+@pytest.mark.parametrize("again", [teacher(links=["s1"]), teacher(info={"rejoin": True})])
+def test_members_of_a_former_coordinator_are_marked_as_rejoined(again: Register) -> None:
+    members = make()
+    [(_, fields)] = events(members.register(b"t1", again, 0.0, WALL))
+    assert fields["rejoined"] is True
+    assert members.members["t1"].links == frozenset(again.links)
+
+
+@pytest.mark.parametrize("skew_s", [-20.0, 5.5])
+def test_a_clock_that_is_off_is_recorded_and_the_member_taken(skew_s: float) -> None:
+    members = make()
+    actions = members.register(b"s1", student(wall_s=WALL + skew_s), 0.0, WALL)
+    assert events(actions)[1] == (
+        "clock_skew",
+        {"id": "s1", "host": "a", "skew_s": skew_s, "coordinator": "inc"},
+    )
+    assert "s1" in members.members
+
+
+@pytest.mark.parametrize("wall_s", [0.0, WALL + 4.9, WALL - 4.9, float("nan"), float("inf")])
+def test_clocks_that_agree_or_say_nothing_are_no_skew(wall_s: float) -> None:
+    assert len(events(make().register(b"s1", student(wall_s=wall_s), 0.0, WALL))) == 1
+
+
+def test_a_fresh_coordinator_is_settled_once_everyone_had_time_to_report() -> None:
+    members = make(now=10.0)
+    assert not members.settled(12.9)
+    assert members.settled(13.0)
+
+
+def test_the_coordinators_own_absence_is_not_its_members_silence() -> None:
+    members = make()
+    members.register(b"t1", teacher(), 0.0, WALL)
+    assert live(members, 10.0, "t1") == []
+    assert members.tick(40.0, WALL) == []
+    assert events(live(members, 42.5, since=40.0)) == []
+    assert [name for name, _ in events(live(members, 43.5, since=42.5))] == ["teacher_lost"]
+
+
+def test_losing_sight_of_most_members_at_once_orders_no_disconnects() -> None:
+    members = make()
+    for n in range(4):
+        members.register(b"t%d" % n, teacher(f"t{n}"), 0.0, WALL)
+    live(members, 10.0, "t0", "t1", "t2", "t3")
+    lost_one = live(members, 14.0, "t1", "t2", "t3", since=10.0)
+    assert len(events(lost_one)) == 1 and members.settled(14.0)
+    assert len(events(live(members, 17.0, since=14.0))) == 3
+    assert not members.settled(17.0)
+    assert members.settled(20.0)
