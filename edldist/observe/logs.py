@@ -24,7 +24,8 @@ def install_logging(prefix: str, stream: TextIO | None = None) -> None:
     if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise ConfigError(f"EDLDIST_LOG_LEVEL={level!r}: use DEBUG, INFO, WARNING or ERROR")
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)-7s {prefix}: %(message)s", "%H:%M:%S"))
+    shown = prefix.replace("%", "%%")
+    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)-7s {shown}: %(message)s", "%H:%M:%S"))
     for name in ("edldist", "launch"):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]

@@ -7,6 +7,7 @@ are acknowledged, so a coordinator may die and come back meanwhile. Events are s
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import math
 import os
@@ -16,8 +17,8 @@ import uuid
 from collections import deque
 
 from edldist.environment import JobEnvironment
-from edldist.errors import EdlDistError, InputError
-from edldist.wire.messages import Ack, Event, Report, Scalar
+from edldist.errors import EdlDistError, InputError, RefusedError
+from edldist.wire.messages import Ack, Event, Refused, Report, Scalar
 from edldist.wire.transport import Transport
 from edldist.wire.zeromq import ZmqTransport
 
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 _RESEND_S = 1.0
 _FLUSH_S = 5.0
 _MAX_UNACKNOWLEDGED = 10_000
+_MAX_NAME = 256
 
 
 class Reporter:
@@ -71,6 +73,14 @@ class Reporter:
         return not self._unacknowledged
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except (EdlDistError, RuntimeError) as exc:
+            logger.error("reports of this process no longer leave it: %s", exc)
+        finally:
+            self._poller.close()
+
+    def _serve(self) -> None:
         resend_at = time.monotonic() + _RESEND_S
         give_up_at = math.inf
         while not (self._closing and not self._fresh and not self._unacknowledged):
@@ -88,10 +98,9 @@ class Reporter:
                 if now >= resend_at:
                     resend_at = now + _RESEND_S
                     fresh = {id(item) for item in sending}
-                    sending = [r for r in self._unacknowledged if id(r) not in fresh] + sending
+                    sending = [*(r for r in self._unacknowledged if id(r) not in fresh), *sending]
             for item in sending:
                 self._link.send(item)
-        self._poller.close()
 
     def _take_answers(self) -> None:
         while (received := self._link.receive()) is not None:
@@ -99,6 +108,8 @@ class Reporter:
                 with self._lock:
                     while self._unacknowledged and self._unacknowledged[0].seq <= received.message.seq:
                         self._unacknowledged.popleft()
+            elif isinstance(received.message, Refused):
+                raise RefusedError(f"the coordinator refused them: {received.message.reason}")
 
 
 _reporter: Reporter | None = None
@@ -154,14 +165,22 @@ def _flush(reporter: Reporter, owner: int) -> None:
 
 
 def _scalar(name: str, value: object) -> Scalar:
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
+    """The value in a form that a message carries, or an error where the user can see it."""
+    if len(name) > _MAX_NAME:
+        raise InputError(f"report({name[:32]}...=...): a name of {len(name)} characters; {_MAX_NAME} fit")
+    plain: object = value
     item = getattr(value, "item", None)
     if item is not None:
-        try:
+        with contextlib.suppress(RuntimeError, ValueError, TypeError):
             plain = item()
-        except (RuntimeError, ValueError, TypeError):
-            plain = value
-        if isinstance(plain, (bool, int, float)):
-            return plain
+    if plain is None or isinstance(plain, bool):
+        return plain
+    if isinstance(plain, int):
+        if not -(1 << 63) <= plain < 1 << 64:
+            raise InputError(f"report({name}={plain}): does not fit 64 bits; report it as a float")
+        return int(plain)
+    if isinstance(plain, float):
+        return float(plain)
+    if isinstance(plain, str):
+        return str(plain).encode(errors="replace").decode()
     raise InputError(f"report({name}=...): {type(value).__name__} is no number, string or bool")

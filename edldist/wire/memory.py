@@ -67,6 +67,7 @@ class MemoryHub:
 
     def close(self) -> None:
         self._network._unbind(self)
+        self._inbox.clear()
 
 
 class MemoryLink:
@@ -105,6 +106,7 @@ class MemoryLink:
 
     def close(self) -> None:
         self._network._disconnect(self)
+        self._inbox.clear()
 
 
 class MemoryPoller:
@@ -156,6 +158,8 @@ class MemoryTransport:
             self._links.pop((address, identity.encode()), None)
 
     def _bind(self, address: str, bell: _Bell) -> MemoryHub:
+        if "://" not in address:
+            raise ConfigError(f"cannot listen on {address}: invalid argument. Use tcp://HOST:PORT")
         with self._lock:
             if address.endswith(":0"):
                 address = f"{address[:-2]}:{next(self._ports)}"

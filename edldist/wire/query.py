@@ -8,7 +8,7 @@ import uuid
 from edldist.errors import CoordinatorUnreachableError, RefusedError
 from edldist.wire.address import parse_address
 from edldist.wire.messages import Refused, Status, StatusQuery
-from edldist.wire.transport import Transport
+from edldist.wire.transport import Link, Transport
 from edldist.wire.zeromq import ZmqTransport
 
 __all__ = ["StatusClient", "query_status"]
@@ -21,18 +21,17 @@ class StatusClient:
         parse_address(address, "coordinator")
         self._address = address
         self._poller = (transport or ZmqTransport()).poller()
-        self._link = self._poller.connect(address, f"status-{uuid.uuid4().hex[:12]}")
+        self._link = self._connect()
 
     def query(self, since: int = 0, timeout_s: float = 2.0) -> Status:
         """The job's state, with the records numbered after ``since``.
 
         Raises:
             CoordinatorUnreachableError: no answer within ``timeout_s``.
-            RefusedError: the coordinator refuses this client (another version).
+            RefusedError: the coordinator refuses this client.
+            ProtocolVersionError: the coordinator is of another version.
         """
         deadline = time.monotonic() + timeout_s
-        while self._link.receive() is not None:
-            pass  # answers to questions that were given up
         self._link.send(StatusQuery(since=since))
         while (left_s := deadline - time.monotonic()) > 0:
             self._poller.wait(left_s)
@@ -41,10 +40,17 @@ class StatusClient:
                     return received.message
                 if isinstance(received.message, Refused):
                     raise RefusedError(f"coordinator {self._address}: {received.message.reason}")
+        # The question may still be answered, perhaps by a coordinator that starts later. A link of
+        # a new name keeps that answer, for an older ``since``, apart from those to come.
+        self._link.close()
+        self._link = self._connect()
         raise CoordinatorUnreachableError(
             f"no coordinator answered at {self._address} within {timeout_s:g} s. "
             "Is it running (edldist coordinator), and is this its address?"
         )
+
+    def _connect(self) -> Link:
+        return self._poller.connect(self._address, f"status-{uuid.uuid4().hex[:12]}")
 
     def close(self) -> None:
         self._poller.close()

@@ -24,6 +24,8 @@ DTYPES: dict[str, torch.dtype] = {
 }
 """Wire name -> dtype. Byte order is little-endian, as on every machine that torch runs on."""
 
+_MAX_ELEMENTS = (1 << 63) // 8 - 1
+
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -49,10 +51,10 @@ def as_bytes(tensor: Tensor) -> memoryview:
 
     The view keeps the tensor's storage alive.
     """
-    if tensor.layout is not torch.strided or tensor.device.type == "meta":
+    if tensor.layout is not torch.strided or tensor.is_nested or tensor.device.type == "meta":
         raise WireError(f"only dense tensors with data can be sent, not {tensor.layout} on {tensor.device}")
     host = tensor.detach().resolve_neg().cpu().contiguous()
-    return memoryview(host.reshape(-1).view(torch.uint8).numpy())
+    return host.reshape(-1).view(torch.uint8).numpy().data
 
 
 def pack(
@@ -70,13 +72,14 @@ def pack(
     """
     specs, frames = [], []
     for name, tensor in tensors.items():
+        spec = spec_of(name, tensor)
         frame = as_bytes(tensor)
         if max_frame_bytes is not None and frame.nbytes > max_frame_bytes:
             raise WireError(
                 f"tensor {name!r} of shape {list(tensor.shape)} is {frame.nbytes} bytes; a frame may have "
                 f"{max_frame_bytes}. Use a smaller teacher batch size or a more compact codec"
             )
-        specs.append(spec_of(name, tensor))
+        specs.append(spec)
         frames.append(frame)
     return specs, frames
 
@@ -85,11 +88,14 @@ def check(spec: TensorSpec, frame: Buffer) -> torch.dtype:
     """Check that a frame is exactly the tensor that its spec says, and return the dtype.
 
     Raises:
-        WireError: unknown dtype, or a size that does not fit.
+        WireError: unknown dtype, a shape that no tensor can have, or a size that does not fit.
     """
     dtype = DTYPES.get(spec.dtype)
     if dtype is None:
         raise WireError(f"tensor {spec.name!r} has the unknown dtype {spec.dtype!r}")
+    # A zero makes any shape's product fit: [0, 2**63] has no bytes, and no strides either.
+    if min(spec.shape, default=0) < 0 or math.prod(max(1, size) for size in spec.shape) > _MAX_ELEMENTS:
+        raise WireError(f"tensor {spec.name!r} has the impossible shape {spec.shape}")
     expected = math.prod(spec.shape) * dtype.itemsize
     nbytes = memoryview(frame).nbytes
     if nbytes != expected:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 
 import zmq
@@ -128,6 +129,26 @@ class ZmqLink(_Endpoint):
         return None
 
 
+class _Bell:
+    """An event descriptor that a poller waits on.
+
+    It is closed with its last reference, not with the poller: another thread may be ringing just
+    then, and would write into whatever file had got the same number.
+    """
+
+    def __init__(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def ring(self) -> None:
+        os.eventfd_write(self.fd, 1)
+
+    def clear(self) -> None:
+        os.eventfd_read(self.fd)
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
 class ZmqPoller:
     """Owns one context, its sockets and an event descriptor that other threads may ring."""
 
@@ -135,13 +156,13 @@ class ZmqPoller:
         self._context = zmq.Context(io_threads=1)
         self._max_frame_bytes = max_frame_bytes
         self._poller = zmq.Poller()
-        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._poller.register(self._bell, zmq.POLLIN)
+        self._bell = _Bell()
+        self._poller.register(self._bell.fd, zmq.POLLIN)
         self._sockets: set[zmq.Socket[bytes]] = set()
         self._closed = False
 
     def bind(self, address: str) -> ZmqHub:
-        socket = self._open(zmq.ROUTER)
+        socket = self._open(zmq.ROUTER, address)
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
         try:
@@ -156,7 +177,7 @@ class ZmqPoller:
         return ZmqHub(socket, self)
 
     def connect(self, address: str, identity: str) -> ZmqLink:
-        socket = self._open(zmq.DEALER)
+        socket = self._open(zmq.DEALER, address)
         socket.setsockopt(zmq.ROUTING_ID, identity.encode()[:255])
         try:
             socket.connect(address)
@@ -169,13 +190,12 @@ class ZmqPoller:
         return ZmqLink(socket, self)
 
     def wait(self, timeout_s: float) -> None:
-        for ready, _ in self._poller.poll(max(0.0, timeout_s) * 1e3):
-            if ready == self._bell:
-                os.eventfd_read(self._bell)
+        for ready, _ in self._poller.poll(math.ceil(max(0.0, timeout_s) * 1e3)):
+            if ready == self._bell.fd:
+                self._bell.clear()
 
     def wake(self) -> None:
-        if not self._closed:
-            os.eventfd_write(self._bell, 1)
+        self._bell.ring()
 
     def close(self) -> None:
         if self._closed:
@@ -185,11 +205,12 @@ class ZmqPoller:
             self._forget(socket)
             socket.close()
         self._context.term()
-        self._poller.unregister(self._bell)
-        os.close(self._bell)
+        self._poller.unregister(self._bell.fd)
 
-    def _open(self, kind: int) -> zmq.Socket[bytes]:
+    def _open(self, kind: int, address: str) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
+        # Only for literal IPv6: with it an IPv4 endpoint would call itself [::ffff:127.0.0.1].
+        socket.setsockopt(zmq.IPV6, int("[" in address))
         for option, value in (
             (zmq.LINGER, _LINGER_MS),
             (zmq.SNDHWM, _QUEUED_MESSAGES),
