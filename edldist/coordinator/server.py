@@ -52,6 +52,8 @@ logger = logging.getLogger(__name__)
 MAX_MESSAGES_A_TURN = 2_000
 ASSIGNING_SHARE = 0.1
 """Largest share of time spent on assignments while membership churns."""
+TURN_S = 0.005
+"""Least time between turns while messages keep coming: a thousand heartbeats need no thousand polls."""
 LINKS_REFRESH_TTLS = 5
 """A connection that breaks may swallow ``Links``, so they are repeated after this many TTLs."""
 
@@ -181,7 +183,7 @@ class Coordinator:
 
     def _announce(self) -> None:
         now, wall = self._clock.monotonic(), self._clock.wall()
-        self._next_tick = now
+        self._next_tick = self._next_turn = now
         fields: dict[str, Scalar] = {
             "incarnation": self.incarnation,
             "address": self.address,
@@ -214,12 +216,15 @@ class Coordinator:
         if self._assignment_due(now):
             wake_at = min(wake_at, self._assign_not_before)
         poller.wait(max(0.0, wake_at - now))
+        if (early_s := self._next_turn - self._clock.monotonic()) > 0:
+            self._stopping.wait(early_s)
         now, wall = self._clock.monotonic(), self._clock.wall()
         for _ in range(MAX_MESSAGES_A_TURN):
             received = self._hub.receive()
             if received is None:
                 break
             self._act(self._handle(received, now, wall))
+        self._next_turn = now + min(TURN_S, self.options.heartbeat_interval_s / 10)
         if now >= self._next_tick:
             # After the messages: heartbeats that wait in the socket must not count as silence.
             self._next_tick = now + self.options.heartbeat_interval_s / 4
@@ -414,7 +419,8 @@ def _listener(address: str) -> str | None:
     port = address.rpartition(":")[2]
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and str(connection.laddr.port) == port:
+            listens = connection.status == psutil.CONN_LISTEN
+            if listens and str(getattr(connection.laddr, "port", "")) == port:
                 if connection.pid is None:
                     return "Another user's process"
                 return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
