@@ -231,7 +231,7 @@ class JobRun:
                 self._end([student], STUDENT_GRACE_S)
                 if student.poll() == 0:
                     break  # they had finished
-                raise _Stopped("interrupted", "interrupted; the same command goes on from the checkpoint")
+                raise _Stopped("interrupted", "the same command goes on from the last checkpoint")
             self._observe()
             self._look_after_children()
             time.sleep(TICK_S)
@@ -248,6 +248,8 @@ class JobRun:
         self._teachers.seen(self._tally.joined_ids)
         for change in self._teachers.tick(now):
             self._note("teacher", change)
+            if change.event == "crashed":
+                self._tally.crashed(change.child.id)
             if change.event == "hopeless":
                 raise _Stopped(
                     "failed",
@@ -258,14 +260,15 @@ class JobRun:
     def _note(self, role: str, change: Change) -> None:
         """Record and say what became of a child."""
         child = change.child
+        name = child.id if child.id == role else f"{role} {child.id}"
         if change.event in ("started", "restarted"):
             self._event(f"{role}_{change.event}", id=child.id, pid=child.pid)
-            self._say(f"{role} {child.id} {change.event}")
+            self._say(f"{name} {change.event}")
             return
         self._event(f"{role}_{change.event}", id=child.id, code=change.code, retry_s=change.retry_s)
         again = f", again in {change.retry_s:g} s" if change.event == "crashed" else ""
         self._say(
-            f"{role} {child.id} {change.event}: {describe_exit(change.code)}{again} ({child.log_path})",
+            f"{name} {change.event}: {describe_exit(change.code)}{again} ({child.log_path})",
             "yellow",
         )
 
@@ -284,6 +287,8 @@ class JobRun:
         if not phase:
             phase = "training" if figures.workers and figures.step is not None else "waiting for steps"
             phase = phase if figures.workers else "waiting for teachers"
+        if self._interrupts.count:
+            phase = "stopping"
         self._view.update(figures, phase, self._elapsed_s)
         training = figures.step is not None and not self._tally.frozen
         if training and self._elapsed_s >= self._next_progress:

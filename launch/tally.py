@@ -46,8 +46,8 @@ class Tally:
 
     Definitions, as ``result.json`` states them:
 
-    - ``steps``, ``epochs``: the last that rank 0 reported as ``step`` and ``epoch``; without any
-      report, the most batches that a rank took.
+    - ``steps``, ``epochs``: the last that rank 0 reported as ``step`` and ``epoch``, or a later
+      step that a checkpoint holds; without any of these, the most batches that a rank took.
     - ``samples``: labelled samples that training loops took, summed over every member that ever
       was a student. After a restart, samples since the last checkpoint count again: they were
       labelled and consumed again.
@@ -101,6 +101,12 @@ class Tally:
     def freeze(self) -> None:
         """The students are done: from now on, teachers that leave do so because the job ends them."""
         self.frozen = True
+
+    def crashed(self, member_id: str) -> None:
+        """The launcher saw a teacher worker die; the coordinator may be too young to have known it."""
+        if member_id in self._present:
+            self._present.discard(member_id)
+            self.teachers["lost"] += not self.frozen
 
     @property
     def joined_ids(self) -> set[str]:
@@ -170,6 +176,9 @@ class Tally:
         if isinstance(record, Report):
             return self._report(record)
         self._member_event(record)
+        saved = record.fields.get("step")
+        if record.event == "checkpoint_saved" and isinstance(saved, int):
+            self._position["step"] = max(saved, self._position.get("step", 0))
         return {"t": record.t, "event": record.event, **record.fields}
 
     def _report(self, report: Report) -> EventLine | None:

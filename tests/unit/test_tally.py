@@ -69,6 +69,12 @@ def test_the_last_values_of_rank_zero_are_the_metrics() -> None:
     assert (result["steps"], result["epochs"]) == (2, 1)
 
 
+def test_a_checkpoint_later_than_the_last_report_says_how_far_the_run_came() -> None:
+    tally = Tally()
+    tally.observe(status(records=[report(1, step=610), event("checkpoint_saved", step=613)]), 0.0)
+    assert tally.result(1.0)["steps"] == 613
+
+
 def test_without_reports_steps_are_the_batches_of_the_furthest_rank() -> None:
     tally = Tally()
     tally.observe(status(member("a", batches=4, epoch=1), member("b", rank=1, batches=5, epoch=1)), 0.0)
@@ -99,6 +105,15 @@ def test_teachers_are_counted_by_what_became_of_them_while_students_ran() -> Non
     tally.freeze()
     tally.observe(status(records=[event("teacher_left", id="c"), event("teacher_left", id="a.r1")]), 2.0)
     assert tally.result(1.0)["teachers"] == {"joined": 4, "left": 1, "lost": 1}
+
+
+def test_a_worker_that_dies_unseen_by_a_fresh_coordinator_is_lost_once() -> None:
+    tally = Tally()
+    tally.observe(status(records=[event("teacher_joined", id="a")]), 0.0)
+    tally.crashed("a")
+    tally.crashed("never-joined")
+    tally.observe(status(records=[event("teacher_lost", id="a")]), 1.0)
+    assert tally.result(1.0)["teachers"] == {"joined": 1, "left": 0, "lost": 1}
 
 
 def test_samples_and_tasks_add_up_over_every_student_that_ever_was() -> None:

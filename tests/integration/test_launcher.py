@@ -1,0 +1,278 @@
+"""``edldist run`` as a process: real coordinator, stand-ins for teachers and students.
+
+Every process that a test signals is one that its own run recorded in its events.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from edldist.wire.query import query_status
+from launch.children import own_command
+from launch.record import read_events
+
+pytestmark = pytest.mark.timeout(60)
+
+# Runs a job with stand-ins: the teachers and the student are one-line programs.
+STAND_INS = """
+import sys
+from pathlib import Path
+from launch import children
+from launch.run import run_job
+teacher, student = sys.argv[1:3]
+children.teacher_command = lambda config, worker_id, coordinator: [sys.executable, "-c", teacher]
+children.student_command = lambda job: [sys.executable, "-c", student]
+sys.exit(run_job(Path("job.yaml"), [], Path("out")))
+"""
+WAIT = "import time; time.sleep(60)"
+SAVE_ON_TERM = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *a: (print("saved", flush=True), sys.exit(1)))
+print("ready", flush=True)
+time.sleep(60)
+"""
+IGNORE_TERM = SAVE_ON_TERM.replace('lambda *a: (print("saved", flush=True), sys.exit(1))', "signal.SIG_IGN")
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "job.yaml").write_text(
+        "name: toy\nteachers: [{model: 'a:b', replicas: 2}]\nstudent: {script: s.py}\n"
+    )
+    (tmp_path / "s.py").write_text("")
+    return tmp_path
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Start]:
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(teacher: str = WAIT, student: str = WAIT) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", STAND_INS, teacher, student],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()  # its children are tied to it
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def until(condition: Callable[[], Any], timeout_s: float = 30.0) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "the awaited state did not come"
+        time.sleep(0.02)
+    return value
+
+
+def events(folder: Path, name: str) -> list[dict[str, Any]]:
+    path = folder / "out" / "events.jsonl"
+    return [event for event in read_events(path) if event["event"] == name] if path.exists() else []
+
+
+def pids(folder: Path) -> list[int]:
+    """Of every child that the run recorded."""
+    names = ("coordinator_started", "teacher_started", "teacher_restarted", "student_started")
+    return [event["pid"] for name in names for event in events(folder, name)]
+
+
+def running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def all_up(folder: Path) -> Callable[[], bool]:
+    def up() -> bool:
+        return all(events(folder, name) for name in ("student_started", "coordinator_started"))
+
+    return up
+
+
+def until_ready(folder: Path) -> Path:
+    """The student's log, once it says that its signal handler is in place."""
+    log = folder / "out" / "logs" / "student-0.log"
+    until(lambda: log.exists() and log.read_text().endswith("ready\n"))
+    return log
+
+
+def result(folder: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((folder / "out" / "result.json").read_text())
+    return document
+
+
+def test_a_completed_job_leaves_its_record_and_no_process(start: Start, folder: Path) -> None:
+    job = start(student="import os; print(os.environ['EDLDIST_COORDINATOR'], os.environ['EDLDIST_OUTPUT'])")
+    output, _ = job.communicate()
+    assert job.returncode == 0, output
+    written = result(folder)
+    assert (written["status"], written["job"]) == ("completed", "toy")
+    assert list(written) == [
+        *("status", "job", "steps", "epochs", "samples", "wall_s", "samples_per_s", "starved_s"),
+        *("backpressure_s", "metrics", "teachers", "tasks", "student_restarts"),
+    ]
+    log = (folder / "out" / "logs" / "student-0.log").read_text()
+    assert "tcp://127.0.0.1:" in log
+    assert str(folder / "out") in log
+    assert not any(running(pid) for pid in pids(folder))
+    assert "in out: result.json" in output
+
+
+def test_a_failing_student_fails_the_job_and_shows_its_last_words(start: Start, folder: Path) -> None:
+    job = start(student="raise ValueError('my own trouble')")
+    output, _ = job.communicate()
+    assert job.returncode == 1
+    assert "ValueError: my own trouble" in output
+    assert "error: the student failed: exit code 1" in output
+    assert result(folder)["status"] == "failed"
+    assert not any(running(pid) for pid in pids(folder))
+
+
+def test_a_teacher_that_cannot_work_fails_the_job_at_once(start: Start, folder: Path) -> None:
+    job = start(teacher="import sys; print('no such model'); sys.exit(2)")
+    output, _ = job.communicate()
+    assert job.returncode == 1
+    assert "no such model" in output
+    assert "cannot work (exit code 2)" in output
+    assert result(folder)["status"] == "failed"
+    assert not any(running(pid) for pid in pids(folder))
+
+
+def test_a_crashed_teacher_is_restarted_under_a_new_id(start: Start, folder: Path) -> None:
+    job = start()
+    until(all_up(folder))
+    victim = events(folder, "teacher_started")[0]
+    os.kill(victim["pid"], signal.SIGKILL)
+    (back,) = until(lambda: events(folder, "teacher_restarted"))
+    assert back["id"] == f"{victim['id']}.r1"
+    assert events(folder, "teacher_crashed")[0]["code"] == -signal.SIGKILL
+    job.send_signal(signal.SIGTERM)
+    job.communicate()
+    assert not running(back["pid"])
+
+
+def test_a_killed_coordinator_comes_back_at_the_same_address(start: Start, folder: Path) -> None:
+    start()
+    until(lambda: events(folder, "coordinator_started"))
+    first = events(folder, "coordinator_started")[0]
+    os.kill(first["pid"], signal.SIGKILL)
+    until(lambda: len(events(folder, "coordinator_started")) == 2)
+    second = events(folder, "coordinator_started")[1]
+    assert second["address"] == first["address"]
+    assert second["incarnation"] != first["incarnation"]
+    assert query_status(second["address"]).incarnation == second["incarnation"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_job_lets_the_student_save_and_leaves_nothing(
+    start: Start, folder: Path, signum: signal.Signals
+) -> None:
+    job = start(student=SAVE_ON_TERM)
+    log = until_ready(folder)
+    job.send_signal(signum)
+    output, _ = job.communicate()
+    assert job.returncode == 130, output
+    assert result(folder)["status"] == "interrupted"
+    assert log.read_text().endswith("saved\n")
+    assert not any(running(pid) for pid in pids(folder))
+
+
+def test_a_second_interrupt_does_not_wait_for_the_student(start: Start, folder: Path) -> None:
+    job = start(student=IGNORE_TERM)
+    until_ready(folder)
+    begun = time.monotonic()
+    job.send_signal(signal.SIGINT)
+    until(lambda: job.poll() is not None or _said_stopping(job))
+    job.send_signal(signal.SIGINT)
+    job.communicate()
+    assert job.returncode == 130
+    assert time.monotonic() - begun < 20
+    assert not any(running(pid) for pid in pids(folder))
+
+
+def _said_stopping(job: subprocess.Popen[str]) -> bool:
+    assert job.stdout is not None
+    return "stopping" in job.stdout.readline()
+
+
+def test_a_killed_launcher_leaves_nothing_behind(start: Start, folder: Path) -> None:
+    job = start()
+    until(lambda: len(pids(folder)) == 4)
+    children = pids(folder)
+    assert all(running(pid) for pid in children)
+    job.kill()
+    job.wait()
+    until(lambda: not any(running(pid) for pid in children))
+
+
+def test_a_run_after_a_kill_goes_on_in_the_same_folder(start: Start, folder: Path) -> None:
+    job = start()
+    until(all_up(folder))
+    job.kill()
+    job.wait()
+    again = start(student="pass")
+    output, _ = again.communicate()
+    assert again.returncode == 0, output
+    assert len(events(folder, "job_started")) == 2
+    assert result(folder)["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "exit_code"), [("print('made it')", "completed", 0), ("1/0", "failed", 1)]
+)
+def test_preparation_comes_first_is_shown_and_may_fail_the_job(
+    start: Start, folder: Path, code: str, status: str, exit_code: int
+) -> None:
+    with (folder / "job.yaml").open("a") as job_file:
+        job_file.write("prepare: {script: prepare.py}\n")
+    (folder / "prepare.py").write_text(f"import os; print(os.environ['EDLDIST_OUTPUT'])\n{code}\n")
+    job = start(student="pass")
+    output, _ = job.communicate()
+    assert job.returncode == exit_code, output
+    assert result(folder)["status"] == status
+    assert str(folder / "out") in output
+    assert ("made it" if exit_code == 0 else "ZeroDivisionError") in output
+    assert "EDLDIST" not in (folder / "out" / "logs" / "prepare.log").read_text()
+    assert bool(events(folder, "student_started")) == (exit_code == 0)
+
+
+def test_a_model_that_raises_shows_its_own_traceback(folder: Path) -> None:
+    """The whole real command line, up to the teacher's failure."""
+    (folder / "a.py").write_text("def b():\n    raise ValueError('my own model')\n")
+    (folder / "s.py").write_text("import time; time.sleep(60)\n")
+    done = subprocess.run(
+        own_command("run", "job.yaml", "--output", "out"),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert done.returncode == 1
+    assert "ValueError: my own model" in done.stderr
+    assert "error: teacher worker teacher-" in done.stderr
+    assert not any(running(pid) for pid in pids(folder))
