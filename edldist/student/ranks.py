@@ -70,11 +70,15 @@ class Ranks:
             cause = exc
             outcome = {"error": describe(exc)}
         outcomes = self.gather(outcome)
-        failed = [(rank, o["error"]) for rank, o in enumerate(outcomes) if "error" in o]
+        failed: dict[str, list[str]] = {}
+        for rank, outcome in enumerate(outcomes):
+            if "error" in outcome:
+                failed.setdefault(outcome["error"], []).append(str(rank))
+        if len(failed) == 1 and len(next(iter(failed.values()))) == self.world_size:
+            raise RankFailedError(next(iter(failed))) from cause
         if failed:
-            if self.world_size == 1:
-                raise RankFailedError(failed[0][1]) from cause
-            raise RankFailedError("; ".join(f"rank {rank}: {error}" for rank, error in failed)) from cause
+            told = (f"rank {', '.join(ranks)}: {error}" for error, ranks in failed.items())
+            raise RankFailedError("; ".join(told)) from cause
         return [o["value"] for o in outcomes]
 
     def lead(self, work: Callable[[], Any]) -> Any:

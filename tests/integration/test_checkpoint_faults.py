@@ -54,6 +54,7 @@ def restored(place):
 base = root + "/base"
 with Checkpointer(base, keep=1) as checkpointer:
     checkpointer.save(1, {"weights": Weights(10)})
+whole = len(os.listdir(base + "/step-00000001"))
 report = {}
 for step in (1, 2):  # replacing the only checkpoint, and following it
     outcomes, number, finished = [], 0, False
@@ -71,6 +72,9 @@ for step in (1, 2):  # replacing the only checkpoint, and following it
         finished = status == 0
         assert finished or os.WIFSIGNALED(status), status
         found = restored(place)
+        for name in os.listdir(place):
+            if name.startswith("step-"):
+                assert len(os.listdir(f"{place}/{name}")) == whole, f"half of {name} after call {number}"
         outcomes.append([*found, sorted(os.listdir(place))])
         shutil.rmtree(place)
     report[step] = outcomes

@@ -36,7 +36,7 @@ class Sharded(torch.nn.Module):
 def whole(tensor):
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).tolist()
 
-model, sharded = torch.nn.Linear(2, 2), Sharded()
+model, sharded = torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(4))), Sharded()
 optimizer = torch.optim.Adam(sharded.parameters(), lr=0.1, foreach=False)
 wrapped = torch.nn.parallel.DistributedDataParallel(model) if world > 1 else model
 state = {"model": wrapped, "sharded": sharded, "optimizer": optimizer}
@@ -44,6 +44,11 @@ result = {}
 
 def moments():
     return whole(optimizer.state[sharded.rows]["exp_avg"])
+
+def next_rows():
+    sharded.rows.grad = sharded.rows.detach() * 0 + 1.0
+    optimizer.step()
+    return whole(sharded.rows)
 """
 
 SAVE = """
@@ -93,7 +98,8 @@ except CheckpointError as exc:
     result["differ"] = str(exc)
 
 with torch.no_grad():
-    model.weight.fill_(5.0 + rank)  # under DDP rank 0's plain tensors count
+    for parameter in model.parameters():
+        parameter.fill_(5.0 + rank)  # under DDP rank 0's plain tensors count
 checkpointer.save(3, state)
 total = torch.ones(1)
 for _ in range(200):  # training's own collectives go on meanwhile
@@ -106,6 +112,7 @@ result["draw"] = torch.rand(3).tolist()
 step(9.0)
 result["step"] = checkpointer.restore(state)
 result["again"] = [whole(sharded.rows), moments(), torch.rand(3).tolist()]
+result["next"] = next_rows()
 result["events"] = events
 checkpointer.close()
 """
@@ -118,7 +125,9 @@ with Checkpointer(place) as checkpointer:
         result["step"] = checkpointer.restore(state)
         draws.append(torch.rand(3).tolist())
     result["draws"] = draws
-result["rows"], result["moments"], result["weight"] = whole(sharded.rows), moments(), model.weight.tolist()
+result["rows"], result["moments"] = whole(sharded.rows), moments()
+result["model"] = sorted({value for p in model.parameters() for value in p.flatten().tolist()})
+result["next"] = next_rows()
 """
 
 FINISH = """
@@ -203,7 +212,9 @@ def test_another_number_of_ranks_restores_the_same_state(saved, tmp_path, world)
         assert result["step"] == 3
         assert result["rows"] == two[0]["rows"]
         assert result["moments"] == two[0]["moments"]
-        assert result["weight"] == [[5.0, 5.0], [5.0, 5.0]]
+        assert result["model"] == [5.0]
+        for row, expected in zip(result["next"], two[0]["next"], strict=True):
+            assert row == pytest.approx(expected, rel=1e-6)
         first, second = result["draws"]
         assert first == second  # the seed of a new rank is derived, not drawn
         if rank < 2:
