@@ -267,8 +267,9 @@ class JobRun:
             return
         self._event(f"{role}_{change.event}", id=child.id, code=change.code, retry_s=change.retry_s)
         again = f", again in {change.retry_s:g} s" if change.event == "crashed" else ""
+        what = "cannot work" if change.event == "hopeless" else change.event
         self._say(
-            f"{name} {change.event}: {describe_exit(change.code)}{again} ({child.log_path})",
+            f"{name} {what}: {describe_exit(change.code)}{again} ({child.log_path})",
             "yellow",
         )
 

@@ -15,6 +15,10 @@ from launch.progress import duration, number
 
 __all__ = ["show_status"]
 
+# What fits a terminal of 80 columns; --json has everything.
+TEACHER_COLUMNS = {"samples": "samples", "held": "held", "students": "serves"}
+STUDENT_COLUMNS = {"starved_s": "starved s", "teachers": "workers"}
+
 
 def show_status(coordinator: str, as_json: bool, console: Console) -> int:
     """Print the state of a job.
@@ -35,31 +39,47 @@ def show_status(coordinator: str, as_json: bool, console: Console) -> int:
         highlight=False,
     )
     if teachers:
-        console.print(_table("teacher workers", teachers, "serves"))
+        console.print(_table("teacher workers", "teacher", teachers, TEACHER_COLUMNS))
     if students:
-        console.print(_table("student ranks", students, "address"))
+        console.print(_table("student ranks", "rank", students, STUDENT_COLUMNS))
     return 0
 
 
-def _table(title: str, members: list[MemberStatus], last: str) -> Table:
-    """One kind of members; a column for every figure that one of them has."""
-    keys = list(dict.fromkeys(key for member in members for key in member.stats))
-    named = any(member.group for member in members)
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
-    table.add_column("id", no_wrap=True)
-    if named:
-        table.add_column("teacher")
-    table.add_column("host")
-    for column in ("pid", "joined", "silent", *keys):
-        table.add_column(column, justify="right")
-    table.add_column(last)
+def _table(title: str, second: str, members: list[MemberStatus], columns: dict[str, str]) -> Table:
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="dim",
+        box=None,
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("id", overflow="fold")
+    table.add_column(second)
+    table.add_column("host", overflow="fold")
+    for heading in ("up", "silent", "samples/s", *columns.values()):
+        table.add_column(heading, justify="right", no_wrap=True)
     for member in members:
-        row = [member.id, *([member.group] if named else []), member.host, str(member.pid)]
-        row += [duration(member.joined_s), f"{member.silent_s:.1f}s"]
-        row += [number(member.stats[key]) if key in member.stats else "-" for key in keys]
-        row.append(", ".join(member.links) or "-" if last == "serves" else member.address)
+        row = [member.id, member.group or str(member.info.get("rank", "-")), member.host]
+        row += [duration(member.joined_s), f"{member.silent_s:.1f}s", _mean_rate(member)]
+        row += [number(member.stats[key]) if key in member.stats else "-" for key in columns]
         table.add_row(*row)
     return table
+
+
+def _mean_rate(member: MemberStatus) -> str:
+    """Samples per second of the member's whole life, where that life's length is known.
+
+    A member that outlived a coordinator is older than this coordinator can tell, unless it says
+    so itself (``up_s``).
+    """
+    samples, up_s = member.stats.get("samples"), member.stats.get("up_s")
+    if up_s is None and member.info.get("rejoin") is not True:
+        up_s = member.joined_s
+    if not isinstance(samples, int | float) or not isinstance(up_s, int | float) or up_s <= 0:
+        return "-"
+    return f"{samples / up_s:.0f}"
 
 
 def _document(status: Status) -> dict[str, Any]:

@@ -1,0 +1,68 @@
+"""``edldist status`` on an answer of the coordinator."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+import launch.status
+from edldist.wire.messages import MemberStatus, Scalar, Status
+from launch.status import show_status
+
+
+def member(member_id: str, role: str, info: dict[str, Scalar], **stats: Scalar) -> MemberStatus:
+    return MemberStatus(
+        id=member_id,
+        role=role,
+        group="big" if role == "teacher" else "",
+        address="",
+        host="h",
+        pid=1,
+        joined_s=10.0,
+        silent_s=0.25,
+        links=[],
+        info=info,
+        stats=stats,
+    )
+
+
+@pytest.fixture
+def answer(monkeypatch: pytest.MonkeyPatch) -> Status:
+    status = Status(
+        incarnation="i",
+        uptime_s=65.0,
+        members=[
+            member("t-0", "teacher", {}, samples=640, held=2, students=1, up_s=20.0),
+            member(
+                "rank0-0123456789", "student", {"rank": 0}, samples=500, batches=8, starved_s=1.25, teachers=1
+            ),
+            member("s-1", "student", {"rank": 1, "rejoin": True}, samples=500),
+        ],
+        records=[],
+        seq=0,
+    )
+    monkeypatch.setattr(launch.status, "query_status", lambda *args, **kwargs: status)
+    return status
+
+
+def test_the_tables_fit_a_terminal_and_show_members_with_their_rates(answer: Status) -> None:
+    target = Console(file=io.StringIO(), width=80, highlight=False)
+    assert show_status("tcp://h:1", False, target) == 0
+    assert isinstance(target.file, io.StringIO)
+    text = target.file.getvalue()
+    assert "up 1m05s · 1 teacher workers · 2 student ranks" in text
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
+    assert rows["t-0"] == ["big", "h", "10s", "0.2s", "32", "640", "2", "1"]
+    assert rows["rank0-0123456789"] == ["0", "h", "10s", "0.2s", "50", "1.25", "1"]
+    assert rows["s-1"][4] == "-", "its age is unknown, and so is its rate"
+
+
+def test_json_holds_every_figure(answer: Status, capsys: pytest.CaptureFixture[str]) -> None:
+    show_status("tcp://h:1", True, Console())
+    document = json.loads(capsys.readouterr().out)
+    assert [item["id"] for item in document["members"]] == ["t-0", "rank0-0123456789", "s-1"]
+    assert document["members"][0]["stats"]["up_s"] == 20.0
+    assert document["incarnation"] == "i"
