@@ -20,6 +20,7 @@ from edldist.wire.messages import (
     Refused,
     Register,
     Registered,
+    Regroup,
     Scalar,
     Unknown,
 )
@@ -207,7 +208,21 @@ class Membership:
         quiet = len(self._silent_for(self.heartbeat_ttl_s / 2, now))
         if quiet > 1 and 2 * quiet > len(self._members):
             self._settled_at = now + self._settle_s
-        return [self._lose(member_id, now, wall) for member_id in silent]
+        actions: list[Action] = []
+        for member_id in silent:
+            group = self._members[member_id].register.group
+            actions.append(self._lose(member_id, now, wall))
+            actions += self._regroup(group, member_id)
+        return actions
+
+    def _regroup(self, group: str, lost: str) -> list[Action]:
+        """Tell the ranks that train with a lost one: their collectives may wait for it for ever."""
+        order = Regroup(lost=lost, reason=f"rank {lost} has been silent for {self.heartbeat_ttl_s:g} s")
+        return [
+            Send(member.peer, order)
+            for member in self._members.values()
+            if group and not member.is_teacher and member.register.group == group
+        ]
 
     def _silent_for(self, seconds: float, now: float) -> list[tuple[str, Member]]:
         silent = []

@@ -26,6 +26,7 @@ from edldist.coordinator.assignment import StudentRank, TeacherWorker, assign
 from edldist.coordinator.http import HttpServer, StatusBoard
 from edldist.coordinator.membership import Action, Member, Membership, Send
 from edldist.coordinator.records import Records
+from edldist.coordinator.rendezvous import RendezvousHost
 from edldist.errors import ConfigError, CoordinatorUnreachableError, PeerUnreachableError
 from edldist.wire.messages import (
     Ack,
@@ -37,6 +38,7 @@ from edldist.wire.messages import (
     Message,
     Peer,
     Register,
+    RendezvousQuery,
     Report,
     Scalar,
     Status,
@@ -70,6 +72,8 @@ class CoordinatorOptions:
         max_students_per_worker: bound on the students that one teacher worker serves.
         ready_file: path of a JSON file with ``address``, ``http``, ``pid`` and ``incarnation``,
             written when everything is bound.
+        rendezvous: ``HOST:PORT`` of the store in which elastic student nodes meet, started when
+            the first one asks; None for the coordinator's host and its port + 2.
     """
 
     bind: str = "tcp://127.0.0.1:7070"
@@ -78,6 +82,7 @@ class CoordinatorOptions:
     heartbeat_ttl_s: float = 3.0
     max_students_per_worker: int = 16
     ready_file: str | None = None
+    rendezvous: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.heartbeat_interval_s < float("inf"):
@@ -120,6 +125,7 @@ class Coordinator:
         self._bound = threading.Event()
         self._poller: Poller | None = None
         self._hub: Hub
+        self._rendezvous: RendezvousHost
         self._records = Records()
         self._started_at = self._clock.monotonic()
         self._members = Membership(
@@ -158,8 +164,10 @@ class Coordinator:
             self._hub = self._bind(poller)
             self.address = self._hub.address
             self._poller = poller
+            self._rendezvous = RendezvousHost(self.address, self.options.rendezvous)
             board = StatusBoard(poller.wake)
             with contextlib.ExitStack() as closing:
+                closing.callback(self._rendezvous.close)
                 if self.options.http is not None:
                     server = HttpServer(self.options.http, board)
                     closing.callback(server.close)
@@ -256,6 +264,10 @@ class Coordinator:
             self._records.add(message)
         elif isinstance(message, StatusQuery):
             self._send(peer, self._status(now, message.since))
+        elif isinstance(message, RendezvousQuery):
+            store_pid = message.store_pid
+            answer = self._rendezvous.adopt(store_pid) if store_pid else self._rendezvous.ask(now)
+            self._send(peer, answer)
         else:
             logger.debug("a %s from %r is none of a coordinator's", type(message).__name__, peer[:32])
         return []

@@ -34,6 +34,9 @@ __all__ = [
     "Refused",
     "Register",
     "Registered",
+    "Regroup",
+    "Rendezvous",
+    "RendezvousQuery",
     "Report",
     "Result",
     "Return",
@@ -84,7 +87,8 @@ class Peer(_Struct, frozen=True, array_like=True):
 class Register(_Struct, frozen=True, tag="register"):
     """A member introduces itself; the same message again after a coordinator's restart.
 
-    ``group`` is the teacher's name for a teacher worker. ``teachers`` are the names that a student
+    ``group`` is the teacher's name for a teacher worker; for a student, the process group that its
+    rank trains in (empty if it trains alone). ``teachers`` are the names that a student
     wants; ``links`` are the students that a teacher worker serves now (a fresh coordinator learns
     the standing assignment from them). ``info`` is shown by ``status``.
     """
@@ -142,6 +146,33 @@ class Links(_Struct, frozen=True, tag="links"):
 
     students: list[Peer]
     complete: bool
+
+
+class Regroup(_Struct, frozen=True, tag="regroup"):
+    """To the ranks of a process group that lost one of theirs: leave, so that a new group forms.
+
+    Collectives notice a killed rank by themselves, but wait for a frozen or unreachable one.
+    """
+
+    lost: Name
+    reason: Text
+
+
+class RendezvousQuery(_Struct, frozen=True, tag="rendezvous_query"):
+    """A student node asks where the store is in which torchrun agents meet.
+
+    The store itself sends it too, with its process id: so a coordinator that did not start it
+    knows what to end.
+    """
+
+    store_pid: Count = 0
+
+
+class Rendezvous(_Struct, frozen=True, tag="rendezvous"):
+    """Answer: ``host:port``, or empty while the store starts; ``error`` if it cannot start."""
+
+    address: Name = ""
+    error: Text = ""
 
 
 class Event(_Struct, frozen=True, tag="event"):
@@ -315,6 +346,9 @@ Message = (
     | Refused
     | Goodbye
     | Links
+    | Regroup
+    | RendezvousQuery
+    | Rendezvous
     | Event
     | Report
     | Ack

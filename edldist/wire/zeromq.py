@@ -75,7 +75,7 @@ class ZmqHub(_Endpoint):
 
     def send(self, peer: bytes, message: Message, frames: Frames = ()) -> None:
         try:
-            self._socket.send_multipart([peer, encode(message), *frames], zmq.NOBLOCK, copy=False)
+            self._socket.send_multipart([peer, encode(message), *frames], zmq.NOBLOCK, copy=not frames)
         except zmq.Again as exc:
             raise PeerUnreachableError(
                 f"peer {peer!r} takes nothing in any more (its queue is full)"
@@ -113,7 +113,7 @@ class ZmqLink(_Endpoint):
 
     def send(self, message: Message, frames: Frames = ()) -> bool:
         try:
-            self._socket.send_multipart([encode(message), *frames], zmq.NOBLOCK, copy=False)
+            self._socket.send_multipart([encode(message), *frames], zmq.NOBLOCK, copy=not frames)
         except zmq.Again:
             return False
         return True
