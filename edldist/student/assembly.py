@@ -44,7 +44,13 @@ class _Buffer:
 
     def __init__(self, spec: TensorSpec, dtype: torch.dtype, samples: int) -> None:
         self.spec = spec
-        self.tensor = torch.empty([samples, *spec.shape[1:]], dtype=dtype)
+        try:
+            self.tensor = torch.empty([samples, *spec.shape[1:]], dtype=dtype)
+        except (RuntimeError, TypeError, ValueError, OverflowError) as exc:
+            raise LabelError(
+                f"no memory can be made for output {spec.name!r} of shape {[samples, *spec.shape[1:]]}: "
+                f"{str(exc).splitlines()[0]}"
+            ) from exc
         self.memory: NDArray[np.uint8] = self.tensor.reshape(-1).view(torch.uint8).numpy()
 
 

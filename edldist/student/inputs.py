@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,24 +22,26 @@ class InputSelector:
     Args:
         inputs: a key or attribute of the batch, an index, several of them, or a callable that
             returns a dict. None: the batch itself, when it is one tensor. A key names the keyword
-            under which the model gets the tensor; an index passes it by position.
+            under which the model gets the tensor; indices are passed by position, in the order given.
     """
 
     def __init__(self, inputs: Inputs = None) -> None:
         self._callable: Callable[[Any], Mapping[str, Tensor]] | None = None
-        self._keys: tuple[Key, ...] = ()
+        self._keys: dict[str, Key] = {}  # by the name that travels: digits are positions
         if inputs is None:
             return
         if callable(inputs):
             self._callable = inputs
             return
-        keys = (inputs,) if isinstance(inputs, (str, int)) else tuple(inputs)
+        several = isinstance(inputs, Sequence) and not isinstance(inputs, str)
+        keys: tuple[Any, ...] = tuple(inputs) if several else (inputs,)  # type: ignore[arg-type]
         bad = [key for key in keys if not isinstance(key, (str, int)) or isinstance(key, bool) or key == ""]
         if bad or not keys or len(set(keys)) != len(keys):
             raise ConfigError(
                 f"inputs={inputs!r}: use a key, an index, a tuple of different ones, or a callable"
             )
-        self._keys = keys
+        positions = itertools.count()
+        self._keys = {str(next(positions)) if isinstance(key, int) else key: key for key in keys}
 
     def __call__(self, batch: Any) -> tuple[dict[str, Tensor], int]:
         """The inputs and the number of samples.
@@ -48,11 +51,12 @@ class InputSelector:
         """
         chosen = self._choose(batch)
         for name, value in chosen.items():
+            key = self._keys.get(name, name)
             if not isinstance(value, Tensor):
-                raise InputError(f"input {name!r} is a {type(value).__name__}, not a tensor")
+                raise InputError(f"input {key!r} is {_describe(value)}, not a tensor")
             if value.dim() == 0:
-                raise InputError(f"input {name!r} has no dimensions; the first one must count the samples")
-        sizes = {name: value.shape[0] for name, value in chosen.items()}
+                raise InputError(f"input {key!r} has no dimensions; the first one must count the samples")
+        sizes = {self._keys.get(name, name): value.shape[0] for name, value in chosen.items()}
         if len(set(sizes.values())) != 1:
             raise InputError(f"the inputs differ in their first dimension (samples): {sizes}")
         return chosen, next(iter(sizes.values()))
@@ -66,7 +70,7 @@ class InputSelector:
                 )
             return dict(chosen)
         if self._keys:
-            return {str(key): _pick(batch, key) for key in self._keys}
+            return {name: _pick(batch, key) for name, key in self._keys.items()}
         if isinstance(batch, Tensor):
             return {"0": batch}
         raise InputError(f"the batch is {_describe(batch)}: say with inputs= which part the teacher sees")
@@ -75,7 +79,8 @@ class InputSelector:
 def _pick(batch: Any, key: Key) -> Any:
     try:
         if isinstance(key, int):
-            return batch if isinstance(batch, Tensor) and key == 0 else batch[key]
+            # A lone tensor is entry 0 of itself; its rows are samples, not entries.
+            return (batch,)[key] if isinstance(batch, Tensor) else batch[key]
         if isinstance(batch, Mapping):
             return batch[key]
         return getattr(batch, key)

@@ -16,6 +16,7 @@ from torch import Tensor
 from edldist.clock import SystemClock
 from edldist.environment import JobEnvironment
 from edldist.errors import ConfigError, EdlDistError, LoaderClosedError
+from edldist.student import stopping
 from edldist.student.assembly import OpenBatch
 from edldist.student.inputs import Inputs, InputSelector
 from edldist.student.position import position_of
@@ -31,6 +32,7 @@ __all__ = ["DistillLoader"]
 logger = logging.getLogger(__name__)
 
 _COMPLAIN_S = 10.0
+_STOP_STARVED_S = 5.0
 
 
 class DistillLoader:
@@ -119,6 +121,7 @@ class DistillLoader:
                 flow=flow,
                 heartbeat_ttl_s=heartbeat_ttl_s,
                 connect_timeout_s=environment.connect_timeout_s,
+                group=environment.group,
                 info={"rank": environment.rank, "world_size": environment.world_size},
             ),
             transport or ZmqTransport(),
@@ -128,6 +131,7 @@ class DistillLoader:
         )
         self._service.extra_stats = self._own_stats
         self._finalizer = weakref.finalize(self, self._service.close)
+        stopping.at_partial_stop(self._finalizer)
 
     # --- iteration ------------------------------------------------------------------------------
 
@@ -136,13 +140,13 @@ class DistillLoader:
         return len(self._data_loader)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[tuple[Any, dict[str, Tensor]]]:
-        if not self._finalizer.alive:
-            raise LoaderClosedError("this DistillLoader was closed; make a new one")
         self._iteration += 1
+        self._check_current(self._iteration)
         self._service.clear()
         return self._iterate(self._iteration)
 
     def _iterate(self, iteration: int) -> Iterator[tuple[Any, dict[str, Tensor]]]:
+        self._check_current(iteration)
         source = _Source(self._position.start())
         try:
             while True:
@@ -155,17 +159,22 @@ class DistillLoader:
                 self._batches += 1
                 self._samples += counted
                 yield batch.batch, batch.labels(prefix_teacher=self._several)
-                if iteration != self._iteration:
-                    raise LoaderClosedError("another iteration of this DistillLoader has begun")
+                self._check_current(iteration)
             self._position.end_epoch()
         finally:
             if iteration == self._iteration and self._finalizer.alive:
                 self._service.clear()
 
+    def _check_current(self, iteration: int) -> None:
+        if not self._finalizer.alive:
+            raise LoaderClosedError("this DistillLoader was closed; make a new one")
+        if iteration != self._iteration:
+            raise LoaderClosedError("another iteration of this DistillLoader has begun, or it was restored")
+
     def _next(self, source: _Source) -> OpenBatch | None:
         """The next finished batch; None at the end of the data."""
-        waited_from: float | None = None
-        complain_at = 0.0
+        waited_s = 0.0
+        complain_after_s = _COMPLAIN_S
         while True:
             while not source.ended and self._service.wants_batch():
                 self._read(source)
@@ -173,21 +182,22 @@ class DistillLoader:
                 if source.error is not None:
                     raise source.error
                 return None
-            if self._service.wait(0.0 if waited_from is None else 1.0, reading=not source.ended):
+            # Time in the data loader is not time without labels: only the wait itself counts.
+            before = self._clock.monotonic()
+            ready = self._service.wait(1.0, reading=not source.ended)
+            waited_s += self._clock.monotonic() - before
+            if ready:
                 break
-            now = self._clock.monotonic()
-            if waited_from is None:
-                waited_from = now
-                complain_at = now + _COMPLAIN_S
-            elif now > complain_at:
-                complain_at = now + _COMPLAIN_S
-                self._complain(now - waited_from)
-        if waited_from is not None:
-            waited_s = self._clock.monotonic() - waited_from
-            if self._batches:
-                self._starved_s += waited_s
-            else:
-                self._startup_s += waited_s
+            if waited_s > _STOP_STARVED_S and stopping.asked():
+                logger.warning("asked to stop while waiting for labels: leaving without a checkpoint")
+                raise SystemExit(0)
+            if waited_s > complain_after_s:
+                complain_after_s += _COMPLAIN_S
+                self._complain(waited_s)
+        if self._batches:
+            self._starved_s += waited_s
+        else:
+            self._startup_s += waited_s
         return self._service.deliver()
 
     def _read(self, source: _Source) -> None:

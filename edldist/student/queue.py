@@ -191,6 +191,11 @@ class LabelQueue:
         return len(self._batches)
 
     @property
+    def head(self) -> int | None:
+        """Number of the batch that is delivered next, if there is one."""
+        return next(iter(self._batches), None)
+
+    @property
     def labelled_batches(self) -> int:
         return sum(batch.unlabelled == 0 for batch in self._batches.values())
 
@@ -272,9 +277,11 @@ class LabelQueue:
         track = self._tracks[me.teacher]
         if any(lease.solo for lease in me.leases.values()):
             return False
-        solo = self._solo_waiting(track)
-        if solo is not None and track.draining in (None, worker):
-            return not me.leases
+        if self._solo_waiting(track) is not None:
+            if not me.leases:
+                return True
+            if track.draining in (None, worker):
+                return False
         return bool(track.fresh) or any(not t.solo and self._suits(t, worker) for t in track.returned)
 
     def lease(self, worker: str, samples: int, now: float) -> list[Grant]:
@@ -318,9 +325,9 @@ class LabelQueue:
         self.hedged += 1
         return self._grant(task, worker, self._workers[worker], now, solo=False)
 
-    def can_hedge(self, worker: str, now: float, older_than_s: float) -> bool:
-        """Whether ``hedge`` would find a task if the worker pulled as much as it can hold."""
-        return self._hedgeable(worker, 1 << 62, now, older_than_s) is not None
+    def can_hedge(self, worker: str, samples: int, now: float, older_than_s: float) -> bool:
+        """Whether ``hedge`` would find a task."""
+        return self._hedgeable(worker, samples, now, older_than_s) is not None
 
     def find(self, lease: int, worker: str) -> Grant | None:
         """The open lease of a worker, or None: it was answered, written off, or never was.
@@ -362,7 +369,8 @@ class LabelQueue:
 
     def give_back(self, leases: Sequence[int], worker: str) -> Lost:
         """A draining worker returns leases that it has not begun; nobody is to blame."""
-        mine = [lease for lease in leases if lease in self._workers[worker].leases]
+        held = self._workers[worker].leases
+        mine = [lease for lease in dict.fromkeys(leases) if lease in held]
         return self._put_back([self._close(lease).task for lease in mine])
 
     def lose(self, worker: str, reason: str) -> Lost:
@@ -405,7 +413,6 @@ class LabelQueue:
         return self.flow.fixed or self.flow.task_size is not None
 
     def _hedgeable(self, worker: str, samples: int, now: float, older_than_s: float) -> _Task | None:
-        head = next(iter(self._batches), None)
         me = self._workers[worker]
         if any(lease.solo for lease in me.leases.values()):
             return None
@@ -413,7 +420,7 @@ class LabelQueue:
         candidates = [
             lease
             for lease in self._leases.values()
-            if lease.task.batch == head
+            if lease.task.batch == self.head
             and lease.task.teacher == me.teacher
             and lease.worker != worker
             and len(lease.task.leases) == 1

@@ -10,6 +10,8 @@ What happens when a party dies:
 * worker killed: the next probe (every ``PROBE_S`` to who holds a lease) raises, its tasks requeue;
 * worker frozen or cut off: silent for ``heartbeat_ttl_s``, the same;
 * worker's compute stuck: its leases pass their deadlines and are written off one by one;
+* another rank of the group lost: the coordinator says ``Regroup``, and this process leaves at once,
+  whatever its training thread waits for; its agent starts it anew in a new group;
 * coordinator gone: nothing changes here, the enrolment keeps trying;
 * the trainer leaves its loop: ``clear``; late answers are counted and dropped;
 * this process dies: workers find the link dead; all state was its own.
@@ -37,6 +39,7 @@ from edldist.errors import (
 from edldist.labels.codec import parse_codec
 from edldist.student.assembly import OpenBatch
 from edldist.student.queue import Flow, Grant, LabelQueue, Lost
+from edldist.student.stopping import leave_group
 from edldist.wire.member import Enrolment
 from edldist.wire.messages import (
     Event,
@@ -51,6 +54,7 @@ from edldist.wire.messages import (
     Pull,
     Refused,
     Register,
+    Regroup,
     Result,
     Return,
     Scalar,
@@ -85,6 +89,7 @@ class ServiceOptions:
         heartbeat_ttl_s: a worker silent for longer is lost.
         hedge_after_s: a head lease older than this may be given to an idle worker too.
         connect_timeout_s: how long to wait for a coordinator.
+        group: of the ranks that train together, or empty.
         info: shown by ``status``.
     """
 
@@ -98,6 +103,7 @@ class ServiceOptions:
     hedge_after_s: float = 1.0
     connect_timeout_s: float = 300.0
     max_frame_bytes: int = 1 << 30
+    group: str = ""
     info: dict[str, Scalar] = field(default_factory=dict)
 
 
@@ -108,6 +114,7 @@ class _Worker:
     name: str
     key: str  # its address, as the queue's name for it
     teacher: str
+    batch_size: int
     last_heard: float
     last_sent: float
     asleep: bool = False
@@ -130,6 +137,8 @@ class StudentService:
         self._workers: dict[bytes, _Worker] = {}
         self._asleep = 0
         self._error: BaseException | None = None
+        self._poison: dict[int, PoisonTaskError] = {}  # by batch: raised when that one is due
+        self._last_probe = clock.monotonic()
         self._events: deque[Event] = deque()
         self._stopping = False
         self._full_since: float | None = None
@@ -186,18 +195,23 @@ class StudentService:
             Whether the head batch is ready.
 
         Raises:
-            EdlDistError: what ended the service, or made a task of this queue poison.
+            EdlDistError: what ended the service, or made a task of the head batch poison.
         """
         with self._changed:
             self._changed.wait_for(
-                lambda: self._error or self._queue.ready() or (reading and self._queue.wants_batch()),
+                lambda: self._queue.ready() or self._failure() or (reading and self._queue.wants_batch()),
                 timeout_s,
             )
             if self._queue.ready():
                 return True
-            if self._error is not None:
-                raise self._error
+            failure = self._failure()
+            if failure is not None:
+                raise failure
             return False
+
+    def _failure(self) -> BaseException | None:
+        head = self._queue.head
+        return self._error or (None if head is None else self._poison.get(head))
 
     def deliver(self) -> OpenBatch:
         """Take the head batch out; only when ``wait`` said that it is ready."""
@@ -211,7 +225,7 @@ class StudentService:
         with self._lock:
             self._queue.clear()
             self._open.clear()
-            self._error = None if isinstance(self._error, PoisonTaskError) else self._error
+            self._poison.clear()
             self._account()
 
     def emit(self, event: str, **fields: Scalar) -> None:
@@ -281,7 +295,9 @@ class StudentService:
 
     def _read_control(self, now: float) -> None:
         while (received := self._control.receive()) is not None:
-            if self._enrolment.on_message(received.message, now):
+            if isinstance(received.message, Regroup):
+                leave_group(received.message.reason)
+            elif self._enrolment.on_message(received.message, now):
                 logger.info("student %s joined at %s", self._options.student, self._options.coordinator)
         for message in self._enrolment.due(now):
             self._control.send(message)
@@ -292,6 +308,7 @@ class StudentService:
         return Register(
             id=self._options.student,
             role="student",
+            group=self._options.group,
             address=self.address,
             teachers=list(self._options.teachers),
             host=self._host,
@@ -346,9 +363,12 @@ class StudentService:
             return
         now = self._clock.monotonic()
         if peer in self._workers:
-            self._drop(peer, "it started anew", lost=True)
+            # It lives and its tasks killed nobody: one side was suspended, or their connection broke.
+            self._drop(peer, "it greets anew", lost=False)
         with self._lock:
-            self._workers[peer] = _Worker(hello.worker, _key(peer), hello.teacher, now, now)
+            self._workers[peer] = _Worker(
+                hello.worker, _key(peer), hello.teacher, hello.batch_size, last_heard=now, last_sent=now
+            )
             self._queue.join(_key(peer), hello.teacher)
         logger.info("teacher worker %s (%s) connected", hello.worker, hello.teacher)
         self._send(
@@ -424,7 +444,16 @@ class StudentService:
             self._requeued(self._queue.fail(lease, error), worker, "the model raised")
 
     def _probe(self, now: float) -> None:
-        """Touch every worker that holds something, and find out who is silent or late."""
+        """Touch every worker that holds something, and find out who is silent or late.
+
+        Silence counts only while this side listened: after a stop of this process (suspended, or the
+        interpreter lock was held for long) what the workers said still waits in the socket.
+        """
+        away_s = now - self._last_probe
+        self._last_probe = now
+        if away_s > self._options.heartbeat_ttl_s / 2:
+            for worker in self._workers.values():
+                worker.last_heard = min(now, worker.last_heard + away_s)
         for peer, worker in list(self._workers.items()):
             silent_s = now - worker.last_heard
             if silent_s > self._options.heartbeat_ttl_s:
@@ -458,15 +487,15 @@ class StudentService:
                 (peer, worker)
                 for peer, worker in self._workers.items()
                 if worker.asleep
-                and (
-                    self._queue.has_work(worker.key)
-                    or (starving and self._queue.can_hedge(worker.key, now, self._options.hedge_after_s))
-                )
+                and (self._queue.has_work(worker.key) or (starving and self._can_hedge(worker, now)))
             ]
             for _, worker in wanted:
                 self._sleep(worker, False)
         for peer, _ in wanted:
             self._send(peer, Wake(buffered=buffered))
+
+    def _can_hedge(self, worker: _Worker, now: float) -> bool:
+        return self._queue.can_hedge(worker.key, worker.batch_size, now, self._options.hedge_after_s)
 
     def _sleep(self, worker: _Worker, asleep: bool) -> None:
         self._asleep += int(asleep) - int(worker.asleep)
@@ -499,9 +528,10 @@ class StudentService:
                 reason=reason,
             )
         for poison in outcome.poison:
-            self._error = self._error or PoisonTaskError(
+            error = PoisonTaskError(
                 poison.teacher, poison.batch, range(poison.start, poison.stop), poison.attempts
             )
+            self._poison.setdefault(poison.batch, error)
             self._changed.notify_all()
 
     def _send(self, peer: bytes, message: Message, frames: Frames = ()) -> None:

@@ -1,18 +1,34 @@
-"""``edldist.should_stop``: SIGTERM asks for a checkpoint and an exit; all ranks agree on the step."""
+"""``edldist.should_stop``: SIGTERM asks for a checkpoint and an exit; all ranks agree on the step.
+
+Who is asked decides what comes after. If every rank got SIGTERM (the job is stopped, or the agents
+restart their ranks because a node joins), all leave with exit code 0. If only some did (their node
+is preempted), all save the checkpoint together, those leave with 0, and the others leave with
+``EXIT_REGROUP``, so that their agents start them again in a group without the ones that left.
+"""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import logging
+import os
 import signal
+import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
 
 import torch
 import torch.distributed as dist
 
-__all__ = ["StopRequest", "should_stop"]
+from edldist.observe import reporter
+
+__all__ = ["EXIT_REGROUP", "StopRequest", "asked", "at_partial_stop", "leave_group", "should_stop"]
 
 logger = logging.getLogger(__name__)
+
+EXIT_REGROUP = 75
+"""Exit code of a rank that wants to be started again in another group (EX_TEMPFAIL)."""
 
 
 class StopRequest:
@@ -20,12 +36,13 @@ class StopRequest:
 
     With several ranks each call exchanges one byte over a gloo group of its own and returns the
     *previous* call's answer: the exchange overlaps with the step between two calls, and every rank
-    sees the same answer at the same step, at most one step after the signal. Call it once per step,
-    on every rank, in the main thread.
+    sees the same answer at the same step, at most one step after the signal. Once it is yes, it stays
+    yes. Call it once per step, on every rank, in the main thread.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self.asked = False
+        self._agreed = False
         self._group: dist.ProcessGroup | None = None
         self._flag = torch.zeros(1, dtype=torch.uint8)
         self._pending: dist.Work | None = None
@@ -35,33 +52,36 @@ class StopRequest:
         earlier = signal.getsignal(signal.SIGTERM)
 
         def on_term(number: int, frame: FrameType | None) -> None:
-            self._asked = True
+            self.asked = True
             if callable(earlier):
                 earlier(number, frame)
 
         signal.signal(signal.SIGTERM, on_term)
 
-    def ask(self) -> None:
-        """What SIGTERM does."""
-        self._asked = True
+    @property
+    def partial(self) -> bool:
+        """Whether the group stops for the sake of other ranks than this one."""
+        return self._agreed and not self.asked
 
     def __call__(self) -> bool:
         if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-            return self._asked
+            return self.asked
+        if self._agreed:
+            return True
         if self._group is None:
             self._group = dist.new_group(backend="gloo")
-        agreed = False
         if self._pending is not None:
             self._pending.wait()
-            agreed = bool(self._flag.item())
-        self._flag.fill_(int(self._asked))
-        self._pending = None
-        if not agreed:
+            self._pending = None
+            self._agreed = bool(self._flag.item())
+        if not self._agreed:
+            self._flag.fill_(int(self.asked))
             self._pending = dist.all_reduce(self._flag, dist.ReduceOp.MAX, group=self._group, async_op=True)
-        return agreed
+        return self._agreed
 
 
 _request: StopRequest | None = None
+_closers: list[Callable[[], object]] = []
 
 
 def should_stop() -> bool:
@@ -77,4 +97,39 @@ def should_stop() -> bool:
             _request.install()
         else:
             logger.warning("should_stop() was first called outside the main thread: SIGTERM is not caught")
+        atexit.register(_leave_partially)
     return _request()
+
+
+def asked() -> bool:
+    """Whether this very process got SIGTERM since ``should_stop`` was first called."""
+    return _request is not None and _request.asked
+
+
+def at_partial_stop(closer: Callable[[], object]) -> None:
+    """Have something closed before this process leaves with ``EXIT_REGROUP``."""
+    _closers.append(closer)
+
+
+def leave_group(reason: str) -> None:
+    """End this process at once, from any thread, so that its agent starts it in a new group."""
+    logger.warning("%s: leaving so that a new group forms", reason)
+    _flush()
+    os._exit(EXIT_REGROUP)
+
+
+def _leave_partially() -> None:
+    """At the end of a script that stopped for others: say so with the exit code."""
+    if _request is None or not _request.partial:
+        return
+    for closer in _closers:
+        closer()
+    reporter.flush()
+    _flush()
+    os._exit(EXIT_REGROUP)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()

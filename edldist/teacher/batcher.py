@@ -69,5 +69,5 @@ class Batcher:
     def withdraw(self, student: str | None = None) -> list[HeldTask]:
         """Take out everything that has not begun, of one student or of all."""
         out = [task for task in self._tasks if student in (None, task.student)]
-        self._tasks = deque(task for task in self._tasks if task not in out)
+        self._tasks = deque(task for task in self._tasks if student not in (None, task.student))
         return out

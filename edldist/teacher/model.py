@@ -170,6 +170,7 @@ def _build(path: str) -> Callable[..., Any]:
 def _load_weights(model: nn.Module, file: Path, path: str) -> None:
     if not file.is_file():
         raise ConfigError(f"weights {file}: no such file")
+    state: Any
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edldist.clock import Clock
-from edldist.errors import ConfigError, CoordinatorUnreachableError, EdlDistError
+from edldist.errors import ConfigError, CoordinatorUnreachableError, EdlDistError, ProtocolVersionError
 from edldist.teacher.batcher import Batcher, HeldTask
 from edldist.teacher.demand import Demand
 from edldist.wire.member import Enrolment
@@ -265,7 +265,11 @@ class TeacherService:
 
     def _read_student(self, student: _Student, now: float) -> None:
         for _ in range(_TURN_MESSAGES):
-            received = student.link.receive()
+            try:
+                received = student.link.receive()
+            except ProtocolVersionError as exc:
+                self._give_up(student, str(exc))
+                return
             if received is None:
                 return
             student.last_heard = now
@@ -283,10 +287,9 @@ class TeacherService:
             self._demand.connected(name)
             logger.info("serving student %s at %s", name, student.peer.address)
         elif isinstance(message, Refused):
-            student.refused = True
-            student.serving = False
-            logger.warning("student %s refused this worker: %s", name, message.reason)
+            self._give_up(student, message.reason)
         elif isinstance(message, Goodbye):
+            student.serving = False  # an answer would only wait for a socket that is gone
             self._forget(student, message.reason)
         elif isinstance(message, Ping):
             student.link.send(Pong())
@@ -373,6 +376,14 @@ class TeacherService:
                 f"no word from the coordinator at {self._identity.coordinator} for {orphan_s:.0f} s "
                 f"and no student to serve: leaving (--connect-timeout-s {self._identity.connect_timeout_s:g})"
             )
+
+    def _give_up(self, student: _Student, reason: str) -> None:
+        """Leave a student alone that does not want this worker; the others are served on."""
+        logger.warning("student %s refused this worker: %s", student.peer.id, reason)
+        student.refused = True
+        student.serving = False
+        self._drop_held(student.peer.id)
+        self._demand.disconnected(student.peer.id)
 
     def _drop_held(self, name: str) -> None:
         """Forget the tasks of a student that does not expect their answers (any more)."""

@@ -147,7 +147,7 @@ class TeacherWorker:
         except Exception as exc:
             if len(tasks) > 1:
                 return [answer for task in tasks for answer in self._label([task])]
-            error = str(exc) if isinstance(exc, EdlDistError) else traceback.format_exc()
+            error = str(exc) if isinstance(exc, EdlDistError) else traceback.format_exc().rstrip()
             logger.warning("a task of %d samples failed: %s", tasks[0].samples, error.rpartition("\n")[2])
             return [Answer(tasks[0], None, error=error)]
         finally:

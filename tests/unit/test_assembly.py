@@ -1,0 +1,109 @@
+"""Inputs leave as views, labels land in their place, and what does not fit is refused whole."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edldist.errors import LabelError, WireError
+from edldist.student.assembly import OpenBatch
+from edldist.wire.messages import TensorSpec
+from edldist.wire.tensors import pack, unpack
+
+
+def open_batch(samples: int = 6) -> OpenBatch:
+    return OpenBatch(None, {"id": torch.arange(samples)}, samples)
+
+
+def place(batch: OpenBatch, start: int, stop: int, teacher: str = "t", **labels) -> int:
+    return batch.place(teacher, start, stop, *pack(labels))
+
+
+@given(samples=st.integers(1, 40), cuts=st.sets(st.integers(1, 39)), seed=st.integers(0, 99))
+def test_cuts_in_any_order_put_every_label_beside_its_sample(samples, cuts, seed):
+    x = torch.randn(samples, 3, generator=torch.Generator().manual_seed(seed)).to(torch.bfloat16)
+    batch = OpenBatch("the batch", {"x": x, "id": torch.arange(samples)}, samples)
+    edges = [0, *sorted(cut for cut in cuts if cut < samples), samples]
+    order = torch.randperm(len(edges) - 1, generator=torch.Generator().manual_seed(seed)).tolist()
+    for k in order:
+        inputs = unpack(*batch.cut(edges[k], edges[k + 1]))
+        place(batch, edges[k], edges[k + 1], double=inputs["x"] * 2, index=inputs["id"].to(torch.int32))
+    labels = batch.labels(prefix_teacher=False)
+    assert torch.equal(labels["double"], x * 2) and labels["double"].dtype == torch.bfloat16
+    assert torch.equal(labels["index"], torch.arange(samples, dtype=torch.int32))
+
+
+def test_a_cut_copies_nothing():
+    x = torch.zeros(4, 2)
+    (_,), (frame,) = OpenBatch(None, {"x": x}, 4).cut(1, 3)
+    x[1, 0] = 7.0
+    assert unpack([TensorSpec(name="x", dtype="float32", shape=[2, 2])], [frame])["x"][0, 0] == 7.0
+
+
+def test_strided_inputs_are_cut_by_samples():
+    x = torch.arange(12).reshape(3, 4).T
+    specs, frames = OpenBatch(None, {"x": x}, 4).cut(1, 3)
+    assert torch.equal(unpack(specs, frames)["x"], x[1:3])
+
+
+def test_buffers_are_made_once_per_teacher_and_their_bytes_reported():
+    batch = open_batch()
+    assert place(batch, 0, 2, logits=torch.zeros(2, 3)) == 6 * 3 * 4
+    assert place(batch, 2, 6, logits=torch.zeros(4, 3)) == 0
+    assert place(batch, 0, 6, teacher="u", logits=torch.ones(6)) == 6 * 4
+    assert set(batch.labels(prefix_teacher=True)) == {"t/logits", "u/logits"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"logits": torch.ones(3, 4)}, "3, 4.* for 2 samples"),
+        ({"logits": torch.ones(2, 5)}, "one shape"),
+        ({"logits": torch.ones(2, 4, dtype=torch.float64)}, "one shape"),
+        ({"other": torch.ones(2, 4)}, "'other'.*'logits'"),
+        ({"logits": torch.ones(2, 4), "more": torch.ones(2)}, "for another"),
+        ({"logits": torch.tensor(1.0)}, "first dimension"),
+        ({}, "outputs"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused_and_write_nothing(labels, message):
+    batch = open_batch()
+    place(batch, 0, 2, logits=torch.zeros(2, 4))
+    place(batch, 2, 6, logits=torch.zeros(4, 4))
+    with pytest.raises(LabelError, match=message):
+        place(batch, 2, 4, **labels)
+    assert not batch.labels(prefix_teacher=False)["logits"].any()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        TensorSpec(name="x", dtype="float32", shape=[2, 9]),
+        TensorSpec(name="x", dtype="float33", shape=[2, 1]),
+        TensorSpec(name="x", dtype="float32", shape=[2, 0, 1 << 63]),
+        TensorSpec(name="x", dtype="float32", shape=[2, 0, 1 << 62, 1 << 62]),
+    ],
+)
+def test_a_lying_spec_is_a_label_error(spec):
+    frame = memoryview(bytes(0 if 0 in spec.shape else 8))
+    with pytest.raises(LabelError):
+        open_batch().place("t", 0, 2, [spec], [frame])
+
+
+def test_one_output_twice_in_a_message_is_refused():
+    specs, frames = pack({"x": torch.zeros(2)})
+    with pytest.raises(LabelError, match="sent outputs"):
+        open_batch().place("t", 0, 2, specs * 2, frames * 2)
+
+
+def test_inputs_that_cannot_travel_are_refused_when_the_batch_is_opened():
+    with pytest.raises(WireError, match="complex64"):
+        OpenBatch(None, {"x": torch.zeros(2, dtype=torch.complex64)}, 2)
+
+
+def test_a_batch_of_no_samples_has_no_labels():
+    batch = OpenBatch(None, {"x": torch.zeros(0, 3)}, 0)
+    assert batch.labels(prefix_teacher=False) == {}
+    assert batch.input_bytes == 0

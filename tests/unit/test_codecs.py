@@ -1,0 +1,30 @@
+"""Dense labels: dtypes, and values that a smaller type cannot hold."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from edldist.errors import CodecError
+from edldist.labels.codec import parse_codec
+
+
+@pytest.mark.parametrize(
+    ("codec", "dtype"),
+    [("dense:fp32", torch.float32), ("dense:fp16", torch.float16), ("dense:bf16", torch.bfloat16)],
+)
+def test_only_floating_point_outputs_are_cast(codec, dtype):
+    packed = parse_codec(codec).encode({"x": torch.ones(2, dtype=torch.float64), "n": torch.ones(2).int()})
+    assert packed["x"].dtype == dtype
+    assert packed["n"].dtype == torch.int32
+
+
+def test_plain_dense_hands_tensors_through():
+    x = torch.ones(2, dtype=torch.float64)
+    assert parse_codec("dense").encode({"x": x})["x"] is x
+
+
+def test_values_beyond_fp16_are_refused_instead_of_becoming_infinite():
+    with pytest.raises(CodecError, match=r"'x'.*7e\+04.*bf16"):
+        parse_codec("dense:fp16").encode({"x": torch.tensor([1.0, -70_000.0, torch.inf])})
+    assert parse_codec("dense:bf16").encode({"x": torch.tensor([70_000.0])})["x"].isfinite().all()

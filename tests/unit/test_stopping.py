@@ -1,0 +1,65 @@
+"""A request to stop is seen by every rank at the same step, and stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import torch
+
+from edldist.student import stopping
+from edldist.student.stopping import StopRequest
+
+
+class _Exchange:
+    """Stands in for the process group: the other rank's byte, and the maximum of both."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.other = 0
+        self.calls = 0
+        for name, value in (
+            ("is_available", lambda: True),
+            ("is_initialized", lambda: True),
+            ("get_world_size", lambda: 2),
+            ("new_group", lambda backend: object()),
+            ("all_reduce", self.all_reduce),
+        ):
+            monkeypatch.setattr(stopping.dist, name, value)
+
+    def all_reduce(self, flag, op, group, async_op):
+        self.calls += 1
+        flag.copy_(torch.maximum(flag, torch.tensor([self.other], dtype=torch.uint8)))
+        return self
+
+    def wait(self) -> None:
+        pass
+
+
+def test_sigterm_asks_and_an_earlier_handler_still_runs():
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda *args: seen.append("earlier"))
+    try:
+        request = StopRequest()
+        request.install()
+        assert not request()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert request() and request()
+        assert seen == ["earlier"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("asked_here", [True, False])
+def test_every_rank_learns_it_one_call_later_and_keeps_it(monkeypatch, asked_here):
+    exchange = _Exchange(monkeypatch)
+    request = StopRequest()
+    assert [request(), request()] == [False, False]
+    if asked_here:
+        request.asked = True
+    exchange.other = int(not asked_here)
+    assert not request()
+    assert request()
+    calls = exchange.calls
+    assert request()
+    assert exchange.calls == calls

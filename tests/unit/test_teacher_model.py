@@ -1,0 +1,221 @@
+"""A teacher loads or says why not, runs its model as a teacher, and checks what comes out."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import textwrap
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from edldist.errors import ConfigError, ModelError
+from edldist.teacher.model import Teacher, pick_device, refuse_nonfinite
+from tests.models import Linear
+
+CPU = torch.device("cpu")
+IDS = {"id": torch.arange(4)}
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Writes an importable module and returns its name."""
+    made = []
+
+    def write(source: str) -> str:
+        name = f"teacher_module_{tmp_path.name}_{len(made)}"
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(source))
+        made.append(name)
+        return name
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield write
+    for name in made:
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("path", ["tests.models", "tests.models:", ":identify", ""])
+def test_a_malformed_path_is_a_config_error(path):
+    with pytest.raises(ConfigError, match="module:factory"):
+        Teacher(path, CPU)
+
+
+@pytest.mark.parametrize("path", ["no_such_module:f", "no_such_package.part:f", "tests.models.deeper:f"])
+def test_a_module_that_is_not_there_says_where_it_was_looked_for(path):
+    with pytest.raises(ModelError, match="no module named 'no_such|no module named 'tests.models.deeper"):
+        Teacher(path, CPU)
+
+
+def test_a_missing_dependency_shows_the_import_that_failed(module):
+    name = module("import a_dependency_nobody_has\n")
+    with pytest.raises(ModelError, match="cannot be imported") as caught:
+        Teacher(f"{name}:f", CPU)
+    assert "import a_dependency_nobody_has" in str(caught.value)
+    assert "frozen importlib" not in str(caught.value)
+
+
+def test_a_module_that_raises_on_import_shows_its_line(module):
+    name = module("def f():\n    return 1 / 0\n\nf()\n")
+    with pytest.raises(ModelError, match=r"return 1 / 0[\s\S]*ZeroDivisionError"):
+        Teacher(f"{name}:f", CPU)
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("no_such_factory", "tests.models has no 'no_such_factory'"),
+        ("NOT_CALLABLE", "NOT_CALLABLE is a int"),
+        ("returns_no_callable", "the factory returned a int"),
+        ("raises_on_load", r"raise RuntimeError[\s\S]*broken on purpose"),
+    ],
+)
+def test_a_factory_that_makes_no_model_is_refused(factory, message):
+    with pytest.raises(ModelError, match=message) as caught:
+        Teacher(f"tests.models:{factory}", CPU)
+    assert "teacher/model.py" not in str(caught.value)
+
+
+def test_a_module_runs_in_eval_and_inference_mode():
+    teacher = Teacher("tests.models:Linear", CPU)
+    x = torch.randn(5, 4)
+    first, second = teacher({"x": x})["logits"], teacher({"x": x})["logits"]
+    assert torch.equal(first, second)
+    assert first.is_inference()
+
+
+def test_digits_are_positional_arguments_in_order(module):
+    name = module("def f():\n    return lambda a, b, *, scale: (a - b) * scale\n")
+    inputs = {"1": torch.ones(2), "scale": torch.full((2,), 3.0), "0": torch.full((2,), 5.0)}
+    assert Teacher(f"{name}:f", CPU)(inputs)["logits"].tolist() == [12.0, 12.0]
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_weights_are_loaded(tmp_path, suffix, nested):
+    source = Linear()
+    file = tmp_path / f"weights{suffix}"
+    if suffix == ".pt":
+        torch.save({"state_dict": source.state_dict()} if nested else source.state_dict(), file)
+    else:
+        save_file(source.state_dict(), file)
+    x = torch.randn(3, 4)
+    labels = Teacher("tests.models:Linear", CPU, str(file))({"x": x})["logits"]
+    torch.testing.assert_close(labels, source.layer(x))
+
+
+def test_weights_that_are_missing_wrong_or_for_no_module_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no such file"):
+        Teacher("tests.models:Linear", CPU, str(tmp_path / "none.pt"))
+    wrong = tmp_path / "wrong.safetensors"
+    save_file({"layer.weight": torch.zeros(3, 4), "extra": torch.zeros(1)}, wrong)
+    with pytest.raises(ModelError, match=r"do not fit[\s\S]*layer.bias[\s\S]*extra"):
+        Teacher("tests.models:Linear", CPU, str(wrong))
+    with pytest.raises(ModelError, match="not an nn.Module"):
+        Teacher("tests.models:identify", CPU, str(wrong))
+    for name in ("broken.safetensors", "broken.pt"):
+        (tmp_path / name).write_bytes(b"no weights")
+        with pytest.raises(ModelError, match="cannot be read"):
+            Teacher("tests.models:Linear", CPU, str(tmp_path / name))
+
+
+class _Evil:
+    def __init__(self, target) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return (open, (str(self.target), "w"))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_weights_file_that_would_run_code_is_refused(tmp_path, zipped):
+    target, file = tmp_path / "owned", tmp_path / "evil.pt"
+    if zipped:
+        torch.save({"layer.weight": _Evil(target)}, file)
+    else:
+        file.write_bytes(pickle.dumps(_Evil(target)))
+    with pytest.raises(ModelError, match="cannot be read"):
+        Teacher("tests.models:Linear", CPU, str(file))
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ("id[:-1]", r"'logits'.*\[3\] for 4 samples"),
+        ("id.sum()", r"'logits'.*\[\] for 4 samples"),
+        ("'labels'", "returned a str"),
+        ("{}", "non-empty dict"),
+        ("(id, id)", "returned a tuple"),
+        ("None", "returned a NoneType"),
+        ("{'x': 3}", "'x': int"),
+        ("{0: id}", "string names"),
+        ("{'x': id, 'y': id[:2]}", r"'y'.*\[2\] for 4 samples"),
+    ],
+)
+def test_outputs_that_are_no_labels_are_refused(module, returned, message):
+    name = module(f"def f():\n    return lambda id: {returned}\n")
+    with pytest.raises(ModelError, match=message):
+        Teacher(f"{name}:f", CPU)(IDS)
+
+
+def test_a_model_that_raises_shows_its_own_traceback_only():
+    with pytest.raises(ModelError, match=r"tests.models:raises_on_13 raised:\nTraceback") as caught:
+        Teacher("tests.models:raises_on_13", CPU)({"id": torch.tensor([13])})
+    assert "sample 13 is poison on purpose" in str(caught.value)
+    assert "models.py" in str(caught.value) and "teacher/model.py" not in str(caught.value)
+
+
+def test_a_model_that_cannot_be_moved_is_a_model_error(module):
+    name = module(
+        """
+        from torch import nn
+
+        class Stuck(nn.Module):
+            def to(self, *args, **kwargs):
+                raise RuntimeError("no room on purpose")
+        """
+    )
+    with pytest.raises(ModelError, match=r"cannot be moved to cpu[\s\S]*no room on purpose"):
+        Teacher(f"{name}:Stuck", CPU)
+
+
+def test_a_dict_of_outputs_keeps_names_and_dtypes():
+    outputs = Teacher("tests.models:several_outputs", CPU)(IDS)
+    assert {name: tensor.dtype for name, tensor in outputs.items()} == {
+        "logits": torch.float32,
+        "feature": torch.bfloat16,
+        "index": torch.int32,
+    }
+
+
+def test_devices_are_picked_or_refused():
+    assert pick_device("cpu") == CPU
+    assert isinstance(pick_device("auto"), torch.device)
+    for device in ("gpu9", "cuda:99", ""):
+        with pytest.raises(ConfigError, match="cannot be used here"):
+            pick_device(device)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_a_non_finite_label_is_refused_with_its_sample(bad, dtype):
+    labels = torch.zeros(5, 2, 3, dtype=dtype)
+    refuse_nonfinite({"x": labels, "n": torch.ones(5).int(), "none": torch.ones(0)})
+    labels[3, 1, 0] = bad
+    with pytest.raises(ModelError, match=r"'x'.*1 of 5 samples.*sample 3"):
+        refuse_nonfinite({"x": labels})
+    with pytest.raises(ModelError, match="sample 1 "):
+        refuse_nonfinite({"x": torch.tensor([0.0, bad])})
+
+
+def test_float8_labels_are_checked_too():
+    labels = torch.tensor([[1.0], [torch.nan]]).to(torch.float8_e5m2)
+    refuse_nonfinite({"x": labels[:1]})
+    with pytest.raises(ModelError, match="sample 1 "):
+        refuse_nonfinite({"x": labels})
+
+
+def test_an_unused_module_class_is_a_factory_too():
+    assert isinstance(Teacher("torch.nn:Identity", CPU)._model, nn.Identity)
