@@ -9,7 +9,7 @@ from edldist.errors import ConfigError
 
 __all__ = ["local_host_towards", "parse_address"]
 
-_ADDRESS = re.compile(r"tcp://(?P<host>\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5})")
+_ADDRESS = re.compile(r"tcp://(?P<host>\[[0-9a-fA-F:.]+(%[^\s\[\]]+)?\]|[^\s:/\[\]]+):(?P<port>\d{1,5})")
 
 
 def parse_address(address: str, what: str, *, port_zero: bool = False) -> tuple[str, int]:

@@ -54,7 +54,8 @@ def as_bytes(tensor: Tensor) -> memoryview:
     if tensor.layout is not torch.strided or tensor.is_nested or tensor.device.type == "meta":
         raise WireError(f"only dense tensors with data can be sent, not {tensor.layout} on {tensor.device}")
     host = tensor.detach().resolve_neg().cpu().contiguous()
-    return host.reshape(-1).view(torch.uint8).numpy().data
+    # as_strided, since a lone element counts as contiguous whatever its stride, which view minds.
+    return host.as_strided((host.numel(),), (1,)).view(torch.uint8).numpy().data
 
 
 def pack(

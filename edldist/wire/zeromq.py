@@ -6,10 +6,13 @@ import errno
 import logging
 import math
 import os
+import time
+from collections.abc import Callable
 
 import zmq
 
 from edldist.errors import ConfigError, PeerUnreachableError, ProtocolVersionError, WireError
+from edldist.wire.address import parse_address
 from edldist.wire.messages import Message, Refused, decode, encode
 from edldist.wire.transport import Frames, Received
 
@@ -28,6 +31,7 @@ _LINGER_MS = 2_000
 _HANDSHAKE_MS = 5_000
 _RECONNECT_MS = 50
 _RECONNECT_MAX_MS = 1_000
+_STUCK_S = 5.0
 _QUEUED_MESSAGES = 4_096
 
 
@@ -109,9 +113,35 @@ class ZmqLink(_Endpoint):
 
     ``receive`` raises ``ProtocolVersionError`` when the hub speaks another version: nothing that
     is sent on this link can ever be understood.
+
+    libzmq reconnects after a lost connection, but never again after a protocol error (something
+    else answered at the address, or a frame was too large): such a socket takes nothing in, for
+    ever. So one that has taken nothing for ``_STUCK_S`` is replaced, with what it had queued.
     """
 
+    def __init__(self, socket: zmq.Socket[bytes], poller: ZmqPoller, renew: Callable[[], zmq.Socket[bytes]]):
+        super().__init__(socket, poller)
+        self._renew = renew
+        self._stuck_since: float | None = None
+
     def send(self, message: Message, frames: Frames = ()) -> bool:
+        sent = self._try_send(message, frames)
+        now = time.monotonic()
+        if sent:
+            self._stuck_since = None
+        elif self._stuck_since is None:
+            self._stuck_since = now
+        elif now - self._stuck_since > _STUCK_S:
+            logger.warning("connecting to %s anew: nothing left for %g s", self.address, _STUCK_S)
+            fresh = self._renew()
+            self._poller._forget(self._socket)
+            self._socket.close(linger=0)
+            self._socket = fresh
+            self._stuck_since = None
+            sent = self._try_send(message, frames)
+        return sent
+
+    def _try_send(self, message: Message, frames: Frames) -> bool:
         try:
             self._socket.send_multipart([encode(message), *frames], zmq.NOBLOCK, copy=not frames)
         except zmq.Again:
@@ -162,6 +192,7 @@ class ZmqPoller:
         self._closed = False
 
     def bind(self, address: str) -> ZmqHub:
+        _check(address)
         socket = self._open(zmq.ROUTER, address)
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
@@ -177,8 +208,16 @@ class ZmqPoller:
         return ZmqHub(socket, self)
 
     def connect(self, address: str, identity: str) -> ZmqLink:
+        _check(address)
+
+        def dial() -> zmq.Socket[bytes]:
+            return self._dial(address, identity.encode()[:255])
+
+        return ZmqLink(dial(), self, dial)
+
+    def _dial(self, address: str, identity: bytes) -> zmq.Socket[bytes]:
         socket = self._open(zmq.DEALER, address)
-        socket.setsockopt(zmq.ROUTING_ID, identity.encode()[:255])
+        socket.setsockopt(zmq.ROUTING_ID, identity)
         try:
             socket.connect(address)
         except zmq.ZMQError as exc:
@@ -187,7 +226,7 @@ class ZmqPoller:
                 f"cannot connect to {address!r}: {exc.strerror.lower()}. Use tcp://HOST:PORT"
             ) from exc
         self._watch(socket)
-        return ZmqLink(socket, self)
+        return socket
 
     def wait(self, timeout_s: float) -> None:
         for ready, _ in self._poller.poll(math.ceil(max(0.0, timeout_s) * 1e3)):
@@ -231,6 +270,12 @@ class ZmqPoller:
     def _forget(self, socket: zmq.Socket[bytes]) -> None:
         self._sockets.discard(socket)
         self._poller.unregister(socket)
+
+
+def _check(address: str) -> None:
+    """libzmq takes port 99999 for 34463, so TCP addresses are checked before it sees them."""
+    if address.startswith("tcp://"):
+        parse_address(address, "cannot listen on or connect to it", port_zero=True)
 
 
 class ZmqTransport:

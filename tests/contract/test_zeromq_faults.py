@@ -1,0 +1,328 @@
+"""What only real sockets meet: oversized frames, foreign protocols, dead processes, descriptors."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import zmq
+
+from edldist.errors import ConfigError, PeerUnreachableError
+from edldist.wire.messages import Ack, Ping, Pong
+from edldist.wire.zeromq import MAX_FRAMES, ZmqHub, ZmqLink, ZmqPoller, ZmqTransport
+
+ANYWHERE = "tcp://127.0.0.1:0"
+SMALL = 64 << 10
+
+
+@pytest.fixture
+def poller() -> Iterator[ZmqPoller]:
+    poller = ZmqTransport(max_frame_bytes=SMALL).poller()
+    yield poller
+    poller.close()
+
+
+def until(poller: ZmqPoller, step: Callable[[], bool], within_s: float = 10.0) -> float:
+    began = time.monotonic()
+    while not step():
+        assert time.monotonic() - began < within_s, f"not within {within_s} s"
+        poller.wait(0.005)
+    return time.monotonic() - began
+
+
+def next_of(poller: ZmqPoller, endpoint: ZmqHub | ZmqLink):
+    taken = []
+
+    def took() -> bool:
+        if (received := endpoint.receive()) is not None:
+            taken.append(received)
+        return bool(taken)
+
+    until(poller, took)
+    return taken[0]
+
+
+def unreachable(hub: ZmqHub, peer: bytes) -> bool:
+    try:
+        hub.send(peer, Ping(buffered=0))
+    except PeerUnreachableError:
+        return True
+    return False
+
+
+def host_port(hub: ZmqHub) -> tuple[str, int]:
+    host, _, port = hub.address.removeprefix("tcp://").rpartition(":")
+    return host, int(port)
+
+
+def test_an_oversized_frame_costs_its_sender_the_connection_and_nobody_else(poller: ZmqPoller) -> None:
+    hub = poller.bind(ANYWHERE)
+    careless = ZmqTransport().poller()
+    try:
+        big, good = careless.connect(hub.address, "big"), careless.connect(hub.address, "good")
+        for link in (big, good):
+            link.send(Pong(), [bytes(SMALL)])
+        assert {next_of(poller, hub).peer, next_of(poller, hub).peer} == {b"big", b"good"}
+        big.send(Ack(seq=1), [bytes(SMALL + 1)])
+        until(poller, lambda: unreachable(hub, b"big"))
+        good.send(Ack(seq=2), [b"still here"])
+        received = next_of(poller, hub)
+        assert (received.peer, received.message) == (b"good", Ack(seq=2))
+        big.send(Ack(seq=3))
+        received = next_of(poller, hub)
+        assert (received.peer, received.message) == (b"big", Ack(seq=3)), "it may come back and behave"
+    finally:
+        careless.close()
+
+
+def test_a_link_comes_back_after_an_oversized_frame(
+    poller: ZmqPoller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edldist.wire.zeromq._STUCK_S", 0.1)
+    careless = ZmqTransport().poller()
+    try:
+        hub = careless.bind(ANYWHERE)
+        link = poller.connect(hub.address, "t-1")
+        link.send(Pong())
+        next_of(careless, hub)
+        hub.send(b"t-1", Ack(seq=1), [bytes(SMALL + 1)])
+
+        def greeted_again() -> bool:
+            link.send(Pong())
+            poller.wait(0.02)
+            return hub.receive() is not None and not unreachable(hub, b"t-1")
+
+        until(careless, greeted_again)
+        hub.send(b"t-1", Ack(seq=2))
+        seen = []
+        until(
+            poller, lambda: seen.append(r.message) or False if (r := link.receive()) else Ack(seq=2) in seen
+        )
+        assert Ack(seq=1) not in seen
+    finally:
+        careless.close()
+
+
+def test_a_message_of_too_many_frames_is_dropped(poller: ZmqPoller) -> None:
+    hub = poller.bind(ANYWHERE)
+    link = poller.connect(hub.address, "t-1")
+    link.send(Ack(seq=1), [b""] * MAX_FRAMES)
+    link.send(Ack(seq=2))
+    assert next_of(poller, hub).message == Ack(seq=2)
+    assert hub.garbage == 1
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 50, id="http"),
+        pytest.param(bytes(range(256)) * 64, id="all bytes"),
+        pytest.param(b"\xff" + b"\x00" * 8 + b"\x7f" + b"\x03" + b"\xff" * 200, id="half a greeting"),
+        pytest.param(b"", id="nothing"),
+    ],
+)
+def test_foreign_bytes_on_the_port_harm_nobody(poller: ZmqPoller, garbage: bytes) -> None:
+    hub = poller.bind(ANYWHERE)
+    link = poller.connect(hub.address, "good")
+    link.send(Ack(seq=1))
+    assert next_of(poller, hub).message == Ack(seq=1)
+    with socket.create_connection(host_port(hub)) as stranger:
+        stranger.sendall(garbage)
+        for seq in range(20):
+            link.send(Ack(seq=seq))
+            assert next_of(poller, hub).message == Ack(seq=seq)
+            hub.send(b"good", Ack(seq=seq))
+            assert next_of(poller, link).message == Ack(seq=seq)
+    newcomer = poller.connect(hub.address, "newcomer")
+    newcomer.send(Pong())
+    assert next_of(poller, hub).peer == b"newcomer"
+
+
+def test_a_link_outlives_a_stranger_at_its_address(
+    poller: ZmqPoller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something else held the port; then the hub came."""
+    monkeypatch.setattr("edldist.wire.zeromq._STUCK_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        address = f"tcp://127.0.0.1:{stranger.getsockname()[1]}"
+        link = poller.connect(address, "t-1")
+        connection, _ = stranger.accept()
+        with connection:
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" + bytes(100))
+            until(poller, lambda: not link.send(Pong()))
+    hub = poller.bind(address)
+
+    def heard() -> bool:
+        link.send(Pong())
+        return hub.receive() is not None
+
+    until(poller, heard)
+    hub.send(b"t-1", Ack(seq=4))
+    assert next_of(poller, link).message == Ack(seq=4)
+
+
+def test_garbage_is_logged_once(poller: ZmqPoller, caplog: pytest.LogCaptureFixture) -> None:
+    hub = poller.bind(ANYWHERE)
+    link = poller.connect(hub.address, "bad")
+    for _ in range(5):
+        link._socket.send(b"garbage")
+    link.send(Pong())
+    next_of(poller, hub)
+    assert hub.garbage == 5
+    assert len(caplog.records) == 1
+    assert "bad" in caplog.text and hub.address in caplog.text
+
+
+def test_a_port_held_by_something_else_is_a_configuration_error(poller: ZmqPoller) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        address = f"tcp://127.0.0.1:{holder.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=f"{address}.*in use.*free port"):
+            poller.bind(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["tcp://192.0.2.1:0", "tcp://127.0.0.1:99999", "tcp://127.0.0.1", "udp://127.0.0.1:1", "tcp://:"],
+)
+def test_an_address_that_cannot_be_bound_is_a_configuration_error(poller: ZmqPoller, address: str) -> None:
+    with pytest.raises(ConfigError, match="cannot listen on|is no address"):
+        poller.bind(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://127.0.0.1:99999", "tcp://127.0.0.1", "nothing://h:1", "tcp://h:port"]
+)
+def test_an_address_that_cannot_be_connected_to_is_a_configuration_error(
+    poller: ZmqPoller, address: str
+) -> None:
+    with pytest.raises(ConfigError, match="cannot connect to|is no address"):
+        poller.connect(address, "t-1")
+
+
+def test_literal_ipv6_addresses_work(poller: ZmqPoller) -> None:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("this host has no IPv6")
+    hub = poller.bind("tcp://[::1]:0")
+    assert hub.address.startswith("tcp://[::1]:")
+    poller.connect(hub.address, "t-1").send(Pong())
+    assert next_of(poller, hub).peer == b"t-1"
+
+
+_PEER = """
+import sys
+from edldist.wire.messages import Pong
+from edldist.wire.zeromq import ZmqTransport
+poller = ZmqTransport().poller()
+link = poller.connect(sys.argv[1], "victim")
+link.send(Pong())
+while True:
+    poller.wait(60)
+"""
+
+
+def test_a_killed_process_is_found_unreachable_within_200_ms(poller: ZmqPoller) -> None:
+    hub = poller.bind(ANYWHERE)
+    process = subprocess.Popen([sys.executable, "-c", _PEER, hub.address])
+    try:
+        assert next_of(poller, hub).peer == b"victim"
+        assert not unreachable(hub, b"victim")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert until(poller, lambda: unreachable(hub, b"victim")) < 0.2
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_hub_tells_when_a_peer_takes_nothing_in_any_more(poller: ZmqPoller) -> None:
+    """A frozen peer must not make the student's memory grow without bound, nor block it."""
+    hub = poller.bind(ANYWHERE)
+    process = subprocess.Popen([sys.executable, "-c", _PEER, hub.address])
+    try:
+        next_of(poller, hub)
+        process.send_signal(signal.SIGSTOP)
+        payload = bytes(SMALL)
+        with pytest.raises(PeerUnreachableError, match="takes nothing in"):
+            for _ in range(20_000):
+                hub.send(b"victim", Pong(), [payload])
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_link_without_a_hub_says_when_it_is_full(poller: ZmqPoller) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        link = poller.connect(f"tcp://127.0.0.1:{free.getsockname()[1]}", "t-1")
+        sent = 0
+        while link.send(Ack(seq=sent)) and sent < 100_000:
+            sent += 1
+        assert 1_000 <= sent < 100_000
+        link._socket.setsockopt(zmq.LINGER, 0)
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_closing_gives_every_descriptor_back() -> None:
+    def use() -> None:
+        poller = ZmqTransport().poller()
+        hub = poller.bind(ANYWHERE)
+        link = poller.connect(hub.address, "t-1")
+        link.send(Pong())
+        next_of(poller, hub)
+        with pytest.raises(ConfigError):
+            poller.bind("tcp://192.0.2.1:0")
+        link.close()
+        poller.close()
+
+    use()
+    gc.collect()
+    before = _descriptors()
+    for _ in range(20):
+        use()
+    gc.collect()
+    assert _descriptors() == before
+
+
+def test_ringing_during_a_close_never_hits_another_file() -> None:
+    """Another thread may wake a poller while its owner closes it."""
+    for _ in range(20):
+        poller = ZmqTransport().poller()
+        errors: list[BaseException] = []
+        stop = threading.Event()
+
+        def ring(poller: ZmqPoller = poller, errors: list = errors, stop: threading.Event = stop) -> None:
+            try:
+                while not stop.is_set():
+                    poller.wake()
+            except BaseException as exc:
+                errors.append(exc)
+
+        thread = threading.Thread(target=ring)
+        thread.start()
+        poller.close()
+        reading, writing = os.pipe()
+        os.set_blocking(reading, False)
+        poller.wake()
+        with pytest.raises(BlockingIOError):
+            os.read(reading, 8)
+        stop.set()
+        thread.join()
+        os.close(reading)
+        os.close(writing)
+        assert errors == []
