@@ -1,0 +1,258 @@
+"""A member's registration as a pure state machine, driven by a fake clock."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from edldist.clock import FakeClock
+from edldist.errors import CoordinatorUnreachableError, RefusedError
+from edldist.wire.member import Enrolment
+from edldist.wire.messages import (
+    Ack,
+    Goodbye,
+    Heartbeat,
+    Message,
+    Refused,
+    Register,
+    Registered,
+    Unknown,
+)
+
+ADDRESS = "tcp://coordinator:7070"
+
+
+class Rig:
+    """One enrolment, its clock, and everything it sent with the time of sending."""
+
+    def __init__(self, identity: str = "t-1", connect_timeout_s: float = 300.0) -> None:
+        self.clock = FakeClock(start=1000.0)
+        self.rejoins: list[bool] = []
+        self.figures = {"done": 0}
+        self.sent: list[tuple[float, Message]] = []
+        self.enrolment = Enrolment(
+            identity, self._register, lambda: self.figures, ADDRESS, connect_timeout_s, self.now
+        )
+
+    @property
+    def now(self) -> float:
+        return self.clock.monotonic()
+
+    def _register(self, rejoining: bool) -> Register:
+        self.rejoins.append(rejoining)
+        return Register(id="t-1", role="teacher", links=[f"s-{len(self.rejoins)}"])
+
+    def step(self) -> list[Message]:
+        messages = self.enrolment.due(self.now)
+        self.sent += [(self.now, message) for message in messages]
+        return messages
+
+    def run(self, seconds: float) -> None:
+        """Serve as an owner does: sleep until due, at most until the end."""
+        end = self.now + seconds
+        while self.now < end:
+            self.step()
+            self.clock.advance(max(1e-6, min(self.enrolment.next_due_s(self.now), end - self.now)))
+
+    def answer(self, message: Message) -> bool:
+        return self.enrolment.on_message(message, self.now)
+
+    def join(self, incarnation: str = "one", interval_s: float = 1.0, ttl_s: float = 3.0) -> None:
+        self.step()
+        assert self.answer(_registered(incarnation, interval_s, ttl_s))
+
+    def times(self, kind: type) -> list[float]:
+        return [at for at, message in self.sent if isinstance(message, kind)]
+
+
+def _registered(incarnation: str = "one", interval_s: float = 1.0, ttl_s: float = 3.0) -> Registered:
+    return Registered(incarnation=incarnation, heartbeat_interval_s=interval_s, heartbeat_ttl_s=ttl_s)
+
+
+def _gaps(times: list[float]) -> list[float]:
+    return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+
+
+def test_it_registers_at_once() -> None:
+    rig = Rig()
+    assert rig.enrolment.next_due_s(rig.now) == 0
+    (message,) = rig.step()
+    assert isinstance(message, Register)
+    assert rig.rejoins == [False]
+    assert not rig.enrolment.joined and not rig.enrolment.ever_joined
+    assert rig.step() == []
+
+
+def test_unanswered_registrations_back_off_to_a_bound() -> None:
+    rig = Rig()
+    rig.run(60)
+    gaps = _gaps(rig.times(Register))
+    for number, gap in enumerate(gaps):
+        nominal = min(0.1 * 2**number, 2.0)
+        assert 0.75 * nominal <= gap <= 1.25 * nominal + 1e-5
+    assert len(gaps) > 20
+    assert len({round(gap, 6) for gap in gaps[6:]}) > 5, "no jitter"
+
+
+def test_members_do_not_retry_in_step() -> None:
+    first, second = Rig("t-1"), Rig("t-2")
+    first.run(20)
+    second.run(20)
+    assert first.times(Register)[1:] != second.times(Register)[1:]
+
+
+def test_each_registration_is_built_anew() -> None:
+    rig = Rig()
+    rig.run(1)
+    links = [message.links for _, message in rig.sent if isinstance(message, Register)]
+    assert links == [[f"s-{number}"] for number in range(1, len(links) + 1)]
+
+
+def test_joining_is_told_once() -> None:
+    rig = Rig()
+    rig.step()
+    assert rig.answer(_registered()) is True
+    assert rig.enrolment.joined and rig.enrolment.ever_joined
+    assert rig.enrolment.incarnation == "one"
+    assert rig.answer(_registered()) is False, "an answer to a repeated registration"
+
+
+def test_heartbeats_follow_the_interval_that_the_coordinator_asks_for() -> None:
+    rig = Rig()
+    rig.join(interval_s=0.5)
+    joined_at = rig.now
+    rig.run(10)
+    times = rig.times(Heartbeat)
+    assert 0.25 <= times[0] - joined_at <= 0.5
+    assert _gaps(times) == pytest.approx([0.5] * (len(times) - 1))
+    assert len(rig.times(Register)) == 1
+
+
+def test_heartbeats_carry_the_figures_of_their_time() -> None:
+    rig = Rig()
+    rig.join()
+    rig.run(1.0)
+    rig.figures["done"] = 5
+    rig.run(1.0)
+    stats = [message.stats for _, message in rig.sent if isinstance(message, Heartbeat)]
+    assert (stats[0], stats[-1]) == ({"done": 0}, {"done": 5})
+
+
+def test_a_restarted_coordinator_is_joined_again_at_once_then_with_back_off() -> None:
+    rig = Rig()
+    rig.join("one")
+    rig.run(20)
+    before = len(rig.times(Register))
+    assert rig.answer(Unknown()) is False
+    assert not rig.enrolment.joined and rig.enrolment.ever_joined
+    assert rig.enrolment.next_due_s(rig.now) == 0
+    (message,) = rig.step()
+    assert isinstance(message, Register)
+    assert rig.rejoins[-1] is True
+    rig.run(5)
+    gaps = _gaps(rig.times(Register)[before:])
+    assert gaps[0] <= 0.125 + 1e-5
+    assert max(gaps) <= 2.5 + 1e-5
+    assert rig.answer(_registered("two")) is True
+    assert rig.enrolment.incarnation == "two"
+
+
+def test_many_unknowns_cost_one_registration() -> None:
+    """Heartbeats that waited for a coordinator to come back are each answered ``Unknown``."""
+    rig = Rig()
+    rig.join()
+    for _ in range(50):
+        rig.answer(Unknown())
+        rig.step()
+    assert len(rig.times(Register)) == 2
+
+
+def test_a_new_incarnation_counts_as_joining_again() -> None:
+    rig = Rig()
+    rig.join("one")
+    assert rig.answer(_registered("two")) is True
+
+
+def test_a_refusal_raises_with_its_reason_and_the_address() -> None:
+    rig = Rig()
+    rig.step()
+    with pytest.raises(RefusedError, match=f"{ADDRESS}.*the name is taken"):
+        rig.answer(Refused(reason="the name is taken"))
+
+
+def test_it_gives_up_when_nobody_ever_answered() -> None:
+    rig = Rig(connect_timeout_s=10)
+    rig.run(9.9)
+    rig.clock.advance(0.2)
+    with pytest.raises(CoordinatorUnreachableError, match=f"{ADDRESS}.*EDLDIST_CONNECT_TIMEOUT_S=10"):
+        rig.step()
+
+
+def test_it_never_gives_up_once_it_had_joined() -> None:
+    rig = Rig(connect_timeout_s=10)
+    rig.join()
+    rig.run(1000)
+    rig.answer(Unknown())
+    rig.run(1000)
+    assert rig.times(Register)[-1] > rig.now - 5
+
+
+def test_silence_is_measured_from_the_last_word_of_any_kind() -> None:
+    rig = Rig()
+    rig.join()
+    rig.clock.advance(5)
+    assert rig.enrolment.silent_s(rig.now) == 5
+    assert rig.answer(Ack(seq=0)) is False
+    assert rig.enrolment.silent_s(rig.now) == 0
+
+
+def test_waiting_is_said_soon_and_then_rarely(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig(connect_timeout_s=300)
+    with caplog.at_level(logging.WARNING):
+        rig.run(2.9)
+        assert caplog.records == []
+        rig.run(2.7)  # the owner may sleep for one retry
+        assert len(caplog.records) == 1
+        assert ADDRESS in caplog.text
+        rig.run(114.4)
+    assert 4 <= len(caplog.records) <= 5
+
+
+def test_silence_of_a_joined_coordinator_is_said_rarely(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig()
+    rig.join(ttl_s=3.0)
+    with caplog.at_level(logging.WARNING):
+        rig.run(5.5)
+        assert caplog.records == []
+        rig.run(114.5)
+    assert 3 <= len(caplog.records) <= 4
+    assert all("going on without it" in record.message for record in caplog.records)
+
+
+def test_a_coordinator_that_answers_is_no_cause_for_warnings(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig()
+    rig.join()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(200):
+            rig.run(1)
+            rig.answer(Ack(seq=0))
+    assert caplog.records == []
+
+
+def test_leaving_sends_the_last_figures_then_goodbye() -> None:
+    rig = Rig()
+    rig.join()
+    rig.figures["done"] = 9
+    assert rig.enrolment.leave("drained") == [
+        Heartbeat(id="t-1", stats={"done": 9}),
+        Goodbye(id="t-1", reason="drained"),
+    ]
+    assert not rig.enrolment.joined
+    assert rig.enrolment.leave("again") == []
+
+
+def test_one_who_never_joined_leaves_without_a_word() -> None:
+    rig = Rig()
+    rig.step()
+    assert rig.enrolment.leave("interrupted") == []

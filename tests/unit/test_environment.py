@@ -1,0 +1,87 @@
+"""What a student script is told through its environment."""
+
+from __future__ import annotations
+
+import pytest
+
+from edldist.environment import JobEnvironment
+from edldist.errors import ConfigError
+
+
+def test_outside_a_job_everything_has_its_default() -> None:
+    assert JobEnvironment.read({}) == JobEnvironment(
+        coordinator=None,
+        output=None,
+        advertise=None,
+        deterministic=False,
+        task_size=None,
+        connect_timeout_s=300.0,
+        rank=0,
+        world_size=1,
+    )
+
+
+def test_inside_a_job_everything_is_read() -> None:
+    assert JobEnvironment.read(
+        {
+            "EDLDIST_COORDINATOR": "tcp://h:1",
+            "EDLDIST_OUTPUT": "/out",
+            "EDLDIST_ADVERTISE": "10.0.0.5",
+            "EDLDIST_DETERMINISTIC": "1",
+            "EDLDIST_TASK_SIZE": "32",
+            "EDLDIST_CONNECT_TIMEOUT_S": "2.5",
+            "RANK": "3",
+            "WORLD_SIZE": "4",
+        }
+    ) == JobEnvironment(
+        coordinator="tcp://h:1",
+        output="/out",
+        advertise="10.0.0.5",
+        deterministic=True,
+        task_size=32,
+        connect_timeout_s=2.5,
+        rank=3,
+        world_size=4,
+    )
+
+
+def test_empty_variables_count_as_unset() -> None:
+    names = ("COORDINATOR", "OUTPUT", "ADVERTISE", "DETERMINISTIC", "TASK_SIZE", "CONNECT_TIMEOUT_S")
+    empty = {f"EDLDIST_{name}": "" for name in names} | {"RANK": "", "WORLD_SIZE": " "}
+    assert JobEnvironment.read(empty) == JobEnvironment.read({})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1", True), ("true", True), ("YES", True), ("0", False), ("False", False), ("no", False)],
+)
+def test_flags(text: str, value: bool) -> None:
+    assert JobEnvironment.read({"EDLDIST_DETERMINISTIC": text}).deterministic is value
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("EDLDIST_DETERMINISTIC", "maybe"),
+        ("EDLDIST_TASK_SIZE", "0"),
+        ("EDLDIST_TASK_SIZE", "-4"),
+        ("EDLDIST_TASK_SIZE", "1.5"),
+        ("EDLDIST_TASK_SIZE", "many"),
+        ("EDLDIST_CONNECT_TIMEOUT_S", "0"),
+        ("EDLDIST_CONNECT_TIMEOUT_S", "-1"),
+        ("EDLDIST_CONNECT_TIMEOUT_S", "nan"),
+        ("EDLDIST_CONNECT_TIMEOUT_S", "inf"),
+        ("EDLDIST_CONNECT_TIMEOUT_S", "soon"),
+        ("RANK", "-1"),
+        ("WORLD_SIZE", "0"),
+        ("WORLD_SIZE", "two"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_name(name: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}='{text}'"):
+        JobEnvironment.read({name: text})
+
+
+def test_without_an_argument_the_process_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDLDIST_COORDINATOR", "tcp://elsewhere:9")
+    assert JobEnvironment.read().coordinator == "tcp://elsewhere:9"

@@ -1,0 +1,140 @@
+"""Who may import whom (docs/architecture.md), read from the source without running it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ROLES = {"coordinator", "teacher", "student"}
+SHARED = {"wire", "labels", "losses", "observe"}
+BASE = {"errors", "clock", "config", "environment"}
+ALLOWED = {
+    "errors": set(),
+    "clock": set(),
+    "config": {"errors"},
+    "environment": {"errors"},
+    "wire": {"errors", "clock"},
+    "labels": {"wire", "errors"},
+    "losses": {"errors"},
+    "observe": {"wire", "errors", "environment", "clock"},
+    **{role: {role} | SHARED | BASE for role in ROLES},
+}
+MODULES = sorted(path for top in ("edldist", "launch") for path in (ROOT / top).rglob("*.py"))
+TRAVELS = ("edldist/wire", "edldist/teacher", "edldist/labels", "edldist/coordinator")
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imports(path: Path, tree: ast.Module) -> Iterator[str]:
+    """Absolute names of the modules and members that a file imports, wherever it does so."""
+    package = _name(path).split(".") if path.name == "__init__.py" else _name(path).split(".")[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            prefix = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{prefix}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in (
+            "importlib.import_module",
+            "__import__",
+        ):
+            first = node.args[0] if node.args else None
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                yield first.value
+
+
+def _parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def _rooms(path: Path) -> set[str]:
+    """The second parts of what a file imports of edldist, as ``wire`` or ``errors``."""
+    names = [name.split(".") for name in _imports(path, _parse(path))]
+    return {parts[1] for parts in names if parts[0] == "edldist" and len(parts) > 1}
+
+
+def _room(path: Path) -> str:
+    return path.relative_to(ROOT / "edldist").with_suffix("").parts[0]
+
+
+EDLDIST = [path for path in MODULES if _name(path).startswith("edldist.")]
+
+
+def _identify(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def test_the_source_was_found() -> None:
+    assert {_room(path) for path in EDLDIST} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("path", EDLDIST, ids=_identify)
+def test_imports_go_down_only(path: Path) -> None:
+    room = _room(path)
+    above = _rooms(path) - ALLOWED[room] - {room} - {"__version__"}
+    assert not above, (
+        f"{_identify(path)} imports edldist.{above}; {room} may import {ALLOWED[room] or 'nothing'}"
+    )
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_identify)
+def test_the_framework_never_imports_the_launcher(path: Path) -> None:
+    tops = {name.split(".")[0] for name in _imports(path, _parse(path))}
+    assert not tops & {"examples", "tests", "benchmarks"}
+    if _name(path).startswith("edldist"):
+        assert "launch" not in tops
+
+
+def test_the_package_itself_imports_nothing_when_it_is_imported() -> None:
+    for node in _parse(ROOT / "edldist" / "__init__.py").body:
+        if isinstance(node, ast.ImportFrom):
+            assert node.module in ("__future__", "typing")
+        elif isinstance(node, ast.Import):
+            assert [alias.name for alias in node.names] == ["importlib"]
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if _identify(path).startswith(TRAVELS)], ids=_identify
+)
+def test_what_reads_from_others_cannot_execute_it(path: Path) -> None:
+    tree = _parse(path)
+    executing = {"pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve"}
+    assert not {name.split(".")[0] for name in _imports(path, tree)} & executing
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        assert called not in ("eval", "exec", "yaml.load", "yaml.unsafe_load"), f"line {node.lineno}"
+        assert not called.endswith((".recv_pyobj", ".send_pyobj")), f"line {node.lineno}"
+        safe = {k.arg: ast.unparse(k.value) for k in node.keywords}.get("weights_only")
+        assert safe != "False", f"line {node.lineno}"
+        assert called != "torch.load" or safe == "True", (
+            f"line {node.lineno}: torch.load without weights_only"
+        )
+
+
+def test_what_must_start_fast_loads_no_torch() -> None:
+    modules = ["edldist", "edldist.coordinator.server", "edldist.wire.query", "launch.cli"]
+    script = (
+        "import importlib, json, sys\n"
+        "loaded = {}\n"
+        f"for name in {modules!r}:\n"
+        "    importlib.import_module(name)\n"
+        "    loaded[name] = 'torch' in sys.modules\n"
+        "print(json.dumps(loaded))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert json.loads(done.stdout) == dict.fromkeys(modules, False)
