@@ -51,10 +51,13 @@ class LocalJob:
             loader.close()
         for worker in self.workers:
             worker.drain()
-        self._coordinator.stop()
-        for thread in self._threads:
+        coordinator, *workers = self._threads
+        for thread in workers:
             thread.join(20)
-            assert not thread.is_alive(), f"{thread.name} did not end"
+        self._coordinator.stop()  # last, so that goodbyes are heard and need not linger
+        coordinator.join(20)
+        alive = [thread.name for thread in self._threads if thread.is_alive()]
+        assert not alive, f"{alive} did not end"
 
     def _spawn(self, target) -> threading.Thread:
         def run() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 from torch import Tensor, nn
 
@@ -72,3 +74,41 @@ def no_tensor():
 
 
 NOT_CALLABLE = 7
+
+
+GATE = threading.Event()
+"""``waits_at_gate`` labels nothing while this is clear."""
+
+
+def waits_at_gate():
+    def label(id: Tensor) -> Tensor:  # noqa: A002
+        GATE.wait(20)
+        return id.unsqueeze(1)
+
+    return label
+
+
+def identify_any():
+    """``identify`` by position, whatever the input is called."""
+    return lambda x: torch.stack([x.double(), x.double() * 2 + 1], dim=1)
+
+
+def difference():
+    return lambda a, b: identify_any()(a - b)
+
+
+def negative():
+    return lambda id: -id  # noqa: A006
+
+
+def pass_size():
+    """Labels that say how many samples shared the forward pass."""
+    return lambda id: torch.full((id.shape[0], 1), id.shape[0])  # noqa: A006
+
+
+def complex_labels():
+    return lambda id: id.to(torch.complex64)  # noqa: A006
+
+
+def large():
+    return lambda id: id + 1e6  # noqa: A006
