@@ -23,6 +23,8 @@ class JobEnvironment:
         task_size: samples per fixed cut, or None.
         connect_timeout_s: how long to wait for a coordinator.
         rank, world_size: of the torchrun group; 0 and 1 outside one.
+        group: names this very group of ranks: another round of restarts is another group. Empty
+            for a rank that trains alone.
     """
 
     coordinator: str | None
@@ -33,6 +35,7 @@ class JobEnvironment:
     connect_timeout_s: float
     rank: int
     world_size: int
+    group: str
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> JobEnvironment:
@@ -50,7 +53,17 @@ class JobEnvironment:
             connect_timeout_s=_seconds(environ, "EDLDIST_CONNECT_TIMEOUT_S", 300.0),
             rank=_whole(environ, "RANK", 0, least=0) or 0,
             world_size=_whole(environ, "WORLD_SIZE", 1, least=1) or 1,
+            group=_group(environ),
         )
+
+
+def _group(environ: Mapping[str, str]) -> str:
+    if _whole(environ, "WORLD_SIZE", 1, least=1) == 1:
+        return ""
+    # Every round has a store of its own; restart counts differ between nodes and name nothing.
+    return "{}@{}:{}".format(
+        *(environ.get(k, "") for k in ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT"))
+    )
 
 
 def _flag(environ: Mapping[str, str], name: str) -> bool:

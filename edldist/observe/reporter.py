@@ -18,11 +18,12 @@ from collections import deque
 
 from edldist.environment import JobEnvironment
 from edldist.errors import EdlDistError, InputError, RefusedError
+from edldist.wire.address import parse_address
 from edldist.wire.messages import Ack, Event, Refused, Report, Scalar
 from edldist.wire.transport import Transport
 from edldist.wire.zeromq import ZmqTransport
 
-__all__ = ["Reporter", "event", "report"]
+__all__ = ["Reporter", "event", "flush", "report"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Reporter:
     """
 
     def __init__(self, coordinator: str, rank: int, transport: Transport | None = None) -> None:
+        parse_address(coordinator, "EDLDIST_COORDINATOR")
         self._sender = f"report-rank{rank}-{uuid.uuid4().hex[:10]}"
         self._rank = rank
         self._seq = 0
@@ -150,12 +152,16 @@ def _current() -> Reporter | None:
         if _reporter is None or _owner != os.getpid():
             _reporter = Reporter(environment.coordinator, environment.rank)
             _owner = os.getpid()
-            atexit.register(_flush, _reporter, _owner)
+            atexit.register(flush)
         return _reporter
 
 
-def _flush(reporter: Reporter, owner: int) -> None:
-    if owner != os.getpid():
+def flush() -> None:
+    """Wait until everything reported so far has arrived, and end the reporter."""
+    global _reporter
+    with _made:
+        reporter, _reporter = _reporter, None
+    if reporter is None or _owner != os.getpid():
         return
     try:
         if not reporter.close():

@@ -9,20 +9,15 @@ from edldist.errors import ConfigError
 
 
 def test_outside_a_job_everything_has_its_default() -> None:
-    assert JobEnvironment.read({}) == JobEnvironment(
-        coordinator=None,
-        output=None,
-        advertise=None,
-        deterministic=False,
-        task_size=None,
-        connect_timeout_s=300.0,
-        rank=0,
-        world_size=1,
-    )
+    outside = JobEnvironment.read({})
+    assert (outside.coordinator, outside.output, outside.advertise) == (None, None, None)
+    assert (outside.deterministic, outside.task_size) == (False, None)
+    assert outside.connect_timeout_s == 300.0
+    assert (outside.rank, outside.world_size, outside.group) == (0, 1, "")
 
 
 def test_inside_a_job_everything_is_read() -> None:
-    assert JobEnvironment.read(
+    inside = JobEnvironment.read(
         {
             "EDLDIST_COORDINATOR": "tcp://h:1",
             "EDLDIST_OUTPUT": "/out",
@@ -33,16 +28,19 @@ def test_inside_a_job_everything_is_read() -> None:
             "RANK": "3",
             "WORLD_SIZE": "4",
         }
-    ) == JobEnvironment(
-        coordinator="tcp://h:1",
-        output="/out",
-        advertise="10.0.0.5",
-        deterministic=True,
-        task_size=32,
-        connect_timeout_s=2.5,
-        rank=3,
-        world_size=4,
     )
+    assert (inside.coordinator, inside.output, inside.advertise) == ("tcp://h:1", "/out", "10.0.0.5")
+    assert (inside.deterministic, inside.task_size) == (True, 32)
+    assert inside.connect_timeout_s == 2.5
+    assert (inside.rank, inside.world_size) == (3, 4)
+
+
+def test_ranks_of_one_round_share_a_group_and_of_another_do_not() -> None:
+    first = {"WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "job", "MASTER_ADDR": "h", "MASTER_PORT": "1"}
+    second = first | {"MASTER_PORT": "2"}
+    groups = [JobEnvironment.read(first | {"RANK": rank}).group for rank in ("0", "1")]
+    assert groups[0] == groups[1] != ""
+    assert JobEnvironment.read(second).group not in ("", groups[0])
 
 
 def test_empty_variables_count_as_unset() -> None:

@@ -1,0 +1,265 @@
+"""``edldist.report``: figures reach a coordinator that may come late, die and come back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import edldist
+from edldist.errors import ConfigError, InputError
+from edldist.observe import reporter as reporting
+from edldist.observe.reporter import Reporter, event
+from edldist.wire.memory import MemoryTransport
+from edldist.wire.messages import MAGIC, PROTOCOL_VERSION, Ack, Event, Message, Refused, Report
+from edldist.wire.transport import Hub, Transport
+from edldist.wire.zeromq import ZmqTransport
+
+ROOT = Path(__file__).resolve().parents[2]
+ADDRESS = "tcp://127.0.0.1:4001"
+
+
+class Listener:
+    """The coordinator's end, driven by the test."""
+
+    def __init__(self, transport: Transport, address: str = "tcp://127.0.0.1:0") -> None:
+        self.poller = transport.poller()
+        self.hub: Hub = self.poller.bind(address)
+        self.address = self.hub.address
+        self.peers: list[bytes] = []
+
+    def take(self, count: int, *, acknowledge: bool = True) -> list[Message]:
+        taken: list[Message] = []
+        deadline = time.monotonic() + 20
+        while len(taken) < count:
+            assert time.monotonic() < deadline, f"{len(taken)} of {count} within 20 s"
+            received = self.hub.receive()
+            if received is None:
+                self.poller.wait(0.05)
+                continue
+            taken.append(received.message)
+            self.peers.append(received.peer)
+            if acknowledge and isinstance(received.message, Report):
+                self.hub.send(received.peer, Ack(seq=received.message.seq))
+        return taken
+
+    def close(self) -> None:
+        self.poller.close()
+
+
+@pytest.fixture
+def network() -> MemoryTransport:
+    return MemoryTransport()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporting, "_RESEND_S", 0.1)
+    monkeypatch.setattr(reporting, "_FLUSH_S", 3.0)
+
+
+@pytest.fixture
+def current(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
+    """``edldist.report`` of this process, inside a job."""
+    listener = Listener(ZmqTransport())
+    monkeypatch.setenv("EDLDIST_COORDINATOR", listener.address)
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setattr(reporting, "_reporter", None)
+    monkeypatch.setattr(reporting.atexit, "register", lambda *args: None)
+    yield listener
+    if reporting._reporter is not None:
+        reporting._reporter.close()
+    listener.close()
+
+
+def test_reports_are_numbered_and_acknowledged(network: MemoryTransport) -> None:
+    listener = Listener(network)
+    reporter = Reporter(listener.address, rank=3, transport=network)
+    for step in range(5):
+        reporter.report({"step": step})
+    reports = listener.take(5)
+    assert [(r.seq, r.rank, r.values["step"]) for r in reports] == [(n + 1, 3, n) for n in range(5)]
+    assert {r.sender.encode() for r in reports} == set(listener.peers)
+    assert reporter.close() is True
+
+
+def test_reports_wait_for_a_coordinator_that_comes_late(network: MemoryTransport) -> None:
+    reporter = Reporter(ADDRESS, rank=0, transport=network)
+    reporter.report({"loss": 0.5})
+    listener = Listener(network, ADDRESS)
+    assert listener.take(1)[0].values == {"loss": 0.5}
+    assert reporter.close() is True
+
+
+def test_what_was_not_acknowledged_is_sent_again_in_order(network: MemoryTransport) -> None:
+    first = Listener(network, ADDRESS)
+    reporter = Reporter(ADDRESS, rank=0, transport=network)
+    for step in range(3):
+        reporter.report({"step": step})
+    assert [r.seq for r in first.take(3, acknowledge=False)] == [1, 2, 3]
+    first.close()
+    second = Listener(network, ADDRESS)
+    seen = [r.seq for r in second.take(3)]
+    assert seen == [1, 2, 3]
+    assert reporter.close() is True
+
+
+def test_what_was_acknowledged_is_not_sent_again(network: MemoryTransport) -> None:
+    listener = Listener(network)
+    reporter = Reporter(listener.address, rank=0, transport=network)
+    reporter.report({"step": 0})
+    reporter.report({"step": 1})
+    listener.take(2)
+    reporter.report({"step": 2})
+    later = [r.seq for r in listener.take(1)]
+    assert reporter.close() is True
+    while (received := listener.hub.receive()) is not None:
+        later.append(received.message.seq)
+    assert 3 in later
+    assert 1 not in later
+
+
+def test_events_are_sent_once_and_closing_waits_for_them(network: MemoryTransport) -> None:
+    listener = Listener(network)
+    reporter = Reporter(listener.address, rank=0, transport=network)
+    reporter.event("checkpoint_saved", {"step": 7})
+    assert reporter.close() is True
+    (taken,) = listener.take(1)
+    assert isinstance(taken, Event)
+    assert (taken.event, taken.fields) == ("checkpoint_saved", {"step": 7})
+    assert listener.hub.receive() is None
+
+
+def test_closing_without_a_coordinator_gives_up_in_time(
+    network: MemoryTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "_FLUSH_S", 0.2)
+    reporter = Reporter(ADDRESS, rank=0, transport=network)
+    reporter.report({"step": 0})
+    began = time.monotonic()
+    assert reporter.close(5) is False
+    assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("bad", ["refused", "version"])
+def test_a_coordinator_that_will_never_take_reports_is_logged(
+    network: MemoryTransport, caplog: pytest.LogCaptureFixture, bad: str
+) -> None:
+    listener = Listener(network)
+    reporter = Reporter(listener.address, rank=0, transport=network)
+    reporter.report({"step": 0})
+    listener.take(1, acknowledge=False)
+    if bad == "refused":
+        listener.hub.send(listener.peers[0], Refused(reason="not you"))
+    else:
+        network._to_link(listener.address, listener.peers[0], [MAGIC + bytes([PROTOCOL_VERSION + 1])])
+    reporter._thread.join(10)
+    assert not reporter._thread.is_alive()
+    assert ("not you" if bad == "refused" else "wire protocol") in caplog.text
+    reporter.report({"step": 1})
+    assert reporter.close() is False
+
+
+def test_outside_a_job_reports_go_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDLDIST_COORDINATOR", raising=False)
+    monkeypatch.setattr(reporting, "_reporter", None)
+    edldist.report(step=1, loss=0.5)
+    event("checkpoint_saved", step=1)
+    assert reporting._reporter is None
+
+
+def test_values_of_any_number_type_arrive_plain(current: Listener) -> None:
+    edldist.report(
+        step=np.int64(3),
+        loss=torch.tensor(0.5, requires_grad=True),
+        accuracy=np.float64(0.75),
+        rate=np.float32(2.0),
+        best=np.bool_(True),
+        done=False,
+        note=np.str_("warm"),
+        nothing=None,
+        big=2**64 - 1,
+    )
+    (report,) = current.take(1)
+    assert report.rank == 2
+    assert report.values == {
+        "step": 3,
+        "loss": 0.5,
+        "accuracy": 0.75,
+        "rate": 2.0,
+        "best": True,
+        "done": False,
+        "note": "warm",
+        "nothing": None,
+        "big": 2**64 - 1,
+    }
+    assert {type(value) for value in report.values.values()} == {int, float, bool, str, type(None)}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[1], {"a": 1}, object(), torch.zeros(2), np.zeros(3), 1j, b"bytes", 2**64, -(2**63) - 1],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_value_that_cannot_travel_raises_where_it_was_given(current: Listener, value: object) -> None:
+    with pytest.raises(InputError, match="loss"):
+        edldist.report(loss=value)
+    edldist.report(step=1)
+    assert current.take(1)[0].values == {"step": 1}, "and reporting goes on"
+
+
+def test_odd_text_does_not_end_reporting(current: Listener) -> None:
+    edldist.report(note="half \ud800 pair")
+    with pytest.raises(InputError, match="257 characters"):
+        edldist.report(**{"k" * 257: 1})
+    edldist.report(step=1)
+    assert [set(r.values) for r in current.take(2)] == [{"note"}, {"step"}]
+
+
+def test_a_wrong_address_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDLDIST_COORDINATOR", "localhost:7070")
+    monkeypatch.setattr(reporting, "_reporter", None)
+    with pytest.raises(ConfigError, match="EDLDIST_COORDINATOR.*localhost:7070"):
+        edldist.report(step=1)
+
+
+_SCRIPT = """
+import os, sys
+import edldist
+from edldist.observe.reporter import event
+edldist.report(step=1, loss=0.5)
+event("note", text="parent")
+if os.fork() == 0:
+    edldist.report(step=2)
+    sys.exit(0)
+os.wait()
+edldist.report(step=3)
+"""
+
+
+def test_reports_of_a_process_and_its_fork_arrive_before_they_exit() -> None:
+    listener = Listener(ZmqTransport())
+    environment = os.environ | {"EDLDIST_COORDINATOR": listener.address}
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", _SCRIPT], env=environment, cwd=ROOT, stderr=subprocess.PIPE
+    )
+    try:
+        messages = listener.take(4)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 0, errors.decode()
+        steps = {m.values["step"]: m.sender for m in messages if isinstance(m, Report)}
+        assert set(steps) == {1, 2, 3}
+        assert steps[1] == steps[3] != steps[2]
+        assert b"Traceback" not in errors
+    finally:
+        process.kill()
+        process.wait()
+        listener.close()
