@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edldist.config import JobConfig, TeacherConfig
-from launch.torchrun import torchrun_command
+from launch.torchrun import bounds_of
 
 __all__ = [
     "coordinator_command",
@@ -16,6 +16,7 @@ __all__ = [
     "own_command",
     "student_command",
     "student_environment",
+    "student_nodes",
     "teacher_command",
     "teacher_names",
 ]
@@ -72,15 +73,19 @@ def teacher_command(teacher: TeacherConfig, worker_id: str, coordinator: str) ->
     )
 
 
-def student_command(job: JobConfig) -> Sequence[str]:
-    """The process group of the training script."""
+def student_nodes(job: JobConfig) -> list[str]:
+    """The nodes to start on this machine: as many as the job may have."""
+    return [str(number) for number in range(bounds_of(job.student.nnodes)[1])]
+
+
+def student_command(job: JobConfig, coordinator: str) -> Sequence[str]:
+    """One node of the training script's process group."""
     student = job.student
-    return torchrun_command(
-        student.script,
-        student.args,
-        nnodes=student.nnodes,
-        nproc_per_node=student.nproc_per_node,
-        max_restarts=student.max_restarts,
+    return own_command(
+        "student",
+        *("--coordinator", coordinator, "--nnodes", student.nnodes),
+        *("--nproc-per-node", str(student.nproc_per_node), "--max-restarts", str(student.max_restarts)),
+        *("--run-id", job.name, student.script, *student.args),
     )
 
 

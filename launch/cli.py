@@ -113,9 +113,20 @@ def run(job: Path, overrides: tuple[str, ...], output: Path | None) -> int:
 )
 @_option("--heartbeat-interval-s", type=POSITIVE_S, default=1.0, help="How often members report.")
 @_option("--heartbeat-ttl-s", type=POSITIVE_S, default=3.0, help="Silence after which one is lost.")
+@_option(
+    "--rendezvous",
+    type=HTTP,
+    metavar="HOST:PORT",
+    help="Where elastic student nodes meet; started when one asks (default: the port of --bind + 2).",
+)
 @_option("--ready-file", type=click.Path(dir_okay=False), hidden=True)
 def coordinator(
-    bind: str, http: str, heartbeat_interval_s: float, heartbeat_ttl_s: float, ready_file: str | None
+    bind: str,
+    http: str,
+    heartbeat_interval_s: float,
+    heartbeat_ttl_s: float,
+    rendezvous: str | None,
+    ready_file: str | None,
 ) -> int:
     """Run the coordinator: who is here, and who serves whom."""
     from edldist.coordinator.server import CoordinatorOptions, run_coordinator
@@ -129,6 +140,7 @@ def coordinator(
             heartbeat_interval_s=heartbeat_interval_s,
             heartbeat_ttl_s=heartbeat_ttl_s,
             ready_file=ready_file,
+            rendezvous=rendezvous,
         )
     )
 
@@ -176,24 +188,22 @@ def teacher(codec: str, **settings: Any) -> int:
 @_option("--nnodes", default="1", help='Nodes, as in "1", or a range, as in "1:4".')
 @_option("--nproc-per-node", type=click.IntRange(min=1), default=1, help="Ranks on this node.")
 @_option("--max-restarts", type=click.IntRange(min=0), default=3, help="Restarts of a failed group.")
+@_option(
+    "--run-id", metavar="ID", default="edldist", help="Nodes of one run share it; a new run needs a new one."
+)
+@_option("--connect-timeout-s", type=POSITIVE_S, default=300.0, help="How long to look for a coordinator.")
 @click.argument("script", type=click.Path())
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
-def student(
-    coordinator: str, nnodes: str, nproc_per_node: int, max_restarts: int, script: str, args: tuple[str, ...]
-) -> int:
-    """Run a training SCRIPT under torchrun on this node; ARGS are passed through to it."""
+def student(script: str, args: tuple[str, ...], **settings: Any) -> int:
+    """Run a training SCRIPT under torchrun on this node; ARGS are passed through to it.
+
+    With a range of nodes, start the same command on each of them; nodes may come and go.
+    """
     from edldist.observe.logs import install_logging
     from launch.student import run_student
 
     install_logging("student")
-    return run_student(
-        coordinator,
-        script,
-        args,
-        nnodes=nnodes,
-        nproc_per_node=nproc_per_node,
-        max_restarts=max_restarts,
-    )
+    return run_student(script=script, args=args, **settings)
 
 
 @cli.command()

@@ -40,6 +40,8 @@ TEACHER_GRACE_S = 10.0
 COORDINATOR_GRACE_S = 5.0
 PROGRESS_EVENT_EVERY_S = 1.0
 EXIT_CODES = {"completed": 0, "failed": 1, "interrupted": 130}
+EXIT_INTERRUPTED = EXIT_CODES["interrupted"]
+STUDENT_FINAL_CODES = (1, 2, EXIT_INTERRUPTED)
 
 
 class _Stopped(Exception):
@@ -61,7 +63,6 @@ def run_job(job_path: Path, overrides: Sequence[str], output: Path | None) -> in
     for key, script in (("student", job.student), ("prepare", job.prepare)):
         if script is not None and not Path(script.script).is_file():
             raise ConfigError(f"{key}.script: no such file: {script.script} (looked from {Path.cwd()})")
-    children.student_command(job)
     console = SteadyConsole(highlight=False)
     with JobFolder(output or Path("out") / job.name, job) as folder, Interrupts() as interrupts:
         return JobRun(job, folder, interrupts, console).run()
@@ -88,7 +89,6 @@ class JobRun:
         self._address = ""
         self._http = "127.0.0.1:0"
         self._client: StatusClient | None = None
-        self._student: Child | None = None
         self._student_began: float | None = None
         self._next_progress = 0.0
         self._next_look = 0.0
@@ -96,6 +96,7 @@ class JobRun:
         self._workers = children.teacher_names(job)
         self._coordinator = Fleet(self._make_coordinator, ["0"], keep=True)
         self._teachers = Fleet(self._make_teacher, list(self._workers))
+        self._students = Fleet(self._make_student, children.student_nodes(job), final=STUDENT_FINAL_CODES)
         self._view = ProgressView(console, job.name, len(self._workers))
 
     def run(self) -> int:
@@ -160,7 +161,8 @@ class JobRun:
 
     def _start(self) -> None:
         """Coordinator, then teachers and students at the same time."""
-        ranks = self._job.student.nproc_per_node
+        nodes = len(children.student_nodes(self._job))
+        ranks = nodes * self._job.student.nproc_per_node
         threads = limit_threads(self._environment, len(self._workers) + ranks)
         if threads is not None:
             self._event("threads", omp_num_threads=threads)
@@ -173,14 +175,9 @@ class JobRun:
         self._client = StatusClient(self._address)
         for change in self._teachers.start(self._now()):
             self._event("teacher_started", id=change.child.id, pid=change.child.pid)
-        environment = self._environment | children.student_environment(
-            self._job, self._address, self._folder.path
-        )
-        command = children.student_command(self._job)
-        self._student = Child("student-0", command, environment, self._folder.log_path("student", "0"))
-        self._student.start()
+        for change in self._students.start(self._now()):
+            self._event("student_started", id=change.child.id, pid=change.child.pid)
         self._student_began = self._now()
-        self._event("student_started", pid=self._student.pid, ranks=ranks)
 
     def _make_coordinator(self, name: str, attempt: int) -> Child:
         ready = self._ready_file
@@ -194,6 +191,13 @@ class JobRun:
         command = children.teacher_command(teacher, worker_id, self._address)
         environment = self._environment | teacher.env
         return Child(worker_id, command, environment, self._folder.log_path("teacher", name))
+
+    def _make_student(self, name: str, attempt: int) -> Child:
+        environment = self._environment | children.student_environment(
+            self._job, self._address, self._folder.path
+        )
+        command = children.student_command(self._job, self._address)
+        return Child(f"student-{name}", command, environment, self._folder.log_path("student", name))
 
     @property
     def _ready_file(self) -> Path:
@@ -222,24 +226,17 @@ class JobRun:
 
     def _watch(self) -> None:
         """Until the students end, someone interrupts, or the job turns out hopeless."""
-        student = self._student
-        if student is None:
-            raise RuntimeError("watching began before the students were started")
-        while (code := student.poll()) is None:
+        while not self._students.settled:
             if self._interrupts.count:
                 self._say("stopping: the students save a checkpoint and leave (again to kill)", "yellow")
-                self._end([student], STUDENT_GRACE_S)
-                if student.poll() == 0:
+                self._end(self._students.children, STUDENT_GRACE_S)
+                if all(child.poll() == 0 for child in self._students.children):
                     break  # they had finished
                 raise _Stopped("interrupted", "the same command goes on from the last checkpoint")
             self._observe()
             self._look_after_children()
             time.sleep(TICK_S)
         self._observe(timeout_s=2.0)
-        code = student.poll() or 0
-        self._event("student_exited", code=code)
-        if code != 0:
-            raise _Stopped("failed", f"the student failed: {describe_exit(code)}", student)
 
     def _look_after_children(self) -> None:
         now = self._now()
@@ -257,10 +254,19 @@ class JobRun:
                     change.child,
                 )
 
+        for change in self._students.tick(now):
+            self._note("student", change)
+            if change.event == "hopeless" and change.code == EXIT_INTERRUPTED:
+                if self._students.settled:
+                    raise _Stopped("interrupted", "every student node was asked to leave")
+                continue  # a node was taken away; the others train on
+            if change.event == "hopeless":
+                raise _Stopped("failed", f"the student failed: {describe_exit(change.code)}", change.child)
+
     def _note(self, role: str, change: Change) -> None:
         """Record and say what became of a child."""
         child = change.child
-        name = child.id if child.id == role else f"{role} {child.id}"
+        name = child.id if child.id.startswith(role) else f"{role} {child.id}"
         if change.event in ("started", "restarted"):
             self._event(f"{role}_{change.event}", id=child.id, pid=child.pid)
             self._say(f"{name} {change.event}")
@@ -320,14 +326,9 @@ class JobRun:
 
     def _end_everything(self) -> None:
         """Students first, then teachers, the coordinator last; nothing stays behind."""
-        everyone = [
-            *([self._student] if self._student else []),
-            *self._teachers.children,
-            *self._coordinator.children,
-        ]
+        everyone = [*self._students.children, *self._teachers.children, *self._coordinator.children]
         try:
-            if self._student is not None:
-                self._end([self._student], STUDENT_GRACE_S)
+            self._end(self._students.children, STUDENT_GRACE_S)
             self._tally.freeze()
             self._end(self._teachers.children, TEACHER_GRACE_S)
             if self._client is not None:

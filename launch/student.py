@@ -1,23 +1,38 @@
-"""``edldist student``: a training script under torchrun, in the foreground."""
+"""``edldist student``: one node of a training script's group under torchrun, in the foreground."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from edldist.errors import ConfigError
+import psutil
+
+from edldist.errors import ConfigError, CoordinatorUnreachableError, EdlDistError
+from edldist.wire.address import parse_address
+from edldist.wire.messages import Event, Status
+from edldist.wire.query import StatusClient
 from launch.child import tied_command
 from launch.interrupts import Interrupts
-from launch.torchrun import limit_threads, torchrun_command
+from launch.node import NodeWatch
+from launch.torchrun import bounds_of, limit_threads, prepare_environment, torchrun_command
 
 __all__ = ["run_student"]
 
+logger = logging.getLogger(__name__)
+
 GRACE_S = 30.0
+LOOK_S = 0.5
+STATUS_TIMEOUT_S = 0.3
+FRUITLESS_RESTARTS = 10
 EXIT_INTERRUPTED = 130
+_POLL_S = 0.1
 
 
 def run_student(
@@ -28,48 +43,163 @@ def run_student(
     nnodes: str = "1",
     nproc_per_node: int = 1,
     max_restarts: int = 3,
+    run_id: str = "edldist",
+    connect_timeout_s: float = 300.0,
 ) -> int:
-    """Run the script to its end and return 0, 1 or 130.
+    """Run this node's part of the script to its end.
 
     The group leads a session of its own: Ctrl-C reaches this process, which asks the group to
     leave (SIGTERM: checkpoint, then go), and kills it at the second Ctrl-C or after 30 s.
 
+    Returns:
+        0, 1 (the script failed), 130, or 128 + the signal that killed the agent.
+
     Raises:
         ConfigError: the script does not exist, or ``nnodes`` is wrong.
+        CoordinatorUnreachableError: several nodes are wanted, and nobody says where they meet.
     """
-    command = torchrun_command(
-        script, args, nnodes=nnodes, nproc_per_node=nproc_per_node, max_restarts=max_restarts
-    )
+    _, most = bounds_of(nnodes)
     if not Path(script).is_file():
         raise ConfigError(f"no such script: {script} (looked from {Path.cwd()})")
-    environment = dict(os.environ, EDLDIST_COORDINATOR=coordinator)
-    if nproc_per_node > 1:
-        limit_threads(environment, nproc_per_node)
     with Interrupts() as interrupts:
-        group = subprocess.Popen(
+        rendezvous = None
+        if most > 1:
+            rendezvous = _find_rendezvous(coordinator, connect_timeout_s, interrupts)
+        if interrupts.count:
+            return EXIT_INTERRUPTED
+        command = torchrun_command(
+            script,
+            args,
+            nnodes=nnodes,
+            nproc_per_node=nproc_per_node,
+            max_restarts=max_restarts,
+            rendezvous=rendezvous,
+            run_id=run_id,
+        )
+        environment = dict(os.environ, EDLDIST_COORDINATOR=coordinator)
+        prepare_environment(environment)
+        if nproc_per_node > 1 or most > 1:
+            limit_threads(environment, nproc_per_node)
+        agent = subprocess.Popen(
             tied_command(command, parent=os.getpid()), env=environment, start_new_session=True
         )
+        node = _Node(agent, coordinator, NodeWatch(max(max_restarts, FRUITLESS_RESTARTS)))
         try:
-            code = _wait(group, interrupts)
+            code = node.wait(interrupts)
         finally:
-            if group.poll() is None:
-                os.killpg(group.pid, signal.SIGKILL)
-                group.wait()
-    if code == 0:
-        return 0
-    return EXIT_INTERRUPTED if interrupts.count else 1
+            node.close()
+    if code < 0:
+        return EXIT_INTERRUPTED if interrupts.count else 128 - code
+    if code == 0 or not interrupts.count:
+        return min(code, 1)
+    return EXIT_INTERRUPTED
 
 
-def _wait(group: subprocess.Popen[bytes], interrupts: Interrupts) -> int:
-    deadline: float | None = None
-    while True:
+def _find_rendezvous(coordinator: str, timeout_s: float, interrupts: Interrupts) -> str | None:
+    """Ask the coordinator until its store is up; None when interrupted."""
+    deadline = time.monotonic() + timeout_s
+    host, _ = parse_address(coordinator, "coordinator")
+    with contextlib.closing(StatusClient(coordinator)) as client:
+        while not interrupts.count:
+            try:
+                answer = client.rendezvous(timeout_s=1.0)
+            except CoordinatorUnreachableError:
+                if time.monotonic() > deadline:
+                    raise
+                continue
+            if answer.error:
+                raise EdlDistError(answer.error)
+            if answer.address:
+                # A coordinator that listens on every interface cannot know the one that we use.
+                return answer.address.replace("0.0.0.0", host).replace("*", host)
+            time.sleep(_POLL_S)
+    return None
+
+
+class _Node:
+    """The agent's process and its ranks. Main thread only."""
+
+    def __init__(self, agent: subprocess.Popen[bytes], coordinator: str, watch: NodeWatch) -> None:
+        self._agent = agent
+        self._watch = watch
+        self._host = socket.gethostname()
+        self._client = StatusClient(coordinator)
+        self._seen = 0
+        self._incarnation = ""
+        self._next_look = time.monotonic()
+
+    def wait(self, interrupts: Interrupts) -> int:
+        """Look after the ranks until the agent ends; its exit code."""
+        deadline: float | None = None
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self._agent.wait(_POLL_S)
+            now = time.monotonic()
+            if interrupts.count and deadline is None:
+                self._agent.send_signal(signal.SIGTERM)
+                deadline = now + GRACE_S
+            if deadline is not None and (interrupts.count > 1 or now > deadline):
+                os.killpg(self._agent.pid, signal.SIGKILL)
+                return self._agent.wait()
+            if now >= self._next_look:
+                self._next_look = now + LOOK_S
+                self._look()
+                if self._watch.hopeless:
+                    logger.error(
+                        "the script was restarted %d times in a row without training on a single batch: "
+                        "giving up; see its own errors above",
+                        self._watch.max_fruitless,
+                    )
+                    return self._give_up()
+
+    def close(self) -> None:
+        if self._agent.poll() is None:
+            os.killpg(self._agent.pid, signal.SIGKILL)
+            self._agent.wait()
+        self._client.close()
+
+    def _give_up(self) -> int:
+        self._agent.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._agent.wait(GRACE_S)
+        return 1
+
+    def _look(self) -> None:
+        ranks = self._ranks()
+        self._watch.see_ranks(ranks)
         try:
-            return group.wait(timeout=0.1)
-        except subprocess.TimeoutExpired:
-            pass
-        if interrupts.count and deadline is None:
-            group.send_signal(signal.SIGTERM)
-            deadline = time.monotonic() + GRACE_S
-        if deadline is not None and (interrupts.count > 1 or time.monotonic() > deadline):
-            os.killpg(group.pid, signal.SIGKILL)
-            return group.wait()
+            status = self._client.query(self._seen, STATUS_TIMEOUT_S)
+        except EdlDistError:
+            return  # the coordinator may be gone for a while; ranks train on without it
+        lost = self._read(status)
+        for pid in self._watch.written_off(lost):
+            logger.warning("rank process %d was written off by the coordinator: killing it", pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _ranks(self) -> list[int]:
+        try:
+            return [child.pid for child in psutil.Process(self._agent.pid).children()]
+        except psutil.Error:
+            return []
+
+    def _read(self, status: Status) -> list[int]:
+        """Note deliveries; return the process ids of ranks of this host that were lost."""
+        first_look = not self._incarnation
+        restarted = status.incarnation != self._incarnation
+        self._incarnation = status.incarnation
+        self._seen = 0 if restarted and not first_look else status.seq
+        delivered = {}
+        for member in status.members:
+            batches = member.stats.get("batches", 0)
+            if member.role == "student" and member.host == self._host and isinstance(batches, int):
+                delivered[member.pid] = batches
+        self._watch.see_batches(delivered)
+        if first_look:
+            return []
+        return [
+            pid
+            for record in status.records
+            if isinstance(record, Event) and record.event == "student_lost"
+            if record.fields.get("host") == self._host and isinstance(pid := record.fields.get("pid"), int)
+        ]

@@ -14,7 +14,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal
@@ -44,10 +44,12 @@ class RestartPolicy:
 
     Args:
         keep: start it again after exit 0 too.
+        final: exit codes that are an answer of its own, never worth a restart.
     """
 
-    def __init__(self, keep: bool = False) -> None:
+    def __init__(self, keep: bool = False, final: Collection[int] = ()) -> None:
         self._keep = keep
+        self._final = frozenset(final)
         self._delay_s = BACKOFF_MIN_S
         self._started_at = 0.0
         self._ever_ready = False
@@ -66,7 +68,7 @@ class RestartPolicy:
         """The child ended; with ``restart``, ``restart_at`` says when to start it again."""
         if code == 0 and not self._keep:
             return "stopped"
-        if code == EXIT_UNUSABLE and not self._ever_ready:
+        if code in self._final or (code == EXIT_UNUSABLE and not self._ever_ready):
             return "hopeless"
         if now - self._started_at >= HEALTHY_S:
             self._delay_s = BACKOFF_MIN_S
@@ -232,11 +234,18 @@ class Fleet:
         make: builds slot ``name`` for the ``attempt``-th time (from 0).
         names: one for each slot.
         keep: start children again even when they left with exit code 0.
+        final: exit codes that are an answer, not a crash.
     """
 
-    def __init__(self, make: Callable[[str, int], Child], names: Sequence[str], keep: bool = False) -> None:
+    def __init__(
+        self,
+        make: Callable[[str, int], Child],
+        names: Sequence[str],
+        keep: bool = False,
+        final: Collection[int] = (),
+    ) -> None:
         self._make = make
-        self._slots = {name: _Slot(RestartPolicy(keep)) for name in names}
+        self._slots = {name: _Slot(RestartPolicy(keep, final)) for name in names}
 
     @property
     def children(self) -> list[Child]:
@@ -251,6 +260,11 @@ class Fleet:
     def pending(self) -> int:
         """Slots that wait for their restart."""
         return sum(slot.policy.restart_at is not None for slot in self._slots.values())
+
+    @property
+    def settled(self) -> bool:
+        """Whether every slot was started, ended, and will not be started again."""
+        return all(slot.settled for slot in self._slots.values())
 
     def start(self, now: float) -> list[Change]:
         """Start every slot for the first time."""

@@ -299,4 +299,10 @@ def _identity(member: Member) -> dict[str, Scalar]:
     register = member.register
     if member.is_teacher:
         return {"id": register.id, "name": register.group}
-    return {**member.stats, "id": register.id, "rank": register.info.get("rank")}
+    return {
+        **member.stats,
+        "id": register.id,
+        "rank": register.info.get("rank"),
+        "host": register.host,
+        "pid": register.pid,
+    }

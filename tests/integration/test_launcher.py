@@ -32,7 +32,7 @@ from launch import children
 from launch.run import run_job
 teacher, student = sys.argv[1:3]
 children.teacher_command = lambda config, worker_id, coordinator: [sys.executable, "-c", teacher]
-children.student_command = lambda job: [sys.executable, "-c", student]
+children.student_command = lambda job, coordinator: [sys.executable, "-c", student]
 sys.exit(run_job(Path("job.yaml"), [], Path("out")))
 """
 WAIT = "import time; time.sleep(60)"

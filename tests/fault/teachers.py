@@ -1,0 +1,101 @@
+"""Teachers that can be made to fail. Each labels a sample with its own id.
+
+Faults are asked for through files in ``$EDLDIST_FAULTS``, so that a test decides the moment and
+sees that it came: a model that acts on a request leaves ``<request>.fired`` behind.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_FOLDER = Path(os.environ.get("EDLDIST_FAULTS", "."))
+
+
+def fired(name: str) -> None:
+    (_FOLDER / f"{name}.fired").touch()
+
+
+def take(name: str) -> bool:
+    """Whether this fault was asked for; only one worker gets to act on each request."""
+    try:
+        (_FOLDER / name).rename(_FOLDER / f"{name}.fired")
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _label(id: Tensor, x: Tensor) -> Tensor:  # noqa: A002
+    value = id.to(torch.float64)
+    return torch.stack([value, value * 2 + 1], dim=1)
+
+
+def steady() -> Callable[..., Tensor]:
+    """Takes ``EDLDIST_TEST_PASS_S`` seconds for every forward pass."""
+    pass_s = float(os.environ.get("EDLDIST_TEST_PASS_S", "0.01"))
+
+    def label(id: Tensor, x: Tensor) -> Tensor:  # noqa: A002
+        time.sleep(pass_s)
+        return _label(id, x)
+
+    return label
+
+
+def faulty() -> Callable[..., Tensor]:
+    """As ``steady``, and acts on requests: crash, segfault, oom_kill, hang, hold_gil, raise, slow."""
+    pass_s = float(os.environ.get("EDLDIST_TEST_PASS_S", "0.01"))
+    slow = 1.0
+
+    def label(id: Tensor, x: Tensor) -> Tensor:  # noqa: A002
+        nonlocal slow
+        if take("crash"):
+            os._exit(17)
+        if take("segfault"):
+            ctypes.string_at(0)
+        if take("oom_kill"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if take("hang"):
+            time.sleep(3600)
+        if take("hold_gil"):
+            ctypes.PyDLL(None).sleep(8)  # PyDLL keeps the interpreter lock
+        if take("raise"):
+            raise RuntimeError("raised on purpose")
+        if take("slow"):
+            slow = 20.0
+        time.sleep(pass_s * slow)
+        return _label(id, x)
+
+    return label
+
+
+def killer() -> Callable[..., Tensor]:
+    """Dies on sample 777: a task that kills every worker that touches it."""
+
+    def label(id: Tensor, x: Tensor) -> Tensor:  # noqa: A002
+        if (id == 777).any():
+            with (_FOLDER / "killed").open("a") as book:
+                book.write(f"{os.getpid()}\n")
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.005)
+        return _label(id, x)
+
+    return label
+
+
+def poison() -> Callable[..., Tensor]:
+    """Raises on sample 777."""
+
+    def label(id: Tensor, x: Tensor) -> Tensor:  # noqa: A002
+        if (id == 777).any():
+            fired("poison")
+            raise ValueError("sample 777 is poison on purpose")
+        return _label(id, x)
+
+    return label
