@@ -217,6 +217,17 @@ def test_a_link_may_come_before_its_hub(rig: Rig) -> None:
     received = take(poller, hub, 2)
     assert [r.message for r in received] == [Ack(seq=1), Ack(seq=2)]
     assert bytes(received[0].frames[0]) == b"early"
+    hub.close()
+    hub = _bind_again(poller, address)
+    heard: list[Received | None] = []
+
+    def heard_again() -> bool:
+        link.send(Ack(seq=3))
+        heard.append(hub.receive())
+        return heard[-1] is not None
+
+    until(poller, heard_again)
+    assert heard[-1].message == Ack(seq=3), "what had arrived is not repeated"
 
 
 def test_a_link_finds_the_hub_that_follows_at_the_same_address(rig: Rig) -> None:

@@ -69,6 +69,7 @@ def test_a_negative_view_arrives_negated() -> None:
     view = torch.complex(torch.ones(3), torch.tensor([1.0, 2.0, 3.0])).conj().imag
     assert view.is_neg()
     assert _travel(view).tolist() == [-1.0, -2.0, -3.0]
+    assert _travel(torch._neg_view(torch.arange(3.0))).tolist() == [0.0, -1.0, -2.0]
 
 
 def test_tensors_that_need_gradients_travel() -> None:
@@ -123,7 +124,9 @@ def test_frames_at_odd_addresses_are_read_right(dtype: str, offset: int) -> None
     size = tensor.nbytes
     raw[offset : offset + size] = as_bytes(tensor)
     frame = memoryview(raw)[offset : offset + size]
-    assert _bits(unpack([spec_of("x", tensor)], [frame])["x"]) == _bits(tensor)
+    back = unpack([spec_of("x", tensor)], [frame])["x"]
+    assert _bits(back) == _bits(tensor)
+    assert back.data_ptr() % back.itemsize == 0
 
 
 def test_read_only_frames_are_copied_not_exposed() -> None:
