@@ -46,9 +46,9 @@ class _Buffer:
         self.spec = spec
         try:
             self.tensor = torch.empty([samples, *spec.shape[1:]], dtype=dtype)
-        except (RuntimeError, TypeError, ValueError, OverflowError) as exc:
+        except RuntimeError as exc:
             raise LabelError(
-                f"no memory can be made for output {spec.name!r} of shape {[samples, *spec.shape[1:]]}: "
+                f"there is no memory for output {spec.name!r} of shape {[samples, *spec.shape[1:]]}: "
                 f"{str(exc).splitlines()[0]}"
             ) from exc
         self.memory: NDArray[np.uint8] = self.tensor.reshape(-1).view(torch.uint8).numpy()

@@ -66,8 +66,6 @@ class StopRequest:
     def __call__(self) -> bool:
         if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             return self.asked
-        if self._agreed:
-            return True
         if self._group is None:
             self._group = dist.new_group(backend="gloo")
         if self._pending is not None:

@@ -92,6 +92,11 @@ def test_a_lying_spec_is_a_label_error(spec):
         open_batch().place("t", 0, 2, [spec], [frame])
 
 
+def test_labels_that_no_memory_holds_are_a_label_error():
+    with pytest.raises(LabelError, match="no memory for output 'x'"):
+        place(OpenBatch(None, {}, 1 << 50), 0, 1, x=torch.zeros(1, 8))
+
+
 def test_one_output_twice_in_a_message_is_refused():
     specs, frames = pack({"x": torch.zeros(2)})
     with pytest.raises(LabelError, match="sent outputs"):

@@ -228,6 +228,46 @@ def test_a_busy_worker_is_emptied_for_a_solo_task_while_others_go_on():
     assert queue.lease("w3", 4, 0.0)[0].alone
 
 
+def test_a_free_worker_takes_a_solo_task_from_one_that_cannot_be_emptied():
+    queue = joined("w1", "w2", "stuck", "free")
+    fill(queue, 4, 4)
+    queue.lease("w1", 4, 0.0)
+    queue.lose("w1", "kill")
+    queue.lease("w2", 4, 0.0)
+    queue.lease("stuck", 4, 0.0)
+    queue.lose("w2", "kill")
+    assert queue.lease("stuck", 4, 0.0) == []
+    assert queue.has_work("free")
+    assert queue.lease("free", 4, 0.0)[0].alone
+
+
+def test_a_hedge_is_offered_only_to_a_worker_that_could_take_it():
+    queue = joined("big", "small")
+    fill(queue, 10)
+    queue.lease("big", 10, now=0.0)
+    assert not queue.can_hedge("small", 4, now=5.0, older_than_s=1.0)
+    assert queue.hedge("small", 4, now=5.0, older_than_s=1.0) is None
+    assert queue.can_hedge("small", 10, now=5.0, older_than_s=1.0)
+
+
+def test_a_lease_that_is_given_back_twice_comes_back_once():
+    queue = joined("w1")
+    fill(queue, 4)
+    (grant,) = queue.lease("w1", 4, 0.0)
+    assert queue.give_back([grant.lease, grant.lease, 7], "w1").requeued == 1
+    assert finish(queue, "w1") == 1
+
+
+def test_clear_forgets_what_came_back():
+    queue = joined("w1", "w2")
+    fill(queue, 8)
+    queue.lease("w1", 8, 0.0)
+    queue.lose("w1", "kill")
+    queue.clear()
+    fill(queue, 3)
+    assert [grant.batch for grant in queue.lease("w2", 100, 0.0)] == [1]
+
+
 def test_goodbye_and_return_blame_nobody():
     queue = joined("w1")
     fill(queue, 4)

@@ -1,0 +1,111 @@
+"""A silent worker is written off; a student that was itself away does not blame its workers."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+import torch
+
+from edldist.clock import FakeClock
+from edldist.student.assembly import OpenBatch
+from edldist.student.queue import Flow
+from edldist.student.service import ServiceOptions, StudentService
+from edldist.wire.memory import MemoryTransport
+from edldist.wire.messages import Hello, Pong, Pull, Tasks
+
+pytestmark = pytest.mark.timeout(30)
+
+
+class Student:
+    """A student's service under a clock that moves when told, and one worker that says what a test says."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock(100.0)
+        transport = MemoryTransport()
+        options = ServiceOptions(
+            student="s",
+            teachers=("teacher",),
+            coordinator="tcp://nobody:1",
+            bind="tcp://here:0",
+            advertise=None,
+            flow=Flow(),
+            heartbeat_ttl_s=3.0,
+        )
+        self.service = StudentService(options, transport, self.clock, host="h", pid=os.getpid())
+        self.poller = transport.poller()
+        self.link = self.poller.connect(self.service.address, "w")
+
+    def until(self, condition) -> None:
+        pause = threading.Event()
+        for _ in range(2000):
+            if condition():
+                return
+            pause.wait(0.005)
+        raise AssertionError("it never happened")
+
+    def advance(self, seconds: float) -> None:
+        """Let the time pass, and the service look at its workers once."""
+        now = self.clock.advance(seconds)
+        self.service._poller.wake()
+        self.until(lambda: self.service._last_probe == now)
+
+    def answer(self, kind):
+        """The next message of a kind to the worker."""
+        got = []
+
+        def came() -> bool:
+            while (received := self.link.receive()) is not None:
+                got.append(received.message)
+            return bool(got) and isinstance(got[-1], kind)
+
+        self.until(came)
+        return got[-1]
+
+
+@pytest.fixture
+def student():
+    made = Student()
+    made.link.send(Hello(worker="w", teacher="teacher", batch_size=4, codec="dense"))
+    made.until(lambda: made.service.teachers() == 1)
+    made.advance(0.2)
+    yield made
+    made.service.close()
+    made.poller.close()
+
+
+def test_a_worker_is_lost_when_it_is_silent_for_longer_than_its_time_to_live(student):
+    for _ in range(13):
+        student.advance(0.2)
+    assert student.service.teachers() == 1
+    for _ in range(4):
+        student.advance(0.2)
+    student.until(lambda: student.service.teachers() == 0)
+
+
+def test_any_word_of_a_worker_is_a_sign_of_life(student):
+    for _ in range(25):
+        student.link.send(Pong())
+        student.until(lambda: not student.service._hub._inbox)
+        student.advance(0.2)
+    assert student.service.teachers() == 1
+
+
+def test_time_in_which_the_student_was_stopped_is_not_its_workers_silence(student):
+    student.advance(60.0)
+    student.advance(0.2)
+    assert student.service.teachers() == 1
+    for _ in range(17):
+        student.advance(0.2)
+    student.until(lambda: student.service.teachers() == 0)
+
+
+def test_a_worker_that_greets_anew_gets_its_tasks_again_without_blame(student):
+    student.service.offer(OpenBatch(None, {"x": torch.zeros(4)}, 4))
+    for seq in range(1, 5):
+        student.link.send(Hello(worker="w", teacher="teacher", batch_size=4, codec="dense"))
+        student.link.send(Pull(seq=seq, samples=4))
+        (task,) = student.answer(Tasks).tasks
+        assert not task.alone
+    assert student.service.stats()["requeued"] == 3
