@@ -32,17 +32,19 @@ class Teacher(nn.Module):
 
 
 class Student(nn.Module):
-    """Two convolutions: 1,922 parameters.
+    """Two convolutions: 1,898 parameters.
 
-    It normalises each sample by itself (group normalisation), so that the gradient is that of the
-    global batch however many ranks share it.
+    Without normalisation over a batch, the gradient is that of the global batch however many ranks
+    share it.
     """
 
     def __init__(self, width: int = 8) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            *_group_normed(1, width),
-            *_group_normed(width, 2 * width),
+            nn.Conv2d(1, width, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+            nn.ReLU(),
             nn.AvgPool2d(2),
             nn.Flatten(),
         )
@@ -71,8 +73,3 @@ def parameters(model: nn.Module) -> int:
 def _batch_normed(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
     convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
     return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
-
-
-def _group_normed(inputs: int, outputs: int) -> list[nn.Module]:
-    convolution = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
-    return [convolution, nn.GroupNorm(outputs // 4, outputs), nn.ReLU()]

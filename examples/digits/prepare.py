@@ -1,7 +1,9 @@
 """Run before the job: train the teacher, and the plain student to compare with, where they are missing.
 
-Takes student.py's arguments, so that the plain student gets the same budget. Both results are kept in
-``build/`` beside this script and made again when a setting or the code that they depend on changes.
+In a job the plain student's budget comes from ``student.args`` of the job itself, so that whatever
+changes these (``--set student.args=...``) changes both students alike; arguments of its own, the same ones
+as student.py's, win over that. Both results are kept in ``build/`` beside this script and made again when
+a setting or the code that they depend on changes.
 ``reference.json``, in the job's folder, holds ``budget``, ``teacher_accuracy`` and ``plain_accuracy``
 (one for each epoch).
 """
@@ -28,6 +30,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
+from edldist.config import load_job
 from examples.digits import recipe
 from examples.digits.data import DrawSampler, splits, train_loader
 from examples.digits.models import parameters, student, teacher
@@ -43,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = recipe.options(__doc__)
     parser.add_argument("--teacher-epochs", type=int, default=30)
     parser.add_argument("--build", type=Path, default=HERE / "build", help="where results are kept")
-    args = parser.parse_args(arguments)
+    own = sys.argv[1:] if arguments is None else arguments
+    folder = recipe.output_folder()
+    args = parser.parse_args([*student_arguments(folder), *own])  # of an option given twice, the last counts
     args.build.mkdir(parents=True, exist_ok=True)
 
     teacher_accuracy = prepare_teacher(args.build / "teacher.safetensors", args.teacher_epochs)
@@ -53,11 +58,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "teacher_accuracy": teacher_accuracy,
         "plain_accuracy": plain_accuracy,
     }
-    folder = recipe.output_folder()
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "reference.json", reference)
     say(f"teacher {teacher_accuracy:.2%} with {parameters(teacher()):,} parameters")
     say(f"plain student {plain_accuracy[-1]:.2%} with {parameters(student()):,} parameters")
+
+
+def student_arguments(folder: Path) -> list[str]:
+    """What the job whose folder this is will start student.py with; nothing where there is no job."""
+    job = folder / "job.yaml"
+    return load_job(job).student.args if job.exists() else []
 
 
 def prepare_teacher(path: Path, epochs: int) -> float:

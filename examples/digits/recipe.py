@@ -19,7 +19,10 @@ BUDGET = ("epochs", "batch_size", "lr", "weight_decay", "seed")
 
 
 def options(description: str | None) -> argparse.ArgumentParser:
-    """The command line of student.py and of prepare.py, so that one list of arguments fits both."""
+    """The command line of student.py and of prepare.py: one list of arguments fits both.
+
+    The defaults are the job's settings, so that the scripts started by hand do what the job does.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--batch-size", type=int, default=64, help="samples of a step, over all ranks")
@@ -66,7 +69,7 @@ def reference(args: argparse.Namespace, folder: Path) -> dict[str, Any] | None:
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if found["budget"] != budget(args):
         print(
-            f"{path} is of another budget ({found['budget']}), no comparison: give prepare the same arguments"
+            f"{path} is of another budget ({found['budget']}), no comparison: give prepare.py these arguments"
         )
         return None
     return found

@@ -42,7 +42,7 @@ def run(seed: int, arguments: Sequence[str], folder: Path) -> dict[str, Any]:
     if not path.exists() or json.loads(path.read_text(encoding="utf-8"))["status"] != "completed":
         seeded = json.dumps([*arguments, "--seed", str(seed)])  # of an option given twice, the last counts
         command = [sys.executable, "-m", "launch", "run", str(JOB), "--output", str(folder)]
-        command += ["--set", f"prepare.args={seeded}", "--set", f"student.args={seeded}"]
+        command += ["--set", f"student.args={seeded}"]
         code = subprocess.run(command, stdout=sys.stderr, check=False).returncode
         if code != 0:
             raise SystemExit(f"the job of seed {seed} ended with exit code {code}; see {folder}/logs")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from edldist.config import load_job
+from edldist.config import dump_job, load_job
 from edldist.student.position import SampledPosition, position_of
 from examples.digits import plain, prepare, recipe, sweep
 from examples.digits.data import DrawSampler, splits, train_loader
@@ -175,10 +175,23 @@ def test_a_reference_of_another_budget_is_not_compared_with(tmp_path, capsys):
     assert "another budget" in capsys.readouterr().out
 
 
-def test_the_job_gives_both_students_the_same_arguments_and_names_weights_that_prepare_makes():
+def test_prepare_gives_the_plain_student_the_budget_that_the_job_gives_the_distilled_one(toy, tmp_path):
+    job = load_job(JOB, ['student.args=["--lr", "0.003", "--seed", "7"]'])
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "job.yaml").write_text(dump_job(job))
+    prepare.main([*toy, "--seed", "8"])
+    budget = json.loads((tmp_path / "job" / "reference.json").read_text())["budget"]
+    assert (budget["lr"], budget["seed"], budget["epochs"]) == (0.003, 8, 1)  # what it is given itself wins
+
+
+def test_the_scripts_defaults_are_the_jobs_settings():
+    options = recipe.options(None)
+    assert options.parse_args(load_job(JOB).student.args) == options.parse_args([])
+
+
+def test_the_job_leaves_the_budget_to_the_student_and_names_weights_that_prepare_makes():
     job = load_job(JOB)
-    assert job.prepare is not None and job.prepare.args == job.student.args
-    recipe.options(None).parse_args(job.student.args)
+    assert job.prepare is not None and job.prepare.args == []
     root = JOB.parents[2]
     weights = root / str(job.teachers[0].weights)
     assert weights == prepare.HERE / "build" / "teacher.safetensors"
