@@ -13,7 +13,7 @@ import difflib
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -204,6 +204,7 @@ class JobConfig(_Section):
         default_factory=CheckpointConfig, description="a mapping, as in {every_steps: 50, keep: 3}"
     )
     deterministic: bool = Field(default=False, description="true or false")
+    on_poison: Literal["raise", "skip"] = Field(default="raise", description="raise or skip")
     prepare: ScriptConfig | None = Field(default=None, description="a mapping with `script`, or null")
 
     @field_validator("teachers")

@@ -21,6 +21,7 @@ class JobEnvironment:
         advertise: address by which teachers reach this host, or None to find it out.
         deterministic: fixed cuts, one task a forward pass.
         task_size: samples per fixed cut, or None.
+        on_poison: ``raise`` or ``skip``.
         connect_timeout_s: how long to wait for a coordinator.
         rank, world_size: of the torchrun group; 0 and 1 outside one.
         group: names this very group of ranks: another round of restarts is another group. Empty
@@ -32,6 +33,7 @@ class JobEnvironment:
     advertise: str | None
     deterministic: bool
     task_size: int | None
+    on_poison: str
     connect_timeout_s: float
     rank: int
     world_size: int
@@ -50,6 +52,7 @@ class JobEnvironment:
             advertise=environ.get("EDLDIST_ADVERTISE") or None,
             deterministic=_flag(environ, "EDLDIST_DETERMINISTIC"),
             task_size=_whole(environ, "EDLDIST_TASK_SIZE", None, least=1),
+            on_poison=_choice(environ, "EDLDIST_ON_POISON", ("raise", "skip")),
             connect_timeout_s=_seconds(environ, "EDLDIST_CONNECT_TIMEOUT_S", 300.0),
             rank=_whole(environ, "RANK", 0, least=0) or 0,
             world_size=_whole(environ, "WORLD_SIZE", 1, least=1) or 1,
@@ -73,6 +76,13 @@ def _flag(environ: Mapping[str, str], name: str) -> bool:
     if text in ("1", "true", "yes"):
         return True
     raise ConfigError(f"{name}={text!r}: use 1 or 0")
+
+
+def _choice(environ: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str:
+    text = environ.get(name, "").strip() or allowed[0]
+    if text not in allowed:
+        raise ConfigError(f"{name}={text!r}: use {' or '.join(allowed)}")
+    return text
 
 
 def _whole(environ: Mapping[str, str], name: str, default: int | None, *, least: int) -> int | None:

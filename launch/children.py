@@ -99,6 +99,7 @@ def student_environment(job: JobConfig, coordinator: str, output: Path) -> dict[
     }
     if job.checkpoint.every_steps is not None:
         variables["EDLDIST_CHECKPOINT_EVERY_STEPS"] = str(job.checkpoint.every_steps)
+    variables["EDLDIST_ON_POISON"] = job.on_poison
     if job.deterministic:
         variables["EDLDIST_DETERMINISTIC"] = "1"
         variables["EDLDIST_TASK_SIZE"] = str(job.teachers[0].batch_size)

@@ -162,6 +162,7 @@ class Tally:
             "epochs": self._position.get("epoch", int(self._most("epoch"))),
             "samples": int(samples),
             "samples_per_s": round(rate, 2),
+            "skipped_samples": int(self._total("skipped")),
             "starved_s": round(self._most("starved_s"), 3),
             "backpressure_s": round(self._most("backpressure_s"), 3),
             "metrics": dict(self.metrics),

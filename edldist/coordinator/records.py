@@ -70,7 +70,7 @@ class Records:
         """
         sender = self._senders.get(report.sender)
         if sender is None:
-            sender = self._senders[report.sender] = _Sender(held=report.seq - 1)
+            sender = self._senders[report.sender] = _Sender(held=0)
             if len(self._senders) > MAX_SENDERS:
                 self._senders.popitem(last=False)
         self._senders.move_to_end(report.sender)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edldist.errors import LabelError, WireError
+from edldist.errors import LabelError, PoisonTaskError, WireError
 from edldist.wire.messages import TensorSpec
 from edldist.wire.tensors import as_bytes, check, dtype_name
 
@@ -58,15 +58,21 @@ class OpenBatch:
     """A batch between the data loader and the training loop.
 
     The trainer's thread makes it, the I/O thread cuts it and places labels, the trainer's thread
-    takes ``labels`` once the queue says that all are there.
+    takes ``labels`` once the queue says that all are there. ``poison`` says why there are none.
     """
 
     def __init__(self, batch: Any, inputs: Mapping[str, Tensor], samples: int, origin: Any = None) -> None:
         self.batch = batch
         self.samples = samples
         self.origin = origin
+        self.poison: PoisonTaskError | None = None
         self._rows = [_Rows(name, tensor, samples) for name, tensor in inputs.items()]
         self._labels: dict[str, dict[str, _Buffer]] = {}
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one sample in the largest input tensor: what bounds the samples of a frame."""
+        return max((rows.row_bytes for rows in self._rows), default=0)
 
     @property
     def input_bytes(self) -> int:

@@ -20,6 +20,7 @@ import torch.distributed.checkpoint as dcp
 
 from edldist.errors import CheckpointError, ConfigError
 from edldist.student.encoding import Json
+from edldist.student.loader import DistillLoader, live_loaders
 from edldist.student.manifest import (
     DamagedError,
     Manifest,
@@ -126,6 +127,7 @@ class Checkpointer:
         """
         if step < 0:
             raise CheckpointError(f"step {step} is negative: count steps from 0")
+        _require_loader(state)
         ranks = self._start()
         self.wait()
         began = time.monotonic()
@@ -159,6 +161,7 @@ class Checkpointer:
         Raises:
             CheckpointError: checkpoints exist but none is sound; it is another job's or another model's.
         """
+        _require_loader(state)
         ranks = self._start()
         self.wait()
         here = Snapshot(state)
@@ -328,6 +331,16 @@ class Checkpointer:
                 self._store.release()
             self._ranks.leave()
             self._ranks = None
+
+
+def _require_loader(state: Mapping[str, Stateful]) -> None:
+    """A state without the loader's position would repeat or lose samples after a restore."""
+    open_loaders = [loader for loader in live_loaders if not loader.closed]
+    if open_loaders and not any(isinstance(value, DistillLoader) for value in state.values()):
+        raise CheckpointError(
+            f"the state ({', '.join(state) or 'empty'}) lacks the DistillLoader: a restored run would "
+            'repeat or lose samples. Add it, as in {"model": model, "optimizer": optimizer, "loader": loader}'
+        )
 
 
 def _reason(exc: BaseException) -> str:

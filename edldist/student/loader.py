@@ -7,7 +7,7 @@ import os
 import socket
 import uuid
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -27,9 +27,12 @@ from edldist.wire.messages import Scalar
 from edldist.wire.transport import Transport
 from edldist.wire.zeromq import ZmqTransport
 
-__all__ = ["DistillLoader"]
+__all__ = ["DistillLoader", "live_loaders"]
 
 logger = logging.getLogger(__name__)
+
+live_loaders: weakref.WeakSet[DistillLoader] = weakref.WeakSet()
+"""Loaders of this process that are not collected; a checkpoint that holds none of them is incomplete."""
 
 _COMPLAIN_S = 10.0
 _STOP_STARVED_S = 5.0
@@ -60,6 +63,10 @@ class DistillLoader:
         task_size: cut batches at multiples of this instead of to each worker's wish.
         deterministic: fixed cuts, one task a forward pass, so that results do not depend on who
             computed them; default ``EDLDIST_DETERMINISTIC``.
+        on_poison: what to do with a batch that three attempts could not label: ``"raise"`` a
+            ``PoisonTaskError`` when it is due, or ``"skip"`` it and count its samples as ``skipped``.
+            Where other ranks take that step, this one repeats its last batch with a
+            ``loss_weight`` of 0. Default ``EDLDIST_ON_POISON``, else raise.
         heartbeat_ttl_s: a worker silent for longer is written off.
         transport: for tests without sockets.
 
@@ -79,6 +86,7 @@ class DistillLoader:
         max_bytes: int = 4 << 30,
         task_size: int | None = None,
         deterministic: bool | None = None,
+        on_poison: str | None = None,
         heartbeat_ttl_s: float = 3.0,
         transport: Transport | None = None,
     ) -> None:
@@ -93,6 +101,9 @@ class DistillLoader:
         teachers = (teacher,) if isinstance(teacher, str) else tuple(teacher)
         if not all(isinstance(name, str) and name for name in teachers):
             raise ConfigError(f"teacher={teacher!r}: use a name, or a sequence of names")
+        poison = on_poison or environment.on_poison
+        if poison not in ("raise", "skip"):
+            raise ConfigError(f"on_poison={poison!r}: use 'raise' or 'skip'")
         flow = Flow(
             low_watermark,
             high_watermark,
@@ -106,6 +117,8 @@ class DistillLoader:
         self._iteration = 0
         self._batches = 0
         self._samples = 0
+        self._skipped = 0
+        self._world_size = environment.world_size
         self._starved_s = 0.0
         self._startup_s = 0.0
         self._loss_weight = 1.0
@@ -122,6 +135,7 @@ class DistillLoader:
                 heartbeat_ttl_s=heartbeat_ttl_s,
                 connect_timeout_s=environment.connect_timeout_s,
                 group=environment.group,
+                skip_poison=poison == "skip",
                 info={"rank": environment.rank, "world_size": environment.world_size},
             ),
             transport or ZmqTransport(),
@@ -129,7 +143,8 @@ class DistillLoader:
             host=socket.gethostname(),
             pid=os.getpid(),
         )
-        self._service.extra_stats = self._own_stats
+        self._service.extra_stats = _weakly(self)
+        live_loaders.add(self)
         self._finalizer = weakref.finalize(self, self._service.close)
         stopping.at_partial_stop(self._finalizer)
 
@@ -148,6 +163,7 @@ class DistillLoader:
     def _iterate(self, iteration: int) -> Iterator[tuple[Any, dict[str, Tensor]]]:
         self._check_current(iteration)
         source = _Source(self._position.start())
+        last: tuple[Any, dict[str, Tensor]] | None = None
         try:
             while True:
                 batch = self._next(source)
@@ -156,9 +172,20 @@ class DistillLoader:
                 counted = self._position.consume(batch.origin, batch.samples)
                 share = batch.origin.share
                 self._loss_weight = 1.0 if share is None else share.weight
-                self._batches += 1
-                self._samples += counted
-                yield batch.batch, batch.labels(prefix_teacher=self._several)
+                item = (batch.batch, batch.labels(prefix_teacher=self._several))
+                if batch.poison is None:
+                    self._batches += 1
+                    self._samples += counted
+                    last = item
+                else:
+                    self._skipped += counted
+                    if self._world_size == 1:
+                        continue
+                    if last is None:
+                        raise batch.poison
+                    # The other ranks take this step: take it too, with a batch that counts for nothing.
+                    item, self._loss_weight = last, 0.0
+                yield item
                 self._check_current(iteration)
             self._position.end_epoch()
         finally:
@@ -245,10 +272,11 @@ class DistillLoader:
     def stats(self) -> dict[str, Scalar]:
         """Figures since the loader was made.
 
-        ``batches`` and ``samples`` delivered; ``starved_s`` waited for labels (``startup_s`` before
-        the very first batch is counted apart); ``backpressure_s`` with the queue full and the
-        teachers idle; ``done``, ``requeued``, ``duplicates``, ``hedged``, ``failed`` tasks;
-        ``buffered`` labelled batches and ``teachers`` connected now.
+        ``batches`` and ``samples`` delivered, samples ``skipped`` as poison; ``starved_s`` waited
+        for labels (``startup_s`` before the very first batch is counted apart);
+        ``backpressure_s`` with the queue full and the teachers idle; ``done``, ``requeued``,
+        ``duplicates``, ``hedged``, ``failed`` tasks; ``buffered`` labelled batches and
+        ``teachers`` connected now.
         """
         return self._service.stats()
 
@@ -256,10 +284,15 @@ class DistillLoader:
         return {
             "batches": self._batches,
             "samples": self._samples,
+            "skipped": self._skipped,
             "starved_s": round(self._starved_s, 6),
             "startup_s": round(self._startup_s, 6),
             "epoch": self.epoch,
         }
+
+    @property
+    def closed(self) -> bool:
+        return not self._finalizer.alive
 
     def state_dict(self) -> dict[str, Any]:
         """The position of the loop, for a checkpoint. Knows no world size."""
@@ -302,6 +335,17 @@ class _Source:
     def fail(self, error: Exception) -> None:
         self.ended = True
         self.error = error
+
+
+def _weakly(loader: DistillLoader) -> Callable[[], dict[str, Scalar]]:
+    """The loader's own figures, for its service, which must not keep it alive."""
+    reference = weakref.ref(loader)
+
+    def figures() -> dict[str, Scalar]:
+        here = reference()
+        return {} if here is None else here._own_stats()
+
+    return figures
 
 
 def _endpoint(coordinator: str, advertise: str | None) -> tuple[str, str | None]:

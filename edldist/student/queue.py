@@ -237,6 +237,15 @@ class LabelQueue:
         head = next(iter(self._batches.values()), None)
         return head is not None and head.unlabelled == 0
 
+    def abandon(self, batch: int) -> None:
+        """Give up labelling a batch: it counts as labelled, late answers as duplicates."""
+        for number in [n for n, lease in self._leases.items() if lease.task.batch == batch]:
+            self._close(number)
+        for track in self._tracks.values():
+            track.fresh = deque(entry for entry in track.fresh if entry[0] != batch)
+            track.returned = [task for task in track.returned if task.batch != batch]
+        self._batches[batch].unlabelled = self._batches[batch].uncut = 0
+
     def deliver(self) -> int:
         """Take the head batch out and return its number; only when ``ready``."""
         number = next(iter(self._batches))
@@ -266,10 +275,6 @@ class LabelQueue:
 
     def workers(self, teacher: str | None = None) -> list[str]:
         return [name for name, worker in self._workers.items() if teacher in (None, worker.teacher)]
-
-    def leased_to(self, worker: str) -> int:
-        """Number of leases that the worker holds."""
-        return len(self._workers[worker].leases)
 
     def has_work(self, worker: str) -> bool:
         """Whether a pull of this worker would be granted something now."""
@@ -372,6 +377,10 @@ class LabelQueue:
         held = self._workers[worker].leases
         mine = [lease for lease in dict.fromkeys(leases) if lease in held]
         return self._put_back([self._close(lease).task for lease in mine])
+
+    def leases_of(self, worker: str) -> list[int]:
+        """The open leases of a worker, oldest first."""
+        return list(self._workers[worker].leases)
 
     def lose(self, worker: str, reason: str) -> Lost:
         """A worker is gone: its leases go back to the front, suspected."""

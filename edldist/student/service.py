@@ -22,6 +22,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import sys
 import threading
 import traceback
 from collections import deque
@@ -31,6 +32,7 @@ from dataclasses import dataclass, field
 from edldist.clock import Clock
 from edldist.errors import (
     EdlDistError,
+    InputError,
     LabelError,
     LoaderClosedError,
     PeerUnreachableError,
@@ -38,6 +40,7 @@ from edldist.errors import (
 )
 from edldist.labels.codec import parse_codec
 from edldist.student.assembly import OpenBatch
+from edldist.student.quarantine import Quarantine
 from edldist.student.queue import Flow, Grant, LabelQueue, Lost
 from edldist.student.stopping import leave_group
 from edldist.wire.member import Enrolment
@@ -90,6 +93,7 @@ class ServiceOptions:
         hedge_after_s: a head lease older than this may be given to an idle worker too.
         connect_timeout_s: how long to wait for a coordinator.
         group: of the ranks that train together, or empty.
+        skip_poison: deliver a batch that cannot be labelled without labels instead of raising.
         info: shown by ``status``.
     """
 
@@ -104,7 +108,18 @@ class ServiceOptions:
     connect_timeout_s: float = 300.0
     max_frame_bytes: int = 1 << 30
     group: str = ""
+    skip_poison: bool = False
     info: dict[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ping:
+    """What this side knew of a worker when it sent it a ping."""
+
+    seq: int
+    leases: frozenset[int]
+    pull_seen: int
+    awake: bool
 
 
 @dataclass(slots=True)
@@ -118,6 +133,9 @@ class _Worker:
     last_heard: float
     last_sent: float
     asleep: bool = False
+    pull_seen: int = 0  # number of its last pull, which was answered at once
+    ping: _Ping | None = None
+    ping_seq: int = 0
 
 
 class StudentService:
@@ -136,7 +154,9 @@ class StudentService:
         self._open: dict[int, OpenBatch] = {}
         self._workers: dict[bytes, _Worker] = {}
         self._asleep = 0
+        self._fitting_samples = sys.maxsize
         self._error: BaseException | None = None
+        self._quarantine = Quarantine()
         self._poison: dict[int, PoisonTaskError] = {}  # by batch: raised when that one is due
         self._last_probe = clock.monotonic()
         self._events: deque[Event] = deque()
@@ -172,7 +192,12 @@ class StudentService:
             return self._queue.wants_batch()
 
     def offer(self, batch: OpenBatch) -> None:
-        """Append a batch to the queue."""
+        """Append a batch to the queue.
+
+        Raises:
+            InputError: a task of it would not fit into a frame.
+        """
+        self._check_size(batch)
         with self._lock:
             number = self._queue.offer(batch.samples, batch.input_bytes)
             self._open[number] = batch
@@ -180,6 +205,21 @@ class StudentService:
             wake = self._asleep > 0
         if wake:
             self._poller.wake()
+
+    def _check_size(self, batch: OpenBatch) -> None:
+        """Tasks that are cut to a worker's wish shrink to fit; fixed ones, and single samples, cannot."""
+        if not batch.sample_bytes:
+            return
+        fitting = self._options.max_frame_bytes // batch.sample_bytes
+        flow = self._options.flow
+        fixed = flow.task_size or batch.samples if flow.fixed or flow.task_size else 1
+        if fixed > fitting:
+            raise InputError(
+                f"a task of {fixed} samples of {batch.sample_bytes} bytes exceeds the limit of a frame, "
+                f"{self._options.max_frame_bytes} bytes"
+                + (f": set task_size to at most {fitting}" if fitting else "")
+            )
+        self._fitting_samples = min(self._fitting_samples, fitting)
 
     def empty(self) -> bool:
         with self._lock:
@@ -345,7 +385,9 @@ class StudentService:
                 self._requeued(self._queue.give_back(message.leases, worker.key), worker, "it drains")
         elif isinstance(message, Goodbye):
             self._drop(received.peer, message.reason or "it said goodbye", lost=False)
-        elif not isinstance(message, Pong):
+        elif isinstance(message, Pong):
+            self._reconcile(worker, message)
+        else:
             logger.debug("worker %s sent a %s, which is none of ours", worker.name, type(message).__name__)
 
     def _greet(self, peer: bytes, hello: Hello) -> None:
@@ -392,9 +434,11 @@ class StudentService:
     def _on_pull(self, peer: bytes, worker: _Worker, pull: Pull) -> None:
         now = self._clock.monotonic()
         key = worker.key
+        worker.pull_seen = pull.seq
         with self._changed:
-            grants = self._queue.lease(key, pull.samples, now)
-            if not grants and self._queue.labelled_batches <= self._options.flow.low_watermark:
+            aside = self._aside(worker, now)
+            grants = [] if aside else self._queue.lease(key, min(pull.samples, self._fitting_samples), now)
+            if not grants and not aside and self._queue.labelled_batches <= self._options.flow.low_watermark:
                 second = self._queue.hedge(key, pull.samples, now, self._options.hedge_after_s)
                 grants = [second] if second is not None else []
             buffered = self._queue.labelled_batches
@@ -403,7 +447,7 @@ class StudentService:
             if self._queue.wants_batch():
                 self._changed.notify_all()
         if not grants:
-            self._send(peer, Idle(seq=pull.seq, buffered=buffered))
+            self._send(peer, Idle(seq=pull.seq, buffered=buffered, quarantine=aside))
             return
         tasks, frames = _cut(grants, batches)
         self._send(peer, Tasks(seq=pull.seq, tasks=tasks, buffered=buffered), frames)
@@ -432,6 +476,7 @@ class StudentService:
             # The loop may have been left while the labels were copied.
             if self._queue.holds(result.lease):
                 self._queue.grow(grant.batch, made)
+                self._quarantine.succeeded(worker.key)
                 if self._queue.complete(result.lease, self._clock.monotonic()):
                     self._changed.notify_all()
                 self._account()
@@ -440,7 +485,12 @@ class StudentService:
         with self._changed:
             if self._queue.find(lease, worker.key) is None:
                 return
-            logger.warning("worker %s failed a task: %s", worker.name, error.strip().rpartition("\n")[2])
+            line = _last_line(error)
+            logger.warning("worker %s failed a task: %s", worker.name, line)
+            aside_s = self._quarantine.failed(worker.key, line, self._clock.monotonic())
+            if aside_s is not None and self._has_peer(worker):
+                self.emit("teacher_quarantined", worker=worker.name, for_s=aside_s, error=line)
+                logger.warning("worker %s gets no work for %.0f s: it keeps failing", worker.name, aside_s)
             self._requeued(self._queue.fail(lease, error), worker, "the model raised")
 
     def _probe(self, now: float) -> None:
@@ -464,14 +514,39 @@ class StudentService:
                 )
                 continue
             with self._lock:
-                busy = self._queue.leased_to(worker.key) > 0
+                leases = frozenset(self._queue.leases_of(worker.key))
                 buffered = self._queue.labelled_batches
-            if now - worker.last_sent >= (PROBE_S / 2 if busy else _IDLE_PING_S):
-                self._send(peer, Ping(buffered=buffered))
+            if now - worker.last_sent >= (PROBE_S / 2 if leases else _IDLE_PING_S):
+                worker.ping_seq += 1
+                worker.ping = _Ping(worker.ping_seq, leases, worker.pull_seen, not worker.asleep)
+                self._send(peer, Ping(seq=worker.ping_seq, buffered=buffered))
         with self._lock:
             late = self._queue.overdue(now)
-        for key, leases in late.items():
-            self._write_off(key, leases)
+        for key, overdue in late.items():
+            self._write_off(key, overdue)
+
+    def _reconcile(self, worker: _Worker, pong: Pong) -> None:
+        """Make good what a broken connection swallowed (see ``Pong``)."""
+        ping = worker.ping
+        if ping is None or pong.seq != ping.seq:
+            return
+        worker.ping = None
+        gone = ping.leases - set(pong.held)
+        with self._changed:
+            gone &= frozenset(self._queue.leases_of(worker.key))
+            if gone:
+                reason = "its connection broke and the task or its labels were lost"
+                self._requeued(self._queue.give_back(sorted(gone), worker.key), worker, reason)
+            # A pull that never came, one whose answer never arrived, or a wake that never did.
+            if pong.pulled > worker.pull_seen or (pong.pulled and pong.pulled == ping.pull_seen):
+                self._sleep(worker, True)
+                stuck = True
+            else:
+                stuck = False
+                if pong.asleep and ping.awake:
+                    self._sleep(worker, True)
+        if stuck:
+            self._send(worker.key.encode("latin-1"), Idle(seq=pong.pulled, buffered=0))
 
     def _write_off(self, key: str, leases: Sequence[int]) -> None:
         worker = self._workers[key.encode("latin-1")]
@@ -487,12 +562,28 @@ class StudentService:
                 (peer, worker)
                 for peer, worker in self._workers.items()
                 if worker.asleep
+                and not self._aside(worker, now)
                 and (self._queue.has_work(worker.key) or (starving and self._can_hedge(worker, now)))
             ]
             for _, worker in wanted:
                 self._sleep(worker, False)
         for peer, _ in wanted:
             self._send(peer, Wake(buffered=buffered))
+
+    def _aside(self, worker: _Worker, now: float) -> str:
+        """Why the worker gets no work although there may be some; the last one of a group always does."""
+        reason = self._quarantine.reason(worker.key, now)
+        return reason if reason is not None and self._has_peer(worker) else ""
+
+    def _has_peer(self, worker: _Worker) -> bool:
+        """Whether another worker of the same teacher is here and in good standing."""
+        now = self._clock.monotonic()
+        return any(
+            other is not worker
+            and other.teacher == worker.teacher
+            and self._quarantine.reason(other.key, now) is None
+            for other in self._workers.values()
+        )
 
     def _can_hedge(self, worker: _Worker, now: float) -> bool:
         return self._queue.can_hedge(worker.key, worker.batch_size, now, self._options.hedge_after_s)
@@ -507,6 +598,7 @@ class StudentService:
             if worker is None:
                 return
             self._sleep(worker, False)
+            self._quarantine.forget(worker.key)
             outcome = self._queue.lose(worker.key, reason) if lost else self._queue.leave(worker.key)
             self._requeued(outcome, worker, reason)
         if lost:
@@ -528,10 +620,23 @@ class StudentService:
                 reason=reason,
             )
         for poison in outcome.poison:
+            self.emit(
+                "task_poisoned",
+                student=self._options.student,
+                teacher=poison.teacher,
+                batch=poison.batch,
+                start=poison.start,
+                stop=poison.stop,
+                error=_last_line(poison.attempts[-1]),
+            )
             error = PoisonTaskError(
                 poison.teacher, poison.batch, range(poison.start, poison.stop), poison.attempts
             )
-            self._poison.setdefault(poison.batch, error)
+            if self._options.skip_poison:
+                self._open[poison.batch].poison = error
+                self._queue.abandon(poison.batch)
+            else:
+                self._poison.setdefault(poison.batch, error)
             self._changed.notify_all()
 
     def _send(self, peer: bytes, message: Message, frames: Frames = ()) -> None:
@@ -574,6 +679,10 @@ class StudentService:
 
     def _full_for(self) -> float:
         return 0.0 if self._full_since is None else self._clock.monotonic() - self._full_since
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2][:500]
 
 
 def _key(peer: bytes) -> str:

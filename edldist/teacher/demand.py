@@ -82,6 +82,11 @@ class Demand:
         if link is not None:
             link.held -= samples
 
+    def state(self, student: str) -> tuple[bool, bool]:
+        """Whether a pull of this student is open, and whether it is asleep."""
+        link = self._links.get(student)
+        return (False, False) if link is None else (link.pulled > 0, link.asleep)
+
     def next_pull(self) -> PullOrder | None:
         """The pull to send now, if any; call again until None."""
         room = self.passes * self.batch_size

@@ -99,6 +99,7 @@ class _Student:
     ttl_s: float = 3.0
     max_frame_bytes: int | None = None
     seq: int = 0
+    quarantine: str = ""
 
 
 class TeacherService:
@@ -228,13 +229,15 @@ class TeacherService:
         )
 
     def _stats(self) -> dict[str, Scalar]:
-        return {
+        own: dict[str, Scalar] = {
             "samples": self._samples,
             "tasks": self._tasks,
             "held": len(self._held),
             "students": sum(student.serving for student in self._students.values()),
             "draining": self._draining,
-        } | self.extra_stats()
+            "quarantine": "; ".join(s.quarantine for s in self._students.values() if s.quarantine)[:500],
+        }
+        return own | self.extra_stats()
 
     def _relink(self, links: Links, now: float) -> None:
         wanted = {peer.id: peer for peer in links.students}
@@ -292,7 +295,7 @@ class TeacherService:
             student.serving = False  # an answer would only wait for a socket that is gone
             self._forget(student, message.reason)
         elif isinstance(message, Ping):
-            student.link.send(Pong())
+            student.link.send(self._view(name, message))
         elif isinstance(message, Unknown):
             if now - student.greeted_at > _GREET_AGAIN_S or student.serving:
                 self._drop_held(name)
@@ -304,9 +307,21 @@ class TeacherService:
             self._accept(student, message, received.frames)
         elif isinstance(message, Idle):
             if message.seq == student.seq:
+                student.quarantine = message.quarantine
                 self._demand.idled(name, message.buffered)
         elif isinstance(message, Wake):
             self._demand.woken(name, message.buffered)
+
+    def _view(self, name: str, ping: Ping) -> Pong:
+        """What this worker knows of its dealings with a student."""
+        pulled, asleep = self._demand.state(name)
+        student = self._students[name]
+        return Pong(
+            seq=ping.seq,
+            held=[lease for owner, lease in self._held if owner == name],
+            pulled=student.seq if pulled else 0,
+            asleep=asleep,
+        )
 
     def _accept(self, student: _Student, message: Tasks, frames: list[memoryview]) -> None:
         name = student.peer.id
@@ -318,6 +333,7 @@ class TeacherService:
         if self._draining:
             student.link.send(Return(leases=[task.lease for task in tasks]))
             return
+        student.quarantine = ""
         if message.seq == student.seq:
             self._demand.granted(name, sum(task.samples for task in tasks), message.buffered)
         with self._arrived:

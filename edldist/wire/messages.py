@@ -15,6 +15,8 @@ from edldist.errors import ProtocolVersionError, WireError
 
 __all__ = [
     "MAGIC",
+    "MAX_DIMENSIONS",
+    "MAX_NAME",
     "PROTOCOL_VERSION",
     "Ack",
     "Event",
@@ -57,9 +59,12 @@ MAGIC = b"ED"
 PROTOCOL_VERSION = 1
 
 Scalar = str | int | float | bool | None
-Name = Annotated[str, msgspec.Meta(max_length=256)]
+MAX_NAME = 256
+MAX_DIMENSIONS = 16
+Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
 Text = Annotated[str, msgspec.Meta(max_length=65_536)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,7 +76,7 @@ class TensorSpec(_Struct, frozen=True, array_like=True):
 
     name: Name
     dtype: Name
-    shape: Annotated[list[Count], msgspec.Meta(max_length=16)]
+    shape: Annotated[list[Count], msgspec.Meta(max_length=MAX_DIMENSIONS)]
 
 
 class Peer(_Struct, frozen=True, array_like=True):
@@ -109,8 +114,8 @@ class Registered(_Struct, frozen=True, tag="registered"):
     """The coordinator knows the member from now on. ``incarnation`` changes when it restarts."""
 
     incarnation: Name
-    heartbeat_interval_s: float
-    heartbeat_ttl_s: float
+    heartbeat_interval_s: Seconds
+    heartbeat_ttl_s: Seconds
 
 
 class Heartbeat(_Struct, frozen=True, tag="heartbeat"):
@@ -255,8 +260,8 @@ class Welcome(_Struct, frozen=True, tag="welcome"):
     """The student takes the worker. It will ping it every ``ping_interval_s``."""
 
     student: Name
-    ping_interval_s: float
-    heartbeat_ttl_s: float
+    ping_interval_s: Seconds
+    heartbeat_ttl_s: Seconds
     max_frame_bytes: Count
 
 
@@ -288,10 +293,14 @@ class Tasks(_Struct, frozen=True, tag="tasks"):
 
 
 class Idle(_Struct, frozen=True, tag="idle"):
-    """Answer to a pull: nothing to give now; a ``Wake`` follows when there is."""
+    """Answer to a pull: nothing to give now; a ``Wake`` follows when there is.
+
+    ``quarantine`` says why this very worker gets nothing although there is work.
+    """
 
     seq: Count
     buffered: Count
+    quarantine: Text = ""
 
 
 class Wake(_Struct, frozen=True, tag="wake"):
@@ -331,11 +340,25 @@ class Return(_Struct, frozen=True, tag="return"):
 class Ping(_Struct, frozen=True, tag="ping"):
     """The student probes the link: shows a dead peer at once and proves that the student lives."""
 
+    seq: Count
     buffered: Count
 
 
 class Pong(_Struct, frozen=True, tag="pong"):
-    """The worker's communication thread lives."""
+    """Answer to the ping ``seq``: the worker's communication thread lives, and this is its view.
+
+    A connection that broke and came back may have lost messages in either direction without
+    either process noticing. Messages keep their order, so whatever the student sent before the
+    ping and is not in this view never arrived, or its answer never will.
+
+    ``held`` are the leases that the worker holds of this student, ``pulled`` the number of its
+    open pull (0: none), ``asleep`` whether it waits for a ``Wake``.
+    """
+
+    seq: Count
+    held: list[Count]
+    pulled: Count
+    asleep: bool
 
 
 Message = (

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from edldist.errors import WireError
-from edldist.wire.messages import TensorSpec
+from edldist.wire.messages import MAX_DIMENSIONS, MAX_NAME, TensorSpec
 from edldist.wire.transport import Buffer
 
 __all__ = ["DTYPES", "as_bytes", "check", "dtype_name", "pack", "spec_of", "unpack"]
@@ -42,7 +42,16 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def spec_of(name: str, tensor: Tensor) -> TensorSpec:
-    """The header entry of a tensor."""
+    """The header entry of a tensor.
+
+    Raises:
+        WireError: it has a dtype, more dimensions, or a longer name than can travel.
+    """
+    if tensor.dim() > MAX_DIMENSIONS or len(name) > MAX_NAME:
+        raise WireError(
+            f"tensor {name[:64]!r} has {tensor.dim()} dimensions and a name of {len(name)} characters; "
+            f"{MAX_DIMENSIONS} dimensions and {MAX_NAME} characters can be sent"
+        )
     return TensorSpec(name=name, dtype=dtype_name(tensor.dtype), shape=list(tensor.shape))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from edldist.errors import ConfigError, PeerUnreachableError, ProtocolVersionError
 from edldist.wire.memory import MemoryHub, MemoryTransport
-from edldist.wire.messages import MAGIC, PROTOCOL_VERSION, Ack, Ping, Pong, Refused, encode
+from edldist.wire.messages import MAGIC, PROTOCOL_VERSION, Ack, Ping, Refused, Unknown, encode
 from edldist.wire.transport import Hub, Link, Poller, Received, Transport
 from edldist.wire.zeromq import MAX_FRAMES, ZmqTransport
 
@@ -68,13 +68,13 @@ def until(poller: Poller, step: Callable[[], bool], within_s: float = WITHIN_S) 
 
 def greet(poller: Poller, hub: Hub, link: Link, identity: str) -> None:
     """Make sure that hub and link know each other."""
-    link.send(Pong())
+    link.send(Unknown())
     assert take(poller, hub)[0].peer == identity.encode()
 
 
 def unreachable(hub: Hub, peer: bytes) -> bool:
     try:
-        hub.send(peer, Ping(buffered=0))
+        hub.send(peer, Ping(seq=1, buffered=0))
     except PeerUnreachableError:
         return True
     return False
@@ -136,7 +136,7 @@ def test_frames_arrive_intact_both_ways(rig: Rig, frames: list[bytes]) -> None:
 def test_frames_outlive_the_endpoint_that_received_them(rig: Rig) -> None:
     poller = rig.poller()
     hub = poller.bind(ANYWHERE)
-    poller.connect(hub.address, "t-1").send(Pong(), [b"k" * 100_000])
+    poller.connect(hub.address, "t-1").send(Unknown(), [b"k" * 100_000])
     frames = take(poller, hub)[0].frames
     poller.close()
     assert bytes(frames[0]) == b"k" * 100_000
@@ -146,7 +146,7 @@ def test_received_frames_can_be_written_to(rig: Rig) -> None:
     """Tensors are laid over them; torch takes no read-only memory."""
     poller = rig.poller()
     hub = poller.bind(ANYWHERE)
-    poller.connect(hub.address, "t-1").send(Pong(), [b"a" * 10, b"b" * 100_000])
+    poller.connect(hub.address, "t-1").send(Unknown(), [b"a" * 10, b"b" * 100_000])
     assert [frame.readonly for frame in take(poller, hub)[0].frames] == [False, False]
 
 
@@ -180,7 +180,7 @@ def test_one_poller_may_serve_several_hubs(rig: Rig) -> None:
 def test_a_peer_that_was_never_there_is_unreachable(rig: Rig) -> None:
     hub = rig.poller().bind(ANYWHERE)
     with pytest.raises(PeerUnreachableError, match="nobody"):
-        hub.send(b"nobody", Pong())
+        hub.send(b"nobody", Unknown())
 
 
 def test_a_peer_that_closed_is_unreachable_soon_and_others_are_not(rig: Rig) -> None:
@@ -240,7 +240,7 @@ def test_a_link_finds_the_hub_that_follows_at_the_same_address(rig: Rig) -> None
     hub = _bind_again(poller, address)
 
     def asked() -> bool:
-        link.send(Ping(buffered=1))
+        link.send(Ping(seq=1, buffered=1))
         return hub.receive() is not None
 
     until(poller, asked)
@@ -388,8 +388,8 @@ def test_garbage_at_a_hub_is_counted_and_harms_nothing(rig: Rig, frames: list[by
     assert hub.garbage == 3
     for peer in (b"bad", b"good"):
         assert [r.message for r in received if r.peer == peer] == [Ack(seq=number) for number in range(3)]
-    hub.send(b"bad", Pong())
-    assert take(poller, link)[0].message == Pong()
+    hub.send(b"bad", Unknown())
+    assert take(poller, link)[0].message == Unknown()
 
 
 def _from_hub(hub: Hub, peer: bytes, frames: list[bytes]) -> None:

@@ -16,7 +16,7 @@ import pytest
 import zmq
 
 from edldist.errors import ConfigError, PeerUnreachableError
-from edldist.wire.messages import Ack, Ping, Pong
+from edldist.wire.messages import Ack, Ping, Unknown
 from edldist.wire.zeromq import MAX_FRAMES, ZmqHub, ZmqLink, ZmqPoller, ZmqTransport
 
 ANYWHERE = "tcp://127.0.0.1:0"
@@ -52,7 +52,7 @@ def next_of(poller: ZmqPoller, endpoint: ZmqHub | ZmqLink):
 
 def unreachable(hub: ZmqHub, peer: bytes) -> bool:
     try:
-        hub.send(peer, Ping(buffered=0))
+        hub.send(peer, Ping(seq=1, buffered=0))
     except PeerUnreachableError:
         return True
     return False
@@ -69,7 +69,7 @@ def test_an_oversized_frame_costs_its_sender_the_connection_and_nobody_else(poll
     try:
         big, good = careless.connect(hub.address, "big"), careless.connect(hub.address, "good")
         for link in (big, good):
-            link.send(Pong(), [bytes(SMALL)])
+            link.send(Unknown(), [bytes(SMALL)])
         assert {next_of(poller, hub).peer, next_of(poller, hub).peer} == {b"big", b"good"}
         big.send(Ack(seq=1), [bytes(SMALL + 1)])
         until(poller, lambda: unreachable(hub, b"big"))
@@ -91,12 +91,12 @@ def test_a_link_comes_back_after_an_oversized_frame(
     try:
         hub = careless.bind(ANYWHERE)
         link = poller.connect(hub.address, "t-1")
-        link.send(Pong())
+        link.send(Unknown())
         next_of(careless, hub)
         hub.send(b"t-1", Ack(seq=1), [bytes(SMALL + 1)])
 
         def greeted_again() -> bool:
-            link.send(Pong())
+            link.send(Unknown())
             poller.wait(0.02)
             return hub.receive() is not None and not unreachable(hub, b"t-1")
 
@@ -142,7 +142,7 @@ def test_foreign_bytes_on_the_port_harm_nobody(poller: ZmqPoller, garbage: bytes
             hub.send(b"good", Ack(seq=seq))
             assert next_of(poller, link).message == Ack(seq=seq)
     newcomer = poller.connect(hub.address, "newcomer")
-    newcomer.send(Pong())
+    newcomer.send(Unknown())
     assert next_of(poller, hub).peer == b"newcomer"
 
 
@@ -157,11 +157,11 @@ def test_a_link_outlives_a_stranger_at_its_address(
         connection, _ = stranger.accept()
         with connection:
             connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" + bytes(100))
-            until(poller, lambda: not link.send(Pong()))
+            until(poller, lambda: not link.send(Unknown()))
     hub = poller.bind(address)
 
     def heard() -> bool:
-        link.send(Pong())
+        link.send(Unknown())
         return hub.receive() is not None
 
     until(poller, heard)
@@ -174,7 +174,7 @@ def test_garbage_is_logged_once(poller: ZmqPoller, caplog: pytest.LogCaptureFixt
     link = poller.connect(hub.address, "bad")
     for _ in range(5):
         link._socket.send(b"garbage")
-    link.send(Pong())
+    link.send(Unknown())
     next_of(poller, hub)
     assert hub.garbage == 5
     assert len(caplog.records) == 1
@@ -217,17 +217,17 @@ def test_literal_ipv6_addresses_work(poller: ZmqPoller) -> None:
         pytest.skip("this host has no IPv6")
     hub = poller.bind("tcp://[::1]:0")
     assert hub.address.startswith("tcp://[::1]:")
-    poller.connect(hub.address, "t-1").send(Pong())
+    poller.connect(hub.address, "t-1").send(Unknown())
     assert next_of(poller, hub).peer == b"t-1"
 
 
 _PEER = """
 import sys
-from edldist.wire.messages import Pong
+from edldist.wire.messages import Unknown
 from edldist.wire.zeromq import ZmqTransport
 poller = ZmqTransport().poller()
 link = poller.connect(sys.argv[1], "victim")
-link.send(Pong())
+link.send(Unknown())
 while True:
     poller.wait(60)
 """
@@ -257,7 +257,7 @@ def test_a_hub_tells_when_a_peer_takes_nothing_in_any_more(poller: ZmqPoller) ->
         payload = bytes(SMALL)
         with pytest.raises(PeerUnreachableError, match="takes nothing in"):
             for _ in range(20_000):
-                hub.send(b"victim", Pong(), [payload])
+                hub.send(b"victim", Unknown(), [payload])
     finally:
         process.kill()
         process.wait()
@@ -283,7 +283,7 @@ def test_closing_gives_every_descriptor_back() -> None:
         poller = ZmqTransport().poller()
         hub = poller.bind(ANYWHERE)
         link = poller.connect(hub.address, "t-1")
-        link.send(Pong())
+        link.send(Unknown())
         next_of(poller, hub)
         with pytest.raises(ConfigError):
             poller.bind("tcp://192.0.2.1:0")

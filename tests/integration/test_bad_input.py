@@ -26,7 +26,6 @@ from edldist.wire.messages import (
     Hello,
     Idle,
     Labels,
-    Pong,
     Pull,
     Refused,
     Register,
@@ -226,7 +225,7 @@ class _Peer:
         while clock.monotonic() < until:
             self.poller.wait(0.1)
             while (received := self.link.receive()) is not None:
-                self.link.send(Pong())
+                self.link.send(Unknown())
                 if isinstance(received.message, kind):
                     self.frames = received.frames
                     return received.message
@@ -275,7 +274,11 @@ def test_a_hostile_peer_at_the_students_port_harms_no_batch_and_is_counted(trans
             peer.await_message(Refused)
             _wait(lambda: loader.stats()["garbage"] == 7)
 
-            for message in (Labels(results=[_result(huge, [5, 2])]), Failure(leases=[1], error="x"), Pong()):
+            for message in (
+                Labels(results=[_result(huge, [5, 2])]),
+                Failure(leases=[1], error="x"),
+                Unknown(),
+            ):
                 peer.link.send(message)
                 peer.await_message(Unknown)
             assert loader.stats()["duplicates"] == 1

@@ -28,7 +28,6 @@ from edldist.wire.messages import (
     Heartbeat,
     Links,
     Message,
-    Pong,
     Refused,
     Register,
     Registered,
@@ -297,7 +296,7 @@ def test_garbage_on_the_port_harms_nobody(stack: contextlib.ExitStack, running: 
     ):
         dealer.send_multipart(frames)
     # A valid header that no member sends, then a question: even this peer is answered.
-    dealer.send(encode(Pong()))
+    dealer.send(encode(Unknown()))
     dealer.send(encode(StatusQuery()))
 
     def garbage() -> int:

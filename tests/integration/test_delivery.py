@@ -411,7 +411,7 @@ def test_stats_name_what_there_is(memory_job):
     consume(loader)
     stats = loader.stats()
     assert {
-        *("batches", "samples", "epoch", "starved_s", "startup_s", "backpressure_s", "requeued"),
+        *("batches", "samples", "skipped", "epoch", "starved_s", "startup_s", "backpressure_s", "requeued"),
         *("duplicates", "hedged", "failed", "done", "buffered", "open", "queue_bytes", "teachers", "garbage"),
     } == set(stats)
     assert (stats["batches"], stats["teachers"], stats["epoch"]) == (4, 1, 1)

@@ -132,8 +132,16 @@ def test_a_completed_job_leaves_its_record_and_no_process(start: Start, folder: 
     written = result(folder)
     assert (written["status"], written["job"]) == ("completed", "toy")
     assert list(written) == [
-        *("status", "job", "steps", "epochs", "samples", "wall_s", "samples_per_s", "starved_s"),
-        *("backpressure_s", "metrics", "teachers", "tasks", "student_restarts"),
+        *("status", "job", "steps", "epochs", "samples", "wall_s", "samples_per_s"),
+        *(
+            "skipped_samples",
+            "starved_s",
+            "backpressure_s",
+            "metrics",
+            "teachers",
+            "tasks",
+            "student_restarts",
+        ),
     ]
     log = (folder / "out" / "logs" / "student-0.log").read_text()
     assert "tcp://127.0.0.1:" in log

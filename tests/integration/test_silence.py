@@ -13,7 +13,7 @@ from edldist.student.assembly import OpenBatch
 from edldist.student.queue import Flow
 from edldist.student.service import ServiceOptions, StudentService
 from edldist.wire.memory import MemoryTransport
-from edldist.wire.messages import Hello, Pong, Pull, Tasks
+from edldist.wire.messages import Hello, Pull, Tasks, Unknown
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -86,7 +86,7 @@ def test_a_worker_is_lost_when_it_is_silent_for_longer_than_its_time_to_live(stu
 
 def test_any_word_of_a_worker_is_a_sign_of_life(student):
     for _ in range(25):
-        student.link.send(Pong())
+        student.link.send(Unknown())
         student.until(lambda: not student.service._hub._inbox)
         student.advance(0.2)
     assert student.service.teachers() == 1

@@ -173,17 +173,6 @@ def test_a_job_whose_script_is_missing_is_refused_before_anything_starts(tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_a_job_on_several_nodes_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    (tmp_path / "job.yaml").write_text(
-        "name: j\nteachers: [{model: 'a:b'}]\nstudent: {script: s.py, nnodes: 1:4}\n"
-    )
-    (tmp_path / "s.py").write_text("")
-    done = edldist("run", "job.yaml", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "rendezvous store" in done.stderr
-    assert not (tmp_path / "out").exists()
-
-
 def test_an_unreachable_coordinator_ends_status_with_one() -> None:
     done = edldist("status", "--coordinator", "tcp://127.0.0.1:9")
     assert done.returncode == 1

@@ -158,7 +158,7 @@ def test_a_lost_student_leaves_its_last_figures_in_the_record() -> None:
     members.register(b"s1", student(info={"rank": 2}), 0.0, WALL)
     members.heartbeat(b"s1", Heartbeat(id="s1", stats={"done": 41, "id": "forged"}), 0.0)
     assert events(live(members, 3.0)) == [
-        ("student_lost", {"id": "s1", "rank": 2, "done": 41, "silent_s": 3.0})
+        ("student_lost", {"id": "s1", "rank": 2, "host": "a", "pid": 8, "done": 41, "silent_s": 3.0})
     ]
 
 
@@ -171,7 +171,9 @@ def test_goodbyes_are_recorded_with_their_reason() -> None:
     left = members.goodbye(b"t1", Goodbye(id="t1", reason="drained"), WALL)
     assert events(left) == [("teacher_left", {"id": "t1", "name": "big", "reason": "drained"})]
     left = members.goodbye(b"s1", Goodbye(id="s1"), WALL)
-    assert events(left) == [("student_left", {"id": "s1", "rank": 0, "batches": 9, "reason": ""})]
+    assert events(left) == [
+        ("student_left", {"id": "s1", "rank": 0, "host": "a", "pid": 8, "batches": 9, "reason": ""})
+    ]
     assert not members.members
     assert members.goodbye(b"t1", Goodbye(id="t1"), WALL) == []
 

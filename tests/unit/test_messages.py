@@ -76,8 +76,8 @@ SAMPLES = [
     wire.Labels(results=[wire.Result(lease=1, codec="dense", compute_s=0.25, tensors=[SPEC, SPEC])]),
     wire.Failure(leases=[1, 2], error="Traceback ..."),
     wire.Return(leases=[]),
-    wire.Ping(buffered=2),
-    wire.Pong(),
+    wire.Ping(seq=1, buffered=2),
+    wire.Pong(seq=1, held=[3], pulled=2, asleep=False),
 ]
 KINDS = typing.get_args(wire.Message)
 
@@ -183,7 +183,7 @@ def test_hostile_values_are_errors_wherever_they_stand(field: bytes, tail: bytes
 
 def test_bytes_after_a_message_are_an_error() -> None:
     with pytest.raises(WireError):
-        decode(encode(wire.Pong()) + b"\x00")
+        decode(encode(wire.Unknown()) + b"\x00")
 
 
 @pytest.mark.parametrize("version", [0, PROTOCOL_VERSION + 1, 255])

@@ -24,7 +24,8 @@ def test_reports_are_held_once_whatever_is_repeated() -> None:
 
 def test_a_report_lost_on_the_way_is_waited_for_and_a_vanished_one_is_not() -> None:
     records = Records()
-    records.add_report(report(7))  # a fresh coordinator: the former one had acknowledged 6
+    # A fresh coordinator: the former one had acknowledged 6, so nothing before 7 ever comes.
+    assert [records.add_report(report(7)) for _ in range(2)] == [0, 7]
     assert [records.add_report(report(n)) for n in (9, 10)] == [7, 7]
     assert [records.add_report(report(n)) for n in (8, 9, 10)] == [8, 9, 10]
     assert [records.add_report(report(n)) for n in (13, 14, 13, 14)] == [10, 10, 13, 14]

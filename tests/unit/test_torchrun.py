@@ -15,9 +15,18 @@ def test_one_node_stands_alone_and_arguments_pass_untouched() -> None:
     assert command[-5:] == ["s.py", "--epochs", "5", "--", "-x"]
 
 
+def test_several_nodes_meet_outside_of_all_of_them() -> None:
+    command = torchrun_command("s.py", [], nnodes="1:4", rendezvous="10.0.0.5:7072", run_id="job")
+    assert {"--nnodes=1:4", "--rdzv-backend=c10d", "--rdzv-endpoint=10.0.0.5:7072"} <= set(command)
+    assert "--rdzv-id=job" in command
+    assert next(part for part in command if part.startswith("--rdzv-conf=")).startswith(
+        "--rdzv-conf=is_host=0,"
+    )
+
+
 @pytest.mark.parametrize("nnodes", ["1:4", "2"])
-def test_more_than_one_node_is_refused_with_the_reason(nnodes: str) -> None:
-    with pytest.raises(ConfigError, match="elastic node ranges need a rendezvous store"):
+def test_several_nodes_without_a_meeting_place_are_refused(nnodes: str) -> None:
+    with pytest.raises(ConfigError, match="need a rendezvous store"):
         torchrun_command("s.py", [], nnodes=nnodes)
 
 
