@@ -272,6 +272,9 @@ class JobRun:
             self._say(f"{name} {change.event}")
             return
         self._event(f"{role}_{change.event}", id=child.id, code=change.code, retry_s=change.retry_s)
+        if change.event == "stopped":
+            self._say(f"{name} finished")
+            return
         again = f", again in {change.retry_s:g} s" if change.event == "crashed" else ""
         what = "cannot work" if change.event == "hopeless" else change.event
         self._say(

@@ -280,7 +280,7 @@ class Coordinator:
                 event = action.event
                 self._records.add(event)
                 bad = event.event in ("teacher_lost", "student_lost", "clock_skew")
-                logger.log(logging.WARNING if bad else logging.INFO, "%s %s", event.event, event.fields)
+                logger.log(logging.WARNING if bad else logging.INFO, "%s: %s", event.event, _brief(event))
 
     def _send(self, peer: bytes, message: Message) -> bool:
         try:
@@ -416,6 +416,12 @@ def run_coordinator(options: CoordinatorOptions) -> int:
         for number, handler in former.items():
             signal.signal(number, handler)
     return 0
+
+
+def _brief(event: Event) -> str:
+    """What a log line says of an event; its record has every figure."""
+    shown = ("id", "name", "rank", "host", "pid", "silent_s", "skew_s", "reason")
+    return ", ".join(f"{key} {event.fields[key]}" for key in shown if event.fields.get(key) is not None)
 
 
 def _weight(member: Member, figure: str) -> float:
