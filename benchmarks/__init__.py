@@ -1,0 +1,1 @@
+"""The figures of the project, each beside its limit in the same run: ``python -m benchmarks``."""
