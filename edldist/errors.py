@@ -27,11 +27,19 @@ __all__ = [
 
 
 class EdlDistError(Exception):
-    """Base of all errors of this package."""
+    """Base of all errors of this package.
+
+    Attributes:
+        final: whether a script that it ended would only meet it again when restarted.
+    """
+
+    final = False
 
 
 class ConfigError(EdlDistError):
     """A job file, option or environment variable is missing or wrong. Commands exit with 2."""
+
+    final = True
 
 
 class ModelError(EdlDistError):
@@ -40,6 +48,8 @@ class ModelError(EdlDistError):
 
 class InputError(EdlDistError):
     """A batch does not hold what ``inputs=`` asks for, or holds something that is no tensor batch."""
+
+    final = True
 
 
 class LabelError(EdlDistError):
@@ -51,7 +61,12 @@ class CodecError(EdlDistError):
 
 
 class CheckpointError(EdlDistError):
-    """A checkpoint cannot be written, or none can be restored safely."""
+    """A checkpoint cannot be written, or none can be restored safely.
+
+    Final, unless its cause may pass: a lock that another process holds, a failing read.
+    """
+
+    final = True
 
 
 class LoaderClosedError(EdlDistError):
@@ -95,6 +110,8 @@ class PoisonTaskError(EdlDistError):
         samples: positions within the batch, ``range(start, stop)``.
         attempts: one line or traceback for each failed attempt, oldest first.
     """
+
+    final = True
 
     def __init__(self, teacher: str, batch: int, samples: range, attempts: Sequence[str]) -> None:
         self.teacher = teacher

@@ -1,10 +1,11 @@
-"""Become a command that dies with its parent: ``python -I -S child.py SIGNAL PARENT COMMAND...``.
+"""Become a command that dies with its parent: ``python -I -S child.py SIGNAL PARENT NOTES COMMAND...``.
 
 Linux sends SIGNAL (a number) to this process when the thread that started it ends, however it
 ends (``PR_SET_PDEATHSIG``), and the setting survives ``exec``. It is made here, in a process of
 its own, because ``preexec_fn`` is not safe in a program with threads. PARENT is the expected
 parent's process id, or 0 when the caller could not know it. Elsewhere than on Linux the command
-simply runs.
+simply runs. NOTES, unless empty, is a file to which the command's process id is appended as a line,
+so that whoever watches from further up misses no start, however short the life.
 
 This file is run by path and imports nothing of this package: it costs a bare interpreter's start.
 """
@@ -32,15 +33,27 @@ def die_with_parent(signum: int, parent: int) -> None:
         sys.exit(128 + signal.SIGTERM)
 
 
-def tied_command(command: list[str], parent: int, signum: int = signal.SIGTERM) -> list[str]:
+def note_start(notes: str) -> None:
+    """Append this process's id to a file; a file that cannot be written is no reason not to run."""
+    try:
+        with open(notes, "a", encoding="utf-8") as book:
+            book.write(f"{os.getpid()}\n")
+    except OSError as exc:
+        print(f"cannot note a start in {notes}: {exc.strerror}", file=sys.stderr)
+
+
+def tied_command(command: list[str], parent: int, signum: int = signal.SIGTERM, notes: str = "") -> list[str]:
     """The command line that runs ``command`` tied to the life of ``parent`` (0: whoever starts it)."""
-    return [sys.executable, "-I", "-S", os.path.abspath(__file__), str(int(signum)), str(parent), *command]
+    tie = [os.path.abspath(__file__), str(int(signum)), str(parent), notes]
+    return [sys.executable, "-I", "-S", *tie, *command]
 
 
 if __name__ == "__main__":
     die_with_parent(int(sys.argv[1]), int(sys.argv[2]))
+    if sys.argv[3]:
+        note_start(sys.argv[3])
     try:
-        os.execvp(sys.argv[3], sys.argv[3:])
+        os.execvp(sys.argv[4], sys.argv[4:])
     except OSError as exc:
-        print(f"error: cannot run {sys.argv[3]}: {exc.strerror}", file=sys.stderr)
+        print(f"error: cannot run {sys.argv[4]}: {exc.strerror}", file=sys.stderr)
         sys.exit(127)

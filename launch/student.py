@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +21,8 @@ from edldist.wire.messages import Event, Status
 from edldist.wire.query import StatusClient
 from launch.child import tied_command
 from launch.interrupts import Interrupts
-from launch.node import NodeWatch
-from launch.torchrun import bounds_of, limit_threads, prepare_environment, torchrun_command
+from launch.node import NodeWatch, Progress
+from launch.torchrun import MAX_SKEW_S, bounds_of, limit_threads, prepare_environment, torchrun_command
 
 __all__ = ["run_student"]
 
@@ -55,13 +56,16 @@ def run_student(
         0, 1 (the script failed), 130, or 128 + the signal that killed the agent.
 
     Raises:
-        ConfigError: the script does not exist, or ``nnodes`` is wrong.
+        ConfigError: the script does not exist, ``nnodes`` is wrong, or several nodes are wanted and this
+            one's wall clock differs from the coordinator's.
         CoordinatorUnreachableError: several nodes are wanted, and nobody says where they meet.
     """
     _, most = bounds_of(nnodes)
     if not Path(script).is_file():
         raise ConfigError(f"no such script: {script} (looked from {Path.cwd()})")
-    with Interrupts() as interrupts:
+    with Interrupts() as interrupts, tempfile.TemporaryDirectory(prefix="edldist-node-") as folder:
+        notes = Path(folder) / "ranks"
+        notes.touch()
         rendezvous = None
         if most > 1:
             rendezvous = _find_rendezvous(coordinator, connect_timeout_s, interrupts)
@@ -75,15 +79,17 @@ def run_student(
             max_restarts=max_restarts,
             rendezvous=rendezvous,
             run_id=run_id,
+            notes=str(notes),
         )
-        environment = dict(os.environ, EDLDIST_COORDINATOR=coordinator)
+        environment = dict(os.environ, EDLDIST_COORDINATOR=coordinator, EDLDIST_RANK_NOTES=str(notes))
         prepare_environment(environment)
         if nproc_per_node > 1 or most > 1:
             limit_threads(environment, nproc_per_node)
         agent = subprocess.Popen(
             tied_command(command, parent=os.getpid()), env=environment, start_new_session=True
         )
-        node = _Node(agent, coordinator, NodeWatch(max(max_restarts, FRUITLESS_RESTARTS)))
+        watch = NodeWatch(nproc_per_node, max(max_restarts, FRUITLESS_RESTARTS))
+        node = _Node(agent, coordinator, watch, notes)
         try:
             code = node.wait(interrupts)
         finally:
@@ -101,6 +107,7 @@ def _find_rendezvous(coordinator: str, timeout_s: float, interrupts: Interrupts)
     host, _ = parse_address(coordinator, "coordinator")
     with contextlib.closing(StatusClient(coordinator)) as client:
         while not interrupts.count:
+            asked = time.time()
             try:
                 answer = client.rendezvous(timeout_s=1.0)
             except CoordinatorUnreachableError:
@@ -109,6 +116,8 @@ def _find_rendezvous(coordinator: str, timeout_s: float, interrupts: Interrupts)
                 continue
             if answer.error:
                 raise EdlDistError(answer.error)
+            if answer.wall_s:
+                _check_clock(answer.wall_s, asked, time.time(), coordinator)
             if answer.address:
                 # A coordinator that listens on every interface cannot know the one that we use.
                 return answer.address.replace("0.0.0.0", host).replace("*", host)
@@ -116,12 +125,31 @@ def _find_rendezvous(coordinator: str, timeout_s: float, interrupts: Interrupts)
     return None
 
 
+def _check_clock(theirs_s: float, asked_s: float, answered_s: float, coordinator: str) -> None:
+    """Refuse a wall clock with which this node's agent could not join the others.
+
+    Raises:
+        ConfigError: the coordinator's clock was read outside ``asked_s`` to ``answered_s``, by too much.
+    """
+    skew_s = min(0.0, answered_s - theirs_s) or max(0.0, asked_s - theirs_s)
+    if abs(skew_s) > MAX_SKEW_S:
+        way = "behind" if skew_s < 0 else "ahead of"
+        raise ConfigError(
+            f"the clock of {socket.gethostname()} is {abs(skew_s):.1f} s {way} that of the coordinator "
+            f"at {coordinator}; student nodes find each other only within "
+            f"{MAX_SKEW_S:g} s. Set both clocks (NTP)"
+        )
+
+
 class _Node:
     """The agent's process and its ranks. Main thread only."""
 
-    def __init__(self, agent: subprocess.Popen[bytes], coordinator: str, watch: NodeWatch) -> None:
+    def __init__(
+        self, agent: subprocess.Popen[bytes], coordinator: str, watch: NodeWatch, notes: Path
+    ) -> None:
         self._agent = agent
         self._watch = watch
+        self._notes = notes
         self._host = socket.gethostname()
         self._client = StatusClient(coordinator)
         self._seen = 0
@@ -144,9 +172,12 @@ class _Node:
             if now >= self._next_look:
                 self._next_look = now + LOOK_S
                 self._look()
+                if self._watch.verdict is not None:
+                    logger.error("a restart would not help, giving up: %s", self._watch.verdict)
+                    return self._give_up()
                 if self._watch.hopeless:
                     logger.error(
-                        "the script was restarted %d times in a row without training on a single batch: "
+                        "the script was restarted %d times in a row and came no further: "
                         "giving up; see its own errors above",
                         self._watch.max_fruitless,
                     )
@@ -165,14 +196,16 @@ class _Node:
         return 1
 
     def _look(self) -> None:
-        ranks = self._ranks()
-        self._watch.see_ranks(ranks)
+        self._watch.see_notes(self._notes.read_text(encoding="utf-8"))
         try:
             status = self._client.query(self._seen, STATUS_TIMEOUT_S)
         except EdlDistError:
             return  # the coordinator may be gone for a while; ranks train on without it
         lost = self._read(status)
+        running = self._ranks()
         for pid in self._watch.written_off(lost):
+            if pid not in running:
+                continue
             logger.warning("rank process %d was written off by the coordinator: killing it", pid)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -184,17 +217,17 @@ class _Node:
             return []
 
     def _read(self, status: Status) -> list[int]:
-        """Note deliveries; return the process ids of ranks of this host that were lost."""
+        """Note progress; return the process ids of ranks of this host that were lost."""
         first_look = not self._incarnation
         restarted = status.incarnation != self._incarnation
         self._incarnation = status.incarnation
         self._seen = 0 if restarted and not first_look else status.seq
-        delivered = {}
+        progress = {}
         for member in status.members:
-            batches = member.stats.get("batches", 0)
-            if member.role == "student" and member.host == self._host and isinstance(batches, int):
-                delivered[member.pid] = batches
-        self._watch.see_batches(delivered)
+            if member.role == "student" and member.host == self._host:
+                figures = [member.stats.get(key, 0) for key in ("batches", "epoch", "epoch_samples")]
+                progress[member.pid] = Progress(*(f if isinstance(f, int) else 0 for f in figures))
+        self._watch.see_progress(progress)
         if first_look:
             return []
         return [

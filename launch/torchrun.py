@@ -11,11 +11,20 @@ from edldist.config import node_range
 from edldist.errors import ConfigError
 from launch.child import tied_command
 
-__all__ = ["bounds_of", "limit_threads", "prepare_environment", "torchrun_command"]
+__all__ = ["MAX_SKEW_S", "bounds_of", "limit_threads", "prepare_environment", "torchrun_command"]
+
+KEEP_ALIVE_S = 1
+KEEP_ALIVE_ATTEMPTS = 3
+MAX_SKEW_S = KEEP_ALIVE_S * (KEEP_ALIVE_ATTEMPTS - 1) / 2
+"""How far a node's wall clock may be from the coordinator's. Agents compare the wall-clock times of their
+heartbeats and drop one that seems ``KEEP_ALIVE_ATTEMPTS`` intervals old; two nodes may err either way."""
 
 # Measured on torch 2.13 with two and three local agents: with the defaults (heartbeats of 5 s, 30 s
 # for latecomers) survivors of a killed node wait 45 s for their next round, with these 5 s.
-_RENDEZVOUS = "is_host=0,last_call_timeout=2,keep_alive_interval=1,keep_alive_max_attempt=3"
+_RENDEZVOUS = (
+    "is_host=0,last_call_timeout=2,"
+    f"keep_alive_interval={KEEP_ALIVE_S},keep_alive_max_attempt={KEEP_ALIVE_ATTEMPTS}"
+)
 _WITHOUT_END = 1_000_000
 
 
@@ -40,6 +49,7 @@ def torchrun_command(
     max_restarts: int = 3,
     rendezvous: str | None = None,
     run_id: str = "edldist",
+    notes: str = "",
 ) -> list[str]:
     """The command that runs ``script`` on ``nproc_per_node`` ranks of this node.
 
@@ -50,6 +60,7 @@ def torchrun_command(
     Args:
         rendezvous: ``host:port`` of the store in which several nodes meet; None for one node.
         run_id: nodes of one run share it.
+        notes: file to which every rank's process id is appended as it starts; empty for none.
 
     Raises:
         ConfigError: ``nnodes`` has no valid form, or needs a rendezvous and none is given.
@@ -66,7 +77,7 @@ def torchrun_command(
             *("--rdzv-backend=c10d", f"--rdzv-endpoint={rendezvous}", f"--rdzv-id={run_id}"),
             f"--rdzv-conf={_RENDEZVOUS}",
         ]
-    rank = tied_command([sys.executable, "-u", script], parent=0, signum=signal.SIGKILL)
+    rank = tied_command([sys.executable, "-u", script], parent=0, signum=signal.SIGKILL, notes=notes)
     return [*agent, "--no-python", *rank, *args]
 
 

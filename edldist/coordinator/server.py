@@ -267,7 +267,7 @@ class Coordinator:
         elif isinstance(message, RendezvousQuery):
             store_pid = message.store_pid
             answer = self._rendezvous.adopt(store_pid) if store_pid else self._rendezvous.ask(now)
-            self._send(peer, answer)
+            self._send(peer, msgspec.structs.replace(answer, wall_s=self._clock.wall()))
         else:
             logger.debug("a %s from %r is none of a coordinator's", type(message).__name__, peer[:32])
         return []

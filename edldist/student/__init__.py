@@ -1,1 +1,5 @@
 """The student role: what a training script uses, and the rank that owns its label queue."""
+
+from edldist.student import verdict
+
+verdict.install()

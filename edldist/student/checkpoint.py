@@ -361,7 +361,9 @@ def _read_tensors(ranks: Ranks, folder: Path, targets: dict[str, torch.Tensor]) 
             no_dist=ranks.group is None,
         )
     except dcp.CheckpointException as exc:
-        raise CheckpointError(f"reading {folder} failed, nothing was restored: {_reason(exc)}") from exc
+        failed = CheckpointError(f"reading {folder} failed, nothing was restored: {_reason(exc)}")
+        failed.final = False
+        raise failed from exc
 
 
 def _whole(name: str, value: int | None, variable: str) -> int | None:

@@ -288,6 +288,7 @@ class DistillLoader:
             "starved_s": round(self._starved_s, 6),
             "startup_s": round(self._startup_s, 6),
             "epoch": self.epoch,
+            "epoch_samples": self._position.samples,
         }
 
     @property

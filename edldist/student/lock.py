@@ -58,10 +58,12 @@ class DirectoryLock:
             while not self._try(descriptor):
                 if time.monotonic() >= deadline:
                     holder = os.pread(descriptor, 500, 0).decode(errors="replace").strip()
-                    raise CheckpointError(
+                    busy = CheckpointError(
                         f"the checkpoint directory {self.path.parent} is in use by another job "
                         f"({holder or 'unknown process'}): give this job another one, or end that one"
                     )
+                    busy.final = False  # the holder may be this job's own frozen rank, about to be killed
+                    raise busy
                 time.sleep(POLL_S)
         except BaseException:
             os.close(descriptor)

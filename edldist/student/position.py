@@ -29,6 +29,11 @@ class Position(Protocol):
     @property
     def epoch(self) -> int: ...
 
+    @property
+    def samples(self) -> int:
+        """Samples of this epoch consumed so far, as far as this rank knows."""
+        ...
+
     def start(self) -> Iterator[tuple[Any, Mark]]:
         """Iterate from here: the epoch's rest after a restore, else the epoch after the last one begun."""
         ...
@@ -57,6 +62,10 @@ class SampledPosition:
     @property
     def epoch(self) -> int:
         return self._sampler.epoch
+
+    @property
+    def samples(self) -> int:
+        return self._sampler.samples
 
     def start(self) -> Iterator[tuple[Any, Mark]]:
         if self._begun == self._sampler.epoch:
@@ -105,6 +114,10 @@ class CountedPosition:
     @property
     def epoch(self) -> int:
         return self._epoch
+
+    @property
+    def samples(self) -> int:
+        return self._samples
 
     def start(self) -> Iterator[tuple[Any, Mark]]:
         if self._begun:

@@ -68,17 +68,19 @@ class Ranks:
             outcome = {"value": work()}
         except Exception as exc:  # told to the others first, then raised below on all of them
             cause = exc
-            outcome = {"error": describe(exc)}
+            outcome = {"error": describe(exc), "final": getattr(exc, "final", False)}
         outcomes = self.gather(outcome)
         failed: dict[str, list[str]] = {}
         for rank, outcome in enumerate(outcomes):
             if "error" in outcome:
                 failed.setdefault(outcome["error"], []).append(str(rank))
-        if len(failed) == 1 and len(next(iter(failed.values()))) == self.world_size:
-            raise RankFailedError(next(iter(failed))) from cause
         if failed:
-            told = (f"rank {', '.join(ranks)}: {error}" for error, ranks in failed.items())
-            raise RankFailedError("; ".join(told)) from cause
+            told = "; ".join(f"rank {', '.join(ranks)}: {error}" for error, ranks in failed.items())
+            if len(failed) == 1 and len(next(iter(failed.values()))) == self.world_size:
+                told = next(iter(failed))
+            failure = RankFailedError(told)
+            failure.final = all(outcome.get("final", True) for outcome in outcomes)
+            raise failure from cause
         return [o["value"] for o in outcomes]
 
     def lead(self, work: Callable[[], Any]) -> Any:

@@ -117,10 +117,12 @@ class LocalStore:
             os.makedirs(self.root, exist_ok=True)
             self._lock.acquire()
         except OSError as exc:
-            raise CheckpointError(
+            unusable = CheckpointError(
                 f"the checkpoint directory {self.root} cannot be used: {exc.strerror or exc}. "
                 "Choose another directory, or make this one writable"
-            ) from exc
+            )
+            unusable.final = isinstance(exc, PermissionError | NotADirectoryError | FileExistsError)
+            raise unusable from exc
         for entry in sorted(os.listdir(self.root)):
             match = self._LEFTOVER.fullmatch(entry)
             if match and match[2] == "replaced" and not (self.root / match[1]).exists():

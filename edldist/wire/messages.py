@@ -174,10 +174,14 @@ class RendezvousQuery(_Struct, frozen=True, tag="rendezvous_query"):
 
 
 class Rendezvous(_Struct, frozen=True, tag="rendezvous"):
-    """Answer: ``host:port``, or empty while the store starts; ``error`` if it cannot start."""
+    """Answer: ``host:port``, or empty while the store starts; ``error`` if it cannot start.
+
+    ``wall_s`` is the coordinator's wall clock: agents whose clocks differ cannot meet.
+    """
 
     address: Name = ""
     error: Text = ""
+    wall_s: float = 0.0
 
 
 class Event(_Struct, frozen=True, tag="event"):

@@ -2,41 +2,94 @@
 
 from __future__ import annotations
 
-from launch.node import NodeWatch
+import pytest
+
+from edldist.errors import ConfigError
+from launch.node import NodeWatch, Progress
+from launch.student import _check_clock
+from launch.torchrun import MAX_SKEW_S
 
 
-def test_restarts_without_a_batch_are_hopeless_after_a_while() -> None:
-    watch = NodeWatch(max_fruitless=2)
-    for generation in range(3):
-        watch.see_ranks([generation * 10, generation * 10 + 1])
+def notes(*pids: int) -> str:
+    return "".join(f"{pid}\n" for pid in pids)
+
+
+def test_restarts_without_progress_are_hopeless_after_a_while() -> None:
+    watch = NodeWatch(nproc_per_node=2, max_fruitless=2)
+    for groups in (1, 2, 3):
+        watch.see_notes(notes(*range(10, 10 + 2 * groups)))
         assert not watch.hopeless
-    watch.see_ranks([90, 91])
+    watch.see_notes(notes(*range(10, 18)))
     assert watch.hopeless and watch.restarts == 3
 
 
-def test_one_delivered_batch_refills_the_budget() -> None:
-    watch = NodeWatch(max_fruitless=2)
+def test_restarts_between_two_looks_count_too() -> None:
+    watch = NodeWatch(nproc_per_node=1, max_fruitless=2)
+    watch.see_notes("")
+    watch.see_notes(notes(1, 2, 3, 4))
+    assert watch.hopeless and watch.restarts == 3
+
+
+def test_coming_further_refills_the_budget() -> None:
+    watch = NodeWatch(nproc_per_node=1, max_fruitless=2)
     for generation in range(1, 20):
-        watch.see_ranks([generation])
+        watch.see_notes(notes(*range(1, generation + 1)))
         if generation % 2:
-            watch.see_batches({generation: 1, 4242: 9})
+            watch.see_progress({generation: Progress(1, generation // 10, 20 * (generation % 10))})
     assert not watch.hopeless
     assert watch.restarts == 18
 
 
-def test_batches_of_other_processes_count_for_nothing() -> None:
-    watch = NodeWatch(max_fruitless=1)
-    for generation in range(1, 4):
-        watch.see_ranks([generation])
-        watch.see_batches({generation: 0, 4242: 9})
+def test_a_script_that_always_dies_at_the_same_place_is_hopeless() -> None:
+    watch = NodeWatch(nproc_per_node=1, max_fruitless=2)
+    for generation in range(1, 5):
+        assert not watch.hopeless
+        watch.see_notes(notes(*range(1, generation + 1)))
+        watch.see_progress({generation: Progress(10, 1, 500)})
     assert watch.hopeless
 
 
-def test_only_own_ranks_that_were_written_off_are_killed() -> None:
-    watch = NodeWatch(max_fruitless=1)
-    watch.see_ranks([7, 8])
+def test_a_restored_position_is_no_progress_before_the_first_batch() -> None:
+    watch = NodeWatch(nproc_per_node=1, max_fruitless=1)
+    for generation in range(1, 4):
+        watch.see_notes(notes(*range(1, generation + 1)))
+        watch.see_progress({generation: Progress(0, 1, 500 + generation)})
+    assert watch.hopeless
+
+
+def test_progress_of_other_processes_counts_for_nothing() -> None:
+    watch = NodeWatch(nproc_per_node=1, max_fruitless=1)
+    for generation in range(1, 4):
+        watch.see_notes(notes(*range(1, generation + 1)))
+        watch.see_progress({4242: Progress(9, generation, 0)})
+    assert watch.hopeless
+
+
+def test_a_rank_may_say_that_restarting_is_of_no_use() -> None:
+    watch = NodeWatch(nproc_per_node=2, max_fruitless=10)
+    watch.see_notes(notes(7, 8) + "4242 ConfigError: of a process that is none of ours\n")
+    assert watch.verdict is None
+    watch.see_notes(notes(7, 8) + "8 ConfigError: half a li")
+    assert watch.verdict is None
+    watch.see_notes(notes(7, 8) + "8 ConfigError: no such thing\n7 ConfigError: another\n")
+    assert watch.verdict == "ConfigError: no such thing"
+    assert watch.restarts == 0
+
+
+def test_only_ranks_of_the_running_group_are_killed_when_written_off() -> None:
+    watch = NodeWatch(nproc_per_node=2, max_fruitless=1)
+    watch.see_notes(notes(7, 8))
     assert watch.written_off([8, 9]) == [8]
-    watch.see_ranks([])
-    assert watch.written_off([8]) == [8]
-    watch.see_ranks([17, 18])
-    assert watch.written_off([8]) == []
+    watch.see_notes(notes(7, 8, 17))
+    assert watch.written_off([8, 17]) == [17]
+
+
+@pytest.mark.parametrize("theirs", [100.0, 100.5, 100.0 - MAX_SKEW_S, 102.0 + MAX_SKEW_S])
+def test_a_clock_that_may_be_right_is_taken(theirs: float) -> None:
+    _check_clock(theirs, asked_s=100.0, answered_s=102.0, coordinator="tcp://c:1")
+
+
+@pytest.mark.parametrize(("theirs", "words"), [(122.0, "20.0 s behind"), (80.0, "20.0 s ahead of")])
+def test_a_clock_that_keeps_nodes_apart_is_refused_with_its_error(theirs: float, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        _check_clock(theirs, asked_s=100.0, answered_s=102.0, coordinator="tcp://c:1")
