@@ -68,6 +68,9 @@ class DistillLoader:
             Where other ranks take that step, this one repeats its last batch with a
             ``loss_weight`` of 0. Default ``EDLDIST_ON_POISON``, else raise.
         heartbeat_ttl_s: a worker silent for longer is written off.
+        first_deadline_s, min_deadline_s: age at which a task is taken from a worker that lives but
+            does not answer. The first one holds until the worker has answered once; after that it
+            is ten times its own latency, at least ``min_deadline_s``.
         transport: for tests without sockets.
 
     Raises:
@@ -88,6 +91,8 @@ class DistillLoader:
         deterministic: bool | None = None,
         on_poison: str | None = None,
         heartbeat_ttl_s: float = 3.0,
+        first_deadline_s: float = 300.0,
+        min_deadline_s: float = 10.0,
         transport: Transport | None = None,
     ) -> None:
         environment = JobEnvironment.read()
@@ -110,6 +115,8 @@ class DistillLoader:
             max_bytes,
             task_size if task_size is not None else environment.task_size,
             environment.deterministic if deterministic is None else deterministic,
+            first_deadline_s=first_deadline_s,
+            min_deadline_s=min_deadline_s,
         )
         self._data_loader = data_loader
         self._select = InputSelector(inputs)

@@ -68,6 +68,9 @@ class Flow:
             )
         if self.task_size is not None and self.task_size < 1:
             raise ConfigError(f"task_size={self.task_size}: must be at least 1 sample")
+        for name in ("first_deadline_s", "min_deadline_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name}={getattr(self, name)}: must be above 0 seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +201,11 @@ class LabelQueue:
     @property
     def labelled_batches(self) -> int:
         return sum(batch.unlabelled == 0 for batch in self._batches.values())
+
+    @property
+    def deliverable_batches(self) -> int:
+        """Labelled batches from the head on: what the loop gets before it meets one that lacks labels."""
+        return sum(1 for _ in itertools.takewhile(lambda b: b.unlabelled == 0, self._batches.values()))
 
     @property
     def nbytes(self) -> int:

@@ -90,7 +90,9 @@ class ServiceOptions:
         advertise: host that workers connect to; None for the bound one.
         flow: the queue's bounds.
         heartbeat_ttl_s: a worker silent for longer is lost.
-        hedge_after_s: a head lease older than this may be given to an idle worker too.
+        hedge_after_s: a lease that holds the loop up, and is older than this and than three times an
+            idle worker's own latency, is given to that worker too. However many batches behind it
+            are labelled: the loop gets none of them before.
         connect_timeout_s: how long to wait for a coordinator.
         group: of the ranks that train together, or empty.
         skip_poison: deliver a batch that cannot be labelled without labels instead of raising.
@@ -104,7 +106,7 @@ class ServiceOptions:
     advertise: str | None
     flow: Flow
     heartbeat_ttl_s: float = 3.0
-    hedge_after_s: float = 1.0
+    hedge_after_s: float = 0.25
     connect_timeout_s: float = 300.0
     max_frame_bytes: int = 1 << 30
     group: str = ""
@@ -438,10 +440,10 @@ class StudentService:
         with self._changed:
             aside = self._aside(worker, now)
             grants = [] if aside else self._queue.lease(key, min(pull.samples, self._fitting_samples), now)
-            if not grants and not aside and self._queue.labelled_batches <= self._options.flow.low_watermark:
+            if not grants and not aside:
                 second = self._queue.hedge(key, pull.samples, now, self._options.hedge_after_s)
                 grants = [second] if second is not None else []
-            buffered = self._queue.labelled_batches
+            buffered = self._queue.deliverable_batches
             batches = [self._open[grant.batch] for grant in grants]
             self._sleep(worker, not grants)
             if self._queue.wants_batch():
@@ -515,7 +517,7 @@ class StudentService:
                 continue
             with self._lock:
                 leases = frozenset(self._queue.leases_of(worker.key))
-                buffered = self._queue.labelled_batches
+                buffered = self._queue.deliverable_batches
             if now - worker.last_sent >= (PROBE_S / 2 if leases else _IDLE_PING_S):
                 worker.ping_seq += 1
                 worker.ping = _Ping(worker.ping_seq, leases, worker.pull_seen, not worker.asleep)
@@ -556,14 +558,13 @@ class StudentService:
 
     def _wake_sleepers(self, now: float) -> None:
         with self._lock:
-            buffered = self._queue.labelled_batches
-            starving = buffered <= self._options.flow.low_watermark
+            buffered = self._queue.deliverable_batches
             wanted = [
                 (peer, worker)
                 for peer, worker in self._workers.items()
                 if worker.asleep
                 and not self._aside(worker, now)
-                and (self._queue.has_work(worker.key) or (starving and self._can_hedge(worker, now)))
+                and (self._queue.has_work(worker.key) or self._can_hedge(worker, now))
             ]
             for _, worker in wanted:
                 self._sleep(worker, False)

@@ -289,7 +289,7 @@ class Task(_Struct, frozen=True, array_like=True):
 
 
 class Tasks(_Struct, frozen=True, tag="tasks"):
-    """Answer to a pull. ``buffered`` is the number of labelled batches that the student holds."""
+    """Answer to a pull. ``buffered`` is the number of batches that the student's loop could take now."""
 
     seq: Count
     tasks: list[Task]

@@ -280,6 +280,17 @@ def test_goodbye_and_return_blame_nobody():
     assert finish(queue, "w1") == 1
 
 
+def test_what_the_loop_could_take_ends_at_the_first_batch_without_labels():
+    queue = joined("slow", "w1")
+    fill(queue, 4, 4, 4)
+    assert finish(queue, "w1", 4) == 1
+    queue.lease("slow", 4, 0.0)
+    assert finish(queue, "w1") == 1
+    assert (queue.labelled_batches, queue.deliverable_batches) == (2, 1)
+    queue.deliver()
+    assert (queue.labelled_batches, queue.deliverable_batches) == (1, 0)
+
+
 def test_the_first_of_two_hedged_answers_wins():
     queue = joined("slow", "idle")
     fill(queue, 4)
@@ -362,6 +373,8 @@ def test_clear_forgets_leases_and_counts_their_answers():
         {"task_size": 0},
         {"max_bytes": 0},
         {"max_attempts": 0},
+        {"first_deadline_s": 0.0},
+        {"min_deadline_s": float("nan")},
     ],
 )
 def test_impossible_bounds_are_refused(bad):
