@@ -155,6 +155,7 @@ class FaultJob:
         *,
         nnodes: str = "1",
         nproc: int = 1,
+        run_id: str = "edldist",
         output: Path | None = None,
         **args: object,
     ) -> Role:
@@ -173,11 +174,40 @@ class FaultJob:
         return self._start(
             name,
             *("student", "--coordinator", self.address, "--nnodes", nnodes, "--nproc-per-node", str(nproc)),
+            *("--run-id", run_id),
             *(str(ROOT / "tests" / "fault" / "train.py"), *flags),
             env=env,
         )
 
-    def _start(self, name: str, *command: str, env: dict[str, str] | None = None) -> Role:
+    def script(
+        self,
+        name: str = "student",
+        *,
+        output: Path | None = None,
+        env: dict[str, str] | None = None,
+        **args: object,
+    ) -> Role:
+        """Start one rank without torchrun around it: the role *is* the training process."""
+        output = output or self.output
+        output.mkdir(exist_ok=True)
+        flags = [part for key, value in args.items() for part in (f"--{key.replace('_', '-')}", str(value))]
+        settings = {
+            "EDLDIST_COORDINATOR": self.address,
+            "EDLDIST_OUTPUT": str(output),
+            "EDLDIST_CHECKPOINT_EVERY_STEPS": str(self.checkpoint_every),
+            "EDLDIST_DETERMINISTIC": str(int(self.deterministic)),
+            "OMP_NUM_THREADS": "1",
+        } | ({} if self.task_size is None else {"EDLDIST_TASK_SIZE": str(self.task_size)})
+        return self._start(
+            name,
+            *("-u", str(ROOT / "tests" / "fault" / "train.py"), *flags),
+            env=settings | (env or {}),
+            program=[sys.executable],
+        )
+
+    def _start(
+        self, name: str, *command: str, env: dict[str, str] | None = None, program: list[str] | None = None
+    ) -> Role:
         log = self.folder / "logs" / f"{name}.log"
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("EDLDIST_")},
@@ -189,7 +219,7 @@ class FaultJob:
         }
         with log.open("ab") as out:
             process = subprocess.Popen(
-                tied_command([*EDLDIST, *command], parent=os.getpid(), signum=signal.SIGKILL),
+                tied_command([*(program or EDLDIST), *command], parent=os.getpid(), signum=signal.SIGKILL),
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -205,6 +235,7 @@ class FaultJob:
 
     def ask(self, fault: str) -> None:
         """Ask the next forward pass of any ``faulty`` teacher for a fault."""
+        (self.faults / f"{fault}.fired").unlink(missing_ok=True)
         (self.faults / fault).touch()
 
     def fired(self, fault: str) -> bool:
@@ -212,6 +243,13 @@ class FaultJob:
 
     def await_fired(self, fault: str, timeout_s: float = 30.0) -> None:
         wait_for(f"fault {fault!r} to fire", lambda: self.fired(fault), timeout_s)
+
+    def culprit(self, fault: str, timeout_s: float = 30.0) -> Role:
+        """The teacher worker that acted on a request, as soon as it does."""
+        note = self.faults / f"{fault}.fired"
+        wait_for(f"fault {fault!r} to fire", lambda: note.exists() and note.read_text(), timeout_s)
+        pid = int(note.read_text())
+        return next(role for role in self.roles if role.pid == pid)
 
     # --- seeing ---------------------------------------------------------------------------------
 
@@ -253,9 +291,9 @@ class FaultJob:
         assert code == 0, f"the student ended with {code}:\n{student.tail()}"
         return json.loads(((output or self.output) / "done.json").read_text())
 
-    def longest_gap(self, output: Path | None = None) -> float:
-        """Longest time between two steps, from the first to the last."""
-        times = [record["t"] for record in self.steps(output)]
+    def longest_gap(self, output: Path | None = None, since: float = 0.0, until: float = 1e12) -> float:
+        """Longest time between two steps, from the first to the last, or within some unix times."""
+        times = [record["t"] for record in self.steps(output) if since <= record["t"] <= until]
         return max((b - a for a, b in zip(times, times[1:], strict=False)), default=0.0)
 
     def close(self) -> None:
