@@ -53,8 +53,9 @@ class RendezvousHost:
 
     def adopt(self, pid: int) -> Rendezvous:
         """A store that another coordinator started announces itself."""
-        if self._process is None:
+        if self._process is None and pid != self._adopted_pid:
             self._adopted_pid = pid
+            logger.info("adopted the rendezvous store at %s (pid %d)", self.address, pid)
         return Rendezvous(address=self.address)
 
     def ask(self, now: float) -> Rendezvous:
