@@ -7,7 +7,8 @@ import os
 import socket
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -122,12 +123,8 @@ class DistillLoader:
         self._select = InputSelector(inputs)
         self._position = position_of(data_loader)
         self._iteration = 0
-        self._batches = 0
-        self._samples = 0
-        self._skipped = 0
+        self._figures = _Figures()
         self._world_size = environment.world_size
-        self._starved_s = 0.0
-        self._startup_s = 0.0
         self._loss_weight = 1.0
         self._clock = SystemClock()
         bind, advertise = _endpoint(address, environment.advertise)
@@ -150,7 +147,7 @@ class DistillLoader:
             host=socket.gethostname(),
             pid=os.getpid(),
         )
-        self._service.extra_stats = _weakly(self)
+        self._service.extra_stats = self._figures.as_stats
         live_loaders.add(self)
         self._finalizer = weakref.finalize(self, self._service.close)
         stopping.at_partial_stop(self._finalizer)
@@ -170,6 +167,7 @@ class DistillLoader:
     def _iterate(self, iteration: int) -> Iterator[tuple[Any, dict[str, Tensor]]]:
         self._check_current(iteration)
         source = _Source(self._position.start())
+        self._figures.epoch = self.epoch
         last: tuple[Any, dict[str, Tensor]] | None = None
         try:
             while True:
@@ -181,11 +179,11 @@ class DistillLoader:
                 self._loss_weight = 1.0 if share is None else share.weight
                 item = (batch.batch, batch.labels(prefix_teacher=self._several))
                 if batch.poison is None:
-                    self._batches += 1
-                    self._samples += counted
+                    self._figures.batches += 1
+                    self._figures.samples += counted
                     last = item
                 else:
-                    self._skipped += counted
+                    self._figures.skipped += counted
                     if self._world_size == 1:
                         continue
                     if last is None:
@@ -195,6 +193,7 @@ class DistillLoader:
                 yield item
                 self._check_current(iteration)
             self._position.end_epoch()
+            self._figures.epoch = self.epoch
         finally:
             if iteration == self._iteration and self._finalizer.alive:
                 self._service.clear()
@@ -228,10 +227,10 @@ class DistillLoader:
             if waited_s > complain_after_s:
                 complain_after_s += _COMPLAIN_S
                 self._complain(waited_s)
-        if self._batches:
-            self._starved_s += waited_s
+        if self._figures.batches:
+            self._figures.starved_s += waited_s
         else:
-            self._startup_s += waited_s
+            self._figures.startup_s += waited_s
         return self._service.deliver()
 
     def _read(self, source: _Source) -> None:
@@ -287,17 +286,6 @@ class DistillLoader:
         """
         return self._service.stats()
 
-    def _own_stats(self) -> dict[str, Scalar]:
-        return {
-            "batches": self._batches,
-            "samples": self._samples,
-            "skipped": self._skipped,
-            "starved_s": round(self._starved_s, 6),
-            "startup_s": round(self._startup_s, 6),
-            "epoch": self.epoch,
-            "epoch_samples": self._position.samples,
-        }
-
     @property
     def closed(self) -> bool:
         return not self._finalizer.alive
@@ -311,6 +299,7 @@ class DistillLoader:
         self._iteration += 1
         self._service.clear()
         self._position.load_state_dict(state)
+        self._figures.epoch = self.epoch
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -325,6 +314,28 @@ class DistillLoader:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@dataclass(slots=True)
+class _Figures:
+    """What the loop has consumed, for ``stats``; its service keeps it when the loader is collected."""
+
+    batches: int = 0
+    samples: int = 0
+    skipped: int = 0
+    starved_s: float = 0.0
+    startup_s: float = 0.0
+    epoch: int = 0
+
+    def as_stats(self) -> dict[str, Scalar]:
+        return {
+            "batches": self.batches,
+            "samples": self.samples,
+            "skipped": self.skipped,
+            "starved_s": round(self.starved_s, 6),
+            "startup_s": round(self.startup_s, 6),
+            "epoch": self.epoch,
+        }
 
 
 class _Source:
@@ -343,17 +354,6 @@ class _Source:
     def fail(self, error: Exception) -> None:
         self.ended = True
         self.error = error
-
-
-def _weakly(loader: DistillLoader) -> Callable[[], dict[str, Scalar]]:
-    """The loader's own figures, for its service, which must not keep it alive."""
-    reference = weakref.ref(loader)
-
-    def figures() -> dict[str, Scalar]:
-        here = reference()
-        return {} if here is None else here._own_stats()
-
-    return figures
 
 
 def _endpoint(coordinator: str, advertise: str | None) -> tuple[str, str | None]:
