@@ -160,6 +160,8 @@ class StudentService:
         self._error: BaseException | None = None
         self._quarantine = Quarantine()
         self._poison: dict[int, PoisonTaskError] = {}  # by batch: raised when that one is due
+        # Several to a time to live, or one that is idle and well would be taken for silent.
+        self._idle_ping_s = min(_IDLE_PING_S, options.heartbeat_ttl_s / 3)
         self._last_probe = clock.monotonic()
         self._events: deque[Event] = deque()
         self._stopping = False
@@ -419,7 +421,7 @@ class StudentService:
             peer,
             Welcome(
                 student=self._options.student,
-                ping_interval_s=_IDLE_PING_S,
+                ping_interval_s=self._idle_ping_s,
                 heartbeat_ttl_s=self._options.heartbeat_ttl_s,
                 max_frame_bytes=self._options.max_frame_bytes,
             ),
@@ -489,11 +491,18 @@ class StudentService:
                 return
             line = _last_line(error)
             logger.warning("worker %s failed a task: %s", worker.name, line)
-            aside_s = self._quarantine.failed(worker.key, line, self._clock.monotonic())
-            if aside_s is not None and self._has_peer(worker):
+            now = self._clock.monotonic()
+            aside_s = self._quarantine.failed(worker.key, line, now)
+            aside = self._aside(worker, now) if aside_s is not None else ""
+            if aside:
                 self.emit("teacher_quarantined", worker=worker.name, for_s=aside_s, error=line)
                 logger.warning("worker %s gets no work for %.0f s: it keeps failing", worker.name, aside_s)
+                self._sleep(worker, True)
             self._requeued(self._queue.fail(lease, error), worker, "the model raised")
+        if aside:
+            # It may have been asleep already, and would not ask again.
+            idle = Idle(seq=worker.pull_seen, buffered=0, quarantine=aside)
+            self._send(worker.key.encode("latin-1"), idle)
 
     def _probe(self, now: float) -> None:
         """Touch every worker that holds something, and find out who is silent or late.
@@ -518,7 +527,7 @@ class StudentService:
             with self._lock:
                 leases = frozenset(self._queue.leases_of(worker.key))
                 buffered = self._queue.deliverable_batches
-            if now - worker.last_sent >= (PROBE_S / 2 if leases else _IDLE_PING_S):
+            if now - worker.last_sent >= (PROBE_S / 2 if leases else self._idle_ping_s):
                 worker.ping_seq += 1
                 worker.ping = _Ping(worker.ping_seq, leases, worker.pull_seen, not worker.asleep)
                 self._send(peer, Ping(seq=worker.ping_seq, buffered=buffered))

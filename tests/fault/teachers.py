@@ -29,6 +29,7 @@ def take(name: str) -> bool:
         (_FOLDER / name).rename(_FOLDER / f"{name}.fired")
     except FileNotFoundError:
         return False
+    (_FOLDER / f"{name}.fired").write_text(f"{os.getpid()}\n")
     return True
 
 
@@ -49,7 +50,7 @@ def steady() -> Callable[..., Tensor]:
 
 
 def faulty() -> Callable[..., Tensor]:
-    """As ``steady``, and acts on requests: crash, segfault, oom_kill, hang, hold_gil, raise, slow."""
+    """As ``steady``, and acts on requests: crash, segfault, oom_kill, hang, pause, hold_gil, raise, slow."""
     pass_s = float(os.environ.get("EDLDIST_TEST_PASS_S", "0.01"))
     slow = 1.0
 
@@ -63,8 +64,11 @@ def faulty() -> Callable[..., Tensor]:
             os.kill(os.getpid(), signal.SIGKILL)
         if take("hang"):
             time.sleep(3600)
+        if take("pause"):
+            time.sleep(0.5)  # so that a test can hit a worker that computes
         if take("hold_gil"):
-            ctypes.PyDLL(None).sleep(8)  # PyDLL keeps the interpreter lock
+            # PyDLL keeps the interpreter lock.
+            ctypes.PyDLL(None).sleep(int(os.environ.get("EDLDIST_TEST_GIL_S", "8")))
         if take("raise"):
             raise RuntimeError("raised on purpose")
         if take("slow"):
@@ -97,5 +101,38 @@ def poison() -> Callable[..., Tensor]:
             fired("poison")
             raise ValueError("sample 777 is poison on purpose")
         return _label(id, x)
+
+    return label
+
+
+def cursed() -> Callable[..., Tensor]:
+    """On sample 777: raises, or kills its worker if ``deadly`` was asked for. Books its deaths."""
+    deadly, pass_s = killer(), 0.005
+
+    def label(id: Tensor, x: Tensor) -> Tensor:  # noqa: A002
+        if (_FOLDER / "deadly").exists():
+            return deadly(id, x)
+        time.sleep(pass_s)
+        return poison()(id, x)
+
+    return label
+
+
+def broken() -> Callable[..., Tensor]:
+    """Never labels anything."""
+
+    def label(id: Tensor, x: Tensor) -> Tensor:  # noqa: A002
+        fired("broken")
+        raise RuntimeError("this device is sick on purpose")
+
+    return label
+
+
+def heavy() -> Callable[..., dict[str, Tensor]]:
+    """As ``faulty``, with labels as large as the samples' ballast."""
+    inner = faulty()
+
+    def label(id: Tensor, x: Tensor, ballast: Tensor) -> dict[str, Tensor]:  # noqa: A002
+        return {"logits": inner(id, x), "ballast": ballast + 1}
 
     return label
