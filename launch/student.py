@@ -29,6 +29,7 @@ __all__ = ["run_student"]
 logger = logging.getLogger(__name__)
 
 GRACE_S = 30.0
+HOPELESS_GRACE_S = 5.0
 LOOK_S = 0.5
 STATUS_TIMEOUT_S = 0.3
 FRUITLESS_RESTARTS = 10
@@ -192,7 +193,7 @@ class _Node:
     def _give_up(self) -> int:
         self._agent.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._agent.wait(GRACE_S)
+            self._agent.wait(HOPELESS_GRACE_S)  # there is nothing to save
         return 1
 
     def _look(self) -> None:

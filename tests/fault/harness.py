@@ -157,26 +157,27 @@ class FaultJob:
         nproc: int = 1,
         run_id: str = "edldist",
         output: Path | None = None,
+        env: dict[str, str] | None = None,
         **args: object,
     ) -> Role:
         """Start a student node; ``args`` are flags of ``train.py``."""
         flags = [part for key, value in args.items() for part in (f"--{key.replace('_', '-')}", str(value))]
-        env = {
+        settings = {
             "EDLDIST_OUTPUT": str(output or self.output),
             "EDLDIST_CHECKPOINT_EVERY_STEPS": str(self.checkpoint_every),
             "OMP_NUM_THREADS": "1",
         }
         if self.deterministic:
-            env["EDLDIST_DETERMINISTIC"] = "1"
+            settings["EDLDIST_DETERMINISTIC"] = "1"
         if self.task_size is not None:
-            env["EDLDIST_TASK_SIZE"] = str(self.task_size)
+            settings["EDLDIST_TASK_SIZE"] = str(self.task_size)
         (output or self.output).mkdir(exist_ok=True)
         return self._start(
             name,
             *("student", "--coordinator", self.address, "--nnodes", nnodes, "--nproc-per-node", str(nproc)),
             *("--run-id", run_id),
             *(str(ROOT / "tests" / "fault" / "train.py"), *flags),
-            env=env,
+            env=settings | (env or {}),
         )
 
     def script(
