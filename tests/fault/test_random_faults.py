@@ -1,0 +1,17 @@
+"""Two of the seeds of ``random_faults`` (twenty: ``python -m tests.fault.random_faults``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.fault.random_faults import run
+
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
+
+
+def test_random_faults_lose_nothing_and_stop_nothing(tmp_path: Path) -> None:
+    outcomes = run(tmp_path, range(2))
+    assert all(sum(outcome.faults.values()) >= 5 for outcome in outcomes)
+    assert [outcome.violations for outcome in outcomes] == [[], []]
