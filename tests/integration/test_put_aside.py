@@ -1,0 +1,92 @@
+"""A worker that keeps failing hears that it is put aside, and one that is well is not taken for silent."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from edldist.clock import FakeClock
+from edldist.student.assembly import OpenBatch
+from edldist.student.queue import Flow
+from edldist.student.service import ServiceOptions, StudentService
+from edldist.wire.memory import MemoryTransport
+from edldist.wire.messages import Failure, Hello, Idle, Ping, Pull, Tasks, Welcome
+
+pytestmark = pytest.mark.timeout(30)
+
+
+class Worker:
+    """One end of a link that says what a test says."""
+
+    def __init__(self, poller, address: str, name: str, batch_size: int = 4) -> None:
+        self.link = poller.connect(address, name)
+        self.link.send(Hello(worker=name, teacher="teacher", batch_size=batch_size, codec="dense"))
+        self.welcome = self.hear(Welcome)
+
+    def hear(self, kind, suits: Callable = lambda message: True):
+        """The next message of a kind that suits."""
+        pause = threading.Event()
+        for _ in range(2000):
+            while (received := self.link.receive()) is not None:
+                if isinstance(received.message, kind) and suits(received.message):
+                    return received.message
+            pause.wait(0.005)
+        raise AssertionError(f"no {kind.__name__} came")
+
+
+@pytest.fixture
+def make():
+    """Start a student with the given options, under a clock that stands; everything ends at the end."""
+    started = []
+
+    def start(**options):
+        transport, clock = MemoryTransport(), FakeClock(100.0)
+        settings = ServiceOptions(
+            student="s",
+            teachers=("teacher",),
+            coordinator="tcp://nobody:1",
+            bind="tcp://here:0",
+            advertise=None,
+            flow=Flow(),
+            **options,
+        )
+        service = StudentService(settings, transport, clock, host="h", pid=os.getpid())
+        started.append((service, transport.poller()))
+        return service, clock, started[-1][1]
+
+    yield start
+    for service, poller in started:
+        service.close()
+        poller.close()
+
+
+def test_a_worker_that_fails_while_it_sleeps_is_told_that_it_is_put_aside(make):
+    service, _, poller = make()
+    Worker(poller, service.address, "well")
+    sick = Worker(poller, service.address, "sick")
+    for seq in range(1, 5):
+        service.offer(OpenBatch(None, {"x": torch.zeros(4)}, 4))
+        sick.link.send(Pull(seq=2 * seq, samples=4))
+        (task,) = sick.hear(Tasks).tasks
+        sick.link.send(Pull(seq=2 * seq + 1, samples=4))
+        assert sick.hear(Idle).quarantine == ""
+        sick.link.send(Failure(leases=[task.lease], error="boom"))
+    told = sick.hear(Idle, lambda idle: idle.quarantine != "")
+    assert "4 failures in a row, the last one: boom" in told.quarantine
+    assert told.seq == 9, "it answers the last pull"
+
+
+def test_idle_workers_are_pinged_several_times_within_the_time_to_live(make):
+    service, clock, poller = make(heartbeat_ttl_s=0.9)
+    worker = Worker(poller, service.address, "w")
+    assert worker.welcome.ping_interval_s <= 0.3
+    first = None
+    for _ in range(4):
+        clock.advance(0.11)
+        service._poller.wake()
+    first = worker.hear(Ping)
+    assert first.seq == 1
