@@ -174,15 +174,12 @@ class _Node:
                 self._next_look = now + LOOK_S
                 self._look()
                 if self._watch.verdict is not None:
-                    logger.error("a restart would not help, giving up: %s", self._watch.verdict)
-                    return self._give_up()
+                    return self._give_up(f"a restart would not help, giving up: {self._watch.verdict}")
                 if self._watch.hopeless:
-                    logger.error(
-                        "the script was restarted %d times in a row and came no further: "
-                        "giving up; see its own errors above",
-                        self._watch.max_fruitless,
+                    return self._give_up(
+                        f"the script was restarted {self._watch.max_fruitless} times in a row and came no "
+                        "further: giving up; see its own errors above"
                     )
-                    return self._give_up()
 
     def close(self) -> None:
         if self._agent.poll() is None:
@@ -190,10 +187,11 @@ class _Node:
             self._agent.wait()
         self._client.close()
 
-    def _give_up(self) -> int:
+    def _give_up(self, reason: str) -> int:
         self._agent.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._agent.wait(HOPELESS_GRACE_S)  # there is nothing to save
+        logger.error(reason)  # the last word: what the agent says when it ends is of no use
         return 1
 
     def _look(self) -> None:
