@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from edldist.wire.messages import (
@@ -28,6 +28,8 @@ from edldist.wire.messages import (
 __all__ = ["Action", "Member", "Membership", "Record", "Send"]
 
 MAX_CLOCK_SKEW_S = 5.0
+MISSING_S = 3600.0
+"""How long a lost student's links are remembered, in case it was only cut off."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Member:
         joined_at: monotonic seconds of its first registration here.
         last_seen: monotonic seconds of its last message.
         stats: the figures of its last heartbeat.
-        links: ids of the students that a teacher worker serves, as far as known here.
+        links: ids of the students that a teacher worker serves, as far as known here; missing ones too.
     """
 
     peer: bytes
@@ -98,6 +100,7 @@ class Membership:
         """Grows with everything that may change who should serve whom."""
         self._members: OrderedDict[str, Member] = OrderedDict()
         self._ids: dict[bytes, str] = {}
+        self._missing: dict[str, float] = {}
         self._last_tick = now
         self._settle_s = max(heartbeat_ttl_s, 2 * heartbeat_interval_s)
         self._settled_at = now + self._settle_s
@@ -106,6 +109,11 @@ class Membership:
     def members(self) -> Mapping[str, Member]:
         """All members by id, the longest silent first."""
         return self._members
+
+    @property
+    def missing(self) -> Collection[str]:
+        """Students that fell silent: dead, or only cut off from here and served all the same."""
+        return self._missing.keys()
 
     def settled(self, now: float) -> bool:
         """Whether everyone who is here had time to say so; until then order no disconnects."""
@@ -146,6 +154,7 @@ class Membership:
             ),
         )
         self.version += 1
+        self._missing.pop(message.id, None)
         if known is not None:
             if known.peer != peer:
                 del self._ids[known.peer]
@@ -200,6 +209,8 @@ class Membership:
         if away_s > self.heartbeat_ttl_s / 2:
             for member in self._members.values():
                 member.last_seen = min(now, member.last_seen + away_s)
+        while self._missing and now - next(iter(self._missing.values())) > MISSING_S:
+            del self._missing[next(iter(self._missing))]
         silent = [i for i, m in self._silent_for(self.heartbeat_ttl_s, now)]
         if not silent:
             return []
@@ -269,6 +280,8 @@ class Membership:
     def _lose(self, member_id: str, now: float, wall: float) -> Record:
         member = self._remove(member_id)
         name = "teacher_lost" if member.is_teacher else "student_lost"
+        if not member.is_teacher:
+            self._missing[member_id] = now
         silent_s = round(now - member.last_seen, 3)
         return Record(Event(event=name, t=wall, fields={**_identity(member), "silent_s": silent_s}))
 

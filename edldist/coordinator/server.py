@@ -14,6 +14,7 @@ import secrets
 import signal
 import threading
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -314,19 +315,24 @@ class Coordinator:
             self.options.max_students_per_worker,
         )
         self._sent = {i: sent for i, sent in self._sent.items() if i in teachers}
-        messages: dict[frozenset[str], Links] = {}
+        missing = frozenset(self._members.missing)
+        messages: dict[tuple[frozenset[str], frozenset[str]], Links] = {}
         for member_id, member in teachers.items():
-            member.links = assigned[member_id] if settled else member.links | assigned[member_id]
-            if member.links not in messages:
-                messages[member.links] = self._links(member, settled)
-            links = messages[member.links]
             sent = self._sent.get(member_id)
+            former = member.links
+            kept = former & missing if settled else former
+            member.links = assigned[member_id] | kept
+            released = former.union(_unconfirmed(member, sent))
+            key = (member.links, released - member.links)
+            if key not in messages:
+                messages[key] = self._links(member, settled, released)
+            links = messages[key]
             if sent is None or sent.peer != member.peer or sent.links != links:
                 self._send_links(member, links, now)
         ended = self._clock.monotonic()
         self._assign_not_before = ended + (ended - began) * (1 / ASSIGNING_SHARE - 1)
 
-    def _links(self, member: Member, settled: bool) -> Links:
+    def _links(self, member: Member, settled: bool, former: Collection[str]) -> Links:
         known = self._members.members
         return Links(
             students=[
@@ -335,6 +341,7 @@ class Coordinator:
                 if i in known and not known[i].is_teacher
             ],
             complete=settled,
+            released=sorted(i for i in former if i in known and i not in member.links),
         )
 
     def _send_links(self, member: Member, links: Links, now: float) -> None:
@@ -350,7 +357,8 @@ class Coordinator:
             return
         sent = self._sent.get(member_id)
         if sent is None or now - sent.at > LINKS_REFRESH_TTLS * self.options.heartbeat_ttl_s:
-            self._send_links(member, self._links(member, self._members.settled(now)), now)
+            links = self._links(member, self._members.settled(now), _unconfirmed(member, sent))
+            self._send_links(member, links, now)
 
     # --- status -------------------------------------------------------------------------------
 
@@ -360,7 +368,8 @@ class Coordinator:
         serving: dict[str, list[str]] = {}
         for teacher_id in sorted(members):
             for student_id in members[teacher_id].links:
-                serving.setdefault(student_id, []).append(teacher_id)
+                if student_id in members:
+                    serving.setdefault(student_id, []).append(teacher_id)
         return Status(
             incarnation=self.incarnation,
             uptime_s=now - self._started_at,
@@ -374,7 +383,7 @@ class Coordinator:
                     pid=m.register.pid,
                     joined_s=now - m.joined_at,
                     silent_s=now - m.last_seen,
-                    links=sorted(m.links) if m.is_teacher else serving.get(member_id, []),
+                    links=sorted(m.links & members.keys()) if m.is_teacher else serving.get(member_id, []),
                     info=m.register.info,
                     stats=m.stats,
                 )
@@ -422,6 +431,11 @@ def _brief(event: Event) -> str:
     """What a log line says of an event; its record has every figure."""
     shown = ("id", "name", "rank", "host", "pid", "silent_s", "skew_s", "reason")
     return ", ".join(f"{key} {event.fields[key]}" for key in shown if event.fields.get(key) is not None)
+
+
+def _unconfirmed(member: Member, sent: _SentLinks | None) -> Collection[str]:
+    """Students that a worker may still serve: it was told to leave them, or said so when it registered."""
+    return member.register.links if sent is None else sent.links.released
 
 
 def _weight(member: Member, figure: str) -> float:

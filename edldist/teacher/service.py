@@ -8,7 +8,7 @@ A link to one student goes through::
     greeting --Welcome--> serving --silent, Unknown--> greeting ...
        |                     |
        +-- Refused: left alone until the coordinator says otherwise
-                             +-- Goodbye, or the coordinator's list lacks it: closed
+                             +-- Goodbye, released by the coordinator, or unknown to it and silent: closed
 
 When a student dies, what is held of it is dropped: nobody wants it any more. When the coordinator
 dies, nothing changes. When this process drains, it asks for nothing new, finishes what it holds,
@@ -100,6 +100,7 @@ class _Student:
     max_frame_bytes: int | None = None
     seq: int = 0
     quarantine: str = ""
+    missing: bool = False  # the coordinator does not know it, but it is heard
 
 
 class TeacherService:
@@ -243,8 +244,11 @@ class TeacherService:
         wanted = {peer.id: peer for peer in links.students}
         for name, student in list(self._students.items()):
             moved = name in wanted and wanted[name].address != student.peer.address
-            if moved or (links.complete and name not in wanted):
+            student.missing = links.complete and name not in wanted
+            if moved or (student.missing and name in links.released):
                 self._forget(student, "the coordinator reassigned it")
+            elif student.missing:
+                self._forget_if_silent(student, now)
         for name, peer in wanted.items():
             if name not in self._students and not self._draining:
                 self._link(peer, now)
@@ -377,6 +381,10 @@ class TeacherService:
 
     def _tick(self, now: float) -> None:
         for student in list(self._students.values()):
+            if student.missing:
+                self._forget_if_silent(student, now)
+                if student.peer.id not in self._students:
+                    continue
             silent_s = now - student.last_heard
             if student.serving and silent_s > student.ttl_s:
                 logger.warning("student %s silent for %.1f s; greeting it again", student.peer.id, silent_s)
@@ -392,6 +400,11 @@ class TeacherService:
                 f"no word from the coordinator at {self._identity.coordinator} for {orphan_s:.0f} s "
                 f"and no student to serve: leaving (--connect-timeout-s {self._identity.connect_timeout_s:g})"
             )
+
+    def _forget_if_silent(self, student: _Student, now: float) -> None:
+        """A student that the coordinator lost may be dead, or the coordinator alone may be cut off."""
+        if now - student.last_heard > student.ttl_s:
+            self._forget(student, "the coordinator lost it, and it is silent here too")
 
     def _give_up(self, student: _Student, reason: str) -> None:
         """Leave a student alone that does not want this worker; the others are served on."""

@@ -146,11 +146,14 @@ class Links(_Struct, frozen=True, tag="links"):
     """The students that a teacher worker is to serve.
 
     With ``complete`` false the list only adds: a coordinator that has just started does not yet
-    know everyone and orders no disconnects.
+    know everyone and orders no disconnects. With ``complete``, students that are ``released`` are
+    served by others from now on. One that is in neither list is unknown to the coordinator, which
+    may be cut off from it: a worker that hears it goes on serving it.
     """
 
     students: list[Peer]
     complete: bool
+    released: list[Name] = []
 
 
 class Regroup(_Struct, frozen=True, tag="regroup"):

@@ -187,6 +187,47 @@ def test_workers_learn_their_students_as_these_come_and_go(
     assert ("teacher_lost", "t1") not in seen
 
 
+def test_a_student_is_released_by_its_former_worker_but_not_when_only_lost(
+    stack: contextlib.ExitStack,
+) -> None:
+    running = Running(max_students_per_worker=1)
+    stack.callback(running.stop)
+    workers = [teacher(stack, running.address, f"t{n}") for n in (1, 2)]
+    students = [student(stack, running.address, f"s{n}") for n in (1, 2)]
+
+    def beats(*silent: FakeMember) -> bool:
+        for member in {*workers, *students} - {*silent}:
+            member.beat()
+        return True
+
+    def orders(worker: FakeMember, *silent: FakeMember) -> Links | None:
+        """The latest word to a worker while all others beat."""
+        beats(*silent)
+        time.sleep(INTERVAL_S / 4)
+        return next((m for m in reversed(worker.read()) if isinstance(m, Links) and m.complete), None)
+
+    def names(links: Links | None) -> list[str]:
+        return [] if links is None else [peer.id for peer in links.students]
+
+    workers[0].register()
+    for each in students:
+        each.register()
+    until(lambda: len(names(orders(workers[0], workers[1]))) == 2, "one worker serves both")
+    workers[1].register()
+    until(lambda: len(names(orders(workers[0]))) == 1, "each serves one")
+    links = orders(workers[0])
+    assert links is not None
+    (own,) = names(links)
+    assert links.released == [{"s1": "s2", "s2": "s1"}[own]]
+
+    gone = students[own == "s2"]
+    until(lambda: own not in names(orders(workers[0], gone)), "the student is lost")
+    for worker in workers:
+        assert own not in orders(worker, gone).released  # type: ignore[union-attr]
+    shown = {m.id: m.links for m in query_status(running.address).members}
+    assert own not in shown["t1"]
+
+
 def test_a_fresh_coordinator_only_adds_links_until_it_has_settled(stack: contextlib.ExitStack) -> None:
     running = Running(heartbeat_ttl_s=1.5)
     stack.callback(running.stop)

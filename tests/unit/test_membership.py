@@ -217,6 +217,22 @@ def test_the_coordinators_own_absence_is_not_its_members_silence() -> None:
     assert [name for name, _ in events(live(members, 43.5, since=42.5))] == ["teacher_lost"]
 
 
+def test_a_lost_student_is_missing_until_it_returns_or_an_hour_has_passed() -> None:
+    members = make()
+    for name in ("s1", "s2", "s3"):
+        members.register(name.encode(), student(name), 0.0, WALL)
+    members.register(b"t1", teacher(), 0.0, WALL)
+    members.goodbye(b"s3", Goodbye(id="s3"), WALL)
+    live(members, 10.0)
+    assert set(members.missing) == {"s1", "s2"}
+    members.register(b"s1", student(), 11.0, WALL)
+    assert set(members.missing) == {"s2"}
+    members.tick(3000.0, WALL)
+    assert "s2" in members.missing
+    members.tick(3700.0, WALL)
+    assert "s2" not in members.missing
+
+
 def test_losing_sight_of_most_members_at_once_orders_no_disconnects() -> None:
     members = make()
     for n in range(4):

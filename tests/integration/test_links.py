@@ -1,0 +1,124 @@
+"""Whom a worker serves: what the coordinator knows counts, and what the worker hears itself."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from edldist.clock import FakeClock
+from edldist.teacher.service import TeacherIdentity, TeacherService
+from edldist.wire.memory import MemoryTransport
+from edldist.wire.messages import Goodbye, Heartbeat, Hello, Links, Peer, Register, Registered, Wake, Welcome
+
+pytestmark = pytest.mark.timeout(30)
+
+TTL_S = 3.0
+STUDENT = Peer(id="s", address="tcp://student:1")
+
+
+class Party:
+    """A worker under a clock that moves when told, between a coordinator and a student that a test plays."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock(100.0)
+        transport = MemoryTransport()
+        self.poller = transport.poller()
+        self.coordinator = self.poller.bind("tcp://coordinator:1")
+        self.student = self.poller.bind(STUDENT.address)
+        identity = TeacherIdentity(
+            worker="w",
+            teacher="teacher",
+            coordinator="tcp://coordinator:1",
+            batch_size=4,
+            codec="dense",
+            host="h",
+            pid=os.getpid(),
+            device="cpu",
+            connect_timeout_s=300.0,
+        )
+        self.service = TeacherService(identity, transport, self.clock)
+        self.heard(self.coordinator, Register)
+        self.order(Registered(incarnation="one", heartbeat_interval_s=1.0, heartbeat_ttl_s=TTL_S))
+        self.order(Links(students=[STUDENT], complete=True))
+        self.heard(self.student, Hello)
+        self.say(
+            Welcome(student="s", ping_interval_s=1.0, heartbeat_ttl_s=TTL_S, max_frame_bytes=1 << 20),
+        )
+        self.until(lambda: self.serving)
+
+    def order(self, message) -> None:
+        self.coordinator.send(b"w", message)
+
+    def say(self, message) -> None:
+        self.student.send(b"w", message)
+
+    @property
+    def serving(self) -> bool:
+        known = self.service._students.get("s")
+        return known is not None and known.serving
+
+    def until(self, condition: Callable[[], object]) -> None:
+        pause = threading.Event()
+        for _ in range(2000):
+            if condition():
+                return
+            pause.wait(0.005)
+        raise AssertionError("it never happened")
+
+    def heard(self, hub, kind) -> None:
+        """Wait until a hub has got a message of a kind."""
+
+        def came() -> bool:
+            while (received := hub.receive()) is not None:
+                if isinstance(received.message, kind):
+                    return True
+            return False
+
+        self.until(came)
+
+    def advance(self, seconds: float) -> None:
+        """Let the time pass; the worker has taken in all that was said before, and acted on it."""
+        self.clock.advance(seconds)
+        self.service._poller.wake()
+        self.heard(self.coordinator, Heartbeat)
+        self.clock.advance(1.0)
+        self.service._poller.wake()
+        self.heard(self.coordinator, Heartbeat)
+
+
+@pytest.fixture
+def party():
+    made = Party()
+    yield made
+    made.service.close("the test is over")
+    made.poller.close()
+
+
+def test_a_student_that_only_the_coordinator_lost_is_served_on_until_it_is_silent(party: Party) -> None:
+    party.order(Links(students=[], complete=True))
+    for _ in range(4):
+        party.say(Wake(buffered=0))
+        party.advance(1.0)
+        assert party.serving
+    party.advance(TTL_S)
+    party.until(lambda: not party.service._students)
+
+
+def test_a_student_that_the_coordinator_found_again_may_be_silent_for_a_while(party: Party) -> None:
+    party.order(Links(students=[], complete=True))
+    party.say(Wake(buffered=0))
+    party.advance(1.0)
+    party.order(Links(students=[STUDENT], complete=True))
+    party.advance(TTL_S + 1.0)
+    party.heard(party.student, Hello)
+    assert "s" in party.service._students
+
+
+def test_a_student_that_others_serve_is_left_at_once(party: Party) -> None:
+    party.say(Wake(buffered=0))
+    party.order(Links(students=[], complete=True, released=["s"]))
+    party.heard(party.student, Goodbye)
+    party.until(lambda: not party.service._students)
