@@ -155,6 +155,7 @@ class StudentService:
         self._queue = LabelQueue(options.teachers, options.flow, random.SystemRandom().randrange(1, 1 << 48))
         self._open: dict[int, OpenBatch] = {}
         self._workers: dict[bytes, _Worker] = {}
+        self._unreachable: dict[bytes, float] = {}  # dropped peers, and when they were
         self._asleep = 0
         self._fitting_samples = sys.maxsize
         self._error: BaseException | None = None
@@ -531,10 +532,24 @@ class StudentService:
                 worker.ping_seq += 1
                 worker.ping = _Ping(worker.ping_seq, leases, worker.pull_seen, not worker.asleep)
                 self._send(peer, Ping(seq=worker.ping_seq, buffered=buffered))
+        self._call_back(now)
         with self._lock:
             late = self._queue.overdue(now)
         for key, overdue in late.items():
             self._write_off(key, overdue)
+
+    def _call_back(self, now: float) -> None:
+        """Tell workers that were unreachable, and live, to greet anew as soon as they are connected again.
+
+        One that waits for tasks would find out by this side's silence alone.
+        """
+        for peer, since in list(self._unreachable.items()):
+            if peer not in self._workers and now - since <= self._options.heartbeat_ttl_s:
+                try:
+                    self._hub.send(peer, Unknown())
+                except PeerUnreachableError:
+                    continue
+            del self._unreachable[peer]
 
     def _reconcile(self, worker: _Worker, pong: Pong) -> None:
         """Make good what a broken connection swallowed (see ``Pong``)."""
@@ -653,6 +668,8 @@ class StudentService:
         try:
             self._hub.send(peer, message, frames)
         except PeerUnreachableError as exc:
+            if peer in self._workers:
+                self._unreachable[peer] = self._clock.monotonic()
             self._drop(peer, str(exc), lost=True)
             return
         worker = self._workers.get(peer)

@@ -32,6 +32,10 @@ _HANDSHAKE_MS = 5_000
 _RECONNECT_MS = 50
 _RECONNECT_MAX_MS = 1_000
 _STUCK_S = 5.0
+# TCP waits longer after each packet that nobody confirmed, and would find a healed network only after
+# as long again as it was gone. A connection that gave up is made anew at once.
+_UNCONFIRMED_MS = 5_000
+_CONNECT_MS = 2_000
 _QUEUED_MESSAGES = 4_096
 
 
@@ -259,6 +263,8 @@ class ZmqPoller:
             (zmq.RECONNECT_IVL, _RECONNECT_MS),
             (zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS),
             (zmq.TCP_KEEPALIVE, 1),
+            (zmq.TCP_MAXRT, _UNCONFIRMED_MS),
+            (zmq.CONNECT_TIMEOUT, _CONNECT_MS),
         ):
             socket.setsockopt(option, value)
         return socket

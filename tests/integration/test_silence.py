@@ -23,7 +23,7 @@ class Student:
 
     def __init__(self) -> None:
         self.clock = FakeClock(100.0)
-        transport = MemoryTransport()
+        self.transport = transport = MemoryTransport()
         options = ServiceOptions(
             student="s",
             teachers=("teacher",),
@@ -82,6 +82,26 @@ def test_a_worker_is_lost_when_it_is_silent_for_longer_than_its_time_to_live(stu
     for _ in range(4):
         student.advance(0.2)
     student.until(lambda: student.service.teachers() == 0)
+
+
+def test_a_worker_whose_connection_broke_is_called_back_before_it_says_a_word(student):
+    student.transport.sever(student.service.address, "w")
+    student.advance(1.5)
+    student.until(lambda: student.service.teachers() == 0)
+    student.link = student.poller.connect(student.service.address, "w")
+    student.advance(0.2)
+    student.answer(Unknown)
+    student.advance(0.2)
+    assert student.link.receive() is None
+
+
+def test_an_unreachable_worker_is_called_for_no_longer_than_it_would_wait(student):
+    student.transport.sever(student.service.address, "w")
+    student.advance(1.5)
+    student.until(lambda: student.service.teachers() == 0)
+    for _ in range(20):
+        student.advance(0.2)
+    assert not student.service._unreachable
 
 
 def test_any_word_of_a_worker_is_a_sign_of_life(student):
