@@ -18,8 +18,9 @@ pytestmark = [pytest.mark.fault, pytest.mark.timeout(180)]
 
 HOUR_S = 3600
 STANDSTILL_S = 3.0
-"""A timer on the wall clock would stop for an hour, or fire at once: losses and requeues tell. Busy machines,
-where each look at a faked clock reads a file, stood still for 0.8 s without a jump and up to 1.5 s with one."""
+"""A timer on the wall clock would stop for an hour, or fire at once: losses and requeues tell. A busy
+machine, where each look at a faked clock reads a file, stood still for 0.8 s without a jump
+and up to 1.5 s with one."""
 PLAN = Plan(samples=12_000, batch_size=20)
 PAIR = Plan(samples=4000, batch_size=20)
 
