@@ -9,8 +9,9 @@ teacher its samples are cut into tasks at the moment a worker pulls::
 
 Blame. A task that a model *failed* on has one more failed attempt. A task whose worker was *lost*
 (death, silence, deadline) is only suspected, because workers die for other reasons; after two
-losses it is leased alone, and a third loss counts as proof. ``max_attempts`` failed attempts make
-it poison. A worker that drains and gives a task back blames nobody.
+losses it is leased alone, and a third loss is an accusation: unless one of those workers turns out to
+be alive within ``verdict_s`` (its connection had broken, see ``forgive``), it counts as proof.
+``max_attempts`` failed attempts make it poison. A worker that drains and gives a task back blames nobody.
 
 Not promised here: time. Callers pass ``now`` (monotonic seconds) and act on what is returned.
 Not thread-safe: the student's service guards it with one lock.
@@ -29,6 +30,7 @@ __all__ = ["Flow", "Grant", "LabelQueue", "Lost", "Poison"]
 
 _SOLO_AFTER_LOSSES = 2
 _DEADLINE_FACTOR = 10.0
+_MOST_FORGIVEN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Flow:
             pass; leased batches count towards the high watermark, so that reading ahead depends
             on consumption alone.
         max_attempts: failed attempts that make a task poison.
+        verdict_s: how long a task that seems to kill workers waits for one of them to prove alive.
         first_deadline_s: age at which a worker's first lease is written off. Later deadlines are
             learnt: ten times the worker's own latency, at least ``min_deadline_s``.
     """
@@ -54,6 +57,7 @@ class Flow:
     task_size: int | None = None
     fixed: bool = False
     max_attempts: int = 3
+    verdict_s: float = 3.0
     first_deadline_s: float = 300.0
     min_deadline_s: float = 10.0
 
@@ -112,13 +116,25 @@ class _Task:
     stop: int
     failures: list[str] = field(default_factory=list)
     failed_by: set[str] = field(default_factory=set)
-    losses: list[str] = field(default_factory=list)  # of workers that held other tasks too
-    solo: bool = False
+    losses: dict[str, str] = field(default_factory=dict)  # by worker
+    lost_alone: set[str] = field(default_factory=set)  # those of them that held only this task
+    verdict_at: float | None = None  # accused until then
+    forgiven: int = 0
     leases: set[int] = field(default_factory=set)
 
     @property
     def samples(self) -> int:
         return self.stop - self.start
+
+    @property
+    def solo(self) -> bool:
+        """Whether it is suspected so much that it is leased alone."""
+        return len(self.losses) >= _SOLO_AFTER_LOSSES
+
+    @property
+    def attempts(self) -> list[str]:
+        """What counts as failed attempts."""
+        return self.failures + (list(self.losses.values()) if self.lost_alone else [])
 
     @property
     def place(self) -> tuple[int, int]:
@@ -390,18 +406,39 @@ class LabelQueue:
         """The open leases of a worker, oldest first."""
         return list(self._workers[worker].leases)
 
-    def lose(self, worker: str, reason: str) -> Lost:
+    def forgive(self, worker: str) -> None:
+        """A lost worker turns out to be the same live process: no task has killed it."""
+        leased = {id(lease.task): lease.task for lease in self._leases.values()}
+        returned = [task for track in self._tracks.values() for task in track.returned]
+        for task in [*leased.values(), *returned]:
+            if worker in task.losses and task.forgiven < _MOST_FORGIVEN:
+                del task.losses[worker]
+                task.lost_alone.discard(worker)
+                task.forgiven += 1
+                if len(task.attempts) < self.flow.max_attempts:
+                    task.verdict_at = None
+
+    def verdicts(self, now: float) -> list[Poison]:
+        """Tasks that stay accused when their time is up."""
+        poison = []
+        for track in self._tracks.values():
+            for task in [t for t in track.returned if t.verdict_at is not None and now >= t.verdict_at]:
+                track.returned.remove(task)
+                poison.append(Poison(task.teacher, task.batch, task.start, task.stop, task.attempts))
+        return poison
+
+    def lose(self, worker: str, reason: str, now: float) -> Lost:
         """A worker is gone: its leases go back to the front, suspected."""
         gone = self._workers.pop(worker)
         for track in self._tracks.values():
             if track.draining == worker:
                 track.draining = None
-        return self._write_off(list(gone.leases), worker, reason, gone)
+        return self._write_off(list(gone.leases), worker, reason, gone, now)
 
     def leave(self, worker: str) -> Lost:
         """A worker said goodbye: its leases go back, unsuspected."""
         back = self.give_back(list(self._workers[worker].leases), worker)
-        self.lose(worker, "left")
+        self.lose(worker, "left", 0.0)
         return back
 
     def overdue(self, now: float) -> dict[str, list[int]]:
@@ -412,9 +449,9 @@ class LabelQueue:
                 late.setdefault(lease.worker, []).append(number)
         return late
 
-    def expire(self, worker: str, leases: Sequence[int], reason: str) -> Lost:
+    def expire(self, worker: str, leases: Sequence[int], reason: str, now: float) -> Lost:
         """Write leases off that are past their deadline; the worker stays."""
-        return self._write_off(leases, worker, reason, self._workers[worker])
+        return self._write_off(leases, worker, reason, self._workers[worker], now)
 
     # --- inside -------------------------------------------------------------------------------
 
@@ -448,7 +485,7 @@ class LabelQueue:
         return min(candidates, key=lambda lease: lease.since).task if candidates else None
 
     def _solo_waiting(self, track: _Track) -> _Task | None:
-        return next((task for task in track.returned if task.solo), None)
+        return next((task for task in track.returned if task.solo and task.verdict_at is None), None)
 
     def _suits(self, task: _Task, worker: str) -> bool:
         """A worker that failed a task gets it again only if every other one failed it too."""
@@ -470,7 +507,8 @@ class LabelQueue:
                 *(teacher, task.batch, task.start + room, task.stop),
                 failures=list(task.failures),
                 failed_by=set(task.failed_by),
-                losses=list(task.losses),
+                losses=dict(task.losses),
+                forgiven=task.forgiven,
             )
             task.stop = task.start + room
             return task
@@ -510,22 +548,18 @@ class LabelQueue:
             worker.leases.pop(lease, None)
         return held
 
-    def _write_off(self, leases: Sequence[int], name: str, reason: str, worker: _Worker) -> Lost:
+    def _write_off(self, leases: Sequence[int], name: str, reason: str, worker: _Worker, now: float) -> Lost:
         tasks = []
         for number in leases:
             held = self._close(number)
             worker.leases.pop(number, None)
             task = held.task
+            what = "only this task" if held.solo else "this task"
+            task.losses[name] = f"worker {name} was lost while it held {what}: {reason}"
             if held.solo:
-                task.failures += [
-                    *task.losses,
-                    f"worker {name} was lost while it held only this task: {reason}",
-                ]
-                task.failed_by.add(name)
-                task.losses.clear()
-            else:
-                task.losses.append(f"worker {name} was lost while it held this task: {reason}")
-            task.solo = task.solo or len(task.losses) >= _SOLO_AFTER_LOSSES
+                task.lost_alone.add(name)
+            if task.lost_alone and len(task.attempts) >= self.flow.max_attempts:
+                task.verdict_at = now + self.flow.verdict_s
             tasks.append(task)
         return self._put_back(tasks)
 

@@ -41,7 +41,7 @@ from edldist.errors import (
 from edldist.labels.codec import parse_codec
 from edldist.student.assembly import OpenBatch
 from edldist.student.quarantine import Quarantine
-from edldist.student.queue import Flow, Grant, LabelQueue, Lost
+from edldist.student.queue import Flow, Grant, LabelQueue, Lost, Poison
 from edldist.student.stopping import leave_group
 from edldist.wire.member import Enrolment
 from edldist.wire.messages import (
@@ -131,6 +131,7 @@ class _Worker:
     name: str
     key: str  # its address, as the queue's name for it
     teacher: str
+    process: str
     batch_size: int
     last_heard: float
     last_sent: float
@@ -155,6 +156,7 @@ class StudentService:
         self._queue = LabelQueue(options.teachers, options.flow, random.SystemRandom().randrange(1, 1 << 48))
         self._open: dict[int, OpenBatch] = {}
         self._workers: dict[bytes, _Worker] = {}
+        self._disconnected: dict[bytes, str] = {}  # the processes behind connections that broke
         self._unreachable: dict[bytes, float] = {}  # dropped peers, and when they were
         self._asleep = 0
         self._fitting_samples = sys.maxsize
@@ -414,8 +416,12 @@ class StudentService:
             self._drop(peer, "it greets anew", lost=False)
         with self._lock:
             self._workers[peer] = _Worker(
-                hello.worker, _key(peer), hello.teacher, hello.batch_size, last_heard=now, last_sent=now
+                *(hello.worker, _key(peer), hello.teacher, hello.process, hello.batch_size),
+                last_heard=now,
+                last_sent=now,
             )
+            if hello.process and self._disconnected.pop(peer, None) == hello.process:
+                self._queue.forgive(_key(peer))
             self._queue.join(_key(peer), hello.teacher)
         logger.info("teacher worker %s (%s) connected", hello.worker, hello.teacher)
         self._send(
@@ -533,8 +539,9 @@ class StudentService:
                 worker.ping = _Ping(worker.ping_seq, leases, worker.pull_seen, not worker.asleep)
                 self._send(peer, Ping(seq=worker.ping_seq, buffered=buffered))
         self._call_back(now)
-        with self._lock:
+        with self._changed:
             late = self._queue.overdue(now)
+            self._poisoned(self._queue.verdicts(now))
         for key, overdue in late.items():
             self._write_off(key, overdue)
 
@@ -578,7 +585,7 @@ class StudentService:
         worker = self._workers[key.encode("latin-1")]
         with self._changed:
             reason = "its answer is overdue although its heartbeat goes on"
-            self._requeued(self._queue.expire(key, leases, reason), worker, reason)
+            self._requeued(self._queue.expire(key, leases, reason, self._clock.monotonic()), worker, reason)
 
     def _wake_sleepers(self, now: float) -> None:
         with self._lock:
@@ -624,7 +631,11 @@ class StudentService:
                 return
             self._sleep(worker, False)
             self._quarantine.forget(worker.key)
-            outcome = self._queue.lose(worker.key, reason) if lost else self._queue.leave(worker.key)
+            outcome = (
+                self._queue.lose(worker.key, reason, self._clock.monotonic())
+                if lost
+                else self._queue.leave(worker.key)
+            )
             self._requeued(outcome, worker, reason)
         if lost:
             logger.warning(
@@ -644,7 +655,11 @@ class StudentService:
                 tasks=outcome.requeued,
                 reason=reason,
             )
-        for poison in outcome.poison:
+        self._poisoned(outcome.poison)
+
+    def _poisoned(self, tasks: Sequence[Poison]) -> None:
+        """Give up on tasks, as the job asks for. The lock is held."""
+        for poison in tasks:
             self.emit(
                 "task_poisoned",
                 student=self._options.student,
@@ -668,8 +683,10 @@ class StudentService:
         try:
             self._hub.send(peer, message, frames)
         except PeerUnreachableError as exc:
-            if peer in self._workers:
+            dropped = self._workers.get(peer)
+            if dropped is not None:
                 self._unreachable[peer] = self._clock.monotonic()
+                self._disconnected[peer] = dropped.process
             self._drop(peer, str(exc), lost=True)
             return
         worker = self._workers.get(peer)

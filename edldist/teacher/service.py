@@ -20,6 +20,7 @@ from __future__ import annotations
 import logging
 import threading
 import traceback
+import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -116,6 +117,7 @@ class TeacherService:
         self._students: dict[str, _Student] = {}
         self._answers: deque[list[Answer]] = deque()
         self._held: dict[tuple[str, int], HeldTask] = {}
+        self._process = uuid.uuid4().hex
         self._draining = False
         self._stopping = False
         self._error: BaseException | None = None
@@ -267,7 +269,13 @@ class TeacherService:
         student.greeted_at = now
         student.serving = False
         student.link.send(
-            Hello(worker=me.worker, teacher=me.teacher, batch_size=me.batch_size, codec=me.codec)
+            Hello(
+                worker=me.worker,
+                teacher=me.teacher,
+                batch_size=me.batch_size,
+                codec=me.codec,
+                process=self._process,
+            )
         )
 
     def _read_student(self, student: _Student, now: float) -> None:

@@ -255,12 +255,17 @@ class Status(_Struct, frozen=True, tag="status"):
 
 
 class Hello(_Struct, frozen=True, tag="hello"):
-    """A teacher worker greets a student that it connected to."""
+    """A teacher worker greets a student that it connected to.
+
+    ``process`` names this very process: a worker that greets again is alive, one that was started
+    anew under the same name is not the one before.
+    """
 
     worker: Name
     teacher: Name
     batch_size: Annotated[int, msgspec.Meta(ge=1)]
     codec: Name
+    process: Name = ""
 
 
 class Welcome(_Struct, frozen=True, tag="welcome"):

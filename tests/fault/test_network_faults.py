@@ -117,8 +117,8 @@ def test_a_worker_cut_off_past_its_ttl_is_replaced_and_welcome_again(crew: Crew,
         f"back after {back_s:.2f} s, {late} late answers"
     )
     assert crew.gap_s(began) < TTL_S + 1
-    assert since(stats, after, "requeued", "hedged") > 0
-    assert late > 0 or way == "in"
+    # Whether it held a task just then, and so has something to answer late, is chance: what a late
+    # answer meets is pinned in test_large_labels.py.
     assert back_s < BACK_S
 
 

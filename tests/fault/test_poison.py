@@ -98,7 +98,7 @@ def test_a_worker_that_always_fails_is_put_aside_and_status_says_why(fleet: Faul
 
     said = wait_for("the sick worker's quarantine in the status", reason, 40)
     assert fleet.fired("broken")
-    assert "4 failures in a row" in said and "this device is sick on purpose" in said
+    assert "failures in a row" in said and "this device is sick on purpose" in said
     assert fleet.events("teacher_quarantined")[-1].fields["worker"] == "sick"
     since = time.time()
     party.await_steps(100)

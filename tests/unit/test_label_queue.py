@@ -103,18 +103,18 @@ def test_any_order_of_events_delivers_each_sample_once_in_order(actions, teacher
             if queue.find(grant.lease, name):
                 assert not queue.fail(grant.lease, "boom").poison
         elif verb == "lose" and worker in queue.workers():
-            assert not queue.lose(worker, "killed").poison
+            assert not queue.lose(worker, "killed", now=0.0).poison
         elif verb == "return" and worker in queue.workers():
             queue.give_back([g.lease for w, g in grants if w == worker], worker)
         elif verb == "expire":
             for name, leases in queue.overdue(now + amount * 100).items():
-                queue.expire(name, leases, "late")
+                queue.expire(name, leases, "late", now)
         elif verb == "deliver" and queue.ready():
             deliver()
 
     # Whatever happened, healthy workers finish the rest.
     for name in queue.workers():
-        queue.lose(name, "end")
+        queue.lose(name, "end", now=0.0)
     for teacher in teachers:
         queue.join(f"{teacher}-last", teacher)
     for _ in range(10_000):
@@ -133,7 +133,7 @@ def test_a_late_answer_after_a_loss_is_a_counted_duplicate():
     queue = joined("w1", "w2")
     fill(queue, 8)
     (first,) = queue.lease("w1", 8, now=0.0)
-    assert queue.lose("w1", "kill").requeued == 1
+    assert queue.lose("w1", "kill", now=0.0).requeued == 1
     (second,) = queue.lease("w2", 8, now=0.0)
     assert queue.find(first.lease, "w1") is None
     assert queue.duplicates == 1
@@ -153,8 +153,8 @@ def test_lost_tasks_go_back_to_the_front_in_batch_order():
     fill(queue, 4, 4, 4)
     queue.lease("w1", 4, 0.0)
     queue.lease("w2", 4, 0.0)
-    queue.lose("w2", "kill")
-    queue.lose("w1", "kill")
+    queue.lose("w2", "kill", now=0.0)
+    queue.lose("w1", "kill", now=0.0)
     assert [g.batch for g in queue.lease("w3", 12, 0.0)] == [0, 1, 2]
 
 
@@ -162,14 +162,14 @@ def test_a_returned_task_is_split_for_a_smaller_worker_unless_cuts_are_fixed():
     queue = joined("big", "small")
     fill(queue, 10)
     queue.lease("big", 10, 0.0)
-    queue.lose("big", "kill")
+    queue.lose("big", "kill", now=0.0)
     (grant,) = queue.lease("small", 4, 0.0)
     assert (grant.start, grant.stop) == (0, 4)
 
     queue = joined("big", "small", flow=Flow(task_size=8))
     fill(queue, 10)
     queue.lease("big", 8, 0.0)
-    queue.lose("big", "kill")
+    queue.lose("big", "kill", now=0.0)
     (grant,) = queue.lease("small", 4, 0.0)
     assert (grant.start, grant.stop) == (0, 8)
 
@@ -201,25 +201,56 @@ def test_a_task_that_kills_workers_is_isolated_and_costs_three():
     for worker in ("w1", "w2"):
         grants = queue.lease(worker, 8, 0.0)
         assert len(grants) == 2 and not grants[0].alone
-        assert not queue.lose(worker, "kill -9").poison
+        assert not queue.lose(worker, "kill -9", now=0.0).poison
     (solo,) = queue.lease("w3", 8, 0.0)
     assert solo.alone and (solo.batch, solo.start) == (0, 0)
     assert queue.lease("w3", 8, 0.0) == []
-    (poison,) = queue.lose("w3", "kill -9").poison
+    assert not queue.lose("w3", "kill -9", now=10.0).poison
+    assert not queue.verdicts(12.9)
+    (poison,) = queue.verdicts(13.0)
     assert poison.batch == 0 and len(poison.attempts) == 3
     (innocent,) = queue.lease("w4", 8, 0.0)
     assert innocent.batch == 1
     assert queue.complete(innocent.lease, 1.0)
 
 
+def test_workers_that_turn_out_alive_acquit_the_task_they_held():
+    queue = joined("w1", "w2", "w3", "w4")
+    fill(queue, 4)
+    for worker in ("w1", "w2", "w3"):
+        queue.lease(worker, 4, 0.0)
+        queue.lose(worker, "its connection broke", now=0.0)
+    assert queue.lease("w4", 4, 0.1) == [] and not queue.has_work("w4")
+    for worker in ("w1", "w2", "w3"):
+        queue.join(worker, "teacher")
+        queue.forgive(worker)
+    assert queue.verdicts(100.0) == []
+    (grant,) = queue.lease("w4", 4, 0.2)
+    assert not grant.alone
+    assert queue.complete(grant.lease, 0.3)
+
+
+def test_no_task_is_forgiven_for_ever():
+    queue = joined(flow=Flow(verdict_s=1.0))
+    fill(queue, 4)
+    for round_ in range(20):
+        name = f"w{round_}"
+        queue.join(name, "teacher")
+        if not queue.lease(name, 4, 0.0):
+            break
+        queue.lose(name, "its connection broke", now=0.0)
+        queue.forgive(name)
+    assert len(queue.verdicts(1.0)) == 1
+
+
 def test_a_busy_worker_is_emptied_for_a_solo_task_while_others_go_on():
     queue = joined("w1", "w2", "w3", "w4")
     fill(queue, 4, 4, 4, 4, 4)
     queue.lease("w1", 4, 0.0)
-    queue.lose("w1", "kill")
+    queue.lose("w1", "kill", now=0.0)
     queue.lease("w2", 4, 0.0)
     busy = {w: queue.lease(w, 4, 0.0)[0] for w in ("w3", "w4")}
-    queue.lose("w2", "kill")
+    queue.lose("w2", "kill", now=0.0)
     assert queue.lease("w3", 4, 0.0) == []
     assert not queue.has_work("w3")
     assert queue.lease("w4", 4, 0.0) != []
@@ -232,10 +263,10 @@ def test_a_free_worker_takes_a_solo_task_from_one_that_cannot_be_emptied():
     queue = joined("w1", "w2", "stuck", "free")
     fill(queue, 4, 4)
     queue.lease("w1", 4, 0.0)
-    queue.lose("w1", "kill")
+    queue.lose("w1", "kill", now=0.0)
     queue.lease("w2", 4, 0.0)
     queue.lease("stuck", 4, 0.0)
-    queue.lose("w2", "kill")
+    queue.lose("w2", "kill", now=0.0)
     assert queue.lease("stuck", 4, 0.0) == []
     assert queue.has_work("free")
     assert queue.lease("free", 4, 0.0)[0].alone
@@ -262,7 +293,7 @@ def test_clear_forgets_what_came_back():
     queue = joined("w1", "w2")
     fill(queue, 8)
     queue.lease("w1", 8, 0.0)
-    queue.lose("w1", "kill")
+    queue.lose("w1", "kill", now=0.0)
     queue.clear()
     fill(queue, 3)
     assert [grant.batch for grant in queue.lease("w2", 100, 0.0)] == [1]
@@ -312,7 +343,7 @@ def test_deadlines_are_learnt_from_the_worker_itself():
     (grant,) = queue.lease("w1", 4, now=1.0)
     assert queue.overdue(5.9) == {}
     assert queue.overdue(6.1) == {"w1": [grant.lease]}
-    assert queue.expire("w1", [grant.lease], "stuck").requeued == 1
+    assert queue.expire("w1", [grant.lease], "stuck", 6.1).requeued == 1
 
 
 def test_reading_pauses_at_the_high_watermark_and_resumes_at_the_low_one():
