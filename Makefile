@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check bench soak clean
+.PHONY: setup demo test fault check bench soak clean
 
 setup: $(STAMP)
 
@@ -22,7 +22,10 @@ check: setup
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+fault: setup
+	$(BIN)/python -m pytest tests/fault
 
 bench: setup
 	$(BIN)/python -m benchmarks

@@ -14,7 +14,7 @@ import pytest
 from tests.fault.books import STEADY, Plan, assert_as_quiet, hurry, last_step, quiet_run, rank_books, redone
 from tests.fault.harness import ROOT, FaultJob, fault_job, wait_for
 
-pytestmark = [pytest.mark.fault, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(180)]
 
 HOUR_S = 3600
 STANDSTILL_S = 3.0

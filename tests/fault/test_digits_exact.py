@@ -16,7 +16,7 @@ import edldist
 from examples.digits.models import student
 from tests.examples.test_digits_job import result, run_job, start
 
-pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(300)]
 
 EPOCHS = 60
 KILL_EVERY_S = 2.0

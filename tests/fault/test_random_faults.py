@@ -8,7 +8,7 @@ import pytest
 
 from tests.fault.random_faults import run
 
-pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 def test_random_faults_lose_nothing_and_stop_nothing(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from tests.fault.books import (
 )
 from tests.fault.harness import ROOT, FaultJob, Role, fault_job, wait_for
 
-pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(240)]
 
 PAIR = Plan(samples=4000, batch_size=20, epochs=2)
 ELASTIC = Plan(samples=12_000, batch_size=20)
