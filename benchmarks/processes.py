@@ -75,4 +75,8 @@ class Processes:
 
     def __exit__(self, *error: object) -> None:
         for process in self._all:
+            # A coordinator that ends in order ends its rendezvous store, which is no child of it.
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(3)
             self.kill_tree(process)

@@ -297,6 +297,14 @@ class FaultJob:
         times = [record["t"] for record in self.steps(output) if since <= record["t"] <= until]
         return max((b - a for a, b in zip(times, times[1:], strict=False)), default=0.0)
 
+    def _end_store(self) -> None:
+        """The rendezvous store leads a session of its own and outlives a killed coordinator."""
+        for process in psutil.process_iter(["cmdline"]):
+            command = process.info["cmdline"] or []
+            if "edldist.coordinator.rendezvous" in command and self.address in command:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+
     def close(self) -> None:
         for role in self.roles:
             victims = role.tree()
@@ -306,6 +314,8 @@ class FaultJob:
             for victim in victims:
                 with contextlib.suppress(psutil.Error):
                     victim.kill()
+        if self.address:
+            self._end_store()
 
 
 def assert_exact(done: dict, samples: int, batch_size: int, epochs: int = 1) -> None:
