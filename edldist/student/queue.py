@@ -23,6 +23,7 @@ import itertools
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from edldist.errors import ConfigError
 
@@ -108,6 +109,14 @@ class Lost:
     poison: list[Poison]
 
 
+class _Loss(NamedTuple):
+    """A worker was lost while it held a task; ``alone``: that one only."""
+
+    worker: str
+    text: str
+    alone: bool
+
+
 @dataclass(slots=True, eq=False)
 class _Task:
     teacher: str
@@ -116,8 +125,7 @@ class _Task:
     stop: int
     failures: list[str] = field(default_factory=list)
     failed_by: set[str] = field(default_factory=set)
-    losses: dict[str, str] = field(default_factory=dict)  # by worker
-    lost_alone: set[str] = field(default_factory=set)  # those of them that held only this task
+    losses: list[_Loss] = field(default_factory=list)
     verdict_at: float | None = None  # accused until then
     forgiven: int = 0
     leases: set[int] = field(default_factory=set)
@@ -134,7 +142,8 @@ class _Task:
     @property
     def attempts(self) -> list[str]:
         """What counts as failed attempts."""
-        return self.failures + (list(self.losses.values()) if self.lost_alone else [])
+        proven = any(loss.alone for loss in self.losses)
+        return self.failures + ([loss.text for loss in self.losses] if proven else [])
 
     @property
     def place(self) -> tuple[int, int]:
@@ -411,9 +420,10 @@ class LabelQueue:
         leased = {id(lease.task): lease.task for lease in self._leases.values()}
         returned = [task for track in self._tracks.values() for task in track.returned]
         for task in [*leased.values(), *returned]:
-            if worker in task.losses and task.forgiven < _MOST_FORGIVEN:
-                del task.losses[worker]
-                task.lost_alone.discard(worker)
+            # Its last loss only: a process before it under the same name may well have died.
+            last = next((loss for loss in reversed(task.losses) if loss.worker == worker), None)
+            if last is not None and task.forgiven < _MOST_FORGIVEN:
+                task.losses.remove(last)
                 task.forgiven += 1
                 if len(task.attempts) < self.flow.max_attempts:
                     task.verdict_at = None
@@ -507,7 +517,7 @@ class LabelQueue:
                 *(teacher, task.batch, task.start + room, task.stop),
                 failures=list(task.failures),
                 failed_by=set(task.failed_by),
-                losses=dict(task.losses),
+                losses=list(task.losses),
                 forgiven=task.forgiven,
             )
             task.stop = task.start + room
@@ -555,10 +565,9 @@ class LabelQueue:
             worker.leases.pop(number, None)
             task = held.task
             what = "only this task" if held.solo else "this task"
-            task.losses[name] = f"worker {name} was lost while it held {what}: {reason}"
-            if held.solo:
-                task.lost_alone.add(name)
-            if task.lost_alone and len(task.attempts) >= self.flow.max_attempts:
+            text = f"worker {name} was lost while it held {what}: {reason}"
+            task.losses.append(_Loss(name, text, held.solo))
+            if len(task.attempts) >= self.flow.max_attempts:
                 task.verdict_at = now + self.flow.verdict_s
             tasks.append(task)
         return self._put_back(tasks)

@@ -76,6 +76,7 @@ logger = logging.getLogger(__name__)
 PROBE_S = 0.1
 _IDLE_PING_S = 1.0
 _TURN_MESSAGES = 256
+_MOST_DISCONNECTED = 1_000
 
 
 @dataclass(frozen=True)
@@ -687,6 +688,8 @@ class StudentService:
             if dropped is not None:
                 self._unreachable[peer] = self._clock.monotonic()
                 self._disconnected[peer] = dropped.process
+                if len(self._disconnected) > _MOST_DISCONNECTED:
+                    del self._disconnected[next(iter(self._disconnected))]
             self._drop(peer, str(exc), lost=True)
             return
         worker = self._workers.get(peer)

@@ -129,3 +129,21 @@ def test_a_worker_that_greets_anew_gets_its_tasks_again_without_blame(student):
         (task,) = student.answer(Tasks).tasks
         assert not task.alone
     assert student.service.stats()["requeued"] == 3
+
+
+@pytest.mark.parametrize("same_process", [True, False])
+def test_only_a_worker_that_proves_alive_acquits_the_task_that_it_held(student, same_process):
+    """A connection that breaks again and again accuses no task; processes that die one by one do."""
+    student.service.offer(OpenBatch(None, {"x": torch.zeros(4)}, 4))
+    alone = []
+    for life in range(3):
+        process = "p" if same_process else f"p{life}"
+        student.link = student.poller.connect(student.service.address, "w")
+        student.link.send(Hello(worker="w", teacher="teacher", batch_size=4, codec="dense", process=process))
+        student.link.send(Pull(seq=1, samples=4))
+        (task,) = student.answer(Tasks).tasks
+        alone.append(task.alone)
+        student.transport.sever(student.service.address, "w")
+        student.advance(0.2)
+        student.until(lambda: student.service.teachers() == 0)
+    assert alone == [False, False, not same_process]
