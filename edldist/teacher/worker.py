@@ -10,22 +10,18 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FrameType
 
-import torch
-from torch import Tensor
-
 from edldist.clock import Clock, SystemClock
-from edldist.errors import ConfigError, EdlDistError, WireError
+from edldist.errors import ConfigError, EdlDistError
 from edldist.labels.codec import Codec, parse_codec
 from edldist.teacher.batcher import HeldTask
+from edldist.teacher.exchange import gather, settle
 from edldist.teacher.model import Teacher, pick_device, refuse_nonfinite
 from edldist.teacher.service import Answer, TeacherIdentity, TeacherService
 from edldist.wire.address import parse_address
-from edldist.wire.messages import Result, Scalar
-from edldist.wire.tensors import pack, unpack
+from edldist.wire.messages import Scalar
 from edldist.wire.transport import Transport
 from edldist.wire.zeromq import ZmqTransport
 
@@ -155,25 +151,12 @@ class TeacherWorker:
             self._busy_s += time.perf_counter() - start
 
     def _forward(self, tasks: list[HeldTask], start: float) -> list[Answer]:
-        outputs = self._teacher(_merge(tasks))
+        outputs = self._teacher(gather(tasks))
         if not self._options.allow_nonfinite:
             refuse_nonfinite(outputs)
         packed = {name: tensor.cpu() for name, tensor in self._codec.encode(outputs).items()}
         compute_s = time.perf_counter() - start
-        answers, first = [], 0
-        for task in tasks:
-            own = {name: tensor[first : first + task.samples] for name, tensor in packed.items()}
-            first += task.samples
-            answers.append(self._packed(task, own, compute_s))
-        return answers
-
-    def _packed(self, task: HeldTask, labels: dict[str, Tensor], compute_s: float) -> Answer:
-        try:
-            specs, frames = pack(labels, self._service.max_frame_bytes(task.student))
-        except WireError as exc:
-            return Answer(task, None, error=f"the labels cannot be sent: {exc}")
-        result = Result(lease=task.lease, codec=self._codec.name, compute_s=compute_s, tensors=specs)
-        return Answer(task, result, frames)
+        return settle(tasks, packed, self._codec.name, compute_s, self._service.max_frame_bytes)
 
     def _stats(self) -> dict[str, Scalar]:
         return {
@@ -181,20 +164,6 @@ class TeacherWorker:
             "busy_s": round(self._busy_s, 6),
             "up_s": round(self._clock.monotonic() - self._started, 3),
         }
-
-
-def _merge(tasks: Sequence[HeldTask]) -> dict[str, Tensor]:
-    """The inputs of a forward pass; a lone task's are its frames' own memory."""
-    parts = [unpack(task.tensors, task.frames) for task in tasks]
-    for task, part in zip(tasks, parts, strict=True):
-        wrong = [
-            name for name, tensor in part.items() if tensor.dim() == 0 or tensor.shape[0] != task.samples
-        ]
-        if wrong or not part:
-            raise WireError(f"a task of {task.samples} samples came with inputs {task.tensors}")
-    if len(parts) == 1:
-        return parts[0]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def run_worker(options: WorkerOptions) -> int:
