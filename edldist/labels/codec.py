@@ -22,10 +22,29 @@ class Codec(Protocol):
         ...
 
     def encode(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Named tensors to send, the samples first.
+        """Named tensors to send, the samples first: ``check``, then ``pack``.
 
         Raises:
             CodecError: these outputs cannot be packed.
+        """
+        ...
+
+    def pack(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """As ``encode``, without looking at values, so that no accelerator has to be waited for.
+
+        A value that cannot be held becomes a non-finite one in what is returned: the mark by which
+        the caller knows that ``check`` has something to say.
+
+        Raises:
+            CodecError: the shapes or dtypes cannot be packed.
+        """
+        ...
+
+    def check(self, outputs: Mapping[str, Tensor]) -> None:
+        """Look for values that cannot be packed. Waits for the device.
+
+        Raises:
+            CodecError: there are some.
         """
         ...
 

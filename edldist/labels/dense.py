@@ -29,14 +29,24 @@ class Dense:
         self.name = f"dense:{parameters}" if parameters else "dense"
 
     def encode(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        if self._dtype is None:
+        self.check(outputs)
+        return self.pack(outputs)
+
+    def pack(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        dtype = self._dtype
+        if dtype is None:
             return dict(outputs)
-        packed = {}
+        return {
+            name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+            for name, tensor in outputs.items()
+        }
+
+    def check(self, outputs: Mapping[str, Tensor]) -> None:
+        if self._dtype is not torch.float16:
+            return
         for name, tensor in outputs.items():
-            packed[name] = tensor.to(self._dtype) if tensor.is_floating_point() else tensor
-            if self._dtype is torch.float16 and packed[name] is not tensor:
+            if tensor.is_floating_point() and tensor.dtype is not torch.float16:
                 self._check_range(name, tensor)
-        return packed
 
     def _check_range(self, name: str, tensor: Tensor) -> None:
         finite = tensor[tensor.isfinite()]
