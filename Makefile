@@ -28,7 +28,7 @@ fault: setup
 	$(BIN)/python -m pytest tests/fault
 
 bench: setup
-	$(BIN)/python -m benchmarks
+	$(BIN)/edldist bench $(BENCH_ARGS)
 
 soak: setup
 	$(BIN)/python -m tests.fault.soak $(SOAK_ARGS)

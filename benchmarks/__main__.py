@@ -1,41 +1,157 @@
-"""Run the benchmarks and print a table; ``--json FILE`` keeps every figure."""
+"""``python -m benchmarks`` and ``edldist bench``: measure rows, print tables, write figures and pictures."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import platform
+import signal
+import sys
+import time
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+import click
 
-from benchmarks.label_path import CASES, measure
+ROOT = Path(__file__).resolve().parents[1]
+if Path(sys.path[0] or ".").resolve() == ROOT / "benchmarks":
+    # Run by path: this folder's modules must not stand in for others.
+    sys.path[0] = str(ROOT)
+
+from benchmarks.catalog import Outcome, UnknownRowError, select  # noqa: E402
+from benchmarks.figures import Settings  # noqa: E402
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.argument("rows", nargs=-1, metavar="[ROW]...")
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    envvar="EDLDIST_REPEATS",
+    help="Interleaved runs of each measurement; medians are compared.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True, max=3600),
+    default=2.0,
+    show_default=True,
+    envvar="EDLDIST_SECONDS",
+    help="Length of one run.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("out/bench"),
+    show_default=True,
+    envvar="EDLDIST_OUTPUT",
+    help="Folder for bench.json and the pictures.",
+)
+@click.option("--list", "listing", is_flag=True, envvar="EDLDIST_LIST", help="Name the rows and stop.")
+def bench(rows: tuple[str, ...], repeats: int, seconds: float, output: Path, listing: bool) -> int:
+    """Measure the figures of edldist, each beside its limit in the same run.
+
+    ROW names what to measure (default: everything, about a quarter of an hour on two cores). Use a
+    quiet machine. A budget that is missed shows in the table and changes no exit code.
+
+    Exit codes: 0 measured, 1 a row failed, 2 usage, 130 interrupted.
+    """
+    try:
+        chosen = select(rows)
+    except UnknownRowError as exc:
+        raise click.UsageError(str(exc)) from exc
+    if listing:
+        for row in chosen:
+            click.echo(f"{row.name:<14}{row.title}")
+        return 0
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise click.BadParameter(f"{output}: {exc.strerror}", param_hint="--output") from exc
+    # Variables of a job or of options must not reach what is measured.
+    for name in [name for name in os.environ if name.startswith("EDLDIST_")]:
+        del os.environ[name]
+    signal.signal(signal.SIGTERM, _interrupt)
+    return _Bench(Settings(repeats, seconds), output).run(chosen)
+
+
+class _Bench:
+    """One run of some rows. ``bench.json`` is written after each row, so that nothing is lost."""
+
+    def __init__(self, settings: Settings, output: Path) -> None:
+        from benchmarks.machine import describe_machine
+
+        self._settings = settings
+        self._output = output
+        self._machine = describe_machine()
+        self._started = time.time()
+        self._outcomes: list[Outcome] = []
+
+    def run(self, rows: list[Any]) -> int:
+        interrupted = False
+        try:
+            for row in rows:
+                click.echo(f"{row.name}: {row.title} ...", err=True)
+                self._outcomes.append(row.run(self._settings))
+                self._write()
+                outcome = self._outcomes[-1]
+                click.echo(f"{row.name}: {outcome.status} in {outcome.took_s:.0f} s", err=True)
+                if outcome.trace:
+                    click.echo(outcome.trace, err=True)
+        except KeyboardInterrupt:
+            interrupted = True
+        self._report()
+        if interrupted:
+            return EXIT_INTERRUPTED
+        return EXIT_FAILED if any(outcome.status == "failed" for outcome in self._outcomes) else 0
+
+    def _write(self) -> None:
+        document = {
+            "started": self._started,
+            "took_s": round(time.time() - self._started, 1),
+            "settings": {"repeats": self._settings.repeats, "seconds": self._settings.seconds},
+            "machine": self._machine,
+            "rows": [outcome.document() for outcome in self._outcomes],
+        }
+        whole = self._output / "bench.json"
+        part = whole.with_suffix(".part")
+        part.write_text(json.dumps(document, indent=2) + "\n")
+        part.rename(whole)
+
+    def _report(self) -> None:
+        from rich.console import Console
+
+        from benchmarks.machine import machine_line
+        from benchmarks.plots import INSTALL_HINT, draw_curves
+        from benchmarks.report import print_report
+
+        width = None if sys.stdout.isatty() else 140
+        print_report(Console(highlight=False, width=width), self._outcomes, machine_line(self._machine))
+        curves = [curve for outcome in self._outcomes for curve in outcome.result.curves]
+        pictures = draw_curves(curves, self._output)
+        if pictures is None:
+            click.echo(INSTALL_HINT)
+        if self._outcomes:
+            click.echo(f"figures: {self._output / 'bench.json'}" + "".join(f", {p}" for p in pictures or ()))
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5, help="interleaved runs; medians are compared")
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of one run")
-    parser.add_argument("--json", type=Path, help="write every figure to this file")
-    options = parser.parse_args()
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    rows = [measure(case, options.repeats, options.seconds) for case in CASES]
-    table = Table(title=f"label path over TCP, one rank, one no-op worker ({machine})")
-    for column in ("", "samples/s", "bare echo", "ratio", "budget"):
-        table.add_column(column, justify="left" if not column else "right")
-    for row in rows:
-        table.add_row(
-            str(row["name"]),
-            f"{row['samples_per_s']:,.0f}",
-            f"{row['echo_samples_per_s']:,.0f}",
-            f"{row['ratio']:.2f}",
-            f"{row['budget']:.2f}",
-        )
-    Console().print(table)
-    if options.json is not None:
-        options.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2))
+    try:
+        code = bench.main(prog_name="edldist bench", standalone_mode=False)
+    except click.ClickException as exc:
+        exc.show()
+        code = exc.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = EXIT_INTERRUPTED
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

@@ -6,46 +6,58 @@
 
 from __future__ import annotations
 
-import subprocess
+import contextlib
 import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import zmq
 
-__all__ = ["echo_rate"]
+from benchmarks.figures import WARM_UP
+from benchmarks.processes import Processes
+
+__all__ = ["open_echo"]
 
 _UNDER_WAY = 2
+_START_MS = 60_000
 
 
-def echo_rate(input_bytes: int, label_bytes: int, seconds: float) -> float:
-    """Messages per second."""
+@contextlib.contextmanager
+def open_echo(input_bytes: int, label_bytes: int) -> Iterator[Callable[[float], float]]:
+    """A far end in a process of its own, and a function from seconds to messages a second."""
     context = zmq.Context()
     socket = context.socket(zmq.ROUTER)
-    port = socket.bind_to_random_port("tcp://127.0.0.1")
-    far = subprocess.Popen([sys.executable, "-m", __name__, f"tcp://127.0.0.1:{port}", str(label_bytes)])
-    try:
-        peer, _ = socket.recv_multipart()
-        payload = bytearray(input_bytes)
+    socket.setsockopt(zmq.RCVTIMEO, _START_MS)
+    with tempfile.TemporaryDirectory() as folder, Processes(Path(folder)) as processes:
+        try:
+            port = socket.bind_to_random_port("tcp://127.0.0.1")
+            far = [sys.executable, "-m", "benchmarks.echo", f"tcp://127.0.0.1:{port}", str(label_bytes)]
+            processes.start("echo", *far)
+            peer, _ = socket.recv_multipart()
+            payload = bytearray(input_bytes)
 
-        def exchange(duration_s: float) -> float:
-            for _ in range(_UNDER_WAY):
-                socket.send_multipart([peer, b"task", payload], copy=False)
-            count, began = 0, time.perf_counter()
-            while (took_s := time.perf_counter() - began) < duration_s:
-                socket.recv_multipart(copy=False)
-                socket.send_multipart([peer, b"task", payload], copy=False)
-                count += 1
-            for _ in range(_UNDER_WAY):
-                socket.recv_multipart(copy=False)
-            return count / took_s
+            def exchange(seconds: float) -> float:
+                for _ in range(_UNDER_WAY):
+                    socket.send_multipart([peer, b"task", payload], copy=False)
+                count, began = 0, time.perf_counter()
+                while (took_s := time.perf_counter() - began) < seconds:
+                    socket.recv_multipart(copy=False)
+                    socket.send_multipart([peer, b"task", payload], copy=False)
+                    count += 1
+                for _ in range(_UNDER_WAY):
+                    socket.recv_multipart(copy=False)
+                return count / took_s
 
-        exchange(seconds / 5)
-        return exchange(seconds)
-    finally:
-        far.kill()
-        far.wait()
-        socket.close(0)
-        context.term()
+            def echo_rate(seconds: float) -> float:
+                exchange(seconds * WARM_UP)
+                return exchange(seconds)
+
+            yield echo_rate
+        finally:
+            socket.close(0)
+            context.term()
 
 
 def _answer(address: str, label_bytes: int) -> None:

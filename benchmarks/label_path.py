@@ -1,115 +1,147 @@
-"""How much of a bare echo of the same bytes the whole label path reaches, over TCP."""
+"""How much of its limit the whole label path reaches: one rank, one no-op worker in a process of its own.
+
+Over TCP the limit is a bare ZeroMQ echo of the same bytes. Through shared memory it is a process
+that copies the same bytes from its own memory, with no transport at all.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import subprocess
-import sys
-import tempfile
-import time
+import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
+from torch import Tensor
 
 import edldist
-from benchmarks.echo import echo_rate
+from benchmarks.echo import open_echo
+from benchmarks.figures import Budget, Figure, Result, Settings, interleave, rate
+from benchmarks.job import open_job
+from benchmarks.memcpy import copy_rate
+from benchmarks.teachers import label_bytes
 
-__all__ = ["CASES", "Case", "measure"]
-
-ROOT = Path(__file__).resolve().parents[1]
+__all__ = ["LARGE", "LARGE_SHARED", "SMALL", "TOKENS", "Case", "open_path"]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One shape of batches and labels, and the share of the echo that it should reach."""
+    """One shape of batches and labels, how it travels, and the share of the limit it should reach.
+
+    Attributes:
+        batch: samples of a batch of the data loader.
+        labels: of one sample, see ``benchmarks.teachers``.
+        worker_batch: most samples of a forward pass; more than ``batch`` lets small batches share one.
+        high_watermark: batches that the rank reads ahead.
+        shared: whether tensors travel through shared memory; if not, over TCP.
+    """
 
     name: str
     batch: int
     sample_shape: tuple[int, ...]
-    input_dtype: str
-    label_dtype: str
-    label_width: int
+    input_dtype: torch.dtype
+    labels: str
     budget: float
+    worker_batch: int
+    high_watermark: int = 8
+    shared: bool = False
 
     @property
     def input_bytes(self) -> int:
-        sample = torch.empty(0, dtype=getattr(torch, self.input_dtype)).element_size()
-        for size in self.sample_shape:
-            sample *= size
-        return sample * self.batch
+        return self.batch * math.prod(self.sample_shape) * self.input_dtype.itemsize
 
     @property
     def label_bytes(self) -> int:
-        size = torch.empty(0, dtype=getattr(torch, self.label_dtype)).element_size()
-        return self.batch * self.label_width * size
+        return self.batch * label_bytes(self.labels)
+
+    @property
+    def model(self) -> str:
+        """A worker that maps a batch has to touch it; one that received it did that already."""
+        return "copying" if self.shared else "noop"
+
+    def batches(self) -> Iterator[Tensor]:
+        """Endless batches. Shared ones lie where workers of a DataLoader put theirs, each in its own file."""
+        shape = (self.batch, *self.sample_shape)
+        ring = [torch.zeros(shape, dtype=self.input_dtype) for _ in range(self._ring if self.shared else 1)]
+        if self.shared:
+            for batch in ring:
+                batch.share_memory_()
+        return itertools.cycle(ring)
+
+    @property
+    def _ring(self) -> int:
+        """As many as can be under way at once, so that none is handed out while it is still in use."""
+        return 2 * self.high_watermark
 
 
-CASES = [
-    Case("128x3x224x224 uint8 in, 128x1000 fp16 out", 128, (3, 224, 224), "uint8", "float16", 1000, 0.85),
-    Case("128 samples of 64 bytes in, 128x10 fp32 out", 128, (64,), "uint8", "float32", 10, 0.60),
-]
-
-
-def measure(case: Case, repeats: int, seconds: float) -> dict[str, object]:
-    """Interleave the echo and the label path, and compare their medians, in samples per second."""
-    echo, path = [], []
-    with _job(case) as loader:
-        batches = iter(loader)
-        for _ in range(repeats):
-            path.append(case.batch * _rate(batches, seconds))
-            echo.append(case.batch * echo_rate(case.input_bytes, case.label_bytes, seconds))
-        stats = loader.stats()
-    echo_median, path_median = sorted(echo)[repeats // 2], sorted(path)[repeats // 2]
-    return {
-        "name": case.name,
-        "samples_per_s": path_median,
-        "echo_samples_per_s": echo_median,
-        "ratio": path_median / echo_median,
-        "budget": case.budget,
-        "runs": {"samples_per_s": path, "echo_samples_per_s": echo},
-        "requeued": stats["requeued"],
-    }
-
-
-def _rate(batches: Iterator[object], seconds: float) -> float:
-    began = time.perf_counter()
-    while time.perf_counter() - began < seconds / 5:
-        next(batches)
-    count, began = 0, time.perf_counter()
-    while (took_s := time.perf_counter() - began) < seconds:
-        next(batches)
-        count += 1
-    return count / took_s
+LARGE = Case("images", 128, (3, 224, 224), torch.uint8, "float16:1000", 0.85, worker_batch=128)
+LARGE_SHARED = Case(
+    "images, shared", 128, (3, 224, 224), torch.uint8, "float16:1000", 0.85, worker_batch=128, shared=True
+)
+SMALL = Case("64 bytes", 128, (64,), torch.uint8, "float32:10", 0.60, worker_batch=1024, high_watermark=32)
+TOKENS = Case(
+    "token labels",
+    8,
+    (1024,),
+    torch.int64,
+    "indices=int32:1024x64,values=float16:1024x64,tail=float16:1024",
+    0.80,
+    worker_batch=8,
+)
 
 
 @contextlib.contextmanager
-def _job(case: Case) -> Iterator[edldist.DistillLoader]:
-    """A coordinator and one no-op worker, each a real process, and a loader in this one."""
-    environment = dict(os.environ, EDLDIST_BENCH_LABEL=f"{case.label_dtype}:{case.label_width}")
-    command = [sys.executable, "-m", "launch"]
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        ready = Path(folder) / "ready.json"
-        coordinator = [*command, "coordinator", "--bind", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0"]
-        _start(stack, [*coordinator, "--ready-file", str(ready)], environment)
-        while not ready.exists():
-            time.sleep(0.02)
-        address = json.loads(ready.read_text())["address"]
-        teacher = [*command, "teacher", "--coordinator", address, "--model", "benchmarks.teachers:noop"]
-        _start(stack, [*teacher, "--batch-size", str(case.batch), "--allow-nonfinite"], environment)
-        batch = torch.zeros(case.batch, *case.sample_shape, dtype=getattr(torch, case.input_dtype))
-        yield stack.enter_context(edldist.DistillLoader(_endless(batch), coordinator=address))
+def open_path(case: Case) -> Iterator[edldist.DistillLoader]:
+    """A coordinator and one worker, each a real process, and a loader in this one."""
+    with open_job() as job:
+        job.teacher(case.model, case.worker_batch, case.labels)
+        yield job.loader(case.batches(), workers=1, high_watermark=case.high_watermark)
 
 
-def _endless(batch: torch.Tensor) -> Iterator[torch.Tensor]:
-    while True:
-        yield batch
+def large_tcp(settings: Settings) -> Result:
+    """128x3x224x224 uint8 in, 128x1000 fp16 out."""
+    return _against_echo(LARGE, settings)
 
 
-def _start(stack: contextlib.ExitStack, command: list[str], environment: dict[str, str]) -> None:
-    process = subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.DEVNULL)
-    stack.callback(process.wait)
-    stack.callback(process.terminate)
+def small(settings: Settings) -> Result:
+    """128 samples of 64 bytes in, 10 fp32 out each; the worker may take 1,024 samples at once."""
+    return _against_echo(SMALL, settings)
+
+
+def tokens(settings: Settings) -> Result:
+    """8x1024 tokens in, their 64 largest logits as indices, values and tail mass out."""
+    return _against_echo(TOKENS, settings)
+
+
+def large_shared(settings: Settings) -> Result:
+    """The large images through shared memory, the worker copying each batch once."""
+    case = LARGE_SHARED
+    with open_path(case) as loader, copy_rate(case.input_bytes, case.label_bytes) as copies:
+        batches = iter(loader)
+        runs = interleave(
+            settings.repeats,
+            path=lambda: case.batch * rate(lambda: next(batches), settings.seconds),
+            limit=lambda: case.batch * copies(settings.seconds),
+        )
+    return _result(case, runs["path"], runs["limit"], "memcpy alone")
+
+
+def _against_echo(case: Case, settings: Settings) -> Result:
+    with open_path(case) as loader, open_echo(case.input_bytes, case.label_bytes) as echo:
+        batches = iter(loader)
+        runs = interleave(
+            settings.repeats,
+            path=lambda: case.batch * rate(lambda: next(batches), settings.seconds),
+            limit=lambda: case.batch * echo(settings.seconds),
+        )
+        requeued = int(loader.stats()["requeued"] or 0)
+    result = _result(case, runs["path"], runs["limit"], "bare echo")
+    if requeued:
+        result.notes.append(f"{requeued} tasks were requeued: the machine was not quiet")
+    return result
+
+
+def _result(case: Case, values: list[float], limits: list[float], limit_name: str) -> Result:
+    budget = Budget(at_least=case.budget)
+    return Result([Figure.median_of(case.name, "samples/s", values, limits, limit_name, budget)])

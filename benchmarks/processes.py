@@ -16,10 +16,14 @@ import psutil
 
 from launch.child import tied_command
 
-__all__ = ["EDLDIST", "Processes", "wait_until"]
+__all__ = ["EDLDIST", "ROOT", "ProcessEndedError", "Processes", "wait_until"]
 
 ROOT = Path(__file__).resolve().parents[1]
 EDLDIST = [sys.executable, "-m", "launch"]
+
+
+class ProcessEndedError(Exception):
+    """A process that should still run has ended; says how, with the end of its log."""
 
 
 def wait_until(what: str, check: Callable[[], bool], timeout_s: float = 120.0) -> None:
@@ -31,11 +35,15 @@ def wait_until(what: str, check: Callable[[], bool], timeout_s: float = 120.0) -
 
 
 class Processes:
-    """Children of this process, each with its session; a context manager that ends them all."""
+    """Children of this process, each with its session; a context manager that ends them all.
+
+    They die with this process too, however it ends.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._all: list[subprocess.Popen[bytes]] = []
+        self._names: dict[int, str] = {}
 
     def start(self, name: str, *command: str, **env: str) -> subprocess.Popen[bytes]:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("EDLDIST_")}
@@ -49,6 +57,7 @@ class Processes:
                 start_new_session=True,
             )
         self._all.append(process)
+        self._names[process.pid] = name
         return process
 
     def coordinator(self) -> str:
@@ -56,11 +65,34 @@ class Processes:
         ready = self.folder / "coordinator.json"
         bind = ["--bind", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0", "--ready-file", str(ready)]
         self.start("coordinator", *EDLDIST, "coordinator", *bind)
-        wait_until("the coordinator", ready.exists)
+        self.wait("the coordinator", ready.exists)
         return str(json.loads(ready.read_text())["address"])
+
+    def wait(self, what: str, check: Callable[[], bool], timeout_s: float = 120.0) -> None:
+        """Wait as ``wait_until`` does, but no longer than all processes live.
+
+        Raises:
+            ProcessEndedError: one ended that nobody killed here.
+            TimeoutError: time is up.
+        """
+
+        def done() -> bool:
+            self.check()
+            return check()
+
+        wait_until(what, done, timeout_s)
+
+    def check(self) -> None:
+        """Raise ``ProcessEndedError`` if a process ended that nobody killed here."""
+        for process in self._all:
+            if process.pid in self._names and process.poll() is not None:
+                name = self._names[process.pid]
+                log = (self.folder / f"{name}.log").read_text(errors="replace").strip()
+                raise ProcessEndedError(f"{name} ended with {process.returncode}: {log[-1000:]}")
 
     def kill_tree(self, process: subprocess.Popen[bytes]) -> None:
         """What losing a machine does to everything on it."""
+        self._names.pop(process.pid, None)
         with contextlib.suppress(psutil.Error):
             for victim in [
                 *psutil.Process(process.pid).children(recursive=True),
@@ -77,6 +109,7 @@ class Processes:
         for process in self._all:
             # A coordinator that ends in order ends its rendezvous store, which is no child of it.
             process.terminate()
+        for process in self._all:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(3)
             self.kill_tree(process)

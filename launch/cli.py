@@ -224,6 +224,18 @@ def status(coordinator: str, as_json: bool) -> int:
     return show_status(coordinator, as_json, Console(highlight=False))
 
 
+@cli.command(
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+def bench(args: tuple[str, ...]) -> int:
+    """Measure every figure beside its limit."""
+    from launch.bench import run_bench
+
+    run_bench(args)
+
+
 def make_folder_importable() -> None:
     """Let this process and its children import modules of the current directory, as ``python -m`` does."""
     folder = os.getcwd()

@@ -1,0 +1,78 @@
+"""A small job to measure: a coordinator, teacher workers, and loaders or ranks that they serve."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import edldist
+from benchmarks.processes import EDLDIST, Processes
+from benchmarks.teachers import TASK_SAMPLES
+
+__all__ = ["WORKERS_PER_PROCESS", "Job", "open_job"]
+
+WORKERS_PER_PROCESS = 8
+"""Simulated workers share processes, or 64 of them would import torch 64 times into this machine."""
+
+
+class Job:
+    """Starts the parts of a job and waits until they know each other."""
+
+    def __init__(self, processes: Processes, stack: contextlib.ExitStack) -> None:
+        self.processes = processes
+        self.address = processes.coordinator()
+        self._stack = stack
+        self._started = 0
+
+    def teacher(self, model: str, batch_size: int, labels: str, **env: str) -> subprocess.Popen[bytes]:
+        """One real teacher worker, of a factory in ``benchmarks.teachers``."""
+        command = [*EDLDIST, "teacher", "--coordinator", self.address, "--allow-nonfinite"]
+        command += ["--model", f"benchmarks.teachers:{model}", "--batch-size", str(batch_size)]
+        return self._start("teacher", *command, EDLDIST_BENCH_LABEL=labels, **env)
+
+    def simulated(self, workers: int, pass_s: float, labels: str = "float32:10") -> None:
+        """Workers that take ``pass_s`` for 32 samples, as threads of a few processes."""
+        while workers > 0:
+            count = min(workers, WORKERS_PER_PROCESS)
+            command = [sys.executable, "-m", "benchmarks.simulated", self.address, str(count)]
+            env = {"EDLDIST_BENCH_LABEL": labels, "EDLDIST_BENCH_PASS_S": str(pass_s)}
+            self._start("simulated", *command, **env)
+            workers -= count
+
+    def one_simulated(self, pass_s: float, labels: str = "float32:10") -> subprocess.Popen[bytes]:
+        """The same as a real worker in a process of its own."""
+        return self.teacher("paced", TASK_SAMPLES, labels, EDLDIST_BENCH_PASS_S=str(pass_s))
+
+    def loader(self, batches: Iterable[Any], workers: int, **options: Any) -> edldist.DistillLoader:
+        """A loader in this process that is served by ``workers`` workers."""
+        loader = self._stack.enter_context(
+            edldist.DistillLoader(batches, coordinator=self.address, **options)
+        )
+        self.await_workers(loader, workers)
+        return loader
+
+    def await_workers(self, loader: edldist.DistillLoader, workers: int) -> None:
+        self.processes.wait(f"{workers} workers", lambda: loader.stats()["teachers"] == workers)
+
+    def rank(self, book: Path, *arguments: str) -> subprocess.Popen[bytes]:
+        """A loader in a process of its own that notes its progress in ``book``."""
+        command = [sys.executable, "-m", "benchmarks.student", self.address, str(book), *arguments]
+        return self._start("rank", *command)
+
+    def _start(self, role: str, *command: str, **env: str) -> subprocess.Popen[bytes]:
+        self._started += 1
+        return self.processes.start(f"{role}-{self._started}", *command, **env)
+
+
+@contextlib.contextmanager
+def open_job() -> Iterator[Job]:
+    """A job with its coordinator; everything ends with the block, loaders first."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edldist-bench-")))
+        processes = stack.enter_context(Processes(folder))
+        yield Job(processes, stack)

@@ -1,0 +1,69 @@
+"""The limit of shared memory: a process that copies the same bytes from its own memory, with no transport.
+
+``python -m benchmarks.memcpy INPUT_BYTES LABEL_BYTES`` reads a number of seconds from each line of
+its input, copies as long, and answers with the copies a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+from benchmarks.figures import rate
+from benchmarks.processes import ROOT
+from launch.child import tied_command
+
+__all__ = ["copy_rate"]
+
+
+@contextlib.contextmanager
+def copy_rate(input_bytes: int, label_bytes: int) -> Iterator[Callable[[float], float]]:
+    """A copying process that waits, and a function from seconds to batches copied a second."""
+    command = [sys.executable, "-m", "benchmarks.memcpy", str(input_bytes), str(label_bytes)]
+    process = subprocess.Popen(
+        tied_command(command, parent=os.getpid(), signum=signal.SIGKILL),
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    orders, answers = process.stdin, process.stdout
+    assert orders is not None and answers is not None
+
+    def copies(seconds: float) -> float:
+        print(seconds, file=orders, flush=True)
+        return float(answers.readline())
+
+    try:
+        yield copies
+    finally:
+        process.kill()
+        process.wait()
+        orders.close()
+        answers.close()
+
+
+def _serve(input_bytes: int, label_bytes: int) -> None:
+    import torch
+
+    pairs = [
+        (torch.empty(size, dtype=torch.uint8), torch.zeros(size, dtype=torch.uint8))
+        for size in (input_bytes, label_bytes)
+    ]
+
+    def copy_batch() -> None:
+        for into, source in pairs:
+            into.copy_(source)
+
+    for line in sys.stdin:
+        print(rate(copy_batch, float(line)), flush=True)
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]), int(sys.argv[2]))
