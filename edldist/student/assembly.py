@@ -1,12 +1,12 @@
 """A batch on its way: its inputs as sliceable bytes, its labels in one buffer per output.
 
-Inputs are cut as views; labels are written where they belong. Neither is copied on the way.
+Inputs are cut as views; labels are written where they belong, once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -16,8 +16,12 @@ from torch import Tensor
 from edldist.errors import LabelError, PoisonTaskError, WireError
 from edldist.wire.messages import TensorSpec
 from edldist.wire.tensors import as_bytes, check, dtype_name
+from edldist.wire.transport import Buffer, Frames
 
-__all__ = ["OpenBatch"]
+__all__ = ["LabelRows", "Layout", "OpenBatch"]
+
+Layout = tuple[tuple[str, str, tuple[int, ...]], ...]
+"""Names, dtypes and shapes of one sample in each tensor."""
 
 
 class _Rows:
@@ -29,12 +33,11 @@ class _Rows:
         self.name = name
         self.dtype = dtype_name(tensor.dtype)
         self.memory = as_bytes(tensor)
-        self.shape = list(tensor.shape[1:])
+        self.shape = tuple(tensor.shape[1:])
         self.row_bytes = self.memory.nbytes // samples if samples else 0
 
-    def cut(self, start: int, stop: int) -> tuple[TensorSpec, memoryview]:
-        spec = TensorSpec(name=self.name, dtype=self.dtype, shape=[stop - start, *self.shape])
-        return spec, self.memory[start * self.row_bytes : stop * self.row_bytes]
+    def cut(self, start: int, stop: int) -> memoryview:
+        return self.memory[start * self.row_bytes : stop * self.row_bytes]
 
 
 class _Buffer:
@@ -51,7 +54,66 @@ class _Buffer:
                 f"there is no memory for output {spec.name!r} of shape {[samples, *spec.shape[1:]]}: "
                 f"{str(exc).splitlines()[0]}"
             ) from exc
-        self.memory: NDArray[np.uint8] = self.tensor.reshape(-1).view(torch.uint8).numpy()
+        flat: NDArray[np.uint8] = self.tensor.reshape(-1).view(torch.uint8).numpy()
+        self.memory = flat.reshape(samples, -1)
+
+
+class _Sheet:
+    """The buffers of one teacher's labels of a batch."""
+
+    __slots__ = ("buffers", "layout", "teacher")
+
+    def __init__(self, teacher: str, rows: LabelRows, samples: int) -> None:
+        names = [spec.name for spec in rows.specs]
+        if not names or len(set(names)) != len(names):
+            raise LabelError(f"teacher {teacher!r} sent outputs {names}")
+        self.teacher = teacher
+        self.layout = rows.layout
+        pairs = zip(rows.specs, rows.dtypes, strict=True)
+        self.buffers = [_Buffer(spec, dtype, samples) for spec, dtype in pairs]
+
+    def refuse(self, rows: LabelRows) -> NoReturn:
+        """Say how the labels of a task differ from those that came before."""
+        first = {buffer.spec.name: buffer.spec for buffer in self.buffers}
+        names = sorted(spec.name for spec in rows.specs)
+        if names != sorted(first):
+            raise LabelError(
+                f"teacher {self.teacher!r} sent outputs {names} for one task of a batch "
+                f"and {sorted(first)} for another"
+            )
+        for spec in rows.specs:
+            known = first[spec.name]
+            if spec.dtype != known.dtype or spec.shape[1:] != known.shape[1:]:
+                raise LabelError(
+                    f"output {spec.name!r} of teacher {self.teacher!r} is {spec.dtype}{spec.shape} for one "
+                    f"task of a batch and {known.dtype}{known.shape} for another: the samples of a batch "
+                    "need one shape"
+                )
+        raise LabelError(f"teacher {self.teacher!r} sent its outputs in another order: {names}")
+
+
+class LabelRows:
+    """The labels of one forward pass as they came, checked once: rows that may be of several tasks.
+
+    Args:
+        specs, frames: the tensors of the message.
+        samples: rows that each of them must have.
+
+    Raises:
+        LabelError: counts, names, dtypes or sizes do not fit.
+    """
+
+    __slots__ = ("dtypes", "layout", "memory", "specs")
+
+    def __init__(self, specs: Sequence[TensorSpec], frames: Frames, samples: int) -> None:
+        if len(frames) != len(specs):
+            raise LabelError(f"{len(specs)} label tensors announced, {len(frames)} frames came")
+        if samples < 1:
+            raise LabelError("labels of no samples came")
+        self.specs = specs
+        self.dtypes = [_checked(spec, frame, samples) for spec, frame in zip(specs, frames, strict=True)]
+        self.layout = _layout(specs)
+        self.memory = [np.frombuffer(frame, np.uint8).reshape(samples, -1) for frame in frames]
 
 
 class OpenBatch:
@@ -67,7 +129,8 @@ class OpenBatch:
         self.origin = origin
         self.poison: PoisonTaskError | None = None
         self._rows = [_Rows(name, tensor, samples) for name, tensor in inputs.items()]
-        self._labels: dict[str, dict[str, _Buffer]] = {}
+        self._labels: dict[str, _Sheet] = {}
+        self.layout: Layout = tuple((rows.name, rows.dtype, rows.shape) for rows in self._rows)
 
     @property
     def sample_bytes(self) -> int:
@@ -78,53 +141,45 @@ class OpenBatch:
     def input_bytes(self) -> int:
         return sum(rows.memory.nbytes for rows in self._rows)
 
-    def cut(self, start: int, stop: int) -> tuple[list[TensorSpec], list[memoryview]]:
-        """Specs and frames of some samples' inputs: views, no copies."""
-        cuts = [rows.cut(start, stop) for rows in self._rows]
-        return [spec for spec, _ in cuts], [frame for _, frame in cuts]
+    def cut(self, start: int, stop: int) -> list[memoryview]:
+        """Some samples of every input tensor, in the order of ``layout``: views, no copies."""
+        return [rows.cut(start, stop) for rows in self._rows]
 
-    def place(
-        self, teacher: str, start: int, stop: int, specs: Sequence[TensorSpec], frames: Sequence[memoryview]
-    ) -> int:
+    def place(self, teacher: str, start: int, stop: int, rows: LabelRows, first: int) -> int:
         """Write one task's labels into the batch's buffers, made on first need.
+
+        Args:
+            rows: where they came; the task's begin at row ``first``.
 
         Returns:
             Bytes of buffers that were made.
 
         Raises:
-            LabelError: names, shapes or dtypes differ from the batch's other tasks, or the first
-                dimension is not the task's number of samples. Nothing is written then.
+            LabelError: names, shapes or dtypes differ from the batch's other tasks. Nothing is
+                written then.
         """
-        samples = stop - start
-        checked = {
-            spec.name: _checked(spec, frame, samples) for spec, frame in zip(specs, frames, strict=True)
-        }
-        if len(checked) != len(specs) or not specs:
-            raise LabelError(f"teacher {teacher!r} sent outputs {[spec.name for spec in specs]}")
-        buffers = self._labels.get(teacher)
+        sheet = self._labels.get(teacher)
         made = 0
-        if buffers is None:
-            buffers = {spec.name: _Buffer(spec, checked[spec.name], self.samples) for spec in specs}
-            made = sum(buffer.memory.nbytes for buffer in buffers.values())
-        else:
-            _match(teacher, buffers, specs)
-        for spec, frame in zip(specs, frames, strict=True):
-            memory = buffers[spec.name].memory
-            row_bytes = memory.nbytes // self.samples
-            memory[start * row_bytes : stop * row_bytes] = np.frombuffer(frame, np.uint8)
-        self._labels[teacher] = buffers
+        if sheet is None:
+            sheet = self._labels[teacher] = _Sheet(teacher, rows, self.samples)
+            made = sum(buffer.memory.nbytes for buffer in sheet.buffers)
+        elif sheet.layout != rows.layout:
+            sheet.refuse(rows)
+        last = first + stop - start
+        for buffer, memory in zip(sheet.buffers, rows.memory, strict=True):
+            buffer.memory[start:stop] = memory[first:last]
         return made
 
     def labels(self, prefix_teacher: bool) -> dict[str, Tensor]:
         """The label tensors, keyed ``output`` or ``teacher/output``."""
         return {
-            f"{teacher}/{name}" if prefix_teacher else name: buffer.tensor
-            for teacher, buffers in self._labels.items()
-            for name, buffer in buffers.items()
+            f"{teacher}/{buffer.spec.name}" if prefix_teacher else buffer.spec.name: buffer.tensor
+            for teacher, sheet in self._labels.items()
+            for buffer in sheet.buffers
         }
 
 
-def _checked(spec: TensorSpec, frame: memoryview, samples: int) -> torch.dtype:
+def _checked(spec: TensorSpec, frame: Buffer, samples: int) -> torch.dtype:
     try:
         dtype = check(spec, frame)
     except WireError as exc:
@@ -137,16 +192,5 @@ def _checked(spec: TensorSpec, frame: memoryview, samples: int) -> torch.dtype:
     return dtype
 
 
-def _match(teacher: str, buffers: Mapping[str, _Buffer], specs: Sequence[TensorSpec]) -> None:
-    if {spec.name for spec in specs} != buffers.keys():
-        raise LabelError(
-            f"teacher {teacher!r} sent outputs {sorted(spec.name for spec in specs)} for one task of a batch "
-            f"and {sorted(buffers)} for another"
-        )
-    for spec in specs:
-        first = buffers[spec.name].spec
-        if spec.dtype != first.dtype or spec.shape[1:] != first.shape[1:]:
-            raise LabelError(
-                f"output {spec.name!r} of teacher {teacher!r} is {spec.dtype}{spec.shape} for one task of a "
-                f"batch and {first.dtype}{first.shape} for another: the samples of a batch need one shape"
-            )
+def _layout(specs: Sequence[TensorSpec]) -> Layout:
+    return tuple((spec.name, spec.dtype, tuple(spec.shape[1:])) for spec in specs)

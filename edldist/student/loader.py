@@ -161,7 +161,7 @@ class DistillLoader:
     def __iter__(self) -> Iterator[tuple[Any, dict[str, Tensor]]]:
         self._iteration += 1
         self._check_current(self._iteration)
-        self._service.clear()
+        self._service.delivery.clear()
         return self._iterate(self._iteration)
 
     def _iterate(self, iteration: int) -> Iterator[tuple[Any, dict[str, Tensor]]]:
@@ -196,7 +196,7 @@ class DistillLoader:
             self._figures.epoch = self.epoch
         finally:
             if iteration == self._iteration and self._finalizer.alive:
-                self._service.clear()
+                self._service.delivery.clear()
 
     def _check_current(self, iteration: int) -> None:
         if not self._finalizer.alive:
@@ -209,15 +209,15 @@ class DistillLoader:
         waited_s = 0.0
         complain_after_s = _COMPLAIN_S
         while True:
-            while not source.ended and self._service.wants_batch():
+            while not source.ended and self._service.delivery.wants_batch():
                 self._read(source)
-            if source.ended and self._service.empty():
+            if source.ended and self._service.delivery.empty():
                 if source.error is not None:
                     raise source.error
                 return None
             # Time in the data loader is not time without labels: only the wait itself counts.
             before = self._clock.monotonic()
-            ready = self._service.wait(1.0, reading=not source.ended)
+            ready = self._service.delivery.wait(1.0, reading=not source.ended)
             waited_s += self._clock.monotonic() - before
             if ready:
                 break
@@ -231,7 +231,7 @@ class DistillLoader:
             self._figures.starved_s += waited_s
         else:
             self._figures.startup_s += waited_s
-        return self._service.deliver()
+        return self._service.delivery.deliver()
 
     def _read(self, source: _Source) -> None:
         try:
@@ -297,7 +297,7 @@ class DistillLoader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to a saved position; the next ``for`` resumes there."""
         self._iteration += 1
-        self._service.clear()
+        self._service.delivery.clear()
         self._position.load_state_dict(state)
         self._figures.epoch = self.epoch
 

@@ -1,9 +1,9 @@
 """Whom a teacher worker asks for how much. Pure: link states in, pulls out.
 
-A worker keeps room for two full forward passes: one computing, one travelling. It asks the
-hungriest student first (fewest labelled batches; among equals, the one asked longest ago), and
-never has two pulls open on one link. A student that answered idle is asked again once it wakes
-the worker.
+A worker keeps room for two turns: one computing, one travelling. A turn is a full forward pass;
+where passes take less than a message is worth, it is several. It asks the hungriest student first
+(fewest labelled batches; among equals, the one asked longest ago), and never has two pulls open on
+one link. A student that answered idle is asked again once it wakes the worker.
 """
 
 from __future__ import annotations
@@ -11,6 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = ["Demand", "PullOrder"]
+
+_TURN_S = 0.002
+_TURN_BYTES = 1 << 20
+_MOST_PASSES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +39,27 @@ class Demand:
 
     Args:
         batch_size: samples of a full forward pass.
-        passes: forward passes that may be held or asked for at once.
+        turns: turns that may be held or asked for at once.
     """
 
-    def __init__(self, batch_size: int, passes: int = 2) -> None:
+    def __init__(self, batch_size: int, turns: int = 2) -> None:
         self.batch_size = batch_size
-        self.passes = passes
+        self.turns = turns
+        self._passes = 1  # of a turn
         self._links: dict[str, _Link] = {}
         self._asks = 0
+
+    @property
+    def turn(self) -> int:
+        """Samples that one pull asks for."""
+        return self.batch_size * self._passes
+
+    def paced(self, samples: int, compute_s: float, nbytes: int) -> None:
+        """A pass over so many samples, of so many bytes of inputs, took that long."""
+        if samples:
+            brief = _TURN_S / max(compute_s, 1e-9) * samples / self.batch_size
+            small = _TURN_BYTES / max(nbytes, 1) * samples / self.batch_size
+            self._passes = int(min(_MOST_PASSES, max(1.0, min(brief, small))))
 
     @property
     def held(self) -> int:
@@ -89,10 +106,10 @@ class Demand:
 
     def next_pull(self) -> PullOrder | None:
         """The pull to send now, if any; call again until None."""
-        room = self.passes * self.batch_size
+        room = self.turns * self.turn
         for link in self._links.values():
             room -= link.held + link.pulled
-        if room < self.batch_size:
+        if room < self.turn:
             return None
         best: tuple[int, int] | None = None
         chosen = ""
@@ -107,5 +124,5 @@ class Demand:
         self._asks += 1
         link = self._links[chosen]
         link.asked = self._asks
-        link.pulled = self.batch_size
-        return PullOrder(chosen, self.batch_size)
+        link.pulled = self.turn
+        return PullOrder(chosen, self.turn)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,28 +11,49 @@ from torch import Tensor
 from edldist.errors import WireError
 from edldist.teacher.batcher import HeldTask
 from edldist.teacher.service import Answer
-from edldist.wire.messages import Result
+from edldist.wire.messages import Result, Share
 from edldist.wire.tensors import pack, unpack
 
 __all__ = ["gather", "settle"]
 
 
 def gather(tasks: Sequence[HeldTask]) -> dict[str, Tensor]:
-    """The inputs of a forward pass, samples first; a lone task's are its frames' own memory.
+    """The inputs of a forward pass, samples first.
+
+    Tasks that lie back to back in the frames they came in are that very memory.
 
     Raises:
         WireError: a task's tensors are not what its header says.
     """
-    parts = [unpack(task.tensors, task.frames) for task in tasks]
-    for task, part in zip(tasks, parts, strict=True):
-        wrong = [
-            name for name, tensor in part.items() if tensor.dim() == 0 or tensor.shape[0] != task.samples
-        ]
-        if wrong or not part:
-            raise WireError(f"a task of {task.samples} samples came with inputs {task.tensors}")
+    parts = [_rows(run) for run in _runs(tasks)]
     if len(parts) == 1:
         return parts[0]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _runs(tasks: Sequence[HeldTask]) -> Iterator[list[HeldTask]]:
+    """Tasks in a row that lie back to back."""
+    run: list[HeldTask] = []
+    for task in tasks:
+        last = run[-1] if run else None
+        if last is not None and not (task.inputs is last.inputs and task.start == last.start + last.samples):
+            yield run
+            run = []
+        run.append(task)
+    if run:
+        yield run
+
+
+def _rows(run: Sequence[HeldTask]) -> dict[str, Tensor]:
+    inputs, start = run[0].inputs, run[0].start
+    stop = run[-1].start + run[-1].samples
+    tensors = unpack(inputs.tensors, inputs.frames)
+    wrong = [n for n, tensor in tensors.items() if tensor.dim() == 0 or tensor.shape[0] != inputs.samples]
+    if wrong or not tensors:
+        raise WireError(f"tasks of {inputs.samples} samples came with inputs {inputs.tensors}")
+    if stop - start == inputs.samples:
+        return tensors
+    return {name: tensor[start:stop] for name, tensor in tensors.items()}
 
 
 def settle(
@@ -47,15 +69,36 @@ def settle(
         labels: host tensors, the samples of all tasks in order along the first dimension.
         max_frame_bytes: the largest frame that a student takes in, by its name.
     """
-    answers, first = [], 0
-    for task in tasks:
-        own = {name: tensor[first : first + task.samples] for name, tensor in labels.items()}
-        first += task.samples
-        try:
-            specs, frames = pack(own, max_frame_bytes(task.student))
-        except WireError as exc:
-            answers.append(Answer(task, None, error=f"the labels cannot be sent: {exc}"))
-            continue
-        result = Result(lease=task.lease, codec=codec, compute_s=compute_s, tensors=specs)
-        answers.append(Answer(task, result, frames))
+    answers: list[Answer] = []
+    first = 0
+    for _, run in itertools.groupby(tasks, key=lambda task: task.student):
+        together = list(run)
+        samples = sum(task.samples for task in together)
+        answers += _answers(together, labels, first, codec, compute_s, max_frame_bytes)
+        first += samples
     return answers
+
+
+def _answers(
+    tasks: list[HeldTask],
+    labels: Mapping[str, Tensor],
+    first: int,
+    codec: str,
+    compute_s: float,
+    max_frame_bytes: Callable[[str], int | None],
+) -> list[Answer]:
+    """One answer to all tasks of a student, or one to each where they do not fit into a frame."""
+    samples = sum(task.samples for task in tasks)
+    own = {name: tensor[first : first + samples] for name, tensor in labels.items()}
+    try:
+        specs, frames = pack(own, max_frame_bytes(tasks[0].student))
+    except WireError as exc:
+        if len(tasks) == 1:
+            return [Answer(tasks, None, error=f"the labels cannot be sent: {exc}")]
+        answers = []
+        for task in tasks:
+            answers += _answers([task], labels, first, codec, compute_s, max_frame_bytes)
+            first += task.samples
+        return answers
+    shares = [Share(lease=task.lease, samples=task.samples) for task in tasks]
+    return [Answer(tasks, Result(shares=shares, codec=codec, compute_s=compute_s, tensors=specs), frames)]

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 from edldist.clock import Clock
 from edldist.errors import ConfigError, CoordinatorUnreachableError, EdlDistError, ProtocolVersionError
-from edldist.teacher.batcher import Batcher, HeldTask
+from edldist.teacher.batcher import Batcher, HeldTask, TaskInputs
 from edldist.teacher.demand import Demand
 from edldist.wire.member import Enrolment
 from edldist.wire.messages import (
@@ -79,9 +79,9 @@ class TeacherIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One task's outcome: labels, or an error."""
+    """The outcome of some tasks of one student: labels, or an error."""
 
-    task: HeldTask
+    tasks: list[HeldTask]
     result: Result | None
     frames: Sequence[memoryview] = ()
     error: str = ""
@@ -159,6 +159,11 @@ class TeacherService:
         """Hand the outcomes of one forward pass over."""
         self._answers.append(answers)
         self._poller.wake()
+
+    def resize(self, batch_size: int) -> None:
+        """Change the most samples of a forward pass from now on."""
+        with self._lock:
+            self._batcher.batch_size = self._demand.batch_size = batch_size
 
     def drain(self) -> None:
         """Pull nothing new from now on. Safe in a signal handler."""
@@ -338,10 +343,14 @@ class TeacherService:
     def _accept(self, student: _Student, message: Tasks, frames: list[memoryview]) -> None:
         name = student.peer.id
         tasks, position = [], 0
-        for task in message.tasks:
-            own = frames[position : position + len(task.tensors)]
-            position += len(task.tensors)
-            tasks.append(HeldTask(name, task.lease, task.samples, task.alone, task.tensors, own))
+        for group in message.groups:
+            own = frames[position : position + len(group.tensors)]
+            position += len(group.tensors)
+            inputs = TaskInputs(sum(task.samples for task in group.tasks), group.tensors, own)
+            start = 0
+            for task in group.tasks:
+                tasks.append(HeldTask(name, task.lease, task.samples, task.alone, inputs, start))
+                start += task.samples
         if self._draining:
             student.link.send(Return(leases=[task.lease for task in tasks]))
             return
@@ -365,25 +374,29 @@ class TeacherService:
     def _send_answers(self) -> None:
         while self._answers:
             answers = self._answers.popleft()
-            for name in dict.fromkeys(answer.task.student for answer in answers):
-                self._send_to(name, [answer for answer in answers if answer.task.student == name])
+            for name in dict.fromkeys(answer.tasks[0].student for answer in answers):
+                self._send_to(name, [answer for answer in answers if answer.tasks[0].student == name])
 
     def _send_to(self, name: str, answers: list[Answer]) -> None:
         student = self._students.get(name)
         results: list[Result] = []
         frames: list[memoryview] = []
         for answer in answers:
-            wanted = self._held.pop((name, answer.task.lease), None) is not None
-            self._demand.finished(name, answer.task.samples if wanted else 0)
+            # All of a pass are wanted, or none is: a student drops what it held of a worker at once.
+            wanted = [task for task in answer.tasks if self._held.pop((name, task.lease), None) is not None]
+            samples = sum(task.samples for task in wanted)
+            self._demand.finished(name, samples)
             if student is None or not wanted:
                 continue
             if answer.result is None:
-                student.link.send(Failure(leases=[answer.task.lease], error=answer.error[-60_000:]))
+                leases = [task.lease for task in wanted]
+                student.link.send(Failure(leases=leases, error=answer.error[-60_000:]))
                 continue
             results.append(answer.result)
             frames += answer.frames
-            self._tasks += 1
-            self._samples += answer.task.samples
+            self._demand.paced(samples, answer.result.compute_s, _input_bytes(wanted))
+            self._tasks += len(wanted)
+            self._samples += samples
         if student is not None and results:
             student.link.send(Labels(results=results), frames)
 
@@ -451,3 +464,11 @@ class TeacherService:
                 student.link.send(Goodbye(id=self._identity.worker, reason=self._reason))
         for message in self._enrolment.leave(self._reason):
             self._control.send(message)
+
+
+def _input_bytes(tasks: Sequence[HeldTask]) -> int:
+    """Bytes of the inputs of some tasks."""
+    return sum(
+        sum(frame.nbytes for frame in task.inputs.frames) * task.samples // max(1, task.inputs.samples)
+        for task in tasks
+    )

@@ -145,7 +145,7 @@ class TeacherWorker:
                 return [answer for task in tasks for answer in self._label([task])]
             error = str(exc) if isinstance(exc, EdlDistError) else traceback.format_exc().rstrip()
             logger.warning("a task of %d samples failed: %s", tasks[0].samples, error.rpartition("\n")[2])
-            return [Answer(tasks[0], None, error=error)]
+            return [Answer(tasks, None, error=error)]
         finally:
             self._passes += 1
             self._busy_s += time.perf_counter() - start

@@ -43,9 +43,11 @@ __all__ = [
     "Result",
     "Return",
     "Scalar",
+    "Share",
     "Status",
     "StatusQuery",
     "Task",
+    "TaskGroup",
     "Tasks",
     "TensorSpec",
     "Unknown",
@@ -285,14 +287,20 @@ class Pull(_Struct, frozen=True, tag="pull"):
 
 
 class Task(_Struct, frozen=True, array_like=True):
-    """A leased slice of a batch. Its tensors are the next ``len(tensors)`` frames.
-
-    ``alone`` asks for a forward pass without other tasks.
-    """
+    """A leased slice of a batch. ``alone`` asks for a forward pass without other tasks."""
 
     lease: Count
     samples: Count
     alone: bool
+
+
+class TaskGroup(_Struct, frozen=True, array_like=True):
+    """Tasks whose samples lie back to back, in this order, in each of the next ``len(tensors)`` frames.
+
+    Small tasks travel together; a large one is a group of its own.
+    """
+
+    tasks: Annotated[list[Task], msgspec.Meta(min_length=1)]
     tensors: list[TensorSpec]
 
 
@@ -300,7 +308,7 @@ class Tasks(_Struct, frozen=True, tag="tasks"):
     """Answer to a pull. ``buffered`` is the number of batches that the student's loop could take now."""
 
     seq: Count
-    tasks: list[Task]
+    groups: list[TaskGroup]
     buffered: Count
 
 
@@ -321,10 +329,17 @@ class Wake(_Struct, frozen=True, tag="wake"):
     buffered: Count
 
 
-class Result(_Struct, frozen=True, array_like=True):
-    """The labels of one lease. Its tensors are the next ``len(tensors)`` frames."""
+class Share(_Struct, frozen=True, array_like=True):
+    """The rows of a result that answer one lease."""
 
     lease: Count
+    samples: Count
+
+
+class Result(_Struct, frozen=True, array_like=True):
+    """Labels of one forward pass: the next ``len(tensors)`` frames, the shares' rows back to back."""
+
+    shares: Annotated[list[Share], msgspec.Meta(min_length=1)]
     codec: Name
     compute_s: float
     tensors: list[TensorSpec]

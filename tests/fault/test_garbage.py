@@ -31,6 +31,7 @@ from edldist.wire.messages import (
     Refused,
     Result,
     Return,
+    Share,
     Tasks,
     TensorSpec,
     Unknown,
@@ -182,9 +183,12 @@ def test_bogus_answers_and_leases_change_no_label(unharmed: Crew):
     address = ports(unharmed)["student"]
     before = unharmed.stats()
     spec = TensorSpec(name="logits", dtype="float64", shape=[1, 2])
-    forged = Labels(
-        results=[Result(lease=n, codec="dense", compute_s=0.0, tensors=[spec]) for n in range(50)]
-    )
+
+    def forged_result(lease: int) -> Result:
+        share = Share(lease=lease, samples=1)
+        return Result(shares=[share], codec="dense", compute_s=0.0, tensors=[spec])
+
+    forged = Labels(results=[forged_result(lease) for lease in range(50)])
     with stranger(address) as mallory:
         mallory.say(forged, *[bytes(16)] * 50)
         assert mallory.hear(Unknown)
@@ -199,11 +203,9 @@ def test_bogus_answers_and_leases_change_no_label(unharmed: Crew):
             answer = mallory.hear(Tasks | Idle)
             if isinstance(answer, Tasks):
                 break
-        lease = answer.tasks[0].lease
+        lease = answer.groups[0].tasks[0].lease
         # Its own lease, and labels that are shorter than they say.
-        mallory.say(
-            Labels(results=[Result(lease=lease, codec="dense", compute_s=0.0, tensors=[spec])]), b"short"
-        )
+        mallory.say(Labels(results=[forged_result(lease)]), b"short")
         wait_for("the bad labels to be refused", lambda: unharmed.stats()["failed"] > before["failed"])
     after = unharmed.stats()
     assert after["duplicates"] - before["duplicates"] >= 150

@@ -71,7 +71,7 @@ def test_a_worker_that_fails_while_it_sleeps_is_told_that_it_is_put_aside(make):
     for seq in range(1, 5):
         service.offer(OpenBatch(None, {"x": torch.zeros(4)}, 4))
         sick.link.send(Pull(seq=2 * seq, samples=4))
-        (task,) = sick.hear(Tasks).tasks
+        (task,) = sick.hear(Tasks).groups[0].tasks
         sick.link.send(Pull(seq=2 * seq + 1, samples=4))
         assert sick.hear(Idle).quarantine == ""
         sick.link.send(Failure(leases=[task.lease], error="boom"))

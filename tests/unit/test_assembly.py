@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edldist.errors import LabelError, WireError
-from edldist.student.assembly import OpenBatch
+from edldist.student.assembly import LabelRows, OpenBatch
 from edldist.wire.messages import TensorSpec
 from edldist.wire.tensors import pack, unpack
 
@@ -18,7 +18,15 @@ def open_batch(samples: int = 6) -> OpenBatch:
 
 
 def place(batch: OpenBatch, start: int, stop: int, teacher: str = "t", **labels) -> int:
-    return batch.place(teacher, start, stop, *pack(labels))
+    return batch.place(teacher, start, stop, LabelRows(*pack(labels), stop - start), 0)
+
+
+def cut(batch: OpenBatch, start: int, stop: int) -> dict[str, torch.Tensor]:
+    specs = [
+        TensorSpec(name=name, dtype=dtype, shape=[stop - start, *shape])
+        for name, dtype, shape in batch.layout
+    ]
+    return unpack(specs, batch.cut(start, stop))
 
 
 @given(samples=st.integers(1, 40), cuts=st.sets(st.integers(1, 39)), seed=st.integers(0, 99))
@@ -28,7 +36,7 @@ def test_cuts_in_any_order_put_every_label_beside_its_sample(samples, cuts, seed
     edges = [0, *sorted(cut for cut in cuts if cut < samples), samples]
     order = torch.randperm(len(edges) - 1, generator=torch.Generator().manual_seed(seed)).tolist()
     for k in order:
-        inputs = unpack(*batch.cut(edges[k], edges[k + 1]))
+        inputs = cut(batch, edges[k], edges[k + 1])
         place(batch, edges[k], edges[k + 1], double=inputs["x"] * 2, index=inputs["id"].to(torch.int32))
     labels = batch.labels(prefix_teacher=False)
     assert torch.equal(labels["double"], x * 2) and labels["double"].dtype == torch.bfloat16
@@ -37,15 +45,14 @@ def test_cuts_in_any_order_put_every_label_beside_its_sample(samples, cuts, seed
 
 def test_a_cut_copies_nothing():
     x = torch.zeros(4, 2)
-    (_,), (frame,) = OpenBatch(None, {"x": x}, 4).cut(1, 3)
+    inputs = cut(OpenBatch(None, {"x": x}, 4), 1, 3)
     x[1, 0] = 7.0
-    assert unpack([TensorSpec(name="x", dtype="float32", shape=[2, 2])], [frame])["x"][0, 0] == 7.0
+    assert inputs["x"][0, 0] == 7.0
 
 
 def test_strided_inputs_are_cut_by_samples():
     x = torch.arange(12).reshape(3, 4).T
-    specs, frames = OpenBatch(None, {"x": x}, 4).cut(1, 3)
-    assert torch.equal(unpack(specs, frames)["x"], x[1:3])
+    assert torch.equal(cut(OpenBatch(None, {"x": x}, 4), 1, 3)["x"], x[1:3])
 
 
 def test_buffers_are_made_once_per_teacher_and_their_bytes_reported():
@@ -89,7 +96,7 @@ def test_labels_that_do_not_fit_are_refused_and_write_nothing(labels, message):
 def test_a_lying_spec_is_a_label_error(spec):
     frame = memoryview(bytes(0 if 0 in spec.shape else 8))
     with pytest.raises(LabelError):
-        open_batch().place("t", 0, 2, [spec], [frame])
+        open_batch().place("t", 0, 2, LabelRows([spec], [frame], 2), 0)
 
 
 def test_labels_that_no_memory_holds_are_a_label_error():
@@ -100,7 +107,22 @@ def test_labels_that_no_memory_holds_are_a_label_error():
 def test_one_output_twice_in_a_message_is_refused():
     specs, frames = pack({"x": torch.zeros(2)})
     with pytest.raises(LabelError, match="sent outputs"):
-        open_batch().place("t", 0, 2, specs * 2, frames * 2)
+        open_batch().place("t", 0, 2, LabelRows(specs * 2, frames * 2, 2), 0)
+
+
+def test_a_missing_frame_is_refused():
+    specs, frames = pack({"x": torch.zeros(2), "y": torch.zeros(2)})
+    with pytest.raises(LabelError, match="2 label tensors announced, 1 frames"):
+        LabelRows(specs, frames[:1], 2)
+
+
+def test_rows_of_several_tasks_land_each_in_its_own_batch():
+    first, second = open_batch(2), open_batch(3)
+    rows = LabelRows(*pack({"x": torch.arange(5)}), 5)
+    first.place("t", 0, 2, rows, 0)
+    second.place("t", 0, 3, rows, 2)
+    assert first.labels(prefix_teacher=False)["x"].tolist() == [0, 1]
+    assert second.labels(prefix_teacher=False)["x"].tolist() == [2, 3, 4]
 
 
 def test_inputs_that_cannot_travel_are_refused_when_the_batch_is_opened():

@@ -5,13 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edldist.teacher.batcher import Batcher, HeldTask
+from edldist.teacher.batcher import Batcher, HeldTask, TaskInputs
 from edldist.wire.messages import TensorSpec
 
 
 def task(lease: int, samples: int, student="s", alone=False, name="x", dtype="int64", row=(3,)) -> HeldTask:
     spec = TensorSpec(name=name, dtype=dtype, shape=[samples, *row])
-    return HeldTask(student, lease, samples, alone, [spec], [memoryview(b"")])
+    return HeldTask(student, lease, samples, alone, TaskInputs(samples, [spec], [memoryview(b"")]), 0)
 
 
 def batcher(batch_size: int, *tasks: HeldTask) -> Batcher:
@@ -39,7 +39,7 @@ def test_every_task_runs_once_in_passes_that_fit(shapes, batch_size):
     while taken := made.take():
         assert len(taken) == 1 or sum(held.samples for held in taken) <= batch_size
         assert len(taken) == 1 or not any(held.alone for held in taken)
-        assert len({held.tensors[0].name for held in taken}) == 1
+        assert len({held.inputs.tensors[0].name for held in taken}) == 1
         seen += taken
     assert sorted(held.lease for held in seen) == list(range(len(tasks)))
 

@@ -70,10 +70,20 @@ SAMPLES = [
     wire.Hello(worker="t-1", teacher="big", batch_size=64, codec="dense:fp16"),
     wire.Welcome(student="s-0", ping_interval_s=0.1, heartbeat_ttl_s=3.0, max_frame_bytes=1 << 30),
     wire.Pull(seq=3, samples=64),
-    wire.Tasks(seq=3, tasks=[wire.Task(lease=1, samples=2, alone=True, tensors=[SPEC])], buffered=4),
+    wire.Tasks(
+        seq=3,
+        groups=[wire.TaskGroup(tasks=[wire.Task(lease=1, samples=2, alone=True)], tensors=[SPEC])],
+        buffered=4,
+    ),
     wire.Idle(seq=3, buffered=8),
     wire.Wake(buffered=2),
-    wire.Labels(results=[wire.Result(lease=1, codec="dense", compute_s=0.25, tensors=[SPEC, SPEC])]),
+    wire.Labels(
+        results=[
+            wire.Result(
+                shares=[wire.Share(lease=1, samples=2)], codec="dense", compute_s=0.25, tensors=[SPEC, SPEC]
+            )
+        ]
+    ),
     wire.Failure(leases=[1, 2], error="Traceback ..."),
     wire.Return(leases=[]),
     wire.Ping(seq=1, buffered=2),
