@@ -30,6 +30,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from edldist.errors import ConfigError
+from edldist.nodes import node_range
 
 __all__ = [
     "CheckpointConfig",
@@ -57,22 +58,6 @@ def check_codec_name(name: str) -> str:
     if not _CODEC.fullmatch(name):
         raise ValueError(f"no such codec; this version has {CODEC_FORMS}")
     return name
-
-
-def node_range(nnodes: str) -> tuple[int, int]:
-    """The least and the most nodes of ``"2"`` or ``"1:4"``.
-
-    Raises:
-        ValueError: the text has another form, or its bounds make no sense.
-    """
-    match = re.fullmatch(r"(\d{1,6})(?::(\d{1,6}))?", nnodes)
-    if match is None:
-        raise ValueError('write a number of nodes, as in "1", or a range, as in "1:4"')
-    least = int(match[1])
-    most = int(match[2]) if match[2] else least
-    if not 1 <= least <= most:
-        raise ValueError("the bounds must satisfy 1 <= MIN <= MAX")
-    return least, most
 
 
 def _text(value: object) -> object:

@@ -7,8 +7,8 @@ import signal
 import sys
 from collections.abc import MutableMapping, Sequence
 
-from edldist.config import node_range
 from edldist.errors import ConfigError
+from edldist.nodes import node_range
 from launch.child import tied_command
 
 __all__ = ["MAX_SKEW_S", "bounds_of", "limit_threads", "prepare_environment", "torchrun_command"]

@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 
 from edldist.observe import reporter
+from edldist.student.parting import part_quickly
 
 __all__ = ["EXIT_REGROUP", "StopRequest", "asked", "at_partial_stop", "leave_group", "should_stop"]
 
@@ -57,6 +58,11 @@ class StopRequest:
                 earlier(number, frame)
 
         signal.signal(signal.SIGTERM, on_term)
+
+    @property
+    def agreed(self) -> bool:
+        """Whether the group, or this process if it is alone, stops."""
+        return self._agreed or self.asked
 
     @property
     def partial(self) -> bool:
@@ -95,7 +101,7 @@ def should_stop() -> bool:
             _request.install()
         else:
             logger.warning("should_stop() was first called outside the main thread: SIGTERM is not caught")
-        atexit.register(_leave_partially)
+        atexit.register(_leave)
     return _request()
 
 
@@ -116,9 +122,12 @@ def leave_group(reason: str) -> None:
     os._exit(EXIT_REGROUP)
 
 
-def _leave_partially() -> None:
-    """At the end of a script that stopped for others: say so with the exit code."""
-    if _request is None or not _request.partial:
+def _leave() -> None:
+    """At the end of a script that was asked to stop: leave quickly, and say so if it was for others."""
+    if _request is None or not _request.agreed:
+        return
+    if not _request.partial:
+        part_quickly()
         return
     for closer in _closers:
         closer()

@@ -14,11 +14,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = {"coordinator", "teacher", "student"}
 SHARED = {"wire", "labels", "losses", "observe"}
-BASE = {"errors", "clock", "config", "environment"}
+BASE = {"errors", "clock", "nodes", "config", "environment"}
 ALLOWED = {
     "errors": set(),
     "clock": set(),
-    "config": {"errors"},
+    "nodes": set(),
+    "config": {"errors", "nodes"},
     "environment": {"errors"},
     "wire": {"errors", "clock"},
     "labels": {"wire", "errors"},

@@ -1,0 +1,30 @@
+"""Ending a rank without the interpreter's search for garbage, which a restart would wait for.
+
+Python looks through every object of a program before it ends, several times. With torch and what
+``DistributedDataParallel`` imports (torch._dynamo, sympy) that takes 0.8 s of CPU (torch 2.13), and the agent starts
+no new group before its ranks have ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+
+__all__ = ["part_quickly"]
+
+
+def part_quickly() -> None:
+    """Let this process end without that search. Call it at exit; calling it again is harmless.
+
+    Exit handlers, finalizers and the exit code stay what they were. Files are flushed here, because one that
+    only garbage refers to is not closed any more. Other objects in reference cycles end without ``__del__``,
+    which Python does not promise at exit either.
+    """
+    for thing in gc.get_objects():
+        # By type, because asking an instance may run code of its own.
+        if issubclass(type(thing), io.IOBase):
+            with contextlib.suppress(Exception):
+                thing.flush()
+    gc.disable()
+    gc.freeze()
