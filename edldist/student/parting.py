@@ -1,8 +1,8 @@
 """Ending a rank without the interpreter's search for garbage, which a restart would wait for.
 
 Python looks through every object of a program before it ends, several times. With torch and what
-``DistributedDataParallel`` imports (torch._dynamo, sympy) that takes 0.8 s of CPU (torch 2.13), and the agent starts
-no new group before its ranks have ended.
+``DistributedDataParallel`` imports (torch._dynamo, sympy) that takes 0.8 s of CPU (torch 2.13), and the agent
+starts no new group before its ranks have ended.
 """
 
 from __future__ import annotations
