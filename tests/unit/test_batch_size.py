@@ -1,0 +1,131 @@
+"""The batch size grows while that pays, settles at the best, and never tries again what did not fit."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edldist.teacher.batch_size import AUTO, BatchSizeSearch
+
+
+def run(search: BatchSizeSearch, seconds, fits: int = 1 << 30, passes: int = 1000) -> list[int]:
+    """Full passes until it settles; the sizes that were tried, in order."""
+    tried = [search.size]
+    for _ in range(passes):
+        if search.settled:
+            break
+        if search.size > fits:
+            assert search.out_of_memory(search.size)
+        else:
+            search.passed(search.size, seconds(search.size))
+        if search.size != tried[-1]:
+            tried.append(search.size)
+    return tried
+
+
+def test_it_doubles_while_the_rate_rises_and_goes_back_to_the_best():
+    search = BatchSizeSearch(AUTO)
+    tried = run(search, lambda n: max(0.01, n * 0.01 / 64))  # full speed from 64 samples on
+    assert tried == [8, 16, 32, 64, 128, 64]
+    assert search.settled and search.limit is None
+
+
+def test_it_takes_the_largest_size_that_fits_when_memory_runs_out():
+    search = BatchSizeSearch(AUTO)
+    assert run(search, lambda n: 0.01, fits=100) == [8, 16, 32, 64, 128, 64]
+    assert search.settled and search.limit == 64
+
+
+def test_it_stops_at_the_largest_size_allowed():
+    search = BatchSizeSearch(AUTO, largest=40)
+    assert run(search, lambda n: 0.01) == [8, 16, 32]
+    assert BatchSizeSearch(AUTO, largest=2).size == 2
+
+
+def test_one_slow_pass_among_several_decides_nothing():
+    search = BatchSizeSearch(AUTO)
+    slow = iter(range(10**6))
+    assert run(search, lambda n: 9.0 if next(slow) % 3 == 0 else 0.01, passes=30)[-1] >= 64
+
+
+def test_passes_that_are_not_full_are_not_measured():
+    search = BatchSizeSearch(AUTO)
+    for samples in (1, 7, 9, 100):
+        for _ in range(50):
+            assert not search.passed(samples, 1e-6)
+    assert search.size == 8 and not search.settled
+
+
+def test_a_given_size_never_grows():
+    search = BatchSizeSearch(64)
+    assert not any(search.passed(64, 1 / (n + 1)) for n in range(100))
+    assert (search.size, search.limit) == (64, None)
+
+
+def test_memory_that_runs_out_halves_a_given_size():
+    search = BatchSizeSearch(100)
+    assert search.out_of_memory(100)
+    assert (search.size, search.limit) == (50, 50)
+    assert search.out_of_memory(30)
+    assert (search.size, search.limit) == (15, 15)
+
+
+def test_a_task_larger_than_a_full_pass_only_limits_the_pieces_it_is_cut_into():
+    search = BatchSizeSearch(16)
+    assert not search.out_of_memory(100)
+    assert (search.size, search.limit) == (16, 50)
+    assert not search.out_of_memory(20)
+    assert (search.size, search.limit) == (16, 16)
+
+
+def test_one_sample_cannot_be_cut():
+    with pytest.raises(ValueError, match="1 samples"):
+        BatchSizeSearch(1).out_of_memory(1)
+
+
+EVENTS = st.lists(st.tuples(st.booleans(), st.integers(1, 300), st.floats(1e-6, 10)), max_size=300)
+
+
+@given(st.one_of(st.just(AUTO), st.integers(1, 300)), EVENTS)
+def test_whatever_happens_the_size_is_possible_and_the_limit_only_falls(start, events):
+    search = BatchSizeSearch(start)
+    limits = []
+    for full_or_memory, samples, seconds in events:
+        before, settled = search.size, search.settled
+        if full_or_memory:
+            changed = search.passed(search.size if samples % 2 else samples, seconds)
+        elif samples > 1:
+            changed = search.out_of_memory(samples)
+            assert search.limit is not None and search.limit < samples
+        else:
+            continue
+        assert changed == (search.size != before)
+        assert search.size >= 1
+        assert not settled or (search.settled and search.size <= before)
+        if search.limit is not None:
+            assert search.size <= search.limit
+            limits.append(search.limit)
+    assert limits == sorted(limits, reverse=True)
+
+
+@given(st.integers(2, 5000), st.integers(1, 5000))
+def test_retrying_what_did_not_fit_ends_at_what_does(samples, fits):
+    """The worker's loop: pieces of ``limit`` samples until they fit."""
+    search = BatchSizeSearch(samples)
+    for _ in range(13):
+        cut = min(samples, search.limit or samples)
+        if cut <= fits:
+            break
+        search.out_of_memory(cut)
+    assert cut <= fits and (cut == samples or cut * 2 + 1 > fits)
+    assert search.size == cut
+
+
+@given(st.integers(0, 12), st.floats(1e-4, 1.0))
+def test_a_device_that_saturates_is_found_within_one_doubling(power, pass_s):
+    saturated = 1 << power
+    search = BatchSizeSearch(AUTO)
+    run(search, lambda n: pass_s * max(1.0, n / saturated))
+    assert search.settled
+    assert search.size == max(8, saturated)
