@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-import traceback
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from edldist.errors import ConfigError, ModelError
+from edldist.teacher.factory import make, own_traceback
 
-__all__ = ["Teacher", "pick_device", "refuse_nonfinite"]
+__all__ = ["Teacher", "is_out_of_memory", "pick_device", "refuse_nonfinite"]
+
+# How allocators without an error class of their own put it: the host's, and libraries on a device.
+_NO_MEMORY = (
+    *("can't allocate memory", "DefaultCPUAllocator", "not enough memory", "out of memory"),
+    *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
+)
 
 
 def pick_device(device: str) -> torch.device:
@@ -44,50 +49,104 @@ class Teacher:
         path: ``package.module:factory``; the factory takes nothing.
         device: where to run.
         weights: ``.safetensors``, or a file that ``torch.load(weights_only=True)`` reads.
+        compiled: run through ``torch.compile``, the number of samples left open.
+        autocast: ``bf16`` or ``fp16`` to run under autocast.
+        channels_last: weights and 4-dimensional inputs in channels-last memory format.
 
     Raises:
         ModelError: any step failed; carries the model's own traceback.
-        ConfigError: ``path`` is malformed, or ``weights`` is no such file.
+        ConfigError: ``path`` is malformed, ``weights`` is no such file, or the device cannot do
+            ``autocast``.
     """
 
-    def __init__(self, path: str, device: torch.device, weights: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        device: torch.device,
+        weights: str | None = None,
+        *,
+        compiled: bool = False,
+        autocast: str | None = None,
+        channels_last: bool = False,
+    ) -> None:
         self.path = path
         self.device = device
-        self._model = _build(path)
+        self._autocast = None if autocast is None else _autocast_dtype(autocast, device)
+        self._channels_last = channels_last
+        self._compiled: Callable[..., Any] | None = None
+        self._model: Callable[..., Any] = make("model", path)
+        if not callable(self._model):
+            raise ModelError(
+                f"model {path}: the factory returned a {type(self._model).__name__}; "
+                "it must return an nn.Module or another callable"
+            )
         if isinstance(self._model, nn.Module):
             if weights is not None:
                 _load_weights(self._model, Path(weights), path)
             try:
                 self._model = self._model.to(device).eval()
+                if channels_last:
+                    self._model = self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             except Exception as exc:
-                raise ModelError(f"model {path} cannot be moved to {device}:\n{_own_traceback(exc)}") from exc
-        elif weights is not None:
-            raise ModelError(
-                f"weights {weights}: {path} made a {type(self._model).__name__}, not an nn.Module"
-            )
+                raise ModelError(f"model {path} cannot be moved to {device}:\n{own_traceback(exc)}") from exc
+            if compiled:
+                self._compiled = torch.compile(self._model)
+            return
+        asked = {
+            "weights": weights,
+            "compile": compiled,
+            "autocast": autocast,
+            "channels_last": channels_last,
+        }
+        for option, value in asked.items():
+            if value:
+                raise ModelError(
+                    f"{option} {value}: {path} made a {type(self._model).__name__}, not an nn.Module"
+                )
 
     @torch.inference_mode()
-    def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(self, inputs: Mapping[str, Tensor], *, fixed: bool = False) -> dict[str, Tensor]:
         """Label one batch.
 
         Args:
-            inputs: host tensors, samples first; digit names are positional arguments, in order.
+            inputs: tensors on the host or on the device, samples first; digit names are positional
+                arguments, in order.
+            fixed: the result must depend on nothing but the inputs. The compiled model, whose
+                kernels depend on the sizes that this process met first, is not used then.
 
         Returns:
             Outputs on the device, samples first; a lone tensor is named ``logits``.
 
         Raises:
             ModelError: the model raised, or its output is not what it must be.
+            Exception: whatever ``is_out_of_memory`` recognizes.
         """
         samples = next(iter(inputs.values())).shape[0]
         placed = {name: tensor.to(self.device, non_blocking=True) for name, tensor in inputs.items()}
+        if self._channels_last:
+            placed = {
+                name: tensor.to(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+                for name, tensor in placed.items()
+            }
+        run = self._model
+        if self._compiled is not None and not fixed:
+            run = self._compiled
+            _leave_samples_open(placed.values())
         positional = [placed.pop(name) for name in sorted((n for n in placed if n.isdecimal()), key=int)]
         try:
-            outputs = self._model(*positional, **placed)
-        except torch.OutOfMemoryError:
-            raise
+            if self._autocast is None:
+                outputs = run(*positional, **placed)
+            else:
+                with torch.autocast(self.device.type, dtype=self._autocast):
+                    outputs = run(*positional, **placed)
         except Exception as exc:
-            raise ModelError(f"model {self.path} raised:\n{_own_traceback(exc)}") from exc
+            if is_out_of_memory(exc):
+                raise
+            if type(exc).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise ModelError(
+                    f"model {self.path} cannot be compiled here; leave compile out (--no-compile), or:\n{exc}"
+                ) from exc
+            raise ModelError(f"model {self.path} raised:\n{own_traceback(exc)}") from exc
         return self._checked(outputs, samples)
 
     def _checked(self, outputs: Any, samples: int) -> dict[str, Tensor]:
@@ -132,39 +191,32 @@ def refuse_nonfinite(outputs: Mapping[str, Tensor]) -> None:
             )
 
 
-def _build(path: str) -> Callable[..., Any]:
-    module_name, _, factory_name = path.partition(":")
-    if not module_name or not factory_name:
-        raise ConfigError(f"model {path!r}: use package.module:factory")
+def is_out_of_memory(exc: BaseException) -> bool:
+    """Whether fewer samples may do better: a device or the host has no memory for so many."""
+    if isinstance(exc, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(exc, RuntimeError) and any(words in str(exc) for words in _NO_MEMORY)
+
+
+def _autocast_dtype(name: str, device: torch.device) -> torch.dtype:
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name)
+    if dtype is None:
+        raise ConfigError(f"autocast {name!r}: use bf16 or fp16")
     try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as exc:
-        if exc.name is not None and (module_name == exc.name or module_name.startswith(f"{exc.name}.")):
-            raise ModelError(
-                f"model {path}: no module named {exc.name!r} in {', '.join(sys.path[:3])}, ...; "
-                "run from the folder that contains it, or install it"
-            ) from exc
-        raise ModelError(f"model {path} cannot be imported:\n{_own_traceback(exc)}") from exc
-    except Exception as exc:
-        raise ModelError(f"model {path} cannot be imported:\n{_own_traceback(exc)}") from exc
-    factory = module
-    for part in factory_name.split("."):
-        try:
-            factory = getattr(factory, part)
-        except AttributeError:
-            raise ModelError(f"model {path}: {module_name} has no {factory_name!r}") from None
-    if not callable(factory):
-        raise ModelError(f"model {path}: {factory_name} is a {type(factory).__name__}, not a factory")
-    try:
-        model = factory()
-    except Exception as exc:
-        raise ModelError(f"model {path}: the factory raised:\n{_own_traceback(exc)}") from exc
-    if not callable(model):
-        raise ModelError(
-            f"model {path}: the factory returned a {type(model).__name__}; "
-            "it must return an nn.Module or another callable"
-        )
-    return model  # type: ignore[no-any-return]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # torch warns, and runs without it
+            torch.autocast(device.type, dtype=dtype)
+    except (RuntimeError, Warning) as exc:
+        raise ConfigError(f"autocast {name} cannot be used on {device}: {str(exc).splitlines()[0]}") from exc
+    return dtype
+
+
+def _leave_samples_open(tensors: Iterable[Tensor]) -> None:
+    """Let a compiled model take any number of samples, instead of compiling for each number anew."""
+    from torch._dynamo import maybe_mark_dynamic
+
+    for tensor in tensors:
+        maybe_mark_dynamic(tensor, 0)
 
 
 def _load_weights(model: nn.Module, file: Path, path: str) -> None:
@@ -188,13 +240,3 @@ def _load_weights(model: nn.Module, file: Path, path: str) -> None:
         model.load_state_dict(state)
     except Exception as exc:
         raise ModelError(f"weights {file} do not fit model {path}: {exc}") from exc
-
-
-def _own_traceback(exc: BaseException) -> str:
-    """The traceback from the model's code on, without this file's frames."""
-    trace = exc.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
-        trace = trace.tb_next
-    frames = [f for f in traceback.extract_tb(trace) if not f.filename.startswith("<frozen importlib")]
-    lines = ["Traceback (most recent call last):\n", *traceback.format_list(frames)]
-    return "".join(lines + traceback.format_exception_only(exc)).rstrip()

@@ -7,19 +7,22 @@ import os
 import signal
 import socket
 import threading
-import time
-import traceback
 import uuid
 from dataclasses import dataclass
 from types import FrameType
 
 from edldist.clock import Clock, SystemClock
-from edldist.errors import ConfigError, EdlDistError
+from edldist.errors import ConfigError
 from edldist.labels.codec import Codec, parse_codec
-from edldist.teacher.batcher import HeldTask
-from edldist.teacher.exchange import gather, settle
-from edldist.teacher.model import Teacher, pick_device, refuse_nonfinite
-from edldist.teacher.service import Answer, TeacherIdentity, TeacherService
+from edldist.teacher.batch_size import AUTO, BatchSizeSearch
+from edldist.teacher.dataset import IndexedDataset, parse_entries
+from edldist.teacher.exchange import settle
+from edldist.teacher.forward import Forward
+from edldist.teacher.lane import lane_for
+from edldist.teacher.model import Teacher, pick_device
+from edldist.teacher.pipeline import Pipeline
+from edldist.teacher.reader import DatasetReader
+from edldist.teacher.service import TeacherIdentity, TeacherService
 from edldist.wire.address import parse_address
 from edldist.wire.messages import Scalar
 from edldist.wire.transport import Transport
@@ -41,9 +44,15 @@ class WorkerOptions:
         model: ``package.module:factory``.
         name: of the teacher group.
         device: ``auto``, ``cpu``, ``cuda:1``, ...
-        batch_size: most samples of one forward pass.
+        batch_size: most samples of one forward pass, or ``auto`` to find it out.
         codec: how labels travel.
         weights: file to load into the model, or None.
+        compile: run the model through ``torch.compile``.
+        autocast: ``bf16`` or ``fp16``, or None.
+        channels_last: weights and images in channels-last memory format.
+        dataset: ``package.module:factory`` of a data set; students send indices then. Or None.
+        dataset_inputs: entries of a sample that the model takes, separated by commas, or None.
+        dataset_threads: threads that read the data set.
         allow_nonfinite: let NaN and infinite labels through.
         drain_s: after SIGTERM, time to finish what is held; then the rest is given back.
         connect_timeout_s: how long to wait for a coordinator.
@@ -54,9 +63,15 @@ class WorkerOptions:
     model: str
     name: str = "teacher"
     device: str = "auto"
-    batch_size: int = 64
+    batch_size: int | str = 64
     codec: str = "dense"
     weights: str | None = None
+    compile: bool = False
+    autocast: str | None = None
+    channels_last: bool = False
+    dataset: str | None = None
+    dataset_inputs: str | None = None
+    dataset_threads: int = 1
     allow_nonfinite: bool = False
     drain_s: float = 30.0
     connect_timeout_s: float = 300.0
@@ -65,8 +80,16 @@ class WorkerOptions:
     def __post_init__(self) -> None:
         parse_address(self.coordinator, "coordinator")
         parse_codec(self.codec)
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size={self.batch_size}: must be at least 1")
+        if self.batch_size != AUTO and (not isinstance(self.batch_size, int) or self.batch_size < 1):
+            raise ConfigError(f"batch_size={self.batch_size}: must be at least 1, or {AUTO}")
+        if self.dataset_threads < 1:
+            raise ConfigError(f"dataset_threads={self.dataset_threads}: must be at least 1")
+        if self.dataset_inputs is not None:
+            parse_entries(self.dataset_inputs)
+            if self.dataset is None:
+                raise ConfigError(
+                    f"dataset_inputs={self.dataset_inputs}: there is no dataset to take them from"
+                )
         for name in ("drain_s", "connect_timeout_s"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name}={getattr(self, name)}: must not be negative")
@@ -84,10 +107,10 @@ class TeacherWorker:
     ) -> None:
         self._options = options
         self._teacher = teacher
-        self._codec: Codec = parse_codec(options.codec)
+        codec: Codec = parse_codec(options.codec)
         self._clock = clock or SystemClock()
-        self._busy_s = 0.0
-        self._passes = 0
+        self._search = BatchSizeSearch(options.batch_size)
+        self._reader = _reader(options)
         self._started = self._clock.monotonic()
         self._stop_at: float | None = None
         self.worker_id = options.worker_id or f"{options.name}-{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
@@ -96,8 +119,8 @@ class TeacherWorker:
                 worker=self.worker_id,
                 teacher=options.name,
                 coordinator=options.coordinator,
-                batch_size=options.batch_size,
-                codec=self._codec.name,
+                batch_size=self._search.size,
+                codec=codec.name,
                 host=socket.gethostname(),
                 pid=os.getpid(),
                 device=str(teacher.device),
@@ -106,7 +129,18 @@ class TeacherWorker:
             transport or ZmqTransport(),
             self._clock,
         )
-        self._service.extra_stats = self._stats
+        service = self._service
+        self._pipeline = Pipeline(
+            lane_for(teacher.device),
+            Forward(teacher, codec, options.allow_nonfinite),
+            self._search,
+            lambda tasks, labels, compute_s: settle(
+                tasks, labels, codec.name, compute_s, service.max_frame_bytes
+            ),
+            service.resize,
+            self._reader,
+        )
+        service.extra_stats = self._stats
 
     def drain(self) -> None:
         """Finish what is held, then let ``run`` return. Safe in a signal handler."""
@@ -123,47 +157,41 @@ class TeacherWorker:
         reason = "it failed"
         try:
             while not self._finished():
-                tasks = self._service.take(_TAKE_S)
-                if tasks:
-                    self._service.answer(self._label(tasks))
+                self._turn()
             reason = "it was asked to leave"
         finally:
             self._service.close(reason)
+            if self._reader is not None:
+                self._reader.close()
+
+    def _turn(self) -> None:
+        """Take on what is there, and answer what is done."""
+        pipeline, service = self._pipeline, self._service
+        while pipeline.has_room and (tasks := service.take(pipeline.patience_s(_TAKE_S))):
+            pipeline.begin(tasks)
+        for answers in pipeline.step(wait=not pipeline.has_room):
+            service.answer(answers)
 
     def _finished(self) -> bool:
         if self._stop_at is None:
             return False
         return self._service.drained or self._clock.monotonic() > self._stop_at
 
-    def _label(self, tasks: list[HeldTask]) -> list[Answer]:
-        """One forward pass over some tasks. An error that one task may have caused fails only that one."""
-        start = time.perf_counter()
-        try:
-            return self._forward(tasks, start)
-        except Exception as exc:
-            if len(tasks) > 1:
-                return [answer for task in tasks for answer in self._label([task])]
-            error = str(exc) if isinstance(exc, EdlDistError) else traceback.format_exc().rstrip()
-            logger.warning("a task of %d samples failed: %s", tasks[0].samples, error.rpartition("\n")[2])
-            return [Answer(tasks, None, error=error)]
-        finally:
-            self._passes += 1
-            self._busy_s += time.perf_counter() - start
-
-    def _forward(self, tasks: list[HeldTask], start: float) -> list[Answer]:
-        outputs = self._teacher(gather(tasks))
-        if not self._options.allow_nonfinite:
-            refuse_nonfinite(outputs)
-        packed = {name: tensor.cpu() for name, tensor in self._codec.encode(outputs).items()}
-        compute_s = time.perf_counter() - start
-        return settle(tasks, packed, self._codec.name, compute_s, self._service.max_frame_bytes)
-
     def _stats(self) -> dict[str, Scalar]:
         return {
-            "passes": self._passes,
-            "busy_s": round(self._busy_s, 6),
+            "batch_size": self._search.size,
+            "passes": self._pipeline.passes,
+            "out_of_memory": self._pipeline.shrinks,
+            "busy_s": round(self._pipeline.compute_s, 6),
             "up_s": round(self._clock.monotonic() - self._started, 3),
         }
+
+
+def _reader(options: WorkerOptions) -> DatasetReader | None:
+    if options.dataset is None:
+        return None
+    entries = parse_entries(options.dataset_inputs) if options.dataset_inputs is not None else None
+    return DatasetReader(IndexedDataset(options.dataset, entries), options.dataset_threads)
 
 
 def run_worker(options: WorkerOptions) -> int:
@@ -192,14 +220,21 @@ def run_worker(options: WorkerOptions) -> int:
         signal.signal(number, on_signal)
     device = pick_device(options.device)
     logger.info("loading %s on %s", options.model, device)
-    teacher = Teacher(options.model, device, options.weights)
+    teacher = Teacher(
+        options.model,
+        device,
+        options.weights,
+        compiled=options.compile,
+        autocast=options.autocast,
+        channels_last=options.channels_last,
+    )
     if asked.is_set():
         return 0
     worker = TeacherWorker(options, teacher)
     if asked.is_set():
         worker.drain()
     logger.info(
-        "worker %s of teacher %r is up, batch size %d", worker.worker_id, options.name, options.batch_size
+        "worker %s of teacher %r is up, batch size %s", worker.worker_id, options.name, options.batch_size
     )
     worker.run()
     logger.info("drained; goodbye")

@@ -1,0 +1,63 @@
+"""What ``module:factory`` makes: import, find, call, and words for each step that can fail."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from edldist.errors import ConfigError, ModelError
+
+__all__ = ["make", "own_traceback"]
+
+_OWN = (str(Path(__file__).parent), str(Path("torch", "utils", "_contextlib.py")))
+
+
+def make(what: str, path: str) -> Any:
+    """Import ``package.module:factory`` and call it.
+
+    Args:
+        what: ``model`` or ``dataset``, for messages.
+
+    Raises:
+        ConfigError: ``path`` is malformed.
+        ModelError: any step failed; carries the factory's own traceback.
+    """
+    module_name, _, factory_name = path.partition(":")
+    if not module_name or not factory_name:
+        raise ConfigError(f"{what} {path!r}: use package.module:factory")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as exc:
+        if exc.name is not None and (module_name == exc.name or module_name.startswith(f"{exc.name}.")):
+            raise ModelError(
+                f"{what} {path}: no module named {exc.name!r} in {', '.join(sys.path[:3])}, ...; "
+                "run from the folder that contains it, or install it"
+            ) from exc
+        raise ModelError(f"{what} {path} cannot be imported:\n{own_traceback(exc)}") from exc
+    except Exception as exc:
+        raise ModelError(f"{what} {path} cannot be imported:\n{own_traceback(exc)}") from exc
+    factory = module
+    for part in factory_name.split("."):
+        try:
+            factory = getattr(factory, part)
+        except AttributeError:
+            raise ModelError(f"{what} {path}: {module_name} has no {factory_name!r}") from None
+    if not callable(factory):
+        raise ModelError(f"{what} {path}: {factory_name} is a {type(factory).__name__}, not a factory")
+    try:
+        return factory()
+    except Exception as exc:
+        raise ModelError(f"{what} {path}: the factory raised:\n{own_traceback(exc)}") from exc
+
+
+def own_traceback(exc: BaseException) -> str:
+    """The traceback from the user's code on, without the frames of this package that lead to it."""
+    trace = exc.__traceback__
+    while trace is not None and any(part in trace.tb_frame.f_code.co_filename for part in _OWN):
+        trace = trace.tb_next
+    frames = [f for f in traceback.extract_tb(trace) if not f.filename.startswith("<frozen importlib")]
+    lines = ["Traceback (most recent call last):\n", *traceback.format_list(frames)]
+    return "".join(lines + traceback.format_exception_only(exc)).rstrip()

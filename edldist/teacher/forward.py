@@ -1,0 +1,104 @@
+"""From inputs to packed labels, all on the device, without waiting for it once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from edldist.errors import ModelError
+from edldist.labels.codec import Codec
+from edldist.teacher.model import Teacher, refuse_nonfinite
+
+__all__ = ["Computed", "Forward"]
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What a forward pass made; on an accelerator, perhaps still in the making.
+
+    Attributes:
+        outputs: of the model, samples first.
+        packed: what travels, samples first.
+        suspect: bool [] where the outputs are, or None: whether any value needs a closer look.
+    """
+
+    outputs: dict[str, Tensor]
+    packed: dict[str, Tensor]
+    suspect: Tensor | None
+
+
+class Forward:
+    """The model, then the codec. Owned by the compute thread.
+
+    Args:
+        allow_nonfinite: let NaN and infinite labels through.
+    """
+
+    def __init__(self, teacher: Teacher, codec: Codec, allow_nonfinite: bool = False) -> None:
+        self._teacher = teacher
+        self._codec = codec
+        self._allow_nonfinite = allow_nonfinite
+
+    def __call__(self, inputs: Mapping[str, Tensor], largest: int | None, fixed: bool) -> Computed:
+        """Label samples.
+
+        Args:
+            inputs: on the device, samples first.
+            largest: the most samples that the model gets at once, or None.
+            fixed: the labels must depend on nothing but the inputs.
+
+        Raises:
+            ModelError, CodecError: the model raised, or its outputs are no labels.
+            Exception: whatever ``is_out_of_memory`` recognizes.
+        """
+        samples = next(iter(inputs.values())).shape[0]
+        if largest is None or samples <= largest:
+            outputs = self._teacher(inputs, fixed=fixed)
+        else:
+            outputs = _joined(
+                [
+                    self._teacher({name: t[i : i + largest] for name, t in inputs.items()}, fixed=fixed)
+                    for i in range(0, samples, largest)
+                ]
+            )
+        packed = self._codec.pack(outputs)
+        cast = (tensor for name, tensor in packed.items() if tensor is not outputs.get(name))
+        return Computed(
+            outputs, packed, _suspect(cast if self._allow_nonfinite else [*outputs.values(), *cast])
+        )
+
+    def refuse(self, outputs: Mapping[str, Tensor]) -> None:
+        """Look closely at suspect outputs. Waits for the device.
+
+        Raises:
+            ModelError: a label is not finite, and that is not allowed.
+            CodecError: the codec cannot hold a label.
+        """
+        if not self._allow_nonfinite:
+            refuse_nonfinite(outputs)
+        self._codec.check(outputs)
+
+
+def _suspect(tensors: Iterable[Tensor]) -> Tensor | None:
+    flags = [tensor.isfinite().all() for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
+    if not flags:
+        return None
+    if len(flags) > 1:
+        home = next((flag.device for flag in flags if flag.device.type != "cpu"), flags[0].device)
+        return torch.stack([flag.to(home, non_blocking=True) for flag in flags]).all().logical_not()
+    return flags[0].logical_not()
+
+
+def _joined(pieces: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    try:
+        return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+    except (KeyError, RuntimeError) as exc:
+        if isinstance(exc, torch.OutOfMemoryError):
+            raise
+        raise ModelError(
+            "a pass that was cut into pieces for lack of memory gave outputs that differ in more than their "
+            f"number of samples: {exc}. Use a smaller batch size"
+        ) from exc

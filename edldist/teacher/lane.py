@@ -1,0 +1,207 @@
+"""How a forward pass reaches its device and its labels come back: straight, or overlapped on streams.
+
+A lane knows nothing of tasks. ``HostLane`` computes when it is asked to, on any device.
+``CudaLane`` only enqueues: copy-in, compute and copy-out run on a stream each, tied by events, so
+that the copies of one pass overlap the compute of another.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from edldist.teacher.forward import Computed
+
+__all__ = ["CudaLane", "Flight", "HostLane", "Lane", "lane_for"]
+
+Compute = Callable[[Mapping[str, Tensor]], Computed]
+Parts = Sequence[Mapping[str, Tensor]]
+
+
+class Flight(Protocol):
+    """A forward pass that was launched."""
+
+    @property
+    def outputs(self) -> Mapping[str, Tensor]:
+        """The model's outputs, on the device."""
+        ...
+
+    def done(self) -> bool:
+        """Whether the labels are here. Raises what went wrong on the device."""
+        ...
+
+    def wait(self) -> None:
+        """Block until ``done``."""
+        ...
+
+    def labels(self) -> tuple[dict[str, Tensor], bool, float]:
+        """Packed labels on the host, whether they are suspect, and the seconds of compute. Once done."""
+        ...
+
+
+class Lane(Protocol):
+    """Launches forward passes. Owned by the compute thread."""
+
+    @property
+    def depth(self) -> int:
+        """Passes that may be in flight at once."""
+        ...
+
+    def launch(self, parts: Parts, compute: Compute) -> Flight:
+        """Begin a pass.
+
+        Args:
+            parts: host tensors by name, samples first; parts of one batch, in order.
+            compute: from inputs on the device to labels on the device.
+
+        Raises:
+            Exception: whatever ``compute`` raises, or no memory for the copies.
+        """
+        ...
+
+    def recover(self) -> bool:
+        """After an error: let go of what is cached. False if the device is of no use any more."""
+        ...
+
+
+def lane_for(device: torch.device) -> Lane:
+    """The lane of a device."""
+    return CudaLane(device) if device.type == "cuda" else HostLane()
+
+
+class _Landed:
+    """A pass that was over when it was launched."""
+
+    def __init__(
+        self, outputs: Mapping[str, Tensor], labels: dict[str, Tensor], suspect: bool, seconds: float
+    ) -> None:
+        self.outputs = outputs
+        self._labels = (labels, suspect, seconds)
+
+    def done(self) -> bool:
+        return True
+
+    def wait(self) -> None:
+        return
+
+    def labels(self) -> tuple[dict[str, Tensor], bool, float]:
+        return self._labels
+
+
+class HostLane:
+    """Straight through: ``launch`` returns when the labels are on the host."""
+
+    depth = 1
+
+    def launch(self, parts: Parts, compute: Compute) -> Flight:
+        begun = time.perf_counter()
+        inputs = parts[0] if len(parts) == 1 else {n: torch.cat([p[n] for p in parts]) for n in parts[0]}
+        computed = compute(inputs)
+        labels = {name: tensor.cpu() for name, tensor in computed.packed.items()}
+        suspect = computed.suspect is not None and bool(computed.suspect)
+        return _Landed(computed.outputs, labels, suspect, time.perf_counter() - begun)
+
+    def recover(self) -> bool:
+        return True
+
+
+class _CudaFlight:
+    """Holds every tensor that a stream still reads or writes, until the labels are here."""
+
+    def __init__(
+        self,
+        computed: Computed,
+        placed: Mapping[str, Tensor],
+        labels: dict[str, Tensor],
+        suspect: Tensor | None,
+        begun: torch.cuda.Event,
+        ended: torch.cuda.Event,
+        landed: torch.cuda.Event,
+    ) -> None:
+        self._computed = computed
+        self._placed = placed
+        self._labels = labels
+        self._suspect = suspect
+        self._begun, self._ended, self._landed = begun, ended, landed
+
+    @property
+    def outputs(self) -> Mapping[str, Tensor]:
+        return self._computed.outputs
+
+    def done(self) -> bool:
+        return bool(self._landed.query())  # type: ignore[no-untyped-call]
+
+    def wait(self) -> None:
+        self._landed.synchronize()
+
+    def labels(self) -> tuple[dict[str, Tensor], bool, float]:
+        suspect = self._suspect is not None and bool(self._suspect)
+        return self._labels, suspect, self._begun.elapsed_time(self._ended) / 1e3
+
+
+class CudaLane:
+    """Three streams, two passes in flight.
+
+    Pinned buffers come from torch's caching host allocator, which hands a freed one out again, and
+    not before the copies from it are over. That matters for labels: their memory is free only when
+    the socket has sent it.
+    """
+
+    depth = 2
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._copy_in = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._compute = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._copy_out = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize(device)  # the weights were copied on another stream
+
+    def launch(self, parts: Parts, compute: Compute) -> Flight:
+        begun = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        ended = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        landed = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        with torch.cuda.device(self._device):
+            with torch.cuda.stream(self._copy_in):
+                placed = {
+                    name: _pinned([part[name] for part in parts]).to(self._device, non_blocking=True)
+                    for name in parts[0]
+                }
+                arrived = self._copy_in.record_event()
+            with torch.cuda.stream(self._compute):
+                self._compute.wait_event(arrived)
+                begun.record(self._compute)
+                computed = compute(placed)
+                ended.record(self._compute)
+            with torch.cuda.stream(self._copy_out):
+                self._copy_out.wait_event(ended)
+                labels = {name: _to_host(tensor) for name, tensor in computed.packed.items()}
+                suspect = None if computed.suspect is None else _to_host(computed.suspect)
+                landed.record(self._copy_out)
+        return _CudaFlight(computed, placed, labels, suspect, begun, ended, landed)
+
+    def recover(self) -> bool:
+        # What the failed pass enqueued still reads memory that is already free for others.
+        try:
+            torch.cuda.synchronize(self._device)
+            torch.cuda.empty_cache()
+        except RuntimeError:
+            return False
+        return True
+
+
+def _pinned(tensors: Sequence[Tensor]) -> Tensor:
+    """One batch, copied to pinned memory."""
+    first = tensors[0]
+    shape = [sum(tensor.shape[0] for tensor in tensors), *first.shape[1:]]
+    staged = torch.empty(shape, dtype=first.dtype, pin_memory=True)
+    return torch.cat(list(tensors), out=staged) if len(tensors) > 1 else staged.copy_(first)
+
+
+def _to_host(tensor: Tensor) -> Tensor:
+    if tensor.device.type == "cpu":
+        return tensor
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)

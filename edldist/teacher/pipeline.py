@@ -1,0 +1,318 @@
+"""Forward passes between taken and answered: read, launched, landed, and what happens when one fails.
+
+A pass goes through::
+
+    reading --its inputs are there--> ready --a place on the device is free--> flying --> landed --> answered
+       |                               |                                        |
+       +-------------------------------+---------- an error --------------------+
+                                            |
+              several tasks: each again in a pass of its own, so that a bad one fails alone
+              memory ran out: again in smaller pieces (fixed cuts: again by itself, then it fails)
+              one task: its failure, with the model's own traceback
+
+Nothing here blocks but ``step(wait=True)``, and on a lane that computes at once, the computing.
+Passes are launched in order; a pass that landed is answered whatever happens to those before it.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+from edldist.errors import EdlDistError, ModelError
+from edldist.teacher.batch_size import BatchSizeSearch
+from edldist.teacher.batcher import HeldTask
+from edldist.teacher.exchange import gather
+from edldist.teacher.factory import own_traceback
+from edldist.teacher.forward import Computed, Forward
+from edldist.teacher.lane import Flight, Lane
+from edldist.teacher.model import is_out_of_memory
+from edldist.teacher.service import Answer
+
+__all__ = ["Pipeline", "Reader"]
+
+logger = logging.getLogger(__name__)
+
+_READ_AHEAD = 2
+_POLL_S = 0.0005
+_WAIT_S = 0.25
+
+Parts = Sequence[dict[str, Tensor]]
+Settle = Callable[[list[HeldTask], dict[str, Tensor], float], list[Answer]]
+
+
+class Reader(Protocol):
+    """Turns tasks into inputs in the background."""
+
+    def read(self, tasks: Sequence[HeldTask]) -> list[Future[dict[str, Tensor]]]:
+        """Parts of the inputs of these tasks, in order."""
+        ...
+
+
+@dataclass(eq=False)
+class _Pass:
+    tasks: list[HeldTask]
+    reads: list[Future[dict[str, Tensor]]] = field(default_factory=list)
+    flight: Flight | None = None
+    pieces: int = 1
+    solo: bool = False
+
+    @property
+    def samples(self) -> int:
+        return sum(task.samples for task in self.tasks)
+
+    @property
+    def fixed(self) -> bool:
+        return self.tasks[0].alone
+
+    def is_read(self) -> bool:
+        return all(read.done() for read in self.reads)
+
+
+class Pipeline:
+    """The passes of one worker. Owned by the compute thread.
+
+    Args:
+        lane: of the model's device.
+        forward: model and codec.
+        search: the batch size; told about every pass and every lack of memory.
+        settle: tasks, their labels on the host and the seconds of compute, to answers.
+        resize: called with a new batch size.
+        reader: reads inputs that tasks only name, or None when they bring their own.
+
+    Attributes:
+        passes: that were launched so far.
+        compute_s: seconds of compute in those that landed.
+        shrinks: times that memory ran out and passes became smaller.
+    """
+
+    def __init__(
+        self,
+        lane: Lane,
+        forward: Forward,
+        search: BatchSizeSearch,
+        settle: Settle,
+        resize: Callable[[int], None],
+        reader: Reader | None = None,
+    ) -> None:
+        self._lane = lane
+        self._forward = forward
+        self._search = search
+        self._settle = settle
+        self._resize = resize
+        self._reader = reader
+        self._room = lane.depth + (_READ_AHEAD if reader is not None else 0)
+        self._passes: list[_Pass] = []
+        self._answers: list[list[Answer]] = []
+        self._broken: EdlDistError | None = None
+        self.passes = 0
+        self.compute_s = 0.0
+        self.shrinks = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another pass may begin."""
+        return len(self._passes) < self._room and self._broken is None
+
+    def patience_s(self, idle_s: float) -> float:
+        """How long to look out for new tasks before the next step: ``idle_s`` with nothing to do."""
+        if not self._passes and not self._answers and self._broken is None:
+            return idle_s
+        following = self._following()
+        busy = self._answers or self._broken or (following is not None and following.is_read())
+        return 0.0 if busy else _POLL_S
+
+    def begin(self, tasks: list[HeldTask]) -> None:
+        """Take on the tasks of one pass; inputs that they bring along fly at once if there is a place."""
+        self._passes.append(_Pass(tasks, self._reads(tasks)))
+        if self._reader is None:
+            self._launch()
+
+    def step(self, wait: bool = False) -> list[list[Answer]]:
+        """Launch what is ready, and answer what has landed.
+
+        Args:
+            wait: block until something can be done, or for some time if inputs do not come.
+
+        Returns:
+            The answers of each pass that ended.
+
+        Raises:
+            EdlDistError: the device is of no use any more; the answers of its last passes were
+                returned before.
+        """
+        while True:
+            self._launch()
+            landed = [each for each in self._passes if each.flight is not None and self._has_landed(each)]
+            for each in landed:
+                if self._broken is None:
+                    self._land(each)
+            if not landed or self._broken is not None:
+                break
+        if wait and not self._answers and self._broken is None:
+            self._await_any()
+            return self.step()
+        answers, self._answers = self._answers, []
+        if not answers and self._broken is not None:
+            raise self._broken
+        return answers
+
+    # --- stages -------------------------------------------------------------------------------------
+
+    def _reads(self, tasks: Sequence[HeldTask]) -> list[Future[dict[str, Tensor]]]:
+        return self._reader.read(tasks) if self._reader is not None else []
+
+    def _following(self) -> _Pass | None:
+        """The pass that is to be launched next, if the lane has a place for it."""
+        flying = sum(each.flight is not None for each in self._passes)
+        following = next((each for each in self._passes if each.flight is None), None)
+        if following is None or self._broken is not None:
+            return None
+        return following if flying < (1 if following.solo else self._lane.depth) else None
+
+    def _launch(self) -> None:
+        while (following := self._following()) is not None and following.is_read():
+            largest = None if following.fixed else self._search.limit
+            if largest is not None:
+                following.pieces = -(-following.samples // largest)
+            try:
+                parts = self._inputs(following)
+            except Exception as exc:
+                self._split(following, exc)
+                continue
+            self.passes += 1
+            try:
+                following.flight = self._lane.launch(parts, self._compute(largest, following.fixed))
+            except Exception as exc:
+                self._fail(following, exc)
+
+    def _compute(self, largest: int | None, fixed: bool) -> Callable[..., Computed]:
+        return lambda inputs: self._forward(inputs, largest, fixed)
+
+    def _inputs(self, each: _Pass) -> Parts:
+        if self._reader is None:
+            return [gather(each.tasks)]
+        return [read.result() for read in each.reads]
+
+    def _has_landed(self, each: _Pass) -> bool:
+        assert each.flight is not None
+        try:
+            return each.flight.done()
+        except Exception:
+            return True  # the same error comes up again where it is dealt with
+
+    def _land(self, each: _Pass) -> None:
+        assert each.flight is not None
+        try:
+            each.flight.done()
+            labels, suspect, seconds = each.flight.labels()
+            self.compute_s += seconds
+            if suspect:
+                self._forward.refuse(each.flight.outputs)
+            answers = self._settle(each.tasks, labels, seconds)
+        except Exception as exc:
+            self._fail(each, exc)
+            return
+        self._replace(each, [])
+        self._answers.append(answers)
+        if not each.fixed and each.pieces == 1 and self._search.passed(each.samples, seconds):
+            self._resized()
+
+    def _await_any(self) -> None:
+        """Block until the oldest flight has landed, or some time for inputs that could be launched."""
+        following = self._following()
+        flight = next((each.flight for each in self._passes if each.flight is not None), None)
+        if following is None:
+            if flight is not None:
+                self._wait_for(flight)
+            return
+        concurrent.futures.wait(following.reads, _WAIT_S if flight is None else _POLL_S)
+
+    def _wait_for(self, flight: Flight) -> None:
+        try:
+            flight.wait()
+        except Exception:
+            logger.debug("a pass failed on the device", exc_info=True)  # _land meets it again
+
+    # --- failures -----------------------------------------------------------------------------------
+
+    def _replace(self, each: _Pass, by: list[_Pass]) -> None:
+        at = self._passes.index(each)
+        self._passes[at : at + 1] = by
+
+    def _fail(self, each: _Pass, exc: Exception) -> None:
+        each.flight = None
+        if not self._lane.recover():
+            self._give_up(each, exc)
+        elif is_out_of_memory(exc):
+            self._cut(each, exc)
+        else:
+            self._split(each, exc)
+
+    def _split(self, each: _Pass, exc: Exception) -> None:
+        """An error that one of the tasks may have caused: fail only that one."""
+        if len(each.tasks) > 1:
+            self._replace(each, [_Pass([task], self._reads([task])) for task in each.tasks])
+        else:
+            self._answer_failure(each, _words(exc))
+
+    def _cut(self, each: _Pass, exc: Exception) -> None:
+        """Memory ran out: do it again in a way that needs less."""
+        if each.fixed:
+            others = any(other.flight is not None for other in self._passes)
+            if others and not each.solo:
+                each.solo = True
+                return
+            self._answer_failure(
+                each,
+                f"there is no memory for this task of {each.samples} samples, and a fixed cut is labelled in "
+                "one forward pass, so that its labels do not depend on who computed them. Cut smaller: lower "
+                "the teacher's batch_size, or task_size where the loader is made. The model said:\n"
+                + own_traceback(exc),
+            )
+            return
+        cut = min(each.samples, self._search.limit or each.samples)
+        if cut > 1:
+            self.shrinks += 1
+            resized = self._search.out_of_memory(cut)
+            logger.warning(
+                "no memory for %d samples at once: passes have at most %d from now on",
+                *(cut, self._search.limit),
+            )
+            if resized:
+                self._resized()
+        else:
+            no_room = ModelError(
+                "there is no memory for a single sample. Use a device with more memory, or lighter weights "
+                "or inputs. The model said:\n" + own_traceback(exc)
+            )
+            self._split(each, no_room)
+
+    def _give_up(self, each: _Pass, exc: Exception) -> None:
+        """The device is broken: blame this pass alone; the others' tasks go back when the worker leaves."""
+        words = _words(exc)
+        self._broken = EdlDistError(f"the device is of no use after an error in a forward pass: {words}")
+        self._replace(each, [])
+        self._answers.append([Answer([task], None, error=words) for task in each.tasks])
+
+    def _answer_failure(self, each: _Pass, error: str) -> None:
+        logger.warning("a task of %d samples failed: %s", each.samples, error.rpartition("\n")[2])
+        self._replace(each, [])
+        self._answers.append([Answer(each.tasks, None, error=error)])
+
+    def _resized(self) -> None:
+        self._resize(self._search.size)
+        logger.info(
+            "batch size %d%s", self._search.size, "" if self._search.settled else ", looking for a better one"
+        )
+
+
+def _words(exc: Exception) -> str:
+    return str(exc) if isinstance(exc, EdlDistError) else "".join(traceback.format_exception(exc)).rstrip()
