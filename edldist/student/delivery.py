@@ -16,7 +16,8 @@ from typing import NamedTuple
 from edldist.clock import Clock
 from edldist.errors import InputError, LabelError, PoisonTaskError
 from edldist.student.assembly import LabelRows, OpenBatch
-from edldist.student.queue import Flow, Grant, LabelQueue, Lost, Poison
+from edldist.student.flow import Flow
+from edldist.student.queue import Grant, LabelQueue, Lost, Poison
 from edldist.wire.messages import Result, Scalar
 from edldist.wire.transport import Frames
 

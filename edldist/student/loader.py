@@ -21,7 +21,7 @@ from edldist.student import stopping
 from edldist.student.assembly import OpenBatch
 from edldist.student.inputs import Inputs, InputSelector
 from edldist.student.position import position_of
-from edldist.student.queue import Flow
+from edldist.student.flow import Flow
 from edldist.student.service import ServiceOptions, StudentService
 from edldist.wire.address import local_host_towards, parse_address
 from edldist.wire.messages import Scalar

@@ -20,62 +20,17 @@ Not thread-safe: the student's service guards it with one lock.
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from edldist.errors import ConfigError
+from edldist.student.flow import Flow
+from edldist.student.task import Loss, Task
+from edldist.student.track import Track
 
-__all__ = ["Flow", "Grant", "LabelQueue", "Lost", "Poison"]
+__all__ = ["Grant", "LabelQueue", "Lost", "Poison"]
 
-_SOLO_AFTER_LOSSES = 2
 _DEADLINE_FACTOR = 10.0
-_MOST_FORGIVEN = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Flow:
-    """Bounds of the queue.
-
-    Attributes:
-        low_watermark, high_watermark: batches that are labelled or wait for a worker. Reading the
-            data loader pauses at the high one and resumes at the low one.
-        max_bytes: bound on inputs and labels of all open batches; one batch is always admitted.
-        task_size: cut every batch at multiples of this, whoever pulls. None: cut to each pull.
-        fixed: deterministic cuts (``task_size``, or whole batches), each alone in its forward
-            pass; leased batches count towards the high watermark, so that reading ahead depends
-            on consumption alone.
-        max_attempts: failed attempts that make a task poison.
-        verdict_s: how long a task that seems to kill workers waits for one of them to prove alive.
-        first_deadline_s: age at which a worker's first lease is written off. Later deadlines are
-            learnt: ten times the worker's own latency, at least ``min_deadline_s``.
-    """
-
-    low_watermark: int = 2
-    high_watermark: int = 8
-    max_bytes: int = 4 << 30
-    task_size: int | None = None
-    fixed: bool = False
-    max_attempts: int = 3
-    verdict_s: float = 3.0
-    first_deadline_s: float = 300.0
-    min_deadline_s: float = 10.0
-
-    def __post_init__(self) -> None:
-        for name in ("high_watermark", "max_bytes", "max_attempts"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: must be at least 1")
-        if not 0 <= self.low_watermark < self.high_watermark:
-            raise ConfigError(
-                f"low_watermark={self.low_watermark}, high_watermark={self.high_watermark}: "
-                "needs 0 <= low_watermark < high_watermark"
-            )
-        if self.task_size is not None and self.task_size < 1:
-            raise ConfigError(f"task_size={self.task_size}: must be at least 1 sample")
-        for name in ("first_deadline_s", "min_deadline_s"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name}={getattr(self, name)}: must be above 0 seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,50 +64,9 @@ class Lost:
     poison: list[Poison]
 
 
-class _Loss(NamedTuple):
-    """A worker was lost while it held a task; ``alone``: that one only."""
-
-    worker: str
-    text: str
-    alone: bool
-
-
-@dataclass(slots=True, eq=False)
-class _Task:
-    teacher: str
-    batch: int
-    start: int
-    stop: int
-    failures: list[str] = field(default_factory=list)
-    failed_by: set[str] = field(default_factory=set)
-    losses: list[_Loss] = field(default_factory=list)
-    verdict_at: float | None = None  # accused until then
-    forgiven: int = 0
-    leases: set[int] = field(default_factory=set)
-
-    @property
-    def samples(self) -> int:
-        return self.stop - self.start
-
-    @property
-    def solo(self) -> bool:
-        """Whether it is suspected so much that it is leased alone."""
-        return len(self.losses) >= _SOLO_AFTER_LOSSES
-
-    @property
-    def attempts(self) -> list[str]:
-        """What counts as failed attempts."""
-        proven = any(loss.alone for loss in self.losses)
-        return self.failures + ([loss.text for loss in self.losses] if proven else [])
-
-    @property
-    def place(self) -> tuple[int, int]:
-        return (self.batch, self.start)
-
-
 @dataclass(slots=True)
 class _Lease:
-    task: _Task
+    task: Task
     worker: str
     since: float
     deadline: float
@@ -164,16 +78,7 @@ class _Batch:
     samples: int
     nbytes: int
     unlabelled: int  # samples x teachers that have no labels yet
-    uncut: int  # teachers for whom some of it is not cut yet
-
-
-@dataclass(slots=True)
-class _Track:
-    """The queue of one teacher."""
-
-    fresh: deque[list[int]] = field(default_factory=deque)  # [batch, next start]
-    returned: list[_Task] = field(default_factory=list)  # ordered by place
-    draining: str | None = None  # the worker that is being emptied for a solo task
+    waiting: int = 0  # pieces of it that nobody has leased
 
 
 @dataclass(slots=True)
@@ -198,13 +103,15 @@ class LabelQueue:
         if not teachers or len(set(teachers)) != len(teachers):
             raise ConfigError(f"teacher={list(teachers)!r}: needs one or more different names")
         self.flow = flow or Flow()
-        self._tracks = {teacher: _Track() for teacher in teachers}
+        self._tracks = {teacher: Track(teacher, self.flow, self._waits) for teacher in teachers}
         self._batches: dict[int, _Batch] = {}
         self._leases: dict[int, _Lease] = {}
         self._workers: dict[str, _Worker] = {}
         self._lease_ids = itertools.count(first_lease)
         self._next_batch = 0
         self._nbytes = 0
+        self._labelled = 0
+        self._level = 0  # batches that are labelled, or of which something waits
         self._filling = True
         self.done = 0
         self.failed = 0
@@ -225,7 +132,7 @@ class LabelQueue:
 
     @property
     def labelled_batches(self) -> int:
-        return sum(batch.unlabelled == 0 for batch in self._batches.values())
+        return self._labelled
 
     @property
     def deliverable_batches(self) -> int:
@@ -242,7 +149,7 @@ class LabelQueue:
             return True
         if self._nbytes >= self.flow.max_bytes:
             return False
-        level = len(self._batches) if self.flow.fixed else self._level()
+        level = len(self._batches) if self.flow.fixed else self._level
         if level >= self.flow.high_watermark:
             self._filling = False
         elif level <= self.flow.low_watermark:
@@ -254,10 +161,13 @@ class LabelQueue:
         number = self._next_batch
         self._next_batch += 1
         tracks = self._tracks if samples else {}
-        self._batches[number] = _Batch(samples, nbytes, samples * len(tracks), len(tracks))
+        self._batches[number] = batch = _Batch(samples, nbytes, samples * len(tracks))
         self._nbytes += nbytes
+        if batch.unlabelled == 0:
+            self._labelled += 1
+            self._level += 1
         for track in tracks.values():
-            track.fresh.append([number, 0])
+            track.offer(number, samples)
         return number
 
     def grow(self, batch: int, nbytes: int) -> None:
@@ -275,15 +185,16 @@ class LabelQueue:
         for number in [n for n, lease in self._leases.items() if lease.task.batch == batch]:
             self._close(number)
         for track in self._tracks.values():
-            track.fresh = deque(entry for entry in track.fresh if entry[0] != batch)
-            track.returned = [task for task in track.returned if task.batch != batch]
-        self._batches[batch].unlabelled = self._batches[batch].uncut = 0
+            track.forget(batch)
+        self._settle(self._batches[batch], self._batches[batch].unlabelled)
 
     def deliver(self) -> int:
         """Take the head batch out and return its number; only when ``ready``."""
         number = next(iter(self._batches))
         batch = self._batches.pop(number)
         assert batch.unlabelled == 0
+        self._labelled -= 1
+        self._level -= 1
         self._nbytes -= batch.nbytes
         return number
 
@@ -291,14 +202,12 @@ class LabelQueue:
         """Forget every batch and lease (the loop was left). Late answers count as duplicates."""
         self._batches.clear()
         self._leases.clear()
-        self._nbytes = 0
+        self._nbytes = self._labelled = self._level = 0
         self._filling = True
         for worker in self._workers.values():
             worker.leases.clear()
         for track in self._tracks.values():
-            track.fresh.clear()
-            track.returned.clear()
-            track.draining = None
+            track.clear()
 
     # --- the workers' side --------------------------------------------------------------------
 
@@ -315,12 +224,12 @@ class LabelQueue:
         track = self._tracks[me.teacher]
         if any(lease.solo for lease in me.leases.values()):
             return False
-        if self._solo_waiting(track) is not None:
+        if track.solo() is not None:
             if not me.leases:
                 return True
             if track.draining in (None, worker):
                 return False
-        return bool(track.fresh) or any(not t.solo and self._suits(t, worker) for t in track.returned)
+        return track.has_work(lambda task: self._suits(task, worker))
 
     def lease(self, worker: str, samples: int, now: float) -> list[Grant]:
         """Grant up to ``samples`` samples to a worker: tasks that came back first, then fresh cuts.
@@ -332,11 +241,11 @@ class LabelQueue:
         track = self._tracks[me.teacher]
         if any(lease.solo for lease in me.leases.values()):
             return []
-        solo = self._solo_waiting(track)
+        solo = track.solo()
         if solo is not None:
             if not me.leases:
                 track.draining = None
-                track.returned.remove(solo)
+                track.remove(solo)
                 return [self._grant(solo, worker, me, now, solo=True)]
             track.draining = track.draining or worker
             if track.draining == worker:
@@ -344,7 +253,7 @@ class LabelQueue:
         grants: list[Grant] = []
         room = samples
         while room > 0:
-            task = self._take(track, me.teacher, worker, room, first=not grants)
+            task = track.take(room, not grants, lambda task: self._suits(task, worker))
             if task is None:
                 break
             room -= task.samples
@@ -393,9 +302,7 @@ class LabelQueue:
         for other in list(task.leases):
             self._close(other)
         self.done += 1
-        batch = self._batches[task.batch]
-        batch.unlabelled -= task.samples
-        return batch.unlabelled == 0
+        return self._settle(self._batches[task.batch], task.samples)
 
     def fail(self, lease: int, error: str) -> Lost:
         """The worker's model raised on an open lease."""
@@ -418,22 +325,16 @@ class LabelQueue:
     def forgive(self, worker: str) -> None:
         """A lost worker turns out to be the same live process: no task has killed it."""
         leased = {id(lease.task): lease.task for lease in self._leases.values()}
-        returned = [task for track in self._tracks.values() for task in track.returned]
+        returned = [task for track in self._tracks.values() for task in track]
         for task in [*leased.values(), *returned]:
-            # Its last loss only: a process before it under the same name may well have died.
-            last = next((loss for loss in reversed(task.losses) if loss.worker == worker), None)
-            if last is not None and task.forgiven < _MOST_FORGIVEN:
-                task.losses.remove(last)
-                task.forgiven += 1
-                if len(task.attempts) < self.flow.max_attempts:
-                    task.verdict_at = None
+            task.forgive(worker, self.flow.max_attempts)
 
     def verdicts(self, now: float) -> list[Poison]:
         """Tasks that stay accused when their time is up."""
         poison = []
         for track in self._tracks.values():
-            for task in [t for t in track.returned if t.verdict_at is not None and now >= t.verdict_at]:
-                track.returned.remove(task)
+            for task in [t for t in track if t.verdict_at is not None and now >= t.verdict_at]:
+                track.remove(task)
                 poison.append(Poison(task.teacher, task.batch, task.start, task.stop, task.attempts))
         return poison
 
@@ -465,18 +366,26 @@ class LabelQueue:
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _level(self) -> int:
-        """Batches that are labelled, or still have samples that nobody has leased."""
-        returned = {task.batch for track in self._tracks.values() for task in track.returned}
-        return sum(
-            batch.unlabelled == 0 or batch.uncut > 0 or number in returned
-            for number, batch in self._batches.items()
-        )
+    def _waits(self, number: int, change: int) -> None:
+        """A piece of a batch begins or ends to wait in a track."""
+        batch = self._batches[number]
+        before = batch.waiting > 0
+        batch.waiting += change
+        if batch.unlabelled:
+            self._level += (batch.waiting > 0) - before
 
-    def _fixed_cut(self) -> bool:
-        return self.flow.fixed or self.flow.task_size is not None
+    def _settle(self, batch: _Batch, samples: int) -> bool:
+        """So many samples of a batch have labels now; True if that was the last of them."""
+        if batch.unlabelled == 0:
+            return True
+        batch.unlabelled -= samples
+        if batch.unlabelled:
+            return False
+        self._labelled += 1
+        self._level += batch.waiting == 0
+        return True
 
-    def _hedgeable(self, worker: str, samples: int, now: float, older_than_s: float) -> _Task | None:
+    def _hedgeable(self, worker: str, samples: int, now: float, older_than_s: float) -> Task | None:
         me = self._workers[worker]
         if any(lease.solo for lease in me.leases.values()):
             return None
@@ -489,15 +398,12 @@ class LabelQueue:
             and lease.worker != worker
             and len(lease.task.leases) == 1
             and not lease.task.solo
-            and (lease.task.samples <= samples or self._fixed_cut())
+            and (lease.task.samples <= samples or self.flow.cuts_fixed)
             and now - lease.since > age_s
         ]
         return min(candidates, key=lambda lease: lease.since).task if candidates else None
 
-    def _solo_waiting(self, track: _Track) -> _Task | None:
-        return next((task for task in track.returned if task.solo and task.verdict_at is None), None)
-
-    def _suits(self, task: _Task, worker: str) -> bool:
+    def _suits(self, task: Task, worker: str) -> bool:
         """A worker that failed a task gets it again only if every other one failed it too."""
         if worker not in task.failed_by:
             return True
@@ -505,42 +411,7 @@ class LabelQueue:
             name in task.failed_by for name, other in self._workers.items() if other.teacher == task.teacher
         )
 
-    def _take(self, track: _Track, teacher: str, worker: str, room: int, first: bool) -> _Task | None:
-        for index, task in enumerate(track.returned):
-            if task.solo or not self._suits(task, worker):
-                continue
-            if task.samples <= room or (first and self._fixed_cut()):
-                return track.returned.pop(index)
-            if self._fixed_cut():
-                return None
-            track.returned[index] = _Task(
-                *(teacher, task.batch, task.start + room, task.stop),
-                failures=list(task.failures),
-                failed_by=set(task.failed_by),
-                losses=list(task.losses),
-                forgiven=task.forgiven,
-            )
-            task.stop = task.start + room
-            return task
-        if not track.fresh:
-            return None
-        number, start = head = track.fresh[0]
-        batch = self._batches[number]
-        size = batch.samples - start
-        if self.flow.task_size is not None:
-            size = min(size, self.flow.task_size)
-        if self._fixed_cut():
-            if size > room and not first:
-                return None
-        else:
-            size = min(size, room)
-        head[1] = start + size
-        if head[1] == batch.samples:
-            track.fresh.popleft()
-            batch.uncut -= 1
-        return _Task(teacher, number, start, start + size)
-
-    def _grant(self, task: _Task, worker: str, me: _Worker, now: float, *, solo: bool) -> Grant:
+    def _grant(self, task: Task, worker: str, me: _Worker, now: float, *, solo: bool) -> Grant:
         number = next(self._lease_ids)
         allowed_s = self.flow.first_deadline_s
         if me.latency_s is not None:
@@ -566,13 +437,13 @@ class LabelQueue:
             task = held.task
             what = "only this task" if held.solo else "this task"
             text = f"worker {name} was lost while it held {what}: {reason}"
-            task.losses.append(_Loss(name, text, held.solo))
+            task.losses.append(Loss(name, text, held.solo))
             if len(task.attempts) >= self.flow.max_attempts:
                 task.verdict_at = now + self.flow.verdict_s
             tasks.append(task)
         return self._put_back(tasks)
 
-    def _put_back(self, tasks: Sequence[_Task]) -> Lost:
+    def _put_back(self, tasks: Sequence[Task]) -> Lost:
         poison = []
         requeued = 0
         for task in tasks:
@@ -582,10 +453,6 @@ class LabelQueue:
                 poison.append(Poison(task.teacher, task.batch, task.start, task.stop, task.failures))
                 continue
             requeued += 1
-            track = self._tracks[task.teacher]
-            index = next(
-                (i for i, t in enumerate(track.returned) if t.place > task.place), len(track.returned)
-            )
-            track.returned.insert(index, task)
+            self._tracks[task.teacher].put_back(task)
         self.requeued += requeued
         return Lost(requeued, poison)

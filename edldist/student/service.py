@@ -34,9 +34,10 @@ from edldist.errors import (
 from edldist.labels.codec import parse_codec
 from edldist.student.assembly import OpenBatch
 from edldist.student.delivery import Delivery
+from edldist.student.flow import Flow
 from edldist.student.grouping import group
 from edldist.student.quarantine import Quarantine
-from edldist.student.queue import Flow, Lost
+from edldist.student.queue import Lost
 from edldist.student.stopping import leave_group
 from edldist.wire.member import Enrolment
 from edldist.wire.messages import (

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edldist.errors import ConfigError
-from edldist.student.queue import Flow, LabelQueue
+from edldist.student.flow import Flow
+from edldist.student.queue import LabelQueue
 
 
 def fill(queue: LabelQueue, *sizes: int) -> list[int]:
@@ -26,6 +27,18 @@ def joined(*workers: str, flow: Flow | None = None) -> LabelQueue:
     for worker in workers:
         queue.join(worker, "teacher")
     return queue
+
+
+def assert_counted(queue: LabelQueue) -> None:
+    """What is counted on the way is what counting afresh gives."""
+    batches = queue._batches
+    waiting = dict.fromkeys(batches, 0)
+    for track in queue._tracks.values():
+        for number in [entry[0] for entry in track._fresh] + [task.batch for task in track]:
+            waiting[number] += 1
+    assert waiting == {number: batch.waiting for number, batch in batches.items()}
+    assert queue.labelled_batches == sum(batch.unlabelled == 0 for batch in batches.values())
+    assert queue._level == sum(b.unlabelled == 0 or waiting[n] > 0 for n, b in batches.items())
 
 
 ACTIONS = st.lists(
@@ -111,6 +124,7 @@ def test_any_order_of_events_delivers_each_sample_once_in_order(actions, teacher
                 queue.expire(name, leases, "late", now)
         elif verb == "deliver" and queue.ready():
             deliver()
+        assert_counted(queue)
 
     # Whatever happened, healthy workers finish the rest.
     for name in queue.workers():
