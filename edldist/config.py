@@ -22,6 +22,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    PlainValidator,
     Tag,
     ValidationError,
     field_validator,
@@ -111,6 +112,21 @@ Replicas = Annotated[
 ]
 
 
+def _batch_size(value: object) -> object:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise PydanticCustomError("batch_size", "a whole number, 1 or more, or auto")
+
+
+def _entry(value: object) -> object:
+    """A key or a position of a sample's entries; commas part them on the command line."""
+    if isinstance(value, str) and value.strip() and "," not in value:
+        return value.strip()
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise PydanticCustomError("entry", "a key, or a position from 0")
+
+
 class TeacherConfig(_Section):
     """One teacher group."""
 
@@ -126,8 +142,24 @@ class TeacherConfig(_Section):
     device: str = Field(
         default="auto", pattern=DEVICE, description="auto, cpu, cuda, cuda:N or another torch device"
     )
-    batch_size: int = Field(default=64, ge=1, description="a whole number, 1 or more")
+    batch_size: Annotated[int | Literal["auto"], PlainValidator(_batch_size)] = Field(
+        default=64, description="a whole number, 1 or more, or auto"
+    )
     codec: str = Field(default="dense", description=CODEC_FORMS)
+    compile: bool = Field(default=False, description="true or false")
+    autocast: Literal["bf16", "fp16"] | None = Field(default=None, description="bf16, fp16 or null")
+    channels_last: bool = Field(default=False, description="true or false")
+    dataset: str | None = Field(
+        default=None,
+        pattern=MODEL_PATH,
+        description="module:factory, as in `package.module:factory`, or null",
+    )
+    dataset_inputs: list[Annotated[str | int, PlainValidator(_entry)]] | None = Field(
+        default=None,
+        min_length=1,
+        description="a list of different keys or positions of a sample's entries, or null",
+    )
+    dataset_threads: int = Field(default=1, ge=1, description="a whole number, 1 or more")
     allow_nonfinite: bool = Field(default=False, description="true or false")
     env: Environment = Field(default={}, description="a mapping of variable names to text")
 
@@ -135,6 +167,19 @@ class TeacherConfig(_Section):
     @classmethod
     def _known_codec(cls, name: str) -> str:
         return check_codec_name(name)
+
+    @field_validator("dataset_inputs")
+    @classmethod
+    def _different_entries(cls, entries: list[str | int] | None) -> list[str | int] | None:
+        if entries is not None and len({str(entry) for entry in entries}) != len(entries):
+            raise ValueError("an entry is given twice")
+        return entries
+
+    @model_validator(mode="after")
+    def _inputs_of_a_dataset(self) -> TeacherConfig:
+        if self.dataset_inputs is not None and self.dataset is None:
+            raise ValueError("dataset_inputs says which entries of a dataset to take: give dataset, too")
+        return self
 
     @property
     def initial_replicas(self) -> int:
@@ -200,6 +245,15 @@ class JobConfig(_Section):
         if twice:
             raise ValueError(f"every teacher needs a name of its own; given twice: {', '.join(twice)}")
         return teachers
+
+    @model_validator(mode="after")
+    def _cuts_are_known(self) -> JobConfig:
+        if self.deterministic and any(teacher.batch_size == "auto" for teacher in self.teachers):
+            raise ValueError(
+                "deterministic: true cuts batches at the teacher's batch_size, which must then be a number "
+                "and not auto: what auto finds depends on the machine"
+            )
+        return self
 
 
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:

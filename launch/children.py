@@ -70,7 +70,20 @@ def teacher_command(teacher: TeacherConfig, worker_id: str, coordinator: str) ->
         *("--batch-size", str(teacher.batch_size), "--codec", teacher.codec),
         *(("--weights", teacher.weights) if teacher.weights is not None else ()),
         "--allow-nonfinite" if teacher.allow_nonfinite else "--refuse-nonfinite",
+        "--compile" if teacher.compile else "--no-compile",
+        *(("--autocast", teacher.autocast) if teacher.autocast is not None else ()),
+        "--channels-last" if teacher.channels_last else "--no-channels-last",
+        *_dataset_options(teacher),
     )
+
+
+def _dataset_options(teacher: TeacherConfig) -> list[str]:
+    if teacher.dataset is None:
+        return []
+    options = ["--dataset", teacher.dataset, "--dataset-threads", str(teacher.dataset_threads)]
+    if teacher.dataset_inputs is not None:
+        options += ["--dataset-inputs", ",".join(str(entry) for entry in teacher.dataset_inputs)]
+    return options
 
 
 def student_nodes(job: JobConfig) -> list[str]:

@@ -42,6 +42,18 @@ DEVICE = _pattern(r"[a-z]+(:\d+)?", "auto, cpu, cuda, cuda:N or another torch de
 POSITIVE_S = click.FloatRange(min=0, min_open=True)
 
 
+class BatchSize(click.IntRange):
+    """A whole number, or ``auto``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "auto":
+            return value
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as exc:
+            raise click.BadParameter(f"{exc.message} Or say auto.", ctx, param) from exc
+
+
 def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
     """An option that ``EDLDIST_<OPTION>`` sets too; the option wins."""
     variable = "EDLDIST_" + names[0].removeprefix("--").split("/")[0].replace("-", "_").upper()
@@ -152,9 +164,47 @@ def coordinator(
     "--name", type=NAME, metavar="NAME", default="teacher", help="Teacher group that this worker serves in."
 )
 @_option("--device", type=DEVICE, metavar="DEVICE", default="auto", help="auto, cpu, cuda, cuda:N ...")
-@_option("--batch-size", type=click.IntRange(min=1), default=64, help="Most samples in a forward pass.")
+@_option(
+    "--batch-size",
+    type=BatchSize(min=1),
+    metavar="N",
+    default=64,
+    help="Most samples in a forward pass, or auto to find the number by measuring.",
+)
 @_option("--codec", metavar="CODEC", default="dense", help="How labels travel: dense[:fp16|bf16|fp32].")
 @_option("--weights", type=click.Path(), help="File to load into the model.")
+@_option(
+    "--compile/--no-compile",
+    default=False,
+    show_default=False,
+    help="Run the model through torch.compile, for any number of samples; the first passes compile it. "
+    "Tasks of deterministic jobs run uncompiled.",
+)
+@_option("--autocast", type=click.Choice(["bf16", "fp16"]), help="Run the model under autocast.")
+@_option(
+    "--channels-last/--no-channels-last",
+    default=False,
+    show_default=False,
+    help="Keep weights and images in channels-last memory format.",
+)
+@_option(
+    "--dataset",
+    type=MODEL,
+    metavar="MODULE:FACTORY",
+    help="What makes the data set: students then send sample indices instead of inputs.",
+)
+@_option(
+    "--dataset-inputs",
+    metavar="KEYS",
+    help="Entries of a sample that the model takes, as in image,mask or 0 "
+    "(default: the first of a tuple, all of a dict).",
+)
+@_option(
+    "--dataset-threads",
+    type=click.IntRange(min=1),
+    default=1,
+    help="Threads that read the data set; with more than one it must be thread-safe.",
+)
 @_option(
     "--allow-nonfinite/--refuse-nonfinite",
     default=False,

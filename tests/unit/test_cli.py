@@ -17,6 +17,7 @@ from edldist.errors import ConfigError
 from launch.children import own_command
 from launch.cli import cli
 
+TEACHER = ("teacher", "--coordinator", "tcp://h:1", "--model", "a:b")
 COMMANDS = ("run", "coordinator", "teacher", "student", "status")
 
 
@@ -93,6 +94,12 @@ def test_every_option_has_a_variable() -> None:
         (("teacher", "--coordinator", "tcp://h:1", "--model", "a:b", "--device", "GPU"), "'GPU' is not auto"),
         (("teacher", "--coordinator", "tcp://h:1", "--model", "a:b", "--drain-s", "-1"), "x>=0"),
         (("teacher", "--coordinator", "tcp://h:1", "--model", "a:b", "--connect-timeout-s", "0"), "x>0"),
+        ((*TEACHER, "--batch-size", "automatic"), "'automatic' is not a valid integer range. Or say auto."),
+        ((*TEACHER, "--autocast", "fp32"), "'fp32' is not one of"),
+        ((*TEACHER, "--compile=1"), "does not take a value"),
+        ((*TEACHER, "--channels-last=1"), "does not take a value"),
+        ((*TEACHER, "--dataset", "a.b"), "'a.b' is not module:factory"),
+        ((*TEACHER, "--dataset-threads", "0"), "x>=1"),
         (("student", "--coordinator", "tcp://h:1"), "Missing argument 'SCRIPT'"),
         (("student", "--coordinatr", "tcp://h:1", "s.py"), "No such option"),
         (("student", "--coordinator", "tcp://h:1", "--nproc-per-node", "0", "s.py"), "x>=1"),

@@ -56,7 +56,8 @@ name: full
 deterministic: true
 teachers:
   - {name: big, model: "a.b:c", weights: w.safetensors, replicas: {min: 0, max: 8}, device: "cuda:1",
-     batch_size: 7, codec: "dense:bf16", allow_nonfinite: true, env: {A: "1", B: 2}}
+     batch_size: 7, codec: "dense:bf16", allow_nonfinite: true, env: {A: "1", B: 2}, compile: true,
+     autocast: bf16, channels_last: true, dataset: "d:f", dataset_inputs: [0, mask], dataset_threads: 4}
   - {name: small, model: "a:c.d", replicas: 2}
 student:
   script: s.py
@@ -126,6 +127,33 @@ def test_yaml_traps_of_version_1_1_are_gone(tmp_path: Path) -> None:
         ('teachers.0.batch_size="64"', "teachers[0].batch_size", "'64' is not allowed"),
         ("teachers.0.batch_size=true", "teachers[0].batch_size", "True is not allowed"),
         ("teachers.0.batch_size=1.5", "teachers[0].batch_size", "1.5 is not allowed"),
+        ("teachers.0.batch_size=automatic", "teachers[0].batch_size", "a whole number, 1 or more, or auto"),
+        ("teachers.0.compile=1", "teachers[0].compile", "true or false"),
+        ("teachers.0.autocast=fp32", "teachers[0].autocast", "bf16, fp16 or null"),
+        ("teachers.0.channels_last=yes", "teachers[0].channels_last", "true or false"),
+        ("teachers.0.dataset=a.b", "teachers[0].dataset", "module:factory"),
+        (
+            "teachers.0={model: 'a:b', dataset: 'a:d', dataset_inputs: image}",
+            "teachers[0].dataset_inputs",
+            "a list of different keys",
+        ),
+        (
+            "teachers.0={model: 'a:b', dataset: 'a:d', dataset_inputs: [image, 1.5]}",
+            "teachers[0].dataset_inputs[1]",
+            "1.5 is not allowed",
+        ),
+        (
+            "teachers.0={model: 'a:b', dataset: 'a:d', dataset_inputs: [image, image]}",
+            "teachers[0].dataset_inputs",
+            "given twice",
+        ),
+        (
+            "teachers.0={model: 'a:b', dataset: 'a:d', dataset_inputs: ['a,b']}",
+            "teachers[0].dataset_inputs[0]",
+            "'a,b' is not allowed",
+        ),
+        ("teachers.0={model: 'a:b', dataset_inputs: [0]}", "teachers[0]", "give dataset, too"),
+        ("teachers.0.dataset_threads=0", "teachers[0].dataset_threads", "1 or more"),
         ("teachers.0.codec=topk:8", "teachers[0].codec", "'topk:8' is not allowed: no such codec"),
         ("teachers.0.codec=dense:int8", "teachers[0].codec", "dense:bf16"),
         ("teachers.0.allow_nonfinite=maybe", "teachers[0].allow_nonfinite", "true or false"),
@@ -205,6 +233,14 @@ def test_two_teachers_of_one_name_are_refused(tmp_path: Path) -> None:
 )
 def test_a_file_that_is_no_mapping_is_refused_with_the_place(tmp_path: Path, text: str, says: str) -> None:
     assert says in refusal(tmp_path, text)
+
+
+def test_the_cuts_of_a_deterministic_job_cannot_depend_on_the_machine(tmp_path: Path) -> None:
+    automatic = "teachers.0.batch_size=auto"
+    assert load_job(write(tmp_path, MINIMAL), [automatic]).teachers[0].batch_size == "auto"
+    text = refusal(tmp_path, MINIMAL, "teachers=[{model: 'a:b', batch_size: auto}]", "deterministic=true")
+    assert "must then be a number and not auto" in text
+    assert "it must be" not in text
 
 
 def test_a_missing_file_a_folder_and_a_binary_file_are_named(tmp_path: Path) -> None:

@@ -1,0 +1,125 @@
+"""What a job says of a teacher reaches its worker, and what cannot work is refused before it starts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import edldist.observe.logs
+import edldist.teacher.worker
+from edldist.config import TeacherConfig, load_job
+from edldist.errors import ConfigError, EdlDistError
+from edldist.teacher.worker import WorkerOptions
+from launch.children import teacher_command
+from launch.cli import cli
+
+ALL = {
+    "model": "a.b:c",
+    "weights": "w.pt",
+    "batch_size": "auto",
+    "codec": "dense:fp16",
+    "compile": True,
+    "autocast": "bf16",
+    "channels_last": True,
+    "dataset": "d.e:f",
+    "dataset_inputs": ["image", 2],
+    "dataset_threads": 3,
+    "allow_nonfinite": True,
+}
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The options of each worker that was to be run."""
+    options: list[WorkerOptions] = []
+    monkeypatch.setattr(edldist.teacher.worker, "run_worker", lambda given: options.append(given) or 0)
+    return options
+
+
+def invoke(*args: str, **variables: str):
+    clean = {key: None for key in os.environ if key.startswith("EDLDIST_")}
+    return CliRunner().invoke(cli, args, env={**clean, **variables}, standalone_mode=False)
+
+
+def test_every_key_of_a_teacher_reaches_its_worker(started):
+    config = TeacherConfig(**ALL)
+    for teacher in (config, TeacherConfig(model="a:b")):
+        command = teacher_command(teacher, "w-0", "tcp://h:1")
+        assert invoke(*command[2:]).exception is None
+    full, plain = started
+    told = {key: getattr(full, key) for key in ALL}
+    assert told == {**ALL, "dataset_inputs": "image,2"}
+    assert plain == WorkerOptions(coordinator="tcp://h:1", model="a:b", worker_id="w-0")
+
+
+def test_the_job_decides_and_no_variable_of_the_users(started):
+    command = teacher_command(TeacherConfig(model="a:b"), "w-0", "tcp://h:1")
+    invoke(*command[2:], EDLDIST_COMPILE="1", EDLDIST_CHANNELS_LAST="1", EDLDIST_BATCH_SIZE="auto")
+    assert (started[0].compile, started[0].channels_last, started[0].batch_size) == (False, False, 64)
+
+
+def test_variables_set_the_options_of_a_worker_started_by_hand(started):
+    invoke(
+        *("teacher", "--coordinator", "tcp://h:1", "--model", "a:b", "--autocast", "fp16"),
+        EDLDIST_COMPILE="true",
+        EDLDIST_AUTOCAST="bf16",
+        EDLDIST_BATCH_SIZE="auto",
+        EDLDIST_DATASET="d:f",
+        EDLDIST_DATASET_INPUTS="1",
+        EDLDIST_DATASET_THREADS="2",
+    )
+    (options,) = started
+    assert (options.compile, options.autocast, options.batch_size) == (True, "fp16", "auto")
+    assert (options.dataset, options.dataset_inputs, options.dataset_threads) == ("d:f", "1", 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"batch_size": 0}, "batch_size=0: must be at least 1, or auto"),
+        ({"batch_size": "many"}, "batch_size=many"),
+        ({"dataset_threads": 0}, "dataset_threads=0: must be at least 1"),
+        ({"dataset_inputs": "0"}, "dataset_inputs=0: there is no dataset"),
+        ({"dataset": "a:b", "dataset_inputs": "a,,b"}, "dataset_inputs 'a,,b'"),
+        ({"dataset": "a:b", "dataset_inputs": "a,a"}, "use different keys"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, says):
+    with pytest.raises(ConfigError, match=says):
+        WorkerOptions(coordinator="tcp://h:1", model="a:b", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--dataset", "no_such_module:f"), "dataset no_such_module:f: no module named 'no_such_module'"),
+        (("--dataset", "tests.models:NOT_CALLABLE"), "NOT_CALLABLE is a int, not a factory"),
+        (("--dataset", "tests.models:identify"), "a function without __len__ and __getitem__"),
+        (("--compile",), "compile True: tests.models:identify made a function, not an nn.Module"),
+        (("--autocast", "bf16"), "autocast bf16: tests.models:identify made a function"),
+        (("--channels-last",), "channels_last True: tests.models:identify made a function"),
+        (("--dataset-inputs", "0"), "dataset_inputs=0: there is no dataset"),
+    ],
+)
+def test_a_worker_that_cannot_work_says_so_before_it_joins(monkeypatch, options, says):
+    monkeypatch.setattr(edldist.teacher.worker.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(edldist.observe.logs, "install_logging", lambda *_: None)
+    failure = invoke(
+        *("teacher", "--coordinator", "tcp://127.0.0.1:9", "--model", "tests.models:identify"),
+        *("--device", "cpu", *options),
+    ).exception
+    assert isinstance(failure, EdlDistError)
+    assert says in str(failure)
+    assert type(failure).__name__ in ("ConfigError", "ModelError")  # exit code 2
+
+
+def test_a_job_file_takes_the_new_keys(tmp_path: Path):
+    text = (
+        "name: j\nstudent: {script: s.py}\nteachers: [{model: 'a:b', dataset: 'd:f', dataset_inputs: [0]}]\n"
+    )
+    (tmp_path / "job.yaml").write_text(text)
+    teacher = load_job(tmp_path / "job.yaml", ["teachers.0.batch_size=auto"]).teachers[0]
+    assert (teacher.batch_size, teacher.dataset, teacher.dataset_inputs) == ("auto", "d:f", [0])
