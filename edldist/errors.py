@@ -22,6 +22,7 @@ __all__ = [
     "PoisonTaskError",
     "ProtocolVersionError",
     "RefusedError",
+    "SharedMemoryError",
     "WireError",
 ]
 
@@ -91,6 +92,18 @@ class ProtocolVersionError(WireError):
 
 class PeerUnreachableError(WireError):
     """The peer's connection is gone: it left, died, or was never there."""
+
+
+class SharedMemoryError(WireError):
+    """Memory cannot be shared with a peer on this host; the socket carries the tensors instead.
+
+    Attributes:
+        gone: the other side's memory was there once, and has been given back.
+    """
+
+    def __init__(self, reason: str, *, gone: bool = False) -> None:
+        super().__init__(reason)
+        self.gone = gone
 
 
 class RefusedError(EdlDistError):

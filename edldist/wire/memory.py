@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from edldist.errors import ConfigError, PeerUnreachableError, ProtocolVersionError, WireError
 from edldist.wire.messages import Message, Refused, decode, encode
-from edldist.wire.transport import Frames, Received
+from edldist.wire.transport import Outgoing, Received, payload
 
 __all__ = ["MemoryTransport"]
 
@@ -48,8 +48,8 @@ class MemoryHub:
     def address(self) -> str:
         return self._address
 
-    def send(self, peer: bytes, message: Message, frames: Frames = ()) -> None:
-        raw = [encode(message), *(bytes(frame) for frame in frames)]
+    def send(self, peer: bytes, message: Message, frames: Outgoing = ()) -> None:
+        raw = [encode(message), *(bytes(payload(frame)) for frame in frames)]
         if not self._network._to_link(self._address, peer, raw):
             raise PeerUnreachableError(f"peer {peer!r} is gone")
 
@@ -86,8 +86,8 @@ class MemoryLink:
     def address(self) -> str:
         return self._address
 
-    def send(self, message: Message, frames: Frames = ()) -> bool:
-        self.send_raw([encode(message), *(bytes(frame) for frame in frames)])
+    def send(self, message: Message, frames: Outgoing = ()) -> bool:
+        self.send_raw([encode(message), *(bytes(payload(frame)) for frame in frames)])
         return True
 
     def send_raw(self, frames: Sequence[bytes]) -> None:

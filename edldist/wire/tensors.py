@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -136,7 +137,9 @@ def _wrap(frame: memoryview, dtype: torch.dtype) -> Tensor:
     if frame.nbytes == 0:
         return torch.empty(0, dtype=dtype)
     if frame.readonly:
-        frame = memoryview(bytearray(frame))
+        # Memory that the sender goes on using, while a model may change its inputs in place. numpy
+        # copies without the interpreter lock.
+        frame = np.frombuffer(frame, np.uint8).copy().data
     flat = torch.frombuffer(frame, dtype=torch.uint8)
     if flat.data_ptr() % dtype.itemsize:
         flat = flat.clone()

@@ -12,19 +12,58 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from edldist.wire.memfile import FileAddress
 from edldist.wire.messages import Message
 
-__all__ = ["Buffer", "Frames", "Hub", "Link", "Poller", "Received", "Transport"]
+__all__ = [
+    "Buffer",
+    "Frames",
+    "Hub",
+    "Link",
+    "Outgoing",
+    "Piece",
+    "Poller",
+    "Received",
+    "Transport",
+    "payload",
+]
 
 Buffer = bytes | bytearray | memoryview
 Frames = Sequence[Buffer]
+
+
+class Piece(NamedTuple):
+    """A frame in memory that peers on this host may map: they are told where, and nothing is copied.
+
+    Whoever sends it keeps the memory, and the descriptor that ``address`` names, until the answer is
+    there. What a peer reads after that is its own loss.
+
+    Attributes:
+        memory: the bytes, for peers that cannot map them.
+        address: the file in which they lie.
+        offset: where in that file they begin.
+    """
+
+    memory: memoryview
+    address: FileAddress
+    offset: int
+
+
+Outgoing = Sequence[Buffer | Piece]
+
+
+def payload(frame: Buffer | Piece) -> Buffer:
+    """The bytes of a frame, wherever they lie."""
+    return frame.memory if isinstance(frame, Piece) else frame
 
 
 class Received(NamedTuple):
     """One message as it arrived.
 
     ``peer`` is the sender's address at a hub, and ``b""`` on a link. ``frames`` are its raw
-    tensor frames; they stay valid as long as someone refers to them.
+    tensor frames; they stay valid as long as someone refers to them. They may be written to, but for
+    memory that a peer lends (``Piece``), which is read-only. A frame of lent memory that its owner has
+    freed in the meantime is empty.
     """
 
     peer: bytes
@@ -45,7 +84,7 @@ class Hub(Protocol):
         """Messages dropped so far because they were malformed."""
         ...
 
-    def send(self, peer: bytes, message: Message, frames: Frames = ()) -> None:
+    def send(self, peer: bytes, message: Message, frames: Outgoing = ()) -> None:
         """Queue one message for a peer without blocking.
 
         Raises:
@@ -69,7 +108,7 @@ class Link(Protocol):
     @property
     def garbage(self) -> int: ...
 
-    def send(self, message: Message, frames: Frames = ()) -> bool:
+    def send(self, message: Message, frames: Outgoing = ()) -> bool:
         """Queue one message without blocking; False when the queue is full (nothing was sent)."""
         ...
 

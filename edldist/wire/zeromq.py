@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import math
 import os
 import time
+import weakref
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import zmq
 
 from edldist.errors import ConfigError, PeerUnreachableError, ProtocolVersionError, WireError
 from edldist.wire.address import parse_address
 from edldist.wire.messages import Message, Refused, decode, encode
-from edldist.wire.transport import Frames, Received
+from edldist.wire.offers import SHARED_FROM_BYTES, SHARING_MAGIC, Decline, decode_sharing, encode_sharing
+from edldist.wire.transport import Buffer, Outgoing, Piece, Received, payload
+
+if TYPE_CHECKING:
+    from edldist.wire.pairing import Pairing, Wrapped
+    from edldist.wire.sharing import Sharing
 
 __all__ = ["CONTROL_FRAME_BYTES", "MAX_FRAME_BYTES", "MAX_FRAMES", "ZmqTransport"]
 
@@ -37,15 +45,22 @@ _STUCK_S = 5.0
 _UNCONFIRMED_MS = 5_000
 _CONNECT_MS = 2_000
 _QUEUED_MESSAGES = 4_096
+_SWEEP_S = 5.0
 
 
 class _Endpoint:
-    """What hubs and links share: one socket, receiving, and the count of what was garbage."""
+    """What hubs and links share: one socket, receiving, and the count of what was garbage.
+
+    ``_pairings`` are the peers with which memory may be shared: those to which, or from which, a
+    large frame went. A coordinator has none.
+    """
 
     def __init__(self, socket: zmq.Socket[bytes], poller: ZmqPoller) -> None:
         self._socket = socket
         self._poller = poller
+        self._pairings: dict[bytes, Pairing] = {}
         self.garbage = 0
+        poller._endpoints.add(self)
 
     @property
     def address(self) -> str:
@@ -57,10 +72,58 @@ class _Endpoint:
         except zmq.Again:
             return None
 
-    def _parse(self, peer: bytes, frames: list[zmq.Frame]) -> Received:
+    def _parse(self, peer: bytes, frames: list[zmq.Frame]) -> Received | None:
+        """The message of some frames; None if it was between the two transports."""
         if not frames or len(frames) > MAX_FRAMES:
             raise WireError(f"a message of {len(frames)} frames (1 to {MAX_FRAMES} are allowed)")
-        return Received(peer, decode(frames[0].bytes), [frame.buffer for frame in frames[1:]])
+        buffers = [frame.buffer for frame in frames]
+        if buffers[0][: len(SHARING_MAGIC)] == SHARING_MAGIC:
+            unwrapped = self._unwrap(peer, buffers)
+            if unwrapped is None:
+                return None
+            buffers = unwrapped
+        return Received(peer, decode(buffers[0]), buffers[1:])
+
+    def _wrap(self, peer: bytes, message: Message, frames: Outgoing) -> Wrapped | None:
+        """The message with its large frames by reference; None if everything goes by socket."""
+        if self._poller._sharing is None or all(map(_is_small, frames)):
+            return None
+        pairing = self._pairings.get(peer)
+        if pairing is None:
+            pairing = self._pairings[peer] = self._new_pairing(peer, self._poller._sharing)
+        return pairing.wrap(encode(message), frames)
+
+    def _unwrap(self, peer: bytes, buffers: list[memoryview]) -> list[memoryview] | None:
+        if self._poller._sharing is None:
+            decode_sharing(buffers[0])
+            self._send_sharing(peer, encode_sharing(Decline("it is switched off on the other side")))
+            return None
+        pairing = self._pairings.get(peer)
+        if pairing is not None:
+            return pairing.unwrap(buffers)
+        pairing = self._new_pairing(peer, self._poller._sharing)
+        unwrapped = pairing.unwrap(buffers)
+        if pairing.met:  # nothing is kept for strangers
+            self._pairings[peer] = pairing
+        return unwrapped
+
+    def _new_pairing(self, peer: bytes, sharing: Sharing) -> Pairing:
+        from edldist.wire.pairing import Pairing
+
+        return Pairing(
+            sharing,
+            lambda raw: self._send_sharing(peer, raw),
+            repr(peer.decode(errors="replace")) if peer else self.address,
+            self._poller._max_frame_bytes,
+        )
+
+    def _unpair(self, peer: bytes) -> None:
+        pairing = self._pairings.pop(peer, None)
+        if pairing is not None:
+            pairing.close()
+
+    def _send_sharing(self, peer: bytes, raw: bytes) -> None:
+        raise NotImplementedError
 
     def _drop(self, peer: bytes, reason: Exception) -> None:
         self.garbage += 1
@@ -72,7 +135,18 @@ class _Endpoint:
                 reason,
             )
 
+    def _unpair_dead(self) -> None:
+        for peer, pairing in list(self._pairings.items()):
+            if pairing.met and not pairing.alive:
+                self._unpair(peer)
+
+    def _unpair_all(self) -> None:
+        for peer in list(self._pairings):
+            self._unpair(peer)
+
     def close(self) -> None:
+        self._unpair_all()
+        self._poller._endpoints.discard(self)
         if not self._socket.closed:
             self._poller._forget(self._socket)
             self._socket.close()
@@ -81,23 +155,34 @@ class _Endpoint:
 class ZmqHub(_Endpoint):
     """A ROUTER that refuses to drop silently: a send to a peer that is gone raises."""
 
-    def send(self, peer: bytes, message: Message, frames: Frames = ()) -> None:
+    def send(self, peer: bytes, message: Message, frames: Outgoing = ()) -> None:
+        wrapped = self._wrap(peer, message, frames)
+        raw = wrapped.raw if wrapped is not None else [encode(message), *map(payload, frames)]
         try:
-            self._socket.send_multipart([peer, encode(message), *frames], zmq.NOBLOCK, copy=not frames)
+            self._socket.send_multipart([peer, *raw], zmq.NOBLOCK, copy=not frames)
         except zmq.Again as exc:
+            self._unpair(peer)
             raise PeerUnreachableError(
                 f"peer {peer!r} takes nothing in any more (its queue is full)"
             ) from exc
         except zmq.ZMQError as exc:
             if exc.errno != errno.EHOSTUNREACH:
                 raise
+            self._unpair(peer)
             raise PeerUnreachableError(f"peer {peer!r} is gone") from exc
+
+    def _send_sharing(self, peer: bytes, raw: bytes) -> None:
+        # Whoever is unreachable will be found so by the next message.
+        with contextlib.suppress(zmq.ZMQError):
+            self._socket.send_multipart([peer, raw], zmq.NOBLOCK)
 
     def receive(self) -> Received | None:
         while (frames := self._receive_frames()) is not None:
             peer = frames[0].bytes
             try:
-                return self._parse(peer, frames[1:])
+                received = self._parse(peer, frames[1:])
+                if received is not None:
+                    return received
             except ProtocolVersionError as exc:
                 self._drop(peer, exc)
                 self._refuse(peer, str(exc))
@@ -128,7 +213,7 @@ class ZmqLink(_Endpoint):
         self._renew = renew
         self._stuck_since: float | None = None
 
-    def send(self, message: Message, frames: Frames = ()) -> bool:
+    def send(self, message: Message, frames: Outgoing = ()) -> bool:
         sent = self._try_send(message, frames)
         now = time.monotonic()
         if sent:
@@ -145,17 +230,27 @@ class ZmqLink(_Endpoint):
             sent = self._try_send(message, frames)
         return sent
 
-    def _try_send(self, message: Message, frames: Frames) -> bool:
+    def _try_send(self, message: Message, frames: Outgoing) -> bool:
+        wrapped = self._wrap(b"", message, frames)
+        raw = wrapped.raw if wrapped is not None else [encode(message), *map(payload, frames)]
         try:
-            self._socket.send_multipart([encode(message), *frames], zmq.NOBLOCK, copy=not frames)
+            self._socket.send_multipart(raw, zmq.NOBLOCK, copy=not frames)
         except zmq.Again:
+            if wrapped is not None:
+                self._pairings[b""].unsent(wrapped)
             return False
         return True
+
+    def _send_sharing(self, peer: bytes, raw: bytes) -> None:
+        with contextlib.suppress(zmq.Again):
+            self._socket.send(raw, zmq.NOBLOCK)
 
     def receive(self) -> Received | None:
         while (frames := self._receive_frames()) is not None:
             try:
-                return self._parse(b"", frames)
+                received = self._parse(b"", frames)
+                if received is not None:
+                    return received
             except ProtocolVersionError:
                 raise
             except WireError as exc:
@@ -186,13 +281,17 @@ class _Bell:
 class ZmqPoller:
     """Owns one context, its sockets and an event descriptor that other threads may ring."""
 
-    def __init__(self, max_frame_bytes: int) -> None:
+    def __init__(self, max_frame_bytes: int, shared_memory: bool) -> None:
         self._context = zmq.Context(io_threads=1)
         self._max_frame_bytes = max_frame_bytes
+        self._shared_memory = shared_memory
+        self._made: Sharing | None = None
+        self._next_sweep = 0.0
         self._poller = zmq.Poller()
         self._bell = _Bell()
         self._poller.register(self._bell.fd, zmq.POLLIN)
         self._sockets: set[zmq.Socket[bytes]] = set()
+        self._endpoints: weakref.WeakSet[_Endpoint] = weakref.WeakSet()
         self._closed = False
 
     def bind(self, address: str) -> ZmqHub:
@@ -232,10 +331,31 @@ class ZmqPoller:
         self._watch(socket)
         return socket
 
+    @property
+    def _sharing(self) -> Sharing | None:
+        """Made when a large frame is first seen, since it needs numpy, which a coordinator does not."""
+        if self._made is None and self._shared_memory:
+            from edldist.wire.sharing import Sharing
+
+            self._made = Sharing()
+        return self._made
+
     def wait(self, timeout_s: float) -> None:
+        self._sweep()
         for ready, _ in self._poller.poll(math.ceil(max(0.0, timeout_s) * 1e3)):
             if ready == self._bell.fd:
                 self._bell.clear()
+
+    def _sweep(self) -> None:
+        """Give back what was shared with peers that are no more."""
+        if self._made is None:
+            return
+        self._made.sweep()
+        now = time.monotonic()
+        if now >= self._next_sweep:
+            self._next_sweep = now + _SWEEP_S
+            for endpoint in list(self._endpoints):
+                endpoint._unpair_dead()
 
     def wake(self) -> None:
         self._bell.ring()
@@ -247,7 +367,11 @@ class ZmqPoller:
         for socket in list(self._sockets):
             self._forget(socket)
             socket.close()
+        for endpoint in self._endpoints:
+            endpoint._unpair_all()
         self._context.term()
+        if self._made is not None:
+            self._made.close()
         self._poller.unregister(self._bell.fd)
 
     def _open(self, kind: int, address: str) -> zmq.Socket[bytes]:
@@ -284,15 +408,32 @@ def _check(address: str) -> None:
         parse_address(address, "cannot listen on or connect to it", port_zero=True)
 
 
+def _is_small(frame: Buffer | Piece) -> bool:
+    return memoryview(payload(frame)).nbytes < SHARED_FROM_BYTES
+
+
+def _wanted() -> bool:
+    value = os.environ.get("EDLDIST_SHARED_MEMORY", "1")
+    if value not in ("0", "1"):
+        raise ConfigError(f"EDLDIST_SHARED_MEMORY={value!r}: use 1 (the default) or 0")
+    return value == "1"
+
+
 class ZmqTransport:
     """The real transport.
 
     Args:
         max_frame_bytes: a peer that sends a larger frame is disconnected by the socket.
+        shared_memory: whether large frames go through shared memory where both ends can map each
+            other's. None: as ``EDLDIST_SHARED_MEMORY`` says, which is yes unless it is ``0``.
+
+    Raises:
+        ConfigError: that variable has another value.
     """
 
-    def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+    def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES, shared_memory: bool | None = None) -> None:
         self.max_frame_bytes = max_frame_bytes
+        self.shared_memory = _wanted() if shared_memory is None else shared_memory
 
     def poller(self) -> ZmqPoller:
-        return ZmqPoller(self.max_frame_bytes)
+        return ZmqPoller(self.max_frame_bytes, self.shared_memory)

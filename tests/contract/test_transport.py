@@ -37,9 +37,16 @@ class Rig:
             poller.close()
 
 
-@pytest.fixture(params=["memory", "zeromq"])
+TRANSPORTS: dict[str, Callable[[], Transport]] = {
+    "memory": MemoryTransport,
+    "zeromq": lambda: ZmqTransport(max_frame_bytes=1 << 24, shared_memory=False),
+    "zeromq with shared memory": lambda: ZmqTransport(max_frame_bytes=1 << 24, shared_memory=True),
+}
+
+
+@pytest.fixture(params=TRANSPORTS)
 def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
-    rig = Rig(MemoryTransport() if request.param == "memory" else ZmqTransport(max_frame_bytes=1 << 24))
+    rig = Rig(TRANSPORTS[request.param]())
     yield rig
     rig.close()
 
