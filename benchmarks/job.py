@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,16 @@ WORKERS_PER_PROCESS = 8
 
 
 class Job:
-    """Starts the parts of a job and waits until they know each other."""
+    """Starts the parts of a job and waits until they know each other.
 
-    def __init__(self, processes: Processes, stack: contextlib.ExitStack) -> None:
+    Everything of it is on this host, so tensors go through shared memory, unless ``shared`` is false.
+    """
+
+    def __init__(self, processes: Processes, stack: contextlib.ExitStack, shared: bool = True) -> None:
         self.processes = processes
+        self._transport = {"EDLDIST_SHARED_MEMORY": str(int(shared))}
         self.address = processes.coordinator()
+        self.coordinator_pid = processes.pid_of("coordinator")
         self._stack = stack
         self._started = 0
 
@@ -50,9 +56,9 @@ class Job:
 
     def loader(self, batches: Iterable[Any], workers: int, **options: Any) -> edldist.DistillLoader:
         """A loader in this process that is served by ``workers`` workers."""
-        loader = self._stack.enter_context(
-            edldist.DistillLoader(batches, coordinator=self.address, **options)
-        )
+        with _variables(self._transport):
+            loader = edldist.DistillLoader(batches, coordinator=self.address, **options)
+        self._stack.enter_context(loader)
         self.await_workers(loader, workers)
         return loader
 
@@ -66,13 +72,24 @@ class Job:
 
     def _start(self, role: str, *command: str, **env: str) -> subprocess.Popen[bytes]:
         self._started += 1
-        return self.processes.start(f"{role}-{self._started}", *command, **env)
+        return self.processes.start(f"{role}-{self._started}", *command, **env, **self._transport)
 
 
 @contextlib.contextmanager
-def open_job() -> Iterator[Job]:
+def _variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of this process for a moment; the runner cleared those of ``EDLDIST_``."""
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name in values:
+            del os.environ[name]
+
+
+@contextlib.contextmanager
+def open_job(shared: bool = True) -> Iterator[Job]:
     """A job with its coordinator; everything ends with the block, loaders first."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edldist-bench-")))
         processes = stack.enter_context(Processes(folder))
-        yield Job(processes, stack)
+        yield Job(processes, stack, shared)

@@ -22,7 +22,7 @@ from benchmarks.job import open_job
 from benchmarks.memcpy import copy_rate
 from benchmarks.teachers import label_bytes
 
-__all__ = ["LARGE", "LARGE_SHARED", "SMALL", "TOKENS", "Case", "open_path"]
+__all__ = ["CASES", "LARGE", "LARGE_SHARED", "SMALL", "TOKENS", "Case", "open_path"]
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,16 @@ class Case:
     def batches(self) -> Iterator[Tensor]:
         """Endless batches. Shared ones lie where workers of a DataLoader put theirs, each in its own file."""
         shape = (self.batch, *self.sample_shape)
-        ring = [torch.zeros(shape, dtype=self.input_dtype) for _ in range(self._ring if self.shared else 1)]
+        ring = [torch.ones(shape, dtype=self.input_dtype) for _ in range(self.ring)]
         if self.shared:
             for batch in ring:
                 batch.share_memory_()
         return itertools.cycle(ring)
 
     @property
-    def _ring(self) -> int:
-        """As many as can be under way at once, so that none is handed out while it is still in use."""
-        return 2 * self.high_watermark
+    def ring(self) -> int:
+        """Different batches: more than can be under way at once, or a reader would find them in its cache."""
+        return 2 * self.high_watermark if self.shared else 1
 
 
 LARGE = Case("images", 128, (3, 224, 224), torch.uint8, "float16:1000", 0.85, worker_batch=128)
@@ -91,10 +91,13 @@ TOKENS = Case(
 )
 
 
+CASES = {"large": LARGE, "large-shared": LARGE_SHARED, "small": SMALL, "tokens": TOKENS}
+
+
 @contextlib.contextmanager
 def open_path(case: Case) -> Iterator[edldist.DistillLoader]:
     """A coordinator and one worker, each a real process, and a loader in this one."""
-    with open_job() as job:
+    with open_job(case.shared) as job:
         job.teacher(case.model, case.worker_batch, case.labels)
         yield job.loader(case.batches(), workers=1, high_watermark=case.high_watermark)
 
@@ -117,7 +120,7 @@ def tokens(settings: Settings) -> Result:
 def large_shared(settings: Settings) -> Result:
     """The large images through shared memory, the worker copying each batch once."""
     case = LARGE_SHARED
-    with open_path(case) as loader, copy_rate(case.input_bytes, case.label_bytes) as copies:
+    with open_path(case) as loader, copy_rate(case.input_bytes, case.label_bytes, case.ring) as copies:
         batches = iter(loader)
         runs = interleave(
             settings.repeats,

@@ -1,12 +1,14 @@
 """The limit of shared memory: a process that copies the same bytes from its own memory, with no transport.
 
-``python -m benchmarks.memcpy INPUT_BYTES LABEL_BYTES`` reads a number of seconds from each line of
-its input, copies as long, and answers with the copies a second.
+``python -m benchmarks.memcpy INPUT_BYTES LABEL_BYTES BATCHES`` reads a number of seconds from each
+line of its input, copies as long, and answers with the batches a second. It goes round BATCHES
+different inputs, as its rival does, so that neither finds them in a cache.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -21,9 +23,10 @@ __all__ = ["copy_rate"]
 
 
 @contextlib.contextmanager
-def copy_rate(input_bytes: int, label_bytes: int) -> Iterator[Callable[[float], float]]:
+def copy_rate(input_bytes: int, label_bytes: int, batches: int) -> Iterator[Callable[[float], float]]:
     """A copying process that waits, and a function from seconds to batches copied a second."""
-    command = [sys.executable, "-m", "benchmarks.memcpy", str(input_bytes), str(label_bytes)]
+    sizes = (str(input_bytes), str(label_bytes), str(batches))
+    command = [sys.executable, "-m", "benchmarks.memcpy", *sizes]
     process = subprocess.Popen(
         tied_command(command, parent=os.getpid(), signum=signal.SIGKILL),
         cwd=ROOT,
@@ -49,21 +52,21 @@ def copy_rate(input_bytes: int, label_bytes: int) -> Iterator[Callable[[float], 
         answers.close()
 
 
-def _serve(input_bytes: int, label_bytes: int) -> None:
+def _serve(input_bytes: int, label_bytes: int, batches: int) -> None:
     import torch
 
-    pairs = [
-        (torch.empty(size, dtype=torch.uint8), torch.zeros(size, dtype=torch.uint8))
-        for size in (input_bytes, label_bytes)
-    ]
+    # Ones, since untouched zeros would all lie in one page.
+    inputs = itertools.cycle([torch.ones(input_bytes, dtype=torch.uint8) for _ in range(batches)])
+    labels = torch.ones(label_bytes, dtype=torch.uint8)
+    into_inputs, into_labels = torch.ones_like(next(inputs)), torch.ones_like(labels)
 
     def copy_batch() -> None:
-        for into, source in pairs:
-            into.copy_(source)
+        into_inputs.copy_(next(inputs))
+        into_labels.copy_(labels)
 
     for line in sys.stdin:
         print(rate(copy_batch, float(line)), flush=True)
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]), int(sys.argv[2]))
+    _serve(*map(int, sys.argv[1:4]))

@@ -68,6 +68,10 @@ class Processes:
         self.wait("the coordinator", ready.exists)
         return str(json.loads(ready.read_text())["address"])
 
+    def pid_of(self, name: str) -> int:
+        """The process id of what was started last under a name."""
+        return [pid for pid, known in self._names.items() if known == name][-1]
+
     def wait(self, what: str, check: Callable[[], bool], timeout_s: float = 120.0) -> None:
         """Wait as ``wait_until`` does, but no longer than all processes live.
 

@@ -1,0 +1,75 @@
+"""A rank in a process of its own whose loop only takes batches.
+
+``python -m benchmarks.student ADDRESS BOOK CASE`` notes in BOOK how far it is, some twenty times a
+second, by the clock that all processes of a machine share. ``Book`` reads that from elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["Book", "Progress"]
+
+NOTE_S = 0.05
+
+
+class Progress(NamedTuple):
+    """``batches`` delivered by ``t`` (monotonic seconds), served by ``teachers`` workers."""
+
+    t: float
+    batches: int
+    teachers: int
+
+
+class Book:
+    """The progress of one rank, read from another process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> list[Progress]:
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text().split("\n")[:-1]  # what follows the last line break may be half a line
+        return [Progress(*json.loads(line)) for line in lines]
+
+    def served_by(self, teachers: int) -> bool:
+        """Whether the loop runs, with this many workers."""
+        notes = self.read()
+        return bool(notes) and notes[-1].batches > 0 and notes[-1].teachers == teachers
+
+    def rate(self, since: float, until: float) -> float:
+        """Batches a second between two moments, from the last note before each.
+
+        Raises:
+            ValueError: the loop stood still in between.
+        """
+        notes = self.read()
+        first = next((note for note in reversed(notes) if note.t <= since), None)
+        last = next((note for note in reversed(notes) if note.t <= until), None)
+        if first is None or last is None or last.t <= first.t:
+            raise ValueError(f"no batch was noted in {self.path.name} for {until - since:.1f} s")
+        return (last.batches - first.batches) / (last.t - first.t)
+
+
+def _run(address: str, book: Path, case_name: str) -> None:
+    import edldist
+    from benchmarks.label_path import CASES
+
+    case = CASES[case_name]
+    loader = edldist.DistillLoader(case.batches(), coordinator=address, high_watermark=case.high_watermark)
+    with book.open("w") as out, loader:
+        note_at = 0.0
+        for count, _ in enumerate(loader, start=1):
+            now = time.monotonic()
+            if now >= note_at:
+                note_at = now + NOTE_S
+                print(json.dumps([now, count, loader.stats()["teachers"]]), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    _run(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
