@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edldist.errors import LabelError, PoisonTaskError, WireError
+from edldist.wire.lending import lend
 from edldist.wire.messages import TensorSpec
 from edldist.wire.tensors import as_bytes, check, dtype_name
-from edldist.wire.transport import Buffer, Frames
+from edldist.wire.transport import Buffer, Frames, Piece
 
 __all__ = ["LabelRows", "Layout", "OpenBatch"]
 
@@ -27,17 +28,22 @@ Layout = tuple[tuple[str, str, tuple[int, ...]], ...]
 class _Rows:
     """One input tensor, sliceable by samples without a copy."""
 
-    __slots__ = ("dtype", "memory", "name", "row_bytes", "shape")
+    __slots__ = ("dtype", "lent", "memory", "name", "row_bytes", "shape")
 
     def __init__(self, name: str, tensor: Tensor, samples: int) -> None:
         self.name = name
         self.dtype = dtype_name(tensor.dtype)
         self.memory = as_bytes(tensor)
+        self.lent = lend(tensor)  # what a data loader's worker made needs no copy for a worker on this host
         self.shape = tuple(tensor.shape[1:])
         self.row_bytes = self.memory.nbytes // samples if samples else 0
 
-    def cut(self, start: int, stop: int) -> memoryview:
-        return self.memory[start * self.row_bytes : stop * self.row_bytes]
+    def cut(self, start: int, stop: int) -> memoryview | Piece:
+        first = start * self.row_bytes
+        memory = self.memory[first : stop * self.row_bytes]
+        if self.lent is None:
+            return memory
+        return Piece(memory, self.lent.address, self.lent.offset + first)
 
 
 class _Buffer:
@@ -141,7 +147,7 @@ class OpenBatch:
     def input_bytes(self) -> int:
         return sum(rows.memory.nbytes for rows in self._rows)
 
-    def cut(self, start: int, stop: int) -> list[memoryview]:
+    def cut(self, start: int, stop: int) -> list[memoryview | Piece]:
         """Some samples of every input tensor, in the order of ``layout``: views, no copies."""
         return [rows.cut(start, stop) for rows in self._rows]
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from edldist.student.assembly import OpenBatch
 from edldist.student.queue import Grant
 from edldist.wire.messages import Task, TaskGroup, TensorSpec
+from edldist.wire.transport import Piece, payload
 
 __all__ = ["group"]
 
@@ -14,7 +15,9 @@ _GROUP_BYTES = 128 << 10
 """Copying this much costs about what a frame of its own does."""
 
 
-def group(grants: Sequence[Grant], batches: Sequence[OpenBatch]) -> tuple[list[TaskGroup], list[memoryview]]:
+def group(
+    grants: Sequence[Grant], batches: Sequence[OpenBatch]
+) -> tuple[list[TaskGroup], list[memoryview | Piece]]:
     """The groups of a message, and its frames.
 
     Args:
@@ -22,7 +25,7 @@ def group(grants: Sequence[Grant], batches: Sequence[OpenBatch]) -> tuple[list[T
         batches: the batch of each.
     """
     groups: list[TaskGroup] = []
-    frames: list[memoryview] = []
+    frames: list[memoryview | Piece] = []
     run: list[tuple[Grant, OpenBatch]] = []
     nbytes = 0
     for grant, batch in zip(grants, batches, strict=True):
@@ -37,7 +40,9 @@ def group(grants: Sequence[Grant], batches: Sequence[OpenBatch]) -> tuple[list[T
     return groups, frames
 
 
-def _close(run: Sequence[tuple[Grant, OpenBatch]], groups: list[TaskGroup], frames: list[memoryview]) -> None:
+def _close(
+    run: Sequence[tuple[Grant, OpenBatch]], groups: list[TaskGroup], frames: list[memoryview | Piece]
+) -> None:
     cuts = [batch.cut(grant.start, grant.stop) for grant, batch in run]
     samples = sum(grant.stop - grant.start for grant, _ in run)
     groups.append(
@@ -55,4 +60,4 @@ def _close(run: Sequence[tuple[Grant, OpenBatch]], groups: list[TaskGroup], fram
     if len(cuts) == 1:
         frames += cuts[0]
     else:
-        frames += [memoryview(b"".join(parts)) for parts in zip(*cuts, strict=True)]
+        frames += [memoryview(b"".join(map(payload, parts))) for parts in zip(*cuts, strict=True)]

@@ -61,7 +61,7 @@ from edldist.wire.messages import (
     Wake,
     Welcome,
 )
-from edldist.wire.transport import Frames, Received, Transport
+from edldist.wire.transport import Outgoing, Received, Transport
 
 __all__ = ["ServiceOptions", "StudentService"]
 
@@ -509,7 +509,7 @@ class StudentService:
                 error=_last_line(poison.attempts[-1]),
             )
 
-    def _send(self, peer: bytes, message: Message, frames: Frames = ()) -> None:
+    def _send(self, peer: bytes, message: Message, frames: Outgoing = ()) -> None:
         try:
             self._hub.send(peer, message, frames)
         except PeerUnreachableError as exc:
