@@ -1,0 +1,402 @@
+"""Every task is answered once, with its own labels, whatever fails and in whatever order passes land."""
+
+from __future__ import annotations
+
+import logging
+import random
+from concurrent.futures import Future
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edldist.errors import EdlDistError, InputError
+from edldist.labels.codec import parse_codec
+from edldist.teacher.batch_size import BatchSizeSearch
+from edldist.teacher.batcher import HeldTask, TaskInputs
+from edldist.teacher.exchange import gather, settle
+from edldist.teacher.forward import Forward
+from edldist.teacher.lane import HostLane
+from edldist.teacher.model import Teacher
+from edldist.teacher.pipeline import Pipeline
+from edldist.wire.messages import TensorSpec
+from edldist.wire.tensors import unpack
+
+CPU = torch.device("cpu")
+
+
+class Flight:
+    """Computed when it was launched, and in the air until it is told to land."""
+
+    def __init__(self, landed) -> None:
+        self._landed = landed
+        self.outputs = landed.outputs
+        self.is_down = False
+        self.error: Exception | None = None
+        self.waited = False
+
+    def done(self) -> bool:
+        if self.error is not None:
+            raise self.error
+        return self.is_down
+
+    def wait(self) -> None:
+        self.waited = self.is_down = True
+
+    def labels(self):
+        assert self.is_down
+        return self._landed.labels()
+
+
+class Apron(HostLane):
+    """A lane whose flights land when the test says so."""
+
+    depth = 2
+
+    def __init__(self) -> None:
+        self.flights: list[Flight] = []
+        self.healthy = True
+
+    def launch(self, parts, compute) -> Flight:
+        flight = Flight(super().launch(parts, compute))
+        self.flights.append(flight)
+        assert sum(not each.is_down for each in self.flights) <= self.depth
+        return flight
+
+    def recover(self) -> bool:
+        return self.healthy
+
+
+class Shelf:
+    """A reader whose parts are there when the test says so."""
+
+    def __init__(self) -> None:
+        self.reads: list[tuple[HeldTask, Future]] = []
+
+    def read(self, tasks):
+        futures = [Future() for _ in tasks]
+        self.reads += zip(tasks, futures, strict=True)
+        return futures
+
+    def hand_over(self, task: HeldTask) -> None:
+        for asked, future in self.reads:
+            if asked is task and not future.done():
+                future.set_result(gather([task]))
+
+
+class Crew:
+    """A pipeline over a model, and what came of it."""
+
+    def __init__(self, model, lane=None, batch_size: int | str = 8, reader=None, codec="dense", **options):
+        teacher = Teacher("tests.models:identify", CPU)
+        teacher._model = model
+        self.lane = lane or HostLane()
+        self.search = BatchSizeSearch(batch_size)
+        self.sizes: list[int] = []
+        self.pipeline = Pipeline(
+            self.lane,
+            Forward(teacher, parse_codec(codec), **options),
+            self.search,
+            lambda tasks, labels, s: settle(tasks, labels, codec, s, lambda _: None),
+            self.sizes.append,
+            reader,
+        )
+        self.labels: dict[int, list] = {}
+        self.errors: dict[int, str] = {}
+
+    def turn(self, wait: bool = False) -> None:
+        for answers in self.pipeline.step(wait):
+            for answer in answers:
+                leases = [task.lease for task in answer.tasks]
+                assert not (self.labels.keys() | self.errors.keys()) & set(leases), "answered twice"
+                if answer.result is None:
+                    self.errors |= dict.fromkeys(leases, answer.error)
+                    continue
+                rows = unpack(answer.result.tensors, answer.frames)["logits"].flatten().tolist()
+                for share in answer.result.shares:
+                    self.labels[share.lease], rows = rows[: share.samples], rows[share.samples :]
+
+    def run(self, *passes: list[HeldTask]) -> Crew:
+        for tasks in passes:
+            while not self.pipeline.has_room:
+                self.turn(wait=True)
+            self.pipeline.begin(tasks)
+        while self.pipeline.patience_s(9.0) != 9.0:
+            self.turn(wait=True)
+        return self
+
+
+def task(lease: int, *ids: int, alone: bool = False) -> HeldTask:
+    values = list(ids) or [lease]
+    spec = TensorSpec(name="id", dtype="int64", shape=[len(values)])
+    frame = memoryview(torch.tensor(values).numpy().tobytes())
+    return HeldTask("s", lease, len(values), alone, TaskInputs(len(values), [spec], [frame]), 0)
+
+
+def double(id):  # noqa: A002
+    return id * 2
+
+
+NO_MEMORY = torch.OutOfMemoryError("no memory on purpose")
+
+
+def fits(largest: int, error=NO_MEMORY):
+    def model(id):  # noqa: A002
+        if len(id) > largest:
+            raise error
+        return id * 2
+
+    return model
+
+
+def poison(id):  # noqa: A002
+    if (id == 13).any():
+        raise ValueError("13 is poison on purpose")
+    return id * 2
+
+
+def test_on_a_host_a_pass_is_answered_in_the_step_it_began():
+    crew = Crew(double)
+    crew.pipeline.begin([task(1), task(2, 5, 6)])
+    assert not crew.pipeline.has_room
+    crew.turn(wait=True)
+    assert crew.labels == {1: [2], 2: [10, 12]}
+    assert crew.pipeline.has_room and crew.pipeline.passes == 1 and crew.pipeline.compute_s > 0
+
+
+def test_nothing_to_do_waits_and_something_to_do_does_not():
+    crew = Crew(double, Apron())
+    assert crew.pipeline.patience_s(9.0) == 9.0
+    crew.pipeline.begin([task(1)])
+    assert 0 < crew.pipeline.patience_s(9.0) < 0.01
+    crew.lane.flights[0].is_down = True
+    crew.turn()
+    assert crew.pipeline.patience_s(9.0) == 9.0
+
+
+def test_two_passes_fly_at_once_and_each_is_answered_when_it_lands():
+    crew = Crew(double, Apron())
+    crew.pipeline.begin([task(1)])
+    assert crew.pipeline.has_room
+    crew.pipeline.begin([task(2)])
+    assert not crew.pipeline.has_room
+    crew.turn()
+    assert crew.labels == {}
+    crew.lane.flights[1].is_down = True
+    crew.turn()
+    assert crew.labels == {2: [4]}
+    assert crew.pipeline.has_room
+    crew.turn(wait=True)
+    assert crew.lane.flights[0].waited and crew.labels == {1: [2], 2: [4]}
+
+
+@pytest.mark.parametrize("lane", [HostLane, Apron])
+def test_one_bad_task_of_a_merged_pass_fails_alone_with_the_models_traceback(lane):
+    crew = Crew(poison, lane()).run([task(1), task(13), task(2)], [task(3)])
+    assert crew.labels == {1: [2], 2: [4], 3: [6]}
+    assert crew.errors.keys() == {13}
+    assert 'raise ValueError("13 is poison on purpose")' in crew.errors[13]
+    assert "teacher/pipeline.py" not in crew.errors[13]
+
+
+@pytest.mark.parametrize("lane", [HostLane, Apron])
+def test_a_label_that_is_not_finite_is_found_when_the_pass_lands_and_fails_its_task_alone(lane):
+    def model(id):  # noqa: A002
+        return torch.where(id == 13, torch.nan, id.double())
+
+    crew = Crew(model, lane()).run([task(1), task(2, 7, 13), task(3)])
+    assert crew.labels == {1: [1.0], 3: [3.0]}
+    assert "1 of 2 samples (the first is sample 1 of the task)" in crew.errors[2]
+    allowed = Crew(model, lane(), allow_nonfinite=True).run([task(13)])
+    assert str(allowed.labels[13]) == "[nan]"
+
+
+def test_a_label_that_the_codec_cannot_hold_is_found_when_the_pass_lands():
+    crew = Crew(lambda id: id * 1e4, Apron(), codec="dense:fp16").run([task(1), task(13)])  # noqa: A006
+    assert crew.labels.keys() == {1}
+    assert "beyond fp16's 65504" in crew.errors[13]
+    infinite = Crew(lambda id: id / 0.0, codec="dense:fp16", allow_nonfinite=True)  # noqa: A006
+    assert infinite.run([task(1)]).labels == {1: [float("inf")]}
+
+
+def test_labels_are_computed_and_packed_without_reading_one_value_back():
+    teacher = Teacher("tests.models:identify", CPU)
+    teacher._model = lambda id: torch.empty(len(id), 4, device="meta")  # noqa: A006
+    computed = Forward(teacher, parse_codec("dense:fp16"))({"id": torch.arange(3)}, 2, False)
+    assert computed.packed["logits"].shape == (3, 4)
+    assert computed.suspect is not None and computed.suspect.device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory on purpose"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError("no memory on purpose"),
+    ],
+    ids=["device", "host", "python"],
+)
+@pytest.mark.parametrize("lane", [HostLane, Apron])
+def test_a_pass_that_does_not_fit_is_done_again_in_pieces_and_loses_nothing(caplog, lane, error):
+    ids = list(range(100, 130))
+    crew = Crew(fits(3, error), lane(), batch_size=32)
+    with caplog.at_level(logging.WARNING):
+        crew.run([task(1, *ids), task(2, 7, 8)], [task(3, *ids)])
+    assert crew.labels == {1: [2 * i for i in ids], 2: [14, 16], 3: [2 * i for i in ids]}
+    assert crew.errors == {}
+    assert crew.sizes == [16, 8, 4, 2]
+    assert (crew.pipeline.shrinks, crew.search.limit) == (4, 2)
+    assert [record.args[0] for record in caplog.records] == [32, 16, 8, 4]
+
+
+def test_a_sample_that_does_not_fit_by_itself_fails_its_task_and_no_other():
+    def model(id):  # noqa: A002
+        if (id == 13).any() or len(id) > 2:
+            raise torch.OutOfMemoryError("no memory on purpose")
+        return id * 2
+
+    crew = Crew(model, batch_size=8).run([task(1), task(2, 3, 13, 4), task(5)])
+    assert crew.labels == {1: [2], 5: [10]}
+    assert "no memory for a single sample" in crew.errors[2]
+    assert 'raise torch.OutOfMemoryError("no memory on purpose")' in crew.errors[2]
+    assert crew.search.size == 1
+
+
+def test_a_fixed_cut_that_does_not_fit_fails_and_says_what_to_change():
+    crew = Crew(fits(3), batch_size=8).run([task(1, 1, 2, 3, 4, alone=True)], [task(2, 1, 2, 3, alone=True)])
+    assert crew.labels == {2: [2, 4, 6]}
+    assert "task of 4 samples" in crew.errors[1] and "lower the teacher's batch_size" in crew.errors[1]
+    assert (crew.search.size, crew.pipeline.shrinks) == (8, 0)
+
+
+def test_a_fixed_cut_is_tried_again_by_itself_before_it_fails():
+    lane = Apron()
+    crew = Crew(None, lane)
+    sizes = []
+
+    def model(id):  # noqa: A002
+        sizes.append(len(id))
+        if len(id) == 4 and any(not flight.is_down for flight in lane.flights):
+            raise torch.OutOfMemoryError("no memory beside another pass")
+        return id * 2
+
+    crew.pipeline._forward._teacher._model = model
+    crew.run([task(1, alone=True)], [task(2, 1, 2, 3, 4, alone=True)], [task(3, alone=True)])
+    assert crew.labels == {1: [2], 2: [2, 4, 6, 8], 3: [6]}
+    assert sizes == [1, 4, 4, 1]
+
+
+def test_fixed_cuts_are_never_cut_even_after_others_were():
+    sizes = []
+
+    def model(id):  # noqa: A002
+        sizes.append(len(id))
+        if len(id) > 4:
+            raise torch.OutOfMemoryError("no memory on purpose")
+        return id * 2
+
+    crew = Crew(model, batch_size=8).run([task(1, *range(8))], [task(2, *range(8), alone=True)])
+    assert sizes == [8, 4, 4, 8]
+    assert crew.labels.keys() == {1} and crew.errors.keys() == {2}
+
+
+def test_a_broken_device_is_blamed_on_the_pass_that_broke_it_and_ends_the_worker():
+    lane = Apron()
+    crew = Crew(double, lane)
+    crew.pipeline.begin([task(1), task(2)])
+    crew.pipeline.begin([task(3)])
+    lane.healthy = False
+    lane.flights[0].error = lane.flights[1].error = RuntimeError("device-side assert on purpose")
+    assert crew.pipeline.patience_s(9.0) != 9.0
+    crew.turn()
+    assert crew.errors.keys() == {1, 2} and crew.labels == {}
+    assert "device-side assert on purpose" in crew.errors[1]
+    assert not crew.pipeline.has_room
+    with pytest.raises(EdlDistError, match="no use after an error"):
+        crew.turn()
+
+
+def test_reading_goes_on_while_passes_fly_and_passes_are_launched_in_order():
+    shelf, lane = Shelf(), Apron()
+    crew = Crew(double, lane, reader=shelf)
+    tasks = [task(n) for n in range(5)]
+    for each in tasks:
+        if crew.pipeline.has_room:
+            crew.pipeline.begin([each])
+    assert [asked.lease for asked, _ in shelf.reads] == [0, 1, 2, 3]
+    shelf.hand_over(tasks[1])
+    crew.turn()
+    assert lane.flights == []
+    shelf.hand_over(tasks[0])
+    crew.turn()
+    assert len(lane.flights) == 2
+    shelf.hand_over(tasks[2])
+    crew.turn(wait=True)
+    assert crew.labels == {0: [0]} and len(lane.flights) == 3
+
+
+def test_a_task_that_cannot_be_read_fails_alone():
+    class Faulty(Shelf):
+        def read(self, tasks):
+            futures = super().read(tasks)
+            for each, future in zip(tasks, futures, strict=True):
+                if each.lease == 13:
+                    future.set_exception(InputError("no such sample on purpose"))
+                else:
+                    self.hand_over(each)
+            return futures
+
+    crew = Crew(double, reader=Faulty()).run([task(1), task(13), task(2)])
+    assert crew.labels == {1: [2], 2: [4]} and crew.errors == {13: "no such sample on purpose"}
+    assert crew.pipeline.shrinks == 0
+
+
+def test_the_batch_size_grows_with_full_passes_and_the_service_hears_of_it():
+    crew = Crew(double, batch_size="auto")
+    for lease in range(40):
+        crew.run([task(lease, *range(crew.search.size))])
+        if crew.search.settled:
+            break
+    assert crew.sizes[:1] == [16]
+    assert crew.search.size in crew.sizes
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 12), st.booleans())
+def test_every_task_is_answered_once_with_its_own_labels_in_any_weather(seed, room, by_reference):
+    rng = random.Random(seed)
+    lane = Apron()
+    shelf = Shelf() if by_reference else None
+
+    def model(id):  # noqa: A002
+        if len(id) > room:
+            raise torch.OutOfMemoryError("no memory on purpose")
+        return poison(id)
+
+    crew = Crew(model, lane, batch_size=rng.choice([4, 16, "auto"]), reader=shelf)
+    tasks = [
+        task(n, *(rng.randint(0, 60) for _ in range(rng.randint(1, 9))), alone=rng.random() < 0.2)
+        for n in range(20)
+    ]
+    ids = {each.lease: unpack(each.inputs.tensors, each.inputs.frames)["id"].tolist() for each in tasks}
+    waiting = list(tasks)
+    while waiting or crew.pipeline.patience_s(9.0) != 9.0:
+        if waiting and crew.pipeline.has_room:
+            taken = [waiting.pop(0)]
+            while not taken[0].alone and waiting and not waiting[0].alone and rng.random() < 0.5:
+                taken.append(waiting.pop(0))
+            crew.pipeline.begin(taken)
+        if shelf is not None:
+            for asked, future in rng.sample(shelf.reads, len(shelf.reads)):
+                if not future.done() and rng.random() < 0.5:
+                    shelf.hand_over(asked)
+        for flight in lane.flights:
+            flight.is_down |= rng.random() < 0.4
+        crew.turn()
+    assert crew.labels.keys() | crew.errors.keys() == ids.keys()
+    for lease, labels in crew.labels.items():
+        assert labels == [2 * each for each in ids[lease]]
+    for lease, error in crew.errors.items():
+        poisoned = 13 in ids[lease]
+        assert poisoned or (tasks[lease].alone and len(ids[lease]) > room), error
