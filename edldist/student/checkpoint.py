@@ -16,7 +16,6 @@ from typing import Any
 
 import msgspec
 import torch
-import torch.distributed.checkpoint as dcp
 
 from edldist.errors import CheckpointError, ConfigError
 from edldist.student.encoding import Json
@@ -31,14 +30,8 @@ from edldist.student.ranks import Ranks, describe
 from edldist.student.rng import capture_rng, restore_rng, seed_new_rank
 from edldist.student.snapshot import Snapshot, Stateful
 from edldist.student.store import Store, open_store
-from edldist.student.writer import (
-    STATE_FILE,
-    CheckpointWriter,
-    DifferentStatesError,
-    Save,
-    hush_dcp,
-    rng_file,
-)
+from edldist.student.tensorfile import TENSORS_FILE, keys_of, read_tensors
+from edldist.student.writer import STATE_FILE, CheckpointWriter, DifferentStatesError, Save, rng_file
 
 __all__ = ["Checkpointer"]
 
@@ -132,8 +125,8 @@ class Checkpointer:
         self.wait()
         began = time.monotonic()
         snapshot = Snapshot(state)
-        tensors = snapshot.staged(ranks.rank)
-        work = Save(step, snapshot.tree, snapshot.layout(), tensors, capture_rng(), began)
+        whole, sharded = snapshot.staged(ranks.rank)
+        work = Save(step, snapshot.tree, snapshot.layout(), whole, sharded, capture_rng(), began)
         # A daemon, so that a rank which dies of an exception is gone at once and its peers notice.
         self._thread = threading.Thread(
             target=self._run, args=(ranks, self._writer, work), name="edldist-checkpoint", daemon=True
@@ -299,11 +292,11 @@ class Checkpointer:
         """The background thread: one save, whose failure is counted and never raised."""
         try:
             size = writer.write(work)
-        except (Exception, dcp.CheckpointException) as exc:
+        except Exception as exc:
             if isinstance(exc, DifferentStatesError):
                 self._defect = exc
             self.failures += 1
-            self.last_error = _reason(exc)
+            self.last_error = describe(exc)
             if ranks.rank == 0:
                 logger.warning(
                     "checkpoint of step %d in %s failed, training goes on: %s",
@@ -343,27 +336,20 @@ def _require_loader(state: Mapping[str, Stateful]) -> None:
         )
 
 
-def _reason(exc: BaseException) -> str:
-    """A failure in one line, DCP's among ranks included."""
-    if isinstance(exc, dcp.CheckpointException):
-        failures = exc.failures.items()
-        return "; ".join(f"rank {rank}: {describe(error[0])}" for rank, error in failures)
-    return describe(exc)
-
-
 def _read_tensors(ranks: Ranks, folder: Path, targets: dict[str, torch.Tensor]) -> None:
-    hush_dcp()
-    try:
-        dcp.load(
-            targets,
-            storage_reader=dcp.FileSystemReader(folder),
-            process_group=ranks.group,
-            no_dist=ranks.group is None,
-        )
-    except dcp.CheckpointException as exc:
-        failed = CheckpointError(f"reading {folder} failed, nothing was restored: {_reason(exc)}")
-        failed.final = False
-        raise failed from exc
+    """Read a checkpoint's tensors, of whatever file, into the targets. A collective."""
+    rest = dict(targets)
+
+    def read_whole() -> None:
+        path = folder / TENSORS_FILE
+        if path.exists():  # format 1 had none
+            read_tensors(path, {key: rest.pop(key) for key in keys_of(path)})
+
+    ranks.each(read_whole)
+    if rest:
+        from edldist.student.shards import read_shards
+
+        read_shards(ranks, folder, rest)
 
 
 def _whole(name: str, value: int | None, variable: str) -> int | None:

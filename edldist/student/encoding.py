@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import sys
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ import torch
 
 from edldist.errors import CheckpointError
 
-__all__ = ["Json", "TensorInfo", "info_of", "pack", "placeholders", "unpack"]
+__all__ = ["Json", "TensorInfo", "info_of", "is_sharded", "pack", "placeholders", "unpack"]
 
 Json = Any  # None, bool, int, float, str, list or dict of these
 
@@ -37,6 +38,13 @@ class TensorInfo(NamedTuple):
 def info_of(tensor: torch.Tensor) -> TensorInfo:
     """The dtype and (global) shape of a tensor."""
     return TensorInfo(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+
+
+def is_sharded(tensor: torch.Tensor) -> bool:
+    """Whether ranks hold parts of the tensor (``DTensor``)."""
+    # Not imported here, which takes half a second: where such a tensor exists, its module does.
+    kind = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
+    return kind is not None and isinstance(tensor, kind)
 
 
 def pack(value: object, path: str) -> tuple[Json, dict[str, torch.Tensor]]:

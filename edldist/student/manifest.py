@@ -17,7 +17,9 @@ __all__ = ["MANIFEST", "MARKER", "DamagedError", "FileEntry", "Manifest", "diges
 
 MANIFEST = "manifest.json"
 MARKER = "COMMITTED"
-FORMAT = 1
+FORMAT = 2
+"""Whole tensors are in a safetensors file; format 1 had them too in files of torch.distributed.checkpoint."""
+READABLE = (1, 2)
 CHUNK_BYTES = 1 << 20
 
 Opener = Callable[[str], BinaryIO]
@@ -84,8 +86,9 @@ def read_manifest(open_file: Opener) -> Manifest:
         manifest = msgspec.json.decode(text, type=Manifest)
     except msgspec.DecodeError as exc:
         raise DamagedError(f"{MANIFEST} cannot be read: {exc}") from exc
-    if manifest.format != FORMAT:
-        raise DamagedError(f"format {manifest.format} is not known here (known: {FORMAT})")
+    if manifest.format not in READABLE:
+        known = ", ".join(map(str, READABLE))
+        raise DamagedError(f"format {manifest.format} is not known here (known: {known})")
     return manifest
 
 

@@ -9,10 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from edldist.errors import CheckpointError
-from edldist.student.encoding import Json, TensorInfo, info_of, pack, placeholders, unpack
+from edldist.student.encoding import Json, TensorInfo, info_of, is_sharded, pack, placeholders, unpack
 
 __all__ = ["Snapshot", "Stateful"]
 
@@ -56,38 +55,44 @@ class Snapshot:
                     f"state[{name!r}] is a {type(value).__qualname__} without state_dict() and "
                     "load_state_dict(): wrap plain values in an object that has both"
                 )
+            if name == "__metadata__":
+                raise CheckpointError("the state has the name '__metadata__', which files of tensors reserve")
             self._objects[name] = unwrapped(value)
             self._dicts[name] = self._objects[name].state_dict()
             self.tree[name], tensors = pack(self._dicts[name], name)
             self.tensors.update(tensors)
 
     def layout(self) -> str:
-        """A hash of names, keys, dtypes and global shapes; equal on all ranks of a sound job."""
-        leaves = [(name, list(placeholders(tree))) for name, tree in self.tree.items()]
+        """A hash of names, keys, dtypes, global shapes and what is sharded; equal on all ranks."""
+        leaves = [
+            (name, [(key, *info, is_sharded(self.tensors[key])) for key, info in placeholders(tree)])
+            for name, tree in self.tree.items()
+        ]
         return hashlib.sha256(json.dumps(leaves).encode()).hexdigest()
 
-    def staged(self, rank: int) -> dict[str, torch.Tensor]:
-        """Copies in host memory of the tensors that this rank has to write.
+    def staged(self, rank: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Copies in host memory of the tensors that this rank has to write: whole ones, and sharded ones.
 
-        Plain tensors are rank 0's alone: under DDP its buffers are the ones that count. Sharded ones
+        Whole tensors are rank 0's alone: under DDP its buffers are the ones that count. Sharded ones
         (``DTensor``) are staged everywhere.
         """
-        copies: dict[str, torch.Tensor] = {}
+        whole: dict[str, torch.Tensor] = {}
+        sharded: dict[str, torch.Tensor] = {}
         in_flight = False
         for key, tensor in self.tensors.items():
             tensor = tensor.detach()
-            if isinstance(tensor, DTensor):
-                copies[key] = tensor.to("cpu", copy=True)
+            if is_sharded(tensor):
+                sharded[key] = tensor.to("cpu", copy=True)
             elif rank == 0 and tensor.is_cuda:
                 # Pinned, so that the copies of all tensors overlap and are waited for once.
                 host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-                copies[key] = host.copy_(tensor, non_blocking=True)
+                whole[key] = host.copy_(tensor, non_blocking=True)
                 in_flight = True
             elif rank == 0:
-                copies[key] = tensor.to("cpu", copy=True).contiguous()
+                whole[key] = tensor.to("cpu", copy=True).contiguous()
         if in_flight:
             torch.cuda.synchronize()
-        return copies
+        return whole, sharded
 
     def differences(self, saved: Mapping[str, Json]) -> list[str]:
         """Why a checkpoint does not fit this state, one line each; empty if it fits.
@@ -100,7 +105,7 @@ class Snapshot:
             here, there = dict(placeholders(self.tree[name])), dict(placeholders(saved[name]))
             missing: set[str] = set()
             unexpected: set[str] = set()
-            compared = {key for key in here.keys() & there.keys() if isinstance(self.tensors[key], DTensor)}
+            compared = {key for key in here.keys() & there.keys() if is_sharded(self.tensors[key])}
             if isinstance(self._objects[name], nn.Module):
                 missing, unexpected = here.keys() - there.keys(), there.keys() - here.keys()
                 compared = here.keys() & there.keys()
@@ -136,7 +141,7 @@ class Snapshot:
                 if like is None and parameters:
                     like = _owner(key, info, parameters)
                 dtype = getattr(torch, info.dtype)
-                if isinstance(like, DTensor):
+                if like is not None and is_sharded(like):
                     targets[key] = torch.empty_like(like.detach(), dtype=dtype)
                 else:
                     # Modules and optimizers move what they load; other objects get it where theirs was.

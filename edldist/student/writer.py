@@ -7,22 +7,19 @@ import hashlib
 import json
 import logging
 import time
-import warnings
 from pathlib import Path
 
 import msgspec
 import torch
-import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.storage import WriteResult
-from torch.futures import Future
 
 from edldist.errors import CheckpointError
 from edldist.student.encoding import Json
 from edldist.student.manifest import MANIFEST, MARKER, FileEntry, Manifest, digest
 from edldist.student.ranks import Ranks, describe
 from edldist.student.store import Store
+from edldist.student.tensorfile import TENSORS_FILE, write_tensors
 
-__all__ = ["STATE_FILE", "CheckpointWriter", "DifferentStatesError", "Save", "hush_dcp", "rng_file"]
+__all__ = ["STATE_FILE", "CheckpointWriter", "DifferentStatesError", "Save", "rng_file"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +27,18 @@ STATE_FILE = "state.json"
 
 
 class Save(msgspec.Struct, frozen=True):
-    """What the background thread needs of one save; nothing in it is shared with training."""
+    """What the background thread needs of one save; nothing in it is shared with training.
+
+    Attributes:
+        whole: tensors for this rank to write alone; none but on rank 0.
+        sharded: tensors of which every rank writes its part.
+    """
 
     step: int
     tree: dict[str, Json]
     layout: str
-    tensors: dict[str, torch.Tensor]
+    whole: dict[str, torch.Tensor]
+    sharded: dict[str, torch.Tensor]
     rng: bytes
     began: float
 
@@ -67,7 +70,7 @@ class CheckpointWriter:
             Its bytes.
 
         Raises:
-            CheckpointError, dcp.CheckpointException: a rank failed; raised on every rank.
+            CheckpointError: a rank failed; raised on every rank.
         """
         ranks = self._ranks
         if len(set(ranks.gather(work.layout))) > 1:
@@ -78,7 +81,10 @@ class CheckpointWriter:
         draft = ranks.lead(lambda: self._store.begin(work.step))
         try:
             folder = self._store.folder(draft)
-            _write_tensors(ranks, folder, work.tensors)
+            if work.sharded:  # on all ranks or none: the layouts are equal
+                from edldist.student.shards import write_shards
+
+                write_shards(ranks, folder, work.sharded)
             outcomes = ranks.each(lambda: self._write_own(folder, draft, work))
             size: int = ranks.lead(lambda: self._commit(draft, work, outcomes))
         except BaseException:
@@ -93,10 +99,15 @@ class CheckpointWriter:
         """Complete, hash and seal this rank's files."""
         rank = self._ranks.rank
         (folder / rng_file(rank)).write_bytes(work.rng)
-        names = [rng_file(rank), *(file.name for file in folder.glob(f"__{rank}_*"))]
+        names = [rng_file(rank)]
         if rank == 0:
             (folder / STATE_FILE).write_text(json.dumps(work.tree, allow_nan=False))
-            names += [STATE_FILE, ".metadata"]
+            write_tensors(folder / TENSORS_FILE, work.whole)
+            names += [STATE_FILE, TENSORS_FILE]
+        if work.sharded:
+            from edldist.student.shards import own_shards
+
+            names += own_shards(self._ranks, folder)
         entries = {}
         for name in names:
             with open(folder / name, "rb") as stream:
@@ -152,42 +163,6 @@ class CheckpointWriter:
                     step,
                 )
         self.damaged.clear()
-
-
-class _TensorWriter(dcp.FileSystemWriter):
-    """DCP's writer, with the operating system's own word on what failed."""
-
-    def __init__(self, folder: Path) -> None:
-        # With more threads a full disk goes unreported. Sealing syncs the files, so the writer need not.
-        super().__init__(folder, thread_count=1, sync_files=False)
-        self._folder = folder
-
-    def write_data(self, plan: dcp.SavePlan, planner: dcp.SavePlanner) -> Future[list[WriteResult]]:
-        try:
-            return super().write_data(plan, planner)
-        except Exception as exc:
-            # torch.save hides a failing write behind its complaint about a file of the wrong length.
-            first: BaseException | None = exc
-            while first is not None and not isinstance(first, OSError):
-                first = first.__cause__ or first.__context__
-            if first is None or first is exc:
-                raise
-            raise OSError(first.errno, first.strerror, str(self._folder)) from exc
-
-
-def _write_tensors(ranks: Ranks, folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    hush_dcp()
-    dcp.save(
-        tensors,
-        storage_writer=_TensorWriter(folder),
-        process_group=ranks.group,
-        no_dist=ranks.group is None,
-    )
-
-
-def hush_dcp() -> None:
-    # A single process is no mistake here. Not catch_warnings: that is unsafe off the main thread.
-    warnings.filterwarnings("ignore", message=r"torch\.distributed is (disabled, )?unavailable")
 
 
 def rng_file(rank: int) -> str:

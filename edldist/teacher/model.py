@@ -230,8 +230,6 @@ def _load_weights(model: nn.Module, file: Path, path: str) -> None:
             state = load_file(file)
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
-    except ImportError as exc:
-        raise ConfigError(f"weights {file}: install edldist[safetensors] to read this file") from exc
     except Exception as exc:
         raise ModelError(f"weights {file} cannot be read: {exc}") from exc
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):

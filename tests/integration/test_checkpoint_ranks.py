@@ -84,6 +84,7 @@ from torch.distributed.checkpoint import filesystem
 result["errors"] = [
     fails_on(0, checkpointer._store, "begin"),
     fails_on(1, filesystem, "_write_item"),
+    fails_on(0, writer, "write_tensors"),
     fails_on(1, writer, "digest"),
     fails_on(1, checkpointer._store, "seal"),
     fails_on(0, checkpointer._store, "commit"),
@@ -115,6 +116,16 @@ result["again"] = [whole(sharded.rows), moments(), torch.rand(3).tolist()]
 result["next"] = next_rows()
 result["events"] = events
 checkpointer.close()
+"""
+
+WHOLE = """
+with torch.no_grad():
+    sharded.rows.copy_(torch.arange(14.0).view(7, 2))
+next_rows()
+with Checkpointer(place) as checkpointer:
+    checkpointer.save(3, state, wait=True)
+result["files"] = sorted(os.listdir(place + "/step-00000003"))
+result["rows"], result["moments"] = whole(sharded.rows), moments()
 """
 
 RESTORE = """
@@ -177,9 +188,9 @@ def saved(tmp_path_factory):
 def test_a_save_fails_or_succeeds_on_all_ranks(saved):
     _, ranks = saved
     for result in ranks:
-        assert result["failures"] == 5
+        assert result["failures"] == 6
         assert result["errors"] == ranks[0]["errors"]
-        culprits = ("rank 0", "rank 1", "rank 1", "rank 1", "rank 0")
+        culprits = ("rank 0", "rank 1", "rank 0", "rank 1", "rank 1", "rank 0")
         for error, culprit in zip(result["errors"], culprits, strict=True):
             assert error.startswith(f"{culprit}: OSError: [Errno 28] No space left on device"), error
         assert "differ among ranks" in result["differ"]
@@ -188,7 +199,7 @@ def test_a_save_fails_or_succeeds_on_all_ranks(saved):
     assert ranks[0]["left"] == [".lock", "step-00000001"]
     assert ranks[0]["events"] == [
         "checkpoint_saved",
-        *["checkpoint_failed"] * 6,
+        *["checkpoint_failed"] * 7,
         "checkpoint_saved",
         "checkpoint_restored",
     ]
@@ -220,3 +231,13 @@ def test_another_number_of_ranks_restores_the_same_state(saved, tmp_path, world)
         if rank < 2:
             assert first == two[rank]["draw"]
     assert len({tuple(result["draws"][0]) for result in ranks}) == world
+
+
+def test_what_one_rank_saved_whole_is_restored_into_shards(tmp_path):
+    place = tmp_path / "checkpoints"
+    [one] = run(1, WHOLE, place, tmp_path / "meeting-1")
+    assert one["files"] == [
+        *("COMMITTED", "manifest.json", "rng-00000.json", "state.json", "tensors.safetensors"),
+    ]
+    for result in run(2, RESTORE, place, tmp_path / "meeting-2"):
+        assert (result["step"], result["rows"], result["moments"]) == (3, one["rows"], one["moments"])

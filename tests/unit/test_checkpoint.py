@@ -188,9 +188,9 @@ def test_settings_come_from_arguments_then_environment(tmp_path, monkeypatch):
         assert checkpointer.keep == 3 and not checkpointer.due(50)
 
 
-def flip(path):
+def flip(path, at=None):
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[len(data) // 2 if at is None else at] ^= 1
     path.write_bytes(data)
 
 
@@ -200,10 +200,10 @@ def edit_manifest(newest):
 
 
 DAMAGES = {
-    "tensor bit flip": (lambda d: flip(d / "__0_0.distcp"), "__0_0.distcp was changed"),
-    "metadata bit flip": (lambda d: flip(d / ".metadata"), ".metadata was changed"),
-    "truncation": (lambda d: os.truncate(d / "__0_0.distcp", 100), "has 100 bytes instead of"),
-    "missing file": (lambda d: (d / "__0_0.distcp").unlink(), "__0_0.distcp is missing"),
+    "tensor bit flip": (lambda d: flip(d / "tensors.safetensors"), "tensors.safetensors was changed"),
+    "header bit flip": (lambda d: flip(d / "tensors.safetensors", at=20), "tensors.safetensors was changed"),
+    "truncation": (lambda d: os.truncate(d / "tensors.safetensors", 100), "has 100 bytes instead of"),
+    "missing file": (lambda d: (d / "tensors.safetensors").unlink(), "tensors.safetensors is missing"),
     "missing rng": (lambda d: (d / "rng-00000.json").unlink(), "rng-00000.json is missing"),
     "missing marker": (lambda d: (d / "COMMITTED").unlink(), "COMMITTED is missing"),
     "missing manifest": (lambda d: (d / "manifest.json").unlink(), "manifest.json is missing"),
@@ -251,13 +251,13 @@ def test_all_damaged_is_an_error_with_every_reason(tmp_path):
     with Checkpointer(tmp_path) as checkpointer:
         for step in (1, 2):
             checkpointer.save(step, {"model": model}, wait=True)
-        flip(tmp_path / "step-00000001" / ".metadata")
+        flip(tmp_path / "step-00000001" / "tensors.safetensors")
         (tmp_path / "step-00000002" / "COMMITTED").unlink()
         before = model.weight.clone()
         with pytest.raises(CheckpointError) as caught:
             checkpointer.restore({"model": model})
     assert "step-00000002: COMMITTED is missing" in str(caught.value)
-    assert "step-00000001: .metadata was changed" in str(caught.value)
+    assert "step-00000001: tensors.safetensors was changed" in str(caught.value)
     assert torch.equal(model.weight, before)
 
 

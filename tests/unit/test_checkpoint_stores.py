@@ -90,7 +90,7 @@ def test_the_whole_path_over_fsspec(tmp_path):
         assert checkpointer.failures == 0
         one, two = sorted(fs.ls(url, detail=False))
         assert "step-00000002-" in one and "step-00000003-" in two
-        tensors = f"{two}/__0_0.distcp"
+        tensors = f"{two}/tensors.safetensors"
         data = bytearray(fs.cat_file(tensors))
         data[len(data) // 2] ^= 1
         fs.pipe_file(tensors, bytes(data))
