@@ -319,9 +319,8 @@ class Checkpointer:
     def _leave(self) -> None:
         self._closed = True
         atexit.unregister(self._join)
+        self._store.release()
         if self._ranks is not None:
-            if self._ranks.rank == 0:
-                self._store.release()
             self._ranks.leave()
             self._ranks = None
 

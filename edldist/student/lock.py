@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edldist.errors import CheckpointError
 
-__all__ = ["DirectoryLock"]
+__all__ = ["DirectoryLock", "close_in_children"]
 
 logger = logging.getLogger(__name__)
 
@@ -21,15 +21,15 @@ logger = logging.getLogger(__name__)
 HANDOVER_S = 5.0
 POLL_S = 0.05
 
-_held: set[int] = set()
+close_in_children: set[int] = set()
+"""Descriptors of locks. A forked data-loader worker would keep its dead parent's locks alive otherwise."""
 
 
 def _forget_in_child() -> None:
-    # A forked data-loader worker would otherwise keep its dead parent's lock alive.
-    for descriptor in _held:
+    for descriptor in close_in_children:
         with contextlib.suppress(OSError):
             os.close(descriptor)
-    _held.clear()
+    close_in_children.clear()
 
 
 os.register_at_fork(after_in_child=_forget_in_child)
@@ -69,7 +69,7 @@ class DirectoryLock:
             os.close(descriptor)
             raise
         self._descriptor = descriptor
-        _held.add(descriptor)
+        close_in_children.add(descriptor)
         with contextlib.suppress(OSError):  # a full disk: the lock holds without its text
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
@@ -88,6 +88,6 @@ class DirectoryLock:
     def release(self) -> None:
         """Let go; does nothing if the lock is not held."""
         if self._descriptor is not None:
-            _held.discard(self._descriptor)
+            close_in_children.discard(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = None

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ import fsspec
 
 from edldist.errors import ConfigError
 from edldist.student.manifest import MARKER, DamagedError, FileEntry, digest
+from edldist.student.scratch import Scratch
 
 __all__ = ["FsspecStore"]
 
@@ -41,13 +40,13 @@ class FsspecStore:
             raise ConfigError(f"the checkpoint directory {url!r} cannot be reached: {exc}") from exc
         self._fs: Any = fs
         self._root = str(root).rstrip("/")
-        self._folders: dict[str, Path] = {}
+        self._scratch = Scratch()
 
     def prepare(self) -> None:
         self._fs.makedirs(self._root, exist_ok=True)
 
     def release(self) -> None:
-        pass
+        self._scratch.close()
 
     def checkpoints(self) -> list[tuple[int, str]]:
         self._fs.invalidate_cache()
@@ -62,9 +61,7 @@ class FsspecStore:
         return f"step-{step:08d}-{time.time_ns():016x}{secrets.token_hex(4)}"
 
     def folder(self, draft: str) -> Path:
-        if draft not in self._folders:
-            self._folders[draft] = Path(tempfile.mkdtemp(prefix="edldist-checkpoint-"))
-        return self._folders[draft]
+        return self._scratch.folder(draft)
 
     def seal(self, draft: str, files: Iterable[str]) -> None:
         self._fs.makedirs(f"{self._root}/{draft}", exist_ok=True)
@@ -80,11 +77,10 @@ class FsspecStore:
         return draft
 
     def forget(self, draft: str) -> None:
-        folder = self._folders.pop(draft, None)
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        self._scratch.remove(draft)
 
     def discard(self, draft: str) -> None:
+        self.forget(draft)
         with contextlib.suppress(Exception):  # the store may be what failed; the next save removes the rest
             self.delete(draft)
 
@@ -93,14 +89,18 @@ class FsspecStore:
 
     @contextlib.contextmanager
     def fetch(self, name: str, files: dict[str, FileEntry]) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix="edldist-restore-") as folder:
+        copy = f"{name}.restored"
+        folder = self._scratch.folder(copy)
+        try:
             for file, expected in files.items():
-                local = Path(folder, file)
+                local = folder / file
                 self._fs.get_file(self._path(name, file), str(local))
                 with local.open("rb") as stream:
                     if digest(stream) != expected:
                         raise DamagedError(f"{file} changed on its way from {self.url}/{name}")
-            yield Path(folder)
+            yield folder
+        finally:
+            self._scratch.remove(copy)
 
     def delete(self, name: str) -> None:
         self._fs.invalidate_cache()

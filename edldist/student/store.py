@@ -36,7 +36,7 @@ class Store(Protocol):
         ...
 
     def release(self) -> None:
-        """(0) Let another job use the place."""
+        """Give up what this process holds: its temporary files, and on rank 0 the place itself."""
         ...
 
     def checkpoints(self) -> list[tuple[int, str]]:
