@@ -81,3 +81,23 @@ def test_a_new_welcome_voids_the_open_pull_and_a_lost_student_frees_its_room():
     assert made.held == 0
     made.finished("t", 16)
     assert made.held == 0
+
+
+def test_brief_passes_are_asked_for_several_at_a_time_and_long_or_large_ones_are_not():
+    made = demand("s")
+    made.paced(8, compute_s=0.0001, nbytes=512)
+    assert made.next_pull() == PullOrder("s", 64)
+    made.granted("s", 64, buffered=0)
+    assert made.next_pull() == PullOrder("s", 64)
+    for compute_s, nbytes in ((0.05, 512), (0.0001, 20 << 20)):
+        made = demand("s")
+        made.paced(8, compute_s=compute_s, nbytes=nbytes)
+        assert made.next_pull() == PullOrder("s", 8)
+
+
+def test_a_pass_of_no_measurable_time_or_samples_is_no_error():
+    made = demand("s")
+    made.paced(0, compute_s=0.0, nbytes=0)
+    assert made.turn == 8
+    made.paced(8, compute_s=0.0, nbytes=0)
+    assert made.turn == 64
