@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from edldist.errors import ConfigError, ModelError
-from edldist.teacher.model import Teacher, pick_device, refuse_nonfinite
+from edldist.teacher.model import Teacher, is_out_of_memory, pick_device, refuse_nonfinite
 from tests.models import Linear
 
 CPU = torch.device("cpu")
@@ -219,3 +219,141 @@ def test_float8_labels_are_checked_too():
 
 def test_an_unused_module_class_is_a_factory_too():
     assert isinstance(Teacher("torch.nn:Identity", CPU)._model, nn.Identity)
+
+
+class Conv(nn.Module):
+    """Remembers how its input lay in memory."""
+
+    seen: list[bool] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x, offset=None):
+        if not torch.compiler.is_compiling():
+            self.seen.append(x.is_contiguous(memory_format=torch.channels_last))
+        pooled = self.conv(x).mean((2, 3))
+        return pooled if offset is None else pooled + offset
+
+
+@pytest.fixture
+def conv(monkeypatch):
+    """The path of a convolution's factory."""
+    import tests.models
+
+    monkeypatch.setattr(tests.models, "Conv", Conv, raising=False)
+    monkeypatch.setattr(Conv, "seen", [])
+    return "tests.models:Conv"
+
+
+def test_channels_last_lays_out_weights_and_images_and_changes_no_label(conv):
+    x = torch.randn(4, 3, 8, 8)
+    teacher = Teacher(conv, CPU, channels_last=True)
+    assert teacher._model.conv.weight.is_contiguous(memory_format=torch.channels_last)
+    offset = torch.ones(4, 4)
+    labels = teacher({"0": x, "offset": offset})["logits"]
+    assert Conv.seen == [True]
+    torch.testing.assert_close(labels, Teacher(conv, CPU)({"0": x, "offset": offset})["logits"])
+    assert Conv.seen == [True, False]
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_autocast_computes_and_labels_in_its_type(conv, name, dtype):
+    x = torch.randn(2, 3, 8, 8)
+    labels = Teacher(conv, CPU, autocast=name)({"0": x})["logits"]
+    assert labels.dtype == dtype
+    exact = Teacher(conv, CPU)({"0": x})["logits"]
+    torch.testing.assert_close(labels.float(), exact, rtol=0.05, atol=0.05)
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_an_autocast_that_is_none_or_not_possible_is_refused(conv, monkeypatch):
+    with pytest.raises(ConfigError, match="autocast 'fp32': use bf16 or fp16"):
+        Teacher(conv, CPU, autocast="fp32")
+    with pytest.raises(ConfigError, match="autocast bf16 cannot be used on meta"):
+        Teacher(conv, torch.device("meta"), autocast="bf16")
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    """Counts what torch.compile compiles, without waiting for a C++ compiler."""
+    from torch._dynamo.testing import CompileCounter
+
+    counter, real = CompileCounter(), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: real(model, backend=counter))
+    torch._dynamo.reset()
+    yield counter
+    torch._dynamo.reset()
+
+
+def test_one_compilation_serves_every_number_of_samples(compiler):
+    teacher = Teacher("tests.models:Linear", CPU, compiled=True)
+    for samples in (7, 64, 3, 20, 33):
+        x = torch.randn(samples, 4)
+        torch.testing.assert_close(teacher({"x": x})["logits"], teacher({"x": x}, fixed=True)["logits"])
+    assert compiler.frame_count == 1
+    teacher({"x": torch.randn(1, 4)})
+    assert compiler.frame_count <= 2
+
+
+def test_fixed_passes_do_not_use_the_compiled_model(conv, compiler):
+    x = torch.randn(5, 3, 8, 8)
+    teacher = Teacher(conv, CPU, compiled=True)
+    labels = teacher({"0": x}, fixed=True)["logits"]
+    assert compiler.frame_count == 0
+    assert torch.equal(labels, Teacher(conv, CPU)({"0": x})["logits"])
+
+
+def test_a_model_that_cannot_be_compiled_says_how_to_go_without(conv, monkeypatch):
+    def broken(graph, inputs):
+        raise RuntimeError("no compiler here on purpose")
+
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: real(model, backend=broken))
+    torch._dynamo.reset()
+    with pytest.raises(ModelError, match=r"cannot be compiled here; .*--no-compile[\s\S]*on purpose"):
+        Teacher(conv, CPU, compiled=True)({"0": torch.randn(2, 3, 8, 8)})
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("option", [{"compiled": True}, {"autocast": "bf16"}, {"channels_last": True}])
+def test_options_of_modules_are_refused_for_other_callables(option):
+    with pytest.raises(ModelError, match="tests.models:identify made a function, not an nn.Module"):
+        Teacher("tests.models:identify", CPU, **option)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (torch.OutOfMemoryError("x"), True),
+        (MemoryError(), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] . DefaultCPUAllocator: not enough memory"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("sizes do not match"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_lack_of_memory_is_told_from_other_errors(error, is_one):
+    assert is_out_of_memory(error) is is_one
+
+
+def test_lack_of_memory_reaches_the_caller_as_it_is():
+    teacher = Teacher("tests.models:identify", CPU)
+    for error in (torch.OutOfMemoryError("device"), RuntimeError("DefaultCPUAllocator: host")):
+
+        def model(id, error=error):  # noqa: A002
+            raise error
+
+        teacher._model = model
+        with pytest.raises(type(error)) as caught:
+            teacher(IDS)
+        assert caught.value is error
+
+
+def test_an_allocation_that_no_host_can_serve_is_recognized():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
