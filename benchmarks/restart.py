@@ -2,6 +2,9 @@
 
 Plain torchrun gets what edldist gives it: a store outside of the nodes, short time-outs, and ranks
 that die with their agent. Without these it does not survive at all.
+
+Agents look at their store once a second while they wait for each other, so single runs differ by that much;
+``stages`` and the CPU seconds of a start say what a rank's own part in it is.
 """
 
 from __future__ import annotations
@@ -12,8 +15,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from subprocess import Popen
+from typing import Any
 
 from benchmarks.processes import EDLDIST, ROOT, Processes, wait_until
 from launch.torchrun import prepare_environment, torchrun_command
@@ -24,18 +30,32 @@ SCRIPT = str(ROOT / "benchmarks" / "restart_script.py")
 _Start = Callable[[int], "Popen[bytes]"]
 
 
+@dataclass
+class Runs:
+    """What one way of running measured of one event, run by run."""
+
+    seconds: list[float] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)
+    stages: dict[str, float] = field(default_factory=dict)
+
+
 def measure(repeats: int) -> list[dict[str, object]]:
-    """Interleave both; medians of the seconds from the event to the first step of the new group."""
-    figures: dict[str, dict[str, list[float]]] = {"killed": {}, "joining": {}}
+    """Interleave both; medians of the seconds from the event to the first step of the new group.
+
+    Rows also have ``start_cpu_s``, the median CPU seconds of a rank until its first step, and ``stages``, the
+    seconds from the event until the last rank came to each stage, in the last run; by way of running.
+    """
+    figures = {event: {"edldist": Runs(), "plain torchrun": Runs()} for event in ("killed", "joining")}
     for _ in range(repeats):
         for name, prepare in (("edldist", _edldist), ("plain torchrun", _plain)):
             with tempfile.TemporaryDirectory() as folder, Processes(Path(folder)) as processes:
-                killed_s, joining_s = _events(Path(folder), processes, prepare(processes, Path(folder)))
-            figures["killed"].setdefault(name, []).append(killed_s)
-            figures["joining"].setdefault(name, []).append(joining_s)
+                try:
+                    _events(Path(folder), processes, prepare(processes, Path(folder)), name, figures)
+                except TimeoutError as exc:
+                    raise TimeoutError(f"{name}: {exc}\n{_tails(Path(folder))}") from exc
     rows: list[dict[str, object]] = []
-    for event, runs in figures.items():
-        medians = {name: sorted(values)[len(values) // 2] for name, values in runs.items()}
+    for event, ways in figures.items():
+        medians = {name: median(runs.seconds) for name, runs in ways.items()}
         rows.append(
             {
                 "name": f"a student node {event}: first step",
@@ -43,27 +63,48 @@ def measure(repeats: int) -> list[dict[str, object]]:
                 "torchrun_s": medians["plain torchrun"],
                 "ratio": medians["edldist"] / medians["plain torchrun"],
                 "budget": 1.2,
-                "runs": runs,
+                "runs": {name: runs.seconds for name, runs in ways.items()},
+                "start_cpu_s": {name: median(runs.cpu_s) for name, runs in ways.items()},
+                "stages": {name: runs.stages for name, runs in ways.items()},
             }
         )
     return rows
 
 
-def _events(folder: Path, processes: Processes, start: _Start) -> tuple[float, float]:
+def _events(
+    folder: Path, processes: Processes, start: _Start, name: str, figures: dict[str, dict[str, Runs]]
+) -> None:
     nodes = [start(0), start(1)]
     wait_until("two nodes", lambda: _newest(folder, world=2) > 0)
     settled = time.time()
     wait_until("some steps", lambda: _newest(folder, world=2) > settled + 3)
     event = time.time()
     processes.kill_tree(nodes[0])
-    wait_until("the survivor", lambda: _first_after(folder, event, world=1) is not None)
-    killed_s = (_first_after(folder, event, world=1) or 0.0) - event
+    _await_first(folder, event, 1, figures["killed"][name])
     settled = time.time()
     wait_until("some steps", lambda: _newest(folder, world=1) > settled + 3)
     event = time.time()
     start(2)
-    wait_until("the newcomer", lambda: _first_after(folder, event, world=2) is not None)
-    return killed_s, (_first_after(folder, event, world=2) or 0.0) - event
+    _await_first(folder, event, 2, figures["joining"][name])
+
+
+def _await_first(folder: Path, event: float, world: int, runs: Runs) -> None:
+    """Wait for the first step of the group that follows an event, and note how it came about."""
+    wait_until("the new group", lambda: any(t > event for t in _steps(folder, world)))
+    runs.seconds.append(min(t for t in _steps(folder, world) if t > event) - event)
+
+    def marks() -> dict[int, dict[str, dict[str, float]]]:
+        ranks: dict[int, dict[str, dict[str, float]]] = {}
+        for record in _records(folder, "marks"):
+            ranks.setdefault(record["pid"], {})[record["mark"]] = record
+        return {
+            pid: stages for pid, stages in ranks.items() if stages.get("first step", {"t": 0.0})["t"] > event
+        }
+
+    wait_until("its marks", lambda: len(marks()) == world)
+    ranks = list(marks().values())
+    runs.cpu_s.append(max(stages["first step"]["cpu_s"] for stages in ranks))
+    runs.stages = {mark: max(stages[mark]["t"] for stages in ranks) - event for mark in ranks[0]}
 
 
 def _edldist(processes: Processes, folder: Path) -> _Start:
@@ -94,23 +135,22 @@ def _plain(processes: Processes, folder: Path) -> _Start:
     return start
 
 
+def _records(folder: Path, kind: str) -> list[dict[str, Any]]:
+    lines = [line for book in folder.glob(f"{kind}-*.jsonl") for line in book.read_text().splitlines()]
+    return [json.loads(line) for line in lines if line.endswith("}")]  # the last may be half written
+
+
 def _steps(folder: Path, world: int) -> list[float]:
-    found = []
-    for book in folder.glob("steps-*.jsonl"):
-        for line in book.read_text().splitlines():
-            if line.endswith("}"):
-                record = json.loads(line)
-                if record["world"] == world:
-                    found.append(record["t"])
-    return found
+    return [record["t"] for record in _records(folder, "steps") if record["world"] == world]
 
 
 def _newest(folder: Path, world: int) -> float:
     return max(_steps(folder, world), default=0.0)
 
 
-def _first_after(folder: Path, event: float, world: int) -> float | None:
-    return min((t for t in _steps(folder, world) if t > event), default=None)
+def _tails(folder: Path) -> str:
+    """The last words of every process, for an error."""
+    return "\n".join(f"--- {log.name}\n{log.read_text()[-1500:]}" for log in sorted(folder.glob("*.log")))
 
 
 if __name__ == "__main__":

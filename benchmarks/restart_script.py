@@ -1,6 +1,7 @@
-"""A training loop that writes down when it steps; with labels if a coordinator is named.
+"""A training loop that writes down when it steps, and how it came to its first step.
 
-Both forms do the same: import torch, join the process group, wrap a model in DDP, restore, step.
+With labels if a coordinator is named. Both forms do the same: import torch, join the process group, wrap a
+model in DDP, restore, step.
 """
 
 from __future__ import annotations
@@ -11,21 +12,40 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-import torch.distributed as dist
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+STARTED = time.time()
+
+import torch  # noqa: E402 - the time before it counts
+import torch.distributed as dist  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 
 STEP_S = 0.05
 SAVE_EVERY = 20
 
 
+class Marks:
+    """A line for each stage of this process: when, and the CPU seconds spent until then."""
+
+    def __init__(self, folder: Path) -> None:
+        self._book = (folder / f"marks-{os.environ['NODE']}.jsonl").open("a")
+
+    def __call__(self, mark: str, t: float | None = None) -> None:
+        record = {"t": t or time.time(), "mark": mark, "pid": os.getpid(), "cpu_s": time.process_time()}
+        self._book.write(json.dumps(record) + "\n")
+        self._book.flush()
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
+    mark = Marks(folder)
+    mark("started", STARTED)
+    mark("imported")
     dist.init_process_group("gloo")
+    mark("joined")
     rank, world = dist.get_rank(), dist.get_world_size()
     model = nn.Linear(8, 8)
     parallel = nn.parallel.DistributedDataParallel(model)
+    mark("wrapped")
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     data = TensorDataset(torch.randn(200_000, 8))
     labelled = "EDLDIST_COORDINATOR" in os.environ
@@ -48,6 +68,8 @@ def main() -> None:
             optimizer.load_state_dict(kept["optimizer"])
             step = kept["step"]
         batches = (batch for (batch,) in DataLoader(data, batch_size=32 // world))
+    mark("restored")
+    began = step
     for x in batches:
         loss = parallel(x.float()).square().mean()
         optimizer.zero_grad()
@@ -56,6 +78,8 @@ def main() -> None:
         step += 1
         book.write(json.dumps({"t": time.time(), "step": step, "world": world}) + "\n")
         book.flush()
+        if step == began + 1:
+            mark("first step")
         if labelled and step % SAVE_EVERY == 0:
             checkpointer.save(step, state)
         elif not labelled and step % SAVE_EVERY == 0 and rank == 0:
