@@ -102,6 +102,8 @@ def _pack(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Json:
 
 
 def _pack_tensor(tensor: torch.Tensor, path: str, tensors: dict[str, torch.Tensor]) -> Json:
+    if any(kind.__name__ == "ShardedTensor" for kind in type(tensor).__mro__):
+        raise CheckpointError(f"{path} is a ShardedTensor, which no checkpoint can hold: use DTensor instead")
     if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized:
         what = "a meta" if tensor.is_meta else f"a {tensor.layout} or quantized"
         raise CheckpointError(f"{path} is {what} tensor, which no checkpoint can hold: make it dense first")

@@ -85,3 +85,18 @@ def test_what_no_checkpoint_can_hold_is_named(value):
 def test_an_unknown_tag_is_refused():
     with pytest.raises(CheckpointError, match="'!future'"):
         unpack([{"!future": 1}], {}.__getitem__)
+
+
+@pytest.mark.filterwarnings("ignore:Please use DTensor instead")
+def test_the_sharded_tensors_that_torch_gave_up_are_refused(tmp_path):
+    meeting = f"file://{tmp_path}/meeting"
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=0, world_size=1)
+    try:
+        from torch.distributed._shard import sharded_tensor
+        from torch.distributed._shard.sharding_spec import ChunkShardingSpec
+
+        value = sharded_tensor.ones(ChunkShardingSpec(dim=0, placements=["rank:0/cpu"]), 4, 2)
+        with pytest.raises(CheckpointError, match="model/w is a ShardedTensor, .*: use DTensor"):
+            pack({"w": value}, "model")
+    finally:
+        torch.distributed.destroy_process_group()
