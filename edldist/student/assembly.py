@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edldist.errors import LabelError, PoisonTaskError, WireError
+from edldist.student.device import Allocate, pageable
 from edldist.wire.lending import lend
 from edldist.wire.messages import TensorSpec
 from edldist.wire.tensors import as_bytes, check, dtype_name
@@ -51,10 +52,10 @@ class _Buffer:
 
     __slots__ = ("memory", "spec", "tensor")
 
-    def __init__(self, spec: TensorSpec, dtype: torch.dtype, samples: int) -> None:
+    def __init__(self, spec: TensorSpec, dtype: torch.dtype, samples: int, allocate: Allocate) -> None:
         self.spec = spec
         try:
-            self.tensor = torch.empty([samples, *spec.shape[1:]], dtype=dtype)
+            self.tensor = allocate([samples, *spec.shape[1:]], dtype)
         except RuntimeError as exc:
             raise LabelError(
                 f"there is no memory for output {spec.name!r} of shape {[samples, *spec.shape[1:]]}: "
@@ -69,14 +70,14 @@ class _Sheet:
 
     __slots__ = ("buffers", "layout", "teacher")
 
-    def __init__(self, teacher: str, rows: LabelRows, samples: int) -> None:
+    def __init__(self, teacher: str, rows: LabelRows, samples: int, allocate: Allocate) -> None:
         names = [spec.name for spec in rows.specs]
         if not names or len(set(names)) != len(names):
             raise LabelError(f"teacher {teacher!r} sent outputs {names}")
         self.teacher = teacher
         self.layout = rows.layout
         pairs = zip(rows.specs, rows.dtypes, strict=True)
-        self.buffers = [_Buffer(spec, dtype, samples) for spec, dtype in pairs]
+        self.buffers = [_Buffer(spec, dtype, samples, allocate) for spec, dtype in pairs]
 
     def refuse(self, rows: LabelRows) -> NoReturn:
         """Say how the labels of a task differ from those that came before."""
@@ -127,12 +128,21 @@ class OpenBatch:
 
     The trainer's thread makes it, the I/O thread cuts it and places labels, the trainer's thread
     takes ``labels`` once the queue says that all are there. ``poison`` says why there are none.
+    ``allocate`` makes the label buffers, in the I/O thread.
     """
 
-    def __init__(self, batch: Any, inputs: Mapping[str, Tensor], samples: int, origin: Any = None) -> None:
+    def __init__(
+        self,
+        batch: Any,
+        inputs: Mapping[str, Tensor],
+        samples: int,
+        origin: Any = None,
+        allocate: Allocate = pageable,
+    ) -> None:
         self.batch = batch
         self.samples = samples
         self.origin = origin
+        self._allocate = allocate
         self.poison: PoisonTaskError | None = None
         self._rows = [_Rows(name, tensor, samples) for name, tensor in inputs.items()]
         self._labels: dict[str, _Sheet] = {}
@@ -167,7 +177,7 @@ class OpenBatch:
         sheet = self._labels.get(teacher)
         made = 0
         if sheet is None:
-            sheet = self._labels[teacher] = _Sheet(teacher, rows, self.samples)
+            sheet = self._labels[teacher] = _Sheet(teacher, rows, self.samples, self._allocate)
             made = sum(buffer.memory.nbytes for buffer in sheet.buffers)
         elif sheet.layout != rows.layout:
             sheet.refuse(rows)

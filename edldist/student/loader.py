@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from edldist.clock import SystemClock
@@ -19,9 +20,10 @@ from edldist.environment import JobEnvironment
 from edldist.errors import ConfigError, EdlDistError, LoaderClosedError
 from edldist.student import stopping
 from edldist.student.assembly import OpenBatch
-from edldist.student.inputs import Inputs, InputSelector
-from edldist.student.position import position_of
+from edldist.student.device import Conveyor, copier_for
 from edldist.student.flow import Flow
+from edldist.student.inputs import Inputs
+from edldist.student.reading import ReadAhead
 from edldist.student.service import ServiceOptions, StudentService
 from edldist.wire.address import local_host_towards, parse_address
 from edldist.wire.messages import Scalar
@@ -43,14 +45,17 @@ class DistillLoader:
     """Iterate over a data loader and get each batch with its labels.
 
     ``for batch, labels in loader``: ``batch`` is what the data loader yielded, untouched;
-    ``labels`` is ``dict[str, Tensor]`` on the host, first dimension = samples of the batch. A
-    tensor-valued teacher's output is named ``logits``; with a sequence of teachers, keys are
-    ``"<teacher>/<output>"``. Every batch arrives once, in the data loader's order.
+    ``labels`` is ``dict[str, Tensor]`` on the host, first dimension = samples of the batch (with
+    ``device``, the tensors of both are there). A tensor-valued teacher's output is named ``logits``;
+    with a sequence of teachers, keys are ``"<teacher>/<output>"``. Every batch arrives once, in the
+    data loader's order.
 
     Each ``for`` runs one epoch; leaving a loop early forgets what was read ahead, and the next
     ``for`` begins the next epoch. The data loader is read in the training thread, inside the
     loop's ``next``, up to the high watermark: its errors surface here, after the batches before
-    them. ``state_dict`` holds what the loop has consumed.
+    them, and it draws from random numbers of its own (docs/architecture.md). With ``epochs``, the
+    first batches of the next epoch are read and labelled before this one's last is consumed.
+    ``state_dict`` holds what the loop has consumed.
 
     Args:
         data_loader: any iterable of batches (dict, tuple, named tuple, tensor, nested).
@@ -68,6 +73,16 @@ class DistillLoader:
             ``PoisonTaskError`` when it is due, or ``"skip"`` it and count its samples as ``skipped``.
             Where other ranks take that step, this one repeats its last batch with a
             ``loss_weight`` of 0. Default ``EDLDIST_ON_POISON``, else raise.
+        epochs: how many epochs the script runs, counted from 0: each but the last goes on with the next
+            without a wait for labels. Whatever a script does to its data loader at the start of an
+            epoch would come too late for what was read by then: None, if it does such things. A data
+            loader with a ``set_epoch`` other than an ``ElasticSampler``'s, with a generator or a state of
+            its own, and an iterator are not read ahead, and a warning says so.
+        device: where the loop wants its tensors: those of the batch, nested ones too, and the labels are
+            copied to this CUDA device on a stream of their own, one batch ahead. None or the CPU
+            leaves them as they come.
+        pin_memory: take pinned host memory for labels, and for what is copied to ``device``. Default:
+            with a CUDA device. A data loader that pins its batches itself spares them a copy here.
         heartbeat_ttl_s: a worker silent for longer is written off.
         first_deadline_s, min_deadline_s: age at which a task is taken from a worker that lives but
             does not answer. The first one holds until the worker has answered once; after that it
@@ -91,6 +106,9 @@ class DistillLoader:
         task_size: int | None = None,
         deterministic: bool | None = None,
         on_poison: str | None = None,
+        epochs: int | None = None,
+        device: str | int | torch.device | None = None,
+        pin_memory: bool | None = None,
         heartbeat_ttl_s: float = 3.0,
         first_deadline_s: float = 300.0,
         min_deadline_s: float = 10.0,
@@ -120,8 +138,10 @@ class DistillLoader:
             min_deadline_s=min_deadline_s,
         )
         self._data_loader = data_loader
-        self._select = InputSelector(inputs)
-        self._position = position_of(data_loader)
+        copier = copier_for(device, pin_memory)
+        self._conveyor = Conveyor(copier)
+        self._ahead = ReadAhead(data_loader, inputs, epochs, copier.allocate)
+        self._position = self._ahead.position
         self._iteration = 0
         self._figures = _Figures()
         self._world_size = environment.world_size
@@ -161,23 +181,24 @@ class DistillLoader:
     def __iter__(self) -> Iterator[tuple[Any, dict[str, Tensor]]]:
         self._iteration += 1
         self._check_current(self._iteration)
-        self._service.delivery.clear()
+        if self._ahead.in_epoch:
+            self._drop()
         return self._iterate(self._iteration)
 
     def _iterate(self, iteration: int) -> Iterator[tuple[Any, dict[str, Tensor]]]:
         self._check_current(iteration)
-        source = _Source(self._position.start())
-        self._figures.epoch = self.epoch
+        ended = False
         last: tuple[Any, dict[str, Tensor]] | None = None
         try:
-            while True:
-                batch = self._next(source)
-                if batch is None:
-                    break
+            if not self._ahead.begin():
+                self._drop()
+                self._ahead.start()
+            self._figures.epoch = self.epoch
+            while (arrived := self._next()) is not None:
+                batch, item = arrived
                 counted = self._position.consume(batch.origin, batch.samples)
                 share = batch.origin.share
                 self._loss_weight = 1.0 if share is None else share.weight
-                item = (batch.batch, batch.labels(prefix_teacher=self._several))
                 if batch.poison is None:
                     self._figures.batches += 1
                     self._figures.samples += counted
@@ -192,11 +213,19 @@ class DistillLoader:
                     item, self._loss_weight = last, 0.0
                 yield item
                 self._check_current(iteration)
-            self._position.end_epoch()
+            self._ahead.end()
             self._figures.epoch = self.epoch
+            ended = self._ahead.holds_next
         finally:
-            if iteration == self._iteration and self._finalizer.alive:
-                self._service.delivery.clear()
+            # What was read of the next epoch stays in the queue.
+            if not ended and iteration == self._iteration and self._finalizer.alive:
+                self._drop()
+
+    def _drop(self) -> None:
+        """Forget what was read and not consumed."""
+        self._service.delivery.clear()
+        self._conveyor.clear()
+        self._figures.discarded += self._ahead.drop()
 
     def _check_current(self, iteration: int) -> None:
         if not self._finalizer.alive:
@@ -204,22 +233,23 @@ class DistillLoader:
         if iteration != self._iteration:
             raise LoaderClosedError("another iteration of this DistillLoader has begun, or it was restored")
 
-    def _next(self, source: _Source) -> OpenBatch | None:
-        """The next finished batch; None at the end of the data."""
+    def _next(self) -> tuple[OpenBatch, Any] | None:
+        """The next finished batch, and what the loop gets of it; None at the end of the epoch."""
+        delivery = self._service.delivery
         waited_s = 0.0
         complain_after_s = _COMPLAIN_S
         while True:
-            while not source.ended and self._service.delivery.wants_batch():
-                self._read(source)
-            if source.ended and self._service.delivery.empty():
-                if source.error is not None:
-                    raise source.error
+            self._ahead.fill(delivery.wants_batch, self._service.offer)
+            if self._ahead.ended:
                 return None
+            if self._conveyor:
+                break
             # Time in the data loader is not time without labels: only the wait itself counts.
             before = self._clock.monotonic()
-            ready = self._service.delivery.wait(1.0, reading=not source.ended)
+            ready = delivery.wait(1.0, reading=self._ahead.more)
             waited_s += self._clock.monotonic() - before
             if ready:
+                self._send_on()
                 break
             if waited_s > _STOP_STARVED_S and stopping.asked():
                 logger.warning("asked to stop while waiting for labels: leaving without a checkpoint")
@@ -231,18 +261,17 @@ class DistillLoader:
             self._figures.starved_s += waited_s
         else:
             self._figures.startup_s += waited_s
-        return self._service.delivery.deliver()
+        self._ahead.take()
+        arrived = self._conveyor.take()
+        if self._conveyor.wants and delivery.buffered:
+            self._send_on()
+        return arrived
 
-    def _read(self, source: _Source) -> None:
-        try:
-            item = next(source)
-            if item is not None:
-                batch, mark = item
-                inputs, samples = self._select(batch)
-                self._service.offer(OpenBatch(batch, inputs, samples, mark))
-        except Exception as exc:
-            # The batches before the bad one are delivered first.
-            source.fail(exc)
+    def _send_on(self) -> None:
+        """Put the head of the queue, which is finished, on its way to the device."""
+        batch = self._service.delivery.deliver()
+        value = None if batch.poison else (batch.batch, batch.labels(prefix_teacher=self._several))
+        self._conveyor.put(batch, value)
 
     def _complain(self, waited_s: float) -> None:
         missing = self._service.missing_teachers()
@@ -281,7 +310,8 @@ class DistillLoader:
         ``batches`` and ``samples`` delivered, samples ``skipped`` as poison; ``starved_s`` waited
         for labels (``startup_s`` before the very first batch is counted apart);
         ``backpressure_s`` with the queue full and the teachers idle; ``done``, ``requeued``,
-        ``duplicates``, ``hedged``, ``failed`` tasks; ``buffered`` labelled batches and
+        ``duplicates``, ``hedged``, ``failed`` tasks; batches ``discarded`` after they were read, because
+        the loop was left early or another epoch began than was read ahead; ``buffered`` labelled batches and
         ``teachers`` connected now.
         """
         return self._service.stats()
@@ -297,7 +327,7 @@ class DistillLoader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to a saved position; the next ``for`` resumes there."""
         self._iteration += 1
-        self._service.delivery.clear()
+        self._drop()
         self._position.load_state_dict(state)
         self._figures.epoch = self.epoch
 
@@ -305,6 +335,9 @@ class DistillLoader:
 
     def close(self) -> None:
         """Release the workers and leave the job. Idempotent; also done at interpreter exit."""
+        if not self._ahead.in_epoch:
+            self._conveyor.clear()
+            self._ahead.drop()
         self._finalizer()
 
     def __enter__(self) -> DistillLoader:
@@ -323,6 +356,7 @@ class _Figures:
     batches: int = 0
     samples: int = 0
     skipped: int = 0
+    discarded: int = 0
     starved_s: float = 0.0
     startup_s: float = 0.0
     epoch: int = 0
@@ -332,28 +366,11 @@ class _Figures:
             "batches": self.batches,
             "samples": self.samples,
             "skipped": self.skipped,
+            "discarded": self.discarded,
             "starved_s": round(self.starved_s, 6),
             "startup_s": round(self.startup_s, 6),
             "epoch": self.epoch,
         }
-
-
-class _Source:
-    """The data loader's iterator, and how it ended."""
-
-    def __init__(self, items: Iterator[Any]) -> None:
-        self._items = items
-        self.ended = False
-        self.error: Exception | None = None
-
-    def __next__(self) -> Any:
-        item = next(self._items, None)
-        self.ended = item is None
-        return item
-
-    def fail(self, error: Exception) -> None:
-        self.ended = True
-        self.error = error
 
 
 def _endpoint(coordinator: str, advertise: str | None) -> tuple[str, str | None]:

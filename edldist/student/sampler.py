@@ -13,10 +13,9 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from edldist.errors import CheckpointError, ConfigError
+from edldist.student.draws import splitmix64
 
 __all__ = ["ElasticSampler", "Share"]
-
-_MASK_64 = (1 << 64) - 1
 
 
 class Share(NamedTuple):
@@ -328,14 +327,7 @@ def _order_seed(seed: int, epoch: int) -> int:
     Pseudorandom Number Generators", 2014). A sum alone would give (seed 1, epoch 0) the order of (seed 0,
     epoch 1), and anything in the upper bits alone would be ignored.
     """
-    return _splitmix64(_splitmix64(seed) + epoch) & 0xFFFF_FFFF
-
-
-def _splitmix64(value: int) -> int:
-    value = (value + 0x9E37_79B9_7F4A_7C15) & _MASK_64
-    value = ((value ^ (value >> 30)) * 0xBF58_476D_1CE4_E5B9) & _MASK_64
-    value = ((value ^ (value >> 27)) * 0x94D0_49BB_1331_11EB) & _MASK_64
-    return value ^ (value >> 31)
+    return splitmix64(splitmix64(seed) + epoch) & 0xFFFF_FFFF
 
 
 def _checked_int(name: str, value: object, minimum: int | None = None) -> int:

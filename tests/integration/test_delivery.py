@@ -413,6 +413,7 @@ def test_stats_name_what_there_is(memory_job):
     assert {
         *("batches", "samples", "skipped", "epoch", "starved_s", "startup_s", "backpressure_s", "requeued"),
         *("duplicates", "hedged", "failed", "done", "buffered", "open", "queue_bytes", "teachers", "garbage"),
+        "discarded",
     } == set(stats)
     assert (stats["batches"], stats["teachers"], stats["epoch"]) == (4, 1, 1)
     assert stats["samples"] == sum(len(batch["id"]) for batch in batches(4))

@@ -1,0 +1,210 @@
+"""Reading a data loader ahead of the training loop: this epoch, then the first batches of the next."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from edldist.errors import ConfigError
+from edldist.student.assembly import OpenBatch
+from edldist.student.device import Allocate, pageable
+from edldist.student.draws import DataDraws
+from edldist.student.inputs import Inputs, InputSelector
+from edldist.student.position import Mark, Position, obstacle_ahead, position_of
+
+__all__ = ["ReadAhead", "Source"]
+
+logger = logging.getLogger(__name__)
+
+
+class Source:
+    """One epoch of a data loader while it is read.
+
+    Attributes:
+        out: batches that were read and that the loop has not had yet.
+        ended: whether there is nothing more to read, because of ``error`` if that is set.
+    """
+
+    __slots__ = ("_items", "ended", "error", "out")
+
+    def __init__(self, items: Iterator[tuple[Any, Mark]]) -> None:
+        self._items = items
+        self.out = 0
+        self.ended = False
+        self.error: Exception | None = None
+
+    def read(self) -> tuple[Any, Mark] | None:
+        """The next batch; None at the end of the epoch."""
+        item = next(self._items, None)
+        self.ended = item is None
+        return item
+
+    def fail(self, error: Exception) -> None:
+        """Reading ends here; the batches before are delivered first."""
+        self.ended = True
+        self.error = error
+
+
+class ReadAhead:
+    """Reads for one loop, in its thread, inside its ``next``: errors and random draws stay where they belong.
+
+    Pure as to labels: it hands batches to whoever wants them and is told which ones were consumed.
+
+    Args:
+        data_loader: what is read.
+        inputs: which part of a batch the teacher sees.
+        epochs: how many epochs the script runs, from 0 on. Each but the last is followed by the first
+            batches of the next as soon as it is read to its end, unless the data loader forbids that
+            (see ``obstacle_ahead``). None: no epoch is read before its loop.
+        allocate: makes the label buffers of its batches.
+
+    Raises:
+        ConfigError: ``inputs`` or ``epochs`` cannot be.
+    """
+
+    def __init__(
+        self,
+        data_loader: Iterable[Any],
+        inputs: Inputs = None,
+        epochs: int | None = None,
+        allocate: Allocate = pageable,
+    ) -> None:
+        if epochs is not None and (not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1):
+            raise ConfigError(
+                f"epochs={epochs!r}: use the number of epochs that the script runs, 1 or more, or None"
+            )
+        self._select = InputSelector(inputs)
+        self._draws = DataDraws()
+        self.position: Position = position_of(data_loader, self._draws.reseed)
+        self._allocate = allocate
+        self._epochs = epochs or 0
+        self._current: Source | None = None
+        self._next: Source | None = None
+        if self._epochs > 1 and (obstacle := obstacle_ahead(data_loader)) is not None:
+            self._epochs = 0
+            logger.warning(
+                "the data loader (%s) is not read beyond the end of an epoch, so the first labels of the "
+                "next have to be waited for: %s",
+                type(data_loader).__name__,
+                obstacle,
+            )
+
+    # --- epochs -----------------------------------------------------------------------------------
+
+    @property
+    def in_epoch(self) -> bool:
+        """Whether an epoch was begun and not ended."""
+        return self._current is not None
+
+    @property
+    def holds_next(self) -> bool:
+        """Whether the next epoch is being read."""
+        return self._next is not None
+
+    def begin(self) -> bool:
+        """Begin an epoch with what was read of it ahead, if that is still the epoch that is due.
+
+        Where it is not, ``drop`` what there is, and ``start``.
+        """
+        self._draws.begin()
+        if self._next is None or not self.position.enter_next():
+            return False
+        self._current, self._next = self._next, None
+        return True
+
+    def start(self) -> None:
+        """Begin an epoch where the position is."""
+        with self._draws.apart():
+            self._current = Source(self.position.start())
+
+    def end(self) -> None:
+        """All of this epoch was consumed; what was read of the next one stays."""
+        self.position.end_epoch()
+        self._current = None
+
+    def drop(self) -> int:
+        """Forget everything that was read; returns how many batches the loop never had."""
+        dropped = sum(source.out for source in (self._current, self._next) if source is not None)
+        self._current = self._next = None
+        return dropped
+
+    # --- batches ----------------------------------------------------------------------------------
+
+    @property
+    def out(self) -> int:
+        """Batches of this epoch that were read and not ``taken``."""
+        assert self._current is not None
+        return self._current.out
+
+    @property
+    def ended(self) -> bool:
+        """Whether the loop had everything of this epoch.
+
+        Raises:
+            Exception: what ended the reading, once the batches before it were taken.
+        """
+        current = self._current
+        assert current is not None
+        if not current.ended or current.out:
+            return False
+        if current.error is not None:
+            raise current.error
+        return True
+
+    @property
+    def more(self) -> bool:
+        """Whether there is anything to read now."""
+        current = self._current
+        assert current is not None
+        if not current.ended:
+            return True
+        if self._next is not None:
+            return not self._next.ended
+        return current.error is None and self.position.epoch + 1 < self._epochs
+
+    def fill(self, wants: Callable[[], bool], offer: Callable[[OpenBatch], None]) -> None:
+        """Read as long as batches are wanted, and hand each of them on."""
+        if not (self.more and wants()):
+            return
+        with self._draws.apart():
+            while True:
+                current = self._current
+                assert current is not None
+                if not current.ended:
+                    self._read(current, offer)
+                elif self._next is not None:
+                    self._read(self._next, offer)
+                else:
+                    self._next = self._opened()
+                    if current.out:
+                        # Worker processes start to load now; do not wait for them with labels in hand.
+                        return
+                if not (self.more and wants()):
+                    return
+
+    def take(self) -> None:
+        """The loop gets one more batch of this epoch."""
+        assert self._current is not None
+        self._current.out -= 1
+
+    def _opened(self) -> Source:
+        try:
+            return Source(self.position.start_next())
+        except Exception as exc:
+            # The next epoch's error is raised in the next epoch.
+            failed = Source(iter(()))
+            failed.fail(exc)
+            return failed
+
+    def _read(self, source: Source, offer: Callable[[OpenBatch], None]) -> None:
+        try:
+            item = source.read()
+            if item is not None:
+                batch, mark = item
+                inputs, samples = self._select(batch)
+                offer(OpenBatch(batch, inputs, samples, mark, self._allocate))
+                source.out += 1
+        except Exception as exc:
+            # The batches before the bad one are delivered first.
+            source.fail(exc)
