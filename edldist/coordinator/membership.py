@@ -28,6 +28,8 @@ from edldist.wire.messages import (
 __all__ = ["Action", "Member", "Membership", "Record", "Send"]
 
 MAX_CLOCK_SKEW_S = 5.0
+MAX_SETTLES = 10
+"""A fresh coordinator waits this many settling times at most for those who keep coming back."""
 MISSING_S = 3600.0
 """How long a lost student's links are remembered, in case it was only cut off."""
 
@@ -61,6 +63,7 @@ class Member:
         last_seen: monotonic seconds of its last message.
         stats: the figures of its last heartbeat.
         links: ids of the students that a teacher worker serves, as far as known here; missing ones too.
+        answered_at: monotonic seconds at which the server last answered a heartbeat of it.
     """
 
     peer: bytes
@@ -69,6 +72,7 @@ class Member:
     last_seen: float
     stats: dict[str, Scalar] = field(default_factory=dict)
     links: frozenset[str] = frozenset()
+    answered_at: float = float("-inf")
 
     @property
     def is_teacher(self) -> bool:
@@ -104,6 +108,7 @@ class Membership:
         self._last_tick = now
         self._settle_s = max(heartbeat_ttl_s, 2 * heartbeat_interval_s)
         self._settled_at = now + self._settle_s
+        self._settled_by = now + MAX_SETTLES * self._settle_s
 
     @property
     def members(self) -> Mapping[str, Member]:
@@ -166,6 +171,9 @@ class Membership:
         links = frozenset(message.links) if message.role == "teacher" else frozenset()
         self._members[message.id] = Member(peer, message, joined_at=now, last_seen=now, links=links)
         self._ids[peer] = message.id
+        if now < self._settled_at and _rejoins(message):
+            # More of a former coordinator's members are still on their way.
+            self._settled_at = max(self._settled_at, min(now + self._settle_s, self._settled_by))
         actions.append(Record(_joined(message, wall)))
         skew_s = message.wall_s - wall
         if message.wall_s and math.isfinite(skew_s) and abs(skew_s) > MAX_CLOCK_SKEW_S:
@@ -296,13 +304,17 @@ def _same_process(one: Register, other: Register) -> bool:
     return (one.host, one.pid) == (other.host, other.pid)
 
 
+def _rejoins(message: Register) -> bool:
+    return bool(message.links) or message.info.get("rejoin") is True
+
+
 def _joined(message: Register, wall: float) -> Event:
     fields: dict[str, Scalar]
     if message.role == "teacher":
         fields = {"id": message.id, "name": message.group, "host": message.host, "pid": message.pid}
     else:
         fields = {"id": message.id, "rank": message.info.get("rank"), "host": message.host}
-    if message.links or message.info.get("rejoin") is True:
+    if _rejoins(message):
         fields["rejoined"] = True
     return Event(event=f"{message.role}_joined", t=wall, fields=fields)
 

@@ -14,7 +14,7 @@ import secrets
 import signal
 import threading
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -52,11 +52,19 @@ __all__ = ["Coordinator", "CoordinatorOptions", "run_coordinator"]
 
 logger = logging.getLogger(__name__)
 
+_HEARD = Ack(seq=0)
 MAX_MESSAGES_A_TURN = 2_000
 ASSIGNING_SHARE = 0.1
 """Largest share of time spent on assignments while membership churns."""
 TURN_S = 0.005
 """Least time between turns while messages keep coming: a thousand heartbeats need no thousand polls."""
+TURN_A_MEMBER_S = 20e-6
+MAX_TURN_S = 0.025
+"""In a crowd turns are further apart, so that one wake-up of either thread handles many messages."""
+CROWD = 256
+QUIET_TTLS = 0.5
+"""With more members than ``CROWD``, one that was answered within this many TTLs gets no answer to its
+heartbeat: members wonder after two TTLs of silence or more, and an answer costs as much as a heartbeat."""
 LINKS_REFRESH_TTLS = 5
 """A connection that breaks may swallow ``Links``, so they are repeated after this many TTLs."""
 
@@ -233,7 +241,7 @@ class Coordinator:
             if received is None:
                 break
             self._act(self._handle(received, now, wall))
-        self._next_turn = now + min(TURN_S, self.options.heartbeat_interval_s / 10)
+        self._next_turn = now + min(self._turn_s(), self.options.heartbeat_interval_s / 10)
         if now >= self._next_tick:
             # After the messages: heartbeats that wait in the socket must not count as silence.
             self._next_tick = now + self.options.heartbeat_interval_s / 4
@@ -243,17 +251,18 @@ class Coordinator:
         if board.wanted:
             board.publish(self._snapshot(now))
 
+    def _turn_s(self) -> float:
+        return min(max(TURN_S, TURN_A_MEMBER_S * len(self._members.members)), MAX_TURN_S)
+
     def _handle(self, received: Received, now: float, wall: float) -> list[Action]:
         peer, message, _ = received
         members = self._members
-        members.heard(peer, now)
         if isinstance(message, Heartbeat):
             actions = members.heartbeat(peer, message, now)
             if not actions:
-                # Members tell a quiet coordinator from a dead one by these.
-                self._send(peer, Ack(seq=0))
-                self._refresh_links(message.id, now)
+                self._answer_heartbeat(members.members[message.id], now)
             return actions
+        members.heard(peer, now)
         if isinstance(message, Register):
             self._sent.pop(message.id, None)
             return members.register(peer, message, now, wall)
@@ -272,6 +281,15 @@ class Coordinator:
         else:
             logger.debug("a %s from %r is none of a coordinator's", type(message).__name__, peer[:32])
         return []
+
+    def _answer_heartbeat(self, member: Member, now: float) -> None:
+        """Let the member tell a quiet coordinator from a dead one, and repeat what it may have missed."""
+        if member.is_teacher:
+            self._refresh_links(member, now)
+        crowded = len(self._members.members) > CROWD
+        if not crowded or now - member.answered_at >= QUIET_TTLS * self.options.heartbeat_ttl_s:
+            member.answered_at = now
+            self._send(member.peer, _HEARD)
 
     def _act(self, actions: list[Action]) -> None:
         for action in actions:
@@ -302,16 +320,19 @@ class Coordinator:
         settled = self._members.settled(now)
         self._assigned_for = (self._members.version, settled)
         teachers = {i: m for i, m in members.items() if m.is_teacher}
+        students = {
+            i: StudentRank(m.register.teachers, _weight(m, "hunger"))
+            for i, m in members.items()
+            if not m.is_teacher
+        }
+        if not settled:
+            students |= _expected(teachers.values(), students)
         assigned = assign(
             {
                 i: TeacherWorker(m.register.group, _weight(m, "capacity"), m.links)
                 for i, m in teachers.items()
             },
-            {
-                i: StudentRank(m.register.teachers, _weight(m, "hunger"))
-                for i, m in members.items()
-                if not m.is_teacher
-            },
+            students,
             self.options.max_students_per_worker,
         )
         self._sent = {i: sent for i, sent in self._sent.items() if i in teachers}
@@ -350,13 +371,12 @@ class Coordinator:
         else:
             self._sent.pop(member.register.id, None)
 
-    def _refresh_links(self, member_id: str, now: float) -> None:
+    def _refresh_links(self, member: Member, now: float) -> None:
         """Repeat a worker's links if they never left or were sent long ago."""
-        member = self._members.members[member_id]
-        if not member.is_teacher or self._assignment_due(now):
+        sent = self._sent.get(member.register.id)
+        if sent is not None and now - sent.at <= LINKS_REFRESH_TTLS * self.options.heartbeat_ttl_s:
             return
-        sent = self._sent.get(member_id)
-        if sent is None or now - sent.at > LINKS_REFRESH_TTLS * self.options.heartbeat_ttl_s:
+        if not self._assignment_due(now):
             links = self._links(member, self._members.settled(now), _unconfirmed(member, sent))
             self._send_links(member, links, now)
 
@@ -414,6 +434,7 @@ def run_coordinator(options: CoordinatorOptions) -> int:
         ConfigError: an address cannot be bound.
     """
     coordinator = Coordinator(options, ZmqTransport(CONTROL_FRAME_BYTES), SystemClock())
+    _allow_many_connections()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         coordinator.stop()
@@ -427,6 +448,17 @@ def run_coordinator(options: CoordinatorOptions) -> int:
     return 0
 
 
+def _allow_many_connections() -> None:
+    """Every member is an open file; many systems allow 1,024 unless asked for more."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def _brief(event: Event) -> str:
     """What a log line says of an event; its record has every figure."""
     shown = ("id", "name", "rank", "host", "pid", "silent_s", "skew_s", "reason")
@@ -436,6 +468,18 @@ def _brief(event: Event) -> str:
 def _unconfirmed(member: Member, sent: _SentLinks | None) -> Collection[str]:
     """Students that a worker may still serve: it was told to leave them, or said so when it registered."""
     return member.register.links if sent is None else sent.links.released
+
+
+def _expected(workers: Iterable[Member], known: Collection[str]) -> dict[str, StudentRank]:
+    """Students that workers serve and that have not said a word to a fresh coordinator yet.
+
+    They hold their places, so that a restart moves no links: most of them are about to register.
+    """
+    groups: dict[str, set[str]] = {}
+    for worker in workers:
+        for student in worker.links.difference(known):
+            groups.setdefault(student, set()).add(worker.register.group)
+    return {student: StudentRank(wanted) for student, wanted in groups.items()}
 
 
 def _weight(member: Member, figure: str) -> float:

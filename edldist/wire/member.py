@@ -8,9 +8,9 @@
                               +-- leave(): Goodbye
 
 While joining, ``Register`` goes out again with exponential back-off and jitter. While joined,
-``Heartbeat`` goes out every interval; each is acknowledged, so that silence can be told from
-idleness (``silent_s``). Silence alone changes nothing: labels flow without a coordinator, and the
-link reconnects by itself.
+``Heartbeat`` goes out every interval; they are acknowledged (in a crowd not each one, but within a
+TTL), so that silence can be told from idleness (``silent_s``). Silence alone changes nothing: labels
+flow without a coordinator, and the link reconnects by itself.
 """
 
 from __future__ import annotations

@@ -45,6 +45,9 @@ _STUCK_S = 5.0
 _UNCONFIRMED_MS = 5_000
 _CONNECT_MS = 2_000
 _QUEUED_MESSAGES = 4_096
+# Thousands come back at once to a coordinator that was restarted; whom the system turns away tries
+# again only after a second, then two, then four.
+_BACKLOG = 4_096
 _SWEEP_S = 5.0
 
 
@@ -299,6 +302,7 @@ class ZmqPoller:
         socket = self._open(zmq.ROUTER, address)
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        socket.setsockopt(zmq.BACKLOG, _BACKLOG)
         try:
             socket.bind(address)
         except zmq.ZMQError as exc:

@@ -272,6 +272,61 @@ def test_a_restarted_coordinator_is_told_everything_again(stack: contextlib.Exit
     assert [p.id for p in links.students] == ["s1"]
 
 
+def test_a_restart_moves_no_links_in_whichever_order_members_return(stack: contextlib.ExitStack) -> None:
+    running = Running(max_students_per_worker=1, heartbeat_ttl_s=2.0)
+    stack.callback(running.stop)
+    workers = [teacher(stack, running.address, f"t{n}", links=[f"s{n}"]) for n in (1, 2)]
+    students = [student(stack, running.address, f"s{n}", info={"rejoin": True}) for n in (1, 2)]
+    for worker in workers:
+        worker.register()
+        worker.expect(Links)
+    served: dict[str, set[str]] = {worker.id: set() for worker in workers}
+
+    def complete() -> bool:
+        done = []
+        for member in (*workers, *students):
+            member.beat()
+        for worker in workers:
+            heard = [m for m in worker.read() if isinstance(m, Links)]
+            served[worker.id].update(peer.id for links in heard for peer in links.students)
+            done.append(any(links.complete and links.students for links in heard))
+        return all(done)
+
+    for trainer in reversed(students):
+        trainer.register()
+        until(lambda t=trainer: not complete() and any(t.id in ids for ids in served.values()), trainer.id)
+    until(complete, "complete links")
+    assert served == {"t1": {"s1"}, "t2": {"s2"}}
+
+
+def test_in_a_crowd_not_every_heartbeat_is_answered_but_some_within_each_ttl(
+    stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edldist.coordinator.server.CROWD", 1)
+    running = Running(heartbeat_ttl_s=1.0)
+    stack.callback(running.stop)
+    trainers = [student(stack, running.address, f"s{n}") for n in (1, 2)]
+    for trainer in trainers:
+        trainer.register()
+        trainer.expect(Registered, beat=False)
+    first = trainers[0]
+    began, beats, acks = time.monotonic(), 0, []
+
+    def third_answer() -> bool:
+        nonlocal beats
+        trainers[1].beat()
+        first.beat()
+        beats += 1
+        time.sleep(INTERVAL_S)
+        first.read()
+        acks.extend(time.monotonic() for m in first.inbox if isinstance(m, Ack))
+        first.inbox.clear()
+        return len(acks) >= 3
+
+    until(third_answer, "three answers")
+    assert time.monotonic() - began >= 2 * 0.5 and beats > len(acks)
+
+
 def test_reports_and_events_are_kept_once_and_acknowledged(
     stack: contextlib.ExitStack, running: Running
 ) -> None:

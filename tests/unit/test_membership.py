@@ -208,6 +208,28 @@ def test_a_fresh_coordinator_is_settled_once_everyone_had_time_to_report() -> No
     assert members.settled(13.0)
 
 
+def test_a_fresh_coordinator_waits_while_members_of_the_former_one_keep_coming() -> None:
+    members = make()
+    for second in range(1, 8):
+        rejoining = teacher(f"t{second}", links=["s1"])
+        members.register(f"t{second}".encode(), rejoining, float(second), WALL)
+        assert not members.settled(second + 2.9)
+    assert members.settled(10.0)
+
+
+def test_newcomers_do_not_keep_a_fresh_coordinator_from_settling() -> None:
+    members = make()
+    members.register(b"t1", teacher(), 2.9, WALL)
+    assert members.settled(3.0)
+
+
+def test_a_fresh_coordinator_does_not_wait_for_ever_for_those_who_come_back() -> None:
+    members = make()
+    for second in range(1, 40):
+        members.register(b"t%d" % second, teacher(f"t{second}", links=["s1"]), float(second), WALL)
+    assert members.settled(30.0)
+
+
 def test_the_coordinators_own_absence_is_not_its_members_silence() -> None:
     members = make()
     members.register(b"t1", teacher(), 0.0, WALL)
