@@ -13,7 +13,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-__all__ = ["NodeWatch", "Progress"]
+__all__ = ["AgentRestarts", "NodeWatch", "Progress"]
+
+AGENT_TRIES = 6
+_FIRST_DELAY_S = 1.0
+_EXIT_USAGE = 2
 
 
 class Progress(NamedTuple):
@@ -81,6 +85,42 @@ class NodeWatch:
         return sorted(self._ranks & frozenset(pids))
 
     @property
+    def furthest(self) -> tuple[int, int]:
+        """The furthest position (epoch, samples) that a rank of this node came to by labelled batches."""
+        return self._furthest
+
+    @property
     def hopeless(self) -> bool:
         """Whether restarting has been fruitless for too long."""
         return self._fruitless > self.max_fruitless
+
+
+class AgentRestarts:
+    """Whether an agent that ended is started again, and after how long. Pure.
+
+    The agent of an elastic node never gives up because of its ranks. When it ends by itself, it lost
+    the rendezvous store, or waited in vain for others, or was killed; the job may well go on elsewhere. So
+    it is started again, ``AGENT_TRIES`` times in a row at most unless the ranks came further meanwhile,
+    after 1 s, 2 s, 4 s and so on.
+    """
+
+    def __init__(self) -> None:
+        self.tries = 0
+        self._furthest = (-1, -1)
+
+    def ended(self, code: int, furthest: tuple[int, int]) -> float | None:
+        """Seconds until the next start, or None when this end is final.
+
+        Args:
+            code: its exit code; negative for a signal.
+            furthest: position that this node's ranks have come to.
+        """
+        if code in (0, _EXIT_USAGE):
+            return None
+        if furthest > self._furthest:
+            self._furthest = furthest
+            self.tries = 0
+        if self.tries == AGENT_TRIES:
+            return None
+        self.tries += 1
+        return float(_FIRST_DELAY_S * 2 ** (self.tries - 1))

@@ -8,9 +8,8 @@ import os
 import signal
 import socket
 import subprocess
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -19,9 +18,11 @@ from edldist.errors import ConfigError, CoordinatorUnreachableError, EdlDistErro
 from edldist.wire.address import parse_address
 from edldist.wire.messages import Event, Status
 from edldist.wire.query import StatusClient
+from launch.agent import ahead_s
 from launch.child import tied_command
 from launch.interrupts import Interrupts
-from launch.node import NodeWatch, Progress
+from launch.node import AGENT_TRIES, AgentRestarts, NodeWatch, Progress
+from launch.notes import RankNotes
 from launch.torchrun import MAX_SKEW_S, bounds_of, limit_threads, prepare_environment, torchrun_command
 
 __all__ = ["run_student"]
@@ -64,35 +65,43 @@ def run_student(
     _, most = bounds_of(nnodes)
     if not Path(script).is_file():
         raise ConfigError(f"no such script: {script} (looked from {Path.cwd()})")
-    with Interrupts() as interrupts, tempfile.TemporaryDirectory(prefix="edldist-node-") as folder:
-        notes = Path(folder) / "ranks"
-        notes.touch()
-        rendezvous = None
-        if most > 1:
-            rendezvous = _find_rendezvous(coordinator, connect_timeout_s, interrupts)
-        if interrupts.count:
-            return EXIT_INTERRUPTED
-        command = torchrun_command(
-            script,
-            args,
-            nnodes=nnodes,
-            nproc_per_node=nproc_per_node,
-            max_restarts=max_restarts,
-            rendezvous=rendezvous,
-            run_id=run_id,
-            notes=str(notes),
-        )
-        environment = dict(os.environ, EDLDIST_COORDINATOR=coordinator, EDLDIST_RANK_NOTES=str(notes))
+    with Interrupts() as interrupts, RankNotes() as notes:
+        environment = dict(os.environ, EDLDIST_COORDINATOR=coordinator, EDLDIST_RANK_NOTES=notes.path)
         prepare_environment(environment)
         if nproc_per_node > 1 or most > 1:
             limit_threads(environment, nproc_per_node)
-        agent = subprocess.Popen(
-            tied_command(command, parent=os.getpid()), env=environment, start_new_session=True
-        )
+        ahead: float | None = None
+
+        def start() -> subprocess.Popen[bytes] | None:
+            nonlocal ahead
+            rendezvous = None
+            if most > 1:
+                rendezvous = _find_rendezvous(coordinator, connect_timeout_s, interrupts, ahead is None)
+                ahead = ahead_s() if ahead is None else ahead
+            if interrupts.count:
+                return None
+            command = torchrun_command(
+                script,
+                args,
+                nnodes=nnodes,
+                nproc_per_node=nproc_per_node,
+                max_restarts=max_restarts,
+                rendezvous=rendezvous,
+                run_id=run_id,
+                notes=notes.path,
+                ahead_s=ahead,
+            )
+            return subprocess.Popen(
+                tied_command(command, parent=os.getpid()), env=environment, start_new_session=True
+            )
+
+        agent = start()
+        if agent is None:
+            return EXIT_INTERRUPTED
         watch = NodeWatch(nproc_per_node, max(max_restarts, FRUITLESS_RESTARTS))
         node = _Node(agent, coordinator, watch, notes)
         try:
-            code = node.wait(interrupts)
+            code = node.wait(interrupts) if most == 1 else _wait_elastic(node, watch, start, interrupts)
         finally:
             node.close()
     if code < 0:
@@ -102,7 +111,46 @@ def run_student(
     return EXIT_INTERRUPTED
 
 
-def _find_rendezvous(coordinator: str, timeout_s: float, interrupts: Interrupts) -> str | None:
+def _wait_elastic(
+    node: _Node,
+    watch: NodeWatch,
+    start: Callable[[], subprocess.Popen[bytes] | None],
+    interrupts: Interrupts,
+) -> int:
+    """Look after a node of several until it is done; its agent is started again when it ends by itself.
+
+    Returns:
+        The last agent's exit code.
+    """
+    restarts = AgentRestarts()
+    while True:
+        code = node.wait(interrupts)
+        if interrupts.count or node.gave_up:
+            return code
+        delay_s = restarts.ended(code, watch.furthest)
+        if delay_s is None:
+            if code != 0:
+                logger.error("the agent of this node ended %d times in a row: giving up", restarts.tries + 1)
+            return code
+        logger.warning(
+            "the agent of this node ended by itself (%s); starting it again in %g s (try %d of %d)",
+            f"exit code {code}" if code >= 0 else f"signal {-code}",
+            delay_s,
+            restarts.tries,
+            AGENT_TRIES,
+        )
+        deadline = time.monotonic() + delay_s
+        while time.monotonic() < deadline and not interrupts.count:
+            time.sleep(_POLL_S)
+        agent = None if interrupts.count else start()
+        if agent is None:
+            return EXIT_INTERRUPTED
+        node.replace_agent(agent)
+
+
+def _find_rendezvous(
+    coordinator: str, timeout_s: float, interrupts: Interrupts, check_clock: bool
+) -> str | None:
     """Ask the coordinator until its store is up; None when interrupted."""
     deadline = time.monotonic() + timeout_s
     host, _ = parse_address(coordinator, "coordinator")
@@ -117,7 +165,7 @@ def _find_rendezvous(coordinator: str, timeout_s: float, interrupts: Interrupts)
                 continue
             if answer.error:
                 raise EdlDistError(answer.error)
-            if answer.wall_s:
+            if answer.wall_s and check_clock:
                 _check_clock(answer.wall_s, asked, time.time(), coordinator)
             if answer.address:
                 # A coordinator that listens on every interface cannot know the one that we use.
@@ -146,7 +194,7 @@ class _Node:
     """The agent's process and its ranks. Main thread only."""
 
     def __init__(
-        self, agent: subprocess.Popen[bytes], coordinator: str, watch: NodeWatch, notes: Path
+        self, agent: subprocess.Popen[bytes], coordinator: str, watch: NodeWatch, notes: RankNotes
     ) -> None:
         self._agent = agent
         self._watch = watch
@@ -156,6 +204,11 @@ class _Node:
         self._seen = 0
         self._incarnation = ""
         self._next_look = time.monotonic()
+        self.gave_up = False
+
+    def replace_agent(self, agent: subprocess.Popen[bytes]) -> None:
+        """Look after another agent; the former one has ended."""
+        self._agent = agent
 
     def wait(self, interrupts: Interrupts) -> int:
         """Look after the ranks until the agent ends; its exit code."""
@@ -188,6 +241,7 @@ class _Node:
         self._client.close()
 
     def _give_up(self, reason: str) -> int:
+        self.gave_up = True
         self._agent.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._agent.wait(HOPELESS_GRACE_S)  # there is nothing to save
@@ -195,7 +249,7 @@ class _Node:
         return 1
 
     def _look(self) -> None:
-        self._watch.see_notes(self._notes.read_text(encoding="utf-8"))
+        self._watch.see_notes(self._notes.read())
         try:
             status = self._client.query(self._seen, STATUS_TIMEOUT_S)
         except EdlDistError:

@@ -50,6 +50,7 @@ def torchrun_command(
     rendezvous: str | None = None,
     run_id: str = "edldist",
     notes: str = "",
+    ahead_s: float | None = None,
 ) -> list[str]:
     """The command that runs ``script`` on ``nproc_per_node`` ranks of this node.
 
@@ -61,6 +62,8 @@ def torchrun_command(
         rendezvous: ``host:port`` of the store in which several nodes meet; None for one node.
         run_id: nodes of one run share it.
         notes: file to which every rank's process id is appended as it starts; empty for none.
+        ahead_s: lets agents of several nodes survive jumps of the wall clock (``launch.agent``); None
+            for torchrun's own.
 
     Raises:
         ConfigError: ``nnodes`` has no valid form, or needs a rendezvous and none is given.
@@ -72,6 +75,8 @@ def torchrun_command(
     elif rendezvous is None:
         raise ConfigError(f"nnodes={nnodes}: several nodes need a rendezvous store, and none was named")
     else:
+        if ahead_s is not None:
+            agent[2:3] = ["launch.agent", repr(ahead_s)]
         agent += [
             *(f"--nnodes={least}:{most}", f"--max-restarts={_WITHOUT_END}", "--monitor-interval=0.2"),
             *("--rdzv-backend=c10d", f"--rdzv-endpoint={rendezvous}", f"--rdzv-id={run_id}"),

@@ -50,6 +50,7 @@ class RendezvousHost:
         self._process: subprocess.Popen[bytes] | None = None
         self._adopted_pid = 0
         self._started = 0.0
+        self._was_up = False
 
     def adopt(self, pid: int) -> Rendezvous:
         """A store that another coordinator started announces itself."""
@@ -61,7 +62,12 @@ class RendezvousHost:
     def ask(self, now: float) -> Rendezvous:
         """Where the store is; starts it if nothing listens there yet."""
         if self._listening():
+            self._was_up = True
             return Rendezvous(address=self.address)
+        if self._was_up and self._process is not None and self._process.poll() is not None:
+            # It could start before, so it can again: agents that lost it are waiting for the next one.
+            logger.warning("the rendezvous store at %s was lost: starting it anew", self.address)
+            self._process = None
         if self._process is None:
             self._start(now)
             return Rendezvous()
@@ -91,6 +97,7 @@ class RendezvousHost:
 
     def _start(self, now: float) -> None:
         self._started = now
+        self._was_up = False
         logger.info("starting a rendezvous store at %s", self.address)
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, "--address", self.address, "--coordinator", self._coordinator],

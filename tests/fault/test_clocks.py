@@ -11,7 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.fault.books import STEADY, Plan, assert_as_quiet, hurry, last_step, quiet_run, rank_books, redone
+from tests.fault.books import (
+    STEADY,
+    Plan,
+    assert_as_quiet,
+    hurry,
+    last_step,
+    quiet_run,
+    rank_books,
+    redone,
+    world,
+)
 from tests.fault.harness import ROOT, FaultJob, fault_job, wait_for
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(180)]
@@ -143,6 +153,40 @@ def test_a_node_whose_wall_clock_jumps_trains_on(tmp_path: Path, faketime: Path)
         done = job.finish(node)
         assert redone(job) == 0
         assert_as_quiet(job, done, PAIR, quiet, bitwise=True)
+
+
+def test_a_node_whose_wall_clock_jumped_finds_the_others_at_every_regrouping(
+    tmp_path: Path, faketime: Path
+) -> None:
+    quiet = quiet_run(tmp_path / "quiet", PLAN)
+    with fault_job(tmp_path, model=STEADY) as job:
+        clock = WallClock(faketime, tmp_path / "node.clock")
+        job.coordinator()
+        job.teacher("t-0")
+        args = PLAN.args(job, step_s=0.05)
+        true = job.student("student-true", nnodes="1:2", **args)
+        jumping = job.student("student-jumping", nnodes="1:2", env=clock.env, **args)
+        wait_for("a group of two", lambda: world(job) == 2, 60)
+
+        for offset_s, victim in ((HOUR_S, true), (-HOUR_S, jumping)):
+            clock.set(offset_s)
+            job.await_step(last_step(job) + 20)  # agents look at their clocks every second
+            former = {process.pid for node in (true, jumping) for process in node.ranks()}
+            victim.ranks()[0].kill()
+            job_steps = len(job.steps())
+
+            def met(known: int = job_steps, old: set[int] = former) -> bool:
+                fresh = [step for step in job.steps()[known:] if step["pid"] not in old]
+                return len({step["pid"] for step in fresh if step["world"] == 2}) == 2
+
+            wait_for("the two nodes to meet again", met, 60)
+        assert "the wall clock jumped by 3600" in jumping.log.read_text()
+        assert true.alive and jumping.alive
+        hurry(job)
+        done = job.finish(true)
+        assert jumping.wait(60) == 0
+        assert redone(job) > 0
+        assert_as_quiet(job, done, PLAN, quiet, bitwise=False)
 
 
 def test_a_clock_that_is_off_is_reported_and_keeps_a_node_out(tmp_path: Path, faketime: Path) -> None:

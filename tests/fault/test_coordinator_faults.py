@@ -180,3 +180,34 @@ def test_a_store_without_any_coordinator_ends_by_itself(tmp_path: Path) -> None:
             store.kill()
             store.wait()
     assert "the rendezvous store ends" in (tmp_path / "store.log").read_text()
+
+
+def test_nodes_meet_again_when_the_rendezvous_store_was_lost(tmp_path: Path) -> None:
+    quiet = quiet_run(tmp_path / "quiet", PLAN)
+    with fault_job(tmp_path, model=STEADY) as job:
+        coordinator = job.coordinator()
+        job.teacher("t-0")
+        args = PLAN.args(job, step_s=0.05)
+        nodes = [job.student(f"student-{number}", nnodes="1:2", **args) for number in range(2)]
+        wait_for("a group of two", lambda: world(job) == 2, 60)
+        await_steps(job, 10)
+        supervisors = [node.pid for node in nodes]
+
+        store = store_of(coordinator)
+        store.kill()
+        former = {process.pid for node in nodes for process in node.ranks()}
+
+        def met() -> bool:
+            last = job.steps()[-1]
+            return last["pid"] not in former and last["world"] == 2
+
+        wait_for("the two nodes to meet at another store", met, 90)
+        await_steps(job, 10)
+        assert "was lost: starting it anew" in coordinator.log.read_text()
+        for node in nodes:
+            assert "the agent of this node ended by itself" in node.log.read_text()
+        assert [node.pid for node in nodes] == supervisors and all(node.alive for node in nodes)
+        hurry(job)
+        done = job.finish(nodes[0])
+        assert nodes[1].wait(60) == 0
+        assert_as_quiet(job, done, PLAN, quiet, bitwise=False)

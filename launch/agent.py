@@ -1,0 +1,101 @@
+"""A torchrun agent that survives wall clocks that jump: ``python -m launch.agent AHEAD_S ARGS...``.
+
+Agents write wall-clock times into their store and drop whoever seems too old. Measured on torch
+2.13, two nodes: once the clock of one has jumped by an hour, it takes all others and itself for dead, and
+these take it for dead. The group trains on, and falls apart for good at the next regrouping. So agents
+get a clock that follows the wall clock as long as it drifts or is slewed, and ignores its jumps.
+
+AHEAD_S is how far the wall clock was ahead of ``steady_s`` when it was compared with the coordinator's. An
+agent that is started again after a jump keeps it, and finds the others all the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime, tzinfo
+
+__all__ = ["SteadyClock", "ahead_s", "run_on", "steady_s"]
+
+logger = logging.getLogger(__name__)
+
+FOLLOWED_S = 1.0
+"""A larger step is a jump. Agents bear twice of it between two nodes."""
+
+
+def steady_s() -> float:
+    """Seconds since this host started, the same for all its processes; runs on while it is suspended."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def ahead_s() -> float:
+    """How far this host's wall clock is ahead of ``steady_s`` now."""
+    return time.time() - steady_s()
+
+
+class SteadyClock:
+    """Unix seconds that never jump. For any thread: the worst of a race is one reading of the past.
+
+    Args:
+        ahead: of the wall clock, when it was right.
+        wall, steady: where to read the time.
+    """
+
+    def __init__(
+        self,
+        ahead: float,
+        wall: Callable[[], float] = time.time,
+        steady: Callable[[], float] = steady_s,
+    ) -> None:
+        self._ahead_s = ahead
+        self._wall = wall
+        self._steady = steady
+        self._jumped = False
+
+    def now(self) -> float:
+        steady = self._steady()
+        jump_s = self._wall() - steady - self._ahead_s
+        jumped = abs(jump_s) > FOLLOWED_S
+        if jumped and not self._jumped:
+            logger.warning(
+                "the wall clock jumped by %.1f s; this node's rendezvous goes on without it", jump_s
+            )
+        self._jumped = jumped
+        if not jumped:
+            self._ahead_s += jump_s
+        return steady + self._ahead_s
+
+
+def run_on(clock: SteadyClock) -> None:
+    """Let the rendezvous of this process read ``clock``.
+
+    Raises:
+        AttributeError: this torch's rendezvous reads its time elsewhere.
+    """
+    from torch.distributed.elastic.rendezvous import dynamic_rendezvous
+
+    class SteadyDatetime(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            # A plain one: agents pickle it for each other.
+            return datetime.fromtimestamp(clock.now(), tz)
+
+    if not hasattr(dynamic_rendezvous, "datetime"):
+        raise AttributeError(f"{dynamic_rendezvous.__name__} has no datetime")
+    vars(dynamic_rendezvous)["datetime"] = SteadyDatetime
+
+
+def main() -> None:
+    from torch.distributed import run
+
+    try:
+        run_on(SteadyClock(float(sys.argv[1])))
+    except AttributeError as exc:
+        logger.warning("agents read the wall clock itself, and do not survive its jumps: %s", exc)
+    run.main(sys.argv[2:])
+
+
+if __name__ == "__main__":
+    main()
