@@ -32,42 +32,38 @@ class BatchSizeSearch:
 
     Attributes:
         size: samples of a full pass from now on, 1 or more.
-        limit: the most samples that may share a pass since memory ran out, or None before that.
-            Never below ``size``: a task may be larger than a full pass.
         settled: whether ``size`` only shrinks from now on.
     """
 
     def __init__(self, batch_size: int | str, largest: int = _LARGEST) -> None:
         self.settled = batch_size != AUTO
         self.size = int(batch_size) if self.settled else min(_START, largest)
-        self.limit: int | None = None
         self._largest = largest
         self._best = (self.size, 0.0)  # size, samples/s
         self._seen = 0
         self._fastest_s = float("inf")
 
     def passed(self, samples: int, seconds: float) -> bool:
-        """A pass over so many samples took that long; only full ones are measured.
+        """A pass over so many samples, in pieces of ``size``, took that long; only full ones are measured.
 
         The fastest of a few passes counts: whatever else the machine did made the others slower.
 
         Returns:
             Whether ``size`` changed.
         """
-        if self.settled or samples != self.size:
+        if self.settled or not samples or samples % self.size:
             return False
         self._seen += 1
         if self._seen <= _WARM_UP:
             return False
-        self._fastest_s = min(self._fastest_s, seconds)
+        self._fastest_s = min(self._fastest_s, seconds * self.size / samples)
         if self._seen < _WARM_UP + _MEASURED:
             return False
-        rate = samples / max(self._fastest_s, 1e-9)
-        before = self.size
+        before, rate = self.size, self.size / max(self._fastest_s, 1e-9)
         if rate > self._best[1] * _MARGIN:
-            self._best = (samples, rate)
-            if samples * 2 <= min(self._largest, self.limit or self._largest):
-                self._grow_to(samples * 2)
+            self._best = (before, rate)
+            if before * 2 <= self._largest:
+                self._grow_to(before * 2)
             else:
                 self.settled = True
         else:
@@ -75,24 +71,22 @@ class BatchSizeSearch:
         return self.size != before
 
     def out_of_memory(self, samples: int) -> bool:
-        """So many samples at once did not fit; half of them are the most from now on.
+        """So many samples at once did not fit: go back to what did, or to half.
 
         Args:
             samples: 2 or more: nothing is smaller than one.
 
         Returns:
-            Whether ``size`` changed.
+            Whether ``size`` changed. It does not if it is smaller already.
         """
         if samples < 2:
             raise ValueError(f"{samples} samples cannot be cut")
-        before, half = self.size, samples // 2
-        if samples <= self.size:
-            best = self._best[0] if self._best[1] else 0
-            self.size = best if half <= best < samples else half
-            self.settled = True
-        fits = max(half, self.size)
-        self.limit = fits if self.limit is None else min(self.limit, fits)
-        return self.size != before
+        if samples > self.size:
+            return False
+        half, best = samples // 2, self._best[0] if self._best[1] else 0
+        self.size = best if half <= best < samples else half
+        self.settled = True
+        return True
 
     def _grow_to(self, size: int) -> None:
         self.size, self._seen, self._fastest_s = size, 0, float("inf")

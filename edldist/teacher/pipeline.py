@@ -61,7 +61,7 @@ class _Pass:
     tasks: list[HeldTask]
     reads: list[Future[dict[str, Tensor]]] = field(default_factory=list)
     flight: Flight | None = None
-    pieces: int = 1
+    largest: int | None = None  # samples that the model gets at once
     solo: bool = False
 
     @property
@@ -179,9 +179,7 @@ class Pipeline:
 
     def _launch(self) -> None:
         while (following := self._following()) is not None and following.is_read():
-            largest = None if following.fixed else self._search.limit
-            if largest is not None:
-                following.pieces = -(-following.samples // largest)
+            following.largest = None if following.fixed else self._search.size
             try:
                 parts = self._inputs(following)
             except Exception as exc:
@@ -189,12 +187,12 @@ class Pipeline:
                 continue
             self.passes += 1
             try:
-                following.flight = self._lane.launch(parts, self._compute(largest, following.fixed))
+                following.flight = self._lane.launch(parts, self._compute(following))
             except Exception as exc:
                 self._fail(following, exc)
 
-    def _compute(self, largest: int | None, fixed: bool) -> Callable[..., Computed]:
-        return lambda inputs: self._forward(inputs, largest, fixed)
+    def _compute(self, each: _Pass) -> Callable[..., Computed]:
+        return lambda inputs: self._forward(inputs, each.largest, each.fixed)
 
     def _inputs(self, each: _Pass) -> Parts:
         if self._reader is None:
@@ -222,7 +220,7 @@ class Pipeline:
             return
         self._replace(each, [])
         self._answers.append(answers)
-        if not each.fixed and each.pieces == 1 and self._search.passed(each.samples, seconds):
+        if each.largest == self._search.size and self._search.passed(each.samples, seconds):
             self._resized()
 
     def _await_any(self) -> None:
@@ -278,13 +276,12 @@ class Pipeline:
                 + own_traceback(exc),
             )
             return
-        cut = min(each.samples, self._search.limit or each.samples)
+        cut = min(each.samples, each.largest or each.samples)
         if cut > 1:
             self.shrinks += 1
             resized = self._search.out_of_memory(cut)
             logger.warning(
-                "no memory for %d samples at once: passes have at most %d from now on",
-                *(cut, self._search.limit),
+                "no memory for %d samples at once: passes have at most %d from now on", cut, self._search.size
             )
             if resized:
                 self._resized()

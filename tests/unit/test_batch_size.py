@@ -28,13 +28,13 @@ def test_it_doubles_while_the_rate_rises_and_goes_back_to_the_best():
     search = BatchSizeSearch(AUTO)
     tried = run(search, lambda n: max(0.01, n * 0.01 / 64))  # full speed from 64 samples on
     assert tried == [8, 16, 32, 64, 128, 64]
-    assert search.settled and search.limit is None
+    assert search.settled
 
 
 def test_it_takes_the_largest_size_that_fits_when_memory_runs_out():
     search = BatchSizeSearch(AUTO)
     assert run(search, lambda n: 0.01, fits=100) == [8, 16, 32, 64, 128, 64]
-    assert search.settled and search.limit == 64
+    assert search.settled and search.size == 64
 
 
 def test_it_stops_at_the_largest_size_allowed():
@@ -51,7 +51,7 @@ def test_one_slow_pass_among_several_decides_nothing():
 
 def test_passes_that_are_not_full_are_not_measured():
     search = BatchSizeSearch(AUTO)
-    for samples in (1, 7, 9, 100):
+    for samples in (0, 1, 7, 9, 100):
         for _ in range(50):
             assert not search.passed(samples, 1e-6)
     assert search.size == 8 and not search.settled
@@ -60,23 +60,26 @@ def test_passes_that_are_not_full_are_not_measured():
 def test_a_given_size_never_grows():
     search = BatchSizeSearch(64)
     assert not any(search.passed(64, 1 / (n + 1)) for n in range(100))
-    assert (search.size, search.limit) == (64, None)
+    assert search.size == 64
+
+
+def test_a_pass_in_full_pieces_is_measured_as_that_many_passes():
+    search = BatchSizeSearch(AUTO)
+    for _ in range(5):
+        search.passed(24, 0.03)
+    assert search.size == 16
+    for _ in range(5):
+        search.passed(32, 0.04)  # the same rate
+    assert search.settled and search.size == 8
 
 
 def test_memory_that_runs_out_halves_a_given_size():
     search = BatchSizeSearch(100)
     assert search.out_of_memory(100)
-    assert (search.size, search.limit) == (50, 50)
+    assert search.size == 50
+    assert not search.out_of_memory(100)  # launched before that
     assert search.out_of_memory(30)
-    assert (search.size, search.limit) == (15, 15)
-
-
-def test_a_task_larger_than_a_full_pass_only_limits_the_pieces_it_is_cut_into():
-    search = BatchSizeSearch(16)
-    assert not search.out_of_memory(100)
-    assert (search.size, search.limit) == (16, 50)
-    assert not search.out_of_memory(20)
-    assert (search.size, search.limit) == (16, 16)
+    assert search.size == 15
 
 
 def test_one_sample_cannot_be_cut():
@@ -88,38 +91,34 @@ EVENTS = st.lists(st.tuples(st.booleans(), st.integers(1, 300), st.floats(1e-6, 
 
 
 @given(st.one_of(st.just(AUTO), st.integers(1, 300)), EVENTS)
-def test_whatever_happens_the_size_is_possible_and_the_limit_only_falls(start, events):
+def test_whatever_happens_the_size_is_possible_and_never_one_that_did_not_fit(start, events):
     search = BatchSizeSearch(start)
-    limits = []
+    too_large = 1 << 30
     for full_or_memory, samples, seconds in events:
         before, settled = search.size, search.settled
         if full_or_memory:
-            changed = search.passed(search.size if samples % 2 else samples, seconds)
+            changed = search.passed(search.size * (samples % 3) if samples % 2 else samples, seconds)
         elif samples > 1:
             changed = search.out_of_memory(samples)
-            assert search.limit is not None and search.limit < samples
+            too_large = min(too_large, samples)
         else:
             continue
         assert changed == (search.size != before)
         assert search.size >= 1
         assert not settled or (search.settled and search.size <= before)
-        if search.limit is not None:
-            assert search.size <= search.limit
-            limits.append(search.limit)
-    assert limits == sorted(limits, reverse=True)
+        if search.settled:
+            assert search.size < too_large
 
 
 @given(st.integers(2, 5000), st.integers(1, 5000))
 def test_retrying_what_did_not_fit_ends_at_what_does(samples, fits):
-    """The worker's loop: pieces of ``limit`` samples until they fit."""
+    """The worker's loop: pieces of ``size`` samples until they fit."""
     search = BatchSizeSearch(samples)
     for _ in range(13):
-        cut = min(samples, search.limit or samples)
-        if cut <= fits:
+        if search.size <= fits:
             break
-        search.out_of_memory(cut)
-    assert cut <= fits and (cut == samples or cut * 2 + 1 > fits)
-    assert search.size == cut
+        search.out_of_memory(search.size)
+    assert search.size <= fits and (search.size == samples or search.size * 2 + 1 > fits)
 
 
 @given(st.integers(0, 12), st.floats(1e-4, 1.0))

@@ -246,8 +246,16 @@ def test_a_pass_that_does_not_fit_is_done_again_in_pieces_and_loses_nothing(capl
     assert crew.labels == {1: [2 * i for i in ids], 2: [14, 16], 3: [2 * i for i in ids]}
     assert crew.errors == {}
     assert crew.sizes == [16, 8, 4, 2]
-    assert (crew.pipeline.shrinks, crew.search.limit) == (4, 2)
+    assert (crew.pipeline.shrinks, crew.search.size) == (4, 2)
     assert [record.args[0] for record in caplog.records] == [32, 16, 8, 4]
+
+
+def test_a_task_larger_than_the_batch_size_is_labelled_in_pieces_unless_its_cut_is_fixed():
+    sizes = []
+    crew = Crew(lambda id: sizes.append(len(id)) or id * 2, batch_size=4)  # noqa: A006
+    crew.run([task(1, *range(10))], [task(2, *range(10), alone=True)])
+    assert sizes == [4, 4, 2, 10]
+    assert crew.labels[1] == crew.labels[2] == [2 * i for i in range(10)]
 
 
 def test_a_sample_that_does_not_fit_by_itself_fails_its_task_and_no_other():
