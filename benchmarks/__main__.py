@@ -49,7 +49,7 @@ EXIT_INTERRUPTED = 130
     default=Path("out/bench"),
     show_default=True,
     envvar="EDLDIST_OUTPUT",
-    help="Folder for bench.json and the pictures.",
+    help="Folder for bench.json, bench.md and the pictures.",
 )
 @click.option("--list", "listing", is_flag=True, envvar="EDLDIST_LIST", help="Name the rows and stop.")
 def bench(rows: tuple[str, ...], repeats: int, seconds: float, output: Path, listing: bool) -> int:
@@ -60,6 +60,8 @@ def bench(rows: tuple[str, ...], repeats: int, seconds: float, output: Path, lis
 
     Exit codes: 0 measured, 1 a row failed, 2 usage, 130 interrupted.
     """
+    if not seconds > 0:  # click lets NaN through
+        raise click.BadParameter(f"{seconds} is no length of time.", param_hint="--seconds")
     try:
         chosen = select(rows)
     except UnknownRowError as exc:
@@ -127,10 +129,12 @@ class _Bench:
 
         from benchmarks.machine import machine_line
         from benchmarks.plots import INSTALL_HINT, draw_curves
-        from benchmarks.report import print_report
+        from benchmarks.report import markdown_report, print_report
 
         width = None if sys.stdout.isatty() else 140
-        print_report(Console(highlight=False, width=width), self._outcomes, machine_line(self._machine))
+        machine = machine_line(self._machine)
+        print_report(Console(highlight=False, width=width), self._outcomes, machine)
+        (self._output / "bench.md").write_text(markdown_report(self._outcomes, machine))
         curves = [curve for outcome in self._outcomes for curve in outcome.result.curves]
         pictures = draw_curves(curves, self._output)
         if pictures is None:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,13 @@ class Job:
         self._stack = stack
         self._started = 0
 
-    def teacher(self, model: str, batch_size: int, labels: str, **env: str) -> subprocess.Popen[bytes]:
-        """One real teacher worker, of a factory in ``benchmarks.teachers``."""
-        command = [*EDLDIST, "teacher", "--coordinator", self.address, "--allow-nonfinite"]
-        command += ["--model", f"benchmarks.teachers:{model}", "--batch-size", str(batch_size)]
+    def teacher(
+        self, model: str, batch_size: int, labels: str = "", options: Sequence[str] = (), **env: str
+    ) -> subprocess.Popen[bytes]:
+        """One real teacher worker of ``module:factory``, or of a factory in ``benchmarks.teachers``."""
+        path = model if ":" in model else f"benchmarks.teachers:{model}"
+        command = [*EDLDIST, "teacher", "--coordinator", self.address, "--allow-nonfinite", *options]
+        command += ["--model", path, "--batch-size", str(batch_size)]
         return self._start("teacher", *command, EDLDIST_BENCH_LABEL=labels, **env)
 
     def simulated(self, workers: int, pass_s: float, labels: str = "float32:10") -> None:
@@ -91,5 +94,5 @@ def open_job(shared: bool = True) -> Iterator[Job]:
     """A job with its coordinator; everything ends with the block, loaders first."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edldist-bench-")))
-        processes = stack.enter_context(Processes(folder))
+        processes = stack.enter_context(Processes(folder, watched=True))
         yield Job(processes, stack, shared)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import psutil
 
@@ -34,14 +35,33 @@ def wait_until(what: str, check: Callable[[], bool], timeout_s: float = 120.0) -
         time.sleep(0.01)
 
 
+_watching: set[Processes] = set()
+
+
+def _watch(processes: Processes) -> None:
+    _watching.add(processes)
+    signal.signal(signal.SIGCHLD, _on_child)
+
+
+def _on_child(signum: int, frame: FrameType | None) -> None:
+    for processes in list(_watching):
+        processes.check()
+
+
 class Processes:
     """Children of this process, each with its session; a context manager that ends them all.
 
     They die with this process too, however it ends.
+
+    Args:
+        folder: for their logs.
+        watched: raise ``ProcessEndedError`` in the main thread as soon as one ends that nobody killed
+            here, whatever that thread waits for: a loader would wait for a lost worker for ever.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, watched: bool = False) -> None:
         self.folder = folder
+        self._watched = watched
         self._all: list[subprocess.Popen[bytes]] = []
         self._names: dict[int, str] = {}
 
@@ -107,9 +127,12 @@ class Processes:
         process.wait()
 
     def __enter__(self) -> Processes:
+        if self._watched:
+            _watch(self)
         return self
 
     def __exit__(self, *error: object) -> None:
+        _watching.discard(self)
         for process in self._all:
             # A coordinator that ends in order ends its rendezvous store, which is no child of it.
             process.terminate()

@@ -1,4 +1,4 @@
-"""The table of a run, for people. Rows stand in two tables: those with a budget, and the rest."""
+"""The table of a run, on a terminal and in Markdown: rows with a budget first, then the rest."""
 
 from __future__ import annotations
 
@@ -10,30 +10,57 @@ from rich.table import Table
 from benchmarks.catalog import Outcome
 from benchmarks.figures import Budget, Figure
 
-__all__ = ["budget_words", "number", "print_report"]
+__all__ = ["budget_words", "markdown_report", "number", "print_report"]
 
 COLUMNS = ("row", "", "figure", "limit", "ratio", "budget", "met")
+TABLES = (("budgets", True), ("beyond the budgets", False))
 
 
 def print_report(console: Console, outcomes: Sequence[Outcome], machine: str) -> None:
     """Print every figure, then what was not measured or failed, with its reason."""
     console.print(machine, style="dim", highlight=False)
-    for title, budgeted in (("budgets", True), ("beyond the budgets", False)):
+    for title, budgeted in TABLES:
         chosen = [o for o in outcomes if o.row.budgeted is budgeted and o.result.figures]
         if chosen:
             console.print(_table(title, chosen))
     for outcome in outcomes:
-        for note in outcome.result.notes:
-            console.print(f"{outcome.row.name}: {note}", highlight=False, markup=False)
+        for line in _remarks(outcome):
+            style = "red" if outcome.status == "failed" else None
+            console.print(line, style=style, highlight=False, markup=False)
+
+
+def markdown_report(outcomes: Sequence[Outcome], machine: str) -> str:
+    """The same for a page of documentation, with the pictures of the curves."""
+    lines = [f"Measured on {machine}."]
+    for title, budgeted in TABLES:
+        chosen = [o for o in outcomes if o.row.budgeted is budgeted and o.result.figures]
+        if not chosen:
+            continue
+        lines += ["", f"### {title.capitalize()}", "", _line(COLUMNS), "|---|---" + "|---:" * 4 + "|---|"]
+        for outcome in chosen:
+            for position, figure in enumerate(outcome.result.figures):
+                name = f"`{outcome.row.name}`" if position == 0 else ""
+                lines.append(_line([name, *(cell.strip() for cell in _cells(figure))]))
     for outcome in outcomes:
-        if outcome.status == "skipped":
-            console.print(
-                f"{outcome.row.name}: not measured: {outcome.reason}", highlight=False, markup=False
-            )
-        elif outcome.status == "failed":
-            console.print(
-                f"{outcome.row.name}: FAILED: {outcome.reason}", style="red", highlight=False, markup=False
-            )
+        lines += [
+            line for curve in outcome.result.curves for line in ("", f"![{curve.title}]({curve.name}.png)")
+        ]
+    remarks = [f"- {line}" for outcome in outcomes for line in _remarks(outcome)]
+    return "\n".join([*lines, "", *remarks]).rstrip() + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _remarks(outcome: Outcome) -> list[str]:
+    name = outcome.row.name
+    lines = [f"{name}: {note}" for note in outcome.result.notes]
+    if outcome.status == "skipped":
+        lines.append(f"{name}: not measured: {outcome.reason}")
+    elif outcome.status == "failed":
+        lines.append(f"{name}: FAILED: {outcome.reason}")
+    return lines
 
 
 def _table(title: str, outcomes: Sequence[Outcome]) -> Table:
