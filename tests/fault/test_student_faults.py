@@ -34,6 +34,10 @@ ELASTIC = Plan(samples=12_000, batch_size=20)
 RECOVERY_S = 60.0
 """Bound on each wait; a recovery takes 5 to 10 s on an idle machine, and the machine may be busy."""
 
+GRACE_S = 30.0
+LEAVING_STEPS = 10
+"""Between the signal and the step after which all ranks leave; one, if the machine is idle."""
+
 
 def rank_of(job: FaultJob, rank: int) -> psutil.Process:
     """The process that took this rank's last step."""
@@ -108,6 +112,31 @@ def test_killed_and_frozen_ranks_leave_the_weights_as_they_were(tmp_path: Path) 
         hurry(job)
         done = job.finish(node)
         assert redone(job) > 0
+        assert_as_quiet(job, done, PAIR, quiet, bitwise=True)
+
+
+def test_a_node_of_its_own_saves_at_the_next_step_when_it_is_asked_to_leave(tmp_path: Path) -> None:
+    quiet = quiet_run(tmp_path / "quiet", PAIR, nproc=2, task_size=5)
+    with fault_job(tmp_path, model=STEADY, deterministic=True, task_size=5, checkpoint_every=1000) as job:
+        start(job)
+        args = PAIR.args(job, step_s=0.05)
+        node = job.student(nproc=2, **args)
+        job.await_step(15)
+        ranks = node.ranks()
+        asked_at = last_step(job)
+        asked = time.monotonic()
+        node.send(signal.SIGTERM)
+        assert node.wait(GRACE_S) == 130, node.tail()
+        assert time.monotonic() - asked < GRACE_S / 2
+        left_at = last_step(job)
+        assert left_at - asked_at <= LEAVING_STEPS
+        assert all(gone(rank) for rank in ranks)
+
+        again = job.student("student-again", nproc=2, **args)
+        job.await_step(left_at + 10)
+        hurry(job)
+        done = job.finish(again)
+        assert redone(job) == 0, "it had not saved the step at which it left"
         assert_as_quiet(job, done, PAIR, quiet, bitwise=True)
 
 
@@ -236,6 +265,36 @@ def test_a_killed_agent_and_a_killed_supervisor_leave_nothing_and_are_replaced(t
         lines = (job.output / "events.jsonl").read_text().splitlines()
         events = [json.loads(line)["event"] for line in lines]
         assert events.count("student_restarted") == 2
+
+
+def test_a_whole_job_that_is_asked_to_leave_saves_first_and_goes_on_from_there(tmp_path: Path) -> None:
+    with fault_job(tmp_path, model=STEADY) as job:
+        flags = [str(part) for k, v in PAIR.args(job, step_s=0.05).items() for part in (f"--{k}", v)]
+        text = JOB.format(
+            model=STEADY,
+            script=ROOT / "tests" / "fault" / "train.py",
+            args=", ".join(json.dumps(flag.replace("_", "-") if "--" in flag else flag) for flag in flags),
+        )
+        (tmp_path / "job.yaml").write_text(text.replace("every_steps: 10", "every_steps: 1000"))
+        command = ("run", str(tmp_path / "job.yaml"), "--output", str(job.output))
+        run = job._start("run", *command)
+        job.await_step(15)
+        below = run.tree()
+        asked = time.monotonic()
+        run.send(signal.SIGTERM)
+        assert run.wait(2 * GRACE_S) == 130, run.tail()
+        assert time.monotonic() - asked < GRACE_S
+        assert all(gone(process) for process in below)
+        assert json.loads((job.output / "result.json").read_text())["status"] == "interrupted"
+        left_at = last_step(job)
+
+        again = job._start("run-again", *command)
+        job.await_step(left_at + 10)
+        hurry(job)
+        assert again.wait(90) == 0, again.tail()
+        assert redone(job) == 0, "it had not saved the step at which it left"
+        done = json.loads((job.output / "done.json").read_text())
+        assert_as_quiet(job, done, PAIR, done, bitwise=False)
 
 
 # --- scripts that cannot work ------------------------------------------------------------------------
