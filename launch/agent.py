@@ -17,10 +17,12 @@ import time
 from collections.abc import Callable
 from datetime import datetime, tzinfo
 
-__all__ = ["SteadyClock", "ahead_s", "run_on", "steady_s"]
+__all__ = ["EXIT_CLOSED", "SteadyClock", "ahead_s", "run_on", "steady_s"]
 
 logger = logging.getLogger(__name__)
 
+EXIT_CLOSED = 3
+"""The agent's exit code when its run has ended on other nodes: nobody will ever meet there again."""
 FOLLOWED_S = 1.0
 """A larger step is a jump. Agents bear twice of it between two nodes."""
 
@@ -89,12 +91,17 @@ def run_on(clock: SteadyClock) -> None:
 
 def main() -> None:
     from torch.distributed import run
+    from torch.distributed.elastic.rendezvous import RendezvousClosedError
 
     try:
         run_on(SteadyClock(float(sys.argv[1])))
     except AttributeError as exc:
         logger.warning("agents read the wall clock itself, and do not survive its jumps: %s", exc)
-    run.main(sys.argv[2:])
+    try:
+        run.main(sys.argv[2:])
+    except RendezvousClosedError:
+        logger.error("this run has ended on other nodes; a new one needs another --run-id")
+        sys.exit(EXIT_CLOSED)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+from launch.agent import EXIT_CLOSED
+
 __all__ = ["AgentRestarts", "NodeWatch", "Progress"]
 
 AGENT_TRIES = 6
 _FIRST_DELAY_S = 1.0
 _EXIT_USAGE = 2
+_FINAL = (0, _EXIT_USAGE, EXIT_CLOSED)
 
 
 class Progress(NamedTuple):
@@ -115,7 +118,7 @@ class AgentRestarts:
             code: its exit code; negative for a signal.
             furthest: position that this node's ranks have come to.
         """
-        if code in (0, _EXIT_USAGE):
+        if code in _FINAL:
             return None
         if furthest > self._furthest:
             self._furthest = furthest

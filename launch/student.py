@@ -129,8 +129,8 @@ def _wait_elastic(
             return code
         delay_s = restarts.ended(code, watch.furthest)
         if delay_s is None:
-            if code != 0:
-                logger.error("the agent of this node ended %d times in a row: giving up", restarts.tries + 1)
+            if restarts.tries == AGENT_TRIES:
+                logger.error("the agent of this node ended %d times in a row: giving up", AGENT_TRIES + 1)
             return code
         logger.warning(
             "the agent of this node ended by itself (%s); starting it again in %g s (try %d of %d)",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.agent import FOLLOWED_S, SteadyClock, run_on
+from launch.agent import EXIT_CLOSED, FOLLOWED_S, SteadyClock, run_on
 from launch.node import AGENT_TRIES, AgentRestarts
 from launch.notes import RankNotes
 from launch.torchrun import torchrun_command
@@ -74,7 +74,7 @@ def test_only_agents_of_several_nodes_get_the_clock() -> None:
     assert torchrun_command("s.py", [], ahead_s=12.5)[1:3] == ["-m", "torch.distributed.run"]
 
 
-@pytest.mark.parametrize("code", [0, 2])
+@pytest.mark.parametrize("code", [0, 2, EXIT_CLOSED])
 def test_an_agent_that_is_done_or_cannot_start_is_not_started_again(code: int) -> None:
     assert AgentRestarts().ended(code, (0, 0)) is None
 
