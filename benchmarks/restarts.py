@@ -16,17 +16,13 @@ MAX_REPEATS = 3
 def measure_restarts(settings: Settings) -> Result:
     """Seconds from the event to the first step of the new group."""
     found: list[dict[str, Any]] = measure(min(settings.repeats, MAX_REPEATS))
-    return Result(
-        [
-            Figure(
-                row["name"],
-                row["edldist_s"],
-                "s",
-                row["torchrun_s"],
-                "s plain torchrun",
-                Budget(at_most=row["budget"]),
-                {"value": row["runs"]["edldist"], "limit": row["runs"]["plain torchrun"]},
-            )
-            for row in found
-        ]
-    )
+    result = Result()
+    for row in found:
+        runs, start_cpu_s = row["runs"], row["start_cpu_s"]
+        budget = Budget(at_most=row["budget"])
+        limit_name = "s plain torchrun"
+        values, limits = runs["edldist"], runs["plain torchrun"]
+        result.figures.append(Figure.median_of(row["name"], "s", values, limits, limit_name, budget))
+        cpu_s, limit = start_cpu_s["edldist"], start_cpu_s["plain torchrun"]
+        result.figures.append(Figure("  CPU of a rank until then", cpu_s, "s", limit, limit_name))
+    return result
