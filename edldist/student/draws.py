@@ -35,6 +35,8 @@ class DataDraws:
 
     def __init__(self) -> None:
         self._seed: int | None = None
+        self._epoch: tuple[int, int] | None = None  # the epoch that was read last, and its seed
+        self._generators: list[torch.Generator] = []  # while reading
         self._numpy = _NumpyDraws()
 
     def begin(self) -> None:
@@ -46,7 +48,7 @@ class DataDraws:
     @contextlib.contextmanager
     def apart(self) -> Iterator[None]:
         """What is drawn inside comes from the data loader's numbers (see ``reseed``)."""
-        generators = _torch_generators()
+        generators = self._generators = _torch_generators()
         states = [generator.get_state() for generator in generators]
         state = random.getstate()
         with self._numpy.apart():
@@ -58,18 +60,20 @@ class DataDraws:
                     generator.set_state(kept)
 
     def reseed(self, epoch: int, place: int) -> None:
-        """Go to the numbers of one place: what is drawn from here on depends on it and on the seed alone.
+        """Go to the numbers of one place, inside ``apart``: what follows depends on it and the seed alone.
 
         Args:
             epoch: the epoch that is read.
             place: where in it; any integer.
         """
         assert self._seed is not None
-        bits = splitmix64(splitmix64(splitmix64(self._seed) + epoch) + place)
+        if self._epoch is None or self._epoch[0] != epoch:
+            self._epoch = epoch, splitmix64(splitmix64(self._seed) + epoch)
+        bits = splitmix64(self._epoch[1] + place)
         random.seed(bits)
         # Torch and numpy make the same numbers of the same 32 bits: each gets a half of its own.
         np.random.seed(bits >> 32)
-        for generator in _torch_generators():
+        for generator in self._generators:
             generator.manual_seed(bits & _MASK_32)
 
 
