@@ -274,7 +274,7 @@ class FaultJob:
 
     def status(self, since: int = 0) -> Status:
         with contextlib.closing(StatusClient(self.address)) as client:
-            return client.query(since)
+            return client.query(since, timeout_s=10.0)
 
     def events(self, name: str) -> list[Event]:
         return [r for r in self.status().records if isinstance(r, Event) and r.event == name]
