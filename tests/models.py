@@ -7,6 +7,8 @@ import threading
 import torch
 from torch import Tensor, nn
 
+from tests.fault import pictures
+
 
 def identify():
     """Labels that identify the sample: its id, and a function of it."""
@@ -16,6 +18,11 @@ def identify():
         return torch.stack([value, value * 2 + 1], dim=1)
 
     return label
+
+
+def spoiler():
+    """Labels made in place of the inputs: whoever lent them must not notice."""
+    return pictures.teacher()
 
 
 def positional():

@@ -1,7 +1,8 @@
 """Faults in the middle of large answers, and memory while nobody answers.
 
 Labels of 16 MiB do not fit into the sockets' buffers: with the student stopped for a moment, an
-answer stays half sent for as long as a test likes.
+answer stays half sent for as long as a test likes. So these tests keep to the sockets; what shared
+memory does when somebody dies is in test_shared_memory.py.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def party(tmp_path_factory):
         "ballast": BALLAST,
         "max_bytes": MAX_BYTES,
         "heartbeat_ttl_s": TTL_S,
+        "env": {"EDLDIST_SHARED_MEMORY": "0"},
     }
     folder = tmp_path_factory.mktemp("large")
     with crew(folder, 3, student, model="tests.fault.teachers:heavy") as made:
