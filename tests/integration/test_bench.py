@@ -25,9 +25,12 @@ TEACHER = "benchmarks.teachers:noop"
 
 
 @contextlib.contextmanager
-def bench(*args: str) -> Iterator[subprocess.Popen[str]]:
-    command = own_command("bench", *args)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+def bench(output: Path, *args: str) -> Iterator[subprocess.Popen[str]]:
+    command = own_command("bench", *args, "--output", str(output))
+    environment = os.environ | {"TMPDIR": str(output)}  # one that is killed leaves its folder behind
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=environment
+    )
     with process:
         try:
             yield process
@@ -65,7 +68,7 @@ def test_rows_are_measured_and_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_however_it_ends_its_processes_end_too(tmp_path: Path, signum: signal.Signals) -> None:
-    with bench("small", "--seconds", "600", "--output", str(tmp_path)) as process:
+    with bench(tmp_path, "small", "--seconds", "600") as process:
         children = wait_for_children(process, TEACHER)
         assert len(children) >= 2
         process.send_signal(signum)
@@ -79,7 +82,7 @@ def test_however_it_ends_its_processes_end_too(tmp_path: Path, signum: signal.Si
     "moment", [TEACHER, "benchmarks.echo"], ids=["while it starts", "while it is measured"]
 )
 def test_a_row_whose_worker_dies_fails_at_once_and_leaves_nothing(tmp_path: Path, moment: str) -> None:
-    with bench("small", "--seconds", "600", "--output", str(tmp_path)) as process:
+    with bench(tmp_path, "small", "--seconds", "600") as process:
         children = wait_for_children(process, moment)
         (worker,) = [child for child in children if "teacher" in child.cmdline()]
         worker.kill()
