@@ -22,12 +22,12 @@ class Computed:
     Attributes:
         outputs: of the model, samples first.
         packed: what travels, samples first.
-        suspect: bool [] where the outputs are, or None: whether any value needs a closer look.
+        finite: bool [] where the outputs are, or None: if false, some value needs a closer look.
     """
 
     outputs: dict[str, Tensor]
     packed: dict[str, Tensor]
-    suspect: Tensor | None
+    finite: Tensor | None
 
 
 class Forward:
@@ -65,10 +65,10 @@ class Forward:
                 ]
             )
         packed = self._codec.pack(outputs)
-        cast = (tensor for name, tensor in packed.items() if tensor is not outputs.get(name))
-        return Computed(
-            outputs, packed, _suspect(cast if self._allow_nonfinite else [*outputs.values(), *cast])
-        )
+        values = [tensor for name, tensor in packed.items() if tensor is not outputs.get(name)]
+        if not self._allow_nonfinite:
+            values += outputs.values()
+        return Computed(outputs, packed, _finite(values))
 
     def refuse(self, outputs: Mapping[str, Tensor]) -> None:
         """Look closely at suspect outputs. Waits for the device.
@@ -82,14 +82,12 @@ class Forward:
         self._codec.check(outputs)
 
 
-def _suspect(tensors: Iterable[Tensor]) -> Tensor | None:
+def _finite(tensors: Iterable[Tensor]) -> Tensor | None:
     flags = [tensor.isfinite().all() for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
-    if not flags:
-        return None
-    if len(flags) > 1:
-        home = next((flag.device for flag in flags if flag.device.type != "cpu"), flags[0].device)
-        return torch.stack([flag.to(home, non_blocking=True) for flag in flags]).all().logical_not()
-    return flags[0].logical_not()
+    if len(flags) < 2:
+        return flags[0] if flags else None
+    home = next((flag.device for flag in flags if flag.device.type != "cpu"), flags[0].device)
+    return torch.stack([flag.to(home, non_blocking=True) for flag in flags]).all()
 
 
 def _joined(pieces: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -102,7 +102,7 @@ class HostLane:
         inputs = parts[0] if len(parts) == 1 else {n: torch.cat([p[n] for p in parts]) for n in parts[0]}
         computed = compute(inputs)
         labels = {name: tensor.cpu() for name, tensor in computed.packed.items()}
-        suspect = computed.suspect is not None and bool(computed.suspect)
+        suspect = computed.finite is not None and not computed.finite
         return _Landed(computed.outputs, labels, suspect, time.perf_counter() - begun)
 
     def recover(self) -> bool:
@@ -117,7 +117,7 @@ class _CudaFlight:
         computed: Computed,
         placed: Mapping[str, Tensor],
         labels: dict[str, Tensor],
-        suspect: Tensor | None,
+        finite: Tensor | None,
         begun: torch.cuda.Event,
         ended: torch.cuda.Event,
         landed: torch.cuda.Event,
@@ -125,7 +125,7 @@ class _CudaFlight:
         self._computed = computed
         self._placed = placed
         self._labels = labels
-        self._suspect = suspect
+        self._finite = finite
         self._begun, self._ended, self._landed = begun, ended, landed
 
     @property
@@ -139,7 +139,7 @@ class _CudaFlight:
         self._landed.synchronize()
 
     def labels(self) -> tuple[dict[str, Tensor], bool, float]:
-        suspect = self._suspect is not None and bool(self._suspect)
+        suspect = self._finite is not None and not self._finite
         return self._labels, suspect, self._begun.elapsed_time(self._ended) / 1e3
 
 
@@ -179,9 +179,9 @@ class CudaLane:
             with torch.cuda.stream(self._copy_out):
                 self._copy_out.wait_event(ended)
                 labels = {name: _to_host(tensor) for name, tensor in computed.packed.items()}
-                suspect = None if computed.suspect is None else _to_host(computed.suspect)
+                finite = None if computed.finite is None else _to_host(computed.finite)
                 landed.record(self._copy_out)
-        return _CudaFlight(computed, placed, labels, suspect, begun, ended, landed)
+        return _CudaFlight(computed, placed, labels, finite, begun, ended, landed)
 
     def recover(self) -> bool:
         # What the failed pass enqueued still reads memory that is already free for others.

@@ -110,6 +110,7 @@ class Pipeline:
         self._reader = reader
         self._room = lane.depth + (_READ_AHEAD if reader is not None else 0)
         self._passes: list[_Pass] = []
+        self._flying = 0
         self._answers: list[list[Answer]] = []
         self._broken: EdlDistError | None = None
         self.passes = 0
@@ -148,14 +149,13 @@ class Pipeline:
             EdlDistError: the device is of no use any more; the answers of its last passes were
                 returned before.
         """
-        while True:
+        progress = True
+        while progress and self._passes and self._broken is None:
             self._launch()
-            landed = [each for each in self._passes if each.flight is not None and self._has_landed(each)]
-            for each in landed:
-                if self._broken is None:
-                    self._land(each)
-            if not landed or self._broken is not None:
-                break
+            progress = False
+            for each in tuple(self._passes):
+                if each.flight is not None and self._broken is None:
+                    progress |= self._land(each)
         if wait and not self._answers and self._broken is None:
             self._await_any()
             return self.step()
@@ -171,11 +171,10 @@ class Pipeline:
 
     def _following(self) -> _Pass | None:
         """The pass that is to be launched next, if the lane has a place for it."""
-        flying = sum(each.flight is not None for each in self._passes)
-        following = next((each for each in self._passes if each.flight is None), None)
-        if following is None or self._broken is not None:
+        if self._flying >= min(self._lane.depth, len(self._passes)) or self._broken is not None:
             return None
-        return following if flying < (1 if following.solo else self._lane.depth) else None
+        following = next(each for each in self._passes if each.flight is None)
+        return None if following.solo and self._flying else following
 
     def _launch(self) -> None:
         while (following := self._following()) is not None and following.is_read():
@@ -190,6 +189,8 @@ class Pipeline:
                 following.flight = self._lane.launch(parts, self._compute(following))
             except Exception as exc:
                 self._fail(following, exc)
+            else:
+                self._flying += 1
 
     def _compute(self, each: _Pass) -> Callable[..., Computed]:
         return lambda inputs: self._forward(inputs, each.largest, each.fixed)
@@ -199,29 +200,28 @@ class Pipeline:
             return [gather(each.tasks)]
         return [read.result() for read in each.reads]
 
-    def _has_landed(self, each: _Pass) -> bool:
+    def _land(self, each: _Pass) -> bool:
+        """Whether a flight is over, and its pass is answered or to be done again."""
         assert each.flight is not None
         try:
-            return each.flight.done()
-        except Exception:
-            return True  # the same error comes up again where it is dealt with
-
-    def _land(self, each: _Pass) -> None:
-        assert each.flight is not None
-        try:
-            each.flight.done()
+            if not each.flight.done():
+                return False
             labels, suspect, seconds = each.flight.labels()
             self.compute_s += seconds
             if suspect:
                 self._forward.refuse(each.flight.outputs)
             answers = self._settle(each.tasks, labels, seconds)
         except Exception as exc:
+            self._flying -= 1
+            each.flight = None
             self._fail(each, exc)
-            return
-        self._replace(each, [])
+            return True
+        self._flying -= 1
+        self._passes.remove(each)
         self._answers.append(answers)
         if each.largest == self._search.size and self._search.passed(each.samples, seconds):
             self._resized()
+        return True
 
     def _await_any(self) -> None:
         """Block until the oldest flight has landed, or some time for inputs that could be launched."""
@@ -246,7 +246,6 @@ class Pipeline:
         self._passes[at : at + 1] = by
 
     def _fail(self, each: _Pass, exc: Exception) -> None:
-        each.flight = None
         if not self._lane.recover():
             self._give_up(each, exc)
         elif is_out_of_memory(exc):
@@ -264,8 +263,7 @@ class Pipeline:
     def _cut(self, each: _Pass, exc: Exception) -> None:
         """Memory ran out: do it again in a way that needs less."""
         if each.fixed:
-            others = any(other.flight is not None for other in self._passes)
-            if others and not each.solo:
+            if self._flying and not each.solo:
                 each.solo = True
                 return
             self._answer_failure(

@@ -225,7 +225,7 @@ def test_labels_are_computed_and_packed_without_reading_one_value_back():
     teacher._model = lambda id: torch.empty(len(id), 4, device="meta")  # noqa: A006
     computed = Forward(teacher, parse_codec("dense:fp16"))({"id": torch.arange(3)}, 2, False)
     assert computed.packed["logits"].shape == (3, 4)
-    assert computed.suspect is not None and computed.suspect.device.type == "meta"
+    assert computed.finite is not None and computed.finite.device.type == "meta"
 
 
 @pytest.mark.parametrize(
