@@ -40,7 +40,9 @@ def main() -> None:
 
     train, test = splits(args.seed)
     sampler = DrawSampler(len(train), args.batch_size, seed=args.seed)
-    loader = edldist.DistillLoader(train_loader(train, sampler), inputs="image", teacher="teacher")
+    loader = edldist.DistillLoader(
+        train_loader(train, sampler), inputs="image", teacher="teacher", epochs=args.epochs, device=device
+    )
     model = student().to(device)
     steps = args.epochs * sampler.batches_per_epoch
     optimizer, scheduler = recipe.optimization(model, args, steps)
@@ -56,11 +58,11 @@ def main() -> None:
 
     for epoch in range(loader.epoch, args.epochs):
         for batch, labels in loader:
-            logits = parallel(batch["image"].to(device))
+            logits = parallel(batch["image"])
             loss = edldist.losses.kd(
                 logits,
-                labels["logits"].to(device),
-                batch["label"].to(device),
+                labels["logits"],
+                batch["label"],
                 temperature=args.temperature,
                 alpha=args.alpha,
             )
