@@ -114,14 +114,14 @@ def _frozen(party: Crew) -> Outcome:
 
 
 def _hung(party: Crew) -> Outcome:
+    before = int(party.stats()["hedged"] or 0)
     party.job.ask("hang")
     victim = party.job.culprit("hang")
     hung = time.time()
-    noticed_s = _requeued(party, victim, hung) - hung
-    _pass(party, 1.0)
-    gap_s = party.gap_s(hung)
+    _pass(party, WATCHED_S)
+    gap_s, hedged = party.gap_s(hung), int(party.stats()["hedged"] or 0) - before
     victim.kill()
-    return Outcome("a worker's model hangs", noticed_s, gap_s)
+    return Outcome("a worker's model hangs", None, gap_s, note=f"{hedged} tasks given to another as well")
 
 
 def _slowed(party: Crew) -> Outcome:
@@ -236,7 +236,7 @@ def _poisoned(folder: Path) -> list[Outcome]:
         job.coordinator()
         for number in range(WORKERS + 1):
             job.teacher(f"t-{number}")
-        job.await_serving(WORKERS + 1)
+        job.await_serving(WORKERS + 1, 120)
         for name, deadly in (("raises", False), ("deadly", True)):
             if deadly:
                 job.ask("deadly")
@@ -386,11 +386,14 @@ def measure(rows: Sequence[str] = ()) -> list[Outcome]:
                     party.staff(WORKERS)
                     party.await_steps(20)
                     outcomes.append(row(party))
+                    print(outcomes[-1], flush=True)  # kept, should a later row fail
                 party.staff(1)
                 party.finish()
         for name in wanted:
             if name in SCENES:
-                outcomes += SCENES[name](folder / name)
+                found = SCENES[name](folder / name)
+                print(*found, sep="\n", flush=True)
+                outcomes += found
     return outcomes
 
 
