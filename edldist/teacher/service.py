@@ -60,8 +60,6 @@ logger = logging.getLogger(__name__)
 _TICK_S = 0.5
 _GREET_AGAIN_S = 2.0
 _TURN_MESSAGES = 64
-_BRIEF_S = 0.0005
-_TOGETHER_S = 0.001
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,6 @@ class TeacherService:
         self._students: dict[str, _Student] = {}
         self._answers: deque[list[Answer]] = deque()
         self._held: dict[tuple[str, int], HeldTask] = {}
-        self._answered_at = 0.0
         self._process = uuid.uuid4().hex
         self._draining = False
         self._stopping = False
@@ -159,17 +156,9 @@ class TeacherService:
             return self._batcher.take()
 
     def answer(self, answers: list[Answer]) -> None:
-        """Hand the outcomes of one forward pass over.
-
-        While more tasks wait, passes that take next to no time are answered together: a message
-        costs more than they do.
-        """
+        """Hand the outcomes of one forward pass over."""
         self._answers.append(answers)
-        now = self._clock.monotonic()
-        brief = all(answer.result is not None and answer.result.compute_s < _BRIEF_S for answer in answers)
-        if not brief or not len(self._batcher) or now - self._answered_at > _TOGETHER_S:
-            self._answered_at = now
-            self._poller.wake()
+        self._poller.wake()
 
     def resize(self, batch_size: int) -> None:
         """Change the most samples of a forward pass from now on."""
