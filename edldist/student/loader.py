@@ -23,8 +23,9 @@ from edldist.student.assembly import OpenBatch
 from edldist.student.device import Conveyor, copier_for
 from edldist.student.flow import Flow
 from edldist.student.inputs import Inputs
+from edldist.student.options import ServiceOptions
 from edldist.student.reading import ReadAhead
-from edldist.student.service import ServiceOptions, StudentService
+from edldist.student.service import StudentService
 from edldist.wire.address import local_host_towards, parse_address
 from edldist.wire.messages import Scalar
 from edldist.wire.transport import Transport

@@ -23,7 +23,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from edldist.clock import Clock
 from edldist.errors import (
@@ -34,8 +34,8 @@ from edldist.errors import (
 from edldist.labels.codec import parse_codec
 from edldist.student.assembly import OpenBatch
 from edldist.student.delivery import Delivery
-from edldist.student.flow import Flow
 from edldist.student.grouping import group
+from edldist.student.options import ServiceOptions
 from edldist.student.quarantine import Quarantine
 from edldist.student.queue import Lost
 from edldist.student.stopping import leave_group
@@ -63,7 +63,7 @@ from edldist.wire.messages import (
 )
 from edldist.wire.transport import Outgoing, Received, Transport
 
-__all__ = ["ServiceOptions", "StudentService"]
+__all__ = ["StudentService"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,42 +71,6 @@ PROBE_S = 0.1
 _IDLE_PING_S = 1.0
 _TURN_MESSAGES = 256
 _MOST_DISCONNECTED = 1_000
-
-
-@dataclass(frozen=True)
-class ServiceOptions:
-    """How a student rank takes part in the job.
-
-    Attributes:
-        student: unique name of this rank's loader.
-        teachers: names of the teacher groups whose labels are wanted.
-        coordinator: its address.
-        bind: address to listen on, as ``tcp://host:0``.
-        advertise: host that workers connect to; None for the bound one.
-        flow: the queue's bounds.
-        heartbeat_ttl_s: a worker silent for longer is lost.
-        hedge_after_s: a lease that holds the loop up, and is older than this and than three times an
-            idle worker's own latency, is given to that worker too. However many batches behind it
-            are labelled: the loop gets none of them before.
-        connect_timeout_s: how long to wait for a coordinator.
-        group: of the ranks that train together, or empty.
-        skip_poison: deliver a batch that cannot be labelled without labels instead of raising.
-        info: shown by ``status``.
-    """
-
-    student: str
-    teachers: tuple[str, ...]
-    coordinator: str
-    bind: str
-    advertise: str | None
-    flow: Flow
-    heartbeat_ttl_s: float = 3.0
-    hedge_after_s: float = 0.25
-    connect_timeout_s: float = 300.0
-    max_frame_bytes: int = 1 << 30
-    group: str = ""
-    skip_poison: bool = False
-    info: dict[str, Scalar] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ import torch
 from edldist.clock import FakeClock
 from edldist.student.assembly import OpenBatch
 from edldist.student.flow import Flow
-from edldist.student.service import ServiceOptions, StudentService
+from edldist.student.options import ServiceOptions
+from edldist.student.service import StudentService
 from edldist.wire.memory import MemoryTransport
 from edldist.wire.messages import Failure, Hello, Idle, Ping, Pull, Tasks, Welcome
 
