@@ -18,7 +18,7 @@ from edldist.wire.slabs import DATA_START, Descriptors
 __all__ = ["Mappings"]
 
 _MOST_SLABS = 16
-_MOST_LENT = 4
+_MOST_LENT = 2
 _MOST_LENT_BYTES = 512 << 20
 _MADV_POPULATE_READ = 22  # Linux 5.14; maps a range at once instead of page by page
 
