@@ -7,7 +7,6 @@ coordinator is told everything again by those who are here.
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -27,7 +26,6 @@ from edldist.wire.messages import (
 
 __all__ = ["Action", "Member", "Membership", "Record", "Send"]
 
-MAX_CLOCK_SKEW_S = 5.0
 MAX_SETTLES = 10
 """A fresh coordinator waits this many settling times at most for those who keep coming back."""
 MISSING_S = 3600.0
@@ -155,6 +153,8 @@ class Membership:
                     incarnation=self.incarnation,
                     heartbeat_interval_s=self.heartbeat_interval_s,
                     heartbeat_ttl_s=self.heartbeat_ttl_s,
+                    wall_s=wall,
+                    asked_wall_s=message.wall_s,
                 ),
             ),
         )
@@ -175,15 +175,6 @@ class Membership:
             # More of a former coordinator's members are still on their way.
             self._settled_at = max(self._settled_at, min(now + self._settle_s, self._settled_by))
         actions.append(Record(_joined(message, wall)))
-        skew_s = message.wall_s - wall
-        if message.wall_s and math.isfinite(skew_s) and abs(skew_s) > MAX_CLOCK_SKEW_S:
-            fields: dict[str, Scalar] = {
-                "id": message.id,
-                "host": message.host,
-                "skew_s": round(skew_s, 3),
-                "coordinator": self.incarnation,
-            }
-            actions.append(Record(Event(event="clock_skew", t=wall, fields=fields)))
         return actions
 
     def heard(self, peer: bytes, now: float) -> None:

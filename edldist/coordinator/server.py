@@ -272,6 +272,8 @@ class Coordinator:
             self._send(peer, Ack(seq=self._records.add_report(message)))
         elif isinstance(message, Event):
             self._records.add(message)
+            if message.event == "clock_skew":
+                logger.warning("%s: %s", message.event, _brief(message))
         elif isinstance(message, StatusQuery):
             self._send(peer, self._status(now, message.since))
         elif isinstance(message, RendezvousQuery):
@@ -298,7 +300,7 @@ class Coordinator:
             else:
                 event = action.event
                 self._records.add(event)
-                bad = event.event in ("teacher_lost", "student_lost", "clock_skew")
+                bad = event.event in ("teacher_lost", "student_lost")
                 logger.log(logging.WARNING if bad else logging.INFO, "%s: %s", event.event, _brief(event))
 
     def _send(self, peer: bytes, message: Message) -> bool:

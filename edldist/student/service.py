@@ -210,7 +210,7 @@ class StudentService:
         while (received := self._control.receive()) is not None:
             if isinstance(received.message, Regroup):
                 leave_group(received.message.reason)
-            elif self._enrolment.on_message(received.message, now):
+            elif self._enrolment.on_message(received.message, now, self._clock.wall()):
                 logger.info("student %s joined at %s", self._options.student, self._options.coordinator)
         for message in self._enrolment.due(now):
             self._control.send(message)

@@ -218,7 +218,7 @@ class TeacherService:
         while (received := self._control.receive()) is not None:
             if isinstance(received.message, Links):
                 self._relink(received.message, now)
-            elif self._enrolment.on_message(received.message, now):
+            elif self._enrolment.on_message(received.message, now, self._clock.wall()):
                 logger.info("joined the job at %s", self._identity.coordinator)
         for message in self._enrolment.due(now):
             self._control.send(message)

@@ -10,18 +10,21 @@
 While joining, ``Register`` goes out again with exponential back-off and jitter. While joined,
 ``Heartbeat`` goes out every interval; they are acknowledged (in a crowd not each one, but within a
 TTL), so that silence can be told from idleness (``silent_s``). Silence alone changes nothing: labels
-flow without a coordinator, and the link reconnects by itself.
+flow without a coordinator, and the link reconnects by itself. A wall clock that differs from the
+coordinator's is an event: nothing here depends on it, but times in the record do.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Callable, Mapping
 
 from edldist.errors import CoordinatorUnreachableError, RefusedError
 from edldist.wire.messages import (
     Ack,
+    Event,
     Goodbye,
     Heartbeat,
     Message,
@@ -40,6 +43,7 @@ _FIRST_RETRY_S = 0.1
 _MAX_RETRY_S = 2.0
 _FIRST_WARNING_S = 3.0
 _WARNING_EVERY_S = 30.0
+_MAX_CLOCK_SKEW_S = 5.0
 
 
 class Enrolment:
@@ -82,6 +86,8 @@ class Enrolment:
         self._next_at = now
         self._retry_s = _FIRST_RETRY_S
         self._warn_at = now + _FIRST_WARNING_S
+        self._host = ""
+        self._events: list[Message] = []
 
     @property
     def ever_joined(self) -> bool:
@@ -101,17 +107,24 @@ class Enrolment:
             CoordinatorUnreachableError: nobody ever answered within ``connect_timeout_s``.
         """
         self._complain(now)
+        events, self._events = self._events, []
         if now < self._next_at:
-            return []
+            return events
         if self.joined:
             self._next_at = now + self._heartbeat_interval_s
-            return [Heartbeat(id=self._identity, stats=dict(self._stats()))]
+            return [*events, Heartbeat(id=self._identity, stats=dict(self._stats()))]
         self._next_at = now + self._retry_s * self._jitter.uniform(0.75, 1.25)
         self._retry_s = min(self._retry_s * 2, _MAX_RETRY_S)
-        return [self._register(self.ever_joined)]
+        registration = self._register(self.ever_joined)
+        self._host = registration.host
+        return [registration]
 
-    def on_message(self, message: Message, now: float) -> bool:
+    def on_message(self, message: Message, now: float, wall: float) -> bool:
         """Take a message of the coordinator in; True when it ended a wait to join.
+
+        Args:
+            now: monotonic seconds.
+            wall: unix seconds.
 
         Raises:
             RefusedError: the coordinator refuses this member.
@@ -126,6 +139,8 @@ class Enrolment:
             self.heartbeat_ttl_s = message.heartbeat_ttl_s
             self._next_at = now + self._heartbeat_interval_s * self._jitter.uniform(0.5, 1.0)
             self._retry_s = _FIRST_RETRY_S
+            if joined_now:
+                self._compare_clocks(message, wall)
             return joined_now
         if isinstance(message, Unknown) and self.joined:
             logger.info(
@@ -138,6 +153,21 @@ class Enrolment:
         elif not isinstance(message, Ack):
             logger.debug("a %s of the coordinator is no concern of the enrolment", type(message).__name__)
         return False
+
+    def _compare_clocks(self, answer: Registered, wall: float) -> None:
+        """The coordinator read its clock between this one's registration and now, or the clocks differ."""
+        asked, theirs = answer.asked_wall_s, answer.wall_s
+        if not (asked and theirs and math.isfinite(theirs)):
+            return
+        skew_s = min(0.0, wall - theirs) or max(0.0, asked - theirs)
+        if abs(skew_s) > _MAX_CLOCK_SKEW_S:
+            fields: dict[str, Scalar] = {
+                "id": self._identity,
+                "host": self._host,
+                "skew_s": round(skew_s, 3),
+                "coordinator": answer.incarnation,
+            }
+            self._events.append(Event(event="clock_skew", t=wall, fields=fields))
 
     def leave(self, reason: str) -> list[Message]:
         """The last messages: final figures, then goodbye."""

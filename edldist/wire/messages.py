@@ -113,11 +113,17 @@ class Register(_Struct, frozen=True, tag="register"):
 
 
 class Registered(_Struct, frozen=True, tag="registered"):
-    """The coordinator knows the member from now on. ``incarnation`` changes when it restarts."""
+    """The coordinator knows the member from now on. ``incarnation`` changes when it restarts.
+
+    ``wall_s`` is the coordinator's wall clock, ``asked_wall_s`` that of the registration it answers:
+    one that waited for a coordinator to start is old, and only the member can tell how old.
+    """
 
     incarnation: Name
     heartbeat_interval_s: Seconds
     heartbeat_ttl_s: Seconds
+    wall_s: float = 0.0
+    asked_wall_s: float = 0.0
 
 
 class Heartbeat(_Struct, frozen=True, tag="heartbeat"):

@@ -11,6 +11,7 @@ from edldist.errors import CoordinatorUnreachableError, RefusedError
 from edldist.wire.member import Enrolment
 from edldist.wire.messages import (
     Ack,
+    Event,
     Goodbye,
     Heartbeat,
     Message,
@@ -56,7 +57,7 @@ class Rig:
             self.clock.advance(max(1e-6, min(self.enrolment.next_due_s(self.now), end - self.now)))
 
     def answer(self, message: Message) -> bool:
-        return self.enrolment.on_message(message, self.now)
+        return self.enrolment.on_message(message, self.now, self.clock.wall())
 
     def join(self, incarnation: str = "one", interval_s: float = 1.0, ttl_s: float = 3.0) -> None:
         self.step()
@@ -256,3 +257,38 @@ def test_one_who_never_joined_leaves_without_a_word() -> None:
     rig = Rig()
     rig.step()
     assert rig.enrolment.leave("interrupted") == []
+
+
+def registered(rig: Rig, *, waited_s: float, skew_s: float, travelled_s: float = 0.0) -> list[Message]:
+    """Join after the registration waited, and return what the member says next."""
+    rig.run(0.05)
+    asked = rig.clock.wall()
+    rig.clock.advance(waited_s)
+    theirs = rig.clock.wall() - skew_s
+    rig.clock.advance(travelled_s)
+    answer = Registered(
+        incarnation="inc",
+        heartbeat_interval_s=1.0,
+        heartbeat_ttl_s=3.0,
+        wall_s=theirs,
+        asked_wall_s=asked,
+    )
+    assert rig.answer(answer)
+    return [message for message in rig.step() if isinstance(message, Event)]
+
+
+@pytest.mark.parametrize("skew_s", [-20.0, 20.0])
+def test_a_clock_that_is_off_is_an_event(skew_s: float) -> None:
+    (event,) = registered(Rig(), waited_s=0.0, skew_s=skew_s)
+    assert event.event == "clock_skew"
+    assert event.fields == {"id": "t-1", "host": "", "skew_s": skew_s, "coordinator": "inc"}
+
+
+@pytest.mark.parametrize(("waited_s", "travelled_s"), [(600.0, 0.0), (0.0, 600.0), (600.0, 600.0)])
+def test_a_registration_that_waited_for_its_coordinator_is_no_skew(waited_s, travelled_s) -> None:
+    assert registered(Rig(), waited_s=waited_s, skew_s=0.0, travelled_s=travelled_s) == []
+
+
+def test_clocks_that_agree_about_and_strange_ones_say_nothing() -> None:
+    assert registered(Rig(), waited_s=0.0, skew_s=4.9) == []
+    assert registered(Rig(), waited_s=0.0, skew_s=float("nan")) == []

@@ -62,7 +62,7 @@ def live(members: Membership, until: float, *ids: str, since: float = 0.0) -> li
 def test_a_registration_is_answered_and_recorded() -> None:
     members = make()
     actions = members.register(b"t1", teacher(), 0.0, WALL)
-    answer = Registered(incarnation="inc", heartbeat_interval_s=1.0, heartbeat_ttl_s=3.0)
+    answer = Registered(incarnation="inc", heartbeat_interval_s=1.0, heartbeat_ttl_s=3.0, wall_s=WALL)
     assert sent(actions) == [(b"t1", answer)]
     assert events(actions) == [("teacher_joined", {"id": "t1", "name": "big", "host": "a", "pid": 7})]
     actions = members.register(b"s1", student(info={"rank": 3}), 0.0, WALL)
@@ -186,20 +186,11 @@ def test_members_of_a_former_coordinator_are_marked_as_rejoined(again: Register)
     assert members.members["t1"].links == frozenset(again.links)
 
 
-@pytest.mark.parametrize("skew_s", [-20.0, 5.5])
-def test_a_clock_that_is_off_is_recorded_and_the_member_taken(skew_s: float) -> None:
-    members = make()
-    actions = members.register(b"s1", student(wall_s=WALL + skew_s), 0.0, WALL)
-    assert events(actions)[1] == (
-        "clock_skew",
-        {"id": "s1", "host": "a", "skew_s": skew_s, "coordinator": "inc"},
-    )
-    assert "s1" in members.members
-
-
-@pytest.mark.parametrize("wall_s", [0.0, WALL + 4.9, WALL - 4.9, float("nan"), float("inf")])
-def test_clocks_that_agree_or_say_nothing_are_no_skew(wall_s: float) -> None:
-    assert len(events(make().register(b"s1", student(wall_s=wall_s), 0.0, WALL))) == 1
+def test_an_answer_carries_both_clocks() -> None:
+    actions = make().register(b"s1", student(wall_s=WALL - 20), 0.0, WALL)
+    answer = next(action.message for action in actions if isinstance(action, Send))
+    assert isinstance(answer, Registered)
+    assert (answer.wall_s, answer.asked_wall_s) == (WALL, WALL - 20)
 
 
 def test_a_fresh_coordinator_is_settled_once_everyone_had_time_to_report() -> None:
