@@ -53,6 +53,7 @@ class NodeWatch:
         self._fruitless = 0
         self._furthest = (-1, -1)
         self._ranks: frozenset[int] = frozenset()
+        self._suspects: frozenset[int] = frozenset()
         self._seen = 0
         self._groups = 0
 
@@ -83,9 +84,21 @@ class NodeWatch:
                 self._furthest = (seen.epoch, seen.samples)
                 self._fruitless = 0
 
-    def written_off(self, pids: Collection[int]) -> list[int]:
-        """Those of the lost ranks that are ours: to be killed."""
-        return sorted(self._ranks & frozenset(pids))
+    def written_off(self, lost: Collection[int], members: Collection[int], sure: bool) -> list[int]:
+        """Those of our ranks that are to be killed, because they are frozen.
+
+        Args:
+            lost: process ids that the coordinator lost since the last look.
+            members: those that it knows now.
+            sure: whether this side could reach the coordinator all the time. If not, a lost rank may
+                have been cut off with this whole host, and gets the time to register anew.
+        """
+        self._suspects = (self._suspects | frozenset(lost)) & self._ranks
+        if not sure:
+            return []
+        due = sorted(self._suspects - frozenset(members))
+        self._suspects = frozenset()
+        return due
 
     @property
     def furthest(self) -> tuple[int, int]:

@@ -33,6 +33,7 @@ GRACE_S = 30.0
 HOPELESS_GRACE_S = 5.0
 LOOK_S = 0.5
 STATUS_TIMEOUT_S = 0.3
+REJOIN_S = 2.0
 FRUITLESS_RESTARTS = 10
 EXIT_INTERRUPTED = 130
 _POLL_S = 0.1
@@ -204,6 +205,7 @@ class _Node:
         self._seen = 0
         self._incarnation = ""
         self._next_look = time.monotonic()
+        self._sure_from = 0.0
         self.gave_up = False
 
     def replace_agent(self, agent: subprocess.Popen[bytes]) -> None:
@@ -253,10 +255,13 @@ class _Node:
         try:
             status = self._client.query(self._seen, STATUS_TIMEOUT_S)
         except EdlDistError:
-            return  # the coordinator may be gone for a while; ranks train on without it
+            # The coordinator may be gone for a while; ranks train on without it.
+            self._sure_from = time.monotonic() + REJOIN_S
+            return
         lost = self._read(status)
+        members = [member.pid for member in status.members if member.host == self._host]
         running = self._ranks()
-        for pid in self._watch.written_off(lost):
+        for pid in self._watch.written_off(lost, members, sure=time.monotonic() >= self._sure_from):
             if pid not in running:
                 continue
             logger.warning("rank process %d was written off by the coordinator: killing it", pid)

@@ -79,9 +79,18 @@ def test_a_rank_may_say_that_restarting_is_of_no_use() -> None:
 def test_only_ranks_of_the_running_group_are_killed_when_written_off() -> None:
     watch = NodeWatch(nproc_per_node=2, max_fruitless=1)
     watch.see_notes(notes(7, 8))
-    assert watch.written_off([8, 9]) == [8]
+    assert watch.written_off([8, 9], [], sure=True) == [8]
     watch.see_notes(notes(7, 8, 17))
-    assert watch.written_off([8, 17]) == [17]
+    assert watch.written_off([8, 17], [], sure=True) == [17]
+
+
+def test_a_rank_that_was_cut_off_with_its_host_has_time_to_register_anew() -> None:
+    watch = NodeWatch(nproc_per_node=2, max_fruitless=3)
+    watch.see_notes("7\n8\n")
+    assert watch.written_off([7, 8], [], sure=False) == []
+    assert watch.written_off([], [7], sure=False) == []
+    assert watch.written_off([], [7], sure=True) == [8]
+    assert watch.written_off([], [7], sure=True) == []
 
 
 @pytest.mark.parametrize("theirs", [100.0, 100.5, 100.0 - MAX_SKEW_S, 102.0 + MAX_SKEW_S])
