@@ -199,7 +199,9 @@ def test_a_clock_that_is_off_is_reported_and_keeps_a_node_out(tmp_path: Path, fa
 
         node = job.student("student-node", nnodes="1:2", env=behind.env)
         assert node.wait(60) == 2, node.tail()
-        assert "20.0 s behind that of the coordinator" in node.tail()
+        said = re.search(r"is (\d+\.\d) s behind that of the coordinator", node.tail())
+        # What the answer's way may have taken is not counted against the clock.
+        assert said and 18.5 <= float(said[1]) <= 20.0, node.tail()
 
         worker = job.teacher("t-late", env=behind.env)
         event = wait_for("the report", lambda: job.events("clock_skew"), 60)[0]
