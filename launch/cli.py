@@ -237,7 +237,7 @@ def teacher(codec: str, **settings: Any) -> int:
 @coordinator_option
 @_option("--nnodes", default="1", help='Nodes, as in "1", or a range, as in "1:4".')
 @_option("--nproc-per-node", type=click.IntRange(min=1), default=1, help="Ranks on this node.")
-@_option("--max-restarts", type=click.IntRange(min=0), default=3, help="Restarts of a failed group.")
+@_option("--max-restarts", type=click.IntRange(min=0), default=3, help="Restarts in a row without progress.")
 @_option(
     "--run-id", metavar="ID", default="edldist", help="Nodes of one run share it; a new run needs a new one."
 )

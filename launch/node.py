@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 from launch.agent import EXIT_CLOSED
 
-__all__ = ["AgentRestarts", "NodeWatch", "Progress"]
+__all__ = ["EXIT_USAGE", "AgentRestarts", "NodeWatch", "Progress"]
 
 AGENT_TRIES = 6
 _FIRST_DELAY_S = 1.0
-_EXIT_USAGE = 2
-_FINAL = (0, _EXIT_USAGE, EXIT_CLOSED)
+EXIT_USAGE = 2
+_FINAL = (0, EXIT_USAGE, EXIT_CLOSED)
 
 
 class Progress(NamedTuple):
@@ -104,6 +104,11 @@ class NodeWatch:
     def furthest(self) -> tuple[int, int]:
         """The furthest position (epoch, samples) that a rank of this node came to by labelled batches."""
         return self._furthest
+
+    @property
+    def fruitless(self) -> int:
+        """Restarts in a row after which no rank came further than any before."""
+        return self._fruitless
 
     @property
     def hopeless(self) -> bool:

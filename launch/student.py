@@ -21,7 +21,7 @@ from edldist.wire.query import StatusClient
 from launch.agent import ahead_s
 from launch.child import tied_command
 from launch.interrupts import Interrupts
-from launch.node import AGENT_TRIES, AgentRestarts, NodeWatch, Progress
+from launch.node import AGENT_TRIES, EXIT_USAGE, AgentRestarts, NodeWatch, Progress
 from launch.notes import RankNotes
 from launch.torchrun import MAX_SKEW_S, bounds_of, limit_threads, prepare_environment, torchrun_command
 
@@ -102,7 +102,10 @@ def run_student(
         watch = NodeWatch(nproc_per_node, max(max_restarts, FRUITLESS_RESTARTS))
         node = _Node(agent, coordinator, watch, notes)
         try:
-            code = node.wait(interrupts) if most == 1 else _wait_elastic(node, watch, start, interrupts)
+            if most == 1:
+                code = _wait_single(node, watch, max_restarts, start, interrupts)
+            else:
+                code = _wait_elastic(node, watch, start, interrupts)
         finally:
             node.close()
     if code < 0:
@@ -110,6 +113,32 @@ def run_student(
     if code == 0 or not interrupts.count:
         return min(code, 1)
     return EXIT_INTERRUPTED
+
+
+def _wait_single(
+    node: _Node,
+    watch: NodeWatch,
+    max_restarts: int,
+    start: Callable[[], subprocess.Popen[bytes] | None],
+    interrupts: Interrupts,
+) -> int:
+    """Look after the only node until it is done.
+
+    Its agent counts all restarts, however far the ranks came in between. So one that has used them up is
+    started again, unless that many in a row were fruitless.
+
+    Returns:
+        The last agent's exit code.
+    """
+    while True:
+        code = node.wait(interrupts)
+        if code in (0, EXIT_USAGE) or interrupts.count or node.gave_up or watch.fruitless >= max_restarts:
+            return code
+        logger.warning("the ranks failed again, but came further since the last time: starting them again")
+        agent = start()
+        if agent is None:
+            return EXIT_INTERRUPTED
+        node.replace_agent(agent)
 
 
 def _wait_elastic(
@@ -217,7 +246,10 @@ class _Node:
         deadline: float | None = None
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                return self._agent.wait(_POLL_S)
+                code = self._agent.wait(_POLL_S)
+                if code:
+                    self._look()  # how far its ranks came decides what follows
+                return code
             now = time.monotonic()
             if interrupts.count and deadline is None:
                 self._agent.send_signal(signal.SIGTERM)

@@ -194,10 +194,11 @@ class DistillLoader:
             if not self._ahead.begin():
                 self._drop()
                 self._ahead.start()
-            self._figures.epoch = self.epoch
+            self._note_position()
             while (arrived := self._next()) is not None:
                 batch, item = arrived
                 counted = self._position.consume(batch.origin, batch.samples)
+                self._note_position()
                 share = batch.origin.share
                 self._loss_weight = 1.0 if share is None else share.weight
                 if batch.poison is None:
@@ -215,12 +216,15 @@ class DistillLoader:
                 yield item
                 self._check_current(iteration)
             self._ahead.end()
-            self._figures.epoch = self.epoch
+            self._note_position()
             ended = self._ahead.holds_next
         finally:
             # What was read of the next epoch stays in the queue.
             if not ended and iteration == self._iteration and self._finalizer.alive:
                 self._drop()
+
+    def _note_position(self) -> None:
+        self._figures.epoch, self._figures.epoch_samples = self._position.epoch, self._position.samples
 
     def _drop(self) -> None:
         """Forget what was read and not consumed."""
@@ -308,12 +312,12 @@ class DistillLoader:
     def stats(self) -> dict[str, Scalar]:
         """Figures since the loader was made.
 
-        ``batches`` and ``samples`` delivered, samples ``skipped`` as poison; ``starved_s`` waited
-        for labels (``startup_s`` before the very first batch is counted apart);
-        ``backpressure_s`` with the queue full and the teachers idle; ``done``, ``requeued``,
-        ``duplicates``, ``hedged``, ``failed`` tasks; batches ``discarded`` after they were read, because
-        the loop was left early or another epoch began than was read ahead; ``buffered`` labelled batches and
-        ``teachers`` connected now.
+        ``batches`` and ``samples`` delivered, the position in ``epoch`` and ``epoch_samples``,
+        samples ``skipped`` as poison; ``starved_s`` waited for labels (``startup_s`` before the
+        very first batch is counted apart); ``backpressure_s`` with the queue full and the teachers
+        idle; ``done``, ``requeued``, ``duplicates``, ``hedged``, ``failed`` tasks; batches
+        ``discarded`` after they were read, because the loop was left early or another epoch began
+        than was read ahead; ``buffered`` labelled batches and ``teachers`` connected now.
         """
         return self._service.stats()
 
@@ -330,7 +334,7 @@ class DistillLoader:
         self._iteration += 1
         self._drop()
         self._position.load_state_dict(state)
-        self._figures.epoch = self.epoch
+        self._note_position()
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -361,6 +365,7 @@ class _Figures:
     starved_s: float = 0.0
     startup_s: float = 0.0
     epoch: int = 0
+    epoch_samples: int = 0
 
     def as_stats(self) -> dict[str, Scalar]:
         return {
@@ -371,6 +376,7 @@ class _Figures:
             "starved_s": round(self.starved_s, 6),
             "startup_s": round(self.startup_s, 6),
             "epoch": self.epoch,
+            "epoch_samples": self.epoch_samples,
         }
 
 

@@ -115,6 +115,23 @@ def test_killed_and_frozen_ranks_leave_the_weights_as_they_were(tmp_path: Path) 
         assert_as_quiet(job, done, PAIR, quiet, bitwise=True)
 
 
+def test_restarts_that_came_further_are_not_counted_against_a_node(tmp_path: Path) -> None:
+    with fault_job(tmp_path, model=STEADY) as job:
+        start(job)
+        node = job.student(env={"EDLDIST_MAX_RESTARTS": "1"}, **PAIR.args(job, step_s=0.05))
+        job.await_step(15)
+        for _ in range(3):
+            former, reached = pids(node), max(step["step"] for step in job.steps())
+            rank_of(job, 0).kill()
+            await_new_ranks(job, former)
+            job.await_step(reached + 50)  # several heartbeats further
+        hurry(job)
+        done = job.finish(node)
+        assert redone(job) > 0
+        assert done["counts"] == [PAIR.epochs]
+        assert "came further since the last time" in node.log.read_text()
+
+
 def test_a_node_of_its_own_saves_at_the_next_step_when_it_is_asked_to_leave(tmp_path: Path) -> None:
     quiet = quiet_run(tmp_path / "quiet", PAIR, nproc=2, task_size=5)
     with fault_job(tmp_path, model=STEADY, deterministic=True, task_size=5, checkpoint_every=1000) as job:
@@ -313,6 +330,20 @@ def test_a_script_that_crashes_at_every_start_is_given_up(tmp_path: Path) -> Non
         assert 11 <= starts <= 13, starts  # the first one, ten restarts, and what it takes to notice
         assert "restarted 10 times in a row and came no further" in node.tail()
         assert "broken on purpose" in node.log.read_text()
+
+
+def test_a_lone_node_tries_as_often_as_it_was_told(tmp_path: Path) -> None:
+    with fault_job(tmp_path, model=STEADY) as job:
+        job.coordinator()
+        script = tmp_path / "crash.py"
+        script.write_text(
+            f"open({str(tmp_path / 'starts')!r}, 'a').write('x')\nraise SystemExit('broken on purpose')\n"
+        )
+        node = job._start(
+            "student", *("student", "--coordinator", job.address, "--max-restarts", "2", str(script))
+        )
+        assert node.wait(120) == 1, node.tail()
+        assert len((tmp_path / "starts").read_text()) == 3
 
 
 def test_a_setting_that_cannot_work_is_not_tried_twice(tmp_path: Path) -> None:

@@ -52,9 +52,7 @@ def wait_for_children(process: subprocess.Popen[str], needle: str) -> list[psuti
 
 
 def test_rows_are_measured_and_written(tmp_path: Path) -> None:
-    with bench(
-        "small", "startup", "--repeats", "1", "--seconds", "0.1", "--output", str(tmp_path)
-    ) as process:
+    with bench(tmp_path, "small", "startup", "--repeats", "1", "--seconds", "0.1") as process:
         output, _ = process.communicate(timeout=280)
     assert process.returncode == 0, output
     rows = {row["name"]: row for row in json.loads((tmp_path / "bench.json").read_text())["rows"]}

@@ -413,10 +413,19 @@ def test_stats_name_what_there_is(memory_job):
     assert {
         *("batches", "samples", "skipped", "epoch", "starved_s", "startup_s", "backpressure_s", "requeued"),
         *("duplicates", "hedged", "failed", "done", "buffered", "open", "queue_bytes", "teachers", "garbage"),
-        "discarded",
+        *("discarded", "epoch_samples"),
     } == set(stats)
-    assert (stats["batches"], stats["teachers"], stats["epoch"]) == (4, 1, 1)
+    assert (stats["batches"], stats["teachers"], stats["epoch"], stats["epoch_samples"]) == (4, 1, 1, 0)
     assert stats["samples"] == sum(len(batch["id"]) for batch in batches(4))
+
+
+def test_stats_say_where_the_loop_is_whatever_it_was_given_before(memory_job):
+    """A supervisor judges restarts by this position."""
+    memory_job.teacher()
+    loader = memory_job.loader(batches(4), inputs="id")
+    sizes = [len(batch["id"]) for batch in batches(4)]
+    seen = [(loader.stats()["epoch"], loader.stats()["epoch_samples"]) for _ in loader]
+    assert seen == [(0, sum(sizes[: k + 1])) for k in range(4)]
 
 
 @pytest.mark.parametrize(
