@@ -51,9 +51,10 @@ def test_small_tasks_share_their_frames_and_large_ones_are_views():
     large = [opened(64, 1000), opened(64, 1000)]
     groups, frames = group([granted(n, batch) for n, batch in enumerate(large)], large)
     assert len(groups) == 2 and len(frames) == 4
-    assert torch.frombuffer(frames[0], dtype=torch.uint8).data_ptr() == torch.frombuffer(
-        large[0].cut(0, 64)[0], dtype=torch.uint8
-    ).data_ptr()
+    assert (
+        torch.frombuffer(frames[0], dtype=torch.uint8).data_ptr()
+        == torch.frombuffer(large[0].cut(0, 64)[0], dtype=torch.uint8).data_ptr()
+    )
 
 
 def test_tasks_of_other_names_or_shapes_are_groups_of_their_own():
