@@ -94,6 +94,7 @@ def test_a_link_comes_back_after_an_oversized_frame(
         link.send(Unknown())
         next_of(careless, hub)
         hub.send(b"t-1", Ack(seq=1), [bytes(SMALL + 1)])
+        until(careless, lambda: unreachable(hub, b"t-1"))
 
         def greeted_again() -> bool:
             link.send(Unknown())
