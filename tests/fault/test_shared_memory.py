@@ -124,7 +124,12 @@ def everybody() -> list[int]:
 def test_two_processes_of_one_user_share(tmp_path: Path) -> None:
     with echo(tmp_path) as peer:
         peer.pair()
-        assert "is on this host: tensors go through shared memory" in peer.log.read_text()
+
+        def said() -> bool:
+            peer.round(os.urandom(LARGE))  # the other side's half of the pairing may take another message
+            return "is on this host: tensors go through shared memory" in peer.log.read_text()
+
+        wait_for("the peer to say that it shares", said)
 
         def both_ways() -> bool:
             peer.round(os.urandom(LARGE))
