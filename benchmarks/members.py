@@ -131,7 +131,7 @@ class _Member:
                 message = decode(self.socket.recv(zmq.NOBLOCK))
                 if isinstance(message, Links):
                     self.links = message
-                elif self.enrolment.on_message(message, now):
+                elif self.enrolment.on_message(message, now, time.time()):
                     self.joins += 1
                     self.latency_s = now - self._began
 
