@@ -17,7 +17,7 @@ from edldist.errors import LabelError, PoisonTaskError, WireError
 from edldist.student.device import Allocate, pageable
 from edldist.wire.lending import lend
 from edldist.wire.messages import TensorSpec
-from edldist.wire.tensors import as_bytes, check, dtype_name, may_keep, unpack
+from edldist.wire.tensors import as_bytes, check, dtype_name
 from edldist.wire.transport import Buffer, Frames, Piece
 
 __all__ = ["LabelRows", "Layout", "OpenBatch"]
@@ -48,52 +48,36 @@ class _Rows:
 
 
 class _Buffer:
-    """One label tensor of a batch, and its memory: that of a frame that came, if it is ``kept``."""
+    """One label tensor of a batch, and its memory."""
 
-    __slots__ = ("kept", "memory", "spec", "tensor")
+    __slots__ = ("memory", "spec", "tensor")
 
-    def __init__(
-        self, spec: TensorSpec, tensor: Tensor, samples: int, kept: memoryview | None = None
-    ) -> None:
+    def __init__(self, spec: TensorSpec, dtype: torch.dtype, samples: int, allocate: Allocate) -> None:
         self.spec = spec
-        self.kept = kept
-        self.tensor = tensor
-        flat: NDArray[np.uint8] = tensor.reshape(-1).view(torch.uint8).numpy()
-        self.memory = flat.reshape(samples, -1)
-
-    @classmethod
-    def made(cls, spec: TensorSpec, dtype: torch.dtype, samples: int, allocate: Allocate) -> _Buffer:
-        shape = [samples, *spec.shape[1:]]
         try:
-            return cls(spec, allocate(shape, dtype), samples)
+            self.tensor = allocate([samples, *spec.shape[1:]], dtype)
         except RuntimeError as exc:
             raise LabelError(
-                f"there is no memory for output {spec.name!r} of shape {shape}: {str(exc).splitlines()[0]}"
+                f"there is no memory for output {spec.name!r} of shape {[samples, *spec.shape[1:]]}: "
+                f"{str(exc).splitlines()[0]}"
             ) from exc
+        flat: NDArray[np.uint8] = self.tensor.reshape(-1).view(torch.uint8).numpy()
+        self.memory = flat.reshape(samples, -1)
 
 
 class _Sheet:
-    """The buffers of one teacher's labels of a batch.
-
-    Large frames that hold the labels of just this batch are its buffers themselves: fresh memory for a
-    copy of them would cost as much as their way here. Not with an allocator of its own (pinned memory).
-    """
+    """The buffers of one teacher's labels of a batch."""
 
     __slots__ = ("buffers", "layout", "teacher")
 
-    def __init__(self, teacher: str, rows: LabelRows, samples: int, allocate: Allocate, whole: bool) -> None:
+    def __init__(self, teacher: str, rows: LabelRows, samples: int, allocate: Allocate) -> None:
         names = [spec.name for spec in rows.specs]
         if not names or len(set(names)) != len(names):
             raise LabelError(f"teacher {teacher!r} sent outputs {names}")
         self.teacher = teacher
         self.layout = rows.layout
-        keeps = whole and allocate is pageable
-        self.buffers = [
-            _Buffer(spec, unpack([spec], [frame])[spec.name], samples, frame)
-            if keeps and may_keep(frame)
-            else _Buffer.made(spec, dtype, samples, allocate)
-            for spec, dtype, frame in zip(rows.specs, rows.dtypes, rows.frames, strict=True)
-        ]
+        pairs = zip(rows.specs, rows.dtypes, strict=True)
+        self.buffers = [_Buffer(spec, dtype, samples, allocate) for spec, dtype in pairs]
 
     def refuse(self, rows: LabelRows) -> NoReturn:
         """Say how the labels of a task differ from those that came before."""
@@ -126,7 +110,7 @@ class LabelRows:
         LabelError: counts, names, dtypes or sizes do not fit.
     """
 
-    __slots__ = ("dtypes", "frames", "layout", "memory", "samples", "specs")
+    __slots__ = ("dtypes", "layout", "memory", "specs")
 
     def __init__(self, specs: Sequence[TensorSpec], frames: Frames, samples: int) -> None:
         if len(frames) != len(specs):
@@ -134,8 +118,6 @@ class LabelRows:
         if samples < 1:
             raise LabelError("labels of no samples came")
         self.specs = specs
-        self.samples = samples
-        self.frames = [memoryview(frame) for frame in frames]
         self.dtypes = [_checked(spec, frame, samples) for spec, frame in zip(specs, frames, strict=True)]
         self.layout = _layout(specs)
         self.memory = [np.frombuffer(frame, np.uint8).reshape(samples, -1) for frame in frames]
@@ -195,15 +177,13 @@ class OpenBatch:
         sheet = self._labels.get(teacher)
         made = 0
         if sheet is None:
-            whole = rows.samples == stop - start == self.samples
-            sheet = self._labels[teacher] = _Sheet(teacher, rows, self.samples, self._allocate, whole)
+            sheet = self._labels[teacher] = _Sheet(teacher, rows, self.samples, self._allocate)
             made = sum(buffer.memory.nbytes for buffer in sheet.buffers)
         elif sheet.layout != rows.layout:
             sheet.refuse(rows)
         last = first + stop - start
-        for buffer, memory, frame in zip(sheet.buffers, rows.memory, rows.frames, strict=True):
-            if buffer.kept is not frame:
-                buffer.memory[start:stop] = memory[first:last]
+        for buffer, memory in zip(sheet.buffers, rows.memory, strict=True):
+            buffer.memory[start:stop] = memory[first:last]
         return made
 
     def labels(self, prefix_teacher: bool) -> dict[str, Tensor]:

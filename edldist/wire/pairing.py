@@ -239,12 +239,13 @@ class Pairing:
         ):
             raise WireError(f"a reference to {reference.length} bytes of process {address.pid}")
         try:
-            if not reference.generation:
-                return self._mappings.lent(address, start, stop)
-            key = address.inode, reference.generation
-            if key not in slabs:
-                slabs[key] = self._mappings.slab(address, reference.generation)
-            memory = slabs[key]
+            if reference.generation:
+                key = address.inode, reference.generation
+                if key not in slabs:
+                    slabs[key] = self._mappings.slab(address, reference.generation)
+                memory = slabs[key]
+            else:
+                memory = self._mappings.lent(address, start, stop)
         except SharedMemoryError as exc:
             if exc.gone:
                 # A task that somebody else has answered, so that its batch was freed. Nobody waits for

@@ -13,7 +13,7 @@ from edldist.errors import WireError
 from edldist.wire.messages import MAX_DIMENSIONS, MAX_NAME, TensorSpec
 from edldist.wire.transport import Buffer
 
-__all__ = ["DTYPES", "as_bytes", "check", "dtype_name", "may_keep", "pack", "spec_of", "unpack"]
+__all__ = ["DTYPES", "as_bytes", "check", "dtype_name", "pack", "spec_of", "unpack"]
 
 DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, name)
@@ -25,7 +25,6 @@ DTYPES: dict[str, torch.dtype] = {
 }
 """Wire name -> dtype. Byte order is little-endian, as on every machine that torch runs on."""
 
-_KEPT_BYTES = 64 << 10
 _MAX_ELEMENTS = (1 << 63) // 8 - 1
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -134,20 +133,13 @@ def unpack(specs: Sequence[TensorSpec], frames: Sequence[memoryview]) -> dict[st
     return tensors
 
 
-def may_keep(frame: memoryview) -> bool:
-    """Whether a received frame may stay in use for as long as one likes.
-
-    Not in a slab of shared memory (an array), of which there are few, and not in a small frame, which
-    shares its memory with its neighbours.
-    """
-    return frame.nbytes >= _KEPT_BYTES and not frame.readonly and not isinstance(frame.obj, np.ndarray)
-
-
 def _wrap(frame: memoryview, dtype: torch.dtype) -> Tensor:
     if frame.nbytes == 0:
         return torch.empty(0, dtype=dtype)
     if frame.readonly:
-        frame = memoryview(bytearray(frame))
+        # Memory that the sender goes on using, while a model may change its inputs in place. numpy
+        # copies without the interpreter lock.
+        frame = np.frombuffer(frame, np.uint8).copy().data
     flat = torch.frombuffer(frame, dtype=torch.uint8)
     if flat.data_ptr() % dtype.itemsize:
         flat = flat.clone()

@@ -61,8 +61,9 @@ class Received(NamedTuple):
     """One message as it arrived.
 
     ``peer`` is the sender's address at a hub, and ``b""`` on a link. ``frames`` are its raw
-    tensor frames; they stay valid as long as someone refers to them, and are the receiver's alone. A
-    frame of memory that a peer lent (``Piece``) and has freed in the meantime is empty.
+    tensor frames; they stay valid as long as someone refers to them. They may be written to, but for
+    memory that a peer lends (``Piece``), which is read-only. A frame of lent memory that its owner has
+    freed in the meantime is empty.
     """
 
     peer: bytes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -135,42 +134,3 @@ def test_a_batch_of_no_samples_has_no_labels():
     batch = OpenBatch(None, {"x": torch.zeros(0, 3)}, 0)
     assert batch.labels(prefix_teacher=False) == {}
     assert batch.input_bytes == 0
-
-
-def address(memory) -> int:
-    return torch.frombuffer(memory, dtype=torch.uint8).data_ptr()
-
-
-def test_a_large_frame_with_the_labels_of_one_batch_is_kept_and_not_copied():
-    values, marks = torch.randn(1 << 10, 64), torch.arange(1 << 10)
-    specs, frames = pack({"logits": values, "mark": marks})
-    frames = [memoryview(bytearray(frame)) for frame in frames]
-    batch = open_batch(1 << 10)
-    assert batch.place("t", 0, 1 << 10, LabelRows(specs, frames, 1 << 10), 0) == values.nbytes + marks.nbytes
-    labels = batch.labels(prefix_teacher=False)
-    assert torch.equal(labels["logits"], values) and torch.equal(labels["mark"], marks)
-    assert labels["logits"].data_ptr() == address(frames[0])
-    assert labels["mark"].data_ptr() != address(frames[1]), "small frames share their memory with others"
-
-
-@pytest.mark.parametrize("kind", ["part", "slab", "read-only", "pinned"])
-def test_frames_that_are_not_the_batchs_own_are_copied(kind):
-    samples = 1 << 10
-    values = torch.randn(samples, 64)
-    specs, frames = pack({"logits": values})
-    frame = memoryview(bytes(frames[0]) if kind == "read-only" else bytearray(frames[0]))
-    if kind == "slab":
-        frame = np.frombuffer(frame, np.uint8).data
-    made = []
-
-    def allocate(shape, dtype):
-        made.append(torch.empty(shape, dtype=dtype))
-        return made[-1]
-
-    options = {"allocate": allocate} if kind == "pinned" else {}
-    size = samples // 2 if kind == "part" else samples
-    batch = OpenBatch(None, {"id": torch.arange(size)}, size, **options)
-    batch.place("t", 0, size, LabelRows(specs, [frame], samples), 0)
-    labels = batch.labels(prefix_teacher=False)["logits"]
-    assert torch.equal(labels, values[:size])
-    assert labels.data_ptr() != np.frombuffer(frame, np.uint8).ctypes.data
