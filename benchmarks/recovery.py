@@ -211,8 +211,8 @@ def _none_left(party: Crew) -> Outcome:
 
 def _coordinator(party: Crew) -> Outcome:
     coordinator = next(role for role in party.job.roles if role.name == "coordinator" and role.alive)
+    _pass(party, 2.0)  # whom an earlier row killed is no member after its time to live
     members = len(party.job.status().members)
-    _pass(party, 1.0)
     died = time.time()
     coordinator.kill()
     _pass(party, WATCHED_S)
