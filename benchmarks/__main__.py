@@ -78,6 +78,7 @@ def bench(rows: tuple[str, ...], repeats: int, seconds: float, output: Path, lis
     for name in [name for name in os.environ if name.startswith("EDLDIST_")]:
         del os.environ[name]
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     return _Bench(Settings(repeats, seconds), output).run(chosen)
 
 
