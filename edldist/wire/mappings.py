@@ -31,7 +31,9 @@ class Mappings:
     training loop's batch), and is mapped to be read only.
 
     The most recent mappings are kept, because a peer comes back to its slabs, and to a batch that is
-    cut into tasks. A frame keeps its mapping, and so its memory, whatever becomes of the peer.
+    cut into tasks. A frame keeps its mapping, and so its memory, whatever becomes of the peer. Keeping
+    takes a descriptor; without one to spare a file is mapped again for every message, so that a process
+    with few of them is slow and loses nothing.
     """
 
     def __init__(self, descriptors: Descriptors) -> None:
@@ -53,8 +55,7 @@ class Mappings:
             mapping = self._map(address, sealed=True)
             if len(mapping) < DATA_START:
                 raise SharedMemoryError(f"a slab of {len(mapping)} bytes")
-            self._keep(self._slabs, address, mapping)
-            self._trim(self._slabs, _MOST_SLABS)
+            self._keep(self._slabs, address, mapping, _MOST_SLABS)
         memory: NDArray[np.uint8] = np.frombuffer(mapping, np.uint8)
         words = memoryview(mapping)[:16].cast("Q")
         words[0] = generation
@@ -75,8 +76,7 @@ class Mappings:
                 begin = start // page * page
                 with contextlib.suppress(OSError):
                     mapping.madvise(_MADV_POPULATE_READ, begin, stop - begin)
-            self._keep(self._lent, address, mapping)
-            self._trim(self._lent, _MOST_LENT)
+            self._keep(self._lent, address, mapping, _MOST_LENT)
             while len(self._lent) > 1 and sum(map(len, self._lent.values())) > _MOST_LENT_BYTES:
                 self._trim(self._lent, len(self._lent) - 1)
         memory: NDArray[np.uint8] = np.frombuffer(mapping, np.uint8)
@@ -86,20 +86,16 @@ class Mappings:
         self._trim(self._slabs, 0)
         self._trim(self._lent, 0)
 
-    def _map(self, address: FileAddress, *, sealed: bool) -> mmap.mmap:
-        self._descriptors.take(1)
+    @staticmethod
+    def _map(address: FileAddress, *, sealed: bool) -> mmap.mmap:
+        fd, size = open_file(address, sealed=sealed, writable=sealed)
+        access = mmap.PROT_READ | (mmap.PROT_WRITE if sealed else 0)
         try:
-            fd, size = open_file(address, sealed=sealed, writable=sealed)
-            access = mmap.PROT_READ | (mmap.PROT_WRITE if sealed else 0)
-            try:
-                return mmap.mmap(fd, size, mmap.MAP_SHARED, access)
-            except (OSError, ValueError) as exc:
-                raise SharedMemoryError(f"cannot map {size} bytes of a peer: {exc}") from exc
-            finally:
-                os.close(fd)
-        except SharedMemoryError:
-            self._descriptors.give_back(1)
-            raise
+            return mmap.mmap(fd, size, mmap.MAP_SHARED, access)
+        except (OSError, ValueError) as exc:
+            raise SharedMemoryError(f"cannot map {size} bytes of a peer: {exc}") from exc
+        finally:
+            os.close(fd)
 
     @staticmethod
     def _recent(kept: OrderedDict[tuple[int, int], mmap.mmap], address: FileAddress) -> mmap.mmap | None:
@@ -110,11 +106,17 @@ class Mappings:
             kept.move_to_end(key)
         return mapping
 
-    @staticmethod
     def _keep(
-        kept: OrderedDict[tuple[int, int], mmap.mmap], address: FileAddress, mapping: mmap.mmap
+        self,
+        kept: OrderedDict[tuple[int, int], mmap.mmap],
+        address: FileAddress,
+        mapping: mmap.mmap,
+        most: int,
     ) -> None:
-        kept[(address.device, address.inode)] = mapping
+        self._trim(kept, most - 1)
+        if self._descriptors.left:
+            self._descriptors.take(1)
+            kept[(address.device, address.inode)] = mapping
 
     def _trim(self, kept: OrderedDict[tuple[int, int], mmap.mmap], most: int) -> None:
         while len(kept) > most:

@@ -180,6 +180,20 @@ def test_a_process_with_too_little_of_something_still_answers(tmp_path: Path, li
         assert len(warnings) == 1 and said in warnings[0]
 
 
+def test_a_process_with_few_descriptors_loses_no_message_when_many_come_at_once(tmp_path: Path) -> None:
+    with echo(tmp_path, "resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))") as peer:
+        peer.pair()
+        peer.process.send_signal(signal.SIGSTOP)
+        frames = [os.urandom(LARGE) for _ in range(12)]
+        for number, frame in enumerate(frames):
+            peer.hub.send(b"peer", Ack(seq=number), [frame])
+        assert len(peer.hub._pairings[b"peer"]._pool) == 8, "as many files as there may be"
+        peer.process.send_signal(signal.SIGCONT)
+        answers = [peer.take() for _ in frames]
+        assert [bytes(answer.frames[0]) for answer in answers] == frames
+        assert "ulimit -n" in peer.log.read_text()
+
+
 def test_a_killed_process_leaves_no_memory_and_is_given_up(tmp_path: Path) -> None:
     with echo(tmp_path) as peer:
         peer.pair()

@@ -138,6 +138,19 @@ def test_descriptors_are_bounded_and_come_back() -> None:
     assert descriptors.left == 5
 
 
+def test_a_reader_without_descriptors_to_spare_reads_all_the_same(pool: SlabPool) -> None:
+    mappings = Mappings(Descriptors(1))
+    files = len(os.listdir("/proc/self/fd"))
+    for content in (b"a", b"b", b"c", b"d"):
+        address, generation, [start] = pool.put([content * SIZE])
+        assert bytes(mappings.slab(address, generation)[start : start + SIZE]) == content * SIZE
+        pool.put([content * SIZE])  # never read, so that the next one needs another slab
+    assert len(mappings) == 1
+    pool.close()
+    mappings.close()
+    assert len(os.listdir("/proc/self/fd")) <= files
+
+
 def test_closing_gives_every_descriptor_back_to_the_system() -> None:
     before = len(os.listdir("/proc/self/fd"))
     pool, reader = SlabPool(Descriptors(100)), Reader()
