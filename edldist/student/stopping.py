@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import datetime
 import logging
 import os
 import signal
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 EXIT_REGROUP = 75
 """Exit code of a rank that wants to be started again in another group (EX_TEMPFAIL)."""
+
+_LAST_EXCHANGE = datetime.timedelta(seconds=5)
 
 
 class StopRequest:
@@ -83,6 +86,13 @@ class StopRequest:
             self._pending = dist.all_reduce(self._flag, dist.ReduceOp.MAX, group=self._group, async_op=True)
         return self._agreed
 
+    def settle(self) -> None:
+        """At the end of the process: let the exchange that is under way end, for a few seconds."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            with contextlib.suppress(RuntimeError):  # the other ranks are late, or gone
+                pending.wait(_LAST_EXCHANGE)
+
 
 _request: StopRequest | None = None
 _closers: list[Callable[[], object]] = []
@@ -124,7 +134,11 @@ def leave_group(reason: str) -> None:
 
 def _leave() -> None:
     """At the end of a script that was asked to stop: leave quickly, and say so if it was for others."""
-    if _request is None or not _request.agreed:
+    if _request is None:
+        return
+    if getattr(sys, "last_value", None) is None:  # after an error the other ranks wait for this one's end
+        _request.settle()
+    if not _request.agreed:
         return
     if not _request.partial:
         part_quickly()
