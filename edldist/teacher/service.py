@@ -273,15 +273,7 @@ class TeacherService:
         me = self._identity
         student.greeted_at = now
         student.serving = False
-        student.link.send(
-            Hello(
-                worker=me.worker,
-                teacher=me.teacher,
-                batch_size=me.batch_size,
-                codec=me.codec,
-                process=self._process,
-            )
-        )
+        student.link.send(Hello(worker=me.worker, teacher=me.teacher, codec=me.codec, process=self._process))
 
     def _read_student(self, student: _Student, now: float) -> None:
         for _ in range(_TURN_MESSAGES):

@@ -271,7 +271,6 @@ class Hello(_Struct, frozen=True, tag="hello"):
 
     worker: Name
     teacher: Name
-    batch_size: Annotated[int, msgspec.Meta(ge=1)]
     codec: Name
     process: Name = ""
 

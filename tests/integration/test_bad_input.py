@@ -92,7 +92,7 @@ def test_poison_waits_until_the_batches_before_it_are_delivered(job):
     seen = []
     reader = threading.Thread(target=lambda: seen.extend(_until_poison(loader)))
     with _hostile(job, loader) as slow:
-        slow.greet(batch_size=5)
+        slow.greet()
         reader.start()
         _wait(lambda: loader.stats()["open"] > 0)
         slow.link.send(Pull(seq=1, samples=5))
@@ -196,9 +196,9 @@ def test_a_worker_of_a_teacher_that_nobody_wants_harms_nobody(job):
     loader = job.loader(fives(10), inputs="id")
     assert len(list(loader)) == 10
     with _hostile(job, loader) as peer:
-        peer.link.send(Hello(worker="w", teacher="other", batch_size=4, codec="dense"))
+        peer.link.send(Hello(worker="w", teacher="other", codec="dense"))
         assert "not of 'other'" in peer.await_message(Refused).reason
-        peer.link.send(Hello(worker="w", teacher="teacher", batch_size=4, codec="zip"))
+        peer.link.send(Hello(worker="w", teacher="teacher", codec="zip"))
         assert "unknown codec 'zip'" in peer.await_message(Refused).reason
     assert loader.stats()["teachers"] == 1
     assert stranger._service._tasks == 0
@@ -232,8 +232,8 @@ class _Peer:
                     return received.message
         raise AssertionError(f"no {kind.__name__} came")
 
-    def greet(self, batch_size: int = 4) -> None:
-        self.link.send(Hello(worker="hostile", teacher="teacher", batch_size=batch_size, codec="dense"))
+    def greet(self) -> None:
+        self.link.send(Hello(worker="hostile", teacher="teacher", codec="dense"))
         self.await_message(Welcome)
 
     def __enter__(self):
@@ -335,7 +335,7 @@ def test_lying_labels_fail_their_own_task_only(job, shape, dtype, frames):
     loader = job.loader(fives(2), inputs="id", deterministic=True)
     running = iter(loader)
     with _hostile(job, loader) as peer:
-        peer.greet(batch_size=5)
+        peer.greet()
         delivered = []
         reader = threading.Thread(target=lambda: delivered.extend(running))
         reader.start()
@@ -354,7 +354,7 @@ def test_a_lease_returned_several_times_in_one_message_is_returned_once(job):
     delivered = []
     reader = threading.Thread(target=lambda: delivered.extend(loader))
     with _hostile(job, loader) as peer:
-        peer.greet(batch_size=5)
+        peer.greet()
         reader.start()
         _wait(lambda: loader.stats()["open"] == 2)
         peer.link.send(Pull(seq=1, samples=5))

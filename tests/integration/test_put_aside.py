@@ -23,9 +23,9 @@ pytestmark = pytest.mark.timeout(30)
 class Worker:
     """One end of a link that says what a test says."""
 
-    def __init__(self, poller, address: str, name: str, batch_size: int = 4) -> None:
+    def __init__(self, poller, address: str, name: str) -> None:
         self.link = poller.connect(address, name)
-        self.link.send(Hello(worker=name, teacher="teacher", batch_size=batch_size, codec="dense"))
+        self.link.send(Hello(worker=name, teacher="teacher", codec="dense"))
         self.welcome = self.hear(Welcome)
 
     def hear(self, kind, suits: Callable = lambda message: True):

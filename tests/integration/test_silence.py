@@ -68,7 +68,7 @@ class Student:
 @pytest.fixture
 def student():
     made = Student()
-    made.link.send(Hello(worker="w", teacher="teacher", batch_size=4, codec="dense"))
+    made.link.send(Hello(worker="w", teacher="teacher", codec="dense"))
     made.until(lambda: made.service.teachers() == 1)
     made.advance(0.2)
     yield made
@@ -125,7 +125,7 @@ def test_time_in_which_the_student_was_stopped_is_not_its_workers_silence(studen
 def test_a_worker_that_greets_anew_gets_its_tasks_again_without_blame(student):
     student.service.offer(OpenBatch(None, {"x": torch.zeros(4)}, 4))
     for seq in range(1, 5):
-        student.link.send(Hello(worker="w", teacher="teacher", batch_size=4, codec="dense"))
+        student.link.send(Hello(worker="w", teacher="teacher", codec="dense"))
         student.link.send(Pull(seq=seq, samples=4))
         (task,) = student.answer(Tasks).groups[0].tasks
         assert not task.alone
@@ -140,7 +140,7 @@ def test_only_a_worker_that_proves_alive_acquits_the_task_that_it_held(student, 
     for life in range(3):
         process = "p" if same_process else f"p{life}"
         student.link = student.poller.connect(student.service.address, "w")
-        student.link.send(Hello(worker="w", teacher="teacher", batch_size=4, codec="dense", process=process))
+        student.link.send(Hello(worker="w", teacher="teacher", codec="dense", process=process))
         student.link.send(Pull(seq=1, samples=4))
         (task,) = student.answer(Tasks).groups[0].tasks
         alone.append(task.alone)

@@ -67,7 +67,7 @@ SAMPLES = [
         records=[EVENT, REPORT],
         seq=2,
     ),
-    wire.Hello(worker="t-1", teacher="big", batch_size=64, codec="dense:fp16"),
+    wire.Hello(worker="t-1", teacher="big", codec="dense:fp16"),
     wire.Welcome(student="s-0", ping_interval_s=0.1, heartbeat_ttl_s=3.0, max_frame_bytes=1 << 30),
     wire.Pull(seq=3, samples=64),
     wire.Tasks(
