@@ -9,6 +9,7 @@ import math
 import os
 import time
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,7 @@ _BACKLOG = 4_096
 _SWEEP_S = 5.0
 
 
-class _Endpoint:
+class _Endpoint(ABC):
     """What hubs and links share: one socket, receiving, and the count of what was garbage.
 
     ``_pairings`` are the peers with which memory may be shared: those to which, or from which, a
@@ -125,8 +126,9 @@ class _Endpoint:
         if pairing is not None:
             pairing.close()
 
+    @abstractmethod
     def _send_sharing(self, peer: bytes, raw: bytes) -> None:
-        raise NotImplementedError
+        """Send a message about shared memory, or drop it if the peer takes nothing in now."""
 
     def _drop(self, peer: bytes, reason: Exception) -> None:
         self.garbage += 1
