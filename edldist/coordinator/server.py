@@ -14,18 +14,16 @@ import secrets
 import signal
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
 
 import msgspec
 
 from edldist.clock import Clock, SystemClock
-from edldist.coordinator.assignment import StudentRank, TeacherWorker, assign
 from edldist.coordinator.http import HttpServer, StatusBoard
 from edldist.coordinator.membership import Action, Member, Membership, Send
+from edldist.coordinator.orders import Orders
 from edldist.coordinator.records import Records
 from edldist.coordinator.rendezvous import RendezvousHost
 from edldist.errors import ConfigError, CoordinatorUnreachableError, PeerUnreachableError
@@ -34,10 +32,8 @@ from edldist.wire.messages import (
     Event,
     Goodbye,
     Heartbeat,
-    Links,
     MemberStatus,
     Message,
-    Peer,
     Register,
     RendezvousQuery,
     Report,
@@ -54,8 +50,6 @@ logger = logging.getLogger(__name__)
 
 _HEARD = Ack(seq=0)
 MAX_MESSAGES_A_TURN = 2_000
-ASSIGNING_SHARE = 0.1
-"""Largest share of time spent on assignments while membership churns."""
 TURN_S = 0.005
 """Least time between turns while messages keep coming: a thousand heartbeats need no thousand polls."""
 TURN_A_MEMBER_S = 20e-6
@@ -65,8 +59,6 @@ CROWD = 256
 QUIET_TTLS = 0.5
 """With more members than ``CROWD``, one that was answered within this many TTLs gets no answer to its
 heartbeat: members wonder after two TTLs of silence or more, and an answer costs as much as a heartbeat."""
-LINKS_REFRESH_TTLS = 5
-"""A connection that breaks may swallow ``Links``, so they are repeated after this many TTLs."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +97,6 @@ class CoordinatorOptions:
             raise ConfigError(f"max_students_per_worker={self.max_students_per_worker} is below 1")
 
 
-class _SentLinks(NamedTuple):
-    peer: bytes
-    links: Links
-    at: float
-
-
 class Coordinator:
     """Keeps members, decides their links and answers questions.
 
@@ -140,9 +126,7 @@ class Coordinator:
         self._members = Membership(
             self.incarnation, options.heartbeat_interval_s, options.heartbeat_ttl_s, self._started_at
         )
-        self._sent: dict[str, _SentLinks] = {}
-        self._assigned_for: tuple[int, bool] | None = None
-        self._assign_not_before = self._started_at
+        self._orders = Orders(self._members, options.max_students_per_worker, self._clock, self._send)
 
     def stop(self) -> None:
         """Make ``run`` return soon."""
@@ -229,10 +213,7 @@ class Coordinator:
 
     def _turn(self, poller: Poller, board: StatusBoard) -> None:
         now = self._clock.monotonic()
-        wake_at = self._next_tick
-        if self._assignment_due(now):
-            wake_at = min(wake_at, self._assign_not_before)
-        poller.wait(max(0.0, wake_at - now))
+        poller.wait(max(0.0, min(self._next_tick, self._orders.due_at(now)) - now))
         if (early_s := self._next_turn - self._clock.monotonic()) > 0:
             self._stopping.wait(early_s)
         now, wall = self._clock.monotonic(), self._clock.wall()
@@ -246,8 +227,8 @@ class Coordinator:
             # After the messages: heartbeats that wait in the socket must not count as silence.
             self._next_tick = now + self.options.heartbeat_interval_s / 4
             self._act(self._members.tick(now, wall))
-        if now >= self._assign_not_before and self._assignment_due(now):
-            self._assign(now)
+        if now >= self._orders.due_at(now):
+            self._orders.decide(now)
         if board.wanted:
             board.publish(self._snapshot(now))
 
@@ -264,7 +245,7 @@ class Coordinator:
             return actions
         members.heard(peer, now)
         if isinstance(message, Register):
-            self._sent.pop(message.id, None)
+            self._orders.forget(message.id)
             return members.register(peer, message, now, wall)
         if isinstance(message, Goodbye):
             return members.goodbye(peer, message, wall)
@@ -287,7 +268,7 @@ class Coordinator:
     def _answer_heartbeat(self, member: Member, now: float) -> None:
         """Let the member tell a quiet coordinator from a dead one, and repeat what it may have missed."""
         if member.is_teacher:
-            self._refresh_links(member, now)
+            self._orders.refresh(member, now)
         crowded = len(self._members.members) > CROWD
         if not crowded or now - member.answered_at >= QUIET_TTLS * self.options.heartbeat_ttl_s:
             member.answered_at = now
@@ -309,78 +290,6 @@ class Coordinator:
         except PeerUnreachableError:
             return False  # its TTL decides what that means
         return True
-
-    # --- links --------------------------------------------------------------------------------
-
-    def _assignment_due(self, now: float) -> bool:
-        return self._assigned_for != (self._members.version, self._members.settled(now))
-
-    def _assign(self, now: float) -> None:
-        """Decide the links anew and tell those workers whose links changed."""
-        began = self._clock.monotonic()
-        members = self._members.members
-        settled = self._members.settled(now)
-        self._assigned_for = (self._members.version, settled)
-        teachers = {i: m for i, m in members.items() if m.is_teacher}
-        students = {
-            i: StudentRank(m.register.teachers, _weight(m, "hunger"))
-            for i, m in members.items()
-            if not m.is_teacher
-        }
-        if not settled:
-            students |= _expected(teachers.values(), students)
-        assigned = assign(
-            {
-                i: TeacherWorker(m.register.group, _weight(m, "capacity"), m.links)
-                for i, m in teachers.items()
-            },
-            students,
-            self.options.max_students_per_worker,
-        )
-        self._sent = {i: sent for i, sent in self._sent.items() if i in teachers}
-        missing = frozenset(self._members.missing)
-        messages: dict[tuple[frozenset[str], frozenset[str]], Links] = {}
-        for member_id, member in teachers.items():
-            sent = self._sent.get(member_id)
-            former = member.links
-            kept = former & missing if settled else former
-            member.links = assigned[member_id] | kept
-            released = former.union(_unconfirmed(member, sent))
-            key = (member.links, released - member.links)
-            if key not in messages:
-                messages[key] = self._links(member, settled, released)
-            links = messages[key]
-            if sent is None or sent.peer != member.peer or sent.links != links:
-                self._send_links(member, links, now)
-        ended = self._clock.monotonic()
-        self._assign_not_before = ended + (ended - began) * (1 / ASSIGNING_SHARE - 1)
-
-    def _links(self, member: Member, settled: bool, former: Collection[str]) -> Links:
-        known = self._members.members
-        return Links(
-            students=[
-                Peer(id=i, address=known[i].register.address)
-                for i in sorted(member.links)
-                if i in known and not known[i].is_teacher
-            ],
-            complete=settled,
-            released=sorted(i for i in former if i in known and i not in member.links),
-        )
-
-    def _send_links(self, member: Member, links: Links, now: float) -> None:
-        if self._send(member.peer, links):
-            self._sent[member.register.id] = _SentLinks(member.peer, links, now)
-        else:
-            self._sent.pop(member.register.id, None)
-
-    def _refresh_links(self, member: Member, now: float) -> None:
-        """Repeat a worker's links if they never left or were sent long ago."""
-        sent = self._sent.get(member.register.id)
-        if sent is not None and now - sent.at <= LINKS_REFRESH_TTLS * self.options.heartbeat_ttl_s:
-            return
-        if not self._assignment_due(now):
-            links = self._links(member, self._members.settled(now), _unconfirmed(member, sent))
-            self._send_links(member, links, now)
 
     # --- status -------------------------------------------------------------------------------
 
@@ -465,29 +374,6 @@ def _brief(event: Event) -> str:
     """What a log line says of an event; its record has every figure."""
     shown = ("id", "name", "rank", "host", "pid", "silent_s", "skew_s", "reason")
     return ", ".join(f"{key} {event.fields[key]}" for key in shown if event.fields.get(key) is not None)
-
-
-def _unconfirmed(member: Member, sent: _SentLinks | None) -> Collection[str]:
-    """Students that a worker may still serve: it was told to leave them, or said so when it registered."""
-    return member.register.links if sent is None else sent.links.released
-
-
-def _expected(workers: Iterable[Member], known: Collection[str]) -> dict[str, StudentRank]:
-    """Students that workers serve and that have not said a word to a fresh coordinator yet.
-
-    They hold their places, so that a restart moves no links: most of them are about to register.
-    """
-    groups: dict[str, set[str]] = {}
-    for worker in workers:
-        for student in worker.links.difference(known):
-            groups.setdefault(student, set()).add(worker.register.group)
-    return {student: StudentRank(wanted) for student, wanted in groups.items()}
-
-
-def _weight(member: Member, figure: str) -> float:
-    """A member's own figure of how much it gives or wants; 1 where it tells none."""
-    value = member.stats.get(figure)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 1.0
 
 
 def _listener(address: str) -> str | None:

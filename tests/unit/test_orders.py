@@ -1,0 +1,136 @@
+"""Workers are told whom to serve, and told again what may have been lost on its way."""
+
+from __future__ import annotations
+
+import pytest
+
+from edldist.clock import FakeClock
+from edldist.coordinator import orders as orders_module
+from edldist.coordinator.membership import Membership
+from edldist.coordinator.orders import LINKS_REFRESH_TTLS, Orders
+from edldist.wire.messages import Links, Peer, Register
+
+TTL_S = 3.0
+S1, S2 = (Peer(id=name, address=f"tcp://here:{name}") for name in ("s1", "s2"))
+
+
+class Desk:
+    """Orders of a coordinator that has settled, with one worker; ``reached`` is what left for whom."""
+
+    def __init__(self, most: int = 16) -> None:
+        self.clock = FakeClock(100.0)
+        self.members = Membership("life", 1.0, TTL_S, self.now - 2 * TTL_S)
+        self.reached: list[tuple[bytes, Links]] = []
+        self.reachable = True
+        self.orders = Orders(self.members, most, self.clock, self._send)
+        self.teacher("t1")
+
+    @property
+    def now(self) -> float:
+        return self.clock.monotonic()
+
+    def _send(self, peer: bytes, links: Links) -> bool:
+        if self.reachable:
+            self.reached.append((peer, links))
+        return self.reachable
+
+    def teacher(self, name: str, peer: bytes | None = None) -> None:
+        self._join(Register(id=name, role="teacher", group="big", host="h", pid=1), peer)
+
+    def student(self, peer: Peer) -> None:
+        self._join(Register(id=peer.id, role="student", address=peer.address, teachers=["big"], pid=1))
+
+    def _join(self, register: Register, peer: bytes | None = None) -> None:
+        self.orders.forget(register.id)
+        self.members.register(peer or register.id.encode(), register, self.now, 0.0)
+
+    def decided(self) -> list[tuple[bytes, Links]]:
+        """What is told because of a decision."""
+        self.reached.clear()
+        self.orders.decide(self.now)
+        return list(self.reached)
+
+    def refreshed(self, name: str = "t1") -> list[tuple[bytes, Links]]:
+        """What is told because of a worker's heartbeat."""
+        self.reached.clear()
+        self.orders.refresh(self.members.members[name], self.now)
+        return list(self.reached)
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def test_a_decision_is_due_when_someone_comes_and_not_before(desk: Desk) -> None:
+    assert desk.orders.due_at(desk.now) <= desk.now
+    desk.decided()
+    assert desk.orders.due_at(desk.now) == float("inf")
+    desk.student(S1)
+    assert desk.orders.due_at(desk.now) <= desk.now
+
+
+def test_only_those_whose_links_changed_are_told() -> None:
+    desk = Desk(most=1)
+    desk.student(S1)
+    assert desk.decided() == [(b"t1", Links(students=[S1], complete=True))]
+    desk.teacher("t2")
+    desk.student(S2)
+    assert desk.decided() == [(b"t2", Links(students=[S2], complete=True))]
+
+
+def test_a_heartbeat_brings_links_again_only_after_a_while(desk: Desk) -> None:
+    desk.student(S1)
+    told = desk.decided()
+    desk.clock.advance(LINKS_REFRESH_TTLS * TTL_S)
+    assert desk.refreshed() == []
+    desk.clock.advance(0.1)
+    assert desk.refreshed() == told
+    assert desk.refreshed() == []
+
+
+def test_links_that_never_left_go_with_the_next_heartbeat(desk: Desk) -> None:
+    desk.student(S1)
+    desk.reachable = False
+    assert desk.decided() == []
+    assert desk.refreshed() == []
+    desk.reachable = True
+    assert desk.refreshed() == [(b"t1", Links(students=[S1], complete=True))]
+
+
+def test_what_a_decision_is_about_to_change_is_not_repeated(desk: Desk) -> None:
+    desk.decided()
+    desk.clock.advance(LINKS_REFRESH_TTLS * TTL_S + 1)
+    desk.student(S1)
+    assert desk.refreshed() == []
+
+
+@pytest.mark.parametrize("peer", [b"t1", b"t1-elsewhere"])
+def test_a_worker_that_registers_again_is_told_again(desk: Desk, peer: bytes) -> None:
+    desk.student(S1)
+    desk.decided()
+    desk.teacher("t1", peer)
+    assert desk.decided() == [(peer, Links(students=[S1], complete=True))]
+
+
+def test_repeated_links_still_name_those_who_were_released() -> None:
+    desk = Desk(most=1)
+    for student in (S1, S2):
+        desk.student(student)
+    desk.decided()
+    desk.teacher("t2")
+    first = dict(desk.decided())[b"t1"]
+    assert len(first.students) == len(first.released) == 1
+    desk.clock.advance(LINKS_REFRESH_TTLS * TTL_S + 1)
+    assert desk.refreshed() == [(b"t1", first)]
+
+
+def test_deciding_takes_a_bounded_share_of_the_time(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*args: object) -> dict[str, frozenset[str]]:
+        desk.clock.advance(0.5)
+        return {"t1": frozenset()}
+
+    monkeypatch.setattr(orders_module, "assign", slow)
+    desk.decided()
+    desk.student(S1)
+    assert desk.orders.due_at(desk.now) == pytest.approx(desk.now + 4.5)
