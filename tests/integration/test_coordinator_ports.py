@@ -1,0 +1,181 @@
+"""A real coordinator's addresses: garbage, HTTP, taken ports, wrong options, and a life after kill -9."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from edldist.coordinator.server import Coordinator, CoordinatorOptions
+from edldist.errors import ConfigError
+from edldist.wire.messages import Refused, Registered, Status, StatusQuery, Unknown, decode, encode
+from edldist.wire.query import query_status
+from edldist.wire.zeromq import ZmqTransport
+from tests.integration.members import INTERVAL_S, TTL_S, WITHIN_S, Running, teacher, until
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def get(coordinator: Coordinator, path: str, method: str = "GET") -> tuple[int, bytes]:
+    assert coordinator.http_address is not None
+    connection = http.client.HTTPConnection(coordinator.http_address, timeout=WITHIN_S)
+    try:
+        connection.request(method, path)
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+def test_garbage_on_the_port_harms_nobody(stack: contextlib.ExitStack, running: Running) -> None:
+    worker = teacher(stack, running.address)
+    worker.register()
+    worker.expect(Registered)
+    host, port = running.address.removeprefix("tcp://").split(":")
+    for junk in (b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 64, os.urandom(4096), b""):
+        with socket.create_connection((host, int(port))) as raw, contextlib.suppress(OSError):
+            raw.sendall(junk)
+    context = zmq.Context()
+    stack.callback(context.term)
+    dealer = context.socket(zmq.DEALER)
+    stack.callback(dealer.close, 0)
+    dealer.connect(running.address)
+    for frames in (
+        [b""],
+        [b"junk"],
+        [b"ED\x01\xc1"],
+        [b"ED\x09x"],
+        [b"", b"", b"ED"],
+        [os.urandom(9999)] * 3,
+    ):
+        dealer.send_multipart(frames)
+    # A valid header that no member sends, then a question: even this peer is answered.
+    dealer.send(encode(Unknown()))
+    dealer.send(encode(StatusQuery()))
+
+    def garbage() -> int:
+        worker.beat()
+        count: int = json.loads(get(running.coordinator, "/status")[1])["garbage"]
+        return count if count >= 6 else 0
+
+    # The six above, and what random bytes happen to look like in older versions of ZeroMQ's protocol.
+    assert until(garbage, "the count of garbage") >= 6
+    assert dealer.poll(WITHIN_S * 1e3)
+    while not isinstance(answer := decode(dealer.recv()), Status):
+        assert isinstance(answer, Refused) and "protocol" in answer.reason
+        assert dealer.poll(WITHIN_S * 1e3)
+    worker.beat()
+    assert "t1" in {m.id for m in query_status(running.address).members}
+
+
+def test_http_shows_the_state_and_refuses_everything_else(
+    stack: contextlib.ExitStack, running: Running
+) -> None:
+    worker = teacher(stack, running.address)
+    worker.register()
+    worker.expect(Registered)
+    worker.beat(rate=float("nan"))
+    assert get(running.coordinator, "/healthz") == (200, b"ok")
+    code, body = get(running.coordinator, "/status?x=1")
+    page = json.loads(body)
+    assert code == 200 and page["incarnation"] == running.coordinator.incarnation
+    assert page["counts"] == {"teachers": 1, "students": 0} and page["garbage"] == 0
+    assert [m["id"] for m in page["members"]] == ["t1"] and "records" not in page
+    code, body = get(running.coordinator, "/nowhere")
+    assert code == 404 and "/status" in json.loads(body)["error"]
+    for method in ("POST", "DELETE", "HEAD", "BREW"):
+        assert get(running.coordinator, "/status", method)[0] == 405
+
+
+def test_http_survives_garbage_without_a_word(running: Running, capfd: pytest.CaptureFixture[str]) -> None:
+    assert running.coordinator.http_address is not None
+    host, port = running.coordinator.http_address.split(":")
+    for junk in (
+        b"\x00\xff\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"x" * 70_000,
+        b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 200 + b"\r\n",
+        b"",
+    ):
+        with socket.create_connection((host, int(port))) as raw, contextlib.suppress(OSError):
+            raw.sendall(junk)
+            raw.shutdown(socket.SHUT_WR)
+            while raw.recv(4096):
+                pass
+    assert get(running.coordinator, "/healthz") == (200, b"ok")
+    assert capfd.readouterr().err == ""
+
+
+def test_a_taken_address_is_refused_with_its_holder(running: Running) -> None:
+    taken = Coordinator(CoordinatorOptions(bind=running.address, http=None), ZmqTransport())
+    with pytest.raises(ConfigError, match=rf"{running.address}.*pid {os.getpid()}"):
+        taken.run()
+    taken_http = CoordinatorOptions(bind="tcp://127.0.0.1:0", http=running.coordinator.http_address)
+    with pytest.raises(ConfigError, match="--http"):
+        Coordinator(taken_http, ZmqTransport()).run()
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"bind": "nonsense"}, "nonsense"),
+        ({"bind": "tcp://127.0.0.1:0", "http": "7071"}, "HOST:PORT"),
+        ({"bind": "tcp://127.0.0.1:0", "http": "127.0.0.1:99999"}, "HOST:PORT"),
+        ({"heartbeat_interval_s": 0.0}, "heartbeat_interval_s"),
+        ({"heartbeat_ttl_s": 1.5}, "two intervals"),
+        ({"max_students_per_worker": 0}, "max_students_per_worker"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, Any], word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        Coordinator(CoordinatorOptions(**options), ZmqTransport()).run()
+
+
+def spawn(bind: str, ready: Path) -> subprocess.Popen[str]:
+    code = (
+        "import sys; from edldist.coordinator.server import CoordinatorOptions, run_coordinator\n"
+        f"options = CoordinatorOptions(bind={bind!r}, http='127.0.0.1:0', ready_file={str(ready)!r},\n"
+        f"    heartbeat_interval_s={INTERVAL_S}, heartbeat_ttl_s={TTL_S})\n"
+        "sys.exit(run_coordinator(options) or ('torch' in sys.modules and 3))"
+    )
+    return subprocess.Popen([sys.executable, "-W", "error", "-c", code], stderr=subprocess.PIPE, text=True)
+
+
+def test_a_killed_coordinator_process_comes_back_on_its_address(
+    stack: contextlib.ExitStack, tmp_path: Path
+) -> None:
+    ready = tmp_path / "ready.json"
+
+    def started(process: subprocess.Popen[str]) -> dict[str, Any] | None:
+        assert process.poll() is None, process.communicate()[1]
+        said = json.loads(ready.read_text()) if ready.exists() else {}
+        return said if said.get("pid") == process.pid else None
+
+    with spawn("tcp://127.0.0.1:0", ready) as first:
+        stack.callback(first.kill)
+        said = until(lambda: started(first), "the first life")
+        worker = teacher(stack, said["address"])
+        worker.register()
+        assert worker.expect(Registered).incarnation == said["incarnation"]
+        first.kill()
+    with spawn(said["address"], ready) as second:
+        stack.callback(second.kill)
+        again = until(lambda: started(second), "the second life")
+        assert again["address"] == said["address"] and again["incarnation"] != said["incarnation"]
+        worker.expect(Unknown)
+        worker.register()
+        assert worker.expect(Registered).incarnation == again["incarnation"]
+        second.send_signal(signal.SIGTERM)
+        assert second.communicate(timeout=WITHIN_S)[1] == ""
+        assert second.returncode == 0  # 3 would say that it imported torch
