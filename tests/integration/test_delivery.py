@@ -18,26 +18,9 @@ from torch.utils.data import DataLoader
 
 from edldist import ElasticSampler
 from edldist.errors import ConfigError, LoaderClosedError
-from edldist.wire.memory import MemoryTransport
-from edldist.wire.zeromq import ZmqTransport
 from tests import models
-from tests.harness import local_job
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture(params=[MemoryTransport, ZmqTransport], ids=["memory", "zmq"])
-def job(request):
-    with local_job(request.param()) as made:
-        yield made
-        assert made.errors == []
-
-
-@pytest.fixture
-def memory_job():
-    with local_job(MemoryTransport()) as made:
-        yield made
-        assert made.errors == []
 
 
 @pytest.fixture

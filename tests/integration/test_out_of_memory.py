@@ -13,18 +13,8 @@ from torch import Tensor
 import tests.models
 from edldist.errors import PoisonTaskError
 from edldist.teacher import lane
-from edldist.wire.memory import MemoryTransport
-from edldist.wire.zeromq import ZmqTransport
-from tests.harness import local_job
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture(params=[MemoryTransport, ZmqTransport], ids=["memory", "zmq"])
-def job(request):
-    with local_job(request.param()) as made:
-        yield made
-        assert made.errors == []
 
 
 @pytest.fixture
