@@ -20,9 +20,7 @@ if Path(sys.path[0] or ".").resolve() == ROOT / "benchmarks":
 
 from benchmarks.catalog import Outcome, UnknownRowError, select  # noqa: E402
 from benchmarks.figures import Settings  # noqa: E402
-
-EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
+from launch.exits import EXIT_FAILED, EXIT_INTERRUPTED, run_command  # noqa: E402
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -149,14 +147,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    try:
-        code = bench.main(prog_name="edldist bench", standalone_mode=False)
-    except click.ClickException as exc:
-        exc.show()
-        code = exc.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        code = EXIT_INTERRUPTED
-    sys.exit(code if isinstance(code, int) else 0)
+    run_command(bench, "edldist bench")
 
 
 if __name__ == "__main__":

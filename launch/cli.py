@@ -11,13 +11,10 @@ from typing import Any
 
 import click
 
-from edldist.errors import ConfigError, EdlDistError, ModelError
+from edldist.errors import ConfigError
+from launch.exits import run_command
 
 __all__ = ["cli", "main"]
-
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 
 
 def _pattern(form: str, allowed: str) -> Callable[[str], str]:
@@ -298,14 +295,4 @@ def make_folder_importable() -> None:
 def main() -> None:
     """Entry of the console script; ends the process with the exit codes of the design."""
     make_folder_importable()
-    try:
-        code = cli.main(prog_name="edldist", standalone_mode=False)
-    except click.ClickException as exc:
-        exc.show()
-        code = exc.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        code = EXIT_INTERRUPTED
-    except EdlDistError as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        code = EXIT_USAGE if isinstance(exc, ConfigError | ModelError) else EXIT_FAILED
-    sys.exit(code if isinstance(code, int) else 0)
+    run_command(cli, "edldist")

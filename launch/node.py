@@ -14,12 +14,12 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from launch.agent import EXIT_CLOSED
+from launch.exits import EXIT_USAGE
 
-__all__ = ["EXIT_USAGE", "AgentRestarts", "NodeWatch", "Progress"]
+__all__ = ["AgentRestarts", "NodeWatch", "Progress"]
 
 AGENT_TRIES = 6
 _FIRST_DELAY_S = 1.0
-EXIT_USAGE = 2
 _FINAL = (0, EXIT_USAGE, EXIT_CLOSED)
 
 

@@ -21,6 +21,7 @@ from edldist.errors import ConfigError, EdlDistError
 from edldist.wire.query import StatusClient
 from launch import children
 from launch.curves import draw_curves
+from launch.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from launch.interrupts import Interrupts
 from launch.progress import ProgressView, SteadyConsole, describe_event, show_result
 from launch.record import JobFolder
@@ -39,9 +40,8 @@ STUDENT_GRACE_S = 30.0
 TEACHER_GRACE_S = 10.0
 COORDINATOR_GRACE_S = 5.0
 PROGRESS_EVENT_EVERY_S = 1.0
-EXIT_CODES = {"completed": 0, "failed": 1, "interrupted": 130}
-EXIT_INTERRUPTED = EXIT_CODES["interrupted"]
-STUDENT_FINAL_CODES = (1, 2, EXIT_INTERRUPTED)
+EXIT_CODES = {"completed": 0, "failed": EXIT_FAILED, "interrupted": EXIT_INTERRUPTED}
+STUDENT_FINAL_CODES = (EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED)
 
 
 class _Stopped(Exception):

@@ -20,8 +20,9 @@ from edldist.wire.messages import Event, Status
 from edldist.wire.query import StatusClient
 from launch.agent import ahead_s
 from launch.child import tied_command
+from launch.exits import EXIT_INTERRUPTED, EXIT_USAGE
 from launch.interrupts import Interrupts
-from launch.node import AGENT_TRIES, EXIT_USAGE, AgentRestarts, NodeWatch, Progress
+from launch.node import AGENT_TRIES, AgentRestarts, NodeWatch, Progress
 from launch.notes import RankNotes
 from launch.torchrun import MAX_SKEW_S, bounds_of, limit_threads, prepare_environment, torchrun_command
 
@@ -35,7 +36,6 @@ LOOK_S = 0.5
 STATUS_TIMEOUT_S = 0.3
 REJOIN_S = 2.0
 FRUITLESS_RESTARTS = 10
-EXIT_INTERRUPTED = 130
 _POLL_S = 0.1
 
 

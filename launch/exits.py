@@ -1,0 +1,36 @@
+"""How a command line ends: with an exit code of the design, and a word about what went wrong."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import click
+
+from edldist.errors import ConfigError, EdlDistError, ModelError
+
+__all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_USAGE", "run_command"]
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+def run_command(command: click.Command, name: str) -> NoReturn:
+    """Run a command on this process's arguments, and end the process with the code that it returns.
+
+    Args:
+        command: returns its exit code, or None for 0.
+        name: what help calls it.
+    """
+    try:
+        code = command.main(prog_name=name, standalone_mode=False)
+    except click.ClickException as exc:
+        exc.show()
+        code = exc.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = EXIT_INTERRUPTED
+    except EdlDistError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        code = EXIT_USAGE if isinstance(exc, ConfigError | ModelError) else EXIT_FAILED
+    sys.exit(code if isinstance(code, int) else 0)
