@@ -1,12 +1,16 @@
-"""A torchrun agent that survives wall clocks that jump: ``python -m launch.agent AHEAD_S ARGS...``.
+"""A torchrun agent that survives more than torchrun's own: ``python -m launch.agent AHEAD_S ARGS...``.
 
-Agents write wall-clock times into their store and drop whoever seems too old. Measured on torch
-2.13, two nodes: once the clock of one has jumped by an hour, it takes all others and itself for dead, and
-these take it for dead. The group trains on, and falls apart for good at the next regrouping. So agents
-get a clock that follows the wall clock as long as it drifts or is slewed, and ignores its jumps.
+Wall clocks that jump. Agents write wall-clock times into their store and drop whoever seems too old.
+Measured on torch 2.13, two nodes: once the clock of one has jumped by an hour, it takes all others and itself
+for dead, and these take it for dead. The group trains on, and falls apart for good at the next regrouping.
+So agents get a clock that follows the wall clock as long as it drifts or is slewed, and ignores its jumps.
 
 AHEAD_S is how far the wall clock was ahead of ``steady_s`` when it was compared with the coordinator's. An
 agent that is started again after a jump keeps it, and finds the others all the same.
+
+Other agents that die in the middle of a rendezvous. Who waits for a key that the dead one was to write
+ends with an error, and torchrun's agent then closes the run, for all nodes and for good (torch 2.13). This
+one leaves it open: its node starts another.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime, tzinfo
 
-__all__ = ["EXIT_CLOSED", "SteadyClock", "ahead_s", "run_on", "steady_s"]
+__all__ = ["EXIT_CLOSED", "SteadyClock", "ahead_s", "leave_open", "run_on", "steady_s"]
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +93,19 @@ def run_on(clock: SteadyClock) -> None:
     vars(dynamic_rendezvous)["datetime"] = SteadyDatetime
 
 
+def leave_open() -> None:
+    """Let an agent of this process that ends with an error not close the run for the others."""
+    from torch.distributed.elastic.rendezvous.dynamic_rendezvous import DynamicRendezvousHandler
+
+    close = DynamicRendezvousHandler.shutdown
+
+    def shutdown(handler: DynamicRendezvousHandler) -> bool:
+        # Called while the error that ends the agent passes through.
+        return close(handler) if sys.exc_info()[0] is None else False
+
+    DynamicRendezvousHandler.shutdown = shutdown  # type: ignore[assignment, method-assign]
+
+
 def main() -> None:
     from torch.distributed import run
     from torch.distributed.elastic.rendezvous import RendezvousClosedError
@@ -97,6 +114,7 @@ def main() -> None:
         run_on(SteadyClock(float(sys.argv[1])))
     except AttributeError as exc:
         logger.warning("agents read the wall clock itself, and do not survive its jumps: %s", exc)
+    leave_open()
     try:
         run.main(sys.argv[2:])
     except RendezvousClosedError:

@@ -20,9 +20,10 @@ MAX_SKEW_S = KEEP_ALIVE_S * (KEEP_ALIVE_ATTEMPTS - 1) / 2
 heartbeats and drop one that seems ``KEEP_ALIVE_ATTEMPTS`` intervals old; two nodes may err either way."""
 
 # Measured on torch 2.13 with two and three local agents: with the defaults (heartbeats of 5 s, 30 s
-# for latecomers) survivors of a killed node wait 45 s for their next round, with these 5 s.
+# for latecomers) survivors of a killed node wait 45 s for their next round, with these 5 s. An agent that
+# dies between its joining a round and telling the others where to meet makes them wait for the store.
 _RENDEZVOUS = (
-    "is_host=0,last_call_timeout=1,"
+    "is_host=0,last_call_timeout=1,read_timeout=20,"
     f"keep_alive_interval={KEEP_ALIVE_S},keep_alive_max_attempt={KEEP_ALIVE_ATTEMPTS}"
 )
 _WITHOUT_END = 1_000_000
