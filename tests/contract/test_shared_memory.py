@@ -192,13 +192,34 @@ def test_frames_keep_their_places_among_small_ones(pair: Pair, lent: Lent) -> No
     assert [bytes(f) for f in pair.at_hub().frames] == wanted
 
 
-def test_lent_memory_is_read_where_it_lies_and_cannot_be_written(pair: Pair, lent: Lent) -> None:
+def test_lent_memory_is_read_where_it_lies_and_what_is_written_stays_with_the_reader(
+    pair: Pair, lent: Lent
+) -> None:
     pair.paired()
     pair.hub.send(b"t-1", Ack(seq=1), [lent.piece(4096, 4096 + LARGE)])
     (frame,) = pair.at_link().frames
-    assert frame.readonly
     lent.memory[4096:4100] = b"live"
     assert bytes(frame[:4]) == b"live"
+    frame[:4] = b"mine"  # as a model does that changes its inputs in place
+    assert bytes(frame[:4]) == b"mine"
+    assert bytes(lent.memory[4096:4100]) == b"live"
+
+
+def test_lent_memory_that_is_read_again_is_what_the_owner_has(pair: Pair, lent: Lent) -> None:
+    """A task that comes back to the worker that had it, or a batch of the next epoch at the same place."""
+    pair.paired()
+    lent.memory[:] = b"o" * len(lent.memory)
+    for start, stop in (
+        (0, LARGE),
+        (LARGE, 2 * LARGE),
+        (0, LARGE),
+        (100_000, 100_000 + LARGE),
+        (0, 2 * LARGE),
+    ):
+        pair.hub.send(b"t-1", Ack(seq=1), [lent.piece(start, stop)])
+        (frame,) = pair.at_link().frames
+        assert bytes(frame) == b"o" * (stop - start)
+        frame[:] = b"x" * len(frame)
 
 
 def test_frames_of_slabs_can_be_written_to(pair: Pair) -> None:
