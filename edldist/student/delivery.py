@@ -205,6 +205,12 @@ class Delivery:
         with self._lock:
             self._asleep.add(worker)
 
+    def put_aside(self, worker: str) -> None:
+        """A worker was told that it gets nothing for a while."""
+        with self._lock:
+            self._asleep.add(worker)
+            self._queue.put_aside(worker)
+
     def rouse(self, worker: str, hedge_samples: int, hedge_after_s: float) -> int | None:
         """Take a worker for awake if there is work for it now.
 
@@ -216,7 +222,9 @@ class Delivery:
         """
         with self._lock:
             queue, now = self._queue, self._clock.monotonic()
-            if not queue.has_work(worker) and not queue.can_hedge(worker, hedge_samples, now, hedge_after_s):
+            if not queue.has_work(worker, now) and not queue.can_hedge(
+                worker, hedge_samples, now, hedge_after_s
+            ):
                 return None
             self._asleep.discard(worker)
             return queue.deliverable_batches
@@ -296,7 +304,7 @@ class Delivery:
         with self._lock:
             if self._queue.find(lease, worker) is None:
                 return None
-            return self._settled(self._queue.fail(lease, error))
+            return self._settled(self._queue.fail(lease, error, self._clock.monotonic()))
 
     def give_back(self, worker: str, leases: Sequence[int]) -> Lost:
         """Leases come back without blame: a worker drains, or a connection swallowed them."""

@@ -86,6 +86,7 @@ class _Worker:
     teacher: str
     leases: dict[int, _Lease] = field(default_factory=dict)
     latency_s: float | None = None
+    aside: bool = False  # it gets no work until it asks again
 
 
 class LabelQueue:
@@ -218,7 +219,11 @@ class LabelQueue:
     def workers(self, teacher: str | None = None) -> list[str]:
         return [name for name, worker in self._workers.items() if teacher in (None, worker.teacher)]
 
-    def has_work(self, worker: str) -> bool:
+    def put_aside(self, worker: str) -> None:
+        """A worker is left out for a while, until its next ``lease``: nothing is kept for it."""
+        self._workers[worker].aside = True
+
+    def has_work(self, worker: str, now: float) -> bool:
         """Whether a pull of this worker would be granted something now."""
         me = self._workers[worker]
         track = self._tracks[me.teacher]
@@ -229,7 +234,7 @@ class LabelQueue:
                 return True
             if track.draining in (None, worker):
                 return False
-        return track.has_work(lambda task: self._suits(task, worker))
+        return track.has_work(lambda task: self._suits(task, worker, now))
 
     def lease(self, worker: str, samples: int, now: float) -> list[Grant]:
         """Grant up to ``samples`` samples to a worker: tasks that came back first, then fresh cuts.
@@ -238,6 +243,7 @@ class LabelQueue:
         means that there is nothing for this worker now.
         """
         me = self._workers[worker]
+        me.aside = False
         track = self._tracks[me.teacher]
         if any(lease.solo for lease in me.leases.values()):
             return []
@@ -253,7 +259,7 @@ class LabelQueue:
         grants: list[Grant] = []
         room = samples
         while room > 0:
-            task = track.take(room, not grants, lambda task: self._suits(task, worker))
+            task = track.take(room, not grants, lambda task: self._suits(task, worker, now))
             if task is None:
                 break
             room -= task.samples
@@ -304,12 +310,13 @@ class LabelQueue:
         self.done += 1
         return self._settle(self._batches[task.batch], task.samples)
 
-    def fail(self, lease: int, error: str) -> Lost:
+    def fail(self, lease: int, error: str, now: float) -> Lost:
         """The worker's model raised on an open lease."""
         held = self._close(lease)
         self.failed += 1
         held.task.failures.append(error)
         held.task.failed_by.add(held.worker)
+        held.task.failed_at = now
         return self._put_back([held.task])
 
     def give_back(self, leases: Sequence[int], worker: str) -> Lost:
@@ -403,20 +410,29 @@ class LabelQueue:
         ]
         return min(candidates, key=lambda lease: lease.since).task if candidates else None
 
-    def _suits(self, task: Task, worker: str) -> bool:
-        """A worker that failed a task gets it again only if every other one failed it too."""
+    def _suits(self, task: Task, worker: str, now: float) -> bool:
+        """A worker that failed a task gets it again only if no other one can be expected to take it.
+
+        One that did not ask for it in the time that it has for a lease may never ask again.
+        """
         if worker not in task.failed_by:
             return True
         return all(
-            name in task.failed_by for name, other in self._workers.items() if other.teacher == task.teacher
+            name in task.failed_by or other.aside or now > task.failed_at + self._allowed_s(other)
+            for name, other in self._workers.items()
+            if other.teacher == task.teacher
         )
+
+    def _allowed_s(self, worker: _Worker) -> float:
+        """The age at which a lease of the worker would be written off."""
+        if worker.latency_s is None:
+            return self.flow.first_deadline_s
+        return max(self.flow.min_deadline_s, _DEADLINE_FACTOR * worker.latency_s)
 
     def _grant(self, task: Task, worker: str, me: _Worker, now: float, *, solo: bool) -> Grant:
         number = next(self._lease_ids)
-        allowed_s = self.flow.first_deadline_s
-        if me.latency_s is not None:
-            allowed_s = max(self.flow.min_deadline_s, _DEADLINE_FACTOR * me.latency_s)
-        self._leases[number] = me.leases[number] = _Lease(task, worker, now, now + allowed_s, solo)
+        deadline = now + self._allowed_s(me)
+        self._leases[number] = me.leases[number] = _Lease(task, worker, now, deadline, solo)
         task.leases.add(number)
         alone = solo or self.flow.fixed
         return Grant(number, task.teacher, task.batch, task.start, task.stop, alone)

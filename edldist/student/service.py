@@ -309,7 +309,7 @@ class StudentService:
         worker.pull_samples = pull.samples
         aside = self._aside(worker, self._clock.monotonic())
         if aside:
-            self.delivery.sleep(worker.key)
+            self.delivery.put_aside(worker.key)
             self._send(peer, Idle(seq=pull.seq, buffered=self.delivery.buffered, quarantine=aside))
             return
         leased = self.delivery.lease(worker.key, pull.samples, self._options.hedge_after_s)
@@ -342,7 +342,7 @@ class StudentService:
         if aside:
             self.emit("teacher_quarantined", worker=worker.name, for_s=aside_s, error=line)
             logger.warning("worker %s gets no work for %.0f s: it keeps failing", worker.name, aside_s)
-            self.delivery.sleep(worker.key)
+            self.delivery.put_aside(worker.key)
         self._record(outcome, worker, "the model raised")
         if aside:
             # It may have been asleep already, and would not ask again.

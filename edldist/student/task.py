@@ -34,6 +34,7 @@ class Task:
     stop: int
     failures: list[str] = field(default_factory=list)
     failed_by: set[str] = field(default_factory=set)
+    failed_at: float = 0.0  # the last time
     losses: list[Loss] = field(default_factory=list)
     verdict_at: float | None = None  # accused until then
     forgiven: int = 0
@@ -75,6 +76,7 @@ class Task:
             *(self.teacher, self.batch, self.start + samples, self.stop),
             failures=list(self.failures),
             failed_by=set(self.failed_by),
+            failed_at=self.failed_at,
             losses=list(self.losses),
             forgiven=self.forgiven,
         )

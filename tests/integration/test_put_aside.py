@@ -36,7 +36,7 @@ class Worker:
                 if isinstance(received.message, kind) and suits(received.message):
                     return received.message
             pause.wait(0.005)
-        raise AssertionError(f"no {kind.__name__} came")
+        raise AssertionError(f"no {kind} came")
 
 
 @pytest.fixture
@@ -79,6 +79,27 @@ def test_a_worker_that_fails_while_it_sleeps_is_told_that_it_is_put_aside(make):
     told = sick.hear(Idle, lambda idle: idle.quarantine != "")
     assert "4 failures in a row, the last one: boom" in told.quarantine
     assert told.seq == 9, "it answers the last pull"
+
+
+def test_a_failure_of_the_only_worker_in_good_standing_is_tried_again_at_once(make):
+    service, _, poller = make()
+    well, sick = Worker(poller, service.address, "well"), Worker(poller, service.address, "sick")
+    for seq in range(1, 5):
+        service.offer(OpenBatch(None, {"x": torch.zeros(4)}, 4))
+        sick.link.send(Pull(seq=seq, samples=4))
+        (task,) = sick.hear(Tasks).groups[0].tasks
+        sick.link.send(Failure(leases=[task.lease], error="boom"))
+    sick.hear(Idle, lambda idle: idle.quarantine != "")
+    service.offer(OpenBatch(None, {"x": torch.zeros(4)}, 4))
+    for seq in range(1, 6):
+        well.link.send(Pull(seq=seq, samples=4))
+        (task,) = well.hear(Tasks).groups[0].tasks
+    well.link.send(Failure(leases=[task.lease], error="out of luck"))
+    well.link.send(Pull(seq=6, samples=4))
+    assert well.hear((Tasks, Idle)).seq == 6
+    assert service.stats()["failed"] == 5
+    # The sick one is out for half a minute: the loop would stand for as long.
+    assert len(service.delivery.leases_of("well")) == 5
 
 
 def test_idle_workers_are_pinged_several_times_within_the_time_to_live(make):

@@ -114,7 +114,7 @@ def test_any_order_of_events_delivers_each_sample_once_in_order(actions, teacher
         elif verb == "fail" and grants:
             name, grant = grants.pop(pick % len(grants))
             if queue.find(grant.lease, name):
-                assert not queue.fail(grant.lease, "boom").poison
+                assert not queue.fail(grant.lease, "boom", 0.0).poison
         elif verb == "lose" and worker in queue.workers():
             assert not queue.lose(worker, "killed", now=0.0).poison
         elif verb == "return" and worker in queue.workers():
@@ -192,9 +192,9 @@ def test_three_failures_by_different_workers_are_poison_with_their_errors():
     queue = joined("w1", "w2", "w3")
     fill(queue, 6)
     for worker in ("w1", "w2", "w3"):
-        assert worker == "w1" or not queue.has_work("w1")
+        assert worker == "w1" or not queue.has_work("w1", 0.0)
         (grant,) = queue.lease(worker, 6, 0.0)
-        lost = queue.fail(grant.lease, f"traceback of {worker}")
+        lost = queue.fail(grant.lease, f"traceback of {worker}", 0.0)
     (poison,) = lost.poison
     assert (poison.batch, poison.start, poison.stop) == (0, 0, 6)
     assert poison.attempts == ["traceback of w1", "traceback of w2", "traceback of w3"]
@@ -205,8 +205,32 @@ def test_a_lone_worker_may_use_up_the_attempts():
     fill(queue, 6)
     for _ in range(3):
         (grant,) = queue.lease("w1", 6, 0.0)
-        lost = queue.fail(grant.lease, "boom")
+        lost = queue.fail(grant.lease, "boom", 0.0)
     assert len(lost.poison) == 1
+
+
+def test_a_failed_task_is_not_kept_for_ever_for_a_worker_that_never_asks():
+    queue = joined("well", "stuck", "new", flow=Flow(first_deadline_s=300.0, min_deadline_s=10.0))
+    fill(queue, 4, 6)
+    assert finish(queue, "stuck", 4) == 1
+    (grant,) = queue.lease("well", 6, 0.0)
+    queue.fail(grant.lease, "boom", 20.0)
+    queue.leave("new")
+    assert not queue.has_work("well", 29.9) and queue.lease("well", 6, 29.9) == []
+    assert queue.has_work("well", 30.1)
+    (again,) = queue.lease("well", 6, 30.1)
+    assert (again.batch, again.start, again.stop) == (1, 0, 6)
+
+
+def test_a_failed_task_is_not_kept_for_a_worker_that_is_put_aside():
+    queue = joined("well", "sick")
+    fill(queue, 6)
+    (grant,) = queue.lease("well", 6, 0.0)
+    queue.put_aside("sick")
+    queue.fail(grant.lease, "boom", 0.0)
+    assert queue.has_work("well", 0.0)
+    assert queue.lease("sick", 1, 0.0), "it asks again"
+    assert not queue.has_work("well", 0.0) and queue.has_work("sick", 0.0)
 
 
 def test_a_task_that_kills_workers_is_isolated_and_costs_three():
@@ -234,7 +258,7 @@ def test_workers_that_turn_out_alive_acquit_the_task_they_held():
     for worker in ("w1", "w2", "w3"):
         queue.lease(worker, 4, 0.0)
         queue.lose(worker, "its connection broke", now=0.0)
-    assert queue.lease("w4", 4, 0.1) == [] and not queue.has_work("w4")
+    assert queue.lease("w4", 4, 0.1) == [] and not queue.has_work("w4", 0.0)
     for worker in ("w1", "w2", "w3"):
         queue.join(worker, "teacher")
         queue.forgive(worker)
@@ -266,10 +290,10 @@ def test_a_busy_worker_is_emptied_for_a_solo_task_while_others_go_on():
     busy = {w: queue.lease(w, 4, 0.0)[0] for w in ("w3", "w4")}
     queue.lose("w2", "kill", now=0.0)
     assert queue.lease("w3", 4, 0.0) == []
-    assert not queue.has_work("w3")
+    assert not queue.has_work("w3", 0.0)
     assert queue.lease("w4", 4, 0.0) != []
     queue.complete(busy["w3"].lease, 1.0)
-    assert queue.has_work("w3")
+    assert queue.has_work("w3", 0.0)
     assert queue.lease("w3", 4, 0.0)[0].alone
 
 
@@ -282,7 +306,7 @@ def test_a_free_worker_takes_a_solo_task_from_one_that_cannot_be_emptied():
     queue.lease("stuck", 4, 0.0)
     queue.lose("w2", "kill", now=0.0)
     assert queue.lease("stuck", 4, 0.0) == []
-    assert queue.has_work("free")
+    assert queue.has_work("free", 0.0)
     assert queue.lease("free", 4, 0.0)[0].alone
 
 
