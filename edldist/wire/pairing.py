@@ -235,7 +235,7 @@ class Pairing:
         if (
             self._theirs is None
             or address.pid != self._theirs.pid
-            or reference.length > self._max_frame_bytes
+            or not 0 < reference.length <= self._max_frame_bytes
         ):
             raise WireError(f"a reference to {reference.length} bytes of process {address.pid}")
         try:

@@ -391,6 +391,7 @@ def lies(pair: Pair, lent: Lent, tmp_path: Path) -> dict[str, dict[str, object]]
         "beyond the file": {"start": (1 << 24) - LARGE + 1},
         "far beyond the file": {"start": 1 << 61},
         "larger than a frame may be": {"length": 1 << 23},
+        "nothing behind the end": {"start": 1 << 24, "length": 0},
         "lent memory as a slab": {"generation": 1},
         "a frame that is none": {"frame": 2},
         "the proof": {"proof": bytes(32)},
@@ -400,7 +401,7 @@ def lies(pair: Pair, lent: Lent, tmp_path: Path) -> dict[str, dict[str, object]]
 LIES = [
     *("another process", "a document", "memory that may shrink", "a pipe", "beyond the file"),
     *("far beyond the file", "larger than a frame may be", "lent memory as a slab", "a frame that is none"),
-    "the proof",
+    *("nothing behind the end", "the proof"),
 ]
 
 
