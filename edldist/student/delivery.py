@@ -60,7 +60,8 @@ class Delivery:
         self._clock = clock
         self._max_frame_bytes = max_frame_bytes
         self._skip_poison = skip_poison
-        self._lock = threading.Lock()
+        # A loop that was forgotten may be found as garbage while its thread is in here, and clears.
+        self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._queue = LabelQueue(teachers, flow, first_lease)
         self._open: dict[int, OpenBatch] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 import uuid
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -188,6 +189,7 @@ class DistillLoader:
 
     def _iterate(self, iteration: int) -> Iterator[tuple[Any, dict[str, Tensor]]]:
         self._check_current(iteration)
+        thread = threading.get_ident()
         ended = False
         last: tuple[Any, dict[str, Tensor]] | None = None
         try:
@@ -219,8 +221,10 @@ class DistillLoader:
             self._note_position()
             ended = self._ahead.holds_next
         finally:
-            # What was read of the next epoch stays in the queue.
-            if not ended and iteration == self._iteration and self._finalizer.alive:
+            # What was read of the next epoch stays in the queue. A loop that was not left but forgotten ends
+            # in whichever thread looks for garbage, the I/O thread in mid-change too: the next loop drops.
+            here = thread == threading.get_ident()
+            if here and not ended and iteration == self._iteration and self._finalizer.alive:
                 self._drop()
 
     def _note_position(self) -> None:

@@ -6,6 +6,7 @@ over queues.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import random
 import threading
@@ -74,6 +75,30 @@ def test_any_way_of_cutting_delivers_exactly(memory_job, options):
     assert consume(memory_job.loader(data, inputs="id", **options)) == list(
         range(int(data[-1]["id"][-1]) + 1)
     )
+
+
+@pytest.mark.parametrize("finder", ["the I/O thread", "the loop's thread"])
+def test_a_loop_that_is_found_as_garbage_stops_nothing(memory_job, finder):
+    """Python collects where it happens to be: here while the state of the queue is being changed."""
+    memory_job.teacher()
+    loader = memory_job.loader(batches(20), inputs="id")
+    cycle = [iter(loader)]
+    cycle.append(cycle)
+    next(cycle[0])
+    del cycle
+
+    def collect() -> None:
+        with loader._service.delivery._lock:
+            gc.collect()
+
+    thread = threading.Thread(target=collect, daemon=True)
+    if finder == "the I/O thread":
+        thread.start()
+        thread.join(10)
+    else:
+        collect()
+    assert not thread.is_alive()
+    assert len(consume(loader)) == sum(len(batch["id"]) for batch in loader._data_loader)
 
 
 def test_fixed_cuts_run_alone_and_whole(memory_job):
