@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -39,6 +39,11 @@ def wait_for(what: str, check: Callable[[], T], timeout_s: float = 30.0) -> T:
             return value
         assert time.monotonic() < deadline, f"waited {timeout_s:g} s in vain: {what}"
         time.sleep(0.01)
+
+
+def flags(options: Mapping[str, object]) -> list[str]:
+    """The words of a command line that give these options."""
+    return [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", str(value))]
 
 
 @dataclass
@@ -139,13 +144,10 @@ class FaultJob:
     def teacher(
         self, name: str, *, batch_size: int = 10, env: dict[str, str] | None = None, **options: object
     ) -> Role:
-        flags = [
-            part for key, value in options.items() for part in (f"--{key.replace('_', '-')}", str(value))
-        ]
         return self._start(
             name,
             *("teacher", "--coordinator", self.address, "--id", name, "--batch-size", str(batch_size)),
-            *("--model", self.model, *flags),
+            *("--model", self.model, *flags(options)),
             env={"OMP_NUM_THREADS": "1"} | (env or {}),
         )
 
@@ -161,7 +163,6 @@ class FaultJob:
         **args: object,
     ) -> Role:
         """Start a student node; ``args`` are flags of ``train.py``."""
-        flags = [part for key, value in args.items() for part in (f"--{key.replace('_', '-')}", str(value))]
         settings = {
             "EDLDIST_OUTPUT": str(output or self.output),
             "EDLDIST_CHECKPOINT_EVERY_STEPS": str(self.checkpoint_every),
@@ -176,7 +177,7 @@ class FaultJob:
             name,
             *("student", "--coordinator", self.address, "--nnodes", nnodes, "--nproc-per-node", str(nproc)),
             *("--run-id", run_id),
-            *(str(ROOT / "tests" / "fault" / "train.py"), *flags),
+            *(str(ROOT / "tests" / "fault" / "train.py"), *flags(args)),
             env=settings | (env or {}),
         )
 
@@ -191,7 +192,6 @@ class FaultJob:
         """Start one rank without torchrun around it: the role *is* the training process."""
         output = output or self.output
         output.mkdir(exist_ok=True)
-        flags = [part for key, value in args.items() for part in (f"--{key.replace('_', '-')}", str(value))]
         settings = {
             "EDLDIST_COORDINATOR": self.address,
             "EDLDIST_OUTPUT": str(output),
@@ -201,7 +201,7 @@ class FaultJob:
         } | ({} if self.task_size is None else {"EDLDIST_TASK_SIZE": str(self.task_size)})
         return self._start(
             name,
-            *("-u", str(ROOT / "tests" / "fault" / "train.py"), *flags),
+            *("-u", str(ROOT / "tests" / "fault" / "train.py"), *flags(args)),
             env=settings | (env or {}),
             program=[sys.executable],
         )
@@ -251,6 +251,17 @@ class FaultJob:
         wait_for(f"fault {fault!r} to fire", lambda: note.exists() and note.read_text(), timeout_s)
         pid = int(note.read_text())
         return next(role for role in self.roles if role.pid == pid)
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[Role]:
+        """A teacher worker in the midst of a forward pass, which ends with the block."""
+        over = self.faults / "pause.over"
+        over.unlink(missing_ok=True)
+        self.ask("pause")
+        try:
+            yield self.culprit("pause")
+        finally:
+            over.touch()
 
     # --- seeing ---------------------------------------------------------------------------------
 

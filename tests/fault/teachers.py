@@ -65,7 +65,8 @@ def faulty() -> Callable[..., Tensor]:
         if take("hang"):
             time.sleep(3600)
         if take("pause"):
-            time.sleep(0.5)  # so that a test can hit a worker that computes
+            while not (_FOLDER / "pause.over").exists():  # a test hits a worker that computes
+                time.sleep(0.005)
         if take("hold_gil"):
             # PyDLL keeps the interpreter lock.
             ctypes.PyDLL(None).sleep(int(os.environ.get("EDLDIST_TEST_GIL_S", "8")))

@@ -51,9 +51,8 @@ def unsent_bytes(worker: Role) -> int:
 
 def catch_sending(party: Crew) -> Role:
     """Stop the student, so that a worker is left in the middle of its answer."""
-    party.job.ask("pause")
-    worker = party.job.culprit("pause")
-    party.student.send(signal.SIGSTOP)
+    with party.job.computing() as worker:
+        party.student.send(signal.SIGSTOP)
     wait_for("an answer that is half sent", lambda: unsent_bytes(worker) > 1 << 16)
     return worker
 

@@ -71,10 +71,12 @@ def test_a_worker_that_dies_computing_is_noticed_and_its_tasks_go_elsewhere(staf
     for _ in range(3):
         staffed.staff(WORKERS)
         staffed.await_steps(10)
-        staffed.job.ask("pause" if fault == "kill" else fault)
-        victim = staffed.job.culprit("pause" if fault == "kill" else fault)
         if fault == "kill":
-            victim.kill()
+            with staffed.job.computing() as victim:
+                victim.kill()
+        else:
+            staffed.job.ask(fault)
+            victim = staffed.job.culprit(fault)
         code = victim.wait(10)
         died = time.time()
         assert code == {"crash": 17, "segfault": -signal.SIGSEGV}.get(fault, -signal.SIGKILL)
@@ -126,10 +128,9 @@ def _all_labelled(party: Crew) -> bool:
 
 def test_a_worker_drains_on_sigterm_without_losing_or_repeating_a_task(staffed: Crew):
     before = staffed.stats()
-    staffed.job.ask("pause")
-    victim = staffed.job.culprit("pause")
-    asked = time.time()
-    victim.send(signal.SIGTERM)
+    with staffed.job.computing() as victim:
+        asked = time.time()
+        victim.send(signal.SIGTERM)
     assert victim.wait(10) == 0
     left_s = time.time() - asked
     staffed.await_steps(30)
@@ -147,10 +148,9 @@ def test_a_worker_drains_on_sigterm_without_losing_or_repeating_a_task(staffed: 
 
 def test_a_frozen_worker_is_written_off_and_welcome_again_when_it_thaws(staffed: Crew):
     since = staffed.logged()
-    staffed.job.ask("pause")
-    victim = staffed.job.culprit("pause")
-    victim.send(signal.SIGSTOP)
-    froze = time.time()
+    with staffed.job.computing() as victim:
+        victim.send(signal.SIGSTOP)
+        froze = time.time()
     seen = staffed.await_log(f"worker {victim.name} is lost: silent", since=since)
     staffed.await_steps(50)
     print(f"frozen: noticed after {seen - froze:.2f} s, gap {staffed.gap_s(froze):.2f} s")
