@@ -23,6 +23,7 @@ from edldist.student.loader import DistillLoader, live_loaders
 from edldist.student.manifest import (
     DamagedError,
     Manifest,
+    UnmarkedError,
     read_manifest,
     verify,
 )
@@ -245,8 +246,8 @@ class Checkpointer:
         return ranks
 
     def _take_directory(self) -> None:
-        self._store.prepare()
         try:
+            self._store.prepare()
             for _, name in self._store.checkpoints():
                 with contextlib.suppress(DamagedError):
                     self._check_job(name, self._manifest(name))
@@ -273,6 +274,9 @@ class Checkpointer:
                 manifest = self._manifest(name)
                 verify(lambda file, name=name: self._store.open(name, file), manifest)  # type: ignore[misc]
             except DamagedError as exc:
+                if self._store.lists_drafts and isinstance(exc, UnmarkedError):
+                    logger.info("passing over %s in %s: its save was interrupted", name, self._store.url)
+                    continue
                 reasons[name] = str(exc)
                 logger.warning("checkpoint %s in %s is damaged: %s", name, self._store.url, exc)
                 _event("checkpoint_damaged", step=step, reason=str(exc))

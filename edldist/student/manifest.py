@@ -13,7 +13,17 @@ from typing import BinaryIO
 
 import msgspec
 
-__all__ = ["MANIFEST", "MARKER", "DamagedError", "FileEntry", "Manifest", "digest", "read_manifest", "verify"]
+__all__ = [
+    "MANIFEST",
+    "MARKER",
+    "DamagedError",
+    "FileEntry",
+    "Manifest",
+    "UnmarkedError",
+    "digest",
+    "read_manifest",
+    "verify",
+]
 
 MANIFEST = "manifest.json"
 MARKER = "COMMITTED"
@@ -27,6 +37,10 @@ Opener = Callable[[str], BinaryIO]
 
 class DamagedError(Exception):
     """A checkpoint is not what was written; the message is the reason."""
+
+
+class UnmarkedError(DamagedError):
+    """A checkpoint has no marker: it was never committed, or lost it."""
 
 
 class FileEntry(msgspec.Struct, frozen=True):
@@ -75,7 +89,8 @@ def read_manifest(open_file: Opener) -> Manifest:
     """Read the manifest of a committed checkpoint, once its hash matched the marker.
 
     Raises:
-        DamagedError: marker or manifest is missing, unreadable or changed.
+        DamagedError: marker or manifest is missing, unreadable or changed; UnmarkedError if it is the marker
+            that is missing.
     """
     marker = _read(open_file, MARKER).decode("ascii", "replace").strip()
     text = _read(open_file, MANIFEST)
@@ -119,6 +134,6 @@ def _read(open_file: Opener, name: str) -> bytes:
         with open_file(name) as stream:
             return stream.read()
     except FileNotFoundError as exc:
-        raise DamagedError(f"{name} is missing") from exc
+        raise (UnmarkedError if name == MARKER else DamagedError)(f"{name} is missing") from exc
     except OSError as exc:
         raise DamagedError(f"{name} cannot be read: {exc}") from exc

@@ -30,6 +30,7 @@ class FsspecStore:
     save never overwrites another. Does not notice a second job on the same URL: object stores have no locks.
     """
 
+    lists_drafts = True
     _FINAL = re.compile(r"step-(\d{8,})-[0-9a-f]{24}")
 
     def __init__(self, url: str) -> None:

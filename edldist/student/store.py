@@ -31,6 +31,9 @@ class Store(Protocol):
 
     url: str
 
+    lists_drafts: bool
+    """Whether ``checkpoints`` shows drafts too: then one without its marker is no damaged checkpoint."""
+
     def prepare(self) -> None:
         """(0) Make and lock the place, and remove what interrupted saves left behind."""
         ...
@@ -104,6 +107,7 @@ class LocalStore:
     replaced or deleted is first renamed, so that a directory under a final name is always whole.
     """
 
+    lists_drafts = False
     _FINAL = re.compile(r"step-(\d{8,})")
     _LEFTOVER = re.compile(r"(step-\d{8,})\.(partial|replaced|deleted)-[0-9a-f]+")
 

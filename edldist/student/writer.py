@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import time
-from pathlib import Path
 
 import msgspec
 import torch
@@ -80,12 +79,12 @@ class CheckpointWriter:
             )
         draft = ranks.lead(lambda: self._store.begin(work.step))
         try:
-            folder = self._store.folder(draft)
             if work.sharded:  # on all ranks or none: the layouts are equal
                 from edldist.student.shards import write_shards
 
-                write_shards(ranks, folder, work.sharded)
-            outcomes = ranks.each(lambda: self._write_own(folder, draft, work))
+                ranks.each(lambda: str(self._store.folder(draft)))
+                write_shards(ranks, self._store.folder(draft), work.sharded)
+            outcomes = ranks.each(lambda: self._write_own(draft, work))
             size: int = ranks.lead(lambda: self._commit(draft, work, outcomes))
         except BaseException:
             if ranks.rank == 0:
@@ -95,9 +94,9 @@ class CheckpointWriter:
             self._store.forget(draft)
         return size
 
-    def _write_own(self, folder: Path, draft: str, work: Save) -> Json:
+    def _write_own(self, draft: str, work: Save) -> Json:
         """Complete, hash and seal this rank's files."""
-        rank = self._ranks.rank
+        rank, folder = self._ranks.rank, self._store.folder(draft)
         (folder / rng_file(rank)).write_bytes(work.rng)
         names = [rng_file(rank)]
         if rank == 0:

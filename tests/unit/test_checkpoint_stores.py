@@ -1,5 +1,6 @@
 """What every store promises: directories, and object stores through fsspec."""
 
+import os
 import uuid
 
 import fsspec
@@ -9,6 +10,7 @@ from torch import nn
 
 from edldist.errors import CheckpointError, ConfigError
 from edldist.observe import reporter
+from edldist.student import lock
 from edldist.student.checkpoint import Checkpointer
 from edldist.student.objectstore import FsspecStore
 from edldist.student.store import LocalStore, open_store
@@ -102,6 +104,56 @@ def test_the_whole_path_over_fsspec(tmp_path):
         checkpointer.save(3, {"model": model}, wait=True)
         assert len(fs.ls(url, detail=False)) == 2
         assert checkpointer.restore({"model": model}) == 3
+
+
+def test_a_job_that_died_in_its_very_first_upload_starts_from_the_beginning():
+    url = f"memory://{uuid.uuid4().hex}/checkpoints"
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file(f"{url}/step-00000001-{0:024x}/state.json", b"{}")
+    fs.pipe_file(f"{url}/step-00000001-{0:024x}/manifest.json", b"{}")
+    model = nn.Linear(3, 3)
+    with Checkpointer(url) as checkpointer:
+        assert checkpointer.restore({"model": model}) is None
+        checkpointer.save(1, {"model": model}, wait=True)
+        assert len(fs.ls(url, detail=False)) == 1
+        assert checkpointer.restore({"model": model}) == 1
+
+
+def test_a_full_temporary_directory_fails_the_save_on_every_rank_alike(monkeypatch):
+    model = nn.Linear(3, 3)
+    with Checkpointer(f"memory://{uuid.uuid4().hex}") as checkpointer:
+        agreed = []
+        each = checkpointer._start().each
+
+        def told(work):
+            try:
+                return each(work)
+            except CheckpointError as exc:
+                agreed.append(str(exc))
+                raise
+
+        def full(draft):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(checkpointer._ranks, "each", told)
+        monkeypatch.setattr(checkpointer._store, "folder", full)
+        checkpointer.save(1, {"model": model}, wait=True)
+        assert checkpointer.failures == 1
+        # Outside of what the ranks agree on, the others would wait for this one.
+        assert ["No space left" in text for text in agreed] == [True]
+
+
+def test_a_directory_that_could_not_be_put_in_order_is_let_go(tmp_path, monkeypatch):
+    (tmp_path / "step-00000002.replaced-aa").mkdir()
+    monkeypatch.setattr(lock, "HANDOVER_S", 0.0)
+
+    def fail(*args):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch, pytest.raises(CheckpointError, match="Input/output"):
+        patch.setattr(os, "rename", fail)
+        Checkpointer(tmp_path)
+    Checkpointer(tmp_path).close()
 
 
 def test_an_upload_that_changes_in_flight_is_not_loaded(monkeypatch):
