@@ -78,7 +78,7 @@ class Snapshot:
         """
         whole: dict[str, torch.Tensor] = {}
         sharded: dict[str, torch.Tensor] = {}
-        in_flight = False
+        in_flight: set[torch.device] = set()
         for key, tensor in self.tensors.items():
             tensor = tensor.detach()
             if is_sharded(tensor):
@@ -87,11 +87,11 @@ class Snapshot:
                 # Pinned, so that the copies of all tensors overlap and are waited for once.
                 host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
                 whole[key] = host.copy_(tensor, non_blocking=True)
-                in_flight = True
+                in_flight.add(tensor.device)
             elif rank == 0:
                 whole[key] = tensor.to("cpu", copy=True).contiguous()
-        if in_flight:
-            torch.cuda.synchronize()
+        for device in in_flight:
+            torch.cuda.synchronize(device)
         return whole, sharded
 
     def differences(self, saved: Mapping[str, Json]) -> list[str]:

@@ -15,6 +15,7 @@ from edldist.errors import CheckpointError, ConfigError
 from edldist.observe import reporter
 from edldist.student import lock
 from edldist.student.checkpoint import Checkpointer
+from edldist.student.snapshot import Snapshot
 
 
 class Position:
@@ -355,3 +356,29 @@ def test_a_state_that_refuses_its_values_is_named(tmp_path):
         position.load_state_dict = lambda state: 1 / 0
         with pytest.raises(CheckpointError, match=r"state\['position'\] \(Position\) did not accept"):
             checkpointer.restore({"position": position})
+
+
+def test_copies_from_every_device_are_waited_for(monkeypatch):
+    """The state may lie on other devices than the current one."""
+
+    class OnDevice:
+        is_cuda, shape, dtype = True, (2,), torch.float32
+
+        def __init__(self, index):
+            self.device = torch.device("cuda", index)
+
+        def detach(self):
+            return self
+
+    class Host:
+        def copy_(self, tensor, non_blocking):
+            return tensor
+
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    monkeypatch.setattr(torch, "empty", lambda *args, **options: Host())
+    snapshot = Snapshot({})
+    snapshot.tensors = {str(index): OnDevice(index) for index in (1, 3, 1)}
+    snapshot.tensors["again"] = OnDevice(3)
+    snapshot.staged(rank=0)
+    assert {device.index for device in waited} == {1, 3} and len(waited) == 2
