@@ -43,8 +43,12 @@ def install() -> None:
 
 def _threads() -> Iterator[tuple[str, tuple[str, str]]]:
     """Gloo's threads: state, and how often each went to sleep."""
-    with contextlib.suppress(OSError):  # a thread that ended meanwhile, or a system without /proc
-        for task in Path("/proc/self/task").iterdir():
+    try:
+        tasks = list(Path("/proc/self/task").iterdir())
+    except OSError:  # a system without /proc
+        return
+    for task in tasks:
+        with contextlib.suppress(OSError):  # it ended meanwhile
             if (task / "comm").read_text().strip() == _NAME:
                 fields = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines())
                 yield task.name, (fields["State"][0], fields["voluntary_ctxt_switches"])

@@ -92,6 +92,16 @@ def test_a_thread_that_still_works_is_awaited() -> None:
     thread.join()
 
 
+def test_a_thread_that_ends_meanwhile_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    end = threading.Event()
+    thread = _named(end.wait)
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda place: iter([place / "1000000000", *listed(place)]))
+    assert str(thread.native_id) in dict(gloo_threads._threads())
+    end.set()
+    thread.join()
+
+
 def test_threads_that_never_rest_are_not_awaited_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gloo_threads, "_LONGEST_S", 0.3)
     ended: list[bool] = []
