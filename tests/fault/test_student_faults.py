@@ -25,7 +25,7 @@ from tests.fault.books import (
     redone,
     world,
 )
-from tests.fault.harness import ROOT, FaultJob, Role, fault_job, wait_for
+from tests.fault.harness import ROOT, FaultJob, Role, fault_job, flags, wait_for
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -238,8 +238,22 @@ student:
   args: [{args}]
   nproc_per_node: 2
   env: {{OMP_NUM_THREADS: "1"}}
-checkpoint: {{every_steps: 10}}
+checkpoint: {{every_steps: {every_steps}}}
 """
+
+
+def pair_file(job: FaultJob, every_steps: int) -> Path:
+    """A job file for ``edldist run``: the plan ``PAIR`` on two ranks, with a checkpoint now and then."""
+    path = job.folder / "job.yaml"
+    path.write_text(
+        JOB.format(
+            model=STEADY,
+            script=ROOT / "tests" / "fault" / "train.py",
+            args=", ".join(map(json.dumps, flags(PAIR.args(job, step_s=0.05)))),
+            every_steps=every_steps,
+        )
+    )
+    return path
 
 
 def find(root: psutil.Process, *words: str) -> psutil.Process | None:
@@ -256,14 +270,7 @@ def find(root: psutil.Process, *words: str) -> psutil.Process | None:
 
 def test_a_killed_agent_and_a_killed_supervisor_leave_nothing_and_are_replaced(tmp_path: Path) -> None:
     with fault_job(tmp_path, model=STEADY) as job:
-        flags = [str(part) for k, v in PAIR.args(job, step_s=0.05).items() for part in (f"--{k}", v)]
-        text = JOB.format(
-            model=STEADY,
-            script=ROOT / "tests" / "fault" / "train.py",
-            args=", ".join(json.dumps(flag.replace("_", "-") if "--" in flag else flag) for flag in flags),
-        )
-        (tmp_path / "job.yaml").write_text(text)
-        run = job._start("run", "run", str(tmp_path / "job.yaml"), "--output", str(job.output))
+        run = job._start("run", "run", str(pair_file(job, every_steps=10)), "--output", str(job.output))
         for words in (("torch.distributed.run",), ("__main__.py", "student")):
             job.await_step(last_step(job) + 15)
             supervisor = wait_for("the supervisor", lambda w=words: find(psutil.Process(run.pid), *w))
@@ -284,14 +291,7 @@ def test_a_killed_agent_and_a_killed_supervisor_leave_nothing_and_are_replaced(t
 
 def test_a_whole_job_that_is_asked_to_leave_saves_first_and_goes_on_from_there(tmp_path: Path) -> None:
     with fault_job(tmp_path, model=STEADY) as job:
-        flags = [str(part) for k, v in PAIR.args(job, step_s=0.05).items() for part in (f"--{k}", v)]
-        text = JOB.format(
-            model=STEADY,
-            script=ROOT / "tests" / "fault" / "train.py",
-            args=", ".join(json.dumps(flag.replace("_", "-") if "--" in flag else flag) for flag in flags),
-        )
-        (tmp_path / "job.yaml").write_text(text.replace("every_steps: 10", "every_steps: 1000"))
-        command = ("run", str(tmp_path / "job.yaml"), "--output", str(job.output))
+        command = ("run", str(pair_file(job, every_steps=1000)), "--output", str(job.output))
         run = job._start("run", *command)
         job.await_step(15, 120)
         below = run.tree()
@@ -315,14 +315,20 @@ def test_a_whole_job_that_is_asked_to_leave_saves_first_and_goes_on_from_there(t
 # --- scripts that cannot work ------------------------------------------------------------------------
 
 
+def crashing_script(folder: Path) -> Path:
+    """A script that adds a letter to the file ``starts`` and ends with an error."""
+    script = folder / "crash.py"
+    script.write_text(
+        f"open({str(folder / 'starts')!r}, 'a').write('x')\nraise SystemExit('broken on purpose')\n"
+    )
+    return script
+
+
 @pytest.mark.timeout(200)
 def test_a_script_that_crashes_at_every_start_is_given_up(tmp_path: Path) -> None:
     with fault_job(tmp_path, model=STEADY) as job:
         job.coordinator()
-        script = tmp_path / "crash.py"
-        script.write_text(
-            f"open({str(tmp_path / 'starts')!r}, 'a').write('x')\nraise SystemExit('broken on purpose')\n"
-        )
+        script = crashing_script(tmp_path)
         command = ("--coordinator", job.address, "--nnodes", "1:2", str(script))
         node = job._start("student", "student", *command)
         assert node.wait(180) == 1, node.tail()
@@ -335,10 +341,7 @@ def test_a_script_that_crashes_at_every_start_is_given_up(tmp_path: Path) -> Non
 def test_a_lone_node_tries_as_often_as_it_was_told(tmp_path: Path) -> None:
     with fault_job(tmp_path, model=STEADY) as job:
         job.coordinator()
-        script = tmp_path / "crash.py"
-        script.write_text(
-            f"open({str(tmp_path / 'starts')!r}, 'a').write('x')\nraise SystemExit('broken on purpose')\n"
-        )
+        script = crashing_script(tmp_path)
         node = job._start(
             "student", *("student", "--coordinator", job.address, "--max-restarts", "2", str(script))
         )
