@@ -130,7 +130,7 @@ def serve(address: str, coordinator: str, orphan_s: float) -> int:
 
     host, _, port = address.rpartition(":")
     store = TCPStore(host.strip("[]"), int(port), is_master=True, wait_for_workers=False)
-    poller = ZmqTransport(CONTROL_FRAME_BYTES).poller()
+    poller = ZmqTransport(CONTROL_FRAME_BYTES, tensors=False).poller()
     link = poller.connect(coordinator, f"rendezvous-{os.getpid()}")
     try:
         _announce(poller, link, orphan_s)

@@ -13,6 +13,7 @@ import os
 import secrets
 import signal
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,9 +57,8 @@ TURN_A_MEMBER_S = 20e-6
 MAX_TURN_S = 0.025
 """In a crowd turns are further apart, so that one wake-up of either thread handles many messages."""
 CROWD = 256
-QUIET_TTLS = 0.5
-"""With more members than ``CROWD``, one that was answered within this many TTLs gets no answer to its
-heartbeat: members wonder after two TTLs of silence or more, and an answer costs as much as a heartbeat."""
+"""With more members, one that was answered an interval less than a TTL ago gets no answer to its heartbeat:
+members wonder after more than a TTL of silence, and an answer costs as much as a heartbeat."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ class Coordinator:
         now = self._clock.monotonic()
         poller.wait(max(0.0, min(self._next_tick, self._orders.due_at(now)) - now))
         if (early_s := self._next_turn - self._clock.monotonic()) > 0:
-            self._stopping.wait(early_s)
+            time.sleep(early_s)  # in Event.wait, a signal handler's stop() could find its lock held below it
         now, wall = self._clock.monotonic(), self._clock.wall()
         for _ in range(MAX_MESSAGES_A_TURN):
             received = self._hub.receive()
@@ -270,7 +270,8 @@ class Coordinator:
         if member.is_teacher:
             self._orders.refresh(member, now)
         crowded = len(self._members.members) > CROWD
-        if not crowded or now - member.answered_at >= QUIET_TTLS * self.options.heartbeat_ttl_s:
+        quiet_s = self.options.heartbeat_ttl_s - self.options.heartbeat_interval_s
+        if not crowded or now - member.answered_at >= quiet_s:
             member.answered_at = now
             self._send(member.peer, _HEARD)
 
@@ -344,7 +345,7 @@ def run_coordinator(options: CoordinatorOptions) -> int:
     Raises:
         ConfigError: an address cannot be bound.
     """
-    coordinator = Coordinator(options, ZmqTransport(CONTROL_FRAME_BYTES), SystemClock())
+    coordinator = Coordinator(options, ZmqTransport(CONTROL_FRAME_BYTES, tensors=False), SystemClock())
     _allow_many_connections()
 
     def on_signal(number: int, frame: FrameType | None) -> None:

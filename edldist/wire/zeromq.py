@@ -70,17 +70,20 @@ class _Endpoint(ABC):
     def address(self) -> str:
         return self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
-    def _receive_frames(self) -> list[zmq.Frame] | None:
+    def _receive_frames(self) -> list[memoryview] | None:
         try:
-            return self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            if (
+                not self._poller._tensors
+            ):  # a small message: copying it costs less than an object that owns it
+                return [memoryview(part) for part in self._socket.recv_multipart(zmq.NOBLOCK)]
+            return [frame.buffer for frame in self._socket.recv_multipart(zmq.NOBLOCK, copy=False)]
         except zmq.Again:
             return None
 
-    def _parse(self, peer: bytes, frames: list[zmq.Frame]) -> Received | None:
+    def _parse(self, peer: bytes, buffers: list[memoryview]) -> Received | None:
         """The message of some frames; None if it was between the two transports."""
-        if not frames or len(frames) > MAX_FRAMES:
-            raise WireError(f"a message of {len(frames)} frames (1 to {MAX_FRAMES} are allowed)")
-        buffers = [frame.buffer for frame in frames]
+        if not buffers or len(buffers) > MAX_FRAMES:
+            raise WireError(f"a message of {len(buffers)} frames (1 to {MAX_FRAMES} are allowed)")
         if buffers[0][: len(SHARING_MAGIC)] == SHARING_MAGIC:
             unwrapped = self._unwrap(peer, buffers)
             if unwrapped is None:
@@ -183,7 +186,7 @@ class ZmqHub(_Endpoint):
 
     def receive(self) -> Received | None:
         while (frames := self._receive_frames()) is not None:
-            peer = frames[0].bytes
+            peer = bytes(frames[0])
             try:
                 received = self._parse(peer, frames[1:])
                 if received is not None:
@@ -286,9 +289,10 @@ class _Bell:
 class ZmqPoller:
     """Owns one context, its sockets and an event descriptor that other threads may ring."""
 
-    def __init__(self, max_frame_bytes: int, shared_memory: bool) -> None:
+    def __init__(self, max_frame_bytes: int, shared_memory: bool, tensors: bool) -> None:
         self._context = zmq.Context(io_threads=1)
         self._max_frame_bytes = max_frame_bytes
+        self._tensors = tensors
         self._shared_memory = shared_memory
         self._made: Sharing | None = None
         self._next_sweep = 0.0
@@ -432,14 +436,22 @@ class ZmqTransport:
         max_frame_bytes: a peer that sends a larger frame is disconnected by the socket.
         shared_memory: whether large frames go through shared memory where both ends can map each
             other's. None: as ``EDLDIST_SHARED_MEMORY`` says, which is yes unless it is ``0``.
+        tensors: whether any travel here. A coordinator has none.
 
     Raises:
         ConfigError: that variable has another value.
     """
 
-    def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES, shared_memory: bool | None = None) -> None:
+    def __init__(
+        self,
+        max_frame_bytes: int = MAX_FRAME_BYTES,
+        shared_memory: bool | None = None,
+        *,
+        tensors: bool = True,
+    ) -> None:
         self.max_frame_bytes = max_frame_bytes
-        self.shared_memory = _wanted() if shared_memory is None else shared_memory
+        self.shared_memory = tensors and (_wanted() if shared_memory is None else shared_memory)
+        self.tensors = tensors
 
     def poller(self) -> ZmqPoller:
-        return ZmqPoller(self.max_frame_bytes, self.shared_memory)
+        return ZmqPoller(self.max_frame_bytes, self.shared_memory, self.tensors)
