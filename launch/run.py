@@ -211,6 +211,8 @@ class JobRun:
                 ready = json.loads(self._ready_file.read_text(encoding="utf-8"))
                 self._address, self._http = str(ready["address"]), str(ready["http"])
                 self._say(f"coordinator at {self._address}, status at http://{self._http}/status")
+                # It could be bound once: should its port be taken when it is started again, that may pass.
+                self._coordinator.seen([child.id])
                 return
             if (code := child.poll()) is not None:
                 raise _Stopped("failed", f"the coordinator did not start: {describe_exit(code)}", child)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -45,6 +46,14 @@ time.sleep(60)
 IGNORE_TERM = SAVE_ON_TERM.replace('lambda *a: (print("saved", flush=True), sys.exit(1))', "signal.SIG_IGN")
 
 Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture(autouse=True)
+def in_the_foreground() -> Iterator[None]:
+    """Jobs heed Ctrl-C as in a terminal, even if these tests run in the background, where it is ignored."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
 
 
 @pytest.fixture
@@ -195,6 +204,35 @@ def test_a_killed_coordinator_comes_back_at_the_same_address(start: Start, folde
     assert query_status(second["address"]).incarnation == second["incarnation"]
 
 
+def test_a_killed_coordinator_is_started_again_and_again_while_its_port_is_taken(
+    start: Start, folder: Path
+) -> None:
+    start()
+    until(all_up(folder))
+    first = events(folder, "coordinator_started")[0]
+    host, _, port = first["address"].removeprefix("tcp://").rpartition(":")
+    with socket.socket() as squatter:
+        squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        os.kill(first["pid"], signal.SIGKILL)
+        until(lambda: _listens(squatter, host, int(port)))
+        until(lambda: any(event["code"] == 2 for event in _coordinator_ends(folder)))
+    until(lambda: len(events(folder, "coordinator_started")) == 2)
+    assert events(folder, "coordinator_hopeless") == []
+
+
+def _listens(squatter: socket.socket, host: str, port: int) -> bool:
+    try:
+        squatter.bind((host, port))
+    except OSError:
+        return False
+    squatter.listen()
+    return True
+
+
+def _coordinator_ends(folder: Path) -> list[dict[str, Any]]:
+    return events(folder, "coordinator_crashed") + events(folder, "coordinator_hopeless")
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_job_lets_the_student_save_and_leaves_nothing(
     start: Start, folder: Path, signum: signal.Signals
@@ -205,6 +243,18 @@ def test_an_interrupted_job_lets_the_student_save_and_leaves_nothing(
     output, _ = job.communicate()
     assert job.returncode == 130, output
     assert result(folder)["status"] == "interrupted"
+    assert log.read_text().endswith("saved\n")
+    assert not any(running(pid) for pid in pids(folder))
+
+
+def test_a_background_job_ignores_ctrl_c_and_ends_everything_on_sigterm(start: Start, folder: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what a shell does for jobs that it starts with &
+    job = start(student=SAVE_ON_TERM)
+    log = until_ready(folder)
+    job.send_signal(signal.SIGINT)
+    job.send_signal(signal.SIGTERM)  # would be the second, and kill the student before it has saved
+    output, _ = job.communicate()
+    assert job.returncode == 130, output
     assert log.read_text().endswith("saved\n")
     assert not any(running(pid) for pid in pids(folder))
 
