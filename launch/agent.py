@@ -85,7 +85,9 @@ def run_on(clock: SteadyClock) -> None:
     class SteadyDatetime(datetime):
         @classmethod
         def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
-            # A plain one: agents pickle it for each other.
+            # A plain one: torch's agents pickle their state into the rendezvous store, and unpickle what lies
+            # there. So whoever can write to that store runs code in every agent: keep strangers off its
+            # port. Nothing that comes from anywhere else is unpickled, and nothing of ours reads that store.
             return datetime.fromtimestamp(clock.now(), tz)
 
     if not hasattr(dynamic_rendezvous, "datetime"):
