@@ -23,7 +23,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edldist.clock import Clock
 from edldist.errors import (
@@ -71,6 +71,7 @@ PROBE_S = 0.1
 _IDLE_PING_S = 1.0
 _TURN_MESSAGES = 256
 _MOST_DISCONNECTED = 1_000
+_MOST_PINGS = 64  # on their way to a worker that is far away
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class _Worker:
     last_sent: float
     pull_seen: int = 0  # number of its last pull, which was answered at once
     pull_samples: int = 1  # what it asked for
-    ping: _Ping | None = None
+    pings: deque[_Ping] = field(default_factory=lambda: deque(maxlen=_MOST_PINGS))  # not answered yet
     ping_seq: int = 0
 
 
@@ -373,7 +374,7 @@ class StudentService:
             if now - worker.last_sent >= (PROBE_S / 2 if leases else self._idle_ping_s):
                 worker.ping_seq += 1
                 awake = not self.delivery.asleep(worker.key)
-                worker.ping = _Ping(worker.ping_seq, leases, worker.pull_seen, awake)
+                worker.pings.append(_Ping(worker.ping_seq, leases, worker.pull_seen, awake))
                 self._send(peer, Ping(seq=worker.ping_seq, buffered=self.delivery.buffered))
         self._call_back(now)
         self._report_poison(self.delivery.verdicts())
@@ -396,10 +397,12 @@ class StudentService:
 
     def _reconcile(self, worker: _Worker, pong: Pong) -> None:
         """Make good what a broken connection swallowed (see ``Pong``)."""
-        ping = worker.ping
-        if ping is None or pong.seq != ping.seq:
+        pings = worker.pings
+        while pings and pings[0].seq < pong.seq:
+            pings.popleft()
+        if not pings or pings[0].seq != pong.seq:
             return
-        worker.ping = None
+        ping = pings.popleft()
         gone = (ping.leases - set(pong.held)) & self.delivery.leases_of(worker.key)
         if gone:
             reason = "its connection broke and the task or its labels were lost"

@@ -15,7 +15,7 @@ from edldist.student.flow import Flow
 from edldist.student.options import ServiceOptions
 from edldist.student.service import StudentService
 from edldist.wire.memory import MemoryTransport
-from edldist.wire.messages import Failure, Hello, Idle, Ping, Pull, Tasks, Welcome
+from edldist.wire.messages import Failure, Hello, Idle, Ping, Pong, Pull, Tasks, Welcome
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -100,6 +100,21 @@ def test_a_failure_of_the_only_worker_in_good_standing_is_tried_again_at_once(ma
     assert service.stats()["failed"] == 5
     # The sick one is out for half a minute: the loop would stand for as long.
     assert len(service.delivery.leases_of("well")) == 5
+
+
+def test_a_lost_task_is_found_although_answers_to_pings_take_longer_than_the_next_ping(make):
+    service, clock, poller = make()
+    worker = Worker(poller, service.address, "w")
+    service.offer(OpenBatch(None, {"x": torch.zeros(4)}, 4))
+    worker.link.send(Pull(seq=1, samples=4))
+    worker.hear(Tasks)  # as if it had been lost on the way
+    for seq in (1, 2, 3):
+        clock.advance(0.11)
+        service._poller.wake()
+        worker.hear(Ping, lambda ping, seq=seq: ping.seq == seq)
+    worker.link.send(Pong(seq=2, held=[], pulled=1, asleep=False))
+    assert worker.hear(Idle).seq == 1
+    assert service.stats()["requeued"] == 1
 
 
 def test_idle_workers_are_pinged_several_times_within_the_time_to_live(make):
