@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import ctypes
 import mmap
 import os
 import weakref
@@ -23,6 +23,12 @@ _MOST_LENT = 2
 _MOST_LENT_BYTES = 512 << 20
 _MAP_NORESERVE = 0x4000  # pages that are only read need no promise of memory
 _MADV_POPULATE_READ = 22  # Linux 5.14; maps a range at once instead of page by page
+
+
+# mmap's own method keeps the interpreter lock, which the compute thread wants. It may fail: pages are then
+# mapped one by one as they are read.
+_madvise = ctypes.CDLL(None).madvise
+_madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
 class Mappings:
@@ -129,6 +135,7 @@ class _Private:
 
     def __init__(self, mapping: mmap.mmap) -> None:
         self.mapping = mapping
+        self._address: int = np.frombuffer(mapping, np.uint8).ctypes.data
         self._read: dict[int, int] = {}  # start of each part by its end
 
     def __len__(self) -> int:
@@ -140,10 +147,8 @@ class _Private:
     def read(self, start: int, stop: int) -> None:
         self._read[stop] = self._read.pop(start, start)
         if stop <= len(self.mapping):
-            page = mmap.PAGESIZE
-            first = start // page * page
-            with contextlib.suppress(OSError):
-                self.mapping.madvise(_MADV_POPULATE_READ, first, stop - first)
+            first = start // mmap.PAGESIZE * mmap.PAGESIZE
+            _madvise(self._address + first, stop - first, _MADV_POPULATE_READ)
 
 
 _Kept = TypeVar("_Kept", mmap.mmap, _Private)
