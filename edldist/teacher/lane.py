@@ -14,12 +14,22 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from edldist.errors import ModelError
 from edldist.teacher.forward import Computed
 
-__all__ = ["CudaLane", "Flight", "HostLane", "Lane", "lane_for"]
+__all__ = ["CudaLane", "Flight", "HostLane", "InputsLostError", "Lane", "lane_for"]
 
 Compute = Callable[[Mapping[str, Tensor]], Computed]
 Parts = Sequence[Mapping[str, Tensor]]
+
+_LOST = (
+    "the model changed its inputs in place in a pass that then failed, so this worker cannot do it again; "
+    "from now on it gives the model copies."
+)
+
+
+class InputsLostError(ModelError):
+    """A pass went wrong and cannot be done again: the model has written to its inputs."""
 
 
 class Flight(Protocol):
@@ -93,20 +103,44 @@ class _Landed:
 
 
 class HostLane:
-    """Straight through: ``launch`` returns when the labels are on the host."""
+    """Straight through: ``launch`` returns when the labels are on the host.
+
+    A pass that failed is done again from the same memory. A model that changes its inputs in place would
+    then label what it left there, so it gets copies once it was seen to do so.
+    """
 
     depth = 1
 
+    _copies = False
+
     def launch(self, parts: Parts, compute: Compute) -> Flight:
         begun = time.perf_counter()
-        inputs = parts[0] if len(parts) == 1 else {n: torch.cat([p[n] for p in parts]) for n in parts[0]}
-        computed = compute(inputs)
+        ours = len(parts) > 1 or self._copies
+        if len(parts) > 1:
+            inputs = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        else:
+            inputs = {name: tensor.clone() if ours else tensor for name, tensor in parts[0].items()}
+        before = {name: tensor._version for name, tensor in inputs.items() if not tensor.is_inference()}
+        try:
+            computed = compute(inputs)
+        except Exception as exc:
+            if not ours and self._changed(inputs, before):
+                raise InputsLostError(f"{_LOST} It said:\n{exc}") from exc
+            raise
+        suspect = computed.finite is not None and not bool(computed.finite)
+        if not ours and self._changed(inputs, before) and suspect:
+            raise InputsLostError(f"{_LOST} A label was not finite, or none that the codec can hold")
         labels = {name: tensor.cpu() for name, tensor in computed.packed.items()}
-        suspect = computed.finite is not None and not computed.finite
         return _Landed(computed.outputs, labels, suspect, time.perf_counter() - begun)
 
     def recover(self) -> bool:
         return True
+
+    def _changed(self, inputs: Mapping[str, Tensor], before: Mapping[str, int]) -> bool:
+        """Whether the model wrote to its inputs. Torch counts that; what numpy writes goes unnoticed."""
+        changed = any(inputs[name]._version != version for name, version in before.items())
+        self._copies = self._copies or changed
+        return changed
 
 
 class _CudaFlight:

@@ -9,6 +9,7 @@ A pass goes through::
               several tasks: each again in a pass of its own, so that a bad one fails alone
               memory ran out: again in smaller pieces (fixed cuts: again by itself, then it fails)
               one task: its failure, with the model's own traceback
+              the model wrote to its inputs: the failure of all, to be sent again from pristine ones
 
 Nothing here blocks but ``step(wait=True)``, and on a lane that computes at once, the computing.
 Passes are launched in order; a pass that landed is answered whatever happens to those before it.
@@ -32,7 +33,7 @@ from edldist.teacher.batcher import HeldTask
 from edldist.teacher.exchange import gather
 from edldist.teacher.factory import own_traceback
 from edldist.teacher.forward import Computed, Forward
-from edldist.teacher.lane import Flight, Lane
+from edldist.teacher.lane import Flight, InputsLostError, Lane
 from edldist.teacher.model import is_out_of_memory
 from edldist.teacher.service import Answer
 
@@ -248,6 +249,8 @@ class Pipeline:
     def _fail(self, each: _Pass, exc: Exception) -> None:
         if not self._lane.recover():
             self._give_up(each, exc)
+        elif isinstance(exc, InputsLostError):
+            self._answer_failure(each, _words(exc))
         elif is_out_of_memory(exc):
             self._cut(each, exc)
         else:

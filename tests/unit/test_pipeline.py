@@ -309,6 +309,26 @@ def test_fixed_cuts_are_never_cut_even_after_others_were():
     assert crew.labels.keys() == {1} and crew.errors.keys() == {2}
 
 
+@pytest.mark.parametrize("error", [ValueError("bad luck"), NO_MEMORY, None])
+def test_a_pass_that_failed_is_never_done_again_from_inputs_that_the_model_changed(error):
+    def model(id):  # noqa: A002
+        id.mul_(2)
+        if (id >= 26).any() and error is not None:
+            raise error
+        return torch.where(id >= 26, torch.nan, id.float()) if error is None else id
+
+    def arrived(*ids: int) -> list[HeldTask]:
+        frame = memoryview(bytearray(torch.tensor(ids).numpy().tobytes()))  # as sockets give it: writable
+        inputs = TaskInputs(len(ids), [TensorSpec(name="id", dtype="int64", shape=[len(ids)])], [frame])
+        return [HeldTask("s", lease, 1, False, inputs, row) for row, lease in enumerate(ids)]
+
+    crew = Crew(model).run(arrived(1, 13))
+    assert crew.labels == {} and set(crew.errors) == {1, 13}
+    assert "changed its inputs in place" in crew.errors[1]
+    again = Crew(model, crew.lane).run(arrived(1, 13))
+    assert again.labels == {1: [2]} and set(again.errors) == {13}
+
+
 def test_a_broken_device_is_blamed_on_the_pass_that_broke_it_and_ends_the_worker():
     lane = Apron()
     crew = Crew(double, lane)
