@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,7 @@ import msgspec
 import torch
 
 from edldist.errors import CheckpointError, ConfigError
+from edldist.student import stopping
 from edldist.student.encoding import Json
 from edldist.student.loader import DistillLoader, live_loaders
 from edldist.student.manifest import (
@@ -99,6 +101,8 @@ class Checkpointer:
         self._defect: CheckpointError | None = None
         self._closed = False
         atexit.register(self._join, EXIT_GRACE_S)
+        this = weakref.ref(self)  # what is closed need not be kept
+        stopping.at_partial_stop(lambda: None if (it := this()) is None else it._join(EXIT_GRACE_S))
         if Ranks.expected() == 1 or (torch.distributed.is_available() and torch.distributed.is_initialized()):
             self._start()
 

@@ -3,6 +3,8 @@
 import logging
 import os
 import random
+import subprocess
+import sys
 import threading
 from collections import Counter
 
@@ -16,6 +18,7 @@ from edldist.observe import reporter
 from edldist.student import lock
 from edldist.student.checkpoint import Checkpointer
 from edldist.student.snapshot import Snapshot
+from edldist.student.stopping import EXIT_REGROUP
 
 
 class Position:
@@ -382,3 +385,23 @@ def test_copies_from_every_device_are_waited_for(monkeypatch):
     snapshot.tensors["again"] = OnDevice(3)
     snapshot.staged(rank=0)
     assert {device.index for device in waited} == {1, 3} and len(waited) == 2
+
+
+REGROUPING = """
+import sys, time
+import torch
+from edldist.student import stopping
+from edldist.student.checkpoint import Checkpointer
+checkpointer = Checkpointer(sys.argv[1])
+begin = checkpointer._store.begin
+checkpointer._store.begin = lambda step: time.sleep(0.5) or begin(step)
+stopping.should_stop()
+stopping._request._agreed = True  # another rank was asked
+checkpointer.save(1, {"model": torch.nn.Linear(2, 2)})
+"""
+
+
+def test_a_rank_that_leaves_for_a_new_group_ends_its_save_first(tmp_path):
+    ended = subprocess.run([sys.executable, "-c", REGROUPING, str(tmp_path)], timeout=60, check=False)
+    assert ended.returncode == EXIT_REGROUP
+    assert saved_dirs(tmp_path) == ["step-00000001"]
