@@ -134,7 +134,10 @@ def _wait_single(
         code = node.wait(interrupts)
         if code in (0, EXIT_USAGE) or interrupts.count or node.gave_up or watch.fruitless >= max_restarts:
             return code
-        logger.warning("the ranks failed again, but came further since the last time: starting them again")
+        logger.warning(
+            "%s, but the ranks had come further since their last start: starting them again",
+            "the ranks failed again" if code > 0 else f"the agent of this node was ended by signal {-code}",
+        )
         agent = start()
         if agent is None:
             return EXIT_INTERRUPTED

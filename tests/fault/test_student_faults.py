@@ -286,7 +286,9 @@ def test_a_killed_agent_and_a_killed_supervisor_leave_nothing_and_are_replaced(t
         assert_as_quiet(job, done, PAIR, done, bitwise=False)
         lines = (job.output / "events.jsonl").read_text().splitlines()
         events = [json.loads(line)["event"] for line in lines]
-        assert events.count("student_restarted") == 2
+        assert events.count("student_restarted") == 1, "the supervisor; it replaced the agent itself"
+        logs = "".join(path.read_text() for path in (job.output / "logs").glob("student*.log"))
+        assert logs.count("was ended by signal 9") == 1
 
 
 def test_a_whole_job_that_is_asked_to_leave_saves_first_and_goes_on_from_there(tmp_path: Path) -> None:
