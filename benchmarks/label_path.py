@@ -7,10 +7,12 @@ that copies the same bytes from its own memory, with no transport at all.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,7 +91,7 @@ TOKENS = Case(
     0.80,
     worker_batch=8,
 )
-
+TOKENS_SHARED = replace(TOKENS, name="token labels, shared", shared=True)
 
 CASES = {"large": LARGE, "large-shared": LARGE_SHARED, "small": SMALL, "tokens": TOKENS}
 
@@ -104,45 +106,52 @@ def open_path(case: Case) -> Iterator[edldist.DistillLoader]:
 
 def large_tcp(settings: Settings) -> Result:
     """128x3x224x224 uint8 in, 128x1000 fp16 out."""
-    return _against_echo(LARGE, settings)
+    return _against_echo(settings, LARGE)
 
 
 def small(settings: Settings) -> Result:
     """128 samples of 64 bytes in, 10 fp32 out each; the worker may take 1,024 samples at once."""
-    return _against_echo(SMALL, settings)
+    return _against_echo(settings, SMALL)
 
 
 def tokens(settings: Settings) -> Result:
-    """8x1024 tokens in, their 64 largest logits as indices, values and tail mass out."""
-    return _against_echo(TOKENS, settings)
+    """8x1024 tokens in, their 64 largest logits as indices, values and tail mass out: by both ways."""
+    return _against_echo(settings, TOKENS, TOKENS_SHARED)
 
 
 def large_shared(settings: Settings) -> Result:
     """The large images through shared memory, the worker copying each batch once."""
     case = LARGE_SHARED
     with open_path(case) as loader, copy_rate(case.input_bytes, case.label_bytes, case.ring) as copies:
-        batches = iter(loader)
         runs = interleave(
             settings.repeats,
-            path=lambda: case.batch * rate(lambda: next(batches), settings.seconds),
+            path=functools.partial(_samples_a_second, case, iter(loader), settings),
             limit=lambda: case.batch * copies(settings.seconds),
         )
     return _result(case, runs["path"], runs["limit"], "memcpy alone")
 
 
-def _against_echo(case: Case, settings: Settings) -> Result:
-    with open_path(case) as loader, open_echo(case.input_bytes, case.label_bytes) as echo:
-        batches = iter(loader)
-        runs = interleave(
-            settings.repeats,
-            path=lambda: case.batch * rate(lambda: next(batches), settings.seconds),
-            limit=lambda: case.batch * echo(settings.seconds),
-        )
-        requeued = int(loader.stats()["requeued"] or 0)
-    result = _result(case, runs["path"], runs["limit"], "bare echo")
-    if requeued:
-        result.notes.append(f"{requeued} tasks were requeued: the machine was not quiet")
+def _against_echo(settings: Settings, *cases: Case) -> Result:
+    """Cases of the same bytes, each beside the same echo of these bytes over TCP."""
+    result, first = Result(), cases[0]
+    with contextlib.ExitStack() as stack:
+        loaders = [stack.enter_context(open_path(case)) for case in cases]
+        echo = stack.enter_context(open_echo(first.input_bytes, first.label_bytes))
+        paths = {
+            case.name: functools.partial(_samples_a_second, case, iter(loader), settings)
+            for case, loader in zip(cases, loaders, strict=True)
+        }
+        runs = interleave(settings.repeats, **paths, limit=lambda: first.batch * echo(settings.seconds))
+        for case, loader in zip(cases, loaders, strict=True):
+            result.figures += _result(case, runs[case.name], runs["limit"], "bare echo").figures
+            requeued = int(loader.stats()["requeued"] or 0)
+            if requeued:
+                result.notes.append(f"{requeued} tasks were requeued: the machine was not quiet")
     return result
+
+
+def _samples_a_second(case: Case, batches: Iterator[Any], settings: Settings) -> float:
+    return case.batch * rate(lambda: next(batches), settings.seconds)
 
 
 def _result(case: Case, values: list[float], limits: list[float], limit_name: str) -> Result:
