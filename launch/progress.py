@@ -58,7 +58,15 @@ def describe_event(line: Mapping[str, Any]) -> str | None:
         return f"{role} {who} {what}{reason}{silent}"
     if event == "student_joined":
         return f"student rank {line.get('rank')} joined"
-    if event in ("checkpoint_restored", "clock_skew", "scaled", "garbage"):
+    if event == "teacher_quarantined":
+        worker, seconds = line.get("worker"), number(line.get("for_s"))
+        return f"teacher {worker} gets no work for {seconds} s, it keeps failing: {line.get('error')}"
+    if event == "task_poisoned":
+        place = f"samples {line.get('start')}:{line.get('stop')} of batch {line.get('batch')}"
+        return f"{place} cannot be labelled by teacher {line.get('teacher')}: {line.get('error')}"
+    if event in ("checkpoint_failed", "checkpoint_damaged"):
+        return f"checkpoint of step {line.get('step')} {event.partition('_')[2]}: {line.get('reason')}"
+    if event in ("checkpoint_restored", "clock_skew"):
         fields = " ".join(f"{key}={value}" for key, value in line.items() if key not in ("t", "event"))
         return f"{event.replace('_', ' ')}: {fields}"
     return None

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from edldist.wire.messages import MemberStatus, Status
 from edldist.wire.query import query_status
@@ -42,6 +43,10 @@ def show_status(coordinator: str, as_json: bool, console: Console) -> int:
         console.print(_table("teacher workers", "teacher", teachers, TEACHER_COLUMNS))
     if students:
         console.print(_table("student ranks", "rank", students, STUDENT_COLUMNS))
+    for member in [*teachers, *students]:
+        for remark in _remarks(member):
+            # As text: what a model raised may look like markup.
+            console.print(Text(f"{member.id} {remark}", style="yellow"))
     return 0
 
 
@@ -66,6 +71,21 @@ def _table(title: str, second: str, members: list[MemberStatus], columns: dict[s
         row += [number(member.stats[key]) if key in member.stats else "-" for key in columns]
         table.add_row(*row)
     return table
+
+
+def _remarks(member: MemberStatus) -> list[str]:
+    """What a person should know about a member beyond its figures."""
+    stats, remarks = member.stats, []
+    if stats.get("quarantine"):
+        remarks.append(f"gets no work: {stats['quarantine']}")
+    if stats.get("draining"):
+        remarks.append("finishes what it holds, and leaves")
+    if stats.get("out_of_memory"):
+        times, size = stats["out_of_memory"], stats.get("batch_size")
+        remarks.append(f"ran out of memory ({times}x): at most {size} samples a pass now")
+    if stats.get("skipped"):
+        remarks.append(f"left out {stats['skipped']} samples that no worker could label")
+    return remarks
 
 
 def _mean_rate(member: MemberStatus) -> str:

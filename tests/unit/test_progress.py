@@ -120,6 +120,39 @@ def test_changes_of_state_in_words() -> None:
     assert describe_event({"t": 1, "event": "report", "step": 1}) is None
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (
+            {"event": "teacher_quarantined", "worker": "t-0", "for_s": 30.0, "error": "ValueError: sick"},
+            "teacher t-0 gets no work for 30 s, it keeps failing: ValueError: sick",
+        ),
+        (
+            {
+                "event": "task_poisoned",
+                "teacher": "big",
+                "batch": 7,
+                "start": 16,
+                "stop": 32,
+                "error": "ValueError: bad pixel",
+            },
+            "samples 16:32 of batch 7 cannot be labelled by teacher big: ValueError: bad pixel",
+        ),
+        (
+            {"event": "checkpoint_failed", "step": 50, "reason": "no space left"},
+            "checkpoint of step 50 failed: no space left",
+        ),
+        (
+            {"event": "checkpoint_damaged", "step": 50, "reason": "state.json differs"},
+            "checkpoint of step 50 damaged: state.json differs",
+        ),
+    ],
+)
+def test_trouble_is_said_with_its_reason(line: dict[str, object], words: str) -> None:
+    assert describe_event(line) == words
+    assert describe_event({"event": line["event"]}), "members may send anything"
+
+
 def test_the_result_is_a_table() -> None:
     target = console()
     show_result(target, RESULT)

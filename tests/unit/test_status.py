@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -66,3 +67,23 @@ def test_json_holds_every_figure(answer: Status, capsys: pytest.CaptureFixture[s
     assert [item["id"] for item in document["members"]] == ["t-0", "rank0-0123456789", "s-1"]
     assert document["members"][0]["stats"]["up_s"] == 20.0
     assert document["incarnation"] == "i"
+
+
+def test_trouble_is_said_below_the_tables(answer: Status, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = [
+        member("sick", "teacher", {}, quarantine="4 failures in a row, the last one: no [red] pixel"),
+        member("small", "teacher", {}, out_of_memory=2, batch_size=16, draining=False, quarantine=""),
+        member("leaving", "teacher", {}, draining=True),
+        member("rank0", "student", {"rank": 0}, skipped=32),
+    ]
+    troubled = msgspec.structs.replace(answer, members=members)
+    monkeypatch.setattr(launch.status, "query_status", lambda *args, **kwargs: troubled)
+    target = Console(file=io.StringIO(), width=80, highlight=False)
+    show_status("tcp://h:1", False, target)
+    assert isinstance(target.file, io.StringIO)
+    assert target.file.getvalue().splitlines()[-4:] == [
+        "leaving finishes what it holds, and leaves",
+        "sick gets no work: 4 failures in a row, the last one: no [red] pixel",
+        "small ran out of memory (2x): at most 16 samples a pass now",
+        "rank0 left out 32 samples that no worker could label",
+    ]
