@@ -36,8 +36,9 @@ def show_status(coordinator: str, as_json: bool, console: Console) -> int:
     students = [member for member in members if member.role == "student"]
     console.print(
         f"coordinator {coordinator} · up {duration(status.uptime_s)} · "
-        f"{len(teachers)} teacher workers · {len(students)} student ranks",
+        f"{_count(teachers, 'teacher worker')} · {_count(students, 'student rank')}",
         highlight=False,
+        soft_wrap=True,
     )
     if teachers:
         console.print(_table("teacher workers", "teacher", teachers, TEACHER_COLUMNS))
@@ -46,8 +47,12 @@ def show_status(coordinator: str, as_json: bool, console: Console) -> int:
     for member in [*teachers, *students]:
         for remark in _remarks(member):
             # As text: what a model raised may look like markup.
-            console.print(Text(f"{member.id} {remark}", style="yellow"))
+            console.print(Text(f"{member.id} {remark}", style="yellow"), soft_wrap=True)
     return 0
+
+
+def _count(members: list[MemberStatus], what: str) -> str:
+    return f"{len(members)} {what}" + ("" if len(members) == 1 else "s")
 
 
 def _table(title: str, second: str, members: list[MemberStatus], columns: dict[str, str]) -> Table:
