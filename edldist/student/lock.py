@@ -44,6 +44,7 @@ class DirectoryLock:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor: int | None = None
+        self._pid = 0
 
     def acquire(self) -> None:
         """Take the lock, waiting up to `HANDOVER_S` for a process that is just ending.
@@ -68,7 +69,7 @@ class DirectoryLock:
         except BaseException:
             os.close(descriptor)
             raise
-        self._descriptor = descriptor
+        self._descriptor, self._pid = descriptor, os.getpid()
         close_in_children.add(descriptor)
         with contextlib.suppress(OSError):  # a full disk: the lock holds without its text
             os.ftruncate(descriptor, 0)
@@ -86,8 +87,9 @@ class DirectoryLock:
         return True
 
     def release(self) -> None:
-        """Let go; does nothing if the lock is not held."""
-        if self._descriptor is not None:
-            close_in_children.discard(self._descriptor)
-            os.close(self._descriptor)
-            self._descriptor = None
+        """Let go; does nothing if this process does not hold the lock."""
+        descriptor, self._descriptor = self._descriptor, None
+        # A forked child's copy is closed already, and its number may be another file's by now.
+        if descriptor is not None and self._pid == os.getpid():
+            close_in_children.discard(descriptor)
+            os.close(descriptor)
