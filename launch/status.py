@@ -62,7 +62,7 @@ def _table(title: str, second: str, members: list[MemberStatus], columns: dict[s
         title_style="bold",
         header_style="dim",
         box=None,
-        padding=(0, 2, 0, 0),
+        padding=(0, 1, 0, 0),
         pad_edge=False,
     )
     table.add_column("id", overflow="fold")

@@ -63,6 +63,17 @@ def test_the_tables_fit_a_terminal_and_show_members_with_their_rates(answer: Sta
     assert rows["s-1"][4] == "-", "its age is unknown, and so is its rate"
 
 
+def test_ids_that_workers_make_up_stay_in_one_line(answer: Status, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = member("teacher-node1-e5677488", "teacher", {}, samples=123456, held=12, students=2)
+    status = msgspec.structs.replace(answer, members=[msgspec.structs.replace(named, host="node1")])
+    monkeypatch.setattr(launch.status, "query_status", lambda *args, **kwargs: status)
+    target = Console(file=io.StringIO(), width=80, highlight=False)
+    show_status("tcp://h:1", False, target)
+    assert isinstance(target.file, io.StringIO)
+    row = target.file.getvalue().splitlines()[-1].split()
+    assert (row[0], row[-3:]) == ("teacher-node1-e5677488", ["123456", "12", "2"])
+
+
 def test_json_holds_every_figure(answer: Status, capsys: pytest.CaptureFixture[str]) -> None:
     show_status("tcp://h:1", True, Console())
     document = json.loads(capsys.readouterr().out)
