@@ -10,7 +10,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -150,14 +150,16 @@ class Checkpointer:
     def restore(self, state: Mapping[str, Stateful]) -> int | None:
         """Load the newest sound checkpoint into the objects of ``state``, on whatever number of ranks.
 
-        A damaged one is logged, reported as event ``checkpoint_damaged`` and passed over. Nothing is
+        A damaged one is logged, reported as event ``checkpoint_damaged`` and passed over. One that cannot be
+        read now, as when the network fails, is not: an older one would take its place for good. Nothing is
         modified before the whole checkpoint was verified, compared with the state and read.
 
         Returns:
             The step of the checkpoint, the same on all ranks; None if there is none at all.
 
         Raises:
-            CheckpointError: checkpoints exist but none is sound; it is another job's or another model's.
+            CheckpointError: checkpoints exist but none is sound; it is another job's or another model's;
+                not final if the newest cannot be read now. The same on all ranks.
         """
         _require_loader(state)
         ranks = self._start()
@@ -178,7 +180,8 @@ class Checkpointer:
 
             def prepare() -> None:
                 nonlocal folder, tree, targets
-                folder = stack.enter_context(self._store.fetch(name, wanted))
+                with self._reading(name):
+                    folder = stack.enter_context(self._store.fetch(name, wanted))
                 tree = json.loads((folder / STATE_FILE).read_bytes())
                 lines = here.differences(tree)
                 if lines:
@@ -252,7 +255,7 @@ class Checkpointer:
     def _take_directory(self) -> None:
         try:
             self._store.prepare()
-            for _, name in self._store.checkpoints():
+            for _, name in self._listed():
                 with contextlib.suppress(DamagedError):
                     self._check_job(name, self._manifest(name))
                     break
@@ -267,16 +270,40 @@ class Checkpointer:
                 f"this is job {self._job!r}: give each job its own directory"
             )
 
+    def _listed(self) -> list[tuple[int, str]]:
+        with self._reading():
+            return self._store.checkpoints()
+
     def _manifest(self, name: str) -> Manifest:
-        return read_manifest(lambda file: self._store.open(name, file))
+        with self._reading(name):
+            return read_manifest(lambda file: self._store.open(name, file), self._store.on_disk)
+
+    def _verify(self, name: str, manifest: Manifest) -> None:
+        with self._reading(name):
+            verify(lambda file: self._store.open(name, file), manifest, self._store.on_disk)
+
+    @contextlib.contextmanager
+    def _reading(self, name: str = "") -> Iterator[None]:
+        """Put words to errors of the store that are no damage."""
+        try:
+            yield
+        except (CheckpointError, DamagedError):
+            raise
+        except Exception as exc:  # a backend's library has errors of its own, which need be no OSErrors
+            unreadable = CheckpointError(
+                f"{self._store.url}{'/' if name else ''}{name} cannot be read now ({describe(exc)}), which "
+                "does not make it damaged: try again when the store can be reached. Nothing was changed"
+            )
+            unreadable.final = False
+            raise unreadable from exc
 
     def _choose(self) -> Json:
         """Find the newest checkpoint whose every byte is what was written. Rank 0 only."""
         reasons: dict[str, str] = {}
-        for step, name in self._store.checkpoints():
+        for step, name in self._listed():
             try:
                 manifest = self._manifest(name)
-                verify(lambda file, name=name: self._store.open(name, file), manifest)  # type: ignore[misc]
+                self._verify(name, manifest)
             except DamagedError as exc:
                 if self._store.lists_drafts and isinstance(exc, UnmarkedError):
                     logger.info("passing over %s in %s: its save was interrupted", name, self._store.url)

@@ -3,12 +3,18 @@
 ``manifest.json`` lists every file with its size and SHA-256; ``COMMITTED`` holds the SHA-256 of the
 manifest. Nothing of a checkpoint is parsed before its hash matched. This finds damage, not malice: whoever
 may write to the directory can also write a matching manifest.
+
+Damage is what the data itself shows: a file that is missing, short or changed, or that its disk has lost
+(``EIO``). Any other error, as of a network or of permissions, says nothing about the data and passes as it
+is.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 import msgspec
@@ -85,15 +91,21 @@ def digest(stream: BinaryIO) -> FileEntry:
     return FileEntry(size, sha.hexdigest())
 
 
-def read_manifest(open_file: Opener) -> Manifest:
+def read_manifest(open_file: Opener, on_disk: bool) -> Manifest:
     """Read the manifest of a committed checkpoint, once its hash matched the marker.
 
+    Args:
+        on_disk: whether ``EIO`` comes from a medium. Libraries of object stores make it of anything.
+
     Raises:
-        DamagedError: marker or manifest is missing, unreadable or changed; UnmarkedError if it is the marker
+        DamagedError: marker or manifest is missing, lost or changed; UnmarkedError if it is the marker
             that is missing.
+        Exception: whatever else reading raises.
     """
-    marker = _read(open_file, MARKER).decode("ascii", "replace").strip()
-    text = _read(open_file, MANIFEST)
+    with _judged(MARKER, on_disk), open_file(MARKER) as stream:
+        marker = stream.read().decode("ascii", "replace").strip()
+    with _judged(MANIFEST, on_disk), open_file(MANIFEST) as stream:
+        text = stream.read()
     found = hashlib.sha256(text).hexdigest()
     if found != marker:
         raise DamagedError(f"{MANIFEST} has sha256 {found[:12]}..., {MARKER} says {marker[:12]!r}...")
@@ -107,20 +119,19 @@ def read_manifest(open_file: Opener) -> Manifest:
     return manifest
 
 
-def verify(open_file: Opener, manifest: Manifest) -> None:
+def verify(open_file: Opener, manifest: Manifest, on_disk: bool) -> None:
     """Compare size and hash of every file with the manifest.
 
+    Args:
+        on_disk: as for `read_manifest`.
+
     Raises:
-        DamagedError: names the first file that is missing, unreadable or changed.
+        DamagedError: names the first file that is missing, lost or changed.
+        Exception: whatever else reading raises.
     """
     for name, expected in manifest.files.items():
-        try:
-            with open_file(name) as stream:
-                found = digest(stream)
-        except FileNotFoundError as exc:
-            raise DamagedError(f"{name} is missing") from exc
-        except OSError as exc:
-            raise DamagedError(f"{name} cannot be read: {exc}") from exc
+        with _judged(name, on_disk), open_file(name) as stream:
+            found = digest(stream)
         if found.bytes != expected.bytes:
             raise DamagedError(f"{name} has {found.bytes} bytes instead of {expected.bytes}")
         if found.sha256 != expected.sha256:
@@ -129,11 +140,16 @@ def verify(open_file: Opener, manifest: Manifest) -> None:
             )
 
 
-def _read(open_file: Opener, name: str) -> bytes:
+@contextlib.contextmanager
+def _judged(name: str, on_disk: bool) -> Iterator[None]:
+    """Tell errors in reading a file that show damage from those that do not."""
     try:
-        with open_file(name) as stream:
-            return stream.read()
+        yield
     except FileNotFoundError as exc:
         raise (UnmarkedError if name == MARKER else DamagedError)(f"{name} is missing") from exc
+    except (IsADirectoryError, NotADirectoryError) as exc:
+        raise DamagedError(f"{name} is no file: {exc}") from exc
     except OSError as exc:
+        if not on_disk or exc.errno != errno.EIO:
+            raise
         raise DamagedError(f"{name} cannot be read: {exc}") from exc

@@ -31,6 +31,7 @@ class FsspecStore:
     """
 
     lists_drafts = True
+    on_disk = False
     _FINAL = re.compile(r"step-(\d{8,})-[0-9a-f]{24}")
 
     def __init__(self, url: str) -> None:
@@ -105,10 +106,10 @@ class FsspecStore:
 
     def delete(self, name: str) -> None:
         self._fs.invalidate_cache()
-        marker = self._path(name, MARKER)
-        if self._fs.exists(marker):
-            self._fs.rm_file(marker)  # first: what is left then is no checkpoint
-        if self._fs.exists(f"{self._root}/{name}"):
+        # Not asked for with exists(), which takes a network error for a no.
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(self._path(name, MARKER))  # first: what is left then is no checkpoint
+        with contextlib.suppress(FileNotFoundError):
             self._fs.rm(f"{self._root}/{name}", recursive=True)
 
     def _path(self, name: str, file: str) -> str:

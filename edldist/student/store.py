@@ -34,6 +34,9 @@ class Store(Protocol):
     lists_drafts: bool
     """Whether ``checkpoints`` shows drafts too: then one without its marker is no damaged checkpoint."""
 
+    on_disk: bool
+    """Whether the kernel reads the files: then ``EIO`` says that the medium has lost one."""
+
     def prepare(self) -> None:
         """(0) Make and lock the place, and remove what interrupted saves left behind."""
         ...
@@ -108,6 +111,7 @@ class LocalStore:
     """
 
     lists_drafts = False
+    on_disk = True
     _FINAL = re.compile(r"step-(\d{8,})")
     _LEFTOVER = re.compile(r"(step-\d{8,})\.(partial|replaced|deleted)-[0-9a-f]+")
 

@@ -111,6 +111,17 @@ checkpointer.wait()
 result["rows"], result["moments"] = whole(sharded.rows), moments()
 result["draw"] = torch.rand(3).tolist()
 step(9.0)
+
+# The rank that chooses is cut off: no rank goes back to an older checkpoint.
+def cut_off(name, file):
+    raise ConnectionResetError(104, "Connection reset by peer")
+
+kept, checkpointer._store.open = checkpointer._store.open, cut_off
+try:
+    checkpointer.restore(state)
+except CheckpointError as exc:
+    result["cut off"] = [str(exc), exc.final]
+checkpointer._store.open = kept
 result["step"] = checkpointer.restore(state)
 result["again"] = [whole(sharded.rows), moments(), torch.rand(3).tolist()]
 result["next"] = next_rows()
@@ -204,6 +215,15 @@ def test_a_save_fails_or_succeeds_on_all_ranks(saved):
         "checkpoint_restored",
     ]
     assert ranks[1]["events"] == []
+
+
+def test_a_store_out_of_reach_is_the_same_passing_error_on_all_ranks(saved):
+    place, ranks = saved
+    for result in ranks:
+        text, final = result["cut off"]
+        assert f"rank 0: {place}/step-00000003 cannot be read now" in text and "try again" in text
+        assert not final
+    assert "checkpoint_damaged" not in ranks[0]["events"]
 
 
 def test_every_rank_gets_back_its_shards_and_its_random_state(saved):

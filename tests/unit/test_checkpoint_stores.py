@@ -1,5 +1,6 @@
 """What every store promises: directories, and object stores through fsspec."""
 
+import io
 import os
 import uuid
 
@@ -172,6 +173,141 @@ def test_an_upload_that_changes_in_flight_is_not_loaded(monkeypatch):
         monkeypatch.setattr(fs, "get_file", garble)
         with pytest.raises(CheckpointError, match="changed on its way"):
             checkpointer.restore({"model": model})
+
+
+class OtherLibrarysError(Exception):
+    """What a backend's own library raises need be no OSError."""
+
+
+PASSING = [
+    ConnectionResetError(104, "Connection reset by peer"),
+    TimeoutError("timed out"),
+    fsspec.exceptions.FSTimeoutError(),
+    OSError(5, "We encountered an internal error"),  # what s3fs makes of any answer it does not know
+    PermissionError(13, "the request has expired"),
+    OtherLibrarysError("could not connect to the endpoint"),
+]
+
+
+class Interrupted(io.BytesIO):
+    """A file whose reading fails half way."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def read(self, size=-1):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("file", "error", "late"),
+    [
+        *(("tensors.safetensors", error, late) for error in PASSING for late in (False, True)),
+        ("COMMITTED", PASSING[0], False),
+        ("COMMITTED", PASSING[1], True),
+        ("manifest.json", PASSING[2], False),
+        ("manifest.json", PASSING[3], True),
+    ],
+)
+def test_an_error_of_the_network_is_no_damage(monkeypatch, file, error, late):
+    events = []
+    monkeypatch.setattr(reporter, "event", lambda name, **fields: events.append(name))
+    url = f"memory://{uuid.uuid4().hex}"
+    model = nn.Linear(3, 3)
+    with Checkpointer(url, keep=2) as checkpointer:
+        for step in (1, 2):
+            checkpointer.save(step, {"model": model}, wait=True)
+        opened = checkpointer._store.open
+        events.clear()
+
+        def cut_off(name, wanted):
+            if wanted != file or name.startswith("step-00000001"):
+                return opened(name, wanted)
+            if late:
+                return Interrupted(error)
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpointer._store, "open", cut_off)
+            with pytest.raises(CheckpointError, match="cannot be read now") as caught:
+                checkpointer.restore({"model": model})
+        assert not caught.value.final, "a restart may meet a better network"
+        assert f"{url}/step-00000002" in str(caught.value) and "try again" in str(caught.value)
+        assert str(error) in str(caught.value)
+        assert events == []
+        # What could not be read is not let go in favour of an older one.
+        checkpointer.save(3, {"model": model}, wait=True)
+        assert [step for step, _ in checkpointer._store.checkpoints()] == [3, 2]
+        assert checkpointer.restore({"model": model}) == 3
+
+
+def test_a_download_that_breaks_off_is_no_damage_either(monkeypatch):
+    url = f"memory://{uuid.uuid4().hex}"
+    model = nn.Linear(3, 3)
+    with Checkpointer(url) as checkpointer:
+        checkpointer.save(1, {"model": model}, wait=True)
+
+        def broken_off(*args, **kwargs):
+            raise ConnectionResetError(104, "Connection reset by peer")
+
+        for method in ("get_file", "ls"):
+            with monkeypatch.context() as patch:
+                patch.setattr(type(fsspec.filesystem("memory")), method, broken_off)
+                with pytest.raises(CheckpointError, match=f"{url}.* cannot be read now.*reset") as caught:
+                    checkpointer.restore({"model": model})
+            assert not caught.value.final
+        assert checkpointer.restore({"model": model}) == 1
+
+
+def test_a_network_that_fails_while_a_checkpoint_is_removed_leaves_no_half_of_one(monkeypatch):
+    store = FsspecStore(f"memory://{uuid.uuid4().hex}")
+    name = store.commit(draft_of(store, 3), b"mark")
+
+    def broken_off(*args, **kwargs):
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    with monkeypatch.context() as patch:
+        # A backend's exists() may take any error for a no.
+        patch.setattr(type(store._fs), "exists", lambda *args, **kwargs: False)
+        patch.setattr(type(store._fs), "rm_file", broken_off)
+        with pytest.raises(ConnectionResetError):
+            store.delete(name)
+    assert read(store, name, "file") == b"data"
+    store.delete(name)
+    store.delete(name)
+    assert store.checkpoints() == []
+
+
+@pytest.mark.parametrize("number", [5, 20, 21], ids=os.strerror)
+def test_a_disk_that_cannot_read_a_file_again_has_lost_it(tmp_path, monkeypatch, number):
+    model = nn.Linear(3, 3)
+    with Checkpointer(tmp_path) as checkpointer:
+        for step in (1, 2):
+            checkpointer.save(step, {"model": model}, wait=True)
+        opened = checkpointer._store.open
+
+        def bad_sector(name, file):
+            if (name, file) == ("step-00000002", "tensors.safetensors"):
+                raise OSError(number, os.strerror(number))
+            return opened(name, file)
+
+        monkeypatch.setattr(checkpointer._store, "open", bad_sector)
+        assert checkpointer.restore({"model": model}) == 1
+
+
+def test_a_shared_file_system_out_of_reach_is_no_damage(tmp_path, monkeypatch):
+    model = nn.Linear(3, 3)
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, {"model": model}, wait=True)
+
+        def stale(name, file):
+            raise OSError(116, "Stale file handle", name)
+
+        monkeypatch.setattr(checkpointer._store, "open", stale)
+        with pytest.raises(CheckpointError, match="Stale file handle") as caught:
+            checkpointer.restore({"model": model})
+        assert not caught.value.final
 
 
 def test_urls_choose_their_store(tmp_path):
