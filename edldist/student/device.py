@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from edldist.errors import ConfigError
 
@@ -217,10 +218,14 @@ def _device(device: str | int | torch.device | None) -> torch.device:
 def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """A structure with ``change`` applied to every tensor in it; nothing in the given one changes.
 
-    Goes into mappings, named and other tuples, lists and data classes. Anything else is passed on.
+    Goes into mappings, named and other tuples, lists and data classes. Anything else is passed on, and so are
+    the batch sizes of packed sequences, which belong on the host wherever the rest is.
     """
     if isinstance(value, Tensor):
         return change(value)
+    if isinstance(value, PackedSequence):
+        data, order, back = mapped((value.data, value.sorted_indices, value.unsorted_indices), change)
+        return type(value)(data, value.batch_sizes, order, back)
     if isinstance(value, Mapping):
         return _with_items(value, {key: mapped(item, change) for key, item in value.items()})
     if isinstance(value, (tuple, list)):

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import pytest
 import torch
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from edldist.errors import ConfigError
 from edldist.student import device as module
@@ -111,6 +112,24 @@ def test_a_mapping_keeps_what_it_carries_beside_its_entries():
     assert made.note == "kept" and value["x"] is X
     counted = mapped(defaultdict(list, x=X), lambda tensor: tensor)
     assert counted["missing"] == []
+
+
+@pytest.mark.parametrize("lengths", [(3, 2), (2, 3)], ids=["sorted", "unsorted"])
+def test_packed_sequences_are_brought_over_but_for_the_sizes_that_stay_on_the_host(lengths):
+    packed = pack_sequence([torch.randn(n, 4) for n in lengths], enforce_sorted=lengths == (3, 2))
+    sent = []
+
+    def elsewhere(tensor):
+        sent.append(tensor)
+        return tensor.to("meta")
+
+    out = mapped({"words": packed}, elsewhere)["words"]
+    assert type(out) is PackedSequence and out.batch_sizes is packed.batch_sizes
+    there = [out.data, out.sorted_indices, out.unsorted_indices]
+    here = [packed.data, packed.sorted_indices, packed.unsorted_indices]
+    assert [tensor.device.type for tensor in there if tensor is not None] == ["meta"] * len(sent)
+    assert [tensor is None for tensor in there] == [tensor is None for tensor in here]
+    assert len(sent) == (1 if lengths == (3, 2) else 3)
 
 
 def test_one_batch_is_ahead_and_the_order_is_kept():
@@ -219,6 +238,19 @@ def test_structures_arrive_on_the_device(pin_memory):
     assert out["deep"][0].is_cuda and out["deep"][0].tolist() == list(range(7))
     assert out["there"] is batch["there"] and out["name"] == "text"
     assert copier.allocate([3, 2], torch.bfloat16).is_pinned() is (pin_memory is not False)
+
+
+@cuda
+@needs_cuda
+@pytest.mark.parametrize("pin_memory", [None, True, False])
+def test_packed_sequences_arrive_as_recurrent_layers_take_them(pin_memory):
+    copier = copier_for("cuda", pin_memory)
+    packed = pack_sequence([torch.randn(n, 4) for n in (2, 5, 3)], enforce_sorted=False)
+    out = copier.end(copier.begin(packed))
+    assert out.is_cuda and not out.batch_sizes.is_cuda
+    output, _ = torch.nn.GRU(4, 6).cuda()(out)
+    assert output.data.shape == (10, 6)
+    assert torch.equal(out.cpu().data, packed.data)
 
 
 @cuda
