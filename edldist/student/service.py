@@ -36,6 +36,7 @@ from edldist.student.assembly import OpenBatch
 from edldist.student.delivery import Delivery
 from edldist.student.grouping import group
 from edldist.student.options import ServiceOptions
+from edldist.student.pings import Pings
 from edldist.student.quarantine import Quarantine
 from edldist.student.queue import Lost
 from edldist.student.stopping import leave_group
@@ -71,17 +72,6 @@ PROBE_S = 0.1
 _IDLE_PING_S = 1.0
 _TURN_MESSAGES = 256
 _MOST_DISCONNECTED = 1_000
-_MOST_PINGS = 64  # on their way to a worker that is far away
-
-
-@dataclass(frozen=True, slots=True)
-class _Ping:
-    """What this side knew of a worker when it sent it a ping."""
-
-    seq: int
-    leases: frozenset[int]
-    pull_seen: int
-    awake: bool
 
 
 @dataclass(slots=True)
@@ -96,8 +86,7 @@ class _Worker:
     last_sent: float
     pull_seen: int = 0  # number of its last pull, which was answered at once
     pull_samples: int = 1  # what it asked for
-    pings: deque[_Ping] = field(default_factory=lambda: deque(maxlen=_MOST_PINGS))  # not answered yet
-    ping_seq: int = 0
+    pings: Pings = field(default_factory=Pings)
 
 
 class StudentService:
@@ -372,10 +361,8 @@ class StudentService:
                 continue
             leases = self.delivery.leases_of(worker.key)
             if now - worker.last_sent >= (PROBE_S / 2 if leases else self._idle_ping_s):
-                worker.ping_seq += 1
-                awake = not self.delivery.asleep(worker.key)
-                worker.pings.append(_Ping(worker.ping_seq, leases, worker.pull_seen, awake))
-                self._send(peer, Ping(seq=worker.ping_seq, buffered=self.delivery.buffered))
+                seq = worker.pings.send(leases, worker.pull_seen, not self.delivery.asleep(worker.key))
+                self._send(peer, Ping(seq=seq, buffered=self.delivery.buffered))
         self._call_back(now)
         self._report_poison(self.delivery.verdicts())
         reason = "its answer is overdue although its heartbeat goes on"
@@ -397,21 +384,16 @@ class StudentService:
 
     def _reconcile(self, worker: _Worker, pong: Pong) -> None:
         """Make good what a broken connection swallowed (see ``Pong``)."""
-        pings = worker.pings
-        while pings and pings[0].seq < pong.seq:
-            pings.popleft()
-        if not pings or pings[0].seq != pong.seq:
+        missing = worker.pings.answered(pong, worker.pull_seen)
+        if missing is None:
             return
-        ping = pings.popleft()
-        gone = (ping.leases - set(pong.held)) & self.delivery.leases_of(worker.key)
-        if gone:
+        if missing.leases and (gone := missing.leases & self.delivery.leases_of(worker.key)):
             reason = "its connection broke and the task or its labels were lost"
             self._record(self.delivery.give_back(worker.key, sorted(gone)), worker, reason)
-        # A pull that never came, one whose answer never arrived, or a wake that never did.
-        if pong.pulled > worker.pull_seen or (pong.pulled and pong.pulled == ping.pull_seen):
+        if missing.pull:
             self.delivery.sleep(worker.key)
-            self._send(worker.key.encode("latin-1"), Idle(seq=pong.pulled, buffered=0))
-        elif pong.asleep and ping.awake:
+            self._send(worker.key.encode("latin-1"), Idle(seq=missing.pull, buffered=0))
+        elif missing.wake:
             self.delivery.sleep(worker.key)
 
     def _wake_sleepers(self, now: float) -> None:
