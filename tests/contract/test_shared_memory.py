@@ -1,4 +1,4 @@
-"""What two transports on one host do with large frames, and with each other's mistakes."""
+"""What two transports on one host do with large frames, and where they fall back to the socket."""
 
 from __future__ import annotations
 
@@ -9,139 +9,16 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 import zmq
 
 from edldist.errors import ConfigError
-from edldist.wire.memfile import FileAddress, address_of, make_file
-from edldist.wire.messages import Ack, encode
-from edldist.wire.offers import SHARING_MAGIC, Offer, References, decode_sharing, encode_sharing
-from edldist.wire.transport import Piece, Received
-from edldist.wire.zeromq import ZmqHub, ZmqLink, ZmqPoller, ZmqTransport
-
-ANYWHERE = "tcp://127.0.0.1:0"
-LARGE = 200_000
-
-
-class Pair:
-    """A hub and a link, each with a poller of its own, and what their sockets carried."""
-
-    def __init__(self, hub: bool = True, link: bool = True) -> None:
-        self.server = ZmqTransport(1 << 22, shared_memory=hub).poller()
-        self.client = ZmqTransport(1 << 22, shared_memory=link).poller()
-        self.hub: ZmqHub = self.server.bind(ANYWHERE)
-        self.link: ZmqLink = self.client.connect(self.hub.address, "t-1")
-        self.link.send(Ack(seq=0))
-        self.at_hub()
-
-    def at_hub(self) -> Received:
-        return take(self.server, self.hub)
-
-    def at_link(self) -> Received:
-        return take(self.client, self.link)
-
-    def there_and_back(self, frame: bytes) -> tuple[Received, Received]:
-        self.link.send(Ack(seq=1), [frame])
-        there = self.at_hub()
-        self.hub.send(b"t-1", Ack(seq=2), [frame])
-        return there, self.at_link()
-
-    def settle(self, seconds: float = 0.05) -> None:
-        """Let both sides take in what they say to each other."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            for poller, end in ((self.server, self.hub), (self.client, self.link)):
-                assert end.receive() is None
-                poller.wait(0.002)
-
-    def paired(self) -> Pair:
-        deadline = time.monotonic() + 10
-        while not (self.hub_pairs and self.link_pairs):
-            assert time.monotonic() < deadline
-            self.there_and_back(bytes(LARGE))
-            self.settle(0.01)
-        return self
-
-    @property
-    def hub_pairs(self) -> bool:
-        return b"t-1" in self.hub._pairings and self.hub._pairings[b"t-1"].paired
-
-    @property
-    def link_pairs(self) -> bool:
-        return b"" in self.link._pairings and self.link._pairings[b""].paired
-
-    def close(self) -> None:
-        self.client.close()
-        self.server.close()
-
-
-def take(poller: ZmqPoller, end: ZmqHub | ZmqLink) -> Received:
-    deadline = time.monotonic() + 10
-    while (received := end.receive()) is None:
-        assert time.monotonic() < deadline, "no message within 10 s"
-        poller.wait(0.05)
-    return received
-
-
-@pytest.fixture
-def pair() -> Iterator[Pair]:
-    pair = Pair()
-    yield pair
-    pair.close()
-
-
-@pytest.fixture
-def carried(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """Bytes that left through sockets since the last call."""
-    count = [0]
-    real = ZmqPoller._open
-
-    def opened(self, kind, address):
-        socket = real(self, kind, address)
-        send = socket.send_multipart
-
-        def counted(parts, *args, **kwargs):
-            count[0] += sum(memoryview(part).nbytes for part in parts)
-            return send(parts, *args, **kwargs)
-
-        object.__setattr__(socket, "send_multipart", counted)
-        return socket
-
-    monkeypatch.setattr(ZmqPoller, "_open", opened)
-
-    def since() -> int:
-        value, count[0] = count[0], 0
-        return value
-
-    return since
-
-
-class Lent:
-    """Memory as torch's: a file in /dev/shm without a name."""
-
-    def __init__(self, size: int) -> None:
-        path = f"/dev/shm/torch_edldist_test_{os.getpid()}"
-        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        os.unlink(path)
-        os.ftruncate(self.fd, size)
-        self.memory = memoryview(mmap.mmap(self.fd, size))
-
-    def piece(self, start: int, stop: int) -> Piece:
-        return Piece(self.memory[start:stop], address_of(self.fd), start)
-
-    def close(self) -> None:
-        os.close(self.fd)
-
-
-@pytest.fixture
-def lent() -> Iterator[Lent]:
-    lent = Lent(1 << 24)
-    yield lent
-    lent.close()
+from edldist.wire.messages import Ack
+from edldist.wire.transport import Piece
+from edldist.wire.zeromq import ZmqTransport
+from tests.contract.pair import LARGE, Lent, Pair, take
 
 
 def test_large_frames_leave_the_socket_once_both_sides_know_each_other(carried) -> None:
@@ -372,105 +249,6 @@ def test_a_reader_that_cannot_map_asks_for_the_socket(
     pair.hub.send(b"t-1", Ack(seq=2), [bytes(1 << 20)])
     received = pair.at_link()
     assert received.message == Ack(seq=2) and len(received.frames[0]) == 1 << 20
-
-
-def lies(pair: Pair, lent: Lent, tmp_path: Path) -> dict[str, dict[str, object]]:
-    """Changes to a true reference to lent memory, each of which makes a lie."""
-    ordinary = tmp_path / "document"
-    ordinary.write_bytes(bytes(1 << 20))
-    held = os.open(ordinary, os.O_RDONLY)
-    unsealed = os.memfd_create("edldist-unsealed", os.MFD_CLOEXEC)
-    os.ftruncate(unsealed, 1 << 20)
-    pipe, _ = os.pipe()
-    true = address_of(lent.fd)
-    return {
-        "another process": {"address": FileAddress(1, true.fd, true.device, true.inode)},
-        "a document": {"address": address_of(held)},
-        "memory that may shrink": {"address": address_of(unsealed)},
-        "a pipe": {"address": address_of(pipe)},
-        "beyond the file": {"start": (1 << 24) - LARGE + 1},
-        "far beyond the file": {"start": 1 << 61},
-        "larger than a frame may be": {"length": 1 << 23},
-        "nothing behind the end": {"start": 1 << 24, "length": 0},
-        "lent memory as a slab": {"generation": 1},
-        "a frame that is none": {"frame": 2},
-        "the proof": {"proof": bytes(32)},
-    }
-
-
-LIES = [
-    *("another process", "a document", "memory that may shrink", "a pipe", "beyond the file"),
-    *("far beyond the file", "larger than a frame may be", "lent memory as a slab", "a frame that is none"),
-    *("nothing behind the end", "the proof"),
-]
-
-
-@pytest.mark.parametrize("lie", LIES)
-def test_a_lying_reference_is_garbage_and_harms_nobody(
-    pair: Pair, lent: Lent, tmp_path: Path, lie: str
-) -> None:
-    pair.paired()
-    raw = pair.link._pairings[b""].wrap(encode(Ack(seq=1)), [b"x", lent.piece(0, LARGE)]).raw
-    message = decode_sharing(raw[0])
-    assert isinstance(message, References)
-    before = len(os.listdir("/proc/self/fd"))
-    changes = lies(pair, lent, tmp_path)[lie]
-    opened = len(os.listdir("/proc/self/fd")) - before
-    proof = changes.pop("proof", message.proof)
-    reference = msgspec.structs.replace(message.references[0], **changes)
-    pair.link._socket.send_multipart([encode_sharing(References(proof, [reference])), *raw[1:]])
-    pair.link.send(Ack(seq=2))
-    assert pair.at_hub().message == Ack(seq=2)
-    assert pair.hub.garbage == 1
-    assert len(os.listdir("/proc/self/fd")) <= before + opened + 1, "at most the mapping of the true file"
-    pair.settle()
-    for _ in range(3):
-        there, back = pair.there_and_back(b"k" * LARGE)
-        assert bytes(there.frames[0]) == bytes(back.frames[0]) == b"k" * LARGE
-        pair.settle()
-
-
-def test_a_reference_to_what_is_not_there_is_an_empty_frame(pair: Pair, lent: Lent) -> None:
-    pair.paired()
-    true = address_of(lent.fd)
-    for address in (FileAddress(true.pid, 9_999, true.device, true.inode), true):
-        piece = Piece(lent.memory[:LARGE], FileAddress(address.pid, address.fd, address.device, 1), 0)
-        pair.link.send(Ack(seq=1), [piece])
-        assert [bytes(f) for f in pair.at_hub().frames] == [b""]
-
-
-MALFORMED = [
-    pytest.param([SHARING_MAGIC], id="magic alone"),
-    pytest.param([SHARING_MAGIC + b"\xc1"], id="no message"),
-    pytest.param([SHARING_MAGIC + b"\x91" * 100_000], id="deep"),
-    pytest.param([encode_sharing(References(bytes(32), []))], id="references without a message"),
-    pytest.param([encode_sharing(References(bytes(32), [])), encode(Ack(seq=1))], id="from a stranger"),
-]
-
-
-@pytest.mark.parametrize("known", [True, False])
-@pytest.mark.parametrize("frames", MALFORMED)
-def test_malformed_messages_about_memory_are_garbage(pair: Pair, frames: list[bytes], known: bool) -> None:
-    if known:
-        pair.paired()
-    pair.link._socket.send_multipart(frames)
-    pair.link.send(Ack(seq=2))
-    assert pair.at_hub().message == Ack(seq=2)
-    assert pair.hub.garbage == 1
-    pair.settle()
-    pair.paired()
-
-
-def test_strangers_leave_nothing_behind_and_learn_nothing(pair: Pair) -> None:
-    """An offer that leads to some other memory file of this user is declined, not read out."""
-    fd = make_file(100)
-    os.pwrite(fd, b"someone's secret", 0)
-    for address in (address_of(fd), FileAddress(1, 1, 1, 1), FileAddress(-1, -1, 0, 0)):
-        pair.link._socket.send(encode_sharing(Offer(address)))
-    pair.server.wait(1)
-    pair.settle()
-    assert not pair.hub._pairings
-    os.close(fd)
 
 
 def test_pairs_of_dead_processes_are_given_back(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,50 @@
+"""Ends of transports that several files of this folder test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from edldist.wire.zeromq import ZmqPoller
+from tests.contract.pair import Lent, Pair
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    pair = Pair()
+    yield pair
+    pair.close()
+
+
+@pytest.fixture
+def carried(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Bytes that left through sockets since the last call."""
+    count = [0]
+    real = ZmqPoller._open
+
+    def opened(self, kind, address):
+        socket = real(self, kind, address)
+        send = socket.send_multipart
+
+        def counted(parts, *args, **kwargs):
+            count[0] += sum(memoryview(part).nbytes for part in parts)
+            return send(parts, *args, **kwargs)
+
+        object.__setattr__(socket, "send_multipart", counted)
+        return socket
+
+    monkeypatch.setattr(ZmqPoller, "_open", opened)
+
+    def since() -> int:
+        value, count[0] = count[0], 0
+        return value
+
+    return since
+
+
+@pytest.fixture
+def lent() -> Iterator[Lent]:
+    lent = Lent(1 << 24)
+    yield lent
+    lent.close()
