@@ -21,7 +21,6 @@ import os
 import random
 import threading
 import traceback
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -34,6 +33,7 @@ from edldist.errors import (
 from edldist.labels.codec import parse_codec
 from edldist.student.assembly import OpenBatch
 from edldist.student.delivery import Delivery
+from edldist.student.events import Events, last_line
 from edldist.student.grouping import group
 from edldist.student.options import ServiceOptions
 from edldist.student.pings import Pings
@@ -42,7 +42,6 @@ from edldist.student.queue import Lost
 from edldist.student.stopping import leave_group
 from edldist.wire.member import Enrolment
 from edldist.wire.messages import (
-    Event,
     Failure,
     Goodbye,
     Hello,
@@ -114,7 +113,7 @@ class StudentService:
         # Several to a time to live, or one that is idle and well would be taken for silent.
         self._idle_ping_s = min(_IDLE_PING_S, options.heartbeat_ttl_s / 3)
         self._last_probe = clock.monotonic()
-        self._events: deque[Event] = deque()
+        self._events = Events(options.student, clock)
         self._stopping = False
         self.extra_stats: Callable[[], dict[str, Scalar]] = dict
         self._poller = transport.poller()
@@ -144,10 +143,6 @@ class StudentService:
         """Append a batch to the queue (see ``Delivery.offer``)."""
         if self.delivery.offer(batch):
             self._poller.wake()
-
-    def emit(self, event: str, **fields: Scalar) -> None:
-        """Send an event to the coordinator's record."""
-        self._events.append(Event(event=event, t=self._clock.wall(), fields=fields))
 
     def stats(self) -> dict[str, Scalar]:
         """Figures of the queue and of the workers that serve it."""
@@ -204,8 +199,8 @@ class StudentService:
                 logger.info("student %s joined at %s", self._options.student, self._options.coordinator)
         for message in self._enrolment.due(now):
             self._control.send(message)
-        while self._events and self._enrolment.joined:
-            self._control.send(self._events.popleft())
+        if self._enrolment.joined:
+            self._events.send(self._control)
 
     def _registration(self, rejoin: bool) -> Register:
         return Register(
@@ -324,13 +319,13 @@ class StudentService:
         outcome = self.delivery.fail(worker.key, lease, error)
         if outcome is None:
             return
-        line = _last_line(error)
+        line = last_line(error)
         logger.warning("worker %s failed a task: %s", worker.name, line)
         now = self._clock.monotonic()
         aside_s = self._quarantine.failed(worker.key, line, now)
         aside = self._aside(worker, now) if aside_s is not None else ""
         if aside:
-            self.emit("teacher_quarantined", worker=worker.name, for_s=aside_s, error=line)
+            self._events.quarantined(worker.name, aside_s, line)
             logger.warning("worker %s gets no work for %.0f s: it keeps failing", worker.name, aside_s)
             self.delivery.put_aside(worker.key)
         self._record(outcome, worker, "the model raised")
@@ -364,7 +359,7 @@ class StudentService:
                 seq = worker.pings.send(leases, worker.pull_seen, not self.delivery.asleep(worker.key))
                 self._send(peer, Ping(seq=seq, buffered=self.delivery.buffered))
         self._call_back(now)
-        self._report_poison(self.delivery.verdicts())
+        self._events.poisoned(self.delivery.verdicts())
         reason = "its answer is overdue although its heartbeat goes on"
         for key, outcome in self.delivery.expire(reason).items():
             self._record(outcome, self._workers[key.encode("latin-1")], reason)
@@ -434,29 +429,7 @@ class StudentService:
             logger.info("worker %s left: %s", worker.name, reason)
 
     def _record(self, outcome: Lost, worker: _Worker, reason: str) -> None:
-        """Send what went back to the front, and what was given up, to the job's record."""
-        if outcome.requeued:
-            self.emit(
-                "task_requeued",
-                student=self._options.student,
-                worker=worker.name,
-                teacher=worker.teacher,
-                tasks=outcome.requeued,
-                reason=reason,
-            )
-        self._report_poison(outcome)
-
-    def _report_poison(self, outcome: Lost) -> None:
-        for poison in outcome.poison:
-            self.emit(
-                "task_poisoned",
-                student=self._options.student,
-                teacher=poison.teacher,
-                batch=poison.batch,
-                start=poison.start,
-                stop=poison.stop,
-                error=_last_line(poison.attempts[-1]),
-            )
+        self._events.requeued(outcome, worker.name, worker.teacher, reason)
 
     def _send(self, peer: bytes, message: Message, frames: Outgoing = ()) -> None:
         try:
@@ -478,14 +451,9 @@ class StudentService:
         for peer in list(self._workers):
             self._send(peer, Goodbye(id=self._options.student, reason="the loader was closed"))
         if self._enrolment.joined:
-            while self._events:
-                self._control.send(self._events.popleft())
+            self._events.send(self._control)
         for message in self._enrolment.leave("the loader was closed"):
             self._control.send(message)
-
-
-def _last_line(text: str) -> str:
-    return text.strip().rpartition("\n")[2][:500]
 
 
 def _key(peer: bytes) -> str:
