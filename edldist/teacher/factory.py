@@ -3,8 +3,9 @@
 A model's outputs are not copied before they are sent, or leave a device while the next pass runs. So it must
 return fresh tensors, or such as it never writes to again: a buffer that the next pass overwrites (``out=``, a
 CUDA graph, ``torch.compile(mode="reduce-overhead")``) would change labels that are still on their way.
-``clone()`` them inside the factory's model. Nothing here notices it: by the time that a second pass returns the
-same memory, it has written to it.
+``clone()`` them in the model that the factory makes. Nothing here notices it: by the time that a second pass
+returns the same memory, it has written to it.
+"""
 
 from __future__ import annotations
 
