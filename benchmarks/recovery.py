@@ -311,6 +311,17 @@ def _students(folder: Path) -> list[Outcome]:
         some_steps()
 
         former, event = ranks(), time.time()
+        job.store().kill()
+        outcomes.append(
+            Outcome(
+                "the rendezvous store killed",
+                first_step_s=_first_step(job, event, 2, former),
+                note=note(event),
+            )
+        )
+        some_steps()
+
+        former, event = ranks(), time.time()
         nodes.pop(0).kill_tree()
         outcomes.append(
             Outcome(

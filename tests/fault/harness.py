@@ -103,6 +103,10 @@ class Role:
         return "\n".join(text[-lines:])
 
 
+STORE = "edldist.coordinator.rendezvous"
+"""The module of the process in which student nodes meet."""
+
+
 @dataclass
 class FaultJob:
     """Coordinator, teachers and students in one folder."""
@@ -140,6 +144,11 @@ class FaultJob:
         assert role.alive, role.tail()
         self.address = json.loads(ready.read_text())["address"]
         return role
+
+    def store(self) -> psutil.Process:
+        """The process of the store in which student nodes meet."""
+        roles = [role for role in self.roles if role.name.startswith("coordinator") and role.alive]
+        return next(p for role in roles for p in role.tree() if STORE in p.cmdline())
 
     def teacher(
         self, name: str, *, batch_size: int = 10, env: dict[str, str] | None = None, **options: object

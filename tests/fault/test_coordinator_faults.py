@@ -17,13 +17,12 @@ from torch.distributed import TCPStore
 from edldist.wire.messages import Status
 from edldist.wire.query import StatusClient
 from tests.fault.books import STEADY, Plan, assert_as_quiet, hurry, last_step, quiet_run, redone, world
-from tests.fault.harness import ROOT, FaultJob, Role, fault_job, wait_for
+from tests.fault.harness import ROOT, STORE, FaultJob, fault_job, wait_for
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(180)]
 
 PLAN = Plan(samples=20_000, batch_size=20, epochs=2)
 SMALL = Plan(samples=1000, batch_size=20)
-STORE = "edldist.coordinator.rendezvous"
 
 
 def members(status: Status) -> tuple[int, int]:
@@ -103,10 +102,6 @@ def test_a_coordinator_killed_idle_and_during_joins_is_missed_by_nobody(tmp_path
 # --- the rendezvous store --------------------------------------------------------------------------
 
 
-def store_of(coordinator: Role) -> psutil.Process:
-    return next(process for process in coordinator.tree() if STORE in process.cmdline())
-
-
 def address_of_store(job: FaultJob) -> str:
     with contextlib.closing(StatusClient(job.address)) as client:
         return wait_for("the store", lambda: client.rendezvous().address, 60)
@@ -136,7 +131,7 @@ def test_the_rendezvous_store_outlives_its_coordinator_and_ends_with_the_next(tm
         node = job.student("student-0", nnodes="1:2", **args)
         job.await_step(3)
         address = address_of_store(job)
-        store = store_of(first)
+        store = job.store()
         with ended_at_last(store):
             open_store(address).set("kept", "yes")
             ranks = {process.pid for process in node.ranks()}
@@ -193,7 +188,7 @@ def test_nodes_meet_again_when_the_rendezvous_store_was_lost(tmp_path: Path) -> 
         await_steps(job, 10)
         supervisors = [node.pid for node in nodes]
 
-        store = store_of(coordinator)
+        store = job.store()
         store.kill()
         former = {process.pid for node in nodes for process in node.ranks()}
 
