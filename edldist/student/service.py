@@ -324,7 +324,7 @@ class StudentService:
         now = self._clock.monotonic()
         aside_s = self._quarantine.failed(worker.key, line, now)
         aside = self._aside(worker, now) if aside_s is not None else ""
-        if aside:
+        if aside and aside_s is not None:
             self._events.quarantined(worker.name, aside_s, line)
             logger.warning("worker %s gets no work for %.0f s: it keeps failing", worker.name, aside_s)
             self.delivery.put_aside(worker.key)
