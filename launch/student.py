@@ -35,6 +35,9 @@ HOPELESS_GRACE_S = 5.0
 LOOK_S = 0.5
 STATUS_TIMEOUT_S = 0.3
 REJOIN_S = 2.0
+ALONE_S = 10.0
+"""A rank for which no other waits gets so long to come back once it was written off: starting up on a busy
+machine, it may get no processor for longer than the coordinator waits."""
 FRUITLESS_RESTARTS = 10
 _POLL_S = 0.1
 
@@ -100,7 +103,7 @@ def run_student(
         if agent is None:
             return EXIT_INTERRUPTED
         watch = NodeWatch(nproc_per_node, max(max_restarts, FRUITLESS_RESTARTS))
-        node = _Node(agent, coordinator, watch, notes)
+        node = _Node(agent, coordinator, watch, notes, ALONE_S if most == nproc_per_node == 1 else 0.0)
         try:
             if most == 1:
                 code = _wait_single(node, watch, max_restarts, start, interrupts)
@@ -135,8 +138,8 @@ def _wait_single(
         if code in (0, EXIT_USAGE) or interrupts.count or node.gave_up or watch.fruitless >= max_restarts:
             return code
         logger.warning(
-            "%s, but the ranks had come further since their last start: starting them again",
-            "the ranks failed again" if code > 0 else f"the agent of this node was ended by signal {-code}",
+            "the agent of this node %s, but its ranks came further since the last time: starting them again",
+            "gave up on its ranks" if code > 0 else f"was ended by signal {-code}",
         )
         agent = start()
         if agent is None:
@@ -224,10 +227,19 @@ def _check_clock(theirs_s: float, asked_s: float, answered_s: float, coordinator
 
 
 class _Node:
-    """The agent's process and its ranks. Main thread only."""
+    """The agent's process and its ranks. Main thread only.
+
+    Args:
+        patience_s: how long a rank that was written off may take to come back.
+    """
 
     def __init__(
-        self, agent: subprocess.Popen[bytes], coordinator: str, watch: NodeWatch, notes: RankNotes
+        self,
+        agent: subprocess.Popen[bytes],
+        coordinator: str,
+        watch: NodeWatch,
+        notes: RankNotes,
+        patience_s: float,
     ) -> None:
         self._agent = agent
         self._watch = watch
@@ -238,6 +250,7 @@ class _Node:
         self._incarnation = ""
         self._next_look = time.monotonic()
         self._sure_from = 0.0
+        self._patience_s = patience_s
         self.gave_up = False
 
     def replace_agent(self, agent: subprocess.Popen[bytes]) -> None:
@@ -294,6 +307,8 @@ class _Node:
             self._sure_from = time.monotonic() + REJOIN_S
             return
         lost = self._read(status)
+        if lost:
+            self._sure_from = max(self._sure_from, time.monotonic() + self._patience_s)
         members = [member.pid for member in status.members if member.host == self._host]
         running = self._ranks()
         for pid in self._watch.written_off(lost, members, sure=time.monotonic() >= self._sure_from):

@@ -115,6 +115,27 @@ def test_killed_and_frozen_ranks_leave_the_weights_as_they_were(tmp_path: Path) 
         assert_as_quiet(job, done, PAIR, quiet, bitwise=True)
 
 
+def test_a_rank_of_its_own_that_stood_still_goes_on_and_a_frozen_one_is_replaced(tmp_path: Path) -> None:
+    with fault_job(tmp_path, model=STEADY) as job:
+        start(job)
+        node = job.student(**PAIR.args(job, step_s=0.05))
+        job.await_step(15)
+        former = pids(node)
+        (rank,) = node.ranks()
+        rank.send_signal(signal.SIGSTOP)
+        wait_for("the coordinator to lose it", lambda: job.events("student_lost"))
+        rank.send_signal(signal.SIGCONT)
+        await_steps(job, 15)
+        assert pids(node) == former and redone(job) == 0
+
+        rank.send_signal(signal.SIGSTOP)
+        await_new_ranks(job, former)
+        assert gone(rank)
+        await_steps(job, 15)
+        hurry(job)
+        assert job.finish(node)["counts"] == [PAIR.epochs]
+
+
 def test_restarts_that_came_further_are_not_counted_against_a_node(tmp_path: Path) -> None:
     with fault_job(tmp_path, model=STEADY) as job:
         start(job)
