@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 
-from benchmarks.figures import WARM_UP, Curve, Figure, Point, Result, Settings
+from benchmarks.figures import Curve, Figure, Point, Result, Settings
 from benchmarks.job import open_job
 from benchmarks.label_path import SMALL
 from benchmarks.student import Book
@@ -31,28 +31,31 @@ def rank_curve(settings: Settings) -> Result:
             Figure.median_of(f"{ranks} ranks", "samples/s", totals, limits, "fleet's sleeps alone")
         )
         if ranks > 1:
-            figures.append(Figure.median_of("  the least served rank", "of its fair share", least))
+            figures.append(Figure("  the least served rank", least, "of its fair share"))
     title = f"Ranks that share {WORKERS} simulated workers"
     return Result(
         figures, [Curve("ranks", title, "student ranks", "samples/s", points, "capacity of the fleet")]
     )
 
 
-def _measure(ranks: int, settings: Settings) -> tuple[list[float], list[float]]:
-    """Samples a second of all ranks together, and the smallest share of one in a fair part, of each run."""
-    totals, least = [], []
+def _measure(ranks: int, settings: Settings) -> tuple[list[float], float]:
+    """Samples a second of all ranks together in each run, and the smallest share of one in a fair part.
+
+    Batches come in order, so several at once behind a late one: shares are those of all runs together.
+    """
+    totals = []
     with open_job() as job:
         job.simulated(WORKERS, PASS_S, SMALL.labels)
         books = [Book(job.processes.folder / f"rank-{number}.book") for number in range(ranks)]
         for book in books:
             job.rank(book.path, "small")
         job.processes.wait("all ranks to be served", lambda: all(book.served_by(WORKERS) for book in books))
-        time.sleep(settings.seconds * WARM_UP)
+        time.sleep(settings.seconds)
+        began = time.monotonic()
         for _ in range(min(settings.repeats, MAX_REPEATS)):
             since = time.monotonic()
             time.sleep(settings.seconds)
             job.processes.check()
-            rates = [SMALL.batch * book.rate(since, time.monotonic()) for book in books]
-            totals.append(sum(rates))
-            least.append(min(rates) * ranks / sum(rates))
-    return totals, least
+            totals.append(sum(SMALL.batch * book.rate(since, time.monotonic()) for book in books))
+        shares = [book.rate(began, time.monotonic()) for book in books]
+    return totals, min(shares) * ranks / sum(shares)
