@@ -53,8 +53,8 @@ _HEARD = Ack(seq=0)
 MAX_MESSAGES_A_TURN = 2_000
 TURN_S = 0.005
 """Least time between turns while messages keep coming: a thousand heartbeats need no thousand polls."""
-TURN_A_MEMBER_S = 20e-6
-MAX_TURN_S = 0.025
+TURN_A_MEMBER_S = 50e-6
+MAX_TURN_S = 0.05
 """In a crowd turns are further apart, so that one wake-up of either thread handles many messages."""
 CROWD = 256
 """With more members, one that was answered an interval less than a TTL ago gets no answer to its heartbeat:
