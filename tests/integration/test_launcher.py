@@ -50,10 +50,12 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture(autouse=True)
 def in_the_foreground() -> Iterator[None]:
-    """Jobs heed Ctrl-C as in a terminal, even if these tests run in the background, where it is ignored."""
+    """Jobs heed a terminal, even if these tests run in the background or under nohup, which ignore it."""
     former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    former_hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGINT, former)
+    signal.signal(signal.SIGHUP, former_hangup)
 
 
 @pytest.fixture
