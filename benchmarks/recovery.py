@@ -82,10 +82,9 @@ def _requeued(party: Crew, worker: Role, since: float) -> float:
 def _killed(party: Crew) -> Outcome:
     start = time.time()
     _pass(party, WATCHED_S)
-    party.job.ask("pause")
-    victim = party.job.culprit("pause")
-    died = time.time()
-    victim.kill()
+    with party.job.computing() as victim:
+        died = time.time()
+        victim.kill()
     noticed_s = _requeued(party, victim, died) - died
     _pass(party, 1 + WATCHED_S)
     return Outcome(
@@ -99,10 +98,9 @@ def _killed(party: Crew) -> Outcome:
 
 def _frozen(party: Crew) -> Outcome:
     since = party.logged()
-    party.job.ask("pause")
-    victim = party.job.culprit("pause")
-    victim.send(signal.SIGSTOP)
-    froze = time.time()
+    with party.job.computing() as victim:
+        victim.send(signal.SIGSTOP)
+        froze = time.time()
     noticed = party.await_log(f"worker {victim.name} is lost: silent", since=since)
     _pass(party, 1.0)
     gap_s, labelled, thawed = party.gap_s(froze), party.labelled_by(victim), time.time()
@@ -153,10 +151,9 @@ def _joined(party: Crew) -> Outcome:
 
 def _drained(party: Crew) -> Outcome:
     before = party.stats()
-    party.job.ask("pause")
-    victim = party.job.culprit("pause")
-    asked = time.time()
-    victim.send(signal.SIGTERM)
+    with party.job.computing() as victim:
+        asked = time.time()
+        victim.send(signal.SIGTERM)
     code = victim.wait(30)
     left_s = time.time() - asked
     _pass(party, 1.0)
