@@ -239,7 +239,7 @@ class StudentService:
             for lease in message.leases:
                 self._fail(worker, lease, message.error)
         elif isinstance(message, Return):
-            self._record(self.delivery.give_back(worker.key, message.leases), worker, "it drains")
+            self._record(self.delivery.give_back(worker.key, message.leases), worker, "it gave them back")
         elif isinstance(message, Goodbye):
             self._drop(received.peer, message.reason or "it said goodbye", lost=False)
         elif isinstance(message, Pong):

@@ -9,7 +9,7 @@ A pass goes through::
               several tasks: each again in a pass of its own, so that a bad one fails alone
               memory ran out: again in smaller pieces (fixed cuts: again by itself, then it fails)
               one task: its failure, with the model's own traceback
-              the model wrote to its inputs: the failure of all, to be sent again from pristine ones
+              the model wrote to its inputs: all go back, to be sent again from pristine ones
 
 Nothing here blocks but ``step(wait=True)``, and on a lane that computes at once, the computing.
 Passes are launched in order; a pass that landed is answered whatever happens to those before it.
@@ -250,7 +250,10 @@ class Pipeline:
         if not self._lane.recover():
             self._give_up(each, exc)
         elif isinstance(exc, InputsLostError):
-            self._answer_failure(each, _words(exc))
+            # Once in a worker's life, and no task's fault: it gives the model copies from now on.
+            logger.warning("%d samples go back: %s", each.samples, exc)
+            self._replace(each, [])
+            self._answers.append([Answer([task], None) for task in each.tasks])
         elif is_out_of_memory(exc):
             self._cut(each, exc)
         else:

@@ -79,7 +79,7 @@ class TeacherIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The outcome of some tasks of one student: labels, or an error."""
+    """The outcome of some tasks of one student: labels, an error, or neither: they go back without blame."""
 
     tasks: list[HeldTask]
     result: Result | None
@@ -383,7 +383,8 @@ class TeacherService:
                 continue
             if answer.result is None:
                 leases = [task.lease for task in wanted]
-                student.link.send(Failure(leases=leases, error=answer.error[-60_000:]))
+                error = answer.error[-60_000:]
+                student.link.send(Failure(leases=leases, error=error) if error else Return(leases=leases))
                 continue
             results.append(answer.result)
             frames += answer.frames

@@ -364,7 +364,7 @@ class Failure(_Struct, frozen=True, tag="failure"):
 
 
 class Return(_Struct, frozen=True, tag="return"):
-    """The worker gives back leases that it has not begun (it drains)."""
+    """The worker gives back leases without blame: it drains, or has spoilt their inputs."""
 
     leases: list[Count]
 

@@ -137,7 +137,7 @@ def test_a_worker_drains_on_sigterm_without_losing_or_repeating_a_task(staffed: 
     after = staffed.stats()
     print(f"drained in {left_s:.2f} s")
     assert left_s < 5
-    assert all(event.fields["reason"] == "it drains" for event in requeued_from(staffed, victim))
+    assert all(event.fields["reason"] == "it gave them back" for event in requeued_from(staffed, victim))
     assert after["failed"] == before["failed"]
     assert after["duplicates"] - before["duplicates"] <= after["hedged"] - before["hedged"]
     assert staffed.gap_s(asked) < GAP_S

@@ -65,7 +65,7 @@ def test_workers_that_leave_take_nothing_along(party: Crew):
     assert len(party.workers()) == 1
     assert after["failed"] == before["failed"]
     reasons = {str(event.fields["reason"]) for event in party.job.events("task_requeued")}
-    assert reasons <= {"it drains"}
+    assert reasons <= {"it gave them back"}
     assert party.gap_s(asked) < 1
     party.assert_exact_so_far()
 

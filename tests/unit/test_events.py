@@ -66,7 +66,7 @@ def test_events_carry_the_time_at_which_they_happened(clock):
 def test_a_loss_names_the_worker_and_what_was_given_up(clock):
     events, link = Events("s", clock), Link(room=9)
     events.requeued(lost(2, "first", "Traceback\n  ...\nValueError: odd"), "w", "teacher", "silent")
-    events.requeued(lost(), "w", "teacher", "it drains")  # nothing happened
+    events.requeued(lost(), "w", "teacher", "it gave them back")  # nothing happened
     events.send(link)
     requeued, poisoned = link.taken
     assert (requeued.event, poisoned.event) == ("task_requeued", "task_poisoned")

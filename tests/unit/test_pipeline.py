@@ -323,8 +323,7 @@ def test_a_pass_that_failed_is_never_done_again_from_inputs_that_the_model_chang
         return [HeldTask("s", lease, 1, False, inputs, row) for row, lease in enumerate(ids)]
 
     crew = Crew(model).run(arrived(1, 13))
-    assert crew.labels == {} and set(crew.errors) == {1, 13}
-    assert "changed its inputs in place" in crew.errors[1]
+    assert crew.labels == {} and crew.errors == {1: "", 13: ""}, "given back, and nobody's failure"
     again = Crew(model, crew.lane).run(arrived(1, 13))
     assert again.labels == {1: [2]} and set(again.errors) == {13}
 
