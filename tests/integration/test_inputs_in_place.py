@@ -1,4 +1,4 @@
-"""Teachers that change their inputs in place, in passes that run out of memory: no wrong label, and no poison."""
+"""Teachers that write to their inputs, in passes that run out of memory: no wrong label, and no poison."""
 
 from __future__ import annotations
 
