@@ -16,7 +16,8 @@ class Flow:
     Attributes:
         low_watermark, high_watermark: batches that are labelled or wait for a worker. Reading the
             data loader pauses at the high one and resumes at the low one.
-        max_bytes: bound on inputs and labels of all open batches; one batch is always admitted.
+        max_bytes: bound on inputs and labels of all open batches; one batch is always admitted. Labels
+            that are still to come count as much as those of the last batch.
         task_size: cut every batch at multiples of this, whoever pulls. None: cut to each pull.
         fixed: deterministic cuts (``task_size``, or whole batches), each alone in its forward
             pass; leased batches count towards the high watermark, so that reading ahead depends

@@ -79,6 +79,8 @@ class _Batch:
     nbytes: int
     unlabelled: int  # samples x teachers that have no labels yet
     waiting: int = 0  # pieces of it that nobody has leased
+    label_bytes: int = 0  # of nbytes
+    due_bytes: int = 0  # of labels that are still to come
 
 
 @dataclass(slots=True)
@@ -111,6 +113,8 @@ class LabelQueue:
         self._lease_ids = itertools.count(first_lease)
         self._next_batch = 0
         self._nbytes = 0
+        self._due_bytes = 0
+        self._known_labels = (0, 1)  # bytes and samples of the batch that was delivered last
         self._labelled = 0
         self._level = 0  # batches that are labelled, or of which something waits
         self._filling = True
@@ -148,7 +152,7 @@ class LabelQueue:
         """Whether the data loader should be read now (see ``Flow``)."""
         if not self._batches:
             return True
-        if self._nbytes >= self.flow.max_bytes:
+        if self._nbytes + self._due_bytes >= self.flow.max_bytes:
             return False
         level = len(self._batches) if self.flow.fixed else self._level
         if level >= self.flow.high_watermark:
@@ -158,12 +162,18 @@ class LabelQueue:
         return self._filling
 
     def offer(self, samples: int, nbytes: int) -> int:
-        """Append a batch and return its number. An empty batch is done at once."""
+        """Append a batch of so many bytes of inputs and return its number. An empty batch is done at once.
+
+        Room for its labels is kept at once, as much as those of the batch that was delivered last took.
+        """
         number = self._next_batch
         self._next_batch += 1
         tracks = self._tracks if samples else {}
-        self._batches[number] = batch = _Batch(samples, nbytes, samples * len(tracks))
+        label_bytes, of_samples = self._known_labels
+        due_bytes = samples * label_bytes // of_samples
+        self._batches[number] = batch = _Batch(samples, nbytes, samples * len(tracks), due_bytes=due_bytes)
         self._nbytes += nbytes
+        self._due_bytes += due_bytes
         if batch.unlabelled == 0:
             self._labelled += 1
             self._level += 1
@@ -171,10 +181,13 @@ class LabelQueue:
             track.offer(number, samples)
         return number
 
-    def grow(self, batch: int, nbytes: int) -> None:
+    def grow(self, number: int, nbytes: int) -> None:
         """Account for the label memory of a batch."""
-        self._batches[batch].nbytes += nbytes
+        batch = self._batches[number]
+        batch.nbytes += nbytes
+        batch.label_bytes += nbytes
         self._nbytes += nbytes
+        self._release(batch, nbytes)
 
     def ready(self) -> bool:
         """Whether the next batch in order has all its labels."""
@@ -187,7 +200,9 @@ class LabelQueue:
             self._close(number)
         for track in self._tracks.values():
             track.forget(batch)
-        self._settle(self._batches[batch], self._batches[batch].unlabelled)
+        given_up = self._batches[batch]
+        self._release(given_up, given_up.due_bytes)
+        self._settle(given_up, given_up.unlabelled)
 
     def deliver(self) -> int:
         """Take the head batch out and return its number; only when ``ready``."""
@@ -197,13 +212,16 @@ class LabelQueue:
         self._labelled -= 1
         self._level -= 1
         self._nbytes -= batch.nbytes
+        self._release(batch, batch.due_bytes)
+        if batch.label_bytes:
+            self._known_labels = (batch.label_bytes, batch.samples)
         return number
 
     def clear(self) -> None:
         """Forget every batch and lease (the loop was left). Late answers count as duplicates."""
         self._batches.clear()
         self._leases.clear()
-        self._nbytes = self._labelled = self._level = 0
+        self._nbytes = self._due_bytes = self._labelled = self._level = 0
         self._filling = True
         for worker in self._workers.values():
             worker.leases.clear()
@@ -380,6 +398,12 @@ class LabelQueue:
         batch.waiting += change
         if batch.unlabelled:
             self._level += (batch.waiting > 0) - before
+
+    def _release(self, batch: _Batch, nbytes: int) -> None:
+        """Room that was kept for labels is theirs now, or not needed."""
+        released = min(nbytes, batch.due_bytes)
+        batch.due_bytes -= released
+        self._due_bytes -= released
 
     def _settle(self, batch: _Batch, samples: int) -> bool:
         """So many samples of a batch have labels now; True if that was the last of them."""

@@ -423,6 +423,34 @@ def test_bytes_bound_the_queue_but_one_batch_always_fits():
     assert not queue.wants_batch()
 
 
+def test_room_is_kept_for_labels_that_are_still_to_come():
+    queue = joined("w1", flow=Flow(max_bytes=100))
+
+    def label(number: int, nbytes: int) -> None:
+        queue.grow(number, nbytes)
+        finish(queue, "w1")
+        queue.deliver()
+
+    label(queue.offer(8, nbytes=20), 20)
+    first = queue.offer(8, nbytes=20)
+    assert queue.nbytes == 20, "kept room is not memory"
+    second = queue.offer(16, nbytes=20)
+    assert not queue.wants_batch(), "40 of inputs, and 60 of labels to come"
+    queue.grow(first, 30)
+    assert not queue.wants_batch(), "the same memory, a little more than was thought"
+    finish(queue, "w1")
+    queue.deliver()
+    assert queue.wants_batch(), "20 of inputs, and 40 of labels to come"
+    queue.abandon(second)
+    queue.offer(8, nbytes=49)
+    assert queue.wants_batch(), "69 of inputs; labels to come: 30, as in the last batch"
+    queue.offer(1, nbytes=1)
+    assert not queue.wants_batch()
+    queue.clear()
+    queue.offer(8, nbytes=69)
+    assert queue.wants_batch(), "forgotten batches keep no room"
+
+
 def test_clear_forgets_leases_and_counts_their_answers():
     queue = joined("w1")
     fill(queue, 8, 8)
