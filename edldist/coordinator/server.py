@@ -236,7 +236,7 @@ class Coordinator:
         return min(max(TURN_S, TURN_A_MEMBER_S * len(self._members.members)), MAX_TURN_S)
 
     def _handle(self, received: Received, now: float, wall: float) -> list[Action]:
-        peer, message, _ = received
+        peer, message = received.peer, received.message
         members = self._members
         if isinstance(message, Heartbeat):
             actions = members.heartbeat(peer, message, now)

@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edldist.errors import LabelError, PoisonTaskError, WireError
-from edldist.student.device import Allocate, pageable
+from edldist.student.device import Allocate
 from edldist.wire.lending import lend
 from edldist.wire.messages import TensorSpec
-from edldist.wire.tensors import as_bytes, check, dtype_name
+from edldist.wire.tensors import as_bytes, check, dtype_name, unpack
 from edldist.wire.transport import Buffer, Frames, Piece
 
 __all__ = ["LabelRows", "Layout", "OpenBatch"]
+
+_KEPT_FROM_BYTES = 64 << 10  # a small frame may hold on to a larger buffer that it shares with others
 
 Layout = tuple[tuple[str, str, tuple[int, ...]], ...]
 """Names, dtypes and shapes of one sample in each tensor."""
@@ -50,19 +52,33 @@ class _Rows:
 class _Buffer:
     """One label tensor of a batch, and its memory."""
 
-    __slots__ = ("memory", "spec", "tensor")
+    __slots__ = ("filled", "memory", "spec", "tensor")
 
-    def __init__(self, spec: TensorSpec, dtype: torch.dtype, samples: int, allocate: Allocate) -> None:
+    def __init__(self, spec: TensorSpec, tensor: Tensor, filled: bool) -> None:
         self.spec = spec
+        self.tensor = tensor
+        self.filled = filled
+        flat: NDArray[np.uint8] = self.tensor.reshape(-1).view(torch.uint8).numpy()
+        self.memory = flat.reshape(tensor.shape[0], -1)
+
+    @classmethod
+    def empty(cls, spec: TensorSpec, dtype: torch.dtype, samples: int, allocate: Allocate) -> _Buffer:
+        shape = [samples, *spec.shape[1:]]
         try:
-            self.tensor = allocate([samples, *spec.shape[1:]], dtype)
+            return cls(spec, allocate(shape, dtype), filled=False)
         except RuntimeError as exc:
             raise LabelError(
-                f"there is no memory for output {spec.name!r} of shape {[samples, *spec.shape[1:]]}: "
-                f"{str(exc).splitlines()[0]}"
+                f"there is no memory for output {spec.name!r} of shape {shape}: {str(exc).splitlines()[0]}"
             ) from exc
-        flat: NDArray[np.uint8] = self.tensor.reshape(-1).view(torch.uint8).numpy()
-        self.memory = flat.reshape(samples, -1)
+
+    @classmethod
+    def of_frame(cls, spec: TensorSpec, frame: Buffer) -> _Buffer:
+        """The frame itself."""
+        return cls(spec, unpack([spec], [memoryview(frame)])[spec.name], filled=True)
+
+
+def _pageable(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    return torch.empty(tuple(shape), dtype=dtype)
 
 
 class _Sheet:
@@ -70,14 +86,20 @@ class _Sheet:
 
     __slots__ = ("buffers", "layout", "teacher")
 
-    def __init__(self, teacher: str, rows: LabelRows, samples: int, allocate: Allocate) -> None:
+    def __init__(
+        self, teacher: str, rows: LabelRows, samples: int, allocate: Allocate, keep_frames: bool
+    ) -> None:
         names = [spec.name for spec in rows.specs]
         if not names or len(set(names)) != len(names):
             raise LabelError(f"teacher {teacher!r} sent outputs {names}")
         self.teacher = teacher
         self.layout = rows.layout
-        pairs = zip(rows.specs, rows.dtypes, strict=True)
-        self.buffers = [_Buffer(spec, dtype, samples, allocate) for spec, dtype in pairs]
+        self.buffers = [
+            _Buffer.of_frame(spec, frame)
+            if keep_frames and memoryview(frame).nbytes >= _KEPT_FROM_BYTES
+            else _Buffer.empty(spec, dtype, samples, allocate)
+            for spec, dtype, frame in zip(rows.specs, rows.dtypes, rows.frames, strict=True)
+        ]
 
     def refuse(self, rows: LabelRows) -> NoReturn:
         """Say how the labels of a task differ from those that came before."""
@@ -105,19 +127,25 @@ class LabelRows:
     Args:
         specs, frames: the tensors of the message.
         samples: rows that each of them must have.
+        own_memory: whether a batch that they label from end to end may keep the frames.
 
     Raises:
         LabelError: counts, names, dtypes or sizes do not fit.
     """
 
-    __slots__ = ("dtypes", "layout", "memory", "specs")
+    __slots__ = ("dtypes", "frames", "layout", "memory", "own_memory", "samples", "specs")
 
-    def __init__(self, specs: Sequence[TensorSpec], frames: Frames, samples: int) -> None:
+    def __init__(
+        self, specs: Sequence[TensorSpec], frames: Frames, samples: int, own_memory: bool = False
+    ) -> None:
         if len(frames) != len(specs):
             raise LabelError(f"{len(specs)} label tensors announced, {len(frames)} frames came")
         if samples < 1:
             raise LabelError("labels of no samples came")
         self.specs = specs
+        self.frames = frames
+        self.samples = samples
+        self.own_memory = own_memory
         self.dtypes = [_checked(spec, frame, samples) for spec, frame in zip(specs, frames, strict=True)]
         self.layout = _layout(specs)
         self.memory = [np.frombuffer(frame, np.uint8).reshape(samples, -1) for frame in frames]
@@ -128,7 +156,8 @@ class OpenBatch:
 
     The trainer's thread makes it, the I/O thread cuts it and places labels, the trainer's thread
     takes ``labels`` once the queue says that all are there. ``poison`` says why there are none.
-    ``allocate`` makes the label buffers, in the I/O thread.
+    ``allocate`` makes the label buffers, in the I/O thread. Without it they are ordinary memory: large frames
+    become the labels themselves, uncopied, where one answer labels the whole batch.
     """
 
     def __init__(
@@ -137,7 +166,7 @@ class OpenBatch:
         inputs: Mapping[str, Tensor],
         samples: int,
         origin: Any = None,
-        allocate: Allocate = pageable,
+        allocate: Allocate | None = None,
     ) -> None:
         self.batch = batch
         self.samples = samples
@@ -162,7 +191,7 @@ class OpenBatch:
         return [rows.cut(start, stop) for rows in self._rows]
 
     def place(self, teacher: str, start: int, stop: int, rows: LabelRows, first: int) -> int:
-        """Write one task's labels into the batch's buffers, made on first need.
+        """Put one task's labels into the batch's buffers, made on first need.
 
         Args:
             rows: where they came; the task's begin at row ``first``.
@@ -177,13 +206,17 @@ class OpenBatch:
         sheet = self._labels.get(teacher)
         made = 0
         if sheet is None:
-            sheet = self._labels[teacher] = _Sheet(teacher, rows, self.samples, self._allocate)
+            whole = start == 0 and stop == self.samples == rows.samples
+            keep_frames = whole and rows.own_memory and self._allocate is None
+            allocate = self._allocate or _pageable
+            sheet = self._labels[teacher] = _Sheet(teacher, rows, self.samples, allocate, keep_frames)
             made = sum(buffer.memory.nbytes for buffer in sheet.buffers)
         elif sheet.layout != rows.layout:
             sheet.refuse(rows)
         last = first + stop - start
         for buffer, memory in zip(sheet.buffers, rows.memory, strict=True):
-            buffer.memory[start:stop] = memory[first:last]
+            if not buffer.filled:
+                buffer.memory[start:stop] = memory[first:last]
         return made
 
     def labels(self, prefix_teacher: bool) -> dict[str, Tensor]:

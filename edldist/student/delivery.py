@@ -248,10 +248,15 @@ class Delivery:
                 self._changed.notify_all()
             return Leased(grants, [self._open[grant.batch] for grant in grants], queue.deliverable_batches)
 
-    def place(self, worker: str, result: Result, frames: Frames) -> list[tuple[int, str]]:
-        """Copy the labels of a forward pass to their places, and complete their leases.
+    def place(
+        self, worker: str, result: Result, frames: Frames, own_memory: bool = False
+    ) -> list[tuple[int, str]]:
+        """Put the labels of a forward pass in their places, and complete their leases.
 
         Answers to leases that are not open any more are dropped and counted.
+
+        Args:
+            own_memory: the frames may become the batch's labels; else they are copied.
 
         Returns:
             The leases whose labels cannot be used, and why.
@@ -264,7 +269,8 @@ class Delivery:
         refused: list[tuple[int, str]] = []
         placed: list[tuple[Grant, int]] = []
         try:
-            rows = LabelRows(result.tensors, frames, sum(share.samples for share in result.shares))
+            samples = sum(share.samples for share in result.shares)
+            rows = LabelRows(result.tensors, frames, samples, own_memory)
         except LabelError as exc:
             return [(grant.lease, str(exc)) for grant in found if grant is not None]
         first = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections import UserDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -23,16 +24,10 @@ __all__ = [
     "StayCopier",
     "copier_for",
     "mapped",
-    "pageable",
 ]
 
 Allocate = Callable[[Sequence[int], torch.dtype], Tensor]
 """Makes an uninitialised host tensor of a shape and a dtype."""
-
-
-def pageable(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Ordinary host memory."""
-    return torch.empty(tuple(shape), dtype=dtype)
 
 
 class Copies(NamedTuple):
@@ -50,15 +45,16 @@ class Copies(NamedTuple):
 
 
 class Copier(Protocol):
-    """Brings nested structures to a device. Owned by the trainer's thread, but for ``allocate``."""
+    """Brings nested structures to a device. Owned by the trainer's thread; ``allocate`` is called in any."""
 
     @property
     def ahead(self) -> bool:
         """Whether it pays to begin before the loop asks."""
         ...
 
-    def allocate(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Host memory from which copies are quick. Called from the I/O thread."""
+    @property
+    def allocate(self) -> Allocate | None:
+        """Makes host memory from which copies are quick; None where any memory will do."""
         ...
 
     def begin(self, value: Any) -> Copies:
@@ -76,10 +72,7 @@ class StayCopier:
     ahead = False
 
     def __init__(self, pinned: bool = False) -> None:
-        self._pinned = pinned
-
-    def allocate(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        return torch.empty(tuple(shape), dtype=dtype, pin_memory=self._pinned)
+        self.allocate: Allocate | None = functools.partial(torch.empty, pin_memory=True) if pinned else None
 
     def begin(self, value: Any) -> Copies:
         return Copies(value, [], None)
@@ -100,13 +93,14 @@ class CudaCopier:
     def __init__(self, device: torch.device, pinned: bool = True) -> None:
         self._device = device
         self._pinned = pinned
+        self.allocate: Allocate | None = self._allocate if pinned else None
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._sources: deque[tuple[torch.cuda.Event, list[Tensor]]] = deque()
 
-    def allocate(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    def _allocate(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         # Another thread's current device is the first one, where this rank should leave no trace.
         with torch.cuda.device(self._device):
-            return torch.empty(tuple(shape), dtype=dtype, pin_memory=self._pinned)
+            return torch.empty(tuple(shape), dtype=dtype, pin_memory=True)
 
     def begin(self, value: Any) -> Copies:
         while self._sources and self._sources[0][0].query():  # type: ignore[no-untyped-call]

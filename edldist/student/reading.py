@@ -8,7 +8,7 @@ from typing import Any
 
 from edldist.errors import ConfigError
 from edldist.student.assembly import OpenBatch
-from edldist.student.device import Allocate, pageable
+from edldist.student.device import Allocate
 from edldist.student.draws import DataDraws
 from edldist.student.inputs import Inputs, InputSelector
 from edldist.student.position import Mark, Position, obstacle_ahead, position_of
@@ -57,7 +57,7 @@ class ReadAhead:
         epochs: how many epochs the script runs, from 0 on. Each but the last is followed by the first
             batches of the next as soon as it is read to its end, unless the data loader forbids that
             (see ``obstacle_ahead``). None: no epoch is read before its loop.
-        allocate: makes the label buffers of its batches.
+        allocate: makes the label buffers of its batches (see ``OpenBatch``).
 
     Raises:
         ConfigError: ``inputs`` or ``epochs`` cannot be.
@@ -68,7 +68,7 @@ class ReadAhead:
         data_loader: Iterable[Any],
         inputs: Inputs = None,
         epochs: int | None = None,
-        allocate: Allocate = pageable,
+        allocate: Allocate | None = None,
     ) -> None:
         if epochs is not None and (not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1):
             raise ConfigError(

@@ -234,7 +234,7 @@ class StudentService:
         elif isinstance(message, Pull):
             self._on_pull(received.peer, worker, message)
         elif isinstance(message, Labels):
-            self._on_labels(worker, message, received.frames)
+            self._on_labels(worker, message, received.frames, received.own_memory)
         elif isinstance(message, Failure):
             for lease in message.leases:
                 self._fail(worker, lease, message.error)
@@ -304,12 +304,14 @@ class StudentService:
         groups, frames = group(leased.grants, leased.batches)
         self._send(peer, Tasks(seq=pull.seq, groups=groups, buffered=leased.buffered), frames)
 
-    def _on_labels(self, worker: _Worker, message: Labels, frames: list[memoryview]) -> None:
+    def _on_labels(
+        self, worker: _Worker, message: Labels, frames: list[memoryview], own_memory: bool
+    ) -> None:
         position = 0
         for result in message.results:
-            own = frames[position : position + len(result.tensors)]
+            its_frames = frames[position : position + len(result.tensors)]
             position += len(result.tensors)
-            refused = self.delivery.place(worker.key, result, own)
+            refused = self.delivery.place(worker.key, result, its_frames, own_memory)
             for lease, error in refused:
                 self._fail(worker, lease, f"worker {worker.name}: {error}")
             if not refused:

@@ -63,12 +63,13 @@ class Received(NamedTuple):
     ``peer`` is the sender's address at a hub, and ``b""`` on a link. ``frames`` are its raw
     tensor frames; they stay valid as long as someone refers to them. They may be written to, but for
     memory that a peer lends (``Piece``), which is read-only. A frame of lent memory that its owner has
-    freed in the meantime is empty.
+    freed in the meantime is empty. ``own_memory``: nobody else waits for any of them to be dropped.
     """
 
     peer: bytes
     message: Message
     frames: list[memoryview]
+    own_memory: bool = True
 
 
 class Hub(Protocol):

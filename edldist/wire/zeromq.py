@@ -84,12 +84,13 @@ class _Endpoint(ABC):
         """The message of some frames; None if it was between the two transports."""
         if not buffers or len(buffers) > MAX_FRAMES:
             raise WireError(f"a message of {len(buffers)} frames (1 to {MAX_FRAMES} are allowed)")
-        if buffers[0][: len(SHARING_MAGIC)] == SHARING_MAGIC:
+        sharing = buffers[0][: len(SHARING_MAGIC)] == SHARING_MAGIC
+        if sharing:
             unwrapped = self._unwrap(peer, buffers)
             if unwrapped is None:
                 return None
             buffers = unwrapped
-        return Received(peer, decode(buffers[0]), buffers[1:])
+        return Received(peer, decode(buffers[0]), buffers[1:], own_memory=not sharing)
 
     def _wrap(self, peer: bytes, message: Message, frames: Outgoing) -> Wrapped | None:
         """The message with its large frames by reference; None if everything goes by socket."""
@@ -290,6 +291,10 @@ class ZmqPoller:
     """Owns one context, its sockets and an event descriptor that other threads may ring."""
 
     def __init__(self, max_frame_bytes: int, shared_memory: bool, tensors: bool) -> None:
+        if tensors:
+            from edldist.wire.heap import keep_freed_memory
+
+            keep_freed_memory()
         self._context = zmq.Context(io_threads=1)
         self._max_frame_bytes = max_frame_bytes
         self._tensors = tensors

@@ -28,6 +28,7 @@ def test_large_frames_leave_the_socket_once_both_sides_know_each_other(carried) 
     for _ in range(20):
         there, back = pair.there_and_back(frame)
         assert bytes(there.frames[0]) == frame == bytes(back.frames[0])
+        assert not there.own_memory and not back.own_memory
         del there, back
     assert carried() < 20 * 2 * 1000
     pair.close()
@@ -39,6 +40,7 @@ def test_without_the_other_side_everything_goes_through_the_socket(carried) -> N
         for _ in range(3):
             there, back = pair.there_and_back(bytes(LARGE))
             assert len(there.frames[0]) == len(back.frames[0]) == LARGE
+            assert there.own_memory and back.own_memory
             pair.settle()
         assert not pair.hub_pairs and not pair.link_pairs
         assert carried() > 6 * LARGE

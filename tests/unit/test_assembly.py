@@ -63,6 +63,65 @@ def test_buffers_are_made_once_per_teacher_and_their_bytes_reported():
     assert set(batch.labels(prefix_teacher=True)) == {"t/logits", "u/logits"}
 
 
+LARGE = torch.arange(60_000, dtype=torch.float64).reshape(6, -1)
+
+
+def shares_memory(batch: OpenBatch, frame: memoryview, name: str) -> bool:
+    """Whether a change in a frame shows in the labels."""
+    frame[0] ^= 1
+    labels = batch.labels(prefix_teacher=False)[name]
+    return not torch.equal(labels, LARGE if name == "large" else LARGE[:, 0])
+
+
+def test_an_answer_for_a_whole_batch_is_its_labels_uncopied():
+    batch = open_batch()
+    specs, frames = pack({"large": LARGE.clone(), "small": LARGE[:, 0].clone()})
+    made = batch.place("t", 0, 6, LabelRows(specs, frames, 6, own_memory=True), 0)
+    labels = batch.labels(prefix_teacher=False)
+    assert made == sum(frame.nbytes for frame in frames)
+    assert torch.equal(labels["large"], LARGE) and torch.equal(labels["small"], LARGE[:, 0])
+    assert shares_memory(batch, frames[0], "large")
+    assert not shares_memory(batch, frames[1], "small"), "a small frame may hold on to a larger buffer"
+
+
+@pytest.mark.parametrize("why", ["lent", "pinned", "cut", "shared pass"])
+def test_every_other_answer_is_copied(why):
+    samples = 12 if why == "shared pass" else 6
+    value = torch.cat([LARGE, -LARGE])[:samples]
+    specs, frames = pack({"large": value})
+    rows = LabelRows(specs, frames, samples, own_memory=why != "lent")
+    if why == "pinned":
+        batch = OpenBatch(None, {}, 6, allocate=lambda shape, dtype: torch.empty(shape, dtype=dtype))
+        batch.place("t", 0, 6, rows, 0)
+    elif why == "cut":
+        batch = open_batch()
+        half = pack({"large": LARGE[3:].clone()})
+        batch.place("t", 3, 6, LabelRows(*half, 3, own_memory=True), 0)
+        batch.place("t", 0, 3, LabelRows(*pack({"large": LARGE[:3]}), 3, own_memory=True), 0)
+        frames = half[1]
+    elif why == "shared pass":
+        other = OpenBatch(None, {}, 12)  # as many samples as the pass, but only half of them are its own
+        other.place("t", 0, 6, rows, 6)
+        other.place("t", 6, 12, rows, 0)
+        assert torch.equal(other.labels(prefix_teacher=False)["large"], torch.cat([-LARGE, LARGE]))
+        batch = open_batch()
+        batch.place("t", 0, 6, rows, 0)
+    else:
+        batch = open_batch()
+        batch.place("t", 0, 6, rows, 0)
+    assert torch.equal(batch.labels(prefix_teacher=False)["large"], LARGE)
+    assert not shares_memory(batch, frames[0], "large")
+
+
+def test_a_kept_frame_at_an_odd_address_becomes_aligned_labels():
+    specs, frames = pack({"large": LARGE})
+    shifted = memoryview(bytearray(1) + bytearray(frames[0]))[1:]
+    batch = open_batch()
+    batch.place("t", 0, 6, LabelRows(specs, [shifted], 6, own_memory=True), 0)
+    labels = batch.labels(prefix_teacher=False)["large"]
+    assert torch.equal(labels, LARGE) and labels.data_ptr() % 8 == 0
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
