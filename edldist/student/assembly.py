@@ -17,7 +17,7 @@ from edldist.errors import LabelError, PoisonTaskError, WireError
 from edldist.student.device import Allocate
 from edldist.wire.lending import lend
 from edldist.wire.messages import TensorSpec
-from edldist.wire.tensors import as_bytes, check, dtype_name, unpack
+from edldist.wire.tensors import as_bytes, as_tensor, check, dtype_name
 from edldist.wire.transport import Buffer, Frames, Piece
 
 __all__ = ["LabelRows", "Layout", "OpenBatch"]
@@ -50,31 +50,29 @@ class _Rows:
 
 
 class _Buffer:
-    """One label tensor of a batch, and its memory."""
+    """One label tensor of a batch, and its memory by samples; None if it came whole."""
 
-    __slots__ = ("filled", "memory", "spec", "tensor")
+    __slots__ = ("memory", "spec", "tensor")
 
-    def __init__(self, spec: TensorSpec, tensor: Tensor, filled: bool) -> None:
+    def __init__(self, spec: TensorSpec, tensor: Tensor, memory: NDArray[np.uint8] | None) -> None:
         self.spec = spec
         self.tensor = tensor
-        self.filled = filled
-        flat: NDArray[np.uint8] = self.tensor.reshape(-1).view(torch.uint8).numpy()
-        self.memory = flat.reshape(tensor.shape[0], -1)
+        self.memory = memory
 
     @classmethod
     def empty(cls, spec: TensorSpec, dtype: torch.dtype, samples: int, allocate: Allocate) -> _Buffer:
         shape = [samples, *spec.shape[1:]]
         try:
-            return cls(spec, allocate(shape, dtype), filled=False)
+            tensor = allocate(shape, dtype)
         except RuntimeError as exc:
             raise LabelError(
                 f"there is no memory for output {spec.name!r} of shape {shape}: {str(exc).splitlines()[0]}"
             ) from exc
+        return cls(spec, tensor, tensor.reshape(-1).view(torch.uint8).numpy().reshape(samples, -1))
 
     @classmethod
-    def of_frame(cls, spec: TensorSpec, frame: Buffer) -> _Buffer:
-        """The frame itself."""
-        return cls(spec, unpack([spec], [memoryview(frame)])[spec.name], filled=True)
+    def of_frame(cls, spec: TensorSpec, dtype: torch.dtype, frame: Buffer) -> _Buffer:
+        return cls(spec, as_tensor(memoryview(frame), dtype).reshape(spec.shape), None)
 
 
 def _pageable(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -95,7 +93,7 @@ class _Sheet:
         self.teacher = teacher
         self.layout = rows.layout
         self.buffers = [
-            _Buffer.of_frame(spec, frame)
+            _Buffer.of_frame(spec, dtype, frame)
             if keep_frames and memoryview(frame).nbytes >= _KEPT_FROM_BYTES
             else _Buffer.empty(spec, dtype, samples, allocate)
             for spec, dtype, frame in zip(rows.specs, rows.dtypes, rows.frames, strict=True)
@@ -133,7 +131,7 @@ class LabelRows:
         LabelError: counts, names, dtypes or sizes do not fit.
     """
 
-    __slots__ = ("dtypes", "frames", "layout", "memory", "own_memory", "samples", "specs")
+    __slots__ = ("_memory", "dtypes", "frames", "layout", "own_memory", "samples", "specs")
 
     def __init__(
         self, specs: Sequence[TensorSpec], frames: Frames, samples: int, own_memory: bool = False
@@ -148,7 +146,14 @@ class LabelRows:
         self.own_memory = own_memory
         self.dtypes = [_checked(spec, frame, samples) for spec, frame in zip(specs, frames, strict=True)]
         self.layout = _layout(specs)
-        self.memory = [np.frombuffer(frame, np.uint8).reshape(samples, -1) for frame in frames]
+        self._memory: list[NDArray[np.uint8]] = []
+
+    @property
+    def memory(self) -> list[NDArray[np.uint8]]:
+        """The bytes of each tensor by rows."""
+        if not self._memory:
+            self._memory = [np.frombuffer(frame, np.uint8).reshape(self.samples, -1) for frame in self.frames]
+        return self._memory
 
 
 class OpenBatch:
@@ -210,13 +215,13 @@ class OpenBatch:
             keep_frames = whole and rows.own_memory and self._allocate is None
             allocate = self._allocate or _pageable
             sheet = self._labels[teacher] = _Sheet(teacher, rows, self.samples, allocate, keep_frames)
-            made = sum(buffer.memory.nbytes for buffer in sheet.buffers)
+            made = sum(buffer.tensor.nbytes for buffer in sheet.buffers)
         elif sheet.layout != rows.layout:
             sheet.refuse(rows)
         last = first + stop - start
-        for buffer, memory in zip(sheet.buffers, rows.memory, strict=True):
-            if not buffer.filled:
-                buffer.memory[start:stop] = memory[first:last]
+        for index, buffer in enumerate(sheet.buffers):
+            if buffer.memory is not None:
+                buffer.memory[start:stop] = rows.memory[index][first:last]
         return made
 
     def labels(self, prefix_teacher: bool) -> dict[str, Tensor]:

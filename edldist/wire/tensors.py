@@ -13,7 +13,7 @@ from edldist.errors import WireError
 from edldist.wire.messages import MAX_DIMENSIONS, MAX_NAME, TensorSpec
 from edldist.wire.transport import Buffer
 
-__all__ = ["DTYPES", "as_bytes", "check", "dtype_name", "pack", "spec_of", "unpack"]
+__all__ = ["DTYPES", "as_bytes", "as_tensor", "check", "dtype_name", "pack", "spec_of", "unpack"]
 
 DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, name)
@@ -129,11 +129,12 @@ def unpack(specs: Sequence[TensorSpec], frames: Sequence[memoryview]) -> dict[st
         dtype = check(spec, frame)
         if spec.name in tensors:
             raise WireError(f"tensor {spec.name!r} came twice in one message")
-        tensors[spec.name] = _wrap(frame, dtype).reshape(spec.shape)
+        tensors[spec.name] = as_tensor(frame, dtype).reshape(spec.shape)
     return tensors
 
 
-def _wrap(frame: memoryview, dtype: torch.dtype) -> Tensor:
+def as_tensor(frame: memoryview, dtype: torch.dtype) -> Tensor:
+    """A flat tensor over a frame's own memory; over a copy if that is read-only, or not aligned."""
     if frame.nbytes == 0:
         return torch.empty(0, dtype=dtype)
     if frame.readonly:
