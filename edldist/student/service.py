@@ -235,6 +235,8 @@ class StudentService:
             self._on_pull(received.peer, worker, message)
         elif isinstance(message, Labels):
             self._on_labels(worker, message, received.frames, received.own_memory)
+            if message.pull is not None and received.peer in self._workers:
+                self._on_pull(received.peer, worker, message.pull)
         elif isinstance(message, Failure):
             for lease in message.leases:
                 self._fail(worker, lease, message.error)

@@ -199,8 +199,7 @@ class TeacherService:
                 self._read_control(now)
                 for student in list(self._students.values()):
                     self._read_student(student, now)
-                self._send_answers()
-                self._pull()
+                self._answer_and_pull()
                 if now >= next_tick:
                     next_tick = now + _TICK_S
                     self._tick(now)
@@ -355,22 +354,34 @@ class TeacherService:
                 self._batcher.add(held)
             self._arrived.notify()
 
-    def _pull(self) -> None:
-        if self._draining:
-            return
-        while (order := self._demand.next_pull()) is not None:
-            student = self._students[order.student]
-            student.seq += 1
-            student.link.send(Pull(seq=student.seq, samples=order.samples))
-
-    def _send_answers(self) -> None:
+    def _answer_and_pull(self) -> None:
+        """Carry away what is done, and ask for more. To the same student both go as one message."""
         answers: list[Answer] = []
         while self._answers:
             answers += self._answers.popleft()
-        for name in dict.fromkeys(answer.tasks[0].student for answer in answers):
-            self._send_to(name, [answer for answer in answers if answer.tasks[0].student == name])
+        labelled = {
+            name: self._close([answer for answer in answers if answer.tasks[0].student == name])
+            for name in dict.fromkeys(answer.tasks[0].student for answer in answers)
+        }
+        pulls = self._pulls()
+        for name, (results, frames) in labelled.items():
+            if results:
+                self._students[name].link.send(Labels(results=results, pull=pulls.pop(name, None)), frames)
+        for name, pull in pulls.items():
+            self._students[name].link.send(pull)
 
-    def _send_to(self, name: str, answers: list[Answer]) -> None:
+    def _pulls(self) -> dict[str, Pull]:
+        pulls: dict[str, Pull] = {}
+        stopping = self._draining or self._stopping
+        while not stopping and (order := self._demand.next_pull()) is not None:
+            student = self._students[order.student]
+            student.seq += 1
+            pulls[order.student] = Pull(seq=student.seq, samples=order.samples)
+        return pulls
+
+    def _close(self, answers: Sequence[Answer]) -> tuple[list[Result], list[memoryview]]:
+        """Account for the answers to one student: failures leave at once, labels are returned."""
+        name = answers[0].tasks[0].student
         student = self._students.get(name)
         results: list[Result] = []
         frames: list[memoryview] = []
@@ -391,8 +402,7 @@ class TeacherService:
             self._demand.paced(samples, answer.result.compute_s, _input_bytes(wanted))
             self._tasks += len(wanted)
             self._samples += samples
-        if student is not None and results:
-            student.link.send(Labels(results=results), frames)
+        return results, frames
 
     def _tick(self, now: float) -> None:
         for student in list(self._students.values()):
@@ -447,7 +457,7 @@ class TeacherService:
         student.link.close()
 
     def _leave(self) -> None:
-        self._send_answers()
+        self._answer_and_pull()
         with self._lock:
             back = self._batcher.withdraw()
         for name, student in self._students.items():

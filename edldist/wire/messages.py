@@ -351,9 +351,10 @@ class Result(_Struct, frozen=True, array_like=True):
 
 
 class Labels(_Struct, frozen=True, tag="labels"):
-    """The results of one forward pass for one student."""
+    """The results of one forward pass for one student, and the pull for more if it is due."""
 
     results: list[Result]
+    pull: Pull | None = None
 
 
 class Failure(_Struct, frozen=True, tag="failure"):

@@ -9,9 +9,27 @@ from collections.abc import Callable
 import pytest
 
 from edldist.clock import FakeClock
-from edldist.teacher.service import TeacherIdentity, TeacherService
+from edldist.teacher.service import Answer, TeacherIdentity, TeacherService
 from edldist.wire.memory import MemoryTransport
-from edldist.wire.messages import Goodbye, Heartbeat, Hello, Links, Peer, Register, Registered, Wake, Welcome
+from edldist.wire.messages import (
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Labels,
+    Links,
+    Peer,
+    Pull,
+    Register,
+    Registered,
+    Result,
+    Share,
+    Task,
+    TaskGroup,
+    Tasks,
+    TensorSpec,
+    Wake,
+    Welcome,
+)
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -95,6 +113,45 @@ def party():
     yield made
     made.service.close("the test is over")
     made.poller.close()
+
+
+def test_the_next_pull_rides_on_the_labels_of_the_last(party: Party) -> None:
+    pulls = []
+
+    def heard(kind):
+        found = []
+
+        def came() -> bool:
+            while not found and (received := party.student.receive()) is not None:
+                if isinstance(received.message, Pull):
+                    pulls.append(received.message)
+                found.extend([received.message] if isinstance(received.message, kind) else [])
+            return bool(found)
+
+        party.until(came)
+        return found[0]
+
+    spec = TensorSpec(name="x", dtype="float32", shape=[4])
+    pull = heard(Pull)
+    for lease in range(1, 4):
+        group = TaskGroup(tasks=[Task(lease=lease, samples=4, alone=False)], tensors=[spec])
+        party.student.send(b"w", Tasks(seq=pull.seq, groups=[group], buffered=0), [bytes(16)])
+        if lease == 1:
+            pull = heard(Pull)  # the room of a second turn
+            group = TaskGroup(tasks=[Task(lease=9, samples=4, alone=False)], tensors=[spec])
+            party.student.send(b"w", Tasks(seq=pull.seq, groups=[group], buffered=0), [bytes(16)])
+        tasks = party.service.take(5.0)
+        result = Result(
+            shares=[Share(lease=task.lease, samples=4) for task in tasks],
+            codec="dense",
+            compute_s=1.0,
+            tensors=[spec],
+        )
+        party.service.answer([Answer(tasks, result, [memoryview(bytes(16))])])
+        labels = heard(Labels)
+        assert labels.pull is not None and labels.pull.seq == pull.seq + 1
+        pull = labels.pull
+    assert [pull.seq for pull in pulls] == [1, 2], "all others rode"
 
 
 def test_a_student_that_only_the_coordinator_lost_is_served_on_until_it_is_silent(party: Party) -> None:

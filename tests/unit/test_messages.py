@@ -82,7 +82,8 @@ SAMPLES = [
             wire.Result(
                 shares=[wire.Share(lease=1, samples=2)], codec="dense", compute_s=0.25, tensors=[SPEC, SPEC]
             )
-        ]
+        ],
+        pull=wire.Pull(seq=4, samples=64),
     ),
     wire.Failure(leases=[1, 2], error="Traceback ..."),
     wire.Return(leases=[]),

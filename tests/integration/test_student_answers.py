@@ -1,4 +1,4 @@
-"""A worker that keeps failing hears that it is put aside, and one that is well is not taken for silent."""
+"""What a student answers to workers: to pulls, to failures, to silence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,20 @@ from edldist.student.flow import Flow
 from edldist.student.options import ServiceOptions
 from edldist.student.service import StudentService
 from edldist.wire.memory import MemoryTransport
-from edldist.wire.messages import Failure, Hello, Idle, Ping, Pong, Pull, Tasks, Welcome
+from edldist.wire.messages import (
+    Failure,
+    Hello,
+    Idle,
+    Labels,
+    Ping,
+    Pong,
+    Pull,
+    Result,
+    Share,
+    Tasks,
+    TensorSpec,
+    Welcome,
+)
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -27,6 +40,14 @@ class Worker:
         self.link = poller.connect(address, name)
         self.link.send(Hello(worker=name, teacher="teacher", codec="dense"))
         self.welcome = self.hear(Welcome)
+
+    def label(self, lease: int, pull: int, samples: int = 4) -> None:
+        """Label a task of four samples, as so many, and pull more in the same message."""
+        specs = [TensorSpec(name="logits", dtype="float32", shape=[samples])]
+        share = Share(lease=lease, samples=samples)
+        result = Result(shares=[share], codec="dense", compute_s=0.0, tensors=specs)
+        frame = torch.arange(samples, dtype=torch.float32).numpy().tobytes()
+        self.link.send(Labels(results=[result], pull=Pull(seq=pull, samples=4)), [frame])
 
     def hear(self, kind, suits: Callable = lambda message: True):
         """The next message of a kind that suits."""
@@ -65,12 +86,62 @@ def make():
         poller.close()
 
 
+def offer(service: StudentService) -> None:
+    service.offer(OpenBatch(None, {"x": torch.zeros(4)}, 4))
+
+
+def test_a_pull_that_rides_on_labels_is_answered_once_they_are_placed(make):
+    service, _, poller = make()
+    worker = Worker(poller, service.address, "w")
+    offer(service)
+    offer(service)
+    worker.link.send(Pull(seq=1, samples=4))
+    (task,) = worker.hear(Tasks).groups[0].tasks
+    worker.label(task.lease, pull=2)
+    tasks = worker.hear((Tasks, Idle))
+    assert tasks.seq == 2 and tasks.buffered == 1
+    worker.label(tasks.groups[0].tasks[0].lease, pull=3)
+    assert worker.hear((Tasks, Idle)) == Idle(seq=3, buffered=2)
+    labels = service.delivery.deliver().labels(prefix_teacher=False)
+    assert labels["logits"].tolist() == [0, 1, 2, 3]
+
+
+def test_a_pull_on_labels_that_put_a_worker_aside_is_answered_with_the_reason(make):
+    service, _, poller = make()
+    Worker(poller, service.address, "well")
+    sick = Worker(poller, service.address, "sick")
+    for seq in range(1, 5):
+        offer(service)
+        sick.link.send(Pull(seq=seq, samples=4))
+        (task,) = sick.hear(Tasks).groups[0].tasks
+        sick.label(task.lease, pull=10 + seq, samples=3)
+    told = sick.hear(Idle, lambda idle: idle.seq == 14)
+    assert "3 samples were labelled of a task of 4" in told.quarantine
+
+
+def test_a_pull_of_a_worker_that_cannot_be_reached_any_more_harms_nobody(make):
+    service, _, poller = make()
+    well, sick = Worker(poller, service.address, "well"), Worker(poller, service.address, "sick")
+    for seq in range(1, 5):
+        offer(service)
+        sick.link.send(Pull(seq=seq, samples=4))
+        (task,) = sick.hear(Tasks).groups[0].tasks
+        if seq < 4:
+            sick.link.send(Failure(leases=[task.lease], error="boom"))
+    with service.delivery._lock:
+        sick.label(task.lease, pull=5, samples=3)
+        poller._network.sever(service.address, "sick")
+    well.link.send(Pull(seq=1, samples=4))
+    assert well.hear((Tasks, Idle)).seq == 1
+    assert len(service.delivery.leases_of("well")) == 1
+
+
 def test_a_worker_that_fails_while_it_sleeps_is_told_that_it_is_put_aside(make):
     service, _, poller = make()
     Worker(poller, service.address, "well")
     sick = Worker(poller, service.address, "sick")
     for seq in range(1, 5):
-        service.offer(OpenBatch(None, {"x": torch.zeros(4)}, 4))
+        offer(service)
         sick.link.send(Pull(seq=2 * seq, samples=4))
         (task,) = sick.hear(Tasks).groups[0].tasks
         sick.link.send(Pull(seq=2 * seq + 1, samples=4))
@@ -85,12 +156,12 @@ def test_a_failure_of_the_only_worker_in_good_standing_is_tried_again_at_once(ma
     service, _, poller = make()
     well, sick = Worker(poller, service.address, "well"), Worker(poller, service.address, "sick")
     for seq in range(1, 5):
-        service.offer(OpenBatch(None, {"x": torch.zeros(4)}, 4))
+        offer(service)
         sick.link.send(Pull(seq=seq, samples=4))
         (task,) = sick.hear(Tasks).groups[0].tasks
         sick.link.send(Failure(leases=[task.lease], error="boom"))
     sick.hear(Idle, lambda idle: idle.quarantine != "")
-    service.offer(OpenBatch(None, {"x": torch.zeros(4)}, 4))
+    offer(service)
     for seq in range(1, 6):
         well.link.send(Pull(seq=seq, samples=4))
         (task,) = well.hear(Tasks).groups[0].tasks
@@ -105,7 +176,7 @@ def test_a_failure_of_the_only_worker_in_good_standing_is_tried_again_at_once(ma
 def test_a_lost_task_is_found_although_answers_to_pings_take_longer_than_the_next_ping(make):
     service, clock, poller = make()
     worker = Worker(poller, service.address, "w")
-    service.offer(OpenBatch(None, {"x": torch.zeros(4)}, 4))
+    offer(service)
     worker.link.send(Pull(seq=1, samples=4))
     worker.hear(Tasks)  # as if it had been lost on the way
     for seq in (1, 2, 3):
