@@ -2,13 +2,16 @@
 
 A worker keeps room for two turns: one computing, one travelling. A turn is a full forward pass;
 where passes take less than a message is worth, it is several. It asks the hungriest student first
-(fewest labelled batches; among equals, the one asked longest ago), and never has two pulls open on
-one link. A student that answered idle is asked again once it wakes the worker.
+(fewest labelled batches; among equals, the one asked longest ago). One that has not answered yet comes
+last, but is asked too: where inputs take longer to travel than to compute, the next ones then follow
+without a gap. A student that answered idle is asked again once it wakes the worker.
+
+Students answer pulls in their order, so an answer closes those before it too: theirs were lost.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Demand", "PullOrder"]
 
@@ -19,19 +22,24 @@ _MOST_PASSES = 8
 
 @dataclass(frozen=True, slots=True)
 class PullOrder:
-    """Ask ``student`` for up to ``samples`` samples."""
+    """Ask ``student`` for up to ``samples`` samples. ``seq`` grows from order to order."""
 
     student: str
+    seq: int
     samples: int
 
 
 @dataclass(slots=True)
 class _Link:
-    pulled: int = 0  # samples of the open pull
+    held: int = 0
+    open: dict[int, int] = field(default_factory=dict)  # samples of each pull that waits for its answer
+    asked: int = 0  # number of the last pull
     asleep: bool = False
     buffered: int = 0
-    asked: int = 0  # number of the last pull, for fairness
-    held: int = 0
+
+    def close(self, seq: int) -> None:
+        for each in [each for each in self.open if each <= seq]:
+            del self.open[each]
 
 
 class Demand:
@@ -74,19 +82,23 @@ class Demand:
     def disconnected(self, student: str) -> None:
         self._links.pop(student, None)
 
-    def granted(self, student: str, samples: int, buffered: int) -> None:
+    def granted(self, student: str, seq: int, samples: int, buffered: int) -> None:
         """The answer to a pull brought samples."""
         link = self._links[student]
-        link.pulled = 0
+        link.close(seq)
+        link.asleep = False
         link.held += samples
         link.buffered = buffered
 
-    def idled(self, student: str, buffered: int) -> None:
-        """The answer to a pull was: nothing now."""
+    def idled(self, student: str, seq: int, buffered: int) -> bool:
+        """The answer to a pull was: nothing now. False if that pull is of an earlier life of the link."""
         link = self._links[student]
-        link.pulled = 0
+        if seq not in link.open and seq != link.asked:
+            return False
+        link.close(seq)
         link.asleep = True
         link.buffered = buffered
+        return True
 
     def woken(self, student: str, buffered: int) -> None:
         link = self._links[student]
@@ -99,24 +111,24 @@ class Demand:
         if link is not None:
             link.held -= samples
 
-    def state(self, student: str) -> tuple[bool, bool]:
-        """Whether a pull of this student is open, and whether it is asleep."""
+    def state(self, student: str) -> tuple[int, bool]:
+        """Number of the last pull if it is open, else 0, and whether the student let this worker sleep."""
         link = self._links.get(student)
-        return (False, False) if link is None else (link.pulled > 0, link.asleep)
+        return (0, False) if link is None else (max(link.open, default=0), link.asleep)
 
     def next_pull(self) -> PullOrder | None:
         """The pull to send now, if any; call again until None."""
         room = self.turns * self.turn
         for link in self._links.values():
-            room -= link.held + link.pulled
+            room -= link.held + sum(link.open.values())
         if room < self.turn:
             return None
-        best: tuple[int, int] | None = None
+        best: tuple[int, int, int] | None = None
         chosen = ""
         for student, link in self._links.items():
-            if link.pulled or link.asleep:
+            if link.asleep:
                 continue
-            key = (link.buffered, link.asked)
+            key = (len(link.open), link.buffered, link.asked)
             if best is None or key < best:
                 best, chosen = key, student
         if best is None:
@@ -124,5 +136,5 @@ class Demand:
         self._asks += 1
         link = self._links[chosen]
         link.asked = self._asks
-        link.pulled = self.turn
-        return PullOrder(chosen, self.turn)
+        link.open[self._asks] = self.turn
+        return PullOrder(chosen, self._asks, self.turn)

@@ -99,7 +99,6 @@ class _Student:
     refused: bool = False
     ttl_s: float = 3.0
     max_frame_bytes: int | None = None
-    seq: int = 0
     quarantine: str = ""
     missing: bool = False  # the coordinator does not know it, but it is heard
 
@@ -314,22 +313,16 @@ class TeacherService:
         elif isinstance(message, Tasks):
             self._accept(student, message, received.frames)
         elif isinstance(message, Idle):
-            if message.seq == student.seq:
+            if self._demand.idled(name, message.seq, message.buffered):
                 student.quarantine = message.quarantine
-                self._demand.idled(name, message.buffered)
         elif isinstance(message, Wake):
             self._demand.woken(name, message.buffered)
 
     def _view(self, name: str, ping: Ping) -> Pong:
         """What this worker knows of its dealings with a student."""
         pulled, asleep = self._demand.state(name)
-        student = self._students[name]
-        return Pong(
-            seq=ping.seq,
-            held=[lease for owner, lease in self._held if owner == name],
-            pulled=student.seq if pulled else 0,
-            asleep=asleep,
-        )
+        held = [lease for owner, lease in self._held if owner == name]
+        return Pong(seq=ping.seq, held=held, pulled=pulled, asleep=asleep)
 
     def _accept(self, student: _Student, message: Tasks, frames: list[memoryview]) -> None:
         name = student.peer.id
@@ -346,8 +339,8 @@ class TeacherService:
             student.link.send(Return(leases=[task.lease for task in tasks]))
             return
         student.quarantine = ""
-        if message.seq == student.seq:
-            self._demand.granted(name, sum(task.samples for task in tasks), message.buffered)
+        samples = sum(task.samples for task in tasks)
+        self._demand.granted(name, message.seq, samples, message.buffered)
         with self._arrived:
             for held in tasks:
                 self._held[(name, held.lease)] = held
@@ -366,17 +359,18 @@ class TeacherService:
         pulls = self._pulls()
         for name, (results, frames) in labelled.items():
             if results:
-                self._students[name].link.send(Labels(results=results, pull=pulls.pop(name, None)), frames)
-        for name, pull in pulls.items():
-            self._students[name].link.send(pull)
+                riding = pulls[name].pop(0) if name in pulls else None
+                self._students[name].link.send(Labels(results=results, pull=riding), frames)
+        for name, others in pulls.items():
+            for pull in others:
+                self._students[name].link.send(pull)
 
-    def _pulls(self) -> dict[str, Pull]:
-        pulls: dict[str, Pull] = {}
+    def _pulls(self) -> dict[str, list[Pull]]:
+        """What to ask each student for."""
+        pulls: dict[str, list[Pull]] = {}
         stopping = self._draining or self._stopping
         while not stopping and (order := self._demand.next_pull()) is not None:
-            student = self._students[order.student]
-            student.seq += 1
-            pulls[order.student] = Pull(seq=student.seq, samples=order.samples)
+            pulls.setdefault(order.student, []).append(Pull(seq=order.seq, samples=order.samples))
         return pulls
 
     def _close(self, answers: Sequence[Answer]) -> tuple[list[Result], list[memoryview]]:

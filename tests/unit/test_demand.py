@@ -12,25 +12,29 @@ def demand(*students: str, batch_size: int = 8) -> Demand:
     return made
 
 
-def pulls(made: Demand) -> list[str]:
-    orders = []
+def orders(made: Demand) -> list[PullOrder]:
+    given = []
     while (order := made.next_pull()) is not None:
         assert order.samples == made.batch_size
-        orders.append(order.student)
-    return orders
+        given.append(order)
+    assert sorted({order.seq for order in given}) == [order.seq for order in given]
+    return given
+
+
+def pulls(made: Demand) -> list[str]:
+    return [order.student for order in orders(made)]
 
 
 def test_a_worker_without_students_asks_nobody():
     assert pulls(demand()) == []
 
 
-def test_one_student_is_asked_once_until_it_answers():
+def test_one_student_is_asked_for_both_turns_before_it_answers():
     made = demand("s")
-    assert made.next_pull() == PullOrder("s", 8)
-    assert made.next_pull() is None
-    made.granted("s", 8, buffered=0)
-    assert pulls(made) == ["s"]
-    made.granted("s", 8, buffered=0)
+    first, second = orders(made)
+    made.granted("s", first.seq, 8, buffered=0)
+    assert pulls(made) == []
+    made.granted("s", second.seq, 8, buffered=0)
     assert made.held == 16
     assert pulls(made) == []
     made.finished("s", 8)
@@ -39,44 +43,78 @@ def test_one_student_is_asked_once_until_it_answers():
 
 def test_room_counts_samples_not_tasks():
     made = demand("s")
+    asked = orders(made)
     for _ in range(8):
-        assert pulls(made) == ["s"]
-        made.granted("s", 1, buffered=0)
-    assert pulls(made) == ["s"]
-    made.granted("s", 1, buffered=0)
-    assert pulls(made) == []
+        made.granted("s", asked.pop(0).seq, 1, buffered=0)
+        asked += orders(made)
+        assert len(asked) == 1
+    made.granted("s", asked.pop(0).seq, 1, buffered=0)
+    assert pulls(made) == [], "nine samples are held: there is no room for another eight"
 
 
 def test_the_hungriest_is_asked_first_and_equals_take_turns():
     made = demand("full", "hungry", batch_size=4)
     made.woken("full", buffered=5)
     made.woken("hungry", buffered=1)
-    assert pulls(made) == ["hungry", "full"]
+    assert pulls(made) == ["hungry", "full"], "one that has not answered yet comes last"
 
     made = demand("a", "b", "c", batch_size=4)
     asked = []
     for _ in range(6):
         order = made.next_pull()
         asked.append(order.student)
-        made.granted(order.student, 0, buffered=2)
+        made.granted(order.student, order.seq, 0, buffered=2)
     assert sorted(asked[:3]) == sorted(asked[3:]) == ["a", "b", "c"]
 
 
 def test_an_idle_student_is_asked_again_once_it_wakes_the_worker():
     made = demand("s")
-    pulls(made)
-    made.idled("s", buffered=8)
-    assert pulls(made) == []
+    first, second = orders(made)
+    assert made.idled("s", first.seq, buffered=8)
+    assert pulls(made) == [] and made.state("s") == (second.seq, True)
+    assert made.idled("s", second.seq, buffered=8)
+    assert pulls(made) == [] and made.state("s") == (0, True)
     made.woken("s", buffered=7)
+    assert pulls(made) == ["s", "s"]
+
+
+def test_a_student_that_has_something_after_all_is_awake():
+    made = demand("s")
+    first, second = orders(made)
+    made.idled("s", first.seq, buffered=8)
+    made.granted("s", second.seq, 8, buffered=8)
     assert pulls(made) == ["s"]
+
+
+def test_an_answer_closes_the_pulls_before_it_too():
+    made = demand("s")
+    _, second = orders(made)
+    made.granted("s", second.seq, 8, buffered=0)
+    assert made.state("s") == (0, False)
+    assert pulls(made) == ["s"]
+
+
+def test_idle_is_heard_again_for_the_last_pull_but_not_for_one_of_an_earlier_life():
+    made = demand("s")
+    first, second = orders(made)
+    made.idled("s", second.seq, buffered=0)
+    assert made.idled("s", second.seq, buffered=0), "a worker that sleeps is told why it is put aside"
+    assert not made.idled("s", first.seq, buffered=0)
+    made.connected("s")
+    assert not made.idled("s", second.seq, buffered=0)
+    again = orders(made)
+    assert again[0].seq > second.seq
+    made.granted("s", second.seq, 4, buffered=0)
+    assert made.held == 4 and made.state("s") == (again[1].seq, False)
 
 
 def test_a_new_welcome_voids_the_open_pull_and_a_lost_student_frees_its_room():
     made = demand("s", "t")
-    assert sorted(pulls(made)) == ["s", "t"]
+    (first, second) = orders(made)
+    assert {first.student, second.student} == {"s", "t"}
     made.connected("s")
     assert pulls(made) == ["s"]
-    made.granted("t", 16, buffered=0)
+    made.granted("t", second.seq, 16, buffered=0)
     made.disconnected("t")
     assert made.held == 0
     made.finished("t", 16)
@@ -86,13 +124,14 @@ def test_a_new_welcome_voids_the_open_pull_and_a_lost_student_frees_its_room():
 def test_brief_passes_are_asked_for_several_at_a_time_and_long_or_large_ones_are_not():
     made = demand("s")
     made.paced(8, compute_s=0.0001, nbytes=512)
-    assert made.next_pull() == PullOrder("s", 64)
-    made.granted("s", 64, buffered=0)
-    assert made.next_pull() == PullOrder("s", 64)
+    order = made.next_pull()
+    assert order.samples == 64
+    made.granted("s", order.seq, 64, buffered=0)
+    assert made.next_pull().samples == 64
     for compute_s, nbytes in ((0.05, 512), (0.0001, 20 << 20)):
         made = demand("s")
         made.paced(8, compute_s=compute_s, nbytes=nbytes)
-        assert made.next_pull() == PullOrder("s", 8)
+        assert made.next_pull().samples == 8
 
 
 def test_a_pass_of_no_measurable_time_or_samples_is_no_error():
