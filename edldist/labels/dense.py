@@ -45,7 +45,7 @@ class Dense:
         if self._dtype is not torch.float16:
             return
         for name, tensor in outputs.items():
-            if tensor.is_floating_point() and tensor.dtype is not torch.float16:
+            if tensor.is_floating_point() and tensor.dtype is not torch.float16 and tensor.itemsize > 1:
                 self._check_range(name, tensor)
 
     def _check_range(self, name: str, tensor: Tensor) -> None:

@@ -180,7 +180,7 @@ def refuse_nonfinite(outputs: Mapping[str, Tensor]) -> None:
     for name, tensor in outputs.items():
         if not tensor.is_floating_point() or tensor.numel() == 0:
             continue
-        finite = tensor.isfinite()
+        finite = (tensor.float() if tensor.itemsize == 1 else tensor).isfinite()
         if not bool(finite.all()):
             rows = (~finite.flatten(1).all(1)) if tensor.dim() > 1 else ~finite
             first = int(rows.nonzero()[0])

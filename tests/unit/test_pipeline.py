@@ -21,7 +21,7 @@ from edldist.teacher.lane import HostLane
 from edldist.teacher.model import Teacher
 from edldist.teacher.pipeline import Pipeline
 from edldist.wire.messages import TensorSpec
-from edldist.wire.tensors import unpack
+from edldist.wire.tensors import DTYPES, unpack
 
 CPU = torch.device("cpu")
 
@@ -210,6 +210,31 @@ def test_a_label_that_is_not_finite_is_found_when_the_pass_lands_and_fails_its_t
     assert "1 of 2 samples (the first is sample 1 of the task)" in crew.errors[2]
     allowed = Crew(model, lane(), allow_nonfinite=True).run([task(13)])
     assert str(allowed.labels[13]) == "[nan]"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bad"),
+    [
+        (dtype, bad)
+        for dtype in DTYPES.values()
+        for bad in (torch.nan, torch.inf, -torch.inf)
+        if dtype.is_floating_point and not torch.tensor([bad]).to(dtype).double().isfinite()
+    ],
+)
+def test_a_value_that_is_not_finite_never_hides_among_others(dtype, bad):
+    def model(id):  # noqa: A002
+        labels = torch.zeros(len(id), 7)
+        labels[id == 13, 2] = bad
+        labels[id == 13, 5] = -bad
+        return labels.to(dtype)
+
+    crew = Crew(model).run([task(1), task(2, 7, 13), task(3)])
+    assert crew.labels.keys() == {1, 3} and "sample 1 of the task" in crew.errors[2]
+
+
+def test_values_whose_sum_is_too_large_are_fine():
+    crew = Crew(lambda id: torch.full((len(id), 9), 3e38)).run([task(1, 2)])  # noqa: A006
+    assert not crew.errors and crew.labels.keys() == {1}
 
 
 def test_a_label_that_the_codec_cannot_hold_is_found_when_the_pass_lands():

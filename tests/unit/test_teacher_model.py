@@ -13,6 +13,7 @@ from torch import nn
 
 from edldist.errors import ConfigError, ModelError
 from edldist.teacher.model import Teacher, is_out_of_memory, pick_device, refuse_nonfinite
+from edldist.wire.tensors import DTYPES
 from tests.models import Linear
 
 CPU = torch.device("cpu")
@@ -210,8 +211,9 @@ def test_a_non_finite_label_is_refused_with_its_sample(bad, dtype):
         refuse_nonfinite({"x": torch.tensor([0.0, bad])})
 
 
-def test_float8_labels_are_checked_too():
-    labels = torch.tensor([[1.0], [torch.nan]]).to(torch.float8_e5m2)
+@pytest.mark.parametrize("dtype", [dtype for name, dtype in DTYPES.items() if name.startswith("float8")])
+def test_float8_labels_are_checked_too(dtype):
+    labels = torch.tensor([[1.0], [torch.nan]]).to(dtype)
     refuse_nonfinite({"x": labels[:1]})
     with pytest.raises(ModelError, match="sample 1 "):
         refuse_nonfinite({"x": labels})
