@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 from collections import UserDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -66,13 +65,17 @@ class Copier(Protocol):
         ...
 
 
+def _pinned(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    return torch.empty(tuple(shape), dtype=dtype, pin_memory=True)
+
+
 class StayCopier:
     """Leaves everything on the host, uncopied; ``pinned`` places labels where a script can copy them from."""
 
     ahead = False
 
     def __init__(self, pinned: bool = False) -> None:
-        self.allocate: Allocate | None = functools.partial(torch.empty, pin_memory=True) if pinned else None
+        self.allocate: Allocate | None = _pinned if pinned else None
 
     def begin(self, value: Any) -> Copies:
         return Copies(value, [], None)
@@ -100,7 +103,7 @@ class CudaCopier:
     def _allocate(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         # Another thread's current device is the first one, where this rank should leave no trace.
         with torch.cuda.device(self._device):
-            return torch.empty(tuple(shape), dtype=dtype, pin_memory=True)
+            return _pinned(shape, dtype)
 
     def begin(self, value: Any) -> Copies:
         while self._sources and self._sources[0][0].query():  # type: ignore[no-untyped-call]

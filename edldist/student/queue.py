@@ -200,9 +200,7 @@ class LabelQueue:
             self._close(number)
         for track in self._tracks.values():
             track.forget(batch)
-        given_up = self._batches[batch]
-        self._release(given_up, given_up.due_bytes)
-        self._settle(given_up, given_up.unlabelled)
+        self._settle(self._batches[batch], self._batches[batch].unlabelled)
 
     def deliver(self) -> int:
         """Take the head batch out and return its number; only when ``ready``."""
@@ -212,7 +210,6 @@ class LabelQueue:
         self._labelled -= 1
         self._level -= 1
         self._nbytes -= batch.nbytes
-        self._release(batch, batch.due_bytes)
         if batch.label_bytes:
             self._known_labels = (batch.label_bytes, batch.samples)
         return number
@@ -412,6 +409,7 @@ class LabelQueue:
         batch.unlabelled -= samples
         if batch.unlabelled:
             return False
+        self._release(batch, batch.due_bytes)
         self._labelled += 1
         self._level += batch.waiting == 0
         return True

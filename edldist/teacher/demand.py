@@ -2,9 +2,10 @@
 
 A worker keeps room for two turns: one computing, one travelling. A turn is a full forward pass;
 where passes take less than a message is worth, it is several. It asks the hungriest student first
-(fewest labelled batches; among equals, the one asked longest ago). One that has not answered yet comes
-last, but is asked too: where inputs take longer to travel than to compute, the next ones then follow
-without a gap. A student that answered idle is asked again once it wakes the worker.
+(fewest labelled batches; among equals, the one asked longest ago). An only student is asked for both
+turns before it has answered: where inputs take longer to travel than to compute, the next ones then
+follow without a gap. Of several, one that is dead must not keep both turns from the others. A student
+that answered idle is asked again once it wakes the worker.
 
 Students answer pulls in their order, so an answer closes those before it too: theirs were lost.
 """
@@ -123,12 +124,12 @@ class Demand:
             room -= link.held + sum(link.open.values())
         if room < self.turn:
             return None
-        best: tuple[int, int, int] | None = None
+        best: tuple[int, int] | None = None
         chosen = ""
         for student, link in self._links.items():
-            if link.asleep:
+            if link.asleep or (link.open and len(self._links) > 1):
                 continue
-            key = (len(link.open), link.buffered, link.asked)
+            key = (link.buffered, link.asked)
             if best is None or key < best:
                 best, chosen = key, student
         if best is None:

@@ -285,7 +285,7 @@ class Welcome(_Struct, frozen=True, tag="welcome"):
 
 
 class Pull(_Struct, frozen=True, tag="pull"):
-    """The worker has room for up to ``samples`` samples. ``seq`` numbers its pulls on this link."""
+    """The worker has room for up to ``samples`` samples. ``seq`` grows from pull to pull of this worker."""
 
     seq: Count
     samples: Annotated[int, msgspec.Meta(ge=1)]

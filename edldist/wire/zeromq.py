@@ -74,9 +74,12 @@ class _Endpoint(ABC):
         # Asking first costs a third of the exception that says no.
         if not int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
             return None
-        if not self._poller._tensors:  # a small message: copying it costs less than an object that owns it
-            return [memoryview(part) for part in self._socket.recv_multipart(zmq.NOBLOCK)]
-        return [frame.buffer for frame in self._socket.recv_multipart(zmq.NOBLOCK, copy=False)]
+        try:
+            if not self._poller._tensors:  # small messages: copies cost less than objects that own them
+                return [memoryview(part) for part in self._socket.recv_multipart(zmq.NOBLOCK)]
+            return [frame.buffer for frame in self._socket.recv_multipart(zmq.NOBLOCK, copy=False)]
+        except zmq.Again:  # its connection ended in between, and took it along
+            return None
 
     def _queue(self, parts: Sequence[Buffer]) -> None:
         """Hand over one message without blocking: small parts as copies, large ones as they are."""

@@ -50,6 +50,28 @@ def next_of(poller: ZmqPoller, endpoint: ZmqHub | ZmqLink):
     return taken[0]
 
 
+class Vanishing:
+    """A socket whose only message is gone between the question and the reading."""
+
+    def __init__(self, socket: zmq.Socket) -> None:
+        self._socket = socket
+
+    def get(self, option):
+        return zmq.POLLIN if option == zmq.EVENTS else self._socket.get(option)
+
+    def __getattr__(self, name):
+        return getattr(self._socket, name)
+
+
+@pytest.mark.parametrize("tensors", [True, False])
+def test_a_message_that_goes_with_its_connection_while_it_is_asked_for_is_none(tensors) -> None:
+    poller = ZmqTransport(tensors=tensors).poller()
+    link = poller.connect("tcp://127.0.0.1:9", "t-1")
+    link._socket = Vanishing(link._socket)
+    assert link.receive() is None
+    poller.close()
+
+
 def unreachable(hub: ZmqHub, peer: bytes) -> bool:
     try:
         hub.send(peer, Ping(seq=1, buffered=0))

@@ -56,7 +56,7 @@ def test_the_hungriest_is_asked_first_and_equals_take_turns():
     made = demand("full", "hungry", batch_size=4)
     made.woken("full", buffered=5)
     made.woken("hungry", buffered=1)
-    assert pulls(made) == ["hungry", "full"], "one that has not answered yet comes last"
+    assert pulls(made) == ["hungry", "full"]
 
     made = demand("a", "b", "c", batch_size=4)
     asked = []
@@ -76,6 +76,16 @@ def test_an_idle_student_is_asked_again_once_it_wakes_the_worker():
     assert pulls(made) == [] and made.state("s") == (0, True)
     made.woken("s", buffered=7)
     assert pulls(made) == ["s", "s"]
+
+
+def test_a_student_that_never_answers_leaves_the_others_a_turn():
+    made = demand("dead", "well")
+    made.woken("well", buffered=1)
+    dead, well = orders(made)
+    made.idled("well", well.seq, buffered=1)
+    assert pulls(made) == []
+    made.woken("well", buffered=1)
+    assert pulls(made) == ["well"]
 
 
 def test_a_student_that_has_something_after_all_is_awake():

@@ -169,6 +169,20 @@ def test_on_the_host_nothing_is_copied_or_taken_ahead(device):
     assert copier_for(device, None).allocate is None
 
 
+def test_labels_are_placed_in_pinned_memory_where_a_script_asks_for_it(monkeypatch):
+    made = []
+    real = torch.empty
+
+    def empty(shape, *, dtype, pin_memory):
+        made.append(pin_memory)
+        return real(shape, dtype=dtype)
+
+    monkeypatch.setattr(torch, "empty", empty)
+    allocate = StayCopier(pinned=True).allocate
+    assert allocate is not None
+    assert allocate([2, 3], torch.float16).shape == (2, 3) and made == [True]
+
+
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "", True, 1.5, ["cuda"]])
 def test_a_device_that_is_none_is_refused(device):
     with pytest.raises(ConfigError, match=r"device=.*: use None, 'cpu', 'cuda' or 'cuda:N'") as caught:

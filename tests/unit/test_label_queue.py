@@ -447,8 +447,13 @@ def test_room_is_kept_for_labels_that_are_still_to_come():
     queue.offer(1, nbytes=1)
     assert not queue.wants_batch()
     queue.clear()
-    queue.offer(8, nbytes=69)
+    small = queue.offer(8, nbytes=69)
     assert queue.wants_batch(), "forgotten batches keep no room"
+    queue.offer(0, nbytes=1)
+    assert not queue.wants_batch()
+    queue.grow(small, 5)
+    finish(queue, "w1")
+    assert queue.wants_batch(), "labels that are all there were smaller than was thought"
 
 
 def test_clear_forgets_leases_and_counts_their_answers():
