@@ -7,8 +7,10 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.fault.books import (
@@ -34,6 +36,26 @@ and up to 1.5 s with one."""
 PLAN = Plan(samples=12_000, batch_size=20)
 PAIR = Plan(samples=4000, batch_size=20)
 MEETING = Plan(samples=6000, batch_size=20)
+
+
+SHARED = Path("/dev/shm")
+
+
+@pytest.fixture(autouse=True)
+def swept() -> Iterator[None]:
+    """What libfaketime shares lies there under its process's number, also after that was killed."""
+
+    def left() -> set[Path]:
+        return {
+            path
+            for path in SHARED.glob("*faketime_*")
+            if not psutil.pid_exists(int(path.name.split("_")[-1]))
+        }
+
+    before = left()
+    yield
+    for path in left() - before:
+        path.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")
