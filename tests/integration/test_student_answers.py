@@ -25,6 +25,7 @@ from edldist.wire.messages import (
     Pull,
     Result,
     Share,
+    Task,
     Tasks,
     TensorSpec,
     Welcome,
@@ -90,6 +91,14 @@ def offer(service: StudentService) -> None:
     service.offer(OpenBatch(None, {"x": torch.zeros(4)}, 4))
 
 
+def take(service: StudentService, worker: Worker, pull: int) -> Task:
+    """Offer a batch of one task, which a worker pulls."""
+    offer(service)
+    worker.link.send(Pull(seq=pull, samples=4))
+    (task,) = worker.hear(Tasks).groups[0].tasks
+    return task
+
+
 def test_a_pull_that_rides_on_labels_is_answered_once_they_are_placed(make):
     service, _, poller = make()
     worker = Worker(poller, service.address, "w")
@@ -111,9 +120,7 @@ def test_a_pull_on_labels_that_put_a_worker_aside_is_answered_with_the_reason(ma
     Worker(poller, service.address, "well")
     sick = Worker(poller, service.address, "sick")
     for seq in range(1, 5):
-        offer(service)
-        sick.link.send(Pull(seq=seq, samples=4))
-        (task,) = sick.hear(Tasks).groups[0].tasks
+        task = take(service, sick, seq)
         sick.label(task.lease, pull=10 + seq, samples=3)
     told = sick.hear(Idle, lambda idle: idle.seq == 14)
     assert "3 samples were labelled of a task of 4" in told.quarantine
@@ -123,9 +130,7 @@ def test_a_pull_of_a_worker_that_cannot_be_reached_any_more_harms_nobody(make):
     service, _, poller = make()
     well, sick = Worker(poller, service.address, "well"), Worker(poller, service.address, "sick")
     for seq in range(1, 5):
-        offer(service)
-        sick.link.send(Pull(seq=seq, samples=4))
-        (task,) = sick.hear(Tasks).groups[0].tasks
+        task = take(service, sick, seq)
         if seq < 4:
             sick.link.send(Failure(leases=[task.lease], error="boom"))
     with service.delivery._lock:
@@ -141,9 +146,7 @@ def test_a_worker_that_fails_while_it_sleeps_is_told_that_it_is_put_aside(make):
     Worker(poller, service.address, "well")
     sick = Worker(poller, service.address, "sick")
     for seq in range(1, 5):
-        offer(service)
-        sick.link.send(Pull(seq=2 * seq, samples=4))
-        (task,) = sick.hear(Tasks).groups[0].tasks
+        task = take(service, sick, 2 * seq)
         sick.link.send(Pull(seq=2 * seq + 1, samples=4))
         assert sick.hear(Idle).quarantine == ""
         sick.link.send(Failure(leases=[task.lease], error="boom"))
@@ -156,9 +159,7 @@ def test_a_failure_of_the_only_worker_in_good_standing_is_tried_again_at_once(ma
     service, _, poller = make()
     well, sick = Worker(poller, service.address, "well"), Worker(poller, service.address, "sick")
     for seq in range(1, 5):
-        offer(service)
-        sick.link.send(Pull(seq=seq, samples=4))
-        (task,) = sick.hear(Tasks).groups[0].tasks
+        task = take(service, sick, seq)
         sick.link.send(Failure(leases=[task.lease], error="boom"))
     sick.hear(Idle, lambda idle: idle.quarantine != "")
     offer(service)
