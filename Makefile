@@ -19,6 +19,7 @@ demo: setup
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	mkdir -p .mypy && ln -sfn ../launch .mypy/edldist_launch
 	$(BIN)/mypy
 
 test: check
@@ -34,4 +35,4 @@ soak: setup
 	$(BIN)/python -m tests.fault.soak $(SOAK_ARGS)
 
 clean:
-	rm -rf $(VENV) build out *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build out *.egg-info .mypy .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,1 +1,1 @@
-"""The figures of the project, each beside its limit in the same run: ``python -m benchmarks``."""
+"""The figures of the project, each beside its limit in the same run: ``python -m edldist_benchmarks``."""

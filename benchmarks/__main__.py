@@ -1,4 +1,4 @@
-"""``python -m benchmarks`` and ``edldist bench``: measure rows, print tables, write figures and pictures."""
+"""``python -m edldist_benchmarks`` and ``edldist bench``: measure rows, print tables, draw."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from typing import Any
 
 import click
 
-ROOT = Path(__file__).resolve().parents[1]
-if Path(sys.path[0] or ".").resolve() == ROOT / "benchmarks":
-    # Run by path: this folder's modules must not stand in for others.
-    sys.path[0] = str(ROOT)
+if Path(sys.path[0] or ".").resolve() == Path(__file__).resolve().parent:
+    del sys.path[0]  # run by path: this folder's modules must not stand in for others
 
-from benchmarks.catalog import Outcome, UnknownRowError, select  # noqa: E402
-from benchmarks.figures import Settings  # noqa: E402
-from launch.exits import EXIT_FAILED, EXIT_INTERRUPTED, run_command  # noqa: E402
+from edldist_benchmarks.catalog import Outcome, UnknownRowError, select  # noqa: E402
+from edldist_benchmarks.figures import Settings  # noqa: E402
+from edldist_launch.exits import EXIT_FAILED, EXIT_INTERRUPTED, run_command  # noqa: E402
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -84,7 +82,7 @@ class _Bench:
     """One run of some rows. ``bench.json`` is written after each row, so that nothing is lost."""
 
     def __init__(self, settings: Settings, output: Path) -> None:
-        from benchmarks.machine import describe_machine
+        from edldist_benchmarks.machine import describe_machine
 
         self._settings = settings
         self._output = output
@@ -126,9 +124,9 @@ class _Bench:
     def _report(self) -> None:
         from rich.console import Console
 
-        from benchmarks.machine import machine_line
-        from benchmarks.plots import INSTALL_HINT, draw_curves
-        from benchmarks.report import markdown_report, print_report
+        from edldist_benchmarks.machine import machine_line
+        from edldist_benchmarks.plots import INSTALL_HINT, draw_curves
+        from edldist_benchmarks.report import markdown_report, print_report
 
         width = None if sys.stdout.isatty() else 140
         machine = machine_line(self._machine)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.figures import NotMeasuredError, Result, Settings
+from edldist_benchmarks.figures import NotMeasuredError, Result, Settings
 
 __all__ = ["ROWS", "Outcome", "Row", "UnknownRowError", "select"]
 
@@ -35,7 +35,7 @@ class Row:
         """Measure; an error becomes part of the outcome, so that the other rows are not lost."""
         began = time.monotonic()
         try:
-            measure = getattr(importlib.import_module(f"benchmarks.{self.module}"), self.function)
+            measure = getattr(importlib.import_module(f"edldist_benchmarks.{self.module}"), self.function)
             result: Result = measure(settings)
             return Outcome(self, "measured", time.monotonic() - began, result)
         except NotMeasuredError as exc:

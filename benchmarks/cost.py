@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from benchmarks.counters import (
+from edldist_benchmarks.counters import (
     bare_torch_bytes,
     count_system_calls,
     cpu_s,
@@ -17,10 +17,10 @@ from benchmarks.counters import (
     loopback_bytes,
     switches,
 )
-from benchmarks.figures import WARM_UP, Figure, NotMeasuredError, Result, Settings
-from benchmarks.job import Job, open_job
-from benchmarks.label_path import CASES, Case
-from benchmarks.student import Book
+from edldist_benchmarks.figures import WARM_UP, Figure, NotMeasuredError, Result, Settings
+from edldist_benchmarks.job import Job, open_job
+from edldist_benchmarks.label_path import CASES, Case
+from edldist_benchmarks.student import Book
 
 __all__ = ["measure_cost"]
 

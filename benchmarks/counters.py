@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.figures import NotMeasuredError
+from edldist_benchmarks.figures import NotMeasuredError
 
 __all__ = [
     "bare_torch_bytes",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.figures import Budget, Curve, Figure, Point, Result, Settings
-from benchmarks.members import BUDGET_PERCENT, measure
+from edldist_benchmarks.figures import Budget, Curve, Figure, Point, Result, Settings
+from edldist_benchmarks.members import BUDGET_PERCENT, measure
 
 __all__ = ["measure_crowds"]
 

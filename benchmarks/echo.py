@@ -1,6 +1,6 @@
 """The limit of the label path: the same bytes over bare ZeroMQ, two messages under way.
 
-``python -m benchmarks.echo ADDRESS LABEL_BYTES`` is the far end: it answers every message with
+``python -m edldist_benchmarks.echo ADDRESS LABEL_BYTES`` is the far end: it answers every message with
 ``LABEL_BYTES`` bytes.
 """
 
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import zmq
 
-from benchmarks.figures import WARM_UP
-from benchmarks.processes import Processes
+from edldist_benchmarks.figures import WARM_UP
+from edldist_benchmarks.processes import Processes
 
 __all__ = ["open_echo"]
 
@@ -33,7 +33,13 @@ def open_echo(input_bytes: int, label_bytes: int) -> Iterator[Callable[[float], 
     with tempfile.TemporaryDirectory() as folder, Processes(Path(folder)) as processes:
         try:
             port = socket.bind_to_random_port("tcp://127.0.0.1")
-            far = [sys.executable, "-m", "benchmarks.echo", f"tcp://127.0.0.1:{port}", str(label_bytes)]
+            far = [
+                sys.executable,
+                "-m",
+                "edldist_benchmarks.echo",
+                f"tcp://127.0.0.1:{port}",
+                str(label_bytes),
+            ]
             processes.start("echo", *far)
             peer, _ = socket.recv_multipart()
             payload = b"\1" * input_bytes  # untouched zeros would all lie in one page

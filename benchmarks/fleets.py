@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from benchmarks.figures import Budget, Curve, Figure, Point, Result, Settings, interleave, rate
-from benchmarks.job import WORKERS_PER_PROCESS, open_job
+from edldist_benchmarks.figures import Budget, Curve, Figure, Point, Result, Settings, interleave, rate
+from edldist_benchmarks.job import WORKERS_PER_PROCESS, open_job
 
 __all__ = ["BATCH", "PASS_S", "many", "mixed", "worker_curve"]
 

@@ -1,6 +1,6 @@
 """A real pair on one GPU: a ResNet-101 teaches a ResNet-50 on generated images of ImageNet's shape.
 
-``python -m benchmarks.gpu --tiny`` runs the same code with tiny shapes on any processor, to see
+``python -m edldist_benchmarks.gpu --tiny`` runs the same code with tiny shapes on any processor, to see
 that it works; its figures mean nothing.
 """
 
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 import edldist
-from benchmarks import resnet
-from benchmarks.figures import Figure, NotMeasuredError, Result, Settings, interleave, rate
-from benchmarks.job import open_job
 from edldist.teacher.forward import Computed
 from edldist.teacher.lane import Flight, lane_for
+from edldist_benchmarks import resnet
+from edldist_benchmarks.figures import Figure, NotMeasuredError, Result, Settings, interleave, rate
+from edldist_benchmarks.job import open_job
 
 Batches = Iterator[tuple[Tensor, dict[str, Tensor]]]
 
@@ -76,7 +76,7 @@ def measure_pair(pair: Pair, settings: Settings) -> Result:
     on_card = {"device": pair.device} if pair.device == "cuda" else {}
     with open_job() as job:
         options = ["--device", pair.device, "--autocast", "bf16", "--channels-last"]
-        job.teacher(f"benchmarks.resnet:{pair.teacher}", pair.batch, options=options)
+        job.teacher(f"edldist_benchmarks.resnet:{pair.teacher}", pair.batch, options=options)
         batches = iter(job.loader(itertools.repeat(pair.images()), workers=1, **on_card))
         figures = [*_teacher_alone(pair, settings, batches), *_student(pair, settings, batches)]
     return Result([*figures, *_overlap(pair, settings)])
@@ -211,9 +211,9 @@ class _Throttle:
 def main() -> None:
     from rich.console import Console
 
-    from benchmarks.catalog import ROWS, Outcome
-    from benchmarks.machine import describe_machine, machine_line
-    from benchmarks.report import print_report
+    from edldist_benchmarks.catalog import ROWS, Outcome
+    from edldist_benchmarks.machine import describe_machine, machine_line
+    from edldist_benchmarks.report import print_report
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tiny", action="store_true", help="tiny shapes on the CPU")

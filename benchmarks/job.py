@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import edldist
-from benchmarks.processes import EDLDIST, Processes
-from benchmarks.teachers import TASK_SAMPLES
+from edldist_benchmarks.processes import EDLDIST, Processes
+from edldist_benchmarks.teachers import TASK_SAMPLES
 
 __all__ = ["WORKERS_PER_PROCESS", "Job", "open_job"]
 
@@ -39,7 +39,7 @@ class Job:
         self, model: str, batch_size: int, labels: str = "", options: Sequence[str] = (), **env: str
     ) -> subprocess.Popen[bytes]:
         """One real teacher worker of ``module:factory``, or of a factory in ``benchmarks.teachers``."""
-        path = model if ":" in model else f"benchmarks.teachers:{model}"
+        path = model if ":" in model else f"edldist_benchmarks.teachers:{model}"
         command = [*EDLDIST, "teacher", "--coordinator", self.address, "--allow-nonfinite", *options]
         command += ["--model", path, "--batch-size", str(batch_size)]
         return self._start("teacher", *command, EDLDIST_BENCH_LABEL=labels, **env)
@@ -48,7 +48,7 @@ class Job:
         """Workers that take ``pass_s`` for 32 samples, as threads of a few processes."""
         while workers > 0:
             count = min(workers, WORKERS_PER_PROCESS)
-            command = [sys.executable, "-m", "benchmarks.simulated", self.address, str(count)]
+            command = [sys.executable, "-m", "edldist_benchmarks.simulated", self.address, str(count)]
             env = {"EDLDIST_BENCH_LABEL": labels, "EDLDIST_BENCH_PASS_S": str(pass_s)}
             self._start("simulated", *command, **env)
             workers -= count
@@ -70,7 +70,7 @@ class Job:
 
     def rank(self, book: Path, *arguments: str) -> subprocess.Popen[bytes]:
         """A loader in a process of its own that notes its progress in ``book``."""
-        command = [sys.executable, "-m", "benchmarks.student", self.address, str(book), *arguments]
+        command = [sys.executable, "-m", "edldist_benchmarks.student", self.address, str(book), *arguments]
         return self._start("rank", *command)
 
     def _start(self, role: str, *command: str, **env: str) -> subprocess.Popen[bytes]:

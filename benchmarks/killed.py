@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.figures import Budget, Figure, Result, Settings
-from benchmarks.job import open_job
-from benchmarks.teachers import TASK_SAMPLES
+from edldist_benchmarks.figures import Budget, Figure, Result, Settings
+from edldist_benchmarks.job import open_job
+from edldist_benchmarks.teachers import TASK_SAMPLES
 
 __all__ = ["full_rate_after", "longest_gap", "measure_killed"]
 

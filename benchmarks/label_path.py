@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 import edldist
-from benchmarks.echo import open_echo
-from benchmarks.figures import Budget, Figure, Result, Settings, interleave, rate
-from benchmarks.job import open_job
-from benchmarks.memcpy import copy_rate
-from benchmarks.teachers import label_bytes
+from edldist_benchmarks.echo import open_echo
+from edldist_benchmarks.figures import Budget, Figure, Result, Settings, interleave, rate
+from edldist_benchmarks.job import open_job
+from edldist_benchmarks.memcpy import copy_rate
+from edldist_benchmarks.teachers import label_bytes
 
 __all__ = ["CASES", "LARGE", "LARGE_SHARED", "SMALL", "TOKENS", "Case", "open_path"]
 

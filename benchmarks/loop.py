@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import edldist
-from benchmarks.figures import Budget, Figure, Result, Settings, interleave, rate
-from benchmarks.job import Job, open_job
-from benchmarks.teachers import TASK_SAMPLES
+from edldist_benchmarks.figures import Budget, Figure, Result, Settings, interleave, rate
+from edldist_benchmarks.job import Job, open_job
+from edldist_benchmarks.teachers import TASK_SAMPLES
 
 __all__ = ["simulated", "trained"]
 

@@ -1,7 +1,7 @@
 """What a coordinator costs: thousands of members on real sockets, each with its registration and heartbeats.
 
-``python -m benchmarks.members --members 1000``. The coordinator is a process of its own, as in a job;
-this one plays all members, by the state machine that real ones use (``edldist.wire.member``), and its
+``python -m edldist_benchmarks.members --members 1000``. The coordinator is a process of its own, as in a job;
+this one plays all members, by the state machine that real ones use (``edldist.wire.enrolment``), and its
 own cost counts for nothing. A tenth of them are students, so past 160 members the links are of bounded
 degree.
 """
@@ -23,10 +23,10 @@ from pathlib import Path
 import psutil
 import zmq
 
-from benchmarks.processes import EDLDIST, Processes, wait_until
-from edldist.wire.member import Enrolment
+from edldist.wire.enrolment import Enrolment
 from edldist.wire.messages import Links, MemberStatus, Register, Scalar, decode, encode
 from edldist.wire.query import StatusClient
+from edldist_benchmarks.processes import EDLDIST, Processes, wait_until
 
 __all__ = ["Crowd", "measure"]
 
@@ -198,7 +198,7 @@ def measure(members: int = 1000, seconds: float = 10.0) -> dict[str, object]:
     Raises:
         TimeoutError: not everyone came in.
     """
-    logging.getLogger("edldist.wire.member").setLevel(logging.ERROR)  # one line of each is too many
+    logging.getLogger("edldist.wire.enrolment").setLevel(logging.ERROR)  # one line of each is too many
     with tempfile.TemporaryDirectory() as folder, Processes(Path(folder)) as processes:
         pid, address = _coordinator(processes, "tcp://127.0.0.1:0")
         with Crowd(address, members) as crowd:

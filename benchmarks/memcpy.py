@@ -1,6 +1,6 @@
 """The limit of shared memory: a process that copies the same bytes from its own memory, with no transport.
 
-``python -m benchmarks.memcpy INPUT_BYTES LABEL_BYTES BATCHES`` reads a number of seconds from each
+``python -m edldist_benchmarks.memcpy INPUT_BYTES LABEL_BYTES BATCHES`` reads a number of seconds from each
 line of its input, copies as long, and answers with the batches a second. It goes round BATCHES
 different inputs, as its rival does, so that neither finds them in a cache.
 """
@@ -15,9 +15,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks.figures import rate
-from benchmarks.processes import ROOT
-from launch.child import tied_command
+from edldist_benchmarks.figures import rate
+from edldist_benchmarks.processes import ROOT
+from edldist_launch.child import tied_command
 
 __all__ = ["copy_rate"]
 
@@ -26,7 +26,7 @@ __all__ = ["copy_rate"]
 def copy_rate(input_bytes: int, label_bytes: int, batches: int) -> Iterator[Callable[[float], float]]:
     """A copying process that waits, and a function from seconds to batches copied a second."""
     sizes = (str(input_bytes), str(label_bytes), str(batches))
-    command = [sys.executable, "-m", "benchmarks.memcpy", *sizes]
+    command = [sys.executable, "-m", "edldist_benchmarks.memcpy", *sizes]
     process = subprocess.Popen(
         tied_command(command, parent=os.getpid(), signum=signal.SIGKILL),
         cwd=ROOT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.figures import Curve
+from edldist_benchmarks.figures import Curve
 
 __all__ = ["INSTALL_HINT", "draw_curves"]
 

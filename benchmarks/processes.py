@@ -15,12 +15,12 @@ from types import FrameType
 
 import psutil
 
-from launch.child import tied_command
+from edldist_launch.child import tied_command
 
 __all__ = ["EDLDIST", "ROOT", "ProcessEndedError", "Processes", "wait_until"]
 
 ROOT = Path(__file__).resolve().parents[1]
-EDLDIST = [sys.executable, "-m", "launch"]
+EDLDIST = [sys.executable, "-m", "edldist_launch"]
 
 
 class ProcessEndedError(Exception):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 import time
 
-from benchmarks.figures import Curve, Figure, Point, Result, Settings
-from benchmarks.job import open_job
-from benchmarks.label_path import SMALL
-from benchmarks.student import Book
-from benchmarks.teachers import TASK_SAMPLES
+from edldist_benchmarks.figures import Curve, Figure, Point, Result, Settings
+from edldist_benchmarks.job import open_job
+from edldist_benchmarks.label_path import SMALL
+from edldist_benchmarks.student import Book
+from edldist_benchmarks.teachers import TASK_SAMPLES
 
 __all__ = ["rank_curve"]
 

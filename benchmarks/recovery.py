@@ -1,8 +1,8 @@
 """What happens when things die, in figures: each row of the README's table on real processes.
 
-``python -m benchmarks.recovery [ROW ...]`` prints a table; ``--json FILE`` keeps the figures. Processes and
-faults are those of ``tests/fault``, where the same cases are held against their limits; here they are only
-timed. What a lost network costs is measured there too (it takes hosts of the test's own).
+``python -m edldist_benchmarks.recovery [ROW ...]`` prints a table; ``--json FILE`` keeps the figures.
+Processes and faults are those of ``tests/fault``, where the same cases are held against their limits; here
+they are only timed. What a lost network costs is measured there too (it takes hosts of the test's own).
 
 Columns: seconds until the loss was noticed, longest time between two batches from the fault on, samples a
 second before and after, and seconds to the first batch or step of whoever came or came back.
@@ -24,7 +24,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.processes import wait_until
+from edldist_benchmarks.processes import wait_until
 from tests.fault.crew import Crew, crew
 from tests.fault.harness import FaultJob, Role, fault_job
 

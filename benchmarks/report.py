@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.catalog import Outcome
-from benchmarks.figures import Budget, Figure
+from edldist_benchmarks.catalog import Outcome
+from edldist_benchmarks.figures import Budget, Figure
 
 __all__ = ["budget_words", "markdown_report", "number", "print_report"]
 

@@ -21,12 +21,12 @@ from statistics import median
 from subprocess import Popen
 from typing import Any
 
-from benchmarks.processes import EDLDIST, ROOT, Processes, wait_until
-from launch.torchrun import prepare_environment, torchrun_command
+from edldist_benchmarks.processes import EDLDIST, Processes, wait_until
+from edldist_launch.torchrun import prepare_environment, torchrun_command
 
 __all__ = ["measure"]
 
-SCRIPT = str(ROOT / "benchmarks" / "restart_script.py")
+SCRIPT = str(Path(__file__).with_name("restart_script.py"))
 _Start = Callable[[int], "Popen[bytes]"]
 
 
@@ -109,7 +109,7 @@ def _await_first(folder: Path, event: float, world: int, runs: Runs) -> None:
 
 def _edldist(processes: Processes, folder: Path) -> _Start:
     address = processes.coordinator()
-    teacher = ["teacher", "--coordinator", address, "--model", "benchmarks.teachers:noop"]
+    teacher = ["teacher", "--coordinator", address, "--model", "edldist_benchmarks.teachers:noop"]
     processes.start("teacher", *EDLDIST, *teacher, EDLDIST_BENCH_LABEL="float32:8")
 
     def start(node: int) -> Popen[bytes]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.figures import Budget, Figure, Result, Settings
-from benchmarks.restart import measure
+from edldist_benchmarks.figures import Budget, Figure, Result, Settings
+from edldist_benchmarks.restart import measure
 
 __all__ = ["measure_restarts"]
 

@@ -1,4 +1,4 @@
-"""Several teacher workers as threads of one process: ``python -m benchmarks.simulated ADDRESS COUNT``.
+"""Several workers as threads of one process: ``python -m edldist_benchmarks.simulated ADDRESS COUNT``.
 
 Their forward pass is a sleep, which holds no core and no interpreter lock, so that more workers fit
 this machine than it has cores. Each is a whole worker, with sockets and threads of its own.
@@ -13,15 +13,15 @@ import traceback
 
 import torch
 
-from benchmarks.teachers import TASK_SAMPLES
 from edldist.teacher.model import Teacher
 from edldist.teacher.worker import TeacherWorker, WorkerOptions
+from edldist_benchmarks.teachers import TASK_SAMPLES
 
 __all__: list[str] = []
 
 
 def _serve(address: str, count: int) -> None:
-    model = "benchmarks.teachers:paced"
+    model = "edldist_benchmarks.teachers:paced"
     options = WorkerOptions(address, model, device="cpu", batch_size=TASK_SAMPLES, allow_nonfinite=True)
     workers = [TeacherWorker(options, Teacher(model, torch.device("cpu"))) for _ in range(count)]
 

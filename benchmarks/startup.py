@@ -7,8 +7,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from benchmarks.figures import Budget, Figure, Result, Settings, interleave
-from benchmarks.processes import EDLDIST, ROOT
+from edldist_benchmarks.figures import Budget, Figure, Result, Settings, interleave
+from edldist_benchmarks.processes import EDLDIST, ROOT
 
 __all__ = ["measure_startup"]
 
@@ -16,10 +16,10 @@ RUNS = 3
 CONTROL = (
     "edldist.coordinator.server",
     "edldist.wire.query",
-    "launch.cli",
-    "launch.run",
-    "launch.status",
-    "launch.student",
+    "edldist_launch.cli",
+    "edldist_launch.run",
+    "edldist_launch.status",
+    "edldist_launch.student",
 )
 SCRIPT = "import importlib, sys; importlib.import_module(sys.argv[1]); sys.exit('torch' in sys.modules)"
 

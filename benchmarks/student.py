@@ -1,6 +1,6 @@
 """A rank in a process of its own whose loop only takes batches.
 
-``python -m benchmarks.student ADDRESS BOOK CASE`` notes in BOOK how far it is, some twenty times a
+``python -m edldist_benchmarks.student ADDRESS BOOK CASE`` notes in BOOK how far it is, some twenty times a
 second, by the clock that all processes of a machine share. ``Book`` reads that from elsewhere.
 """
 
@@ -58,7 +58,7 @@ class Book:
 
 def _run(address: str, book: Path, case_name: str) -> None:
     import edldist
-    from benchmarks.label_path import CASES
+    from edldist_benchmarks.label_path import CASES
 
     case = CASES[case_name]
     loader = edldist.DistillLoader(case.batches(), coordinator=address, high_watermark=case.high_watermark)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edldist import errors, losses
+    from edldist.checkpoint.checkpointer import Checkpointer
+    from edldist.lifecycle.stopping import should_stop
     from edldist.observe.reporter import report
-    from edldist.student.checkpoint import Checkpointer
+    from edldist.sampling.sampler import ElasticSampler
     from edldist.student.loader import DistillLoader
-    from edldist.student.sampler import ElasticSampler
-    from edldist.student.stopping import should_stop
 
 __all__ = [
     "Checkpointer",
@@ -31,11 +31,11 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Checkpointer": "edldist.student.checkpoint",
+    "Checkpointer": "edldist.checkpoint.checkpointer",
     "DistillLoader": "edldist.student.loader",
-    "ElasticSampler": "edldist.student.sampler",
+    "ElasticSampler": "edldist.sampling.sampler",
     "report": "edldist.observe.reporter",
-    "should_stop": "edldist.student.stopping",
+    "should_stop": "edldist.lifecycle.stopping",
 }
 _MODULES = ("errors", "losses")
 

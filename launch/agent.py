@@ -1,4 +1,4 @@
-"""A torchrun agent that survives more than torchrun's own: ``python -m launch.agent AHEAD_S ARGS...``.
+"""An agent that survives more than torchrun's own: ``python -m edldist_launch.agent AHEAD_S ARGS...``.
 
 Wall clocks that jump. Agents write wall-clock times into their store and drop whoever seems too old.
 Measured on torch 2.13, two nodes: once the clock of one has jumped by an hour, it takes all others and itself

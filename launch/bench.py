@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from edldist.errors import ConfigError
@@ -21,7 +21,7 @@ def run_bench(args: Sequence[str]) -> NoReturn:
     Raises:
         ConfigError: this installation came without them.
     """
-    program = Path(__file__).resolve().parents[1] / "benchmarks" / "__main__.py"
-    if not program.is_file():
-        raise ConfigError(f"no benchmarks at {program}: install edldist with them, or use a checkout")
-    os.execv(sys.executable, [sys.executable, str(program), *args])
+    spec = importlib.util.find_spec("edldist_benchmarks.__main__")
+    if spec is None or spec.origin is None:
+        raise ConfigError("edldist_benchmarks is not installed: install edldist with it, or use a checkout")
+    os.execv(sys.executable, [sys.executable, spec.origin, *args])

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edldist.config import JobConfig, TeacherConfig
-from launch.torchrun import bounds_of
+from edldist_launch.torchrun import bounds_of
 
 __all__ = [
     "coordinator_command",

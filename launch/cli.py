@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from edldist.errors import ConfigError
-from launch.exits import run_command
+from edldist_launch.exits import run_command
 
 __all__ = ["cli", "main"]
 
@@ -99,7 +99,7 @@ def run(job: Path, overrides: tuple[str, ...], output: Path | None) -> int:
     folder again goes on from the last checkpoint.
     """
     from edldist.observe.logs import install_logging
-    from launch.run import run_job
+    from edldist_launch.run import run_job
 
     install_logging("run")
     return run_job(job, overrides, output)
@@ -247,7 +247,7 @@ def student(script: str, args: tuple[str, ...], **settings: Any) -> int:
     With a range of nodes, start the same command on each of them; nodes may come and go.
     """
     from edldist.observe.logs import install_logging
-    from launch.student import run_student
+    from edldist_launch.student import run_student
 
     install_logging("student")
     return run_student(script=script, args=args, **settings)
@@ -266,7 +266,7 @@ def status(coordinator: str, as_json: bool) -> int:
     """Show the members of a job and their figures."""
     from rich.console import Console
 
-    from launch.status import show_status
+    from edldist_launch.status import show_status
 
     return show_status(coordinator, as_json, Console(highlight=False))
 
@@ -278,7 +278,7 @@ def status(coordinator: str, as_json: bool) -> int:
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def bench(args: tuple[str, ...]) -> int:
     """Measure every figure beside its limit."""
-    from launch.bench import run_bench
+    from edldist_launch.bench import run_bench
 
     run_bench(args)
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from launch.agent import EXIT_CLOSED
-from launch.exits import EXIT_USAGE
+from edldist_launch.agent import EXIT_CLOSED
+from edldist_launch.exits import EXIT_USAGE
 
 __all__ = ["AgentRestarts", "NodeWatch", "Progress"]
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edldist.wire.messages import Scalar
-from launch.tally import Figures
+from edldist_launch.tally import Figures
 
 __all__ = ["ProgressView", "SteadyConsole", "describe_event", "duration", "plain_line", "show_result"]
 

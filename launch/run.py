@@ -19,15 +19,15 @@ from edldist.clock import Clock, SystemClock
 from edldist.config import JobConfig, load_job
 from edldist.errors import ConfigError, EdlDistError
 from edldist.wire.query import StatusClient
-from launch import children
-from launch.curves import draw_curves
-from launch.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
-from launch.interrupts import Interrupts
-from launch.progress import ProgressView, SteadyConsole, describe_event, show_result
-from launch.record import JobFolder
-from launch.supervisor import Change, Child, Fleet, describe_exit, end_children
-from launch.tally import Tally
-from launch.torchrun import limit_threads
+from edldist_launch import children
+from edldist_launch.curves import draw_curves
+from edldist_launch.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
+from edldist_launch.interrupts import Interrupts
+from edldist_launch.progress import ProgressView, SteadyConsole, describe_event, show_result
+from edldist_launch.record import JobFolder
+from edldist_launch.supervisor import Change, Child, Fleet, describe_exit, end_children
+from edldist_launch.tally import Tally
+from edldist_launch.torchrun import limit_threads
 
 __all__ = ["JobRun", "run_job"]
 

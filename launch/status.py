@@ -12,7 +12,7 @@ from rich.text import Text
 
 from edldist.wire.messages import MemberStatus, Status
 from edldist.wire.query import query_status
-from launch.progress import duration, number
+from edldist_launch.progress import duration, number
 
 __all__ = ["show_status"]
 

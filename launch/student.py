@@ -18,13 +18,19 @@ from edldist.errors import ConfigError, CoordinatorUnreachableError, EdlDistErro
 from edldist.wire.address import parse_address
 from edldist.wire.messages import Event, Status
 from edldist.wire.query import StatusClient
-from launch.agent import ahead_s
-from launch.child import tied_command
-from launch.exits import EXIT_INTERRUPTED, EXIT_USAGE
-from launch.interrupts import Interrupts
-from launch.node import AGENT_TRIES, AgentRestarts, NodeWatch, Progress
-from launch.notes import RankNotes
-from launch.torchrun import MAX_SKEW_S, bounds_of, limit_threads, prepare_environment, torchrun_command
+from edldist_launch.agent import ahead_s
+from edldist_launch.child import tied_command
+from edldist_launch.exits import EXIT_INTERRUPTED, EXIT_USAGE
+from edldist_launch.interrupts import Interrupts
+from edldist_launch.node import AGENT_TRIES, AgentRestarts, NodeWatch, Progress
+from edldist_launch.notes import RankNotes
+from edldist_launch.torchrun import (
+    MAX_SKEW_S,
+    bounds_of,
+    limit_threads,
+    prepare_environment,
+    torchrun_command,
+)
 
 __all__ = ["run_student"]
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from edldist.clock import Clock
-from launch.child import tied_command
+from edldist_launch.child import tied_command
 
 __all__ = ["Change", "Child", "Fleet", "RestartPolicy", "Verdict", "describe_exit", "end_children"]
 

@@ -9,7 +9,7 @@ from collections.abc import MutableMapping, Sequence
 
 from edldist.errors import ConfigError
 from edldist.nodes import node_range
-from launch.child import tied_command
+from edldist_launch.child import tied_command
 
 __all__ = ["MAX_SKEW_S", "bounds_of", "limit_threads", "prepare_environment", "torchrun_command"]
 
@@ -77,7 +77,7 @@ def torchrun_command(
         raise ConfigError(f"nnodes={nnodes}: several nodes need a rendezvous store, and none was named")
     else:
         if ahead_s is not None:
-            agent[2:3] = ["launch.agent", repr(ahead_s)]
+            agent[2:3] = ["edldist_launch.agent", repr(ahead_s)]
         agent += [
             *(f"--nnodes={least}:{most}", f"--max-restarts={_WITHOUT_END}", "--monitor-interval=0.2"),
             *("--rdzv-backend=c10d", f"--rdzv-endpoint={rendezvous}", f"--rdzv-id={run_id}"),

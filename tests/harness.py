@@ -12,7 +12,7 @@ import edldist
 from edldist.coordinator.server import Coordinator, CoordinatorOptions
 from edldist.teacher.model import Teacher
 from edldist.teacher.worker import TeacherWorker, WorkerOptions
-from edldist.wire.zeromq import ZmqTransport
+from edldist.wire.zmq.transport import ZmqTransport
 
 
 class LocalJob:

@@ -23,7 +23,7 @@ import time
 
 from edldist.wire.messages import Rendezvous, RendezvousQuery
 from edldist.wire.transport import Link, Poller
-from edldist.wire.zeromq import CONTROL_FRAME_BYTES, ZmqTransport
+from edldist.wire.zmq.transport import CONTROL_FRAME_BYTES, ZmqTransport
 
 __all__ = ["RendezvousHost"]
 

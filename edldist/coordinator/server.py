@@ -43,7 +43,7 @@ from edldist.wire.messages import (
     StatusQuery,
 )
 from edldist.wire.transport import Hub, Poller, Received, Transport
-from edldist.wire.zeromq import CONTROL_FRAME_BYTES, ZmqTransport
+from edldist.wire.zmq.transport import CONTROL_FRAME_BYTES, ZmqTransport
 
 __all__ = ["Coordinator", "CoordinatorOptions", "run_coordinator"]
 

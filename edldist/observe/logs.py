@@ -26,7 +26,7 @@ def install_logging(prefix: str, stream: TextIO | None = None) -> None:
     handler = logging.StreamHandler(stream or sys.stderr)
     shown = prefix.replace("%", "%%")
     handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)-7s {shown}: %(message)s", "%H:%M:%S"))
-    for name in ("edldist", "launch"):
+    for name in ("edldist", "edldist_launch"):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.setLevel(level)

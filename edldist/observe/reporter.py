@@ -21,7 +21,7 @@ from edldist.errors import EdlDistError, InputError, RefusedError
 from edldist.wire.address import parse_address
 from edldist.wire.messages import Ack, Event, Refused, Report, Scalar
 from edldist.wire.transport import Transport
-from edldist.wire.zeromq import ZmqTransport
+from edldist.wire.zmq.transport import ZmqTransport
 
 __all__ = ["Reporter", "event", "flush", "report"]
 

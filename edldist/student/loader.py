@@ -16,28 +16,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edldist.checkpoint import registry
 from edldist.clock import SystemClock
 from edldist.environment import JobEnvironment
 from edldist.errors import ConfigError, EdlDistError, LoaderClosedError
-from edldist.student import stopping
-from edldist.student.assembly import OpenBatch
-from edldist.student.device import Conveyor, copier_for
-from edldist.student.flow import Flow
+from edldist.lifecycle import exit_hooks, stopping
 from edldist.student.inputs import Inputs
-from edldist.student.options import ServiceOptions
+from edldist.student.queue.flow import Flow
 from edldist.student.reading import ReadAhead
-from edldist.student.service import StudentService
+from edldist.student.service.batch import OpenBatch
+from edldist.student.service.options import ServiceOptions
+from edldist.student.service.service import StudentService
+from edldist.student.to_device import Conveyor, copier_for
 from edldist.wire.address import local_host_towards, parse_address
 from edldist.wire.messages import Scalar
 from edldist.wire.transport import Transport
-from edldist.wire.zeromq import ZmqTransport
+from edldist.wire.zmq.transport import ZmqTransport
 
-__all__ = ["DistillLoader", "live_loaders"]
+__all__ = ["DistillLoader"]
 
 logger = logging.getLogger(__name__)
-
-live_loaders: weakref.WeakSet[DistillLoader] = weakref.WeakSet()
-"""Loaders of this process that are not collected; a checkpoint that holds none of them is incomplete."""
 
 _COMPLAIN_S = 10.0
 _STOP_STARVED_S = 5.0
@@ -116,6 +114,7 @@ class DistillLoader:
         min_deadline_s: float = 10.0,
         transport: Transport | None = None,
     ) -> None:
+        exit_hooks.install()
         environment = JobEnvironment.read()
         address = coordinator or environment.coordinator
         if address is None:
@@ -170,7 +169,7 @@ class DistillLoader:
             pid=os.getpid(),
         )
         self._service.extra_stats = self._figures.as_stats
-        live_loaders.add(self)
+        registry.must_be_saved(self, "repeat or lose samples")
         self._finalizer = weakref.finalize(self, self._service.close)
         stopping.at_partial_stop(self._finalizer)
 
@@ -348,6 +347,7 @@ class DistillLoader:
             self._conveyor.clear()
             self._ahead.drop()
         self._finalizer()
+        registry.need_not_be_saved(self)
 
     def __enter__(self) -> DistillLoader:
         return self

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from edldist.errors import ConfigError
-from edldist.student.assembly import OpenBatch
-from edldist.student.device import Allocate
-from edldist.student.draws import DataDraws
+from edldist.sampling.choice import position_of
+from edldist.sampling.draws import DataDraws
+from edldist.sampling.look_ahead import obstacle_ahead
+from edldist.sampling.position import Mark, Position
 from edldist.student.inputs import Inputs, InputSelector
-from edldist.student.position import Mark, Position, obstacle_ahead, position_of
+from edldist.student.service.batch import OpenBatch
+from edldist.student.to_device import Allocate
 
 __all__ = ["ReadAhead", "Source"]
 

@@ -29,7 +29,7 @@ from edldist.clock import Clock
 from edldist.errors import ConfigError, CoordinatorUnreachableError, EdlDistError, ProtocolVersionError
 from edldist.teacher.batcher import Batcher, HeldTask, TaskInputs
 from edldist.teacher.demand import Demand
-from edldist.wire.member import Enrolment
+from edldist.wire.enrolment import Enrolment
 from edldist.wire.messages import (
     Failure,
     Goodbye,

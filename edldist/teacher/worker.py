@@ -26,7 +26,7 @@ from edldist.teacher.service import TeacherIdentity, TeacherService
 from edldist.wire.address import parse_address
 from edldist.wire.messages import Scalar
 from edldist.wire.transport import Transport
-from edldist.wire.zeromq import ZmqTransport
+from edldist.wire.zmq.transport import ZmqTransport
 
 __all__ = ["TeacherWorker", "WorkerOptions", "run_worker"]
 

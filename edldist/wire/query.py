@@ -10,7 +10,7 @@ from edldist.errors import CoordinatorUnreachableError, RefusedError
 from edldist.wire.address import parse_address
 from edldist.wire.messages import Message, Refused, Rendezvous, RendezvousQuery, Status, StatusQuery
 from edldist.wire.transport import Link, Transport
-from edldist.wire.zeromq import ZmqTransport
+from edldist.wire.zmq.transport import ZmqTransport
 
 __all__ = ["StatusClient", "query_status"]
 

@@ -1,6 +1,6 @@
 """What the servers need of a transport: hubs, links and one thread-bound poller over both.
 
-Two implementations share one contract suite: ``edldist.wire.zeromq`` (real sockets) and
+Two implementations share one contract suite: ``edldist.wire.zmq.transport`` (real sockets) and
 ``edldist.wire.memory`` (queues in this process, for tests of this library and of its users).
 
 Ownership: a ``Poller`` and everything opened through it belong to one thread. Only
@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from edldist.wire.memfile import FileAddress
 from edldist.wire.messages import Message
+from edldist.wire.shm.memfile import FileAddress
 
 __all__ = [
     "Buffer",

@@ -41,7 +41,7 @@ def run(seed: int, arguments: Sequence[str], folder: Path) -> dict[str, Any]:
     path = folder / "result.json"
     if not path.exists() or json.loads(path.read_text(encoding="utf-8"))["status"] != "completed":
         seeded = json.dumps([*arguments, "--seed", str(seed)])  # of an option given twice, the last counts
-        command = [sys.executable, "-m", "launch", "run", str(JOB), "--output", str(folder)]
+        command = [sys.executable, "-m", "edldist_launch", "run", str(JOB), "--output", str(folder)]
         command += ["--set", f"student.args={seeded}"]
         code = subprocess.run(command, stdout=sys.stderr, check=False).returncode
         if code != 0:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from edldist.wire.zeromq import ZmqPoller
+from edldist.wire.zmq.poller import ZmqPoller
 from tests.contract.pair import Lent, Pair
 
 

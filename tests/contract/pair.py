@@ -6,10 +6,12 @@ import mmap
 import os
 import time
 
-from edldist.wire.memfile import address_of
 from edldist.wire.messages import Ack
+from edldist.wire.shm.memfile import address_of
 from edldist.wire.transport import Piece, Received
-from edldist.wire.zeromq import ZmqHub, ZmqLink, ZmqPoller, ZmqTransport
+from edldist.wire.zmq.endpoints import ZmqHub, ZmqLink
+from edldist.wire.zmq.poller import ZmqPoller
+from edldist.wire.zmq.transport import ZmqTransport
 
 ANYWHERE = "tcp://127.0.0.1:0"
 LARGE = 200_000

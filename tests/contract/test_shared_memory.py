@@ -17,7 +17,7 @@ import zmq
 from edldist.errors import ConfigError
 from edldist.wire.messages import Ack
 from edldist.wire.transport import Piece
-from edldist.wire.zeromq import ZmqTransport
+from edldist.wire.zmq.transport import ZmqTransport
 from tests.contract.pair import LARGE, Lent, Pair, take
 
 
@@ -243,10 +243,10 @@ def test_a_reader_that_cannot_map_asks_for_the_socket(
     placed = slabs.put([bytes(1 << 20)])  # a slab that the reader has not mapped yet
     assert placed is not None
     slabs.take_back(placed)
-    monkeypatch.setattr("edldist.wire.mappings.mmap.mmap", fail)
+    monkeypatch.setattr("edldist.wire.shm.mappings.mmap.mmap", fail)
     pair.hub.send(b"t-1", Ack(seq=1), [bytes(1 << 20)])
     pair.settle()
-    monkeypatch.setattr("edldist.wire.mappings.mmap.mmap", real)
+    monkeypatch.setattr("edldist.wire.shm.mappings.mmap.mmap", real)
     assert pair.link.garbage == 1 and not pair.hub_pairs and pair.link_pairs
     pair.hub.send(b"t-1", Ack(seq=2), [bytes(1 << 20)])
     received = pair.at_link()
@@ -254,7 +254,7 @@ def test_a_reader_that_cannot_map_asks_for_the_socket(
 
 
 def test_pairs_of_dead_processes_are_given_back(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edldist.wire.zeromq._SWEEP_S", 0.01)
+    monkeypatch.setattr("edldist.wire.zmq.poller._SWEEP_S", 0.01)
     pair.paired()
     pair.client.close()
     deadline = time.monotonic() + 5

@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edldist.wire.memfile import FileAddress, address_of, make_file
 from edldist.wire.messages import Ack, encode
-from edldist.wire.offers import SHARING_MAGIC, Offer, References, decode_sharing, encode_sharing
+from edldist.wire.shm.memfile import FileAddress, address_of, make_file
+from edldist.wire.shm.offers import SHARING_MAGIC, Offer, References, decode_sharing, encode_sharing
 from edldist.wire.transport import Piece
 from tests.contract.pair import LARGE, Lent, Pair
 

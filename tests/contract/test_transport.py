@@ -14,7 +14,7 @@ from edldist.errors import ConfigError, PeerUnreachableError, ProtocolVersionErr
 from edldist.wire.memory import MemoryHub, MemoryTransport
 from edldist.wire.messages import MAGIC, PROTOCOL_VERSION, Ack, Ping, Refused, Unknown, encode
 from edldist.wire.transport import Hub, Link, Poller, Received, Transport
-from edldist.wire.zeromq import MAX_FRAMES, ZmqTransport
+from edldist.wire.zmq.transport import MAX_FRAMES, ZmqTransport
 
 WITHIN_S = 10.0
 ANYWHERE = "tcp://127.0.0.1:0"

@@ -17,7 +17,9 @@ import zmq
 
 from edldist.errors import ConfigError, PeerUnreachableError
 from edldist.wire.messages import Ack, Ping, Unknown
-from edldist.wire.zeromq import MAX_FRAMES, ZmqHub, ZmqLink, ZmqPoller, ZmqTransport
+from edldist.wire.zmq.endpoints import ZmqHub, ZmqLink
+from edldist.wire.zmq.poller import ZmqPoller
+from edldist.wire.zmq.transport import MAX_FRAMES, ZmqTransport
 
 ANYWHERE = "tcp://127.0.0.1:0"
 SMALL = 64 << 10
@@ -108,7 +110,7 @@ def test_an_oversized_frame_costs_its_sender_the_connection_and_nobody_else(poll
 def test_a_link_comes_back_after_an_oversized_frame(
     poller: ZmqPoller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edldist.wire.zeromq._STUCK_S", 0.1)
+    monkeypatch.setattr("edldist.wire.zmq.endpoints._STUCK_S", 0.1)
     careless = ZmqTransport().poller()
     try:
         hub = careless.bind(ANYWHERE)
@@ -173,7 +175,7 @@ def test_a_link_outlives_a_stranger_at_its_address(
     poller: ZmqPoller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Something else held the port; then the hub came."""
-    monkeypatch.setattr("edldist.wire.zeromq._STUCK_S", 0.1)
+    monkeypatch.setattr("edldist.wire.zmq.endpoints._STUCK_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         address = f"tcp://127.0.0.1:{stranger.getsockname()[1]}"
         link = poller.connect(address, "t-1")
@@ -247,7 +249,7 @@ def test_literal_ipv6_addresses_work(poller: ZmqPoller) -> None:
 _PEER = """
 import sys
 from edldist.wire.messages import Unknown
-from edldist.wire.zeromq import ZmqTransport
+from edldist.wire.zmq.transport import ZmqTransport
 poller = ZmqTransport().poller()
 link = poller.connect(sys.argv[1], "victim")
 link.send(Unknown())

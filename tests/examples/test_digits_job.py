@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.child import tied_command
+from edldist_launch.child import tied_command
 
 pytestmark = pytest.mark.timeout(600)
 

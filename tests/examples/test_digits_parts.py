@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from edldist.config import dump_job, load_job
-from edldist.student.position import SampledPosition, position_of
+from edldist.sampling.choice import position_of
+from edldist.sampling.sampled import SampledPosition
 from examples.digits import plain, prepare, recipe, sweep
 from examples.digits.data import DrawSampler, splits, train_loader
 from examples.digits.models import parameters, student, teacher

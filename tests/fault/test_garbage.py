@@ -39,7 +39,7 @@ from edldist.wire.messages import (
     decode,
     encode,
 )
-from edldist.wire.zeromq import CONTROL_FRAME_BYTES
+from edldist.wire.zmq.transport import CONTROL_FRAME_BYTES
 from tests.fault.crew import Crew, crew
 from tests.fault.harness import wait_for
 

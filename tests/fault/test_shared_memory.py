@@ -19,7 +19,9 @@ import pytest
 from edldist.errors import PeerUnreachableError
 from edldist.wire.messages import Ack, Ping
 from edldist.wire.transport import Received
-from edldist.wire.zeromq import ZmqHub, ZmqPoller, ZmqTransport
+from edldist.wire.zmq.endpoints import ZmqHub
+from edldist.wire.zmq.poller import ZmqPoller
+from edldist.wire.zmq.transport import ZmqTransport
 from tests.fault.harness import FaultJob, Role, wait_for
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(120)]
@@ -29,9 +31,9 @@ LARGE = 300_000
 
 _PEER = """
 import logging, os, resource, sys
-import edldist.wire.pairing
+import edldist.wire.shm.pairing
 from edldist.wire.messages import Ack
-from edldist.wire.zeromq import ZmqTransport
+from edldist.wire.zmq.transport import ZmqTransport
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
 exec(sys.argv[2])
 poller = ZmqTransport(1 << 24).poller()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from edldist.wire.memory import MemoryTransport
-from edldist.wire.zeromq import ZmqTransport
+from edldist.wire.zmq.transport import ZmqTransport
 from tests.harness import LocalJob, local_job
 from tests.integration.members import Running
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from edldist.coordinator.server import Coordinator, CoordinatorOptions
 from edldist.wire.messages import Heartbeat, Message, Register
-from edldist.wire.zeromq import ZmqTransport
+from edldist.wire.zmq.transport import ZmqTransport
 
 INTERVAL_S, TTL_S = 0.05, 0.4
 WITHIN_S = 10.0

@@ -12,8 +12,8 @@ import torch.distributed as dist
 from torch.distributed.elastic.rendezvous import RendezvousParameters, api, c10d_rendezvous_backend
 from torch.distributed.elastic.rendezvous.dynamic_rendezvous import DynamicRendezvousHandler, create_handler
 
-from launch.agent import ahead_s
-from launch.torchrun import prepare_environment, torchrun_command
+from edldist_launch.agent import ahead_s
+from edldist_launch.torchrun import prepare_environment, torchrun_command
 
 pytestmark = pytest.mark.timeout(120)
 

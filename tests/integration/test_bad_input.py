@@ -16,7 +16,7 @@ from edldist.errors import (
     PoisonTaskError,
     ProtocolVersionError,
 )
-from edldist.wire.member import Enrolment
+from edldist.wire.enrolment import Enrolment
 from edldist.wire.memory import MemoryTransport
 from edldist.wire.messages import (
     MAGIC,
@@ -37,7 +37,7 @@ from edldist.wire.messages import (
     Unknown,
     Welcome,
 )
-from edldist.wire.zeromq import ZmqTransport
+from edldist.wire.zmq.transport import ZmqTransport
 from tests.harness import local_job
 
 pytestmark = pytest.mark.timeout(60)

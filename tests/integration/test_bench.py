@@ -15,13 +15,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.figures import Settings
-from launch.children import own_command
+from edldist_benchmarks.figures import Settings
+from edldist_launch.children import own_command
 
 pytestmark = pytest.mark.timeout(300)
 
 ROOT = Path(__file__).resolve().parents[2]
-TEACHER = "benchmarks.teachers:noop"
+TEACHER = "edldist_benchmarks.teachers:noop"
 
 
 @contextlib.contextmanager
@@ -77,7 +77,7 @@ def test_however_it_ends_its_processes_end_too(tmp_path: Path, signum: signal.Si
 
 
 @pytest.mark.parametrize(
-    "moment", [TEACHER, "benchmarks.echo"], ids=["while it starts", "while it is measured"]
+    "moment", [TEACHER, "edldist_benchmarks.echo"], ids=["while it starts", "while it is measured"]
 )
 def test_a_row_whose_worker_dies_fails_at_once_and_leaves_nothing(tmp_path: Path, moment: str) -> None:
     with bench(tmp_path, "small", "--seconds", "600") as process:
@@ -92,7 +92,16 @@ def test_a_row_whose_worker_dies_fails_at_once_and_leaves_nothing(tmp_path: Path
 
 
 def test_the_pair_for_the_gpu_runs_at_toy_size_without_one() -> None:
-    command = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--repeats", "1", "--seconds", "0.02"]
+    command = [
+        sys.executable,
+        "-m",
+        "edldist_benchmarks.gpu",
+        "--tiny",
+        "--repeats",
+        "1",
+        "--seconds",
+        "0.02",
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}  # threads that spin starve each other here
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False
@@ -108,7 +117,7 @@ def test_the_pair_runs_on_a_gpu() -> None:
 
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    from benchmarks.gpu import measure_gpu
+    from edldist_benchmarks.gpu import measure_gpu
 
     result = measure_gpu(Settings(1, 1.0))
     assert [figure.what for figure in result.figures][:2] == ["teacher worker", "student alone"]

@@ -9,14 +9,14 @@ import textwrap
 
 import pytest
 
+from edldist.checkpoint import lock
+from edldist.checkpoint.lock import DirectoryLock
 from edldist.errors import CheckpointError
-from edldist.student import lock
-from edldist.student.lock import DirectoryLock
 
 PRELUDE = """
 import builtins, io, json, os, resource, shutil, signal, sys
 import torch
-from edldist.student.checkpoint import Checkpointer
+from edldist.checkpoint.checkpointer import Checkpointer
 torch.set_num_threads(1)
 root = sys.argv[1]
 
@@ -142,7 +142,7 @@ def test_a_full_disk_is_survived_at_every_size(tmp_path):
 HOLDER = """
     import os, sys
     from pathlib import Path
-    from edldist.student.lock import DirectoryLock
+    from edldist.checkpoint.lock import DirectoryLock
     lock = DirectoryLock(Path(sys.argv[1]))
     lock.acquire()
     if os.fork() == 0:  # as a data-loader worker does, which may outlive its parent for a while

@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from edldist.errors import CheckpointError
-from edldist.student import lock, writer
-from edldist.student.checkpoint import Checkpointer
+from edldist.checkpoint import lock, writer
+from edldist.checkpoint.checkpointer import Checkpointer
 from edldist.observe import reporter
 events = []
 reporter.event = lambda name, **fields: events.append(name)

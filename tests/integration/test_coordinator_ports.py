@@ -20,7 +20,7 @@ from edldist.coordinator.server import Coordinator, CoordinatorOptions
 from edldist.errors import ConfigError
 from edldist.wire.messages import Refused, Registered, Status, StatusQuery, Unknown, decode, encode
 from edldist.wire.query import query_status
-from edldist.wire.zeromq import ZmqTransport
+from edldist.wire.zmq.transport import ZmqTransport
 from tests.integration.members import INTERVAL_S, TTL_S, WITHIN_S, Running, teacher, until
 
 pytestmark = pytest.mark.timeout(60)

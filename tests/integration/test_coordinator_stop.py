@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from edldist.coordinator.server import Coordinator, CoordinatorOptions
-from edldist.wire.zeromq import ZmqTransport
+from edldist.wire.zmq.transport import ZmqTransport
 
 pytestmark = pytest.mark.timeout(20)
 

@@ -14,10 +14,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import edldist
+from edldist.checkpoint.rng import capture_rng, restore_rng
 from edldist.errors import LoaderClosedError
-from edldist.student.device import Copies, mapped
-from edldist.student.rng import capture_rng, restore_rng
-from edldist.student.sampler import ElasticSampler
+from edldist.sampling.sampler import ElasticSampler
+from edldist.student.to_device import Copies, mapped
 from edldist.wire.memory import MemoryTransport
 from tests import models
 from tests.harness import local_job

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from edldist.student import gloo_threads
-from edldist.student.gloo_threads import await_gloo_threads
+from edldist.lifecycle import gloo_threads
+from edldist.lifecycle.gloo_threads import await_gloo_threads
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 import tests.models
 from edldist.errors import PoisonTaskError
 from edldist.wire.memory import MemoryTransport
-from edldist.wire.zeromq import ZmqTransport
+from edldist.wire.zmq.transport import ZmqTransport
 from tests.harness import local_job
 
 pytestmark = pytest.mark.timeout(60)

@@ -20,8 +20,8 @@ import psutil
 import pytest
 
 from edldist.wire.query import query_status
-from launch.children import own_command
-from launch.record import read_events
+from edldist_launch.children import own_command
+from edldist_launch.record import read_events
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -29,8 +29,8 @@ pytestmark = pytest.mark.timeout(60)
 STAND_INS = """
 import sys
 from pathlib import Path
-from launch import children
-from launch.run import run_job
+from edldist_launch import children
+from edldist_launch.run import run_job
 teacher, student = sys.argv[1:3]
 children.teacher_command = lambda config, worker_id, coordinator: [sys.executable, "-c", teacher]
 children.student_command = lambda job, coordinator: [sys.executable, "-c", student]

@@ -21,7 +21,7 @@ from edldist.wire.memory import MemoryTransport
 from edldist.wire.messages import MAGIC, PROTOCOL_VERSION, Event, Message, Refused, Status, StatusQuery
 from edldist.wire.query import StatusClient, query_status
 from edldist.wire.transport import Hub, Transport
-from edldist.wire.zeromq import ZmqTransport
+from edldist.wire.zmq.transport import ZmqTransport
 
 ANYWHERE = "tcp://127.0.0.1:0"
 

@@ -20,7 +20,7 @@ from edldist.observe.reporter import Reporter, event
 from edldist.wire.memory import MemoryTransport
 from edldist.wire.messages import MAGIC, PROTOCOL_VERSION, Ack, Event, Message, Refused, Report
 from edldist.wire.transport import Hub, Transport
-from edldist.wire.zeromq import ZmqTransport
+from edldist.wire.zmq.transport import ZmqTransport
 
 ROOT = Path(__file__).resolve().parents[2]
 ADDRESS = "tcp://127.0.0.1:4001"

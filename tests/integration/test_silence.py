@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from edldist.clock import FakeClock
-from edldist.student.assembly import OpenBatch
-from edldist.student.flow import Flow
-from edldist.student.options import ServiceOptions
-from edldist.student.service import StudentService
+from edldist.student.queue.flow import Flow
+from edldist.student.service.batch import OpenBatch
+from edldist.student.service.options import ServiceOptions
+from edldist.student.service.service import StudentService
 from edldist.wire.memory import MemoryTransport
 from edldist.wire.messages import Hello, Pull, Tasks, Unknown
 

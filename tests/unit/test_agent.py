@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from launch.agent import EXIT_CLOSED, FOLLOWED_S, SteadyClock, run_on
-from launch.node import AGENT_TRIES, AgentRestarts
-from launch.notes import RankNotes
-from launch.torchrun import torchrun_command
+from edldist_launch.agent import EXIT_CLOSED, FOLLOWED_S, SteadyClock, run_on
+from edldist_launch.node import AGENT_TRIES, AgentRestarts
+from edldist_launch.notes import RankNotes
+from edldist_launch.torchrun import torchrun_command
 
 HOUR_S = 3600.0
 
@@ -67,7 +67,7 @@ def test_the_rendezvous_reads_the_clock_and_keeps_plain_times(monkeypatch: pytes
 
 def test_only_agents_of_several_nodes_get_the_clock() -> None:
     elastic = torchrun_command("s.py", [], nnodes="1:4", rendezvous="h:1", ahead_s=12.5)
-    assert elastic[1:4] == ["-m", "launch.agent", "12.5"]
+    assert elastic[1:4] == ["-m", "edldist_launch.agent", "12.5"]
     plain = torchrun_command("s.py", [], nnodes="1:4", rendezvous="h:1")
     assert plain[1:3] == ["-m", "torch.distributed.run"]
     assert elastic[4:] == plain[3:]

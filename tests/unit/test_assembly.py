@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edldist.errors import LabelError, WireError
-from edldist.student.assembly import LabelRows, OpenBatch
+from edldist.student.service.batch import LabelRows, OpenBatch
 from edldist.wire.messages import TensorSpec
 from edldist.wire.tensors import pack, unpack
 

@@ -13,11 +13,11 @@ import click
 import pytest
 from rich.console import Console
 
-from benchmarks import __main__ as runner
-from benchmarks import catalog, figures
-from benchmarks.catalog import ROWS, Outcome, Row, UnknownRowError, select
-from benchmarks.counters import _first_number
-from benchmarks.figures import (
+from edldist_benchmarks import __main__ as runner
+from edldist_benchmarks import catalog, figures
+from edldist_benchmarks.catalog import ROWS, Outcome, Row, UnknownRowError, select
+from edldist_benchmarks.counters import _first_number
+from edldist_benchmarks.figures import (
     Budget,
     Curve,
     Figure,
@@ -28,11 +28,11 @@ from benchmarks.figures import (
     interleave,
     rate,
 )
-from benchmarks.killed import full_rate_after, longest_gap
-from benchmarks.plots import draw_curves
-from benchmarks.report import budget_words, markdown_report, number, print_report
-from benchmarks.student import Book
-from launch.children import own_command
+from edldist_benchmarks.killed import full_rate_after, longest_gap
+from edldist_benchmarks.plots import draw_curves
+from edldist_benchmarks.report import budget_words, markdown_report, number, print_report
+from edldist_benchmarks.student import Book
+from edldist_launch.children import own_command
 
 CURVE = Curve("speed", "Speed", "workers", "samples/s", [Point(1, 10, 10), Point(2, 19, 20)])
 
@@ -106,15 +106,15 @@ def test_an_unknown_row_is_refused_with_those_there_are():
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_every_row_has_its_function(row: Row):
-    assert callable(getattr(importlib.import_module(f"benchmarks.{row.module}"), row.function))
+    assert callable(getattr(importlib.import_module(f"edldist_benchmarks.{row.module}"), row.function))
 
 
 def fake_rows(monkeypatch: pytest.MonkeyPatch, **rows: object) -> list[Row]:
     """Rows of a module that exists in this test only."""
-    module = types.ModuleType("benchmarks.fakes")
+    module = types.ModuleType("edldist_benchmarks.fakes")
     for name, behaviour in rows.items():
         setattr(module, name, behaviour)
-    monkeypatch.setitem(sys.modules, "benchmarks.fakes", module)
+    monkeypatch.setitem(sys.modules, "edldist_benchmarks.fakes", module)
     made = [Row(name, "fakes", name, f"the row {name}") for name in rows]
     monkeypatch.setattr(catalog, "ROWS", tuple(made))
     return made
@@ -277,7 +277,7 @@ def test_edldist_bench_is_the_benchmarks_and_passes_their_exit_code(tmp_path):
 
 def test_listing_rows_imports_no_torch():
     script = (
-        "import sys\nfrom benchmarks.__main__ import bench\n"
+        "import sys\nfrom edldist_benchmarks.__main__ import bench\n"
         "bench.main(['--list'], standalone_mode=False)\nsys.exit('torch' in sys.modules)"
     )
     root = Path(__file__).resolve().parents[2]

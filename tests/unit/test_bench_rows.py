@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import crowds, restarts
-from benchmarks.figures import Settings
+from edldist_benchmarks import crowds, restarts
+from edldist_benchmarks.figures import Settings
 
 
 def test_restarts_stand_beside_plain_torchrun(monkeypatch: pytest.MonkeyPatch):

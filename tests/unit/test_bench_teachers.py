@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.label_path import CASES, LARGE, LARGE_SHARED, TOKENS
-from benchmarks.teachers import copying, label_bytes, noop, parse_labels
+from edldist_benchmarks.label_path import CASES, LARGE, LARGE_SHARED, TOKENS
+from edldist_benchmarks.teachers import copying, label_bytes, noop, parse_labels
 
 
 def test_labels_have_a_dtype_and_a_shape_and_perhaps_a_name():

@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import nn
 
+from edldist.checkpoint import lock
+from edldist.checkpoint.checkpointer import Checkpointer
+from edldist.checkpoint.snapshot import Snapshot
 from edldist.errors import CheckpointError, ConfigError
+from edldist.lifecycle.stopping import EXIT_REGROUP
 from edldist.observe import reporter
-from edldist.student import lock
-from edldist.student.checkpoint import Checkpointer
-from edldist.student.snapshot import Snapshot
-from edldist.student.stopping import EXIT_REGROUP
 
 
 class Position:
@@ -390,8 +390,8 @@ def test_copies_from_every_device_are_waited_for(monkeypatch):
 REGROUPING = """
 import sys, time
 import torch
-from edldist.student import stopping
-from edldist.student.checkpoint import Checkpointer
+from edldist.lifecycle import stopping
+from edldist.checkpoint.checkpointer import Checkpointer
 checkpointer = Checkpointer(sys.argv[1])
 begin = checkpointer._store.begin
 checkpointer._store.begin = lambda step: time.sleep(0.5) or begin(step)

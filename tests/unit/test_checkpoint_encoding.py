@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edldist.checkpoint.tree import pack, placeholders, unpack
 from edldist.errors import CheckpointError
-from edldist.student.encoding import pack, placeholders, unpack
 
 scalars = (
     st.none()

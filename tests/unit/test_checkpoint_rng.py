@@ -5,7 +5,7 @@ import random
 import numpy as np
 import torch
 
-from edldist.student.rng import capture_rng, restore_rng, seed_new_rank
+from edldist.checkpoint.rng import capture_rng, restore_rng, seed_new_rank
 
 
 def draw():

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from edldist.checkpoint import lock
+from edldist.checkpoint.checkpointer import Checkpointer
+from edldist.checkpoint.stores.fsspec import FsspecStore
+from edldist.checkpoint.stores.local import LocalStore
+from edldist.checkpoint.stores.opening import open_store
 from edldist.errors import CheckpointError, ConfigError
 from edldist.observe import reporter
-from edldist.student import lock
-from edldist.student.checkpoint import Checkpointer
-from edldist.student.objectstore import FsspecStore
-from edldist.student.store import LocalStore, open_store
 
 
 @pytest.fixture(autouse=True)

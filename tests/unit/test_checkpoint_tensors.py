@@ -15,11 +15,11 @@ import torch.distributed.checkpoint as dcp
 from safetensors import safe_open
 from torch import nn
 
+from edldist.checkpoint.checkpointer import Checkpointer
+from edldist.checkpoint.manifest import digest
+from edldist.checkpoint.tensorfile import TENSORS_FILE, keys_of, read_tensors, write_tensors
 from edldist.errors import CheckpointError
 from edldist.observe import reporter
-from edldist.student.checkpoint import Checkpointer
-from edldist.student.manifest import digest
-from edldist.student.tensorfile import TENSORS_FILE, keys_of, read_tensors, write_tensors
 
 
 @pytest.fixture(autouse=True)

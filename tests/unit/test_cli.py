@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edldist.errors import ConfigError
-from launch.children import own_command
-from launch.cli import cli
+from edldist_launch.children import own_command
+from edldist_launch.cli import cli
 
 TEACHER = ("teacher", "--coordinator", "tcp://h:1", "--model", "a:b")
 COMMANDS = ("run", "coordinator", "teacher", "student", "status")
@@ -43,7 +43,7 @@ def edldist(*args: str, cwd: Path | None = None, **variables: str) -> subprocess
 @pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
 def test_help_answers_at_once_and_imports_nothing_heavy(command: tuple[str, ...]) -> None:
     code = (
-        "import sys\nfrom launch.cli import cli\n"
+        "import sys\nfrom edldist_launch.cli import cli\n"
         f"cli.main([*{list(command)!r}, '--help'], standalone_mode=False)\n"
         "heavy = {'torch', 'numpy', 'pydantic', 'yaml', 'rich', 'zmq', 'msgspec'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
@@ -124,7 +124,7 @@ def test_a_wrong_codec_names_those_there_are() -> None:
 
 
 def test_a_variable_sets_an_option_and_the_option_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    import launch.student
+    import edldist_launch.student
 
     seen: list[tuple[Any, ...]] = []
 
@@ -132,7 +132,7 @@ def test_a_variable_sets_an_option_and_the_option_wins(monkeypatch: pytest.Monke
         seen.append((coordinator, script, args, settings["nproc_per_node"]))
         return 7
 
-    monkeypatch.setattr(launch.student, "run_student", fake)
+    monkeypatch.setattr(edldist_launch.student, "run_student", fake)
     variables = {"EDLDIST_COORDINATOR": "tcp://env:1", "EDLDIST_NPROC_PER_NODE": "3"}
     result = invoke("student", "s.py", "--nnodes", "-x", "--", "-h", **variables)
     assert result.return_value == 7
@@ -149,10 +149,12 @@ def test_a_wrong_variable_is_refused_as_the_option_is() -> None:
 
 
 def test_overrides_come_from_the_variable_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    import launch.run
+    import edldist_launch.run
 
     seen: list[tuple[str, ...]] = []
-    monkeypatch.setattr(launch.run, "run_job", lambda job, overrides, output: seen.append(overrides) or 0)
+    monkeypatch.setattr(
+        edldist_launch.run, "run_job", lambda job, overrides, output: seen.append(overrides) or 0
+    )
     invoke("run", "job.yaml", EDLDIST_SET="a=1 b=2")
     invoke("run", "job.yaml", "--set", "c=3", EDLDIST_SET="a=1 b=2")
     assert seen == [("a=1", "b=2"), ("c=3",)]

@@ -11,8 +11,8 @@ import torch
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from edldist.errors import ConfigError
-from edldist.student import device as module
-from edldist.student.device import Conveyor, Copies, CudaCopier, StayCopier, copier_for, mapped
+from edldist.student import to_device as module
+from edldist.student.to_device import Conveyor, Copies, CudaCopier, StayCopier, copier_for, mapped
 
 Pair = namedtuple("Pair", "x y")
 X, Y = torch.arange(3), torch.ones(2, 2)

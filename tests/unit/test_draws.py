@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from edldist.student.draws import DataDraws
+from edldist.sampling.draws import DataDraws
 
 
 def draws(seed: int = 5) -> DataDraws:

@@ -8,7 +8,7 @@ import pytest
 
 from edldist.clock import FakeClock
 from edldist.errors import CoordinatorUnreachableError, RefusedError
-from edldist.wire.member import Enrolment
+from edldist.wire.enrolment import Enrolment
 from edldist.wire.messages import (
     Ack,
     Event,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from edldist.clock import FakeClock
-from edldist.student.events import Events, last_line
-from edldist.student.queue import Lost, Poison
+from edldist.student.queue.queue import Lost, Poison
+from edldist.student.service.events import Events, last_line
 
 
 class Link:

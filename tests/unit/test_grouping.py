@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edldist.student.assembly import OpenBatch
-from edldist.student.grouping import group
-from edldist.student.queue import Grant
+from edldist.student.queue.queue import Grant
+from edldist.student.service.batch import OpenBatch
+from edldist.student.service.grouping import group
 from edldist.wire.tensors import unpack
 
 

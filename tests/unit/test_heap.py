@@ -12,7 +12,7 @@ import pytest
 SCRIPT = """
 import resource, sys
 import numpy as np
-from edldist.wire.zeromq import ZmqTransport
+from edldist.wire.zmq.transport import ZmqTransport
 
 poller = ZmqTransport(tensors=sys.argv[1] == "tensors").poller()
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edldist.errors import ConfigError
-from edldist.student.flow import Flow
-from edldist.student.queue import LabelQueue
+from edldist.student.queue.flow import Flow
+from edldist.student.queue.queue import LabelQueue
 
 
 def fill(queue: LabelQueue, *sizes: int) -> list[int]:

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from edldist.wire.lending import Lent, lend
-from edldist.wire.memfile import open_file
+from edldist.wire.shm.lending import Lent, lend
+from edldist.wire.shm.memfile import open_file
 from edldist.wire.tensors import as_bytes
 
 SAMPLES, FEATURES = 64, 4096

@@ -4,9 +4,9 @@ import os
 
 import pytest
 
+from edldist.checkpoint import lock
+from edldist.checkpoint.lock import DirectoryLock
 from edldist.errors import CheckpointError
-from edldist.student import lock
-from edldist.student.lock import DirectoryLock
 
 
 def in_a_child(work) -> str:

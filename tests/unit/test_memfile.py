@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from edldist.errors import SharedMemoryError
-from edldist.wire.memfile import FileAddress, address_of, check_lendable, make_file, open_file
+from edldist.wire.shm.memfile import FileAddress, address_of, check_lendable, make_file, open_file
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_another_process_can_open_it(opened: list[int]) -> None:
     opened.append(make_file(5_000))
     os.pwrite(opened[0], b"hello", 0)
     code = (
-        "import os, sys, msgspec; from edldist.wire.memfile import *;"
+        "import os, sys, msgspec; from edldist.wire.shm.memfile import *;"
         "address = msgspec.json.decode(sys.argv[1], type=FileAddress);"
         "fd, size = open_file(address, sealed=True, writable=False); print(size, os.pread(fd, 5, 0))"
     )
@@ -141,7 +141,7 @@ def test_another_users_memory_is_refused_even_by_root(opened: list[int]) -> None
 def test_a_limit_on_file_sizes_is_an_error_not_a_signal() -> None:
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096));"
-        "from edldist.wire.memfile import make_file; make_file(4097)"
+        "from edldist.wire.shm.memfile import make_file; make_file(4097)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 1 and "cannot make a memory file of 4097 bytes" in run.stderr
@@ -150,7 +150,7 @@ def test_a_limit_on_file_sizes_is_an_error_not_a_signal() -> None:
 def test_too_few_descriptors_are_an_error() -> None:
     code = (
         "import os, resource; resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16));"
-        "from edldist.wire.memfile import make_file; [make_file(100) for _ in range(20)]"
+        "from edldist.wire.shm.memfile import make_file; [make_file(100) for _ in range(20)]"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 1 and "cannot make a memory file" in run.stderr

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from edldist.errors import ConfigError
-from launch.node import NodeWatch, Progress
-from launch.student import _check_clock
-from launch.torchrun import MAX_SKEW_S
+from edldist_launch.node import NodeWatch, Progress
+from edldist_launch.student import _check_clock
+from edldist_launch.torchrun import MAX_SKEW_S
 
 
 def notes(*pids: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edldist.student.verdict import NOTES_VARIABLE
+from edldist.lifecycle.verdict import NOTES_VARIABLE
 
 SCRIPT = """
 import atexit, gc, os, signal, sys, weakref
@@ -24,7 +24,7 @@ books.me = books  # only the search for garbage would find it
 books.file = open(sys.argv[1], "w")
 books.file.write("kept")
 weakref.finalize(Books, print, "finalized")
-from edldist.student import stopping
+from edldist.lifecycle import stopping
 print("asked", stopping.should_stop())
 del books
 {}

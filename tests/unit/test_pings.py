@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edldist.student.pings import Missing, Pings
+from edldist.student.queue.pings import Missing, Pings
 from edldist.wire.messages import Pong
 
 NOTHING = Missing(frozenset(), 0, False)

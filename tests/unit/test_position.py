@@ -9,8 +9,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from edldist.errors import CheckpointError
-from edldist.student.position import CountedPosition, SampledPosition, position_of
-from edldist.student.sampler import ElasticSampler
+from edldist.sampling.choice import position_of
+from edldist.sampling.counted import CountedPosition
+from edldist.sampling.sampled import SampledPosition
+from edldist.sampling.sampler import ElasticSampler
 
 
 def sampled(n: int = 20, global_batch_size: int = 6, **placement):

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from launch.curves import collect, draw_curves
-from launch.progress import ProgressView, describe_event, duration, number, plain_line, show_result
-from launch.tally import Figures
+from edldist_launch.curves import collect, draw_curves
+from edldist_launch.progress import ProgressView, describe_event, duration, number, plain_line, show_result
+from edldist_launch.tally import Figures
 
 FIGURES = Figures(
     step=120,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edldist.student.quarantine import Quarantine
+from edldist.student.queue.quarantine import Quarantine
 
 
 def test_failures_in_a_row_put_a_worker_aside_for_longer_each_time() -> None:

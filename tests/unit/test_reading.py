@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from edldist.errors import ConfigError
+from edldist.sampling.sampler import ElasticSampler
 from edldist.student.reading import ReadAhead
-from edldist.student.sampler import ElasticSampler
 
 
 class Loop:

@@ -10,7 +10,7 @@ import pytest
 
 from edldist.config import JobConfig, load_job
 from edldist.errors import ConfigError
-from launch.record import JobFolder, read_events
+from edldist_launch.record import JobFolder, read_events
 
 
 def job(name: str = "digits") -> JobConfig:

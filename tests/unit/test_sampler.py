@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from edldist.errors import CheckpointError, ConfigError
-from edldist.student.sampler import ElasticSampler, Share
+from edldist.sampling.sampler import ElasticSampler, Share
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from edldist.checkpoint import scratch
+from edldist.checkpoint.checkpointer import Checkpointer
+from edldist.checkpoint.scratch import Scratch
 from edldist.observe import reporter
-from edldist.student import scratch
-from edldist.student.checkpoint import Checkpointer
-from edldist.student.scratch import Scratch
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +73,7 @@ def test_a_failing_upload_and_a_failing_download_leave_nothing(place, monkeypatc
 
 HOLDER = """
 import os, sys, tempfile
-from edldist.student.scratch import Scratch
+from edldist.checkpoint.scratch import Scratch
 tempfile.tempdir = sys.argv[1]
 mine = Scratch()
 (mine.folder("draft") / "file").write_text("x")

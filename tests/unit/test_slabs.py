@@ -9,9 +9,9 @@ import resource
 import pytest
 
 from edldist.errors import SharedMemoryError
-from edldist.wire import slabs
-from edldist.wire.mappings import Mappings
-from edldist.wire.slabs import DATA_START, Descriptors, Placed, SlabPool, usual_descriptors
+from edldist.wire.shm import slabs
+from edldist.wire.shm.mappings import Mappings
+from edldist.wire.shm.slabs import DATA_START, Descriptors, Placed, SlabPool, usual_descriptors
 
 SIZE = 100_000
 

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 from rich.console import Console
 
-import launch.status
+import edldist_launch.status
 from edldist.wire.messages import MemberStatus, Scalar, Status
-from launch.status import show_status
+from edldist_launch.status import show_status
 
 
 def member(member_id: str, role: str, info: dict[str, Scalar], **stats: Scalar) -> MemberStatus:
@@ -45,7 +45,7 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Status:
         records=[],
         seq=0,
     )
-    monkeypatch.setattr(launch.status, "query_status", lambda *args, **kwargs: status)
+    monkeypatch.setattr(edldist_launch.status, "query_status", lambda *args, **kwargs: status)
     return status
 
 
@@ -66,7 +66,7 @@ def test_the_tables_fit_a_terminal_and_show_members_with_their_rates(answer: Sta
 def test_ids_that_workers_make_up_stay_in_one_line(answer: Status, monkeypatch: pytest.MonkeyPatch) -> None:
     named = member("teacher-node1-e5677488", "teacher", {}, samples=123456, held=12, students=2)
     status = msgspec.structs.replace(answer, members=[msgspec.structs.replace(named, host="node1")])
-    monkeypatch.setattr(launch.status, "query_status", lambda *args, **kwargs: status)
+    monkeypatch.setattr(edldist_launch.status, "query_status", lambda *args, **kwargs: status)
     target = Console(file=io.StringIO(), width=80, highlight=False)
     show_status("tcp://h:1", False, target)
     assert isinstance(target.file, io.StringIO)
@@ -90,7 +90,7 @@ def test_trouble_is_said_below_the_tables(answer: Status, monkeypatch: pytest.Mo
         member("rank0", "student", {"rank": 0}, skipped=32),
     ]
     troubled = msgspec.structs.replace(answer, members=members)
-    monkeypatch.setattr(launch.status, "query_status", lambda *args, **kwargs: troubled)
+    monkeypatch.setattr(edldist_launch.status, "query_status", lambda *args, **kwargs: troubled)
     target = Console(file=io.StringIO(), width=80, highlight=False)
     show_status("tcp://h:1", False, target)
     assert isinstance(target.file, io.StringIO)

@@ -8,8 +8,8 @@ import signal
 import pytest
 import torch
 
-from edldist.student import stopping
-from edldist.student.stopping import StopRequest
+from edldist.lifecycle import stopping
+from edldist.lifecycle.stopping import StopRequest
 
 
 class _Exchange:

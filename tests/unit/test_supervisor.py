@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from edldist.clock import FakeClock, SystemClock
-from launch.child import tied_command
-from launch.supervisor import Child, Fleet, RestartPolicy, describe_exit, end_children
+from edldist_launch.child import tied_command
+from edldist_launch.supervisor import Child, Fleet, RestartPolicy, describe_exit, end_children
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -13,8 +13,8 @@ import edldist.teacher.worker
 from edldist.config import TeacherConfig, load_job
 from edldist.errors import ConfigError, EdlDistError
 from edldist.teacher.worker import WorkerOptions
-from launch.children import teacher_command
-from launch.cli import cli
+from edldist_launch.children import teacher_command
+from edldist_launch.cli import cli
 
 ALL = {
     "model": "a.b:c",

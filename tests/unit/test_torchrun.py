@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edldist.errors import ConfigError
-from launch.torchrun import available_cores, limit_threads, torchrun_command
+from edldist_launch.torchrun import available_cores, limit_threads, torchrun_command
 
 
 def test_one_node_stands_alone_and_arguments_pass_untouched() -> None:

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from edldist.errors import CheckpointError, ConfigError, EdlDistError, PoisonTaskError
-from edldist.student.ranks import RankFailedError, Ranks
-from edldist.student.verdict import NOTES_VARIABLE
+from edldist.lifecycle.verdict import NOTES_VARIABLE
+from edldist.ranks.agreement import RankFailedError, Ranks
 
 SCRIPT = """
 import os
 from edldist.errors import ConfigError
-from edldist.student import verdict
+from edldist.lifecycle import exit_hooks
+exit_hooks.install()
 {}
 """
 

@@ -1,0 +1,1 @@
+"""How a training process is stopped, ends, and says why."""

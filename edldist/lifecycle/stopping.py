@@ -1,0 +1,158 @@
+"""``edldist.should_stop``: SIGTERM asks for a checkpoint and an exit; all ranks agree on the step.
+
+Who is asked decides what comes after. If every rank got SIGTERM (the job is stopped, or the agents
+restart their ranks because a node joins), all leave with exit code 0. If only some did (their node
+is preempted), all save the checkpoint together, those leave with 0, and the others leave with
+``EXIT_REGROUP``, so that their agents start them again in a group without the ones that left.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import datetime
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+import torch
+import torch.distributed as dist
+
+from edldist.lifecycle import exit_hooks
+from edldist.lifecycle.ending import part_quickly
+from edldist.observe import reporter
+
+__all__ = ["EXIT_REGROUP", "StopRequest", "asked", "at_partial_stop", "leave_group", "should_stop"]
+
+logger = logging.getLogger(__name__)
+
+EXIT_REGROUP = 75
+"""Exit code of a rank that wants to be started again in another group (EX_TEMPFAIL)."""
+
+_LAST_EXCHANGE = datetime.timedelta(seconds=5)
+
+
+class StopRequest:
+    """One process's view of whether its group is to stop.
+
+    With several ranks each call exchanges one byte over a gloo group of its own and returns the
+    *previous* call's answer: the exchange overlaps with the step between two calls, and every rank
+    sees the same answer at the same step, at most one step after the signal. Once it is yes, it stays
+    yes. Call it once per step, on every rank, in the main thread.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._agreed = False
+        self._group: dist.ProcessGroup | None = None
+        self._flag = torch.zeros(1, dtype=torch.uint8)
+        self._pending: dist.Work | None = None
+
+    def install(self) -> None:
+        """Catch SIGTERM from now on; an earlier handler is called too."""
+        earlier = signal.getsignal(signal.SIGTERM)
+
+        def on_term(number: int, frame: FrameType | None) -> None:
+            self.asked = True
+            if callable(earlier):
+                earlier(number, frame)
+
+        signal.signal(signal.SIGTERM, on_term)
+
+    @property
+    def agreed(self) -> bool:
+        """Whether the group, or this process if it is alone, stops."""
+        return self._agreed or self.asked
+
+    @property
+    def partial(self) -> bool:
+        """Whether the group stops for the sake of other ranks than this one."""
+        return self._agreed and not self.asked
+
+    def __call__(self) -> bool:
+        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return self.asked
+        if self._group is None:
+            self._group = dist.new_group(backend="gloo")
+        if self._pending is not None:
+            self._pending.wait()
+            self._pending = None
+            self._agreed = bool(self._flag.item())
+        if not self._agreed:
+            self._flag.fill_(int(self.asked))
+            self._pending = dist.all_reduce(self._flag, dist.ReduceOp.MAX, group=self._group, async_op=True)
+        return self._agreed
+
+    def settle(self) -> None:
+        """At the end of the process: let the exchange that is under way end, for a few seconds."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            with contextlib.suppress(RuntimeError):  # the other ranks are late, or gone
+                pending.wait(_LAST_EXCHANGE)
+
+
+_request: StopRequest | None = None
+_closers: list[Callable[[], object]] = []
+
+
+def should_stop() -> bool:
+    """Whether to save a checkpoint and leave now, because SIGTERM came (to any rank).
+
+    Call it once after each step, on every rank. Outside the main thread, where signals cannot be
+    caught, it only follows what it saw installed there.
+    """
+    global _request
+    if _request is None:
+        exit_hooks.install()
+        _request = StopRequest()
+        if threading.current_thread() is threading.main_thread():
+            _request.install()
+        else:
+            logger.warning("should_stop() was first called outside the main thread: SIGTERM is not caught")
+        atexit.register(_leave)
+    return _request()
+
+
+def asked() -> bool:
+    """Whether this very process got SIGTERM since ``should_stop`` was first called."""
+    return _request is not None and _request.asked
+
+
+def at_partial_stop(closer: Callable[[], object]) -> None:
+    """Have something closed before this process leaves with ``EXIT_REGROUP``."""
+    _closers.append(closer)
+
+
+def leave_group(reason: str) -> None:
+    """End this process at once, from any thread, so that its agent starts it in a new group."""
+    logger.warning("%s: leaving so that a new group forms", reason)
+    _flush()
+    os._exit(EXIT_REGROUP)
+
+
+def _leave() -> None:
+    """At the end of a script that was asked to stop: leave quickly, and say so if it was for others."""
+    if _request is None:
+        return
+    if getattr(sys, "last_value", None) is None:  # after an error the other ranks wait for this one's end
+        _request.settle()
+    if not _request.agreed:
+        return
+    if not _request.partial:
+        part_quickly()
+        return
+    for closer in _closers:
+        closer()
+    reporter.flush()
+    _flush()
+    os._exit(EXIT_REGROUP)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()

@@ -1,0 +1,52 @@
+"""What a rank tells its node's supervisor when it ends: whether restarting it could help.
+
+torchrun restarts a rank whatever ended it. A script that ended with an error marked ``final`` (a wrong
+setting, a checkpoint of another model, a poisonous task) would only meet it again, so the rank leaves a
+note for ``edldist student``, which then gives up at once. Without that supervisor nothing happens here.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Mapping
+
+from edldist.lifecycle.ending import part_quickly
+
+__all__ = ["NOTES_VARIABLE", "install", "verdict"]
+
+NOTES_VARIABLE = "EDLDIST_RANK_NOTES"
+"""File that the supervisor reads: a line ``PID REASON`` from every rank that ended for good."""
+
+MAX_REASON = 500
+
+
+def verdict() -> str | None:
+    """The uncaught error that ends this process, in one line, if it is final."""
+    # The interpreter keeps an uncaught exception here after printing it, before it runs exit handlers.
+    error = getattr(sys, "last_value", None)
+    if not getattr(error, "final", False):
+        return None
+    return " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON]
+
+
+def install(environment: Mapping[str, str] = os.environ) -> None:
+    """Leave a note at exit, if this process has a supervisor that reads it."""
+    notes = environment.get(NOTES_VARIABLE)
+    if notes:
+        atexit.register(_leave_note, notes, os.getpid())
+
+
+def _leave_note(notes: str, pid: int) -> None:
+    if os.getpid() != pid or getattr(sys, "last_value", None) is None:
+        return  # a forked child's errors are its parent's to judge
+    part_quickly()  # the agent waits for this end before it starts the group anew
+    reason = verdict()
+    if reason is None:
+        return
+    try:
+        with open(notes, "a", encoding="utf-8") as book:
+            book.write(f"{pid} {reason}\n")
+    except OSError as exc:
+        print(f"cannot leave a note in {notes}: {exc.strerror}", file=sys.stderr)

@@ -1,0 +1,111 @@
+"""The position of a data loader behind an ``ElasticSampler``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from edldist.sampling.position import Mark, Reseed, part_of, unseeded
+from edldist.sampling.sampler import ElasticSampler
+
+__all__ = ["SampledPosition"]
+
+
+class SampledPosition:
+    """Behind an ``ElasticSampler``, which knows the order and holds the position."""
+
+    def __init__(
+        self, data_loader: Iterable[Any], sampler: ElasticSampler, reseed: Reseed = unseeded
+    ) -> None:
+        self._data_loader = data_loader
+        self._sampler = sampler
+        self._reseed = reseed
+        self._begun: int | None = None
+        self._next: _Where | None = None  # where start_next began
+
+    @property
+    def epoch(self) -> int:
+        return self._sampler.epoch
+
+    @property
+    def samples(self) -> int:
+        return self._sampler.samples
+
+    def start(self) -> Iterator[tuple[Any, Mark]]:
+        if self._begun == self._sampler.epoch:
+            self._sampler.set_epoch(self._sampler.epoch + 1)
+        self._begun = self._sampler.epoch
+        return self._marked(self._batches(), self._sampler.epoch, self._sampler.samples)
+
+    def start_next(self) -> Iterator[tuple[Any, Mark]]:
+        following = self._sampler.epoch + 1
+        with _standing_at(self._sampler, following):
+            self._next = self._where()
+            batches = self._batches()
+        return self._marked(batches, following, 0)
+
+    def enter_next(self) -> bool:
+        expected, self._next = self._next, None
+        if self._begun == self._sampler.epoch or expected != self._where():
+            return False
+        self._begun = self._sampler.epoch
+        return True
+
+    def _where(self) -> _Where:
+        return _Where(self._sampler.state_dict(), self._sampler.rank, self._sampler.world_size)
+
+    def _batches(self) -> Iterator[Any]:
+        self._reseed(self._sampler.epoch, 0)
+        return iter(self._data_loader)
+
+    def _marked(self, batches: Iterator[Any], epoch: int, position: int) -> Iterator[tuple[Any, Mark]]:
+        while True:
+            more = position < self._sampler.epoch_samples
+            share = self._sampler.share(position) if more else None
+            # Where its samples are in the order: somewhere else on every rank.
+            self._reseed(epoch, 1 + (position if share is None else share.start))
+            # A sampler that is asked for its epoch only now has to say the one that is read.
+            ahead = self._sampler.epoch != epoch
+            with _standing_at(self._sampler, epoch) if ahead else contextlib.nullcontext():
+                batch = next(batches, batches)
+            if batch is batches:
+                return
+            share = share or self._sampler.share(position)  # refuses what is past the end
+            position += share.global_samples
+            yield batch, Mark(share=share)
+
+    def consume(self, mark: Mark, samples: int) -> int:
+        assert mark.share is not None
+        self._sampler.advance(mark.share.global_samples)
+        return mark.share.local_samples
+
+    def end_epoch(self) -> None:
+        self._sampler.set_epoch(self._sampler.epoch + 1)
+        self._begun = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sampler": self._sampler.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._sampler.load_state_dict(part_of(state, "sampler"))
+        self._begun = None
+
+
+class _Where(NamedTuple):
+    """Everything that the index lists of an epoch depend on."""
+
+    state: dict[str, Any]
+    rank: int
+    world_size: int
+
+
+@contextlib.contextmanager
+def _standing_at(sampler: ElasticSampler, epoch: int) -> Iterator[None]:
+    """Let a sampler stand at the start of an epoch for as long as something is read there."""
+    state = sampler.state_dict()
+    sampler.set_epoch(epoch)
+    try:
+        yield
+    finally:
+        sampler.load_state_dict(state)

@@ -1,0 +1,1 @@
+"""The student's server: sockets, workers and batches on their way."""

@@ -1,0 +1,384 @@
+"""What the training loop and the student's I/O thread share: the queue and the open batches.
+
+One lock guards all of it, held only for bookkeeping: labels are copied outside of it, by the I/O
+thread, which is also the only one that ends leases, so that a lease cannot be written off while its
+labels are being placed. Only ``clear`` (the loop was left) takes leases away from under that copy; it is
+looked for again before they count as done.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from edldist.clock import Clock
+from edldist.errors import InputError, LabelError, PoisonTaskError
+from edldist.student.queue.flow import Flow
+from edldist.student.queue.queue import Grant, LabelQueue, Lost, Poison
+from edldist.student.service.batch import LabelRows, OpenBatch
+from edldist.wire.messages import Result, Scalar
+from edldist.wire.transport import Frames
+
+__all__ = ["Delivery", "Leased"]
+
+
+class Leased(NamedTuple):
+    """Leases of a pull, the batch of each, and the number of batches that the loop could take now."""
+
+    grants: list[Grant]
+    batches: list[OpenBatch]
+    buffered: int
+
+
+class Delivery:
+    """Batches on their way from the data loader to the training loop.
+
+    Workers are known by the queue's names for them. One that pulled when there was nothing for it is
+    *asleep* until it is ``roused``.
+
+    Args:
+        teachers: names of the teacher groups whose labels every batch needs.
+        flow: the queue's bounds.
+        clock: of the time spent with a full queue.
+        first_lease: leases count up from here.
+        max_frame_bytes: largest input frame that may travel.
+        skip_poison: deliver a batch that cannot be labelled without labels instead of raising.
+    """
+
+    def __init__(
+        self,
+        teachers: Sequence[str],
+        flow: Flow,
+        clock: Clock,
+        first_lease: int,
+        max_frame_bytes: int,
+        skip_poison: bool,
+    ) -> None:
+        self._flow = flow
+        self._clock = clock
+        self._max_frame_bytes = max_frame_bytes
+        self._skip_poison = skip_poison
+        # A loop that was forgotten may be found as garbage while its thread is in here, and clears.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._queue = LabelQueue(teachers, flow, first_lease)
+        self._open: dict[int, OpenBatch] = {}
+        self._asleep: set[str] = set()
+        self._fitting_samples = sys.maxsize
+        self._error: BaseException | None = None
+        self._poison: dict[int, PoisonTaskError] = {}  # by batch: raised when that one is due
+        self._full_since: float | None = None
+        self._backpressure_s = 0.0
+
+    # --- the trainer's thread -----------------------------------------------------------------
+
+    def wants_batch(self) -> bool:
+        with self._lock:
+            return self._queue.wants_batch()
+
+    def offer(self, batch: OpenBatch) -> bool:
+        """Append a batch to the queue.
+
+        Returns:
+            Whether workers sleep, and should be roused.
+
+        Raises:
+            InputError: a task of it would not fit into a frame.
+        """
+        self._check_size(batch)
+        with self._lock:
+            number = self._queue.offer(batch.samples, batch.input_bytes)
+            self._open[number] = batch
+            self._account()
+            return bool(self._asleep)
+
+    def _check_size(self, batch: OpenBatch) -> None:
+        """Tasks that are cut to a worker's wish shrink to fit; fixed ones, and single samples, cannot."""
+        if not batch.sample_bytes:
+            return
+        fitting = self._max_frame_bytes // batch.sample_bytes
+        flow = self._flow
+        fixed = flow.task_size or batch.samples if flow.fixed or flow.task_size else 1
+        if fixed > fitting:
+            raise InputError(
+                f"a task of {fixed} samples of {batch.sample_bytes} bytes exceeds the limit of a frame, "
+                f"{self._max_frame_bytes} bytes"
+                + (f": set task_size to at most {fitting}" if fitting else "")
+            )
+        self._fitting_samples = min(self._fitting_samples, fitting)
+
+    def empty(self) -> bool:
+        with self._lock:
+            return not self._queue.open_batches
+
+    def wait(self, timeout_s: float, reading: bool) -> bool:
+        """Wait until the head batch is ready, or the data loader should be read, or time is up.
+
+        Args:
+            reading: whether the data loader has more; if not, only a ready batch ends the wait.
+
+        Returns:
+            Whether the head batch is ready.
+
+        Raises:
+            EdlDistError: what ended the service, or made a task of the head batch poison.
+        """
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._queue.ready() or self._failure() or (reading and self._queue.wants_batch()),
+                timeout_s,
+            )
+            if self._queue.ready():
+                return True
+            failure = self._failure()
+            if failure is not None:
+                raise failure
+            return False
+
+    def _failure(self) -> BaseException | None:
+        head = self._queue.head
+        return self._error or (None if head is None else self._poison.get(head))
+
+    def deliver(self) -> OpenBatch:
+        """Take the head batch out; only when ``wait`` said that it is ready."""
+        with self._lock:
+            batch = self._open.pop(self._queue.deliver())
+            self._account()
+            return batch
+
+    def clear(self) -> None:
+        """Forget all batches: the loop was left."""
+        with self._lock:
+            self._queue.clear()
+            self._open.clear()
+            self._poison.clear()
+            self._account()
+
+    def stats(self) -> dict[str, Scalar]:
+        """Figures of the queue."""
+        with self._lock:
+            queue = self._queue
+            return {
+                "done": queue.done,
+                "failed": queue.failed,
+                "requeued": queue.requeued,
+                "duplicates": queue.duplicates,
+                "hedged": queue.hedged,
+                "buffered": queue.labelled_batches,
+                "open": queue.open_batches,
+                "queue_bytes": queue.nbytes,
+                "backpressure_s": round(self._backpressure_s + self._full_for(), 6),
+            }
+
+    # --- the I/O thread: workers come and go ----------------------------------------------------
+
+    def join(self, worker: str, teacher: str, *, forgiven: bool) -> None:
+        """A worker of a teacher may pull; ``forgiven`` if its own process was taken for lost before."""
+        with self._lock:
+            if forgiven:
+                self._queue.forgive(worker)
+            self._queue.join(worker, teacher)
+
+    def lose(self, worker: str, reason: str) -> Lost:
+        """A worker is gone: its tasks go back, suspected."""
+        with self._lock:
+            self._asleep.discard(worker)
+            return self._settled(self._queue.lose(worker, reason, self._clock.monotonic()))
+
+    def leave(self, worker: str) -> Lost:
+        """A worker goes on purpose: its tasks go back, unsuspected."""
+        with self._lock:
+            self._asleep.discard(worker)
+            return self._settled(self._queue.leave(worker))
+
+    @property
+    def sleepers(self) -> bool:
+        """Whether any worker is asleep."""
+        return bool(self._asleep)
+
+    def asleep(self, worker: str) -> bool:
+        return worker in self._asleep
+
+    def sleep(self, worker: str) -> None:
+        """A worker was told that there is nothing for it."""
+        with self._lock:
+            self._asleep.add(worker)
+
+    def put_aside(self, worker: str) -> None:
+        """A worker was told that it gets nothing for a while."""
+        with self._lock:
+            self._asleep.add(worker)
+            self._queue.put_aside(worker)
+
+    def rouse(self, worker: str, hedge_samples: int, hedge_after_s: float) -> int | None:
+        """Take a worker for awake if there is work for it now.
+
+        Args:
+            hedge_samples, hedge_after_s: bounds of a second lease (see ``LabelQueue.hedge``).
+
+        Returns:
+            The number of batches that the loop could take now; None when there is no work.
+        """
+        with self._lock:
+            queue, now = self._queue, self._clock.monotonic()
+            if not queue.has_work(worker, now) and not queue.can_hedge(
+                worker, hedge_samples, now, hedge_after_s
+            ):
+                return None
+            self._asleep.discard(worker)
+            return queue.deliverable_batches
+
+    # --- the I/O thread: leases -----------------------------------------------------------------
+
+    def lease(self, worker: str, samples: int, hedge_after_s: float) -> Leased:
+        """Grant up to ``samples`` samples, or a second lease on an old task; with nothing, it sleeps."""
+        with self._changed:
+            queue, now = self._queue, self._clock.monotonic()
+            grants = queue.lease(worker, min(samples, self._fitting_samples), now)
+            if not grants:
+                second = queue.hedge(worker, samples, now, hedge_after_s)
+                grants = [second] if second is not None else []
+            if grants:
+                self._asleep.discard(worker)
+            else:
+                self._asleep.add(worker)
+            if queue.wants_batch():
+                self._changed.notify_all()
+            return Leased(grants, [self._open[grant.batch] for grant in grants], queue.deliverable_batches)
+
+    def place(
+        self, worker: str, result: Result, frames: Frames, own_memory: bool = False
+    ) -> list[tuple[int, str]]:
+        """Put the labels of a forward pass in their places, and complete their leases.
+
+        Answers to leases that are not open any more are dropped and counted.
+
+        Args:
+            own_memory: the frames may become the batch's labels; else they are copied.
+
+        Returns:
+            The leases whose labels cannot be used, and why.
+        """
+        with self._lock:
+            found = [self._queue.find(share.lease, worker) for share in result.shares]
+            batches = [self._open[grant.batch] if grant is not None else None for grant in found]
+        if not any(found):
+            return []
+        refused: list[tuple[int, str]] = []
+        placed: list[tuple[Grant, int]] = []
+        try:
+            samples = sum(share.samples for share in result.shares)
+            rows = LabelRows(result.tensors, frames, samples, own_memory)
+        except LabelError as exc:
+            return [(grant.lease, str(exc)) for grant in found if grant is not None]
+        first = 0
+        for share, grant, batch in zip(result.shares, found, batches, strict=True):
+            if grant is not None and batch is not None:
+                try:
+                    if share.samples != grant.stop - grant.start:
+                        raise LabelError(
+                            f"{share.samples} samples were labelled of a task of {grant.stop - grant.start}"
+                        )
+                    placed.append((grant, batch.place(grant.teacher, grant.start, grant.stop, rows, first)))
+                except LabelError as exc:
+                    refused.append((grant.lease, str(exc)))
+            first += share.samples
+        self._complete(placed)
+        return refused
+
+    def _complete(self, placed: Sequence[tuple[Grant, int]]) -> None:
+        with self._changed:
+            now = self._clock.monotonic()
+            ready = False
+            for grant, made in placed:
+                # The loop may have been left while the labels were copied; one lease may come twice.
+                if self._queue.holds(grant.lease):
+                    self._queue.grow(grant.batch, made)
+                    ready |= self._queue.complete(grant.lease, now)
+            if ready:
+                self._changed.notify_all()
+            self._account()
+
+    def count_late(self, leases: int) -> None:
+        """Answers came from a worker that was written off."""
+        with self._lock:
+            self._queue.duplicates += leases
+
+    def fail(self, worker: str, lease: int, error: str) -> Lost | None:
+        """The model raised on a lease; None if that is not open any more (then it counts as late)."""
+        with self._lock:
+            if self._queue.find(lease, worker) is None:
+                return None
+            return self._settled(self._queue.fail(lease, error, self._clock.monotonic()))
+
+    def give_back(self, worker: str, leases: Sequence[int]) -> Lost:
+        """Leases come back without blame: a worker drains, or a connection swallowed them."""
+        with self._lock:
+            return self._settled(self._queue.give_back(leases, worker))
+
+    def expire(self, reason: str) -> dict[str, Lost]:
+        """Write off the leases that are past their deadlines, by worker; the workers stay."""
+        with self._lock:
+            now = self._clock.monotonic()
+            return {
+                worker: self._settled(self._queue.expire(worker, leases, reason, now))
+                for worker, leases in self._queue.overdue(now).items()
+            }
+
+    def verdicts(self) -> Lost:
+        """Give up on tasks that stay accused of killing workers when their time is up."""
+        with self._lock:
+            return self._settled(Lost(0, self._queue.verdicts(self._clock.monotonic())))
+
+    def leases_of(self, worker: str) -> frozenset[int]:
+        with self._lock:
+            return frozenset(self._queue.leases_of(worker))
+
+    @property
+    def buffered(self) -> int:
+        """Number of batches that the loop could take now."""
+        with self._lock:
+            return self._queue.deliverable_batches
+
+    def stop(self, error: BaseException) -> None:
+        """Raise an error in the loop, now and from now on."""
+        with self._changed:
+            self._error = error
+            self._changed.notify_all()
+
+    # --- under the lock -------------------------------------------------------------------------
+
+    def _settled(self, outcome: Lost) -> Lost:
+        """Give up on poison, as the job asks for."""
+        for poison in outcome.poison:
+            self._give_up(poison)
+        return outcome
+
+    def _give_up(self, poison: Poison) -> None:
+        samples = range(poison.start, poison.stop)
+        error = PoisonTaskError(poison.teacher, poison.batch, samples, poison.attempts)
+        if self._skip_poison:
+            self._open[poison.batch].poison = error
+            self._queue.abandon(poison.batch)
+        else:
+            self._poison.setdefault(poison.batch, error)
+        self._changed.notify_all()
+
+    def _account(self) -> None:
+        """Backpressure: every open batch is labelled and reading is paused."""
+        queue = self._queue
+        full = (
+            queue.open_batches > 0
+            and queue.labelled_batches == queue.open_batches
+            and not queue.wants_batch()
+        )
+        if full and self._full_since is None:
+            self._full_since = self._clock.monotonic()
+        elif not full and self._full_since is not None:
+            self._backpressure_s += self._full_for()
+            self._full_since = None
+
+    def _full_for(self) -> float:
+        return 0.0 if self._full_since is None else self._clock.monotonic() - self._full_since

@@ -1,0 +1,70 @@
+"""What a student's label service tells the job's record, kept until the coordinator's link has taken it."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from edldist.clock import Clock
+from edldist.student.queue.queue import Lost
+from edldist.wire.messages import Event, Scalar
+from edldist.wire.transport import Link
+
+__all__ = ["Events", "last_line"]
+
+
+class Events:
+    """Events of one student, oldest first. Owned by the I/O thread.
+
+    A link that is full, as when the coordinator is away, takes nothing in: what it refused is offered again.
+    """
+
+    def __init__(self, student: str, clock: Clock) -> None:
+        self._student = student
+        self._clock = clock
+        self._waiting: deque[Event] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def send(self, link: Link) -> None:
+        """Hand over as many as the link takes."""
+        while self._waiting and link.send(self._waiting[0]):
+            self._waiting.popleft()
+
+    def quarantined(self, worker: str, for_s: float, error: str) -> None:
+        """A worker keeps failing, and gets no work for so many seconds."""
+        self._add("teacher_quarantined", worker=worker, for_s=for_s, error=error)
+
+    def requeued(self, outcome: Lost, worker: str, teacher: str, reason: str) -> None:
+        """Tasks of a worker went back to the front, or were given up."""
+        if outcome.requeued:
+            self._add(
+                "task_requeued",
+                student=self._student,
+                worker=worker,
+                teacher=teacher,
+                tasks=outcome.requeued,
+                reason=reason,
+            )
+        self.poisoned(outcome)
+
+    def poisoned(self, outcome: Lost) -> None:
+        """Tasks were given up, because no attempt could label them."""
+        for poison in outcome.poison:
+            self._add(
+                "task_poisoned",
+                student=self._student,
+                teacher=poison.teacher,
+                batch=poison.batch,
+                start=poison.start,
+                stop=poison.stop,
+                error=last_line(poison.attempts[-1]),
+            )
+
+    def _add(self, event: str, **fields: Scalar) -> None:
+        self._waiting.append(Event(event=event, t=self._clock.wall(), fields=fields))
+
+
+def last_line(text: str) -> str:
+    """The last line of a traceback, which is the error itself, cut to 500 characters."""
+    return text.strip().rpartition("\n")[2][:500]

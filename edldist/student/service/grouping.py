@@ -1,0 +1,63 @@
+"""Which leased tasks travel together: small ones share frames, large ones leave as views."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edldist.student.queue.queue import Grant
+from edldist.student.service.batch import OpenBatch
+from edldist.wire.messages import Task, TaskGroup, TensorSpec
+from edldist.wire.transport import Piece, payload
+
+__all__ = ["group"]
+
+_GROUP_BYTES = 128 << 10
+"""Copying this much costs about what a frame of its own does."""
+
+
+def group(
+    grants: Sequence[Grant], batches: Sequence[OpenBatch]
+) -> tuple[list[TaskGroup], list[memoryview | Piece]]:
+    """The groups of a message, and its frames.
+
+    Args:
+        grants: leases in the order in which they travel.
+        batches: the batch of each.
+    """
+    groups: list[TaskGroup] = []
+    frames: list[memoryview | Piece] = []
+    run: list[tuple[Grant, OpenBatch]] = []
+    nbytes = 0
+    for grant, batch in zip(grants, batches, strict=True):
+        more = batch.input_bytes * (grant.stop - grant.start) // batch.samples
+        if run and (nbytes + more > _GROUP_BYTES or batch.layout != run[0][1].layout):
+            _close(run, groups, frames)
+            run, nbytes = [], 0
+        run.append((grant, batch))
+        nbytes += more
+    if run:
+        _close(run, groups, frames)
+    return groups, frames
+
+
+def _close(
+    run: Sequence[tuple[Grant, OpenBatch]], groups: list[TaskGroup], frames: list[memoryview | Piece]
+) -> None:
+    cuts = [batch.cut(grant.start, grant.stop) for grant, batch in run]
+    samples = sum(grant.stop - grant.start for grant, _ in run)
+    groups.append(
+        TaskGroup(
+            tasks=[
+                Task(lease=grant.lease, samples=grant.stop - grant.start, alone=grant.alone)
+                for grant, _ in run
+            ],
+            tensors=[
+                TensorSpec(name=name, dtype=dtype, shape=[samples, *shape])
+                for name, dtype, shape in run[0][1].layout
+            ],
+        )
+    )
+    if len(cuts) == 1:
+        frames += cuts[0]
+    else:
+        frames += [memoryview(b"".join(map(payload, parts))) for parts in zip(*cuts, strict=True)]

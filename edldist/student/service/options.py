@@ -1,0 +1,46 @@
+"""How a student rank takes part in the job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from edldist.student.queue.flow import Flow
+from edldist.wire.messages import Scalar
+
+__all__ = ["ServiceOptions"]
+
+
+@dataclass(frozen=True)
+class ServiceOptions:
+    """What a student's service needs to know.
+
+    Attributes:
+        student: unique name of this rank's loader.
+        teachers: names of the teacher groups whose labels are wanted.
+        coordinator: its address.
+        bind: address to listen on, as ``tcp://host:0``.
+        advertise: host that workers connect to; None for the bound one.
+        flow: the queue's bounds.
+        heartbeat_ttl_s: a worker silent for longer is lost.
+        hedge_after_s: a lease that holds the loop up, and is older than this and than three times an
+            idle worker's own latency, is given to that worker too. However many batches behind it
+            are labelled: the loop gets none of them before.
+        connect_timeout_s: how long to wait for a coordinator.
+        group: of the ranks that train together, or empty.
+        skip_poison: deliver a batch that cannot be labelled without labels instead of raising.
+        info: shown by ``status``.
+    """
+
+    student: str
+    teachers: tuple[str, ...]
+    coordinator: str
+    bind: str
+    advertise: str | None
+    flow: Flow
+    heartbeat_ttl_s: float = 3.0
+    hedge_after_s: float = 0.25
+    connect_timeout_s: float = 300.0
+    max_frame_bytes: int = 1 << 30
+    group: str = ""
+    skip_poison: bool = False
+    info: dict[str, Scalar] = field(default_factory=dict)

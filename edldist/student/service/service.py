@@ -1,0 +1,465 @@
+"""The student's server: one I/O thread that owns the sockets and knows the workers.
+
+It answers workers out of ``Delivery``, which it shares with the training loop's thread.
+
+What happens when a party dies:
+
+* worker killed: the next probe (every ``PROBE_S`` to who holds a lease) raises, its tasks requeue;
+* worker frozen or cut off: silent for ``heartbeat_ttl_s``, the same;
+* worker's compute stuck: its leases pass their deadlines and are written off one by one;
+* another rank of the group lost: the coordinator says ``Regroup``, and this process leaves at once,
+  whatever its training thread waits for; its agent starts it anew in a new group;
+* coordinator gone: nothing changes here, the enrolment keeps trying;
+* the trainer leaves its loop: ``clear``; late answers are counted and dropped;
+* this process dies: workers find the link dead; all state was its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from edldist.clock import Clock
+from edldist.errors import (
+    EdlDistError,
+    LoaderClosedError,
+    PeerUnreachableError,
+)
+from edldist.labels.codec import parse_codec
+from edldist.lifecycle.stopping import leave_group
+from edldist.student.queue.pings import Pings
+from edldist.student.queue.quarantine import Quarantine
+from edldist.student.queue.queue import Lost
+from edldist.student.service.batch import OpenBatch
+from edldist.student.service.delivery import Delivery
+from edldist.student.service.events import Events, last_line
+from edldist.student.service.grouping import group
+from edldist.student.service.options import ServiceOptions
+from edldist.wire.enrolment import Enrolment
+from edldist.wire.messages import (
+    Failure,
+    Goodbye,
+    Hello,
+    Idle,
+    Labels,
+    Message,
+    Ping,
+    Pong,
+    Pull,
+    Refused,
+    Register,
+    Regroup,
+    Return,
+    Scalar,
+    Tasks,
+    Unknown,
+    Wake,
+    Welcome,
+)
+from edldist.wire.transport import Outgoing, Received, Transport
+
+__all__ = ["StudentService"]
+
+logger = logging.getLogger(__name__)
+
+PROBE_S = 0.1
+_IDLE_PING_S = 1.0
+_TURN_MESSAGES = 256
+_MOST_DISCONNECTED = 1_000
+
+
+@dataclass(slots=True)
+class _Worker:
+    """A connected teacher worker."""
+
+    name: str
+    key: str  # its address, as the queue's name for it
+    teacher: str
+    process: str
+    last_heard: float
+    last_sent: float
+    pull_seen: int = 0  # number of its last pull, which was answered at once
+    pull_samples: int = 1  # what it asked for
+    pings: Pings = field(default_factory=Pings)
+
+
+class StudentService:
+    """Delivers labels to one training loop."""
+
+    def __init__(
+        self, options: ServiceOptions, transport: Transport, clock: Clock, host: str, pid: int
+    ) -> None:
+        self._options = options
+        self._clock = clock
+        self._host = host
+        self._pid = pid
+        self.delivery = Delivery(
+            options.teachers,
+            options.flow,
+            clock,
+            random.SystemRandom().randrange(1, 1 << 48),
+            options.max_frame_bytes,
+            options.skip_poison,
+        )
+        self._workers: dict[bytes, _Worker] = {}
+        self._disconnected: dict[bytes, str] = {}  # the processes behind connections that broke
+        self._unreachable: dict[bytes, float] = {}  # dropped peers, and when they were
+        self._quarantine = Quarantine()
+        # Several to a time to live, or one that is idle and well would be taken for silent.
+        self._idle_ping_s = min(_IDLE_PING_S, options.heartbeat_ttl_s / 3)
+        self._last_probe = clock.monotonic()
+        self._events = Events(options.student, clock)
+        self._stopping = False
+        self.extra_stats: Callable[[], dict[str, Scalar]] = dict
+        self._poller = transport.poller()
+        try:
+            self._hub = self._poller.bind(options.bind)
+            self._control = self._poller.connect(options.coordinator, options.student)
+        except BaseException:
+            self._poller.close()
+            raise
+        self.address = self._hub.address
+        if options.advertise is not None:
+            self.address = f"tcp://{options.advertise}:{self.address.rpartition(':')[2]}"
+        self._enrolment = Enrolment(
+            options.student,
+            self._registration,
+            self.stats,
+            options.coordinator,
+            options.connect_timeout_s,
+            clock.monotonic(),
+        )
+        self._thread = threading.Thread(target=self._run, name="edldist-student-io", daemon=True)
+        self._thread.start()
+
+    # --- the trainer's thread -----------------------------------------------------------------
+
+    def offer(self, batch: OpenBatch) -> None:
+        """Append a batch to the queue (see ``Delivery.offer``)."""
+        if self.delivery.offer(batch):
+            self._poller.wake()
+
+    def stats(self) -> dict[str, Scalar]:
+        """Figures of the queue and of the workers that serve it."""
+        own: dict[str, Scalar] = {"teachers": len(self._workers), "garbage": self._hub.garbage}
+        return self.delivery.stats() | own | self.extra_stats()
+
+    def teachers(self) -> int:
+        """Number of connected workers."""
+        return len(self._workers)
+
+    def missing_teachers(self) -> list[str]:
+        """Teacher groups of which no worker is connected."""
+        here = {worker.teacher for worker in list(self._workers.values())}
+        return [name for name in self._options.teachers if name not in here]
+
+    def close(self) -> None:
+        """Say goodbye and end the I/O thread. In a forked child, which has no such thread: nothing."""
+        if os.getpid() != self._pid or self._stopping:
+            return
+        self._stopping = True
+        self._poller.wake()
+        self._thread.join()
+
+    # --- the I/O thread -------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            next_probe = 0.0
+            while not self._stopping:
+                now = self._clock.monotonic()
+                self._poller.wait(min(max(0.0, next_probe - now), self._enrolment.next_due_s(now)))
+                now = self._clock.monotonic()
+                self._read_control(now)
+                self._read_workers()
+                if now >= next_probe:
+                    next_probe = now + PROBE_S
+                    self._probe(now)
+                if self.delivery.sleepers:
+                    self._wake_sleepers(now)
+            self._say_goodbye()
+            self.delivery.stop(LoaderClosedError("this DistillLoader was closed; make a new one"))
+        except BaseException as exc:
+            if not isinstance(exc, EdlDistError):
+                logger.error("the label service failed:\n%s", traceback.format_exc())
+            self.delivery.stop(exc)
+        finally:
+            self._poller.close()
+
+    def _read_control(self, now: float) -> None:
+        while (received := self._control.receive()) is not None:
+            if isinstance(received.message, Regroup):
+                leave_group(received.message.reason)
+            elif self._enrolment.on_message(received.message, now, self._clock.wall()):
+                logger.info("student %s joined at %s", self._options.student, self._options.coordinator)
+        for message in self._enrolment.due(now):
+            self._control.send(message)
+        if self._enrolment.joined:
+            self._events.send(self._control)
+
+    def _registration(self, rejoin: bool) -> Register:
+        return Register(
+            id=self._options.student,
+            role="student",
+            group=self._options.group,
+            address=self.address,
+            teachers=list(self._options.teachers),
+            host=self._host,
+            pid=self._pid,
+            wall_s=self._clock.wall(),
+            info=self._options.info | {"rejoin": rejoin},
+        )
+
+    def _read_workers(self) -> None:
+        for _ in range(_TURN_MESSAGES):
+            received = self._hub.receive()
+            if received is None:
+                return
+            worker = self._workers.get(received.peer)
+            if worker is not None:
+                worker.last_heard = self._clock.monotonic()
+            self._take(received, worker)
+
+    def _take(self, received: Received, worker: _Worker | None) -> None:
+        message = received.message
+        if isinstance(message, Hello):
+            self._greet(received.peer, message)
+        elif worker is None:
+            self._answer_stranger(received.peer, message)
+        elif isinstance(message, Pull):
+            self._on_pull(received.peer, worker, message)
+        elif isinstance(message, Labels):
+            self._on_labels(worker, message, received.frames, received.own_memory)
+            if message.pull is not None and received.peer in self._workers:
+                self._on_pull(received.peer, worker, message.pull)
+        elif isinstance(message, Failure):
+            for lease in message.leases:
+                self._fail(worker, lease, message.error)
+        elif isinstance(message, Return):
+            self._record(self.delivery.give_back(worker.key, message.leases), worker, "it gave them back")
+        elif isinstance(message, Goodbye):
+            self._drop(received.peer, message.reason or "it said goodbye", lost=False)
+        elif isinstance(message, Pong):
+            self._reconcile(worker, message)
+        else:
+            logger.debug("worker %s sent a %s, which is none of ours", worker.name, type(message).__name__)
+
+    def _greet(self, peer: bytes, hello: Hello) -> None:
+        reason = None
+        if hello.teacher not in self._options.teachers:
+            reason = f"this student wants labels of {list(self._options.teachers)}, not of {hello.teacher!r}"
+        else:
+            try:
+                parse_codec(hello.codec)
+            except EdlDistError as exc:
+                reason = str(exc)
+        if reason is not None:
+            logger.warning("refused teacher worker %s: %s", hello.worker, reason)
+            self._send(peer, Refused(reason=reason))
+            return
+        now = self._clock.monotonic()
+        if peer in self._workers:
+            # It lives and its tasks killed nobody: one side was suspended, or their connection broke.
+            self._drop(peer, "it greets anew", lost=False)
+        self._workers[peer] = _Worker(
+            *(hello.worker, _key(peer), hello.teacher, hello.process),
+            last_heard=now,
+            last_sent=now,
+        )
+        alive = bool(hello.process) and self._disconnected.pop(peer, None) == hello.process
+        self.delivery.join(_key(peer), hello.teacher, forgiven=alive)
+        logger.info("teacher worker %s (%s) connected", hello.worker, hello.teacher)
+        self._send(
+            peer,
+            Welcome(
+                student=self._options.student,
+                ping_interval_s=self._idle_ping_s,
+                heartbeat_ttl_s=self._options.heartbeat_ttl_s,
+                max_frame_bytes=self._options.max_frame_bytes,
+            ),
+        )
+
+    def _answer_stranger(self, peer: bytes, message: Message) -> None:
+        """A worker that was written off speaks again: its answers are late, it may greet anew."""
+        if isinstance(message, Labels):
+            self.delivery.count_late(sum(len(result.shares) for result in message.results))
+        if not isinstance(message, Goodbye):
+            self._send(peer, Unknown())
+
+    def _on_pull(self, peer: bytes, worker: _Worker, pull: Pull) -> None:
+        worker.pull_seen = pull.seq
+        worker.pull_samples = pull.samples
+        aside = self._aside(worker, self._clock.monotonic())
+        if aside:
+            self.delivery.put_aside(worker.key)
+            self._send(peer, Idle(seq=pull.seq, buffered=self.delivery.buffered, quarantine=aside))
+            return
+        leased = self.delivery.lease(worker.key, pull.samples, self._options.hedge_after_s)
+        if not leased.grants:
+            self._send(peer, Idle(seq=pull.seq, buffered=leased.buffered))
+            return
+        groups, frames = group(leased.grants, leased.batches)
+        self._send(peer, Tasks(seq=pull.seq, groups=groups, buffered=leased.buffered), frames)
+
+    def _on_labels(
+        self, worker: _Worker, message: Labels, frames: list[memoryview], own_memory: bool
+    ) -> None:
+        position = 0
+        for result in message.results:
+            its_frames = frames[position : position + len(result.tensors)]
+            position += len(result.tensors)
+            refused = self.delivery.place(worker.key, result, its_frames, own_memory)
+            for lease, error in refused:
+                self._fail(worker, lease, f"worker {worker.name}: {error}")
+            if not refused:
+                self._quarantine.succeeded(worker.key)
+
+    def _fail(self, worker: _Worker, lease: int, error: str) -> None:
+        outcome = self.delivery.fail(worker.key, lease, error)
+        if outcome is None:
+            return
+        line = last_line(error)
+        logger.warning("worker %s failed a task: %s", worker.name, line)
+        now = self._clock.monotonic()
+        aside_s = self._quarantine.failed(worker.key, line, now)
+        aside = self._aside(worker, now) if aside_s is not None else ""
+        if aside and aside_s is not None:
+            self._events.quarantined(worker.name, aside_s, line)
+            logger.warning("worker %s gets no work for %.0f s: it keeps failing", worker.name, aside_s)
+            self.delivery.put_aside(worker.key)
+        self._record(outcome, worker, "the model raised")
+        if aside:
+            # It may have been asleep already, and would not ask again.
+            idle = Idle(seq=worker.pull_seen, buffered=0, quarantine=aside)
+            self._send(worker.key.encode("latin-1"), idle)
+
+    def _probe(self, now: float) -> None:
+        """Touch every worker that holds something, and find out who is silent or late.
+
+        Silence counts only while this side listened: after a stop of this process (suspended, or the
+        interpreter lock was held for long) what the workers said still waits in the socket.
+        """
+        away_s = now - self._last_probe
+        self._last_probe = now
+        if away_s > self._options.heartbeat_ttl_s / 2:
+            for worker in self._workers.values():
+                worker.last_heard = min(now, worker.last_heard + away_s)
+        for peer, worker in list(self._workers.items()):
+            silent_s = now - worker.last_heard
+            if silent_s > self._options.heartbeat_ttl_s:
+                self._drop(
+                    peer,
+                    f"silent for {silent_s:.1f} s (heartbeat_ttl_s={self._options.heartbeat_ttl_s:g})",
+                    lost=True,
+                )
+                continue
+            leases = self.delivery.leases_of(worker.key)
+            if now - worker.last_sent >= (PROBE_S / 2 if leases else self._idle_ping_s):
+                seq = worker.pings.send(leases, worker.pull_seen, not self.delivery.asleep(worker.key))
+                self._send(peer, Ping(seq=seq, buffered=self.delivery.buffered))
+        self._call_back(now)
+        self._events.poisoned(self.delivery.verdicts())
+        reason = "its answer is overdue although its heartbeat goes on"
+        for key, outcome in self.delivery.expire(reason).items():
+            self._record(outcome, self._workers[key.encode("latin-1")], reason)
+
+    def _call_back(self, now: float) -> None:
+        """Tell workers that were unreachable, and live, to greet anew as soon as they are connected again.
+
+        One that waits for tasks would find out by this side's silence alone.
+        """
+        for peer, since in list(self._unreachable.items()):
+            if peer not in self._workers and now - since <= self._options.heartbeat_ttl_s:
+                try:
+                    self._hub.send(peer, Unknown())
+                except PeerUnreachableError:
+                    continue
+            del self._unreachable[peer]
+
+    def _reconcile(self, worker: _Worker, pong: Pong) -> None:
+        """Make good what a broken connection swallowed (see ``Pong``)."""
+        missing = worker.pings.answered(pong, worker.pull_seen)
+        if missing is None:
+            return
+        if missing.leases and (gone := missing.leases & self.delivery.leases_of(worker.key)):
+            reason = "its connection broke and the task or its labels were lost"
+            self._record(self.delivery.give_back(worker.key, sorted(gone)), worker, reason)
+        if missing.pull:
+            self.delivery.sleep(worker.key)
+            self._send(worker.key.encode("latin-1"), Idle(seq=missing.pull, buffered=0))
+        elif missing.wake:
+            self.delivery.sleep(worker.key)
+
+    def _wake_sleepers(self, now: float) -> None:
+        for peer, worker in list(self._workers.items()):
+            if not self.delivery.asleep(worker.key) or self._aside(worker, now):
+                continue
+            buffered = self.delivery.rouse(worker.key, worker.pull_samples, self._options.hedge_after_s)
+            if buffered is not None:
+                self._send(peer, Wake(buffered=buffered))
+
+    def _aside(self, worker: _Worker, now: float) -> str:
+        """Why the worker gets no work although there may be some; the last one of a group always does."""
+        reason = self._quarantine.reason(worker.key, now)
+        return reason if reason is not None and self._has_peer(worker) else ""
+
+    def _has_peer(self, worker: _Worker) -> bool:
+        """Whether another worker of the same teacher is here and in good standing."""
+        now = self._clock.monotonic()
+        return any(
+            other is not worker
+            and other.teacher == worker.teacher
+            and self._quarantine.reason(other.key, now) is None
+            for other in self._workers.values()
+        )
+
+    def _drop(self, peer: bytes, reason: str, *, lost: bool) -> None:
+        worker = self._workers.pop(peer, None)
+        if worker is None:
+            return
+        self._quarantine.forget(worker.key)
+        outcome = self.delivery.lose(worker.key, reason) if lost else self.delivery.leave(worker.key)
+        self._record(outcome, worker, reason)
+        if lost:
+            logger.warning(
+                "worker %s is lost: %s; %d of its tasks requeued", worker.name, reason, outcome.requeued
+            )
+        else:
+            logger.info("worker %s left: %s", worker.name, reason)
+
+    def _record(self, outcome: Lost, worker: _Worker, reason: str) -> None:
+        self._events.requeued(outcome, worker.name, worker.teacher, reason)
+
+    def _send(self, peer: bytes, message: Message, frames: Outgoing = ()) -> None:
+        try:
+            self._hub.send(peer, message, frames)
+        except PeerUnreachableError as exc:
+            dropped = self._workers.get(peer)
+            if dropped is not None:
+                self._unreachable[peer] = self._clock.monotonic()
+                self._disconnected[peer] = dropped.process
+                if len(self._disconnected) > _MOST_DISCONNECTED:
+                    del self._disconnected[next(iter(self._disconnected))]
+            self._drop(peer, str(exc), lost=True)
+            return
+        worker = self._workers.get(peer)
+        if worker is not None:
+            worker.last_sent = self._clock.monotonic()
+
+    def _say_goodbye(self) -> None:
+        for peer in list(self._workers):
+            self._send(peer, Goodbye(id=self._options.student, reason="the loader was closed"))
+        if self._enrolment.joined:
+            self._events.send(self._control)
+        for message in self._enrolment.leave("the loader was closed"):
+            self._control.send(message)
+
+
+def _key(peer: bytes) -> str:
+    """A peer's address as the queue's name for it."""
+    return peer.decode("latin-1")

@@ -1,0 +1,1 @@
+"""Tensors through shared memory, for processes on one host."""

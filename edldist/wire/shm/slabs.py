@@ -1,0 +1,211 @@
+"""The sender's side of shared memory: slabs, each a memory file that holds one message at a time.
+
+States of a slab::
+
+    free --put--> under way, generation g --received: g--> with the reader --released: g--> free
+
+``received`` and ``released`` are the first two words of the slab, and are the reader's to write.
+
+A pool belongs to one reader. Nothing that one reader maps is ever reused for another, so a reader
+that is frozen, and thaws when it was long replaced, can neither spoil nor free what others read.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import resource
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edldist.errors import SharedMemoryError
+from edldist.wire.shm.memfile import FileAddress, address_of, make_file
+from edldist.wire.transport import Buffer
+
+__all__ = ["DATA_START", "Descriptors", "Placed", "SlabPool", "usual_descriptors"]
+
+logger = logging.getLogger(__name__)
+
+DATA_START = 4096
+"""Where a slab's data begins, after the page with the two words."""
+
+_ALIGNMENT = 64
+_MOST_SLABS = 8
+_MOST_BYTES = 512 << 20
+_ABANDON_S = 30.0
+
+Placed = tuple[FileAddress, int, list[int]]
+"""A slab's address, the generation of its message, and where each frame begins."""
+
+
+def usual_descriptors() -> int:
+    """A quarter of what the process may open: the rest is for its sockets, files and data loader."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return (limit if limit != resource.RLIM_INFINITY else 1 << 20) // 4
+
+
+class Descriptors:
+    """How many more descriptors shared memory may take in this process. One thread's."""
+
+    def __init__(self, limit: int) -> None:
+        self.left = limit
+
+    def take(self, count: int) -> None:
+        """Raises SharedMemoryError when there are not as many left."""
+        if self.left < count:
+            raise SharedMemoryError(
+                "shared memory takes up a quarter of this process's descriptors; raise `ulimit -n`"
+            )
+        self.left -= count
+
+    def give_back(self, count: int) -> None:
+        self.left += count
+
+
+class _Slab:
+    """One memory file and this process's mapping of it: two descriptors."""
+
+    def __init__(self, size: int) -> None:
+        fd = make_file(DATA_START + size)
+        try:
+            mapping = mmap.mmap(fd, DATA_START + size)
+        except (OSError, ValueError) as exc:
+            os.close(fd)
+            raise SharedMemoryError(f"cannot map {size} bytes: {exc}") from exc
+        self.fd = fd
+        self.size = size
+        self.address = address_of(fd)
+        self.generation = 0
+        self.lent_at = 0.0
+        self._words = memoryview(mapping)[:16].cast("Q")
+        self._data: NDArray[np.uint8] = np.frombuffer(mapping, np.uint8, size, DATA_START)
+
+    @property
+    def released(self) -> int:
+        return self._words[1]
+
+    @property
+    def free(self) -> bool:
+        return self.released == self.generation
+
+    @property
+    def under_way(self) -> bool:
+        return not self.free and self._words[0] != self.generation
+
+    def fill(self, frames: Sequence[Buffer], starts: Sequence[int]) -> None:
+        for frame, start in zip(frames, starts, strict=True):
+            bytes_ = np.frombuffer(frame, np.uint8)
+            # numpy copies without the interpreter lock, which the training loop may want.
+            self._data[start - DATA_START : start - DATA_START + bytes_.nbytes] = bytes_
+
+    def close(self) -> None:
+        """The reader's mapping stays valid as long as it likes."""
+        os.close(self.fd)
+
+
+class SlabPool:
+    """The slabs of one reader. Owned by the thread of its poller.
+
+    Never blocks, and is bounded in number and bytes: when nothing is free, ``put`` says so and the
+    message goes by socket. A message that was lost with its connection would occupy its slab for
+    ever: it is given up once the reader has released a later one and half a minute has passed.
+    The reader may still hold it; its memory is not used again.
+    """
+
+    def __init__(self, descriptors: Descriptors, clock: Callable[[], float] = time.monotonic) -> None:
+        self._descriptors = descriptors
+        self._clock = clock
+        self._slabs: list[_Slab] = []
+        self._generation = 0
+
+    def __len__(self) -> int:
+        return len(self._slabs)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(slab.size for slab in self._slabs)
+
+    def put(self, frames: Sequence[Buffer]) -> Placed | None:
+        """Copy frames into a free slab; None when there is none and none may be made.
+
+        Raises:
+            SharedMemoryError: the system has no memory or descriptors left.
+        """
+        starts, end = [], DATA_START
+        for frame in frames:
+            starts.append(end)
+            end += -(-memoryview(frame).nbytes // _ALIGNMENT) * _ALIGNMENT
+        slab = self._find(end - DATA_START)
+        if slab is None:
+            return None
+        slab.fill(frames, starts)
+        self._generation += 1
+        slab.generation = self._generation
+        slab.lent_at = self._clock()
+        return slab.address, slab.generation, starts
+
+    def take_back(self, placed: Placed) -> None:
+        """Free the slab of a message that could not be sent."""
+        for slab in self._slabs:
+            if slab.generation == placed[1]:
+                slab.generation = slab.released
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a message was sent that the reader has not received."""
+        return any(slab.under_way for slab in self._slabs)
+
+    def close(self) -> None:
+        """What the reader has received stays valid; what is under way will be gone."""
+        while self._slabs:
+            self._drop(self._slabs[-1])
+
+    def _find(self, size: int) -> _Slab | None:
+        fitting = [slab for slab in self._slabs if slab.size >= size and slab.free]
+        if fitting:
+            return min(fitting, key=lambda slab: slab.size)
+        size = _rounded(size)
+        if size > _MOST_BYTES:
+            return None
+        if not self._has_room(size):
+            self._abandon()
+            # Free ones are all too small.
+            for slab in [slab for slab in self._slabs if slab.free]:
+                if not self._has_room(size):
+                    self._drop(slab)
+        if not self._has_room(size):
+            return None
+        self._descriptors.take(2)
+        try:
+            slab = _Slab(size)
+        except SharedMemoryError:
+            self._descriptors.give_back(2)
+            raise
+        self._slabs.append(slab)
+        return slab
+
+    def _has_room(self, size: int) -> bool:
+        return len(self._slabs) < _MOST_SLABS and self.nbytes + size <= _MOST_BYTES
+
+    def _abandon(self) -> None:
+        newest = max((slab.released for slab in self._slabs), default=0)
+        now = self._clock()
+        for slab in list(self._slabs):
+            if not slab.free and slab.generation < newest and now - slab.lent_at > _ABANDON_S:
+                logger.debug("message %d was lost with its slab of %d bytes", slab.generation, slab.size)
+                self._drop(slab)
+
+    def _drop(self, slab: _Slab) -> None:
+        self._slabs.remove(slab)
+        slab.close()
+        self._descriptors.give_back(2)
+
+
+def _rounded(size: int) -> int:
+    """Tasks differ a little in size; slabs that differ as little would not be used again."""
+    step = 1 << 20 if size > 1 << 20 else 64 << 10
+    return -(-size // step) * step

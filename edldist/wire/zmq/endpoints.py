@@ -1,0 +1,259 @@
+"""Hubs and links over ZeroMQ: one socket each, and what it takes for a message."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import zmq
+
+from edldist.errors import PeerUnreachableError, ProtocolVersionError, WireError
+from edldist.wire.messages import Message, Refused, decode, encode
+from edldist.wire.shm.offers import SHARED_FROM_BYTES, SHARING_MAGIC, Decline, decode_sharing, encode_sharing
+from edldist.wire.transport import Buffer, Outgoing, Piece, Received, payload
+
+if TYPE_CHECKING:
+    from edldist.wire.shm.pairing import Pairing, Wrapped
+    from edldist.wire.shm.sharing import Sharing
+    from edldist.wire.zmq.poller import ZmqPoller
+
+__all__ = ["MAX_FRAMES", "Endpoint", "ZmqHub", "ZmqLink"]
+
+logger = logging.getLogger(__name__)
+
+MAX_FRAMES = 8192
+"""Most frames of one message; a task has one for each of its tensors."""
+
+_STUCK_S = 5.0
+
+
+class Endpoint(ABC):
+    """What hubs and links share: one socket, receiving, and the count of what was garbage.
+
+    ``_pairings`` are the peers with which memory may be shared: those to which, or from which, a
+    large frame went. A coordinator has none.
+    """
+
+    def __init__(self, socket: zmq.Socket[bytes], poller: ZmqPoller) -> None:
+        self._socket = socket
+        self._poller = poller
+        self._pairings: dict[bytes, Pairing] = {}
+        self.garbage = 0
+        poller._endpoints.add(self)
+
+    @property
+    def address(self) -> str:
+        return self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def _receive_frames(self) -> list[memoryview] | None:
+        # Asking first costs a third of the exception that says no.
+        if not int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+            return None
+        try:
+            if not self._poller._tensors:  # small messages: copies cost less than objects that own them
+                return [memoryview(part) for part in self._socket.recv_multipart(zmq.NOBLOCK)]
+            return [frame.buffer for frame in self._socket.recv_multipart(zmq.NOBLOCK, copy=False)]
+        except zmq.Again:  # its connection ended in between, and took it along
+            return None
+
+    def _queue(self, parts: Sequence[Buffer]) -> None:
+        """Hand over one message without blocking: small parts as copies, large ones as they are."""
+        *others, last = parts
+        for part in others:
+            self._socket.send(part, zmq.SNDMORE | zmq.NOBLOCK, copy=_is_small(part))
+        self._socket.send(last, zmq.NOBLOCK, copy=_is_small(last))
+
+    def _parse(self, peer: bytes, buffers: list[memoryview]) -> Received | None:
+        """The message of some frames; None if it was between the two transports."""
+        if not buffers or len(buffers) > MAX_FRAMES:
+            raise WireError(f"a message of {len(buffers)} frames (1 to {MAX_FRAMES} are allowed)")
+        sharing = buffers[0][: len(SHARING_MAGIC)] == SHARING_MAGIC
+        if sharing:
+            unwrapped = self._unwrap(peer, buffers)
+            if unwrapped is None:
+                return None
+            buffers = unwrapped
+        return Received(peer, decode(buffers[0]), buffers[1:], own_memory=not sharing)
+
+    def _wrap(self, peer: bytes, message: Message, frames: Outgoing) -> Wrapped | None:
+        """The message with its large frames by reference; None if everything goes by socket."""
+        if self._poller._sharing is None or all(map(_is_small, frames)):
+            return None
+        pairing = self._pairings.get(peer)
+        if pairing is None:
+            pairing = self._pairings[peer] = self._new_pairing(peer, self._poller._sharing)
+        return pairing.wrap(encode(message), frames)
+
+    def _unwrap(self, peer: bytes, buffers: list[memoryview]) -> list[memoryview] | None:
+        if self._poller._sharing is None:
+            decode_sharing(buffers[0])
+            self._send_sharing(peer, encode_sharing(Decline("it is switched off on the other side")))
+            return None
+        pairing = self._pairings.get(peer)
+        if pairing is not None:
+            return pairing.unwrap(buffers)
+        pairing = self._new_pairing(peer, self._poller._sharing)
+        unwrapped = pairing.unwrap(buffers)
+        if pairing.met:  # nothing is kept for strangers
+            self._pairings[peer] = pairing
+        return unwrapped
+
+    def _new_pairing(self, peer: bytes, sharing: Sharing) -> Pairing:
+        from edldist.wire.shm.pairing import Pairing
+
+        return Pairing(
+            sharing,
+            lambda raw: self._send_sharing(peer, raw),
+            repr(peer.decode(errors="replace")) if peer else self.address,
+            self._poller._max_frame_bytes,
+        )
+
+    def _unpair(self, peer: bytes) -> None:
+        pairing = self._pairings.pop(peer, None)
+        if pairing is not None:
+            pairing.close()
+
+    @abstractmethod
+    def _send_sharing(self, peer: bytes, raw: bytes) -> None:
+        """Send a message about shared memory, or drop it if the peer takes nothing in now."""
+
+    def _drop(self, peer: bytes, reason: Exception) -> None:
+        self.garbage += 1
+        if self.garbage == 1:
+            logger.warning(
+                "dropped a malformed message at %s from %r: %s (further ones are only counted)",
+                self.address,
+                peer[:32],
+                reason,
+            )
+
+    def _unpair_dead(self) -> None:
+        for peer, pairing in list(self._pairings.items()):
+            if pairing.met and not pairing.alive:
+                self._unpair(peer)
+
+    def _unpair_all(self) -> None:
+        for peer in list(self._pairings):
+            self._unpair(peer)
+
+    def close(self) -> None:
+        self._unpair_all()
+        self._poller._endpoints.discard(self)
+        if not self._socket.closed:
+            self._poller._forget(self._socket)
+            self._socket.close()
+
+
+class ZmqHub(Endpoint):
+    """A ROUTER that refuses to drop silently: a send to a peer that is gone raises."""
+
+    def send(self, peer: bytes, message: Message, frames: Outgoing = ()) -> None:
+        wrapped = self._wrap(peer, message, frames)
+        raw = wrapped.raw if wrapped is not None else [encode(message), *map(payload, frames)]
+        try:
+            self._queue([peer, *raw])
+        except zmq.Again as exc:
+            self._unpair(peer)
+            raise PeerUnreachableError(
+                f"peer {peer!r} takes nothing in any more (its queue is full)"
+            ) from exc
+        except zmq.ZMQError as exc:
+            if exc.errno != errno.EHOSTUNREACH:
+                raise
+            self._unpair(peer)
+            raise PeerUnreachableError(f"peer {peer!r} is gone") from exc
+
+    def _send_sharing(self, peer: bytes, raw: bytes) -> None:
+        # Whoever is unreachable will be found so by the next message.
+        with contextlib.suppress(zmq.ZMQError):
+            self._socket.send_multipart([peer, raw], zmq.NOBLOCK)
+
+    def receive(self) -> Received | None:
+        while (frames := self._receive_frames()) is not None:
+            peer = bytes(frames[0])
+            try:
+                received = self._parse(peer, frames[1:])
+                if received is not None:
+                    return received
+            except ProtocolVersionError as exc:
+                self._drop(peer, exc)
+                self._refuse(peer, str(exc))
+            except WireError as exc:
+                self._drop(peer, exc)
+        return None
+
+    def _refuse(self, peer: bytes, reason: str) -> None:
+        try:
+            self.send(peer, Refused(reason=reason))
+        except PeerUnreachableError:
+            logger.debug("peer %r left before it could be refused", peer)
+
+
+class ZmqLink(Endpoint):
+    """A DEALER that keeps what it was given until the hub is there, up to its queue's length.
+
+    ``receive`` raises ``ProtocolVersionError`` when the hub speaks another version: nothing that
+    is sent on this link can ever be understood.
+
+    libzmq reconnects after a lost connection, but never again after a protocol error (something
+    else answered at the address, or a frame was too large): such a socket takes nothing in, for
+    ever. So one that has taken nothing for ``_STUCK_S`` is replaced, with what it had queued.
+    """
+
+    def __init__(self, socket: zmq.Socket[bytes], poller: ZmqPoller, renew: Callable[[], zmq.Socket[bytes]]):
+        super().__init__(socket, poller)
+        self._renew = renew
+        self._stuck_since: float | None = None
+
+    def send(self, message: Message, frames: Outgoing = ()) -> bool:
+        sent = self._try_send(message, frames)
+        now = time.monotonic()
+        if sent:
+            self._stuck_since = None
+        elif self._stuck_since is None:
+            self._stuck_since = now
+        elif now - self._stuck_since > _STUCK_S:
+            logger.warning("connecting to %s anew: nothing left for %g s", self.address, _STUCK_S)
+            fresh = self._renew()
+            self._poller._forget(self._socket)
+            self._socket.close(linger=0)
+            self._socket = fresh
+            self._stuck_since = None
+            sent = self._try_send(message, frames)
+        return sent
+
+    def _try_send(self, message: Message, frames: Outgoing) -> bool:
+        wrapped = self._wrap(b"", message, frames)
+        raw = wrapped.raw if wrapped is not None else [encode(message), *map(payload, frames)]
+        try:
+            self._queue(raw)
+        except zmq.Again:
+            if wrapped is not None:
+                self._pairings[b""].unsent(wrapped)
+            return False
+        return True
+
+    def _send_sharing(self, peer: bytes, raw: bytes) -> None:
+        with contextlib.suppress(zmq.Again):
+            self._socket.send(raw, zmq.NOBLOCK)
+
+    def receive(self) -> Received | None:
+        while (frames := self._receive_frames()) is not None:
+            try:
+                received = self._parse(b"", frames)
+                if received is not None:
+                    return received
+            except ProtocolVersionError:
+                raise
+            except WireError as exc:
+                self._drop(b"", exc)
+        return None
+
+
+def _is_small(frame: Buffer | Piece) -> bool:
+    return memoryview(payload(frame)).nbytes < SHARED_FROM_BYTES

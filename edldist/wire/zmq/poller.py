@@ -1,0 +1,190 @@
+"""A poller over ZeroMQ: its sockets, with every default of libzmq that is unsafe set to something safe."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import weakref
+from typing import TYPE_CHECKING
+
+import zmq
+
+from edldist.errors import ConfigError
+from edldist.wire.address import parse_address
+from edldist.wire.zmq.endpoints import Endpoint, ZmqHub, ZmqLink
+
+if TYPE_CHECKING:
+    from edldist.wire.shm.sharing import Sharing
+
+__all__ = ["ZmqPoller"]
+
+_LINGER_MS = 2_000
+_HANDSHAKE_MS = 5_000
+_RECONNECT_MS = 50
+_RECONNECT_MAX_MS = 1_000
+# TCP waits longer after each packet that nobody confirmed, and would find a healed network only after
+# as long again as it was gone. A connection that gave up is made anew at once.
+_UNCONFIRMED_MS = 5_000
+_CONNECT_MS = 2_000
+_QUEUED_MESSAGES = 4_096
+# Thousands come back at once to a coordinator that was restarted; whom the system turns away tries
+# again only after a second, then two, then four.
+_BACKLOG = 4_096
+_SWEEP_S = 5.0
+
+
+class _Bell:
+    """An event descriptor that a poller waits on.
+
+    It is closed with its last reference, not with the poller: another thread may be ringing just
+    then, and would write into whatever file had got the same number.
+    """
+
+    def __init__(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def ring(self) -> None:
+        os.eventfd_write(self.fd, 1)
+
+    def clear(self) -> None:
+        os.eventfd_read(self.fd)
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
+class ZmqPoller:
+    """Owns one context, its sockets and an event descriptor that other threads may ring."""
+
+    def __init__(self, max_frame_bytes: int, shared_memory: bool, tensors: bool) -> None:
+        if tensors:
+            from edldist.wire.zmq.heap import keep_freed_memory
+
+            keep_freed_memory()
+        self._context = zmq.Context(io_threads=1)
+        self._max_frame_bytes = max_frame_bytes
+        self._tensors = tensors
+        self._shared_memory = shared_memory
+        self._made: Sharing | None = None
+        self._next_sweep = 0.0
+        self._poller = zmq.Poller()
+        self._bell = _Bell()
+        self._poller.register(self._bell.fd, zmq.POLLIN)
+        self._sockets: set[zmq.Socket[bytes]] = set()
+        self._endpoints: weakref.WeakSet[Endpoint] = weakref.WeakSet()
+        self._closed = False
+
+    def bind(self, address: str) -> ZmqHub:
+        _check(address)
+        socket = self._open(zmq.ROUTER, address)
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        socket.setsockopt(zmq.BACKLOG, _BACKLOG)
+        try:
+            socket.bind(address)
+        except zmq.ZMQError as exc:
+            socket.close()
+            raise ConfigError(
+                f"cannot listen on {address}: {exc.strerror.lower()}. "
+                "Use tcp://HOST:PORT with an address of this machine and a free port (0 picks one)"
+            ) from exc
+        self._watch(socket)
+        return ZmqHub(socket, self)
+
+    def connect(self, address: str, identity: str) -> ZmqLink:
+        _check(address)
+
+        def dial() -> zmq.Socket[bytes]:
+            return self._dial(address, identity.encode()[:255])
+
+        return ZmqLink(dial(), self, dial)
+
+    def _dial(self, address: str, identity: bytes) -> zmq.Socket[bytes]:
+        socket = self._open(zmq.DEALER, address)
+        socket.setsockopt(zmq.ROUTING_ID, identity)
+        try:
+            socket.connect(address)
+        except zmq.ZMQError as exc:
+            socket.close()
+            raise ConfigError(
+                f"cannot connect to {address!r}: {exc.strerror.lower()}. Use tcp://HOST:PORT"
+            ) from exc
+        self._watch(socket)
+        return socket
+
+    @property
+    def _sharing(self) -> Sharing | None:
+        """Made when a large frame is first seen, since it needs numpy, which a coordinator does not."""
+        if self._made is None and self._shared_memory:
+            from edldist.wire.shm.sharing import Sharing
+
+            self._made = Sharing()
+        return self._made
+
+    def wait(self, timeout_s: float) -> None:
+        self._sweep()
+        for ready, _ in self._poller.poll(math.ceil(max(0.0, timeout_s) * 1e3)):
+            if ready == self._bell.fd:
+                self._bell.clear()
+
+    def _sweep(self) -> None:
+        """Give back what was shared with peers that are no more."""
+        if self._made is None:
+            return
+        self._made.sweep()
+        now = time.monotonic()
+        if now >= self._next_sweep:
+            self._next_sweep = now + _SWEEP_S
+            for endpoint in list(self._endpoints):
+                endpoint._unpair_dead()
+
+    def wake(self) -> None:
+        self._bell.ring()
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        for socket in list(self._sockets):
+            self._forget(socket)
+            socket.close()
+        for endpoint in self._endpoints:
+            endpoint._unpair_all()
+        self._context.term()
+        if self._made is not None:
+            self._made.close()
+        self._poller.unregister(self._bell.fd)
+
+    def _open(self, kind: int, address: str) -> zmq.Socket[bytes]:
+        socket = self._context.socket(kind)
+        # Only for literal IPv6: with it an IPv4 endpoint would call itself [::ffff:127.0.0.1].
+        socket.setsockopt(zmq.IPV6, int("[" in address))
+        for option, value in (
+            (zmq.LINGER, _LINGER_MS),
+            (zmq.SNDHWM, _QUEUED_MESSAGES),
+            (zmq.RCVHWM, _QUEUED_MESSAGES),
+            (zmq.MAXMSGSIZE, self._max_frame_bytes),
+            (zmq.HANDSHAKE_IVL, _HANDSHAKE_MS),
+            (zmq.RECONNECT_IVL, _RECONNECT_MS),
+            (zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS),
+            (zmq.TCP_KEEPALIVE, 1),
+            (zmq.TCP_MAXRT, _UNCONFIRMED_MS),
+            (zmq.CONNECT_TIMEOUT, _CONNECT_MS),
+        ):
+            socket.setsockopt(option, value)
+        return socket
+
+    def _watch(self, socket: zmq.Socket[bytes]) -> None:
+        self._sockets.add(socket)
+        self._poller.register(socket, zmq.POLLIN)
+
+    def _forget(self, socket: zmq.Socket[bytes]) -> None:
+        self._sockets.discard(socket)
+        self._poller.unregister(socket)
+
+
+def _check(address: str) -> None:
+    """libzmq takes port 99999 for 34463, so TCP addresses are checked before it sees them."""
+    if address.startswith("tcp://"):
+        parse_address(address, "cannot listen on or connect to it", port_zero=True)

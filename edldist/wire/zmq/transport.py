@@ -1,0 +1,51 @@
+"""The transport that real jobs use: ZeroMQ between hosts, shared memory within one."""
+
+from __future__ import annotations
+
+import os
+
+from edldist.errors import ConfigError
+from edldist.wire.zmq.endpoints import MAX_FRAMES
+from edldist.wire.zmq.poller import ZmqPoller
+
+__all__ = ["CONTROL_FRAME_BYTES", "MAX_FRAMES", "MAX_FRAME_BYTES", "ZmqTransport"]
+
+MAX_FRAME_BYTES = 1 << 30
+"""Largest single frame of the data path: the inputs or labels of one tensor of one task."""
+CONTROL_FRAME_BYTES = 16 << 20
+"""Largest frame at a coordinator, which never sees a tensor."""
+
+
+def _wanted() -> bool:
+    value = os.environ.get("EDLDIST_SHARED_MEMORY", "1")
+    if value not in ("0", "1"):
+        raise ConfigError(f"EDLDIST_SHARED_MEMORY={value!r}: use 1 (the default) or 0")
+    return value == "1"
+
+
+class ZmqTransport:
+    """The real transport.
+
+    Args:
+        max_frame_bytes: a peer that sends a larger frame is disconnected by the socket.
+        shared_memory: whether large frames go through shared memory where both ends can map each
+            other's. None: as ``EDLDIST_SHARED_MEMORY`` says, which is yes unless it is ``0``.
+        tensors: whether any travel here. A coordinator has none.
+
+    Raises:
+        ConfigError: that variable has another value.
+    """
+
+    def __init__(
+        self,
+        max_frame_bytes: int = MAX_FRAME_BYTES,
+        shared_memory: bool | None = None,
+        *,
+        tensors: bool = True,
+    ) -> None:
+        self.max_frame_bytes = max_frame_bytes
+        self.shared_memory = tensors and (_wanted() if shared_memory is None else shared_memory)
+        self.tensors = tensors
+
+    def poller(self) -> ZmqPoller:
+        return ZmqPoller(self.max_frame_bytes, self.shared_memory, self.tensors)
