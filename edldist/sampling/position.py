@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from edldist.errors import CheckpointError
-from edldist.sampling.sampler import Share
+from edldist.sampling.sampler import Part
 
 __all__ = ["Mark", "Position", "Reseed", "part_of", "unseeded"]
 
@@ -22,11 +22,11 @@ class Mark(NamedTuple):
     """What is remembered of a batch from reading it until its consumption.
 
     Attributes:
-        share: this rank's part of the global batch, behind an ``ElasticSampler``.
+        part: this rank's part of the global batch, behind an ``ElasticSampler``.
         state: the data loader's own state after this batch was read, if it has one.
     """
 
-    share: Share | None = None
+    part: Part | None = None
     state: Any = None
 
 

@@ -62,23 +62,23 @@ class SampledPosition:
     def _marked(self, batches: Iterator[Any], epoch: int, position: int) -> Iterator[tuple[Any, Mark]]:
         while True:
             more = position < self._sampler.epoch_samples
-            share = self._sampler.share(position) if more else None
+            part = self._sampler.part(position) if more else None
             # Where its samples are in the order: somewhere else on every rank.
-            self._reseed(epoch, 1 + (position if share is None else share.start))
+            self._reseed(epoch, 1 + (position if part is None else part.start))
             # A sampler that is asked for its epoch only now has to say the one that is read.
             ahead = self._sampler.epoch != epoch
             with _standing_at(self._sampler, epoch) if ahead else contextlib.nullcontext():
                 batch = next(batches, batches)
             if batch is batches:
                 return
-            share = share or self._sampler.share(position)  # refuses what is past the end
-            position += share.global_samples
-            yield batch, Mark(share=share)
+            part = part or self._sampler.part(position)  # refuses what is past the end
+            position += part.global_samples
+            yield batch, Mark(part=part)
 
     def consume(self, mark: Mark, samples: int) -> int:
-        assert mark.share is not None
-        self._sampler.advance(mark.share.global_samples)
-        return mark.share.local_samples
+        assert mark.part is not None
+        self._sampler.advance(mark.part.global_samples)
+        return mark.part.local_samples
 
     def end_epoch(self) -> None:
         self._sampler.set_epoch(self._sampler.epoch + 1)

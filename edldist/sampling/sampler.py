@@ -16,10 +16,10 @@ from edldist.errors import CheckpointError, ConfigError
 from edldist.lifecycle import exit_hooks
 from edldist.sampling.draws import splitmix64
 
-__all__ = ["ElasticSampler", "Share"]
+__all__ = ["ElasticSampler", "Part"]
 
 
-class Share(NamedTuple):
+class Part(NamedTuple):
     """One rank's part of one global batch.
 
     Attributes:
@@ -58,7 +58,7 @@ class ElasticSampler(Sampler[list[int]]):
         for epoch in range(sampler.epoch, epochs):
             sampler.set_epoch(epoch)
             for batch in data_loader:
-                weight = sampler.share(sampler.samples).weight
+                weight = sampler.part(sampler.samples).weight
                 (weight * loss(batch)).backward()
                 optimizer.step()
                 sampler.advance()
@@ -156,7 +156,7 @@ class ElasticSampler(Sampler[list[int]]):
         # Taken now rather than at the first next(): the position may move in between.
         return self._index_lists(self._samples, self._order(), rank, world_size)
 
-    def share(self, position: int) -> Share:
+    def part(self, position: int) -> Part:
         """This rank's part of the global batch that starts after ``position`` samples of the epoch.
 
         Raises:
@@ -168,7 +168,7 @@ class ElasticSampler(Sampler[list[int]]):
                 f"ElasticSampler: no global batch starts at position={position}: it must be a multiple of "
                 f"global_batch_size={self.global_batch_size} below the epoch's {self.epoch_samples} samples"
             )
-        return self._share(position, *self._placement())
+        return self._part(position, *self._placement())
 
     def advance(self, samples: int | None = None) -> None:
         """Count samples as consumed; the loop's next position is behind them.
@@ -266,16 +266,16 @@ class ElasticSampler(Sampler[list[int]]):
 
     def _index_lists(self, position: int, order: Tensor, rank: int, world_size: int) -> Iterator[list[int]]:
         while position < self.epoch_samples:
-            share = self._share(position, rank, world_size)
-            yield order[share.start : share.start + share.listed_samples].tolist()
-            position += share.global_samples
+            part = self._part(position, rank, world_size)
+            yield order[part.start : part.start + part.listed_samples].tolist()
+            position += part.global_samples
 
-    def _share(self, position: int, rank: int, world_size: int) -> Share:
+    def _part(self, position: int, rank: int, world_size: int) -> Part:
         global_samples = min(self.global_batch_size, self.epoch_samples - position)
         each, larger = divmod(global_samples, world_size)
         local_samples = each + (rank < larger)
         offset = rank * each + min(rank, larger) if local_samples else 0
-        return Share(
+        return Part(
             start=position + offset,
             global_samples=global_samples,
             local_samples=local_samples,

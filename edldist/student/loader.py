@@ -27,7 +27,7 @@ from edldist.student.reading import ReadAhead
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.options import ServiceOptions
 from edldist.student.service.service import StudentService
-from edldist.student.to_device import Conveyor, copier_for
+from edldist.student.to_device import DeviceTransfer, copier_for
 from edldist.wire.address import local_host_towards, parse_address
 from edldist.wire.messages import Scalar
 from edldist.wire.transport import Transport
@@ -140,7 +140,7 @@ class DistillLoader:
         )
         self._data_loader = data_loader
         copier = copier_for(device, pin_memory)
-        self._conveyor = Conveyor(copier)
+        self._transfer = DeviceTransfer(copier)
         self._ahead = ReadAhead(data_loader, inputs, epochs, copier.allocate)
         self._position = self._ahead.position
         self._iteration = 0
@@ -200,8 +200,8 @@ class DistillLoader:
                 batch, item = arrived
                 counted = self._position.consume(batch.origin, batch.samples)
                 self._note_position()
-                share = batch.origin.share
-                self._loss_weight = 1.0 if share is None else share.weight
+                part = batch.origin.part
+                self._loss_weight = 1.0 if part is None else part.weight
                 if batch.poison is None:
                     self._figures.batches += 1
                     self._figures.samples += counted
@@ -232,7 +232,7 @@ class DistillLoader:
     def _drop(self) -> None:
         """Forget what was read and not consumed."""
         self._service.delivery.clear()
-        self._conveyor.clear()
+        self._transfer.clear()
         self._figures.discarded += self._ahead.drop()
 
     def _check_current(self, iteration: int) -> None:
@@ -250,7 +250,7 @@ class DistillLoader:
             self._ahead.fill(delivery.wants_batch, self._service.offer)
             if self._ahead.ended:
                 return None
-            if self._conveyor:
+            if self._transfer:
                 break
             # Time in the data loader is not time without labels: only the wait itself counts.
             before = self._clock.monotonic()
@@ -270,8 +270,8 @@ class DistillLoader:
         else:
             self._figures.startup_s += waited_s
         self._ahead.take()
-        arrived = self._conveyor.take()
-        if self._conveyor.wants and delivery.buffered:
+        arrived = self._transfer.take()
+        if self._transfer.wants and delivery.buffered:
             self._send_on()
         return arrived
 
@@ -279,7 +279,7 @@ class DistillLoader:
         """Put the head of the queue, which is finished, on its way to the device."""
         batch = self._service.delivery.deliver()
         value = None if batch.poison else (batch.batch, batch.labels(prefix_teacher=self._several))
-        self._conveyor.put(batch, value)
+        self._transfer.put(batch, value)
 
     def _complain(self, waited_s: float) -> None:
         missing = self._service.missing_teachers()
@@ -344,7 +344,7 @@ class DistillLoader:
     def close(self) -> None:
         """Release the workers and leave the job. Idempotent; also done at interpreter exit."""
         if not self._ahead.in_epoch:
-            self._conveyor.clear()
+            self._transfer.clear()
             self._ahead.drop()
         self._finalizer()
         registry.need_not_be_saved(self)

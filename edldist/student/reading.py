@@ -134,12 +134,6 @@ class ReadAhead:
     # --- batches ----------------------------------------------------------------------------------
 
     @property
-    def out(self) -> int:
-        """Batches of this epoch that were read and not ``taken``."""
-        assert self._current is not None
-        return self._current.out
-
-    @property
     def ended(self) -> bool:
         """Whether the loop had everything of this epoch.
 

@@ -19,8 +19,8 @@ __all__ = [
     "Copier",
     "Copies",
     "CudaCopier",
-    "Conveyor",
-    "StayCopier",
+    "DeviceTransfer",
+    "HostCopier",
     "copier_for",
     "mapped",
 ]
@@ -69,7 +69,7 @@ def _pinned(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     return torch.empty(tuple(shape), dtype=dtype, pin_memory=True)
 
 
-class StayCopier:
+class HostCopier:
     """Leaves everything on the host, uncopied; ``pinned`` places labels where a script can copy them from."""
 
     ahead = False
@@ -138,7 +138,7 @@ class CudaCopier:
         return copies.value
 
 
-class Conveyor:
+class DeviceTransfer:
     """Delivered batches in their order, the first of them for the loop, the one behind it being copied.
 
     Args:
@@ -188,7 +188,7 @@ def copier_for(device: str | int | torch.device | None, pin_memory: bool | None)
         return CudaCopier(where, pinned=pin_memory is not False)
     if pin_memory and not torch.cuda.is_available():
         raise ConfigError("pin_memory=True needs CUDA, which is not available here: use False or None")
-    return StayCopier(pinned=bool(pin_memory))
+    return HostCopier(pinned=bool(pin_memory))
 
 
 def _device(device: str | int | torch.device | None) -> torch.device:

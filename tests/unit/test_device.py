@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from edldist.errors import ConfigError
 from edldist.student import to_device as module
-from edldist.student.to_device import Conveyor, Copies, CudaCopier, StayCopier, copier_for, mapped
+from edldist.student.to_device import Copies, CudaCopier, DeviceTransfer, HostCopier, copier_for, mapped
 
 Pair = namedtuple("Pair", "x y")
 X, Y = torch.arange(3), torch.ones(2, 2)
@@ -132,40 +132,40 @@ def test_packed_sequences_are_brought_over_but_for_the_sizes_that_stay_on_the_ho
 
 def test_one_batch_is_ahead_and_the_order_is_kept():
     copier = FakeCopier()
-    conveyor = Conveyor(copier)
+    transfer = DeviceTransfer(copier)
     got = []
-    conveyor.put("a", 0)
+    transfer.put("a", 0)
     for number, tag in enumerate("bcd", 1):
-        got.append(conveyor.take())
-        assert conveyor.wants
-        conveyor.put(tag, number)
-        assert not conveyor.wants  # no more than one
-    got.append(conveyor.take())
+        got.append(transfer.take())
+        assert transfer.wants
+        transfer.put(tag, number)
+        assert not transfer.wants  # no more than one
+    got.append(transfer.take())
     assert got == [("a", 100), ("b", 101), ("c", 102), ("d", 103)]
     assert copier.log == [
         ("begin", 0),
         *(step for n in range(3) for step in (("end", n), ("begin", n + 1))),
         ("end", 3),
     ]
-    assert not conveyor
+    assert not transfer
 
 
 def test_what_is_forgotten_is_never_waited_for():
     copier = FakeCopier()
-    conveyor = Conveyor(copier)
-    conveyor.put("a", 0)
-    conveyor.clear()
-    assert not conveyor and copier.log == [("begin", 0)]
+    transfer = DeviceTransfer(copier)
+    transfer.put("a", 0)
+    transfer.clear()
+    assert not transfer and copier.log == [("begin", 0)]
 
 
 @pytest.mark.parametrize("device", [None, "cpu", torch.device("cpu")])
 def test_on_the_host_nothing_is_copied_or_taken_ahead(device):
-    conveyor = Conveyor(copier_for(device, None))
+    transfer = DeviceTransfer(copier_for(device, None))
     batch = {"x": X}
-    assert not conveyor.wants
-    conveyor.put(None, batch)
-    assert conveyor.take()[1] is batch
-    assert isinstance(copier_for(device, False), StayCopier)
+    assert not transfer.wants
+    transfer.put(None, batch)
+    assert transfer.take()[1] is batch
+    assert isinstance(copier_for(device, False), HostCopier)
     assert copier_for(device, None).allocate is None
 
 
@@ -178,7 +178,7 @@ def test_labels_are_placed_in_pinned_memory_where_a_script_asks_for_it(monkeypat
         return real(shape, dtype=dtype)
 
     monkeypatch.setattr(torch, "empty", empty)
-    allocate = StayCopier(pinned=True).allocate
+    allocate = HostCopier(pinned=True).allocate
     assert allocate is not None
     assert allocate([2, 3], torch.float16).shape == (2, 3) and made == [True]
 
@@ -270,14 +270,14 @@ def test_packed_sequences_arrive_as_recurrent_layers_take_them(pin_memory):
 @needs_cuda
 def test_a_copy_is_waited_for_by_the_loops_stream_and_its_memory_not_reused_before():
     """Every batch is read by slow kernels while the next ones are copied; sums show any mix-up."""
-    conveyor = Conveyor(copier_for("cuda", None))
-    assert isinstance(conveyor._copier, CudaCopier)
+    transfer = DeviceTransfer(copier_for("cuda", None))
+    assert isinstance(transfer._copier, CudaCopier)
     weight = torch.randn(2048, 2048, device="cuda")
     sums = []
-    conveyor.put(0, torch.full((4 << 20,), 0.0))
+    transfer.put(0, torch.full((4 << 20,), 0.0))
     for number in range(1, 41):
-        _, here = conveyor.take()
-        conveyor.put(number, torch.full((4 << 20,), float(number)))
+        _, here = transfer.take()
+        transfer.put(number, torch.full((4 << 20,), float(number)))
         for _ in range(10):
             weight = torch.nn.functional.normalize(weight @ weight)
         sums.append(here.double().mean())

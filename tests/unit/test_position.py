@@ -84,7 +84,7 @@ def test_padding_counts_for_nothing_and_parts_weigh_their_share():
     weighed = []
     for position in positions:
         marks = [(mark, len(batch)) for batch, mark in position.start()]
-        weighed.append([(position.consume(mark, n), mark.share.weight) for mark, n in marks])
+        weighed.append([(position.consume(mark, n), mark.part.weight) for mark, n in marks])
         assert position.state_dict()["sampler"]["samples"] == 5
     assert weighed == [[(2, 6 / 4), (1, 3.0)], [(1, 3 / 4), (0, 0.0)], [(1, 3 / 4), (0, 0.0)]]
 

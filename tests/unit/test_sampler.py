@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from edldist.errors import CheckpointError, ConfigError
-from edldist.sampling.sampler import ElasticSampler, Share
+from edldist.sampling.sampler import ElasticSampler, Part
 
 
 @pytest.fixture(autouse=True)
@@ -60,13 +60,13 @@ def joined(samplers: list[ElasticSampler], steps: int | None = None) -> list[lis
         batch: list[int] = []
         sizes = []
         for sampler, iterator in zip(samplers, lists, strict=True):
-            share = sampler.share(sampler.samples)
+            part = sampler.part(sampler.samples)
             indices = next(iterator)
-            assert len(indices) == share.listed_samples
-            batch += indices[: share.local_samples]
-            sizes.append(share.local_samples)
-            assert share.global_samples == samplers[0].share(samplers[0].samples).global_samples
-        assert sum(sizes) == len(batch) == share.global_samples
+            assert len(indices) == part.listed_samples
+            batch += indices[: part.local_samples]
+            sizes.append(part.local_samples)
+            assert part.global_samples == samplers[0].part(samplers[0].samples).global_samples
+        assert sum(sizes) == len(batch) == part.global_samples
         assert sizes == sorted(sizes, reverse=True) and sizes[0] - sizes[-1] <= 1
         batches.append(batch)
         for sampler in samplers:
@@ -153,9 +153,9 @@ class TestGlobalBatches:
     def test_a_rank_without_a_part_gets_padding(self) -> None:
         samplers = [ElasticSampler(6, 4, shuffle=False, rank=rank, world_size=4) for rank in range(4)]
         assert [list(sampler)[-1] for sampler in samplers] == [[4], [5], [4], [4]]
-        shares = [sampler.share(4) for sampler in samplers]
-        assert shares == [Share(4, 2, 1, 2.0), Share(5, 2, 1, 2.0), Share(4, 2, 0, 0.0), Share(4, 2, 0, 0.0)]
-        assert [share.listed_samples for share in shares] == [1, 1, 1, 1]
+        parts = [sampler.part(4) for sampler in samplers]
+        assert parts == [Part(4, 2, 1, 2.0), Part(5, 2, 1, 2.0), Part(4, 2, 0, 0.0), Part(4, 2, 0, 0.0)]
+        assert [part.listed_samples for part in parts] == [1, 1, 1, 1]
 
 
 class TestWeights:
@@ -165,10 +165,10 @@ class TestWeights:
         samplers = ranks(run, run["world_size"])
         size = run["settings"]["global_batch_size"]
         for position in range(0, samplers[0].epoch_samples, size):
-            shares = [sampler.share(position) for sampler in samplers]
-            assert sum(share.weight for share in shares) == pytest.approx(run["world_size"], rel=1e-12)
-            if shares[0].global_samples % run["world_size"] == 0:
-                assert all(share.weight == 1.0 for share in shares)
+            parts = [sampler.part(position) for sampler in samplers]
+            assert sum(part.weight for part in parts) == pytest.approx(run["world_size"], rel=1e-12)
+            if parts[0].global_samples % run["world_size"] == 0:
+                assert all(part.weight == 1.0 for part in parts)
 
     @given(run=runs())
     @settings(deadline=None, max_examples=30)
@@ -188,7 +188,7 @@ class TestWeights:
         for step, batch in enumerate(global_batches(**run["settings"], epoch=run["epoch"])):
             position = step * run["settings"]["global_batch_size"]
             of_ranks = [
-                gradient(lists[rank][step], sampler.share(position).weight)
+                gradient(lists[rank][step], sampler.part(position).weight)
                 for rank, sampler in enumerate(samplers)
             ]
             torch.testing.assert_close(torch.stack(of_ranks).mean(0), gradient(batch), rtol=1e-9, atol=1e-12)
@@ -197,7 +197,7 @@ class TestWeights:
     def test_are_refused_where_no_batch_starts(self, position: Any) -> None:
         sampler = ElasticSampler(8, 4)
         with pytest.raises(ConfigError, match="position="):
-            sampler.share(position)
+            sampler.part(position)
 
 
 class TestPosition:
