@@ -179,16 +179,16 @@ def _quarantined(party: Crew) -> Outcome:
     wait_until("its first failure", lambda: party.job.fired("broken"))
     failed_at = time.time()
 
-    def aside() -> bool:
+    def quarantined() -> bool:
         return any(e.fields["worker"] == "sick" for e in party.job.events("teacher_quarantined"))
 
-    wait_until("its quarantine", aside)
+    wait_until("its quarantine", quarantined)
     noticed_s = time.time() - failed_at
     _pass(party, 1.0)
     failed = int(party.stats()["failed"] or 0) - before
     worker.kill()
     return Outcome(
-        "a worker keeps failing", noticed_s, party.gap_s(start), note=f"{failed} failures, then put aside"
+        "a worker keeps failing", noticed_s, party.gap_s(start), note=f"{failed} failures, then quarantined"
     )
 
 

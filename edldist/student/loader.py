@@ -198,9 +198,9 @@ class DistillLoader:
             self._note_position()
             while (arrived := self._next()) is not None:
                 batch, item = arrived
-                counted = self._position.consume(batch.origin, batch.samples)
+                counted = self._position.consume(batch.mark, batch.samples)
                 self._note_position()
-                part = batch.origin.part
+                part = batch.mark.part
                 self._loss_weight = 1.0 if part is None else part.weight
                 if batch.poison is None:
                     self._figures.batches += 1

@@ -11,7 +11,7 @@ from torch import Tensor
 from edldist.errors import WireError
 from edldist.teacher.batcher import HeldTask
 from edldist.teacher.service import Answer
-from edldist.wire.messages import Result, Share
+from edldist.wire.messages import LeaseRows, Result
 from edldist.wire.tensors import pack, unpack
 
 __all__ = ["gather", "settle"]
@@ -100,5 +100,5 @@ def _answers(
             answers += _answers([task], labels, first, codec, compute_s, max_frame_bytes)
             first += task.samples
         return answers
-    shares = [Share(lease=task.lease, samples=task.samples) for task in tasks]
-    return [Answer(tasks, Result(shares=shares, codec=codec, compute_s=compute_s, tensors=specs), frames)]
+    rows = [LeaseRows(lease=task.lease, samples=task.samples) for task in tasks]
+    return [Answer(tasks, Result(rows=rows, codec=codec, compute_s=compute_s, tensors=specs), frames)]

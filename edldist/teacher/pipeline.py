@@ -63,7 +63,7 @@ class _Pass:
     reads: list[Future[dict[str, Tensor]]] = field(default_factory=list)
     flight: Flight | None = None
     largest: int | None = None  # samples that the model gets at once
-    solo: bool = False
+    alone: bool = False
 
     @property
     def samples(self) -> int:
@@ -175,7 +175,7 @@ class Pipeline:
         if self._flying >= min(self._lane.depth, len(self._passes)) or self._broken is not None:
             return None
         following = next(each for each in self._passes if each.flight is None)
-        return None if following.solo and self._flying else following
+        return None if following.alone and self._flying else following
 
     def _launch(self) -> None:
         while (following := self._following()) is not None and following.is_read():
@@ -269,8 +269,8 @@ class Pipeline:
     def _cut(self, each: _Pass, exc: Exception) -> None:
         """Memory ran out: do it again in a way that needs less."""
         if each.fixed:
-            if self._flying and not each.solo:
-                each.solo = True
+            if self._flying and not each.alone:
+                each.alone = True
                 return
             self._answer_failure(
                 each,

@@ -330,11 +330,11 @@ class TeacherService:
         for group in message.groups:
             own = frames[position : position + len(group.tensors)]
             position += len(group.tensors)
-            inputs = TaskInputs(sum(task.samples for task in group.tasks), group.tensors, own)
+            inputs = TaskInputs(sum(lease.samples for lease in group.leases), group.tensors, own)
             start = 0
-            for task in group.tasks:
-                tasks.append(HeldTask(name, task.lease, task.samples, task.alone, inputs, start))
-                start += task.samples
+            for lease in group.leases:
+                tasks.append(HeldTask(name, lease.id, lease.samples, lease.alone, inputs, start))
+                start += lease.samples
         if self._draining:
             student.link.send(Return(leases=[task.lease for task in tasks]))
             return

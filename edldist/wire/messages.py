@@ -26,6 +26,9 @@ __all__ = [
     "Hello",
     "Idle",
     "Labels",
+    "Lease",
+    "LeaseGroup",
+    "LeaseRows",
     "Links",
     "MemberStatus",
     "Message",
@@ -43,11 +46,8 @@ __all__ = [
     "Result",
     "Return",
     "Scalar",
-    "Share",
     "Status",
     "StatusQuery",
-    "Task",
-    "TaskGroup",
     "Tasks",
     "TensorSpec",
     "Unknown",
@@ -291,21 +291,21 @@ class Pull(_Struct, frozen=True, tag="pull"):
     samples: Annotated[int, msgspec.Meta(ge=1)]
 
 
-class Task(_Struct, frozen=True, array_like=True):
-    """A leased slice of a batch. ``alone`` asks for a forward pass without other tasks."""
+class Lease(_Struct, frozen=True, array_like=True):
+    """A task that is handed to a worker. ``alone`` asks for a forward pass without other tasks."""
 
-    lease: Count
+    id: Count
     samples: Count
     alone: bool
 
 
-class TaskGroup(_Struct, frozen=True, array_like=True):
-    """Tasks whose samples lie back to back, in this order, in each of the next ``len(tensors)`` frames.
+class LeaseGroup(_Struct, frozen=True, array_like=True):
+    """Leases whose samples lie back to back, in this order, in each of the next ``len(tensors)`` frames.
 
     Small tasks travel together; a large one is a group of its own.
     """
 
-    tasks: Annotated[list[Task], msgspec.Meta(min_length=1)]
+    leases: Annotated[list[Lease], msgspec.Meta(min_length=1)]
     tensors: list[TensorSpec]
 
 
@@ -313,7 +313,7 @@ class Tasks(_Struct, frozen=True, tag="tasks"):
     """Answer to a pull. ``buffered`` is the number of batches that the student's loop could take now."""
 
     seq: Count
-    groups: list[TaskGroup]
+    groups: list[LeaseGroup]
     buffered: Count
 
 
@@ -334,17 +334,17 @@ class Wake(_Struct, frozen=True, tag="wake"):
     buffered: Count
 
 
-class Share(_Struct, frozen=True, array_like=True):
-    """The rows of a result that answer one lease."""
+class LeaseRows(_Struct, frozen=True, array_like=True):
+    """So many rows of a result answer this lease."""
 
     lease: Count
     samples: Count
 
 
 class Result(_Struct, frozen=True, array_like=True):
-    """Labels of one forward pass: the next ``len(tensors)`` frames, the shares' rows back to back."""
+    """Labels of one forward pass: the next ``len(tensors)`` frames, in which the rows lie back to back."""
 
-    shares: Annotated[list[Share], msgspec.Meta(min_length=1)]
+    rows: Annotated[list[LeaseRows], msgspec.Meta(min_length=1)]
     codec: Name
     compute_s: float
     tensors: list[TensorSpec]

@@ -25,13 +25,13 @@ from edldist.wire.messages import (
     Hello,
     Idle,
     Labels,
+    LeaseRows,
     Message,
     Pong,
     Pull,
     Refused,
     Result,
     Return,
-    Share,
     Tasks,
     TensorSpec,
     Unknown,
@@ -185,8 +185,8 @@ def test_bogus_answers_and_leases_change_no_label(unharmed: Crew):
     spec = TensorSpec(name="logits", dtype="float64", shape=[1, 2])
 
     def forged_result(lease: int) -> Result:
-        share = Share(lease=lease, samples=1)
-        return Result(shares=[share], codec="dense", compute_s=0.0, tensors=[spec])
+        row = LeaseRows(lease=lease, samples=1)
+        return Result(rows=[row], codec="dense", compute_s=0.0, tensors=[spec])
 
     forged = Labels(results=[forged_result(lease) for lease in range(50)])
     with stranger(address) as mallory:
@@ -203,7 +203,7 @@ def test_bogus_answers_and_leases_change_no_label(unharmed: Crew):
             answer = mallory.hear(Tasks | Idle)
             if isinstance(answer, Tasks):
                 break
-        lease = answer.groups[0].tasks[0].lease
+        lease = answer.groups[0].leases[0].id
         # Its own lease, and labels that are shorter than they say.
         mallory.say(Labels(results=[forged_result(lease)]), b"short")
         wait_for("the bad labels to be refused", lambda: unharmed.stats()["failed"] > before["failed"])

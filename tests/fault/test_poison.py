@@ -85,7 +85,7 @@ def test_poison_is_skipped_and_counted_where_the_job_says_so(fleet: FaultJob):
     assert done["counts"] == [0, 1]
 
 
-def test_a_worker_that_always_fails_is_put_aside_and_status_says_why(fleet: FaultJob):
+def test_a_worker_that_always_fails_is_quarantined_and_status_says_why(fleet: FaultJob):
     party = Crew(fleet, samples=700, batch_size=BATCH, name="healthy", step_s=0.01)
     sick = FaultJob(
         fleet.folder, model="tests.fault.teachers:broken", address=fleet.address, roles=fleet.roles
@@ -104,7 +104,7 @@ def test_a_worker_that_always_fails_is_put_aside_and_status_says_why(fleet: Faul
     party.await_steps(100)
     assert party.gap_s(since) < 1
     done = party.finish()
-    assert done["stats"]["failed"] in (4, 5), "it held one more when it was put aside"
+    assert done["stats"]["failed"] in (4, 5), "it held one more when it was quarantined"
     next(role for role in fleet.roles if role.name == "sick").kill()
 
 

@@ -26,12 +26,12 @@ from edldist.wire.messages import (
     Hello,
     Idle,
     Labels,
+    LeaseRows,
     Pull,
     Refused,
     Register,
     Result,
     Return,
-    Share,
     Tasks,
     TensorSpec,
     Unknown,
@@ -96,7 +96,7 @@ def test_poison_waits_until_the_batches_before_it_are_delivered(job):
         reader.start()
         _wait(lambda: loader.stats()["open"] > 0)
         slow.link.send(Pull(seq=1, samples=5))
-        lease = slow.await_message(Tasks).groups[0].tasks[0].lease
+        lease = slow.await_message(Tasks).groups[0].leases[0].id
         ids = slow.frames[0].tobytes()
         for _ in range(3):
             job.teacher("raises_on_13", batch_size=5)
@@ -258,8 +258,8 @@ def _wait(condition, timeout_s: float = 20.0) -> None:
 
 def _result(lease: int, shape: list[int], dtype: str = "float64", name: str = "logits") -> Result:
     specs = [TensorSpec(name=name, dtype=dtype, shape=shape)]
-    shares = [Share(lease=lease, samples=shape[0] if shape else 5)]
-    return Result(shares=shares, codec="dense", compute_s=0.0, tensors=specs)
+    rows = [LeaseRows(lease=lease, samples=shape[0] if shape else 5)]
+    return Result(rows=rows, codec="dense", compute_s=0.0, tensors=specs)
 
 
 @pytest.mark.parametrize("transport", [MemoryTransport, ZmqTransport])
@@ -304,14 +304,14 @@ def test_a_hostile_peer_at_the_students_port_harms_no_batch_and_is_counted(trans
                     break
                 seen.append(next(running))
             assert isinstance(answer, Tasks) and answer.seq == seq
-            task = answer.groups[0].tasks[0]
-            lease, samples = task.lease, task.samples
+            task = answer.groups[0].leases[0]
+            lease, samples = task.id, task.samples
             peer.link.send(Labels(results=[_result(lease, [samples, 0, 1 << 63])]), [b""])
             _wait(lambda: loader.stats()["failed"] == 1)
             peer.link.send(Pull(seq=huge, samples=2))
             answer = peer.await_message((Tasks, Idle))
             if isinstance(answer, Tasks):
-                peer.link.send(Return(leases=[answer.groups[0].tasks[0].lease] * 3))
+                peer.link.send(Return(leases=[answer.groups[0].leases[0].id] * 3))
             peer.link.send(Goodbye(id="hostile"))
             seen += running
         assert [int(batch["id"][0]) for batch, _ in seen] == list(range(0, 1000, 5))
@@ -341,7 +341,7 @@ def test_lying_labels_fail_their_own_task_only(job, shape, dtype, frames):
         reader.start()
         _wait(lambda: loader.stats()["open"] == 2)
         peer.link.send(Pull(seq=1, samples=5))
-        lease = peer.await_message(Tasks).groups[0].tasks[0].lease
+        lease = peer.await_message(Tasks).groups[0].leases[0].id
         peer.link.send(Labels(results=[_result(lease, shape, dtype)]), frames)
         _wait(lambda: loader.stats()["failed"] == 1)
         job.teacher(batch_size=5)
@@ -358,7 +358,7 @@ def test_a_lease_returned_several_times_in_one_message_is_returned_once(job):
         reader.start()
         _wait(lambda: loader.stats()["open"] == 2)
         peer.link.send(Pull(seq=1, samples=5))
-        lease = peer.await_message(Tasks).groups[0].tasks[0].lease
+        lease = peer.await_message(Tasks).groups[0].leases[0].id
         peer.link.send(Return(leases=[lease] * 3))
         _wait(lambda: loader.stats()["requeued"] == 1)
         job.teacher()

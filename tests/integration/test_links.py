@@ -16,15 +16,15 @@ from edldist.wire.messages import (
     Heartbeat,
     Hello,
     Labels,
+    Lease,
+    LeaseGroup,
+    LeaseRows,
     Links,
     Peer,
     Pull,
     Register,
     Registered,
     Result,
-    Share,
-    Task,
-    TaskGroup,
     Tasks,
     TensorSpec,
     Wake,
@@ -134,15 +134,15 @@ def test_the_next_pull_rides_on_the_labels_of_the_last(party: Party) -> None:
     spec = TensorSpec(name="x", dtype="float32", shape=[4])
     pull = heard(Pull)
     for lease in range(1, 4):
-        group = TaskGroup(tasks=[Task(lease=lease, samples=4, alone=False)], tensors=[spec])
+        group = LeaseGroup(leases=[Lease(id=lease, samples=4, alone=False)], tensors=[spec])
         party.student.send(b"w", Tasks(seq=pull.seq, groups=[group], buffered=0), [bytes(16)])
         if lease == 1:
             pull = heard(Pull)  # the room of a second turn
-            group = TaskGroup(tasks=[Task(lease=9, samples=4, alone=False)], tensors=[spec])
+            group = LeaseGroup(leases=[Lease(id=9, samples=4, alone=False)], tensors=[spec])
             party.student.send(b"w", Tasks(seq=pull.seq, groups=[group], buffered=0), [bytes(16)])
         tasks = party.service.take(5.0)
         result = Result(
-            shares=[Share(lease=task.lease, samples=4) for task in tasks],
+            rows=[LeaseRows(lease=task.lease, samples=4) for task in tasks],
             codec="dense",
             compute_s=1.0,
             tensors=[spec],

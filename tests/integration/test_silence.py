@@ -127,7 +127,7 @@ def test_a_worker_that_greets_anew_gets_its_tasks_again_without_blame(student):
     for seq in range(1, 5):
         student.link.send(Hello(worker="w", teacher="teacher", codec="dense"))
         student.link.send(Pull(seq=seq, samples=4))
-        (task,) = student.answer(Tasks).groups[0].tasks
+        (task,) = student.answer(Tasks).groups[0].leases
         assert not task.alone
     assert student.service.stats()["requeued"] == 3
 
@@ -142,7 +142,7 @@ def test_only_a_worker_that_proves_alive_acquits_the_task_that_it_held(student, 
         student.link = student.poller.connect(student.service.address, "w")
         student.link.send(Hello(worker="w", teacher="teacher", codec="dense", process=process))
         student.link.send(Pull(seq=1, samples=4))
-        (task,) = student.answer(Tasks).groups[0].tasks
+        (task,) = student.answer(Tasks).groups[0].leases
         alone.append(task.alone)
         student.transport.sever(student.service.address, "w")
         student.advance(0.2)

@@ -20,12 +20,12 @@ from edldist.wire.messages import (
     Hello,
     Idle,
     Labels,
+    Lease,
+    LeaseRows,
     Ping,
     Pong,
     Pull,
     Result,
-    Share,
-    Task,
     Tasks,
     TensorSpec,
     Welcome,
@@ -45,8 +45,8 @@ class Worker:
     def label(self, lease: int, pull: int, samples: int = 4) -> None:
         """Label a task of four samples, as so many, and pull more in the same message."""
         specs = [TensorSpec(name="logits", dtype="float32", shape=[samples])]
-        share = Share(lease=lease, samples=samples)
-        result = Result(shares=[share], codec="dense", compute_s=0.0, tensors=specs)
+        row = LeaseRows(lease=lease, samples=samples)
+        result = Result(rows=[row], codec="dense", compute_s=0.0, tensors=specs)
         frame = torch.arange(samples, dtype=torch.float32).numpy().tobytes()
         self.link.send(Labels(results=[result], pull=Pull(seq=pull, samples=4)), [frame])
 
@@ -91,11 +91,11 @@ def offer(service: StudentService) -> None:
     service.offer(OpenBatch(None, {"x": torch.zeros(4)}, 4))
 
 
-def take(service: StudentService, worker: Worker, pull: int) -> Task:
+def take(service: StudentService, worker: Worker, pull: int) -> Lease:
     """Offer a batch of one task, which a worker pulls."""
     offer(service)
     worker.link.send(Pull(seq=pull, samples=4))
-    (task,) = worker.hear(Tasks).groups[0].tasks
+    (task,) = worker.hear(Tasks).groups[0].leases
     return task
 
 
@@ -105,23 +105,23 @@ def test_a_pull_that_rides_on_labels_is_answered_once_they_are_placed(make):
     offer(service)
     offer(service)
     worker.link.send(Pull(seq=1, samples=4))
-    (task,) = worker.hear(Tasks).groups[0].tasks
-    worker.label(task.lease, pull=2)
+    (task,) = worker.hear(Tasks).groups[0].leases
+    worker.label(task.id, pull=2)
     tasks = worker.hear((Tasks, Idle))
     assert tasks.seq == 2 and tasks.buffered == 1
-    worker.label(tasks.groups[0].tasks[0].lease, pull=3)
+    worker.label(tasks.groups[0].leases[0].id, pull=3)
     assert worker.hear((Tasks, Idle)) == Idle(seq=3, buffered=2)
     labels = service.delivery.deliver().labels(prefix_teacher=False)
     assert labels["logits"].tolist() == [0, 1, 2, 3]
 
 
-def test_a_pull_on_labels_that_put_a_worker_aside_is_answered_with_the_reason(make):
+def test_a_pull_on_labels_that_quarantine_their_worker_is_answered_with_the_reason(make):
     service, _, poller = make()
     Worker(poller, service.address, "well")
     sick = Worker(poller, service.address, "sick")
     for seq in range(1, 5):
         task = take(service, sick, seq)
-        sick.label(task.lease, pull=10 + seq, samples=3)
+        sick.label(task.id, pull=10 + seq, samples=3)
     told = sick.hear(Idle, lambda idle: idle.seq == 14)
     assert "3 samples were labelled of a task of 4" in told.quarantine
 
@@ -132,16 +132,16 @@ def test_a_pull_of_a_worker_that_cannot_be_reached_any_more_harms_nobody(make):
     for seq in range(1, 5):
         task = take(service, sick, seq)
         if seq < 4:
-            sick.link.send(Failure(leases=[task.lease], error="boom"))
+            sick.link.send(Failure(leases=[task.id], error="boom"))
     with service.delivery._lock:
-        sick.label(task.lease, pull=5, samples=3)
+        sick.label(task.id, pull=5, samples=3)
         poller._network.sever(service.address, "sick")
     well.link.send(Pull(seq=1, samples=4))
     assert well.hear((Tasks, Idle)).seq == 1
     assert len(service.delivery.leases_of("well")) == 1
 
 
-def test_a_worker_that_fails_while_it_sleeps_is_told_that_it_is_put_aside(make):
+def test_a_worker_that_fails_while_it_sleeps_is_told_that_it_is_quarantined(make):
     service, _, poller = make()
     Worker(poller, service.address, "well")
     sick = Worker(poller, service.address, "sick")
@@ -149,7 +149,7 @@ def test_a_worker_that_fails_while_it_sleeps_is_told_that_it_is_put_aside(make):
         task = take(service, sick, 2 * seq)
         sick.link.send(Pull(seq=2 * seq + 1, samples=4))
         assert sick.hear(Idle).quarantine == ""
-        sick.link.send(Failure(leases=[task.lease], error="boom"))
+        sick.link.send(Failure(leases=[task.id], error="boom"))
     told = sick.hear(Idle, lambda idle: idle.quarantine != "")
     assert "4 failures in a row, the last one: boom" in told.quarantine
     assert told.seq == 9, "it answers the last pull"
@@ -160,13 +160,13 @@ def test_a_failure_of_the_only_worker_in_good_standing_is_tried_again_at_once(ma
     well, sick = Worker(poller, service.address, "well"), Worker(poller, service.address, "sick")
     for seq in range(1, 5):
         task = take(service, sick, seq)
-        sick.link.send(Failure(leases=[task.lease], error="boom"))
+        sick.link.send(Failure(leases=[task.id], error="boom"))
     sick.hear(Idle, lambda idle: idle.quarantine != "")
     offer(service)
     for seq in range(1, 6):
         well.link.send(Pull(seq=seq, samples=4))
-        (task,) = well.hear(Tasks).groups[0].tasks
-    well.link.send(Failure(leases=[task.lease], error="out of luck"))
+        (task,) = well.hear(Tasks).groups[0].leases
+    well.link.send(Failure(leases=[task.id], error="out of luck"))
     well.link.send(Pull(seq=6, samples=4))
     assert well.hear((Tasks, Idle)).seq == 6
     assert service.stats()["failed"] == 5

@@ -108,7 +108,7 @@ def test_idle_is_heard_again_for_the_last_pull_but_not_for_one_of_an_earlier_lif
     made = demand("s")
     first, second = orders(made)
     made.idled("s", second.seq, buffered=0)
-    assert made.idled("s", second.seq, buffered=0), "a worker that sleeps is told why it is put aside"
+    assert made.idled("s", second.seq, buffered=0), "a worker that sleeps is told why it is quarantined"
     assert not made.idled("s", first.seq, buffered=0)
     made.connected("s")
     assert not made.idled("s", second.seq, buffered=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edldist.clock import FakeClock
-from edldist.student.queue.queue import Lost, Poison
+from edldist.student.queue.queue import Poison, Returned
 from edldist.student.service.events import Events, last_line
 
 
@@ -29,8 +29,8 @@ def clock() -> FakeClock:
     return FakeClock(100.0)
 
 
-def lost(requeued=0, *attempts: str) -> Lost:
-    return Lost(requeued, [Poison("teacher", 7, 4, 8, list(attempts))] if attempts else [])
+def lost(requeued=0, *attempts: str) -> Returned:
+    return Returned(requeued, [Poison("teacher", 7, 4, 8, list(attempts))] if attempts else [])
 
 
 def test_what_a_full_link_refuses_is_offered_again_in_its_order(clock):

@@ -30,9 +30,9 @@ def sent(answers) -> dict[int, list[int]]:
     for answer in answers:
         values = unpack(answer.result.tensors, answer.frames)["y"]
         start = 0
-        for share in answer.result.shares:
-            got[share.lease] = values[start : start + share.samples].tolist()
-            start += share.samples
+        for row in answer.result.rows:
+            got[row.lease] = values[start : start + row.samples].tolist()
+            start += row.samples
         assert start == len(values)
     return got
 

@@ -31,11 +31,11 @@ def test_every_task_finds_its_own_rows(shapes):
         own = [frames.pop(0) for _ in one.tensors]
         tensors = unpack(one.tensors, own)
         start = 0
-        for task in one.tasks:
-            batch = batches[task.lease]
+        for task in one.leases:
+            batch = batches[task.id]
             rows = {name: tensor[start : start + task.samples] for name, tensor in tensors.items()}
-            expected = opened(*shapes[task.lease], first=100 * task.lease)
-            assert task.lease == seen and task.samples == batch.samples
+            expected = opened(*shapes[task.id], first=100 * task.id)
+            assert task.id == seen and task.samples == batch.samples
             assert [bytes(view) for view in expected.cut(0, task.samples)] == [
                 rows[name].contiguous().view(torch.uint8).numpy().tobytes() for name in rows
             ]
@@ -47,7 +47,7 @@ def test_every_task_finds_its_own_rows(shapes):
 def test_small_tasks_share_their_frames_and_large_ones_are_views():
     small = [opened(2), opened(3, first=50)]
     groups, frames = group([granted(n, batch) for n, batch in enumerate(small)], small)
-    assert [[task.lease for task in one.tasks] for one in groups] == [[0, 1]] and len(frames) == 2
+    assert [[task.id for task in one.leases] for one in groups] == [[0, 1]] and len(frames) == 2
     large = [opened(64, 1000), opened(64, 1000)]
     groups, frames = group([granted(n, batch) for n, batch in enumerate(large)], large)
     assert len(groups) == 2 and len(frames) == 4
@@ -60,7 +60,7 @@ def test_small_tasks_share_their_frames_and_large_ones_are_views():
 def test_tasks_of_other_names_or_shapes_are_groups_of_their_own():
     batches = [opened(2), opened(2, name="y"), opened(2, width=5), opened(2, width=5)]
     groups, _ = group([granted(n, batch) for n, batch in enumerate(batches)], batches)
-    assert [[task.lease for task in one.tasks] for one in groups] == [[0], [1], [2, 3]]
+    assert [[task.id for task in one.leases] for one in groups] == [[0], [1], [2, 3]]
 
 
 def test_a_part_of_a_batch_is_cut_where_its_lease_says():

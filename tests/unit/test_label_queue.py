@@ -115,9 +115,9 @@ def test_any_order_of_events_delivers_each_sample_once_in_order(actions, teacher
             name, grant = grants.pop(pick % len(grants))
             if queue.find(grant.lease, name):
                 assert not queue.fail(grant.lease, "boom", 0.0).poison
-        elif verb == "lose" and worker in queue.workers():
+        elif verb == "lose" and worker in queue._workers:
             assert not queue.lose(worker, "killed", now=0.0).poison
-        elif verb == "return" and worker in queue.workers():
+        elif verb == "return" and worker in queue._workers:
             queue.give_back([g.lease for w, g in grants if w == worker], worker)
         elif verb == "expire":
             for name, leases in queue.overdue(now + amount * 100).items():
@@ -127,7 +127,7 @@ def test_any_order_of_events_delivers_each_sample_once_in_order(actions, teacher
         assert_counted(queue)
 
     # Whatever happened, healthy workers finish the rest.
-    for name in queue.workers():
+    for name in list(queue._workers):
         queue.lose(name, "end", now=0.0)
     for teacher in teachers:
         queue.join(f"{teacher}-last", teacher)
@@ -194,8 +194,8 @@ def test_three_failures_by_different_workers_are_poison_with_their_errors():
     for worker in ("w1", "w2", "w3"):
         assert worker == "w1" or not queue.has_work("w1", 0.0)
         (grant,) = queue.lease(worker, 6, 0.0)
-        lost = queue.fail(grant.lease, f"traceback of {worker}", 0.0)
-    (poison,) = lost.poison
+        returned = queue.fail(grant.lease, f"traceback of {worker}", 0.0)
+    (poison,) = returned.poison
     assert (poison.batch, poison.start, poison.stop) == (0, 0, 6)
     assert poison.attempts == ["traceback of w1", "traceback of w2", "traceback of w3"]
 
@@ -205,8 +205,8 @@ def test_a_lone_worker_may_use_up_the_attempts():
     fill(queue, 6)
     for _ in range(3):
         (grant,) = queue.lease("w1", 6, 0.0)
-        lost = queue.fail(grant.lease, "boom", 0.0)
-    assert len(lost.poison) == 1
+        returned = queue.fail(grant.lease, "boom", 0.0)
+    assert len(returned.poison) == 1
 
 
 def test_a_failed_task_is_not_kept_for_ever_for_a_worker_that_never_asks():
@@ -222,11 +222,11 @@ def test_a_failed_task_is_not_kept_for_ever_for_a_worker_that_never_asks():
     assert (again.batch, again.start, again.stop) == (1, 0, 6)
 
 
-def test_a_failed_task_is_not_kept_for_a_worker_that_is_put_aside():
+def test_a_failed_task_is_not_kept_for_a_worker_that_is_quarantined():
     queue = joined("well", "sick")
     fill(queue, 6)
     (grant,) = queue.lease("well", 6, 0.0)
-    queue.put_aside("sick")
+    queue.quarantine("sick")
     queue.fail(grant.lease, "boom", 0.0)
     assert queue.has_work("well", 0.0)
     assert queue.lease("sick", 1, 0.0), "it asks again"
@@ -240,8 +240,8 @@ def test_a_task_that_kills_workers_is_isolated_and_costs_three():
         grants = queue.lease(worker, 8, 0.0)
         assert len(grants) == 2 and not grants[0].alone
         assert not queue.lose(worker, "kill -9", now=0.0).poison
-    (solo,) = queue.lease("w3", 8, 0.0)
-    assert solo.alone and (solo.batch, solo.start) == (0, 0)
+    (alone,) = queue.lease("w3", 8, 0.0)
+    assert alone.alone and (alone.batch, alone.start) == (0, 0)
     assert queue.lease("w3", 8, 0.0) == []
     assert not queue.lose("w3", "kill -9", now=10.0).poison
     assert not queue.verdicts(12.9)
@@ -281,7 +281,7 @@ def test_no_task_is_forgiven_for_ever():
     assert len(queue.verdicts(1.0)) == 1
 
 
-def test_a_busy_worker_is_emptied_for_a_solo_task_while_others_go_on():
+def test_a_busy_worker_is_emptied_for_a_task_that_must_be_alone_while_others_go_on():
     queue = joined("w1", "w2", "w3", "w4")
     fill(queue, 4, 4, 4, 4, 4)
     queue.lease("w1", 4, 0.0)
@@ -297,7 +297,7 @@ def test_a_busy_worker_is_emptied_for_a_solo_task_while_others_go_on():
     assert queue.lease("w3", 4, 0.0)[0].alone
 
 
-def test_a_free_worker_takes_a_solo_task_from_one_that_cannot_be_emptied():
+def test_a_free_worker_takes_a_task_that_must_be_alone_from_one_that_cannot_be_emptied():
     queue = joined("w1", "w2", "stuck", "free")
     fill(queue, 4, 4)
     queue.lease("w1", 4, 0.0)

@@ -72,7 +72,7 @@ SAMPLES = [
     wire.Pull(seq=3, samples=64),
     wire.Tasks(
         seq=3,
-        groups=[wire.TaskGroup(tasks=[wire.Task(lease=1, samples=2, alone=True)], tensors=[SPEC])],
+        groups=[wire.LeaseGroup(leases=[wire.Lease(id=1, samples=2, alone=True)], tensors=[SPEC])],
         buffered=4,
     ),
     wire.Idle(seq=3, buffered=8),
@@ -80,7 +80,7 @@ SAMPLES = [
     wire.Labels(
         results=[
             wire.Result(
-                shares=[wire.Share(lease=1, samples=2)], codec="dense", compute_s=0.25, tensors=[SPEC, SPEC]
+                rows=[wire.LeaseRows(lease=1, samples=2)], codec="dense", compute_s=0.25, tensors=[SPEC, SPEC]
             )
         ],
         pull=wire.Pull(seq=4, samples=64),

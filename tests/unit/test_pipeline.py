@@ -114,8 +114,8 @@ class Crew:
                     self.errors |= dict.fromkeys(leases, answer.error)
                     continue
                 rows = unpack(answer.result.tensors, answer.frames)["logits"].flatten().tolist()
-                for share in answer.result.shares:
-                    self.labels[share.lease], rows = rows[: share.samples], rows[share.samples :]
+                for row in answer.result.rows:
+                    self.labels[row.lease], rows = rows[: row.samples], rows[row.samples :]
 
     def run(self, *passes: list[HeldTask]) -> Crew:
         for tasks in passes:

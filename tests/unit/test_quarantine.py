@@ -5,7 +5,7 @@ from __future__ import annotations
 from edldist.student.queue.quarantine import Quarantine
 
 
-def test_failures_in_a_row_put_a_worker_aside_for_longer_each_time() -> None:
+def test_failures_in_a_row_quarantine_a_worker_for_longer_each_time() -> None:
     quarantine = Quarantine(after=3, first_s=30, most_s=100)
     assert [quarantine.failed("w", "boom", now=0.0) for _ in range(3)] == [None, None, 30]
     assert "3 failures in a row" in (quarantine.reason("w", now=29.0) or "")
@@ -16,7 +16,7 @@ def test_failures_in_a_row_put_a_worker_aside_for_longer_each_time() -> None:
     assert quarantine.failed("w", "boom", now=300.0) == 100
 
 
-def test_failures_while_aside_change_nothing() -> None:
+def test_failures_in_quarantine_change_nothing() -> None:
     quarantine = Quarantine(after=1, first_s=30)
     assert quarantine.failed("w", "boom", now=0.0) == 30
     assert quarantine.failed("w", "late", now=1.0) is None

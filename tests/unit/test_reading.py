@@ -39,7 +39,7 @@ class Loop:
             return None
         self.ahead.take()
         batch = self.queue.pop(0)
-        self.ahead.position.consume(batch.origin, batch.samples)
+        self.ahead.position.consume(batch.mark, batch.samples)
         return torch.as_tensor(batch.batch).tolist()
 
     def epoch(self) -> list:

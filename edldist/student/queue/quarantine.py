@@ -23,7 +23,7 @@ class Quarantine:
     (a sick device, a wrong file) would else use up the attempts of good tasks.
 
     Args:
-        after: failures in a row that put a worker aside.
+        after: failures in a row that put a worker into quarantine.
         first_s, most_s: how long.
     """
 
@@ -34,16 +34,16 @@ class Quarantine:
         self._records: dict[str, _Record] = {}
 
     def failed(self, worker: str, error: str, now: float) -> float | None:
-        """Count a failure; the seconds for which this one puts the worker aside, if it does."""
+        """Count a failure; the seconds for which this one puts the worker into quarantine, if it does."""
         record = self._records.setdefault(worker, _Record(next_s=self.first_s))
         record.failures += 1
         record.error = error
         if record.failures < self.after or (record.until is not None and now < record.until):
             return None
-        aside_s = record.next_s
-        record.until = now + aside_s
-        record.next_s = min(self.most_s, 2 * aside_s)
-        return aside_s
+        for_s = record.next_s
+        record.until = now + for_s
+        record.next_s = min(self.most_s, 2 * for_s)
+        return for_s
 
     def succeeded(self, worker: str) -> None:
         self._records.pop(worker, None)

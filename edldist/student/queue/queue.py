@@ -9,7 +9,7 @@ teacher its samples are cut into tasks at the moment a worker pulls::
 
 Blame. A task that a model *failed* on has one more failed attempt. A task whose worker was *lost*
 (death, silence, deadline) is only suspected, because workers die for other reasons; after two
-losses it is leased alone, and a third loss is an accusation: unless one of those workers turns out to
+suspicions it is leased alone, and a third one is an accusation: unless one of those workers turns out to
 be alive within ``verdict_s`` (its connection had broken, see ``forgive``), it counts as proof.
 ``max_attempts`` failed attempts make it poison. A worker that drains and gives a task back blames nobody.
 
@@ -25,10 +25,10 @@ from dataclasses import dataclass, field
 
 from edldist.errors import ConfigError
 from edldist.student.queue.flow import Flow
-from edldist.student.queue.task import Loss, Task
+from edldist.student.queue.task import Suspicion, Task
 from edldist.student.queue.track import Track
 
-__all__ = ["Grant", "LabelQueue", "Lost", "Poison"]
+__all__ = ["Grant", "LabelQueue", "Poison", "Returned"]
 
 _DEADLINE_FACTOR = 10.0
 
@@ -57,7 +57,7 @@ class Poison:
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class Returned:
     """What a lost worker, a failure or a deadline sent back to the front."""
 
     requeued: int
@@ -70,7 +70,7 @@ class _Lease:
     worker: str
     since: float
     deadline: float
-    solo: bool
+    alone: bool
 
 
 @dataclass(slots=True)
@@ -88,7 +88,7 @@ class _Worker:
     teacher: str
     leases: dict[int, _Lease] = field(default_factory=dict)
     latency_s: float | None = None
-    aside: bool = False  # it gets no work until it asks again
+    quarantined: bool = False  # it gets no work until it asks again
 
 
 class LabelQueue:
@@ -231,20 +231,17 @@ class LabelQueue:
         """A worker of a teacher may pull from now on."""
         self._workers.setdefault(worker, _Worker(teacher))
 
-    def workers(self, teacher: str | None = None) -> list[str]:
-        return [name for name, worker in self._workers.items() if teacher in (None, worker.teacher)]
-
-    def put_aside(self, worker: str) -> None:
-        """A worker is left out for a while, until its next ``lease``: nothing is kept for it."""
-        self._workers[worker].aside = True
+    def quarantine(self, worker: str) -> None:
+        """A worker gets no work until its next ``lease``: nothing is kept for it."""
+        self._workers[worker].quarantined = True
 
     def has_work(self, worker: str, now: float) -> bool:
         """Whether a pull of this worker would be granted something now."""
         me = self._workers[worker]
         track = self._tracks[me.teacher]
-        if any(lease.solo for lease in me.leases.values()):
+        if any(lease.alone for lease in me.leases.values()):
             return False
-        if track.solo() is not None:
+        if track.next_alone() is not None:
             if not me.leases:
                 return True
             if track.draining in (None, worker):
@@ -258,16 +255,16 @@ class LabelQueue:
         means that there is nothing for this worker now.
         """
         me = self._workers[worker]
-        me.aside = False
+        me.quarantined = False
         track = self._tracks[me.teacher]
-        if any(lease.solo for lease in me.leases.values()):
+        if any(lease.alone for lease in me.leases.values()):
             return []
-        solo = track.solo()
-        if solo is not None:
+        alone = track.next_alone()
+        if alone is not None:
             if not me.leases:
                 track.draining = None
-                track.remove(solo)
-                return [self._grant(solo, worker, me, now, solo=True)]
+                track.remove(alone)
+                return [self._grant(alone, worker, me, now, alone=True)]
             track.draining = track.draining or worker
             if track.draining == worker:
                 return []
@@ -278,7 +275,7 @@ class LabelQueue:
             if task is None:
                 break
             room -= task.samples
-            grants.append(self._grant(task, worker, me, now, solo=False))
+            grants.append(self._grant(task, worker, me, now, alone=False))
         return grants
 
     def hedge(self, worker: str, samples: int, now: float, older_than_s: float) -> Grant | None:
@@ -291,7 +288,7 @@ class LabelQueue:
         if task is None:
             return None
         self.hedged += 1
-        return self._grant(task, worker, self._workers[worker], now, solo=False)
+        return self._grant(task, worker, self._workers[worker], now, alone=False)
 
     def can_hedge(self, worker: str, samples: int, now: float, older_than_s: float) -> bool:
         """Whether ``hedge`` would find a task."""
@@ -307,7 +304,7 @@ class LabelQueue:
             self.duplicates += 1
             return None
         task = held.task
-        return Grant(lease, task.teacher, task.batch, task.start, task.stop, alone=held.solo)
+        return Grant(lease, task.teacher, task.batch, task.start, task.stop, alone=held.alone)
 
     def holds(self, lease: int) -> bool:
         """Whether a lease is still open."""
@@ -325,7 +322,7 @@ class LabelQueue:
         self.done += 1
         return self._settle(self._batches[task.batch], task.samples)
 
-    def fail(self, lease: int, error: str, now: float) -> Lost:
+    def fail(self, lease: int, error: str, now: float) -> Returned:
         """The worker's model raised on an open lease."""
         held = self._close(lease)
         self.failed += 1
@@ -334,7 +331,7 @@ class LabelQueue:
         held.task.failed_at = now
         return self._put_back([held.task])
 
-    def give_back(self, leases: Sequence[int], worker: str) -> Lost:
+    def give_back(self, leases: Sequence[int], worker: str) -> Returned:
         """A draining worker returns leases that it has not begun; nobody is to blame."""
         held = self._workers[worker].leases
         mine = [lease for lease in dict.fromkeys(leases) if lease in held]
@@ -360,7 +357,7 @@ class LabelQueue:
                 poison.append(Poison(task.teacher, task.batch, task.start, task.stop, task.attempts))
         return poison
 
-    def lose(self, worker: str, reason: str, now: float) -> Lost:
+    def lose(self, worker: str, reason: str, now: float) -> Returned:
         """A worker is gone: its leases go back to the front, suspected."""
         gone = self._workers.pop(worker)
         for track in self._tracks.values():
@@ -368,7 +365,7 @@ class LabelQueue:
                 track.draining = None
         return self._write_off(list(gone.leases), worker, reason, gone, now)
 
-    def leave(self, worker: str) -> Lost:
+    def leave(self, worker: str) -> Returned:
         """A worker said goodbye: its leases go back, unsuspected."""
         back = self.give_back(list(self._workers[worker].leases), worker)
         self.lose(worker, "left", 0.0)
@@ -382,7 +379,7 @@ class LabelQueue:
                 late.setdefault(lease.worker, []).append(number)
         return late
 
-    def expire(self, worker: str, leases: Sequence[int], reason: str, now: float) -> Lost:
+    def expire(self, worker: str, leases: Sequence[int], reason: str, now: float) -> Returned:
         """Write leases off that are past their deadline; the worker stays."""
         return self._write_off(leases, worker, reason, self._workers[worker], now)
 
@@ -416,7 +413,7 @@ class LabelQueue:
 
     def _hedgeable(self, worker: str, samples: int, now: float, older_than_s: float) -> Task | None:
         me = self._workers[worker]
-        if any(lease.solo for lease in me.leases.values()):
+        if any(lease.alone for lease in me.leases.values()):
             return None
         age_s = max(older_than_s, 3 * (me.latency_s or 0.0))
         candidates = [
@@ -426,7 +423,7 @@ class LabelQueue:
             and lease.task.teacher == me.teacher
             and lease.worker != worker
             and len(lease.task.leases) == 1
-            and not lease.task.solo
+            and not lease.task.alone
             and (lease.task.samples <= samples or self.flow.cuts_fixed)
             and now - lease.since > age_s
         ]
@@ -440,7 +437,7 @@ class LabelQueue:
         if worker not in task.failed_by:
             return True
         return all(
-            name in task.failed_by or other.aside or now > task.failed_at + self._allowed_s(other)
+            name in task.failed_by or other.quarantined or now > task.failed_at + self._allowed_s(other)
             for name, other in self._workers.items()
             if other.teacher == task.teacher
         )
@@ -451,12 +448,12 @@ class LabelQueue:
             return self.flow.first_deadline_s
         return max(self.flow.min_deadline_s, _DEADLINE_FACTOR * worker.latency_s)
 
-    def _grant(self, task: Task, worker: str, me: _Worker, now: float, *, solo: bool) -> Grant:
+    def _grant(self, task: Task, worker: str, me: _Worker, now: float, *, alone: bool) -> Grant:
         number = next(self._lease_ids)
         deadline = now + self._allowed_s(me)
-        self._leases[number] = me.leases[number] = _Lease(task, worker, now, deadline, solo)
+        self._leases[number] = me.leases[number] = _Lease(task, worker, now, deadline, alone)
         task.leases.add(number)
-        alone = solo or self.flow.fixed
+        alone = alone or self.flow.fixed
         return Grant(number, task.teacher, task.batch, task.start, task.stop, alone)
 
     def _close(self, lease: int) -> _Lease:
@@ -467,21 +464,23 @@ class LabelQueue:
             worker.leases.pop(lease, None)
         return held
 
-    def _write_off(self, leases: Sequence[int], name: str, reason: str, worker: _Worker, now: float) -> Lost:
+    def _write_off(
+        self, leases: Sequence[int], name: str, reason: str, worker: _Worker, now: float
+    ) -> Returned:
         tasks = []
         for number in leases:
             held = self._close(number)
             worker.leases.pop(number, None)
             task = held.task
-            what = "only this task" if held.solo else "this task"
+            what = "only this task" if held.alone else "this task"
             text = f"worker {name} was lost while it held {what}: {reason}"
-            task.losses.append(Loss(name, text, held.solo))
+            task.suspicions.append(Suspicion(name, text, held.alone))
             if len(task.attempts) >= self.flow.max_attempts:
                 task.verdict_at = now + self.flow.verdict_s
             tasks.append(task)
         return self._put_back(tasks)
 
-    def _put_back(self, tasks: Sequence[Task]) -> Lost:
+    def _put_back(self, tasks: Sequence[Task]) -> Returned:
         poison = []
         requeued = 0
         for task in tasks:
@@ -493,4 +492,4 @@ class LabelQueue:
             requeued += 1
             self._tracks[task.teacher].put_back(task)
         self.requeued += requeued
-        return Lost(requeued, poison)
+        return Returned(requeued, poison)

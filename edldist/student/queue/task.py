@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-__all__ = ["Loss", "Task"]
+__all__ = ["Suspicion", "Task"]
 
-_SOLO_AFTER_LOSSES = 2
+_ALONE_AFTER = 2
 _MOST_FORGIVEN = 10
 
 
-class Loss(NamedTuple):
+class Suspicion(NamedTuple):
     """A worker was lost while it held a task; ``alone``: that one only."""
 
     worker: str
@@ -24,8 +24,8 @@ class Task:
     """Samples ``start`` to ``stop`` of a batch, to be labelled by one teacher.
 
     A model that *failed* on it is one failed attempt. A worker that was *lost* with it only makes it
-    suspected, because workers die for other reasons: after two losses it is leased alone, and a
-    third loss is an accusation until ``verdict_at``.
+    suspected, because workers die for other reasons: after two suspicions it is leased alone, and a
+    third one is an accusation until ``verdict_at``.
     """
 
     teacher: str
@@ -35,7 +35,7 @@ class Task:
     failures: list[str] = field(default_factory=list)
     failed_by: set[str] = field(default_factory=set)
     failed_at: float = 0.0  # the last time
-    losses: list[Loss] = field(default_factory=list)
+    suspicions: list[Suspicion] = field(default_factory=list)
     verdict_at: float | None = None  # accused until then
     forgiven: int = 0
     leases: set[int] = field(default_factory=set)
@@ -49,23 +49,23 @@ class Task:
         return (self.batch, self.start)
 
     @property
-    def solo(self) -> bool:
+    def alone(self) -> bool:
         """Whether it is suspected so much that it is leased alone."""
-        return len(self.losses) >= _SOLO_AFTER_LOSSES
+        return len(self.suspicions) >= _ALONE_AFTER
 
     @property
     def attempts(self) -> list[str]:
         """What counts as failed attempts."""
-        proven = any(loss.alone for loss in self.losses)
-        return self.failures + ([loss.text for loss in self.losses] if proven else [])
+        proven = any(one.alone for one in self.suspicions)
+        return self.failures + ([one.text for one in self.suspicions] if proven else [])
 
     def forgive(self, worker: str, max_attempts: int) -> None:
-        """A worker that was lost with this task is alive: that loss counts no more."""
+        """A worker that was lost with this task is alive: that counts no more."""
         # Its last loss only: a process before it under the same name may well have died.
-        last = next((loss for loss in reversed(self.losses) if loss.worker == worker), None)
+        last = next((one for one in reversed(self.suspicions) if one.worker == worker), None)
         if last is None or self.forgiven >= _MOST_FORGIVEN:
             return
-        self.losses.remove(last)
+        self.suspicions.remove(last)
         self.forgiven += 1
         if len(self.attempts) < max_attempts:
             self.verdict_at = None
@@ -77,7 +77,7 @@ class Task:
             failures=list(self.failures),
             failed_by=set(self.failed_by),
             failed_at=self.failed_at,
-            losses=list(self.losses),
+            suspicions=list(self.suspicions),
             forgiven=self.forgiven,
         )
         self.stop = self.start + samples

@@ -28,7 +28,7 @@ class Track:
         self._waits = waits
         self._fresh: deque[list[int]] = deque()  # [batch, next start, samples]
         self._returned: list[Task] = []  # ordered by place
-        self.draining: str | None = None  # the worker that is being emptied for a solo task
+        self.draining: str | None = None  # the worker that is being emptied for a task that must be alone
 
     def offer(self, batch: int, samples: int) -> None:
         """A batch that is not cut yet, behind all others."""
@@ -62,14 +62,14 @@ class Track:
         self._returned.clear()
         self.draining = None
 
-    def solo(self) -> Task | None:
+    def next_alone(self) -> Task | None:
         """The first task that must be leased alone, unless it awaits its verdict."""
         if not self._returned:
             return None
-        return next((task for task in self._returned if task.solo and task.verdict_at is None), None)
+        return next((task for task in self._returned if task.alone and task.verdict_at is None), None)
 
     def has_work(self, suits: Callable[[Task], bool]) -> bool:
-        return bool(self._fresh) or any(not task.solo and suits(task) for task in self._returned)
+        return bool(self._fresh) or any(not task.alone and suits(task) for task in self._returned)
 
     def take(self, room: int, first: bool, suits: Callable[[Task], bool]) -> Task | None:
         """The next task of at most ``room`` samples.
@@ -80,7 +80,7 @@ class Track:
         """
         fixed = self._flow.cuts_fixed
         for task in self._returned:
-            if task.solo or not suits(task):
+            if task.alone or not suits(task):
                 continue
             if task.samples <= room or (first and fixed):
                 self.remove(task)

@@ -79,7 +79,7 @@ def _pageable(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     return torch.empty(tuple(shape), dtype=dtype)
 
 
-class _Sheet:
+class TeacherLabels:
     """The buffers of one teacher's labels of a batch."""
 
     __slots__ = ("buffers", "layout", "teacher")
@@ -170,16 +170,16 @@ class OpenBatch:
         batch: Any,
         inputs: Mapping[str, Tensor],
         samples: int,
-        origin: Any = None,
+        mark: Any = None,
         allocate: Allocate | None = None,
     ) -> None:
         self.batch = batch
         self.samples = samples
-        self.origin = origin
+        self.mark = mark
         self._allocate = allocate
         self.poison: PoisonTaskError | None = None
         self._rows = [_Rows(name, tensor, samples) for name, tensor in inputs.items()]
-        self._labels: dict[str, _Sheet] = {}
+        self._labels: dict[str, TeacherLabels] = {}
         self.layout: Layout = tuple((rows.name, rows.dtype, rows.shape) for rows in self._rows)
 
     @property
@@ -208,18 +208,18 @@ class OpenBatch:
             LabelError: names, shapes or dtypes differ from the batch's other tasks. Nothing is
                 written then.
         """
-        sheet = self._labels.get(teacher)
+        labels = self._labels.get(teacher)
         made = 0
-        if sheet is None:
+        if labels is None:
             whole = start == 0 and stop == self.samples == rows.samples
             keep_frames = whole and rows.own_memory and self._allocate is None
             allocate = self._allocate or _pageable
-            sheet = self._labels[teacher] = _Sheet(teacher, rows, self.samples, allocate, keep_frames)
-            made = sum(buffer.tensor.nbytes for buffer in sheet.buffers)
-        elif sheet.layout != rows.layout:
-            sheet.refuse(rows)
+            labels = self._labels[teacher] = TeacherLabels(teacher, rows, self.samples, allocate, keep_frames)
+            made = sum(buffer.tensor.nbytes for buffer in labels.buffers)
+        elif labels.layout != rows.layout:
+            labels.refuse(rows)
         last = first + stop - start
-        for index, buffer in enumerate(sheet.buffers):
+        for index, buffer in enumerate(labels.buffers):
             if buffer.memory is not None:
                 buffer.memory[start:stop] = rows.memory[index][first:last]
         return made
@@ -228,8 +228,8 @@ class OpenBatch:
         """The label tensors, keyed ``output`` or ``teacher/output``."""
         return {
             f"{teacher}/{buffer.spec.name}" if prefix_teacher else buffer.spec.name: buffer.tensor
-            for teacher, sheet in self._labels.items()
-            for buffer in sheet.buffers
+            for teacher, labels in self._labels.items()
+            for buffer in labels.buffers
         }
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from edldist.clock import Clock
 from edldist.errors import InputError, LabelError, PoisonTaskError
 from edldist.student.queue.flow import Flow
-from edldist.student.queue.queue import Grant, LabelQueue, Lost, Poison
+from edldist.student.queue.queue import Grant, LabelQueue, Poison, Returned
 from edldist.student.service.batch import LabelRows, OpenBatch
 from edldist.wire.messages import Result, Scalar
 from edldist.wire.transport import Frames
@@ -109,10 +109,6 @@ class Delivery:
             )
         self._fitting_samples = min(self._fitting_samples, fitting)
 
-    def empty(self) -> bool:
-        with self._lock:
-            return not self._queue.open_batches
-
     def wait(self, timeout_s: float, reading: bool) -> bool:
         """Wait until the head batch is ready, or the data loader should be read, or time is up.
 
@@ -181,13 +177,13 @@ class Delivery:
                 self._queue.forgive(worker)
             self._queue.join(worker, teacher)
 
-    def lose(self, worker: str, reason: str) -> Lost:
+    def lose(self, worker: str, reason: str) -> Returned:
         """A worker is gone: its tasks go back, suspected."""
         with self._lock:
             self._asleep.discard(worker)
             return self._settled(self._queue.lose(worker, reason, self._clock.monotonic()))
 
-    def leave(self, worker: str) -> Lost:
+    def leave(self, worker: str) -> Returned:
         """A worker goes on purpose: its tasks go back, unsuspected."""
         with self._lock:
             self._asleep.discard(worker)
@@ -206,11 +202,11 @@ class Delivery:
         with self._lock:
             self._asleep.add(worker)
 
-    def put_aside(self, worker: str) -> None:
+    def quarantine(self, worker: str) -> None:
         """A worker was told that it gets nothing for a while."""
         with self._lock:
             self._asleep.add(worker)
-            self._queue.put_aside(worker)
+            self._queue.quarantine(worker)
 
     def rouse(self, worker: str, hedge_samples: int, hedge_after_s: float) -> int | None:
         """Take a worker for awake if there is work for it now.
@@ -262,29 +258,29 @@ class Delivery:
             The leases whose labels cannot be used, and why.
         """
         with self._lock:
-            found = [self._queue.find(share.lease, worker) for share in result.shares]
+            found = [self._queue.find(row.lease, worker) for row in result.rows]
             batches = [self._open[grant.batch] if grant is not None else None for grant in found]
         if not any(found):
             return []
         refused: list[tuple[int, str]] = []
         placed: list[tuple[Grant, int]] = []
         try:
-            samples = sum(share.samples for share in result.shares)
+            samples = sum(row.samples for row in result.rows)
             rows = LabelRows(result.tensors, frames, samples, own_memory)
         except LabelError as exc:
             return [(grant.lease, str(exc)) for grant in found if grant is not None]
         first = 0
-        for share, grant, batch in zip(result.shares, found, batches, strict=True):
+        for row, grant, batch in zip(result.rows, found, batches, strict=True):
             if grant is not None and batch is not None:
                 try:
-                    if share.samples != grant.stop - grant.start:
+                    if row.samples != grant.stop - grant.start:
                         raise LabelError(
-                            f"{share.samples} samples were labelled of a task of {grant.stop - grant.start}"
+                            f"{row.samples} samples were labelled of a task of {grant.stop - grant.start}"
                         )
                     placed.append((grant, batch.place(grant.teacher, grant.start, grant.stop, rows, first)))
                 except LabelError as exc:
                     refused.append((grant.lease, str(exc)))
-            first += share.samples
+            first += row.samples
         self._complete(placed)
         return refused
 
@@ -306,19 +302,19 @@ class Delivery:
         with self._lock:
             self._queue.duplicates += leases
 
-    def fail(self, worker: str, lease: int, error: str) -> Lost | None:
+    def fail(self, worker: str, lease: int, error: str) -> Returned | None:
         """The model raised on a lease; None if that is not open any more (then it counts as late)."""
         with self._lock:
             if self._queue.find(lease, worker) is None:
                 return None
             return self._settled(self._queue.fail(lease, error, self._clock.monotonic()))
 
-    def give_back(self, worker: str, leases: Sequence[int]) -> Lost:
+    def give_back(self, worker: str, leases: Sequence[int]) -> Returned:
         """Leases come back without blame: a worker drains, or a connection swallowed them."""
         with self._lock:
             return self._settled(self._queue.give_back(leases, worker))
 
-    def expire(self, reason: str) -> dict[str, Lost]:
+    def expire(self, reason: str) -> dict[str, Returned]:
         """Write off the leases that are past their deadlines, by worker; the workers stay."""
         with self._lock:
             now = self._clock.monotonic()
@@ -327,10 +323,10 @@ class Delivery:
                 for worker, leases in self._queue.overdue(now).items()
             }
 
-    def verdicts(self) -> Lost:
+    def verdicts(self) -> Returned:
         """Give up on tasks that stay accused of killing workers when their time is up."""
         with self._lock:
-            return self._settled(Lost(0, self._queue.verdicts(self._clock.monotonic())))
+            return self._settled(Returned(0, self._queue.verdicts(self._clock.monotonic())))
 
     def leases_of(self, worker: str) -> frozenset[int]:
         with self._lock:
@@ -350,7 +346,7 @@ class Delivery:
 
     # --- under the lock -------------------------------------------------------------------------
 
-    def _settled(self, outcome: Lost) -> Lost:
+    def _settled(self, outcome: Returned) -> Returned:
         """Give up on poison, as the job asks for."""
         for poison in outcome.poison:
             self._give_up(poison)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from edldist.clock import Clock
-from edldist.student.queue.queue import Lost
+from edldist.student.queue.queue import Returned
 from edldist.wire.messages import Event, Scalar
 from edldist.wire.transport import Link
 
@@ -35,7 +35,7 @@ class Events:
         """A worker keeps failing, and gets no work for so many seconds."""
         self._add("teacher_quarantined", worker=worker, for_s=for_s, error=error)
 
-    def requeued(self, outcome: Lost, worker: str, teacher: str, reason: str) -> None:
+    def requeued(self, outcome: Returned, worker: str, teacher: str, reason: str) -> None:
         """Tasks of a worker went back to the front, or were given up."""
         if outcome.requeued:
             self._add(
@@ -48,7 +48,7 @@ class Events:
             )
         self.poisoned(outcome)
 
-    def poisoned(self, outcome: Lost) -> None:
+    def poisoned(self, outcome: Returned) -> None:
         """Tasks were given up, because no attempt could label them."""
         for poison in outcome.poison:
             self._add(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edldist.student.queue.queue import Grant
 from edldist.student.service.batch import OpenBatch
-from edldist.wire.messages import Task, TaskGroup, TensorSpec
+from edldist.wire.messages import Lease, LeaseGroup, TensorSpec
 from edldist.wire.transport import Piece, payload
 
 __all__ = ["group"]
@@ -17,14 +17,14 @@ _GROUP_BYTES = 128 << 10
 
 def group(
     grants: Sequence[Grant], batches: Sequence[OpenBatch]
-) -> tuple[list[TaskGroup], list[memoryview | Piece]]:
+) -> tuple[list[LeaseGroup], list[memoryview | Piece]]:
     """The groups of a message, and its frames.
 
     Args:
         grants: leases in the order in which they travel.
         batches: the batch of each.
     """
-    groups: list[TaskGroup] = []
+    groups: list[LeaseGroup] = []
     frames: list[memoryview | Piece] = []
     run: list[tuple[Grant, OpenBatch]] = []
     nbytes = 0
@@ -41,15 +41,14 @@ def group(
 
 
 def _close(
-    run: Sequence[tuple[Grant, OpenBatch]], groups: list[TaskGroup], frames: list[memoryview | Piece]
+    run: Sequence[tuple[Grant, OpenBatch]], groups: list[LeaseGroup], frames: list[memoryview | Piece]
 ) -> None:
     cuts = [batch.cut(grant.start, grant.stop) for grant, batch in run]
     samples = sum(grant.stop - grant.start for grant, _ in run)
     groups.append(
-        TaskGroup(
-            tasks=[
-                Task(lease=grant.lease, samples=grant.stop - grant.start, alone=grant.alone)
-                for grant, _ in run
+        LeaseGroup(
+            leases=[
+                Lease(id=grant.lease, samples=grant.stop - grant.start, alone=grant.alone) for grant, _ in run
             ],
             tensors=[
                 TensorSpec(name=name, dtype=dtype, shape=[samples, *shape])

@@ -34,7 +34,7 @@ from edldist.labels.codec import parse_codec
 from edldist.lifecycle.stopping import leave_group
 from edldist.student.queue.pings import Pings
 from edldist.student.queue.quarantine import Quarantine
-from edldist.student.queue.queue import Lost
+from edldist.student.queue.queue import Returned
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.delivery import Delivery
 from edldist.student.service.events import Events, last_line
@@ -287,17 +287,17 @@ class StudentService:
     def _answer_stranger(self, peer: bytes, message: Message) -> None:
         """A worker that was written off speaks again: its answers are late, it may greet anew."""
         if isinstance(message, Labels):
-            self.delivery.count_late(sum(len(result.shares) for result in message.results))
+            self.delivery.count_late(sum(len(result.rows) for result in message.results))
         if not isinstance(message, Goodbye):
             self._send(peer, Unknown())
 
     def _on_pull(self, peer: bytes, worker: _Worker, pull: Pull) -> None:
         worker.pull_seen = pull.seq
         worker.pull_samples = pull.samples
-        aside = self._aside(worker, self._clock.monotonic())
-        if aside:
-            self.delivery.put_aside(worker.key)
-            self._send(peer, Idle(seq=pull.seq, buffered=self.delivery.buffered, quarantine=aside))
+        reason = self._quarantined(worker, self._clock.monotonic())
+        if reason:
+            self.delivery.quarantine(worker.key)
+            self._send(peer, Idle(seq=pull.seq, buffered=self.delivery.buffered, quarantine=reason))
             return
         leased = self.delivery.lease(worker.key, pull.samples, self._options.hedge_after_s)
         if not leased.grants:
@@ -326,16 +326,16 @@ class StudentService:
         line = last_line(error)
         logger.warning("worker %s failed a task: %s", worker.name, line)
         now = self._clock.monotonic()
-        aside_s = self._quarantine.failed(worker.key, line, now)
-        aside = self._aside(worker, now) if aside_s is not None else ""
-        if aside and aside_s is not None:
-            self._events.quarantined(worker.name, aside_s, line)
-            logger.warning("worker %s gets no work for %.0f s: it keeps failing", worker.name, aside_s)
-            self.delivery.put_aside(worker.key)
+        for_s = self._quarantine.failed(worker.key, line, now)
+        reason = self._quarantined(worker, now) if for_s is not None else ""
+        if reason and for_s is not None:
+            self._events.quarantined(worker.name, for_s, line)
+            logger.warning("worker %s gets no work for %.0f s: it keeps failing", worker.name, for_s)
+            self.delivery.quarantine(worker.key)
         self._record(outcome, worker, "the model raised")
-        if aside:
+        if reason:
             # It may have been asleep already, and would not ask again.
-            idle = Idle(seq=worker.pull_seen, buffered=0, quarantine=aside)
+            idle = Idle(seq=worker.pull_seen, buffered=0, quarantine=reason)
             self._send(worker.key.encode("latin-1"), idle)
 
     def _probe(self, now: float) -> None:
@@ -397,13 +397,13 @@ class StudentService:
 
     def _wake_sleepers(self, now: float) -> None:
         for peer, worker in list(self._workers.items()):
-            if not self.delivery.asleep(worker.key) or self._aside(worker, now):
+            if not self.delivery.asleep(worker.key) or self._quarantined(worker, now):
                 continue
             buffered = self.delivery.rouse(worker.key, worker.pull_samples, self._options.hedge_after_s)
             if buffered is not None:
                 self._send(peer, Wake(buffered=buffered))
 
-    def _aside(self, worker: _Worker, now: float) -> str:
+    def _quarantined(self, worker: _Worker, now: float) -> str:
         """Why the worker gets no work although there may be some; the last one of a group always does."""
         reason = self._quarantine.reason(worker.key, now)
         return reason if reason is not None and self._has_peer(worker) else ""
@@ -432,7 +432,7 @@ class StudentService:
         else:
             logger.info("worker %s left: %s", worker.name, reason)
 
-    def _record(self, outcome: Lost, worker: _Worker, reason: str) -> None:
+    def _record(self, outcome: Returned, worker: _Worker, reason: str) -> None:
         self._events.requeued(outcome, worker.name, worker.teacher, reason)
 
     def _send(self, peer: bytes, message: Message, frames: Outgoing = ()) -> None:
