@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from edldist.errors import ConfigError
 
-__all__ = ["JobEnvironment"]
+__all__ = ["JobEnvironment", "whole_number"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,6 @@ class JobEnvironment:
         task_size: samples per fixed cut, or None.
         on_poison: ``raise`` or ``skip``.
         connect_timeout_s: how long to wait for a coordinator.
-        rank, world_size: of the torchrun group; 0 and 1 outside one.
-        group: names this very group of ranks: another round of restarts is another group. Empty
-            for a rank that trains alone.
     """
 
     coordinator: str | None
@@ -35,9 +32,6 @@ class JobEnvironment:
     task_size: int | None
     on_poison: str
     connect_timeout_s: float
-    rank: int
-    world_size: int
-    group: str
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> JobEnvironment:
@@ -51,22 +45,10 @@ class JobEnvironment:
             output=environ.get("EDLDIST_OUTPUT") or None,
             advertise=environ.get("EDLDIST_ADVERTISE") or None,
             deterministic=_flag(environ, "EDLDIST_DETERMINISTIC"),
-            task_size=_whole(environ, "EDLDIST_TASK_SIZE", None, least=1),
+            task_size=whole_number(environ, "EDLDIST_TASK_SIZE", least=1),
             on_poison=_choice(environ, "EDLDIST_ON_POISON", ("raise", "skip")),
             connect_timeout_s=_seconds(environ, "EDLDIST_CONNECT_TIMEOUT_S", 300.0),
-            rank=_whole(environ, "RANK", 0, least=0) or 0,
-            world_size=_whole(environ, "WORLD_SIZE", 1, least=1) or 1,
-            group=_group(environ),
         )
-
-
-def _group(environ: Mapping[str, str]) -> str:
-    if _whole(environ, "WORLD_SIZE", 1, least=1) == 1:
-        return ""
-    # Every round has a store of its own; restart counts differ between nodes and name nothing.
-    return "{}@{}:{}".format(
-        *(environ.get(k, "") for k in ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT"))
-    )
 
 
 def _flag(environ: Mapping[str, str], name: str) -> bool:
@@ -85,10 +67,15 @@ def _choice(environ: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> 
     return text
 
 
-def _whole(environ: Mapping[str, str], name: str, default: int | None, *, least: int) -> int | None:
+def whole_number(environ: Mapping[str, str], name: str, *, least: int) -> int | None:
+    """The number that a variable holds; None if it is not set, or empty.
+
+    Raises:
+        ConfigError: it holds something else, or less than ``least``.
+    """
     text = environ.get(name, "").strip()
     if not text:
-        return default
+        return None
     if not text.isdecimal() or int(text) < least:
         raise ConfigError(f"{name}={text!r}: needs a whole number of at least {least}")
     return int(text)

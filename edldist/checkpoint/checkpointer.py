@@ -36,6 +36,7 @@ from edldist.checkpoint.writer import STATE_FILE, CheckpointWriter, DifferentSta
 from edldist.errors import CheckpointError, ConfigError
 from edldist.lifecycle import exit_hooks, stopping
 from edldist.ranks.agreement import Ranks, describe
+from edldist.ranks.placement import in_process_group, placement
 
 __all__ = ["Checkpointer"]
 
@@ -105,7 +106,7 @@ class Checkpointer:
         atexit.register(self._join, EXIT_GRACE_S)
         this = weakref.ref(self)  # what is closed need not be kept
         stopping.at_partial_stop(lambda: None if (it := this()) is None else it._join(EXIT_GRACE_S))
-        if Ranks.expected() == 1 or (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        if placement().world_size == 1 or in_process_group():
             self._start()
 
     def due(self, step: int) -> bool:
@@ -238,10 +239,10 @@ class Checkpointer:
         if self._closed:
             raise CheckpointError(f"the checkpointer of {self._store.url} is closed: make a new one")
         ranks = self._ranks or Ranks()
-        if ranks.world_size != Ranks.expected():
+        if ranks.world_size != (expected := placement().world_size):
             raise CheckpointError(
                 f"the checkpointer of {self._store.url} met {ranks.world_size} rank(s), but there are "
-                f"{Ranks.expected()}: call torch.distributed.init_process_group() before making it"
+                f"{expected}: call torch.distributed.init_process_group() before making it"
             )
         if self._ranks is not None:
             return ranks

@@ -25,6 +25,7 @@ import torch.distributed as dist
 from edldist.lifecycle import exit_hooks
 from edldist.lifecycle.ending import part_quickly
 from edldist.observe import reporter
+from edldist.ranks.placement import in_process_group, placement
 
 __all__ = ["EXIT_REGROUP", "StopRequest", "asked", "at_partial_stop", "leave_group", "should_stop"]
 
@@ -74,7 +75,7 @@ class StopRequest:
         return self._agreed and not self.asked
 
     def __call__(self) -> bool:
-        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        if not (in_process_group() and placement().world_size > 1):
             return self.asked
         if self._group is None:
             self._group = dist.new_group(backend="gloo")

@@ -18,6 +18,7 @@ from collections import deque
 
 from edldist.environment import JobEnvironment
 from edldist.errors import EdlDistError, InputError, RefusedError
+from edldist.ranks.placement import placement
 from edldist.wire.address import parse_address
 from edldist.wire.messages import Ack, Event, Refused, Report, Scalar
 from edldist.wire.transport import Transport
@@ -150,7 +151,7 @@ def _current() -> Reporter | None:
         return None
     with _made:
         if _reporter is None or _owner != os.getpid():
-            _reporter = Reporter(environment.coordinator, environment.rank)
+            _reporter = Reporter(environment.coordinator, placement().rank)
             _owner = os.getpid()
             atexit.register(flush)
         return _reporter

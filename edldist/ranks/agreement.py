@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from edldist.errors import CheckpointError
+from edldist.ranks.placement import Placement, in_process_group, placement
 
 __all__ = ["RankFailedError", "Ranks"]
 
@@ -28,18 +28,10 @@ class Ranks:
     """
 
     def __init__(self) -> None:
-        alone = not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
-        self.rank = 0 if alone else dist.get_rank()
-        self.world_size = 1 if alone else dist.get_world_size()
-        self.group: Any = None if alone else dist.new_group(backend="gloo")
-
-    @staticmethod
-    def expected() -> int:
-        """World size as far as it is known: that of the process group, else what torchrun announced."""
-        if dist.is_available() and dist.is_initialized():
-            return dist.get_world_size()
-        size = os.environ.get("WORLD_SIZE", "1")
-        return int(size) if size.isdigit() else 1
+        here = placement() if in_process_group() else Placement(0, 1, "")
+        self.rank = here.rank
+        self.world_size = here.world_size
+        self.group: Any = None if here.world_size == 1 else dist.new_group(backend="gloo")
 
     def gather(self, value: Any) -> list[Any]:
         """Every rank's JSON value, by rank."""
@@ -93,7 +85,7 @@ class Ranks:
 
     def leave(self) -> None:
         """Give the group back; not a collective."""
-        if self.group is not None and dist.is_initialized():
+        if self.group is not None and in_process_group():
             dist.destroy_process_group(self.group)
         self.group = None
 

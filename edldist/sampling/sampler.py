@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import operator
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed
 from torch import Tensor
 from torch.utils.data import Sampler
 
 from edldist.errors import CheckpointError, ConfigError
 from edldist.lifecycle import exit_hooks
+from edldist.ranks.placement import placement
 from edldist.sampling.draws import splitmix64
 
 __all__ = ["ElasticSampler", "Part"]
@@ -79,8 +78,8 @@ class ElasticSampler(Sampler[list[int]]):
         seed: any integer; with the epoch it fixes the order.
         shuffle: False keeps the data set's order in every epoch.
         drop_last: leave out the last global batch of an epoch if it is short.
-        rank: this rank, or None to ask ``torch.distributed``, then ``RANK``, then 0, at each use.
-        world_size: number of ranks, or None to ask ``torch.distributed``, then ``WORLD_SIZE``, then 1.
+        rank: this rank, or None to ask the process group, then ``RANK``, then 0, at each use.
+        world_size: number of ranks, or None to ask the process group, then ``WORLD_SIZE``, then 1.
 
     Raises:
         ConfigError: a value is out of range, or the values do not fit each other.
@@ -286,15 +285,14 @@ class ElasticSampler(Sampler[list[int]]):
         """(rank, world size) now: an elastic restart may change both during a sampler's life."""
         rank, world_size = self._rank, self._world_size
         if rank is None or world_size is None:
-            found_rank, found_world_size = _surroundings()
-            rank = found_rank if rank is None else rank
-            world_size = found_world_size if world_size is None else world_size
+            here = placement()
+            rank = here.rank if rank is None else rank
+            world_size = here.world_size if world_size is None else world_size
         rank = _checked_int("rank", rank, minimum=0)
         world_size = _checked_int("world_size", world_size, minimum=1)
         if rank >= world_size:
             raise ConfigError(
-                f"ElasticSampler: rank={rank} is outside world_size={world_size}: give both or neither, and "
-                "set RANK and WORLD_SIZE together"
+                f"ElasticSampler: rank={rank} is outside world_size={world_size}: give both or neither"
             )
         if self.global_batch_size < world_size:
             raise ConfigError(
@@ -303,23 +301,6 @@ class ElasticSampler(Sampler[list[int]]):
                 f"{self.global_batch_size} ranks"
             )
         return rank, world_size
-
-
-def _surroundings() -> tuple[int, int]:
-    """(rank, world size) of this process, from its process group or else from torchrun's variables."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return _from_environment("RANK", 0), _from_environment("WORLD_SIZE", 1)
-
-
-def _from_environment(variable: str, default: int) -> int:
-    text = os.environ.get(variable)
-    if text is None:
-        return default
-    try:
-        return int(text)
-    except ValueError as exc:
-        raise ConfigError(f"ElasticSampler: {variable}={text!r} in the environment is no integer") from exc
 
 
 def _order_seed(seed: int, epoch: int) -> int:

@@ -21,6 +21,7 @@ from edldist.clock import SystemClock
 from edldist.environment import JobEnvironment
 from edldist.errors import ConfigError, EdlDistError, LoaderClosedError
 from edldist.lifecycle import exit_hooks, stopping
+from edldist.ranks.placement import placement
 from edldist.student.inputs import Inputs
 from edldist.student.queue.flow import Flow
 from edldist.student.reading import ReadAhead
@@ -145,13 +146,14 @@ class DistillLoader:
         self._position = self._ahead.position
         self._iteration = 0
         self._figures = _Figures()
-        self._world_size = environment.world_size
+        here = placement()
+        self._world_size = here.world_size
         self._loss_weight = 1.0
         self._clock = SystemClock()
         bind, advertise = _endpoint(address, environment.advertise)
         self._service = StudentService(
             ServiceOptions(
-                student=f"rank{environment.rank}-{uuid.uuid4().hex[:10]}",
+                student=f"rank{here.rank}-{uuid.uuid4().hex[:10]}",
                 teachers=teachers,
                 coordinator=address,
                 bind=bind,
@@ -159,9 +161,9 @@ class DistillLoader:
                 flow=flow,
                 heartbeat_ttl_s=heartbeat_ttl_s,
                 connect_timeout_s=environment.connect_timeout_s,
-                group=environment.group,
+                group=here.generation,
                 skip_poison=poison == "skip",
-                info={"rank": environment.rank, "world_size": environment.world_size},
+                info={"rank": here.rank, "world_size": here.world_size},
             ),
             transport or ZmqTransport(),
             self._clock,

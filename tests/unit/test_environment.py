@@ -13,7 +13,6 @@ def test_outside_a_job_everything_has_its_default() -> None:
     assert (outside.coordinator, outside.output, outside.advertise) == (None, None, None)
     assert (outside.deterministic, outside.task_size) == (False, None)
     assert outside.connect_timeout_s == 300.0
-    assert (outside.rank, outside.world_size, outside.group) == (0, 1, "")
 
 
 def test_inside_a_job_everything_is_read() -> None:
@@ -25,27 +24,16 @@ def test_inside_a_job_everything_is_read() -> None:
             "EDLDIST_DETERMINISTIC": "1",
             "EDLDIST_TASK_SIZE": "32",
             "EDLDIST_CONNECT_TIMEOUT_S": "2.5",
-            "RANK": "3",
-            "WORLD_SIZE": "4",
         }
     )
     assert (inside.coordinator, inside.output, inside.advertise) == ("tcp://h:1", "/out", "10.0.0.5")
     assert (inside.deterministic, inside.task_size) == (True, 32)
     assert inside.connect_timeout_s == 2.5
-    assert (inside.rank, inside.world_size) == (3, 4)
-
-
-def test_ranks_of_one_round_share_a_group_and_of_another_do_not() -> None:
-    first = {"WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "job", "MASTER_ADDR": "h", "MASTER_PORT": "1"}
-    second = first | {"MASTER_PORT": "2"}
-    groups = [JobEnvironment.read(first | {"RANK": rank}).group for rank in ("0", "1")]
-    assert groups[0] == groups[1] != ""
-    assert JobEnvironment.read(second).group not in ("", groups[0])
 
 
 def test_empty_variables_count_as_unset() -> None:
     names = ("COORDINATOR", "OUTPUT", "ADVERTISE", "DETERMINISTIC", "TASK_SIZE", "CONNECT_TIMEOUT_S")
-    empty = {f"EDLDIST_{name}": "" for name in names} | {"RANK": "", "WORLD_SIZE": " "}
+    empty = {f"EDLDIST_{name}": "" for name in names}
     assert JobEnvironment.read(empty) == JobEnvironment.read({})
 
 
@@ -70,9 +58,6 @@ def test_flags(text: str, value: bool) -> None:
         ("EDLDIST_CONNECT_TIMEOUT_S", "nan"),
         ("EDLDIST_CONNECT_TIMEOUT_S", "inf"),
         ("EDLDIST_CONNECT_TIMEOUT_S", "soon"),
-        ("RANK", "-1"),
-        ("WORLD_SIZE", "0"),
-        ("WORLD_SIZE", "two"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_name(name: str, text: str) -> None:

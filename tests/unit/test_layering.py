@@ -24,10 +24,10 @@ ALLOWED = {
     "wire": {"errors", "clock"},
     "labels": {"wire", "errors"},
     "losses": {"errors"},
-    "observe": {"wire", "errors", "environment", "clock"},
-    "ranks": {"errors"},
-    "lifecycle": {"errors", "observe"},
-    "sampling": {"errors", "lifecycle"},
+    "ranks": {"errors", "environment"},
+    "observe": {"wire", "errors", "environment", "clock", "ranks"},
+    "lifecycle": {"errors", "observe", "ranks"},
+    "sampling": {"errors", "lifecycle", "ranks"},
     "checkpoint": {"errors", "observe", "ranks", "lifecycle"},
     **{role: {role} | SHARED | BASE for role in ROLES},
 }
@@ -130,7 +130,13 @@ def test_what_reads_from_others_cannot_execute_it(path: Path) -> None:
 
 
 def test_what_must_start_fast_loads_no_torch() -> None:
-    modules = ["edldist", "edldist.coordinator.server", "edldist.wire.query", "edldist_launch.cli"]
+    modules = [
+        "edldist",
+        "edldist.ranks.placement",
+        "edldist.coordinator.server",
+        "edldist.wire.query",
+        "edldist_launch.cli",
+    ]
     script = (
         "import importlib, json, sys\n"
         "loaded = {}\n"

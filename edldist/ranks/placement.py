@@ -1,0 +1,73 @@
+"""Who this process is in its group of student ranks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edldist.environment import whole_number
+from edldist.errors import ConfigError
+
+__all__ = ["Placement", "in_process_group", "placement"]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One rank among the others.
+
+    Attributes:
+        rank: number of this rank, 0 <= rank < world_size.
+        world_size: ranks in the group, 1 or more.
+        generation: names this very group, from its forming to its next change; the same on all of its
+            ranks. Empty for a rank that trains alone, and where nothing tells one group from another.
+    """
+
+    # Invariant: 0 <= rank < world_size.
+    rank: int
+    world_size: int
+    generation: str
+
+
+def placement(environ: Mapping[str, str] = os.environ) -> Placement:
+    """Where this process is now: in torch's process group if there is one, else where torchrun put it.
+
+    Asked anew at each use, since a script makes its process group after it was started. Does not import
+    torch, so that the coordinator and the launcher may ask.
+
+    Args:
+        environ: read for ``RANK`` and ``WORLD_SIZE`` (0 and 1 where they are not set) unless there is a
+            process group; and for the generation.
+
+    Raises:
+        ConfigError: a variable holds no such number, or a rank that its world has no room for.
+    """
+    if in_process_group():
+        group: Any = sys.modules["torch.distributed"]
+        rank, world_size = group.get_rank(), group.get_world_size()
+    else:
+        rank = whole_number(environ, "RANK", least=0) or 0
+        world_size = whole_number(environ, "WORLD_SIZE", least=1) or 1
+        if rank >= world_size:
+            raise ConfigError(
+                f"RANK={rank} is outside WORLD_SIZE={world_size}: ranks count from 0; set both or neither"
+            )
+    return Placement(rank, world_size, _generation(environ) if world_size > 1 else "")
+
+
+def in_process_group() -> bool:
+    """Whether torch's default process group exists in this process."""
+    # Where such a group was made its module is loaded, and loading it here would take a second.
+    module: Any = sys.modules.get("torch.distributed")
+    return module is not None and bool(module.is_available() and module.is_initialized())
+
+
+def _generation(environ: Mapping[str, str]) -> str:
+    # Every round of torchrun has a store of its own, whose address is set for all ranks; restart counts
+    # differ between nodes and name nothing.
+    address, port = environ.get("MASTER_ADDR", ""), environ.get("MASTER_PORT", "")
+    if not (address or port):
+        return ""
+    return f"{environ.get('TORCHELASTIC_RUN_ID', '')}@{address}:{port}"
