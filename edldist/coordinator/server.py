@@ -102,16 +102,24 @@ class Coordinator:
 
     The thread that calls ``run`` owns the poller and all state; ``stop`` and ``wait_ready`` are
     for any thread, ``stop`` for signal handlers too. Nothing survives a restart but the address.
+    Instead of ``run``, somebody may call ``open``, then ``turn`` as often as it asks for it, then ``close``.
 
     Args:
         options: how to run.
         transport: the wire.
         clock: the time.
+        incarnation: name of this life; None for a random one.
     """
 
-    def __init__(self, options: CoordinatorOptions, transport: Transport, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        options: CoordinatorOptions,
+        transport: Transport,
+        clock: Clock | None = None,
+        incarnation: str | None = None,
+    ) -> None:
         self.options = options
-        self.incarnation = secrets.token_hex(8)
+        self.incarnation = incarnation or secrets.token_hex(8)
         self.address = ""
         self.http_address: str | None = None
         self._transport = transport
@@ -119,8 +127,10 @@ class Coordinator:
         self._stopping = threading.Event()
         self._bound = threading.Event()
         self._poller: Poller | None = None
+        self._closing = contextlib.ExitStack()
         self._hub: Hub
         self._rendezvous: RendezvousHost
+        self._board: StatusBoard
         self._records = Records()
         self._started_at = self._clock.monotonic()
         self._members = Membership(
@@ -151,27 +161,45 @@ class Coordinator:
             ConfigError: an address cannot be bound, or the ready file not written.
         """
         stop = stop or self._stopping
+        self.open()
+        try:
+            due = self._clock.monotonic()
+            while not (stop.is_set() or self._stopping.is_set()):
+                self._await(due)
+                due = self.turn(self._clock.monotonic())
+        finally:
+            self.close()
+        logger.info("coordinator at %s stopped", self.address)
+
+    def open(self) -> None:
+        """Bind everything, and say so.
+
+        Raises:
+            ConfigError: an address cannot be bound, or the ready file not written. All is closed then.
+        """
         self._remove_ready_file()
         poller = self._transport.poller()
+        self._closing.callback(poller.close)
         try:
             self._hub = self._bind(poller)
             self.address = self._hub.address
             self._poller = poller
             self._rendezvous = RendezvousHost(self.address, self.options.rendezvous)
-            board = StatusBoard(poller.wake)
-            with contextlib.ExitStack() as closing:
-                closing.callback(self._rendezvous.close)
-                if self.options.http is not None:
-                    server = HttpServer(self.options.http, board)
-                    closing.callback(server.close)
-                    self.http_address = server.address
-                self._announce()
-                while not (stop.is_set() or self._stopping.is_set()):
-                    self._turn(poller, board)
-        finally:
-            self._poller = None
-            poller.close()
-        logger.info("coordinator at %s stopped", self.address)
+            self._closing.callback(self._rendezvous.close)
+            self._board = StatusBoard(poller.wake)
+            if self.options.http is not None:
+                server = HttpServer(self.options.http, self._board)
+                self._closing.callback(server.close)
+                self.http_address = server.address
+            self._announce()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Release everything that ``open`` bound."""
+        self._poller = None
+        self._closing.close()
 
     # --- starting -----------------------------------------------------------------------------
 
@@ -211,12 +239,16 @@ class Coordinator:
 
     # --- one turn of the loop -----------------------------------------------------------------
 
-    def _turn(self, poller: Poller, board: StatusBoard) -> None:
-        now = self._clock.monotonic()
-        poller.wait(max(0.0, min(self._next_tick, self._orders.due_at(now)) - now))
+    def _await(self, due: float) -> None:
+        """Wait until a turn is due or messages came, but not less than the pause between turns."""
+        assert self._poller is not None
+        self._poller.wait(max(0.0, due - self._clock.monotonic()))
         if (early_s := self._next_turn - self._clock.monotonic()) > 0:
             time.sleep(early_s)  # in Event.wait, a signal handler's stop() could find its lock held below it
-        now, wall = self._clock.monotonic(), self._clock.wall()
+
+    def turn(self, now: float) -> float:
+        """Take in what members sent, decide, and answer (see ``wire.turns``)."""
+        wall = self._clock.wall()
         for _ in range(MAX_MESSAGES_A_TURN):
             received = self._hub.receive()
             if received is None:
@@ -229,8 +261,9 @@ class Coordinator:
             self._act(self._members.tick(now, wall))
         if now >= self._orders.due_at(now):
             self._orders.decide(now)
-        if board.wanted:
-            board.publish(self._snapshot(now))
+        if self._board.wanted:
+            self._board.publish(self._snapshot(now))
+        return min(self._next_tick, self._orders.due_at(now))
 
     def _turn_s(self) -> float:
         return min(max(TURN_S, TURN_A_MEMBER_S * len(self._members.members)), MAX_TURN_S)

@@ -171,6 +171,7 @@ class DistillLoader:
             pid=os.getpid(),
         )
         self._service.extra_stats = self._figures.as_stats
+        self._service.start()
         registry.must_be_saved(self, "repeat or lose samples")
         self._finalizer = weakref.finalize(self, self._service.close)
         stopping.at_partial_stop(self._finalizer)

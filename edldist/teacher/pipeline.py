@@ -11,7 +11,7 @@ A pass goes through::
               one task: its failure, with the model's own traceback
               the model wrote to its inputs: all go back, to be sent again from pristine ones
 
-Nothing here blocks but ``step(wait=True)``, and on a lane that computes at once, the computing.
+Nothing here blocks but ``await_any``, and on a lane that computes at once, the computing.
 Passes are launched in order; a pass that landed is answered whatever happens to those before it.
 """
 
@@ -137,11 +137,8 @@ class Pipeline:
         if self._reader is None:
             self._launch()
 
-    def step(self, wait: bool = False) -> list[list[Answer]]:
+    def step(self) -> list[list[Answer]]:
         """Launch what is ready, and answer what has landed.
-
-        Args:
-            wait: block until something can be done, or for some time if inputs do not come.
 
         Returns:
             The answers of each pass that ended.
@@ -157,13 +154,22 @@ class Pipeline:
             for each in tuple(self._passes):
                 if each.flight is not None and self._broken is None:
                     progress |= self._land(each)
-        if wait and not self._answers and self._broken is None:
-            self._await_any()
-            return self.step()
         answers, self._answers = self._answers, []
         if not answers and self._broken is not None:
             raise self._broken
         return answers
+
+    def await_any(self) -> None:
+        """Block until the oldest flight has landed, or some time for inputs that could be launched."""
+        if self._answers or self._broken is not None:
+            return
+        following = self._following()
+        flight = next((each.flight for each in self._passes if each.flight is not None), None)
+        if following is None:
+            if flight is not None:
+                self._wait_for(flight)
+            return
+        concurrent.futures.wait(following.reads, _WAIT_S if flight is None else _POLL_S)
 
     # --- stages -------------------------------------------------------------------------------------
 
@@ -223,16 +229,6 @@ class Pipeline:
         if each.largest == self._search.size and self._search.passed(each.samples, seconds):
             self._resized()
         return True
-
-    def _await_any(self) -> None:
-        """Block until the oldest flight has landed, or some time for inputs that could be launched."""
-        following = self._following()
-        flight = next((each.flight for each in self._passes if each.flight is not None), None)
-        if following is None:
-            if flight is not None:
-                self._wait_for(flight)
-            return
-        concurrent.futures.wait(following.reads, _WAIT_S if flight is None else _POLL_S)
 
     def _wait_for(self, flight: Flight) -> None:
         try:

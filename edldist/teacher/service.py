@@ -19,14 +19,13 @@ from __future__ import annotations
 
 import logging
 import threading
-import traceback
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edldist.clock import Clock
-from edldist.errors import ConfigError, CoordinatorUnreachableError, EdlDistError, ProtocolVersionError
+from edldist.errors import ConfigError, CoordinatorUnreachableError, ProtocolVersionError
 from edldist.teacher.batcher import Batcher, HeldTask, TaskInputs
 from edldist.teacher.demand import Demand
 from edldist.wire.enrolment import Enrolment
@@ -52,6 +51,7 @@ from edldist.wire.messages import (
     Welcome,
 )
 from edldist.wire.transport import Link, Received, Transport
+from edldist.wire.turns import ServiceThread
 
 __all__ = ["Answer", "TeacherIdentity", "TeacherService"]
 
@@ -75,6 +75,7 @@ class TeacherIdentity:
     pid: int
     device: str
     connect_timeout_s: float
+    process: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,6 @@ class TeacherService:
         self._students: dict[str, _Student] = {}
         self._answers: deque[list[Answer]] = deque()
         self._held: dict[tuple[str, int], HeldTask] = {}
-        self._process = uuid.uuid4().hex
         self._draining = False
         self._stopping = False
         self._error: BaseException | None = None
@@ -137,19 +137,27 @@ class TeacherService:
             identity.connect_timeout_s,
             clock.monotonic(),
         )
-        self._thread = threading.Thread(target=self._run, name="edldist-teacher-io", daemon=True)
+        self._next_tick = clock.monotonic()
+        self._thread = ServiceThread("edldist-teacher-io", self, self._poller, clock)
+
+    def start(self) -> None:
+        """Begin to serve, in a thread of this object's own."""
         self._thread.start()
 
     # --- the compute thread -----------------------------------------------------------------------
 
-    def take(self, timeout_s: float) -> list[HeldTask]:
-        """The tasks of the next forward pass; empty when time is up or there will be none.
+    def await_tasks(self, timeout_s: float) -> None:
+        """Wait until there are tasks to take, or the service ended, or time is up."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: len(self._batcher) or self._error or self._stopping, timeout_s)
+
+    def take(self) -> list[HeldTask]:
+        """The tasks of the next forward pass; empty when there are none now.
 
         Raises:
             EdlDistError: what ended the service.
         """
-        with self._arrived:
-            self._arrived.wait_for(lambda: len(self._batcher) or self._error or self._stopping, timeout_s)
+        with self._lock:
             if self._error is not None:
                 raise self._error
             return self._batcher.take()
@@ -183,34 +191,26 @@ class TeacherService:
         """Give back what has not begun, say goodbye, and end the I/O thread."""
         self._reason = reason
         self._stopping = True
-        self._poller.wake()
-        self._thread.join()
+        self._thread.close()
 
-    # --- the I/O thread -----------------------------------------------------------------------------
+    # --- the I/O thread, or whoever calls the turns --------------------------------------------------
 
-    def _run(self) -> None:
-        try:
-            next_tick = 0.0
-            while not self._stopping:
-                now = self._clock.monotonic()
-                self._poller.wait(min(max(0.0, next_tick - now), self._enrolment.next_due_s(now)))
-                now = self._clock.monotonic()
-                self._read_control(now)
-                for student in list(self._students.values()):
-                    self._read_student(student, now)
-                self._answer_and_pull()
-                if now >= next_tick:
-                    next_tick = now + _TICK_S
-                    self._tick(now)
-            self._leave()
-        except BaseException as exc:
-            if not isinstance(exc, EdlDistError):
-                logger.error("the teacher service failed:\n%s", traceback.format_exc())
-            with self._arrived:
-                self._error = exc
-                self._arrived.notify_all()
-        finally:
-            self._poller.close()
+    def turn(self, now: float) -> float:
+        """Take tasks in, carry answers away and ask for more (see ``wire.turns``)."""
+        self._read_control(now)
+        for student in list(self._students.values()):
+            self._read_student(student, now)
+        self._answer_and_pull()
+        if now >= self._next_tick:
+            self._next_tick = now + _TICK_S
+            self._tick(now)
+        return min(self._next_tick, now + self._enrolment.next_due_s(now))
+
+    def fail(self, error: BaseException) -> None:
+        """Raise in the compute thread what ended a turn."""
+        with self._arrived:
+            self._error = error
+            self._arrived.notify_all()
 
     def _read_control(self, now: float) -> None:
         while (received := self._control.receive()) is not None:
@@ -271,7 +271,7 @@ class TeacherService:
         me = self._identity
         student.greeted_at = now
         student.serving = False
-        student.link.send(Hello(worker=me.worker, teacher=me.teacher, codec=me.codec, process=self._process))
+        student.link.send(Hello(worker=me.worker, teacher=me.teacher, codec=me.codec, process=me.process))
 
     def _read_student(self, student: _Student, now: float) -> None:
         for _ in range(_TURN_MESSAGES):
@@ -450,7 +450,8 @@ class TeacherService:
             student.link.send(Goodbye(id=self._identity.worker, reason=reason))
         student.link.close()
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Give back what has not begun, and say goodbye."""
         self._answer_and_pull()
         with self._lock:
             back = self._batcher.withdraw()

@@ -18,7 +18,7 @@ from edldist.teacher.batch_size import AUTO, BatchSizeSearch
 from edldist.teacher.dataset import IndexedDataset, parse_entries
 from edldist.teacher.exchange import settle
 from edldist.teacher.forward import Forward
-from edldist.teacher.lane import lane_for
+from edldist.teacher.lane import Lane, lane_for
 from edldist.teacher.model import Teacher, pick_device
 from edldist.teacher.pipeline import Pipeline
 from edldist.teacher.reader import DatasetReader
@@ -96,7 +96,10 @@ class WorkerOptions:
 
 
 class TeacherWorker:
-    """The compute loop. Owned by the thread that calls ``run``."""
+    """The compute loop. Owned by the thread that calls ``run``.
+
+    Instead of ``run``, somebody may call its turns and those of ``service``, then ``close``.
+    """
 
     def __init__(
         self,
@@ -104,6 +107,7 @@ class TeacherWorker:
         teacher: Teacher,
         transport: Transport | None = None,
         clock: Clock | None = None,
+        lane: Lane | None = None,
     ) -> None:
         self._options = options
         self._teacher = teacher
@@ -114,7 +118,7 @@ class TeacherWorker:
         self._started = self._clock.monotonic()
         self._stop_at: float | None = None
         self.worker_id = options.worker_id or f"{options.name}-{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-        self._service = TeacherService(
+        self.service = TeacherService(
             TeacherIdentity(
                 worker=self.worker_id,
                 teacher=options.name,
@@ -129,9 +133,9 @@ class TeacherWorker:
             transport or ZmqTransport(),
             self._clock,
         )
-        service = self._service
+        service = self.service
         self._pipeline = Pipeline(
-            lane_for(teacher.device),
+            lane or lane_for(teacher.device),
             Forward(teacher, codec, options.allow_nonfinite),
             self._search,
             lambda tasks, labels, compute_s: settle(
@@ -146,7 +150,7 @@ class TeacherWorker:
         """Finish what is held, then let ``run`` return. Safe in a signal handler."""
         if self._stop_at is None:
             self._stop_at = self._clock.monotonic() + self._options.drain_s
-            self._service.drain()
+            self.service.drain()
 
     def run(self) -> None:
         """Serve until drained.
@@ -155,27 +159,54 @@ class TeacherWorker:
             EdlDistError: the coordinator refuses this worker, or cannot be reached.
         """
         reason = "it failed"
+        self.service.start()
         try:
-            while not self._finished():
-                self._turn()
+            while not self.finished:
+                self._await_work()
+                self.turn(self._clock.monotonic())
             reason = "it was asked to leave"
         finally:
-            self._service.close(reason)
-            if self._reader is not None:
-                self._reader.close()
+            self.close(reason)
 
-    def _turn(self) -> None:
-        """Take on what is there, and answer what is done."""
-        pipeline, service = self._pipeline, self._service
-        while pipeline.has_room and (tasks := service.take(pipeline.patience_s(_TAKE_S))):
+    def close(self, reason: str) -> None:
+        """Say goodbye with a reason, and release everything."""
+        self.service.close(reason)
+        if self._reader is not None:
+            self._reader.close()
+
+    def turn(self, now: float) -> float:
+        """Take on what is there, and answer what is done, without waiting.
+
+        Args:
+            now: monotonic seconds.
+
+        Returns:
+            Monotonic seconds at which it wants its next turn at the latest; tasks that come, and a pass that
+            lands, are reasons for an earlier one.
+
+        Raises:
+            EdlDistError: what ended the service, or that the device is of no use any more.
+        """
+        pipeline, service = self._pipeline, self.service
+        while pipeline.has_room and (tasks := service.take()):
             pipeline.begin(tasks)
-        for answers in pipeline.step(wait=not pipeline.has_room):
+        for answers in pipeline.step():
             service.answer(answers)
+        return now + pipeline.patience_s(_TAKE_S)
 
-    def _finished(self) -> bool:
+    def _await_work(self) -> None:
+        """Block until there are tasks to take on, or passes to answer, or for some time."""
+        if self._pipeline.has_room:
+            self.service.await_tasks(self._pipeline.patience_s(_TAKE_S))
+        else:
+            self._pipeline.await_any()
+
+    @property
+    def finished(self) -> bool:
+        """Whether it was asked to leave and holds nothing any more, or its time for that is up."""
         if self._stop_at is None:
             return False
-        return self._service.drained or self._clock.monotonic() > self._stop_at
+        return self.service.drained or self._clock.monotonic() > self._stop_at
 
     def _stats(self) -> dict[str, Scalar]:
         return {

@@ -201,7 +201,7 @@ def test_a_worker_of_a_teacher_that_nobody_wants_harms_nobody(job):
         peer.link.send(Hello(worker="w", teacher="teacher", codec="zip"))
         assert "unknown codec 'zip'" in peer.await_message(Refused).reason
     assert loader.stats()["teachers"] == 1
-    assert stranger._service._tasks == 0
+    assert stranger.service._tasks == 0
 
 
 class _Peer:
@@ -373,9 +373,9 @@ def test_a_student_of_another_version_does_not_stop_a_worker(job):
     hub = poller.bind("tcp://127.0.0.1:0")
     control = poller.connect(job.address, "odd")
     control.send(Register(id="odd", role="student", address=hub.address, teachers=["teacher"]))
-    _wait(lambda: "odd" in worker._service._students and hub.receive() is not None)
+    _wait(lambda: "odd" in worker.service._students and hub.receive() is not None)
     job.transport._to_link(hub.address, worker.worker_id.encode(), [MAGIC + bytes([99]) + b"later"])
-    _wait(lambda: worker._service._students["odd"].refused)
+    _wait(lambda: worker.service._students["odd"].refused)
     assert len(list(job.loader(fives(20), inputs="id"))) == 20
     poller.close()
 

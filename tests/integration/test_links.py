@@ -58,6 +58,7 @@ class Party:
             connect_timeout_s=300.0,
         )
         self.service = TeacherService(identity, transport, self.clock)
+        self.service.start()
         self.heard(self.coordinator, Register)
         self.order(Registered(incarnation="one", heartbeat_interval_s=1.0, heartbeat_ttl_s=TTL_S))
         self.order(Links(students=[STUDENT], complete=True))
@@ -140,7 +141,8 @@ def test_the_next_pull_rides_on_the_labels_of_the_last(party: Party) -> None:
             pull = heard(Pull)  # the room of a second turn
             group = LeaseGroup(leases=[Lease(id=9, samples=4, alone=False)], tensors=[spec])
             party.student.send(b"w", Tasks(seq=pull.seq, groups=[group], buffered=0), [bytes(16)])
-        tasks = party.service.take(5.0)
+        party.service.await_tasks(5.0)
+        tasks = party.service.take()
         result = Result(
             rows=[LeaseRows(lease=task.lease, samples=4) for task in tasks],
             codec="dense",

@@ -35,6 +35,7 @@ class Student:
             heartbeat_ttl_s=3.0,
         )
         self.service = StudentService(options, transport, self.clock, host="h", pid=os.getpid())
+        self.service.start()
         self.poller = transport.poller()
         self.link = self.poller.connect(self.service.address, "w")
 

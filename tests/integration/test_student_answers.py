@@ -78,6 +78,7 @@ def make():
             **options,
         )
         service = StudentService(settings, transport, clock, host="h", pid=os.getpid())
+        service.start()
         started.append((service, transport.poller()))
         return service, clock, started[-1][1]
 

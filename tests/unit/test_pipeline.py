@@ -106,7 +106,9 @@ class Crew:
         self.errors: dict[int, str] = {}
 
     def turn(self, wait: bool = False) -> None:
-        for answers in self.pipeline.step(wait):
+        if wait:
+            self.pipeline.await_any()
+        for answers in self.pipeline.step():
             for answer in answers:
                 leases = [task.lease for task in answer.tasks]
                 assert not (self.labels.keys() | self.errors.keys()) & set(leases), "answered twice"

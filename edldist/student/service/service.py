@@ -19,8 +19,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import threading
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -62,6 +60,7 @@ from edldist.wire.messages import (
     Welcome,
 )
 from edldist.wire.transport import Outgoing, Received, Transport
+from edldist.wire.turns import ServiceThread
 
 __all__ = ["StudentService"]
 
@@ -92,8 +91,21 @@ class StudentService:
     """Delivers labels to one training loop."""
 
     def __init__(
-        self, options: ServiceOptions, transport: Transport, clock: Clock, host: str, pid: int
+        self,
+        options: ServiceOptions,
+        transport: Transport,
+        clock: Clock,
+        host: str,
+        pid: int,
+        first_lease: int | None = None,
     ) -> None:
+        """Bind, and be ready for ``start``, or for turns that somebody else calls.
+
+        Args:
+            host, pid: of this process.
+            first_lease: leases count up from here. None: from anywhere, which tells the leases of two
+                lives of a student apart.
+        """
         self._options = options
         self._clock = clock
         self._host = host
@@ -102,7 +114,7 @@ class StudentService:
             options.teachers,
             options.flow,
             clock,
-            random.SystemRandom().randrange(1, 1 << 48),
+            random.SystemRandom().randrange(1, 1 << 48) if first_lease is None else first_lease,
             options.max_frame_bytes,
             options.skip_poison,
         )
@@ -112,7 +124,7 @@ class StudentService:
         self._quarantine = Quarantine()
         # Several to a time to live, or one that is idle and well would be taken for silent.
         self._idle_ping_s = min(_IDLE_PING_S, options.heartbeat_ttl_s / 3)
-        self._last_probe = clock.monotonic()
+        self._last_probe = self._next_probe = clock.monotonic()
         self._events = Events(options.student, clock)
         self._stopping = False
         self.extra_stats: Callable[[], dict[str, Scalar]] = dict
@@ -134,7 +146,10 @@ class StudentService:
             options.connect_timeout_s,
             clock.monotonic(),
         )
-        self._thread = threading.Thread(target=self._run, name="edldist-student-io", daemon=True)
+        self._thread = ServiceThread("edldist-student-io", self, self._poller, clock)
+
+    def start(self) -> None:
+        """Begin to serve, in a thread of this object's own."""
         self._thread.start()
 
     # --- the trainer's thread -----------------------------------------------------------------
@@ -163,33 +178,29 @@ class StudentService:
         if os.getpid() != self._pid or self._stopping:
             return
         self._stopping = True
-        self._poller.wake()
-        self._thread.join()
+        self._thread.close()
 
-    # --- the I/O thread -------------------------------------------------------------------------
+    # --- the I/O thread, or whoever calls the turns ----------------------------------------------
 
-    def _run(self) -> None:
-        try:
-            next_probe = 0.0
-            while not self._stopping:
-                now = self._clock.monotonic()
-                self._poller.wait(min(max(0.0, next_probe - now), self._enrolment.next_due_s(now)))
-                now = self._clock.monotonic()
-                self._read_control(now)
-                self._read_workers()
-                if now >= next_probe:
-                    next_probe = now + PROBE_S
-                    self._probe(now)
-                if self.delivery.sleepers:
-                    self._wake_sleepers(now)
-            self._say_goodbye()
-            self.delivery.stop(LoaderClosedError("this DistillLoader was closed; make a new one"))
-        except BaseException as exc:
-            if not isinstance(exc, EdlDistError):
-                logger.error("the label service failed:\n%s", traceback.format_exc())
-            self.delivery.stop(exc)
-        finally:
-            self._poller.close()
+    def turn(self, now: float) -> float:
+        """Answer workers and the coordinator, and probe those who are due for it (see ``wire.turns``)."""
+        self._read_control(now)
+        self._read_workers()
+        if now >= self._next_probe:
+            self._next_probe = now + PROBE_S
+            self._probe(now)
+        if self.delivery.sleepers:
+            self._wake_sleepers(now)
+        return min(self._next_probe, now + self._enrolment.next_due_s(now))
+
+    def leave(self) -> None:
+        """Say goodbye to everyone, and let the loop know."""
+        self._say_goodbye()
+        self.delivery.stop(LoaderClosedError("this DistillLoader was closed; make a new one"))
+
+    def fail(self, error: BaseException) -> None:
+        """Raise in the loop what ended a turn."""
+        self.delivery.stop(error)
 
     def _read_control(self, now: float) -> None:
         while (received := self._control.receive()) is not None:
