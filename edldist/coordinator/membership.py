@@ -227,7 +227,8 @@ class Membership:
 
     def _regroup(self, group: str, lost: str) -> list[Action]:
         """Tell the ranks that train with a lost one: their collectives may wait for it for ever."""
-        order = Regroup(lost=lost, reason=f"rank {lost} has been silent for {self.heartbeat_ttl_s:g} s")
+        reason = f"rank {lost} has been silent for {self.heartbeat_ttl_s:g} s"
+        order = Regroup(generation=group, lost=lost, reason=reason)
         return [
             Send(member.peer, order)
             for member in self._members.values()

@@ -12,7 +12,6 @@ import atexit
 import contextlib
 import datetime
 import logging
-import os
 import signal
 import sys
 import threading
@@ -24,15 +23,13 @@ import torch.distributed as dist
 
 from edldist.lifecycle import exit_hooks
 from edldist.lifecycle.ending import part_quickly
+from edldist.lifecycle.group_change import exit_to_regroup
 from edldist.observe import reporter
 from edldist.ranks.placement import in_process_group, placement
 
-__all__ = ["EXIT_REGROUP", "StopRequest", "asked", "at_partial_stop", "leave_group", "should_stop"]
+__all__ = ["StopRequest", "asked", "at_partial_stop", "should_stop"]
 
 logger = logging.getLogger(__name__)
-
-EXIT_REGROUP = 75
-"""Exit code of a rank that wants to be started again in another group (EX_TEMPFAIL)."""
 
 _LAST_EXCHANGE = datetime.timedelta(seconds=5)
 
@@ -128,13 +125,6 @@ def at_partial_stop(closer: Callable[[], object]) -> None:
     _closers.append(closer)
 
 
-def leave_group(reason: str) -> None:
-    """End this process at once, from any thread, so that its agent starts it in a new group."""
-    logger.warning("%s: leaving so that a new group forms", reason)
-    _flush()
-    os._exit(EXIT_REGROUP)
-
-
 def _leave() -> None:
     """At the end of a script that was asked to stop: leave quickly, and say so if it was for others."""
     if _request is None:
@@ -149,11 +139,4 @@ def _leave() -> None:
     for closer in _closers:
         closer()
     reporter.flush()
-    _flush()
-    os._exit(EXIT_REGROUP)
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
+    exit_to_regroup()

@@ -165,11 +165,16 @@ class Links(_Struct, frozen=True, tag="links"):
 
 
 class Regroup(_Struct, frozen=True, tag="regroup"):
-    """To the ranks of a process group that lost one of theirs: leave, so that a new group forms.
+    """To the ranks of a process group that lost one of theirs: a new group has to form.
 
     Collectives notice a killed rank by themselves, but wait for a frozen or unreachable one.
+
+    Attributes:
+        generation: the group that lost a rank, as its ranks named it when they registered.
+        lost: id of the member that was lost.
     """
 
+    generation: Name
     lost: Name
     reason: Text
 

@@ -17,7 +17,7 @@ from edldist.checkpoint import lock
 from edldist.checkpoint.checkpointer import Checkpointer
 from edldist.checkpoint.snapshot import Snapshot
 from edldist.errors import CheckpointError, ConfigError
-from edldist.lifecycle.stopping import EXIT_REGROUP
+from edldist.lifecycle.group_change import EXIT_REGROUP
 from edldist.observe import reporter
 
 

@@ -13,6 +13,7 @@ from edldist.wire.messages import (
     Refused,
     Register,
     Registered,
+    Regroup,
     Unknown,
 )
 
@@ -151,6 +152,17 @@ def test_any_message_counts_as_a_heartbeat() -> None:
     members.heard(b"nobody", 2.5)
     assert live(members, 5.0, "t2", since=2.5) == []
     assert [name for name, _ in events(live(members, 5.5, "t2", since=5.0))] == ["teacher_lost"]
+
+
+def test_ranks_that_train_with_a_lost_one_are_told_which_group_changed() -> None:
+    members = make()
+    groups = {"s1": "job@h:1", "s2": "job@h:1", "s3": "job@h:2", "s4": ""}
+    for number, (member_id, group) in enumerate(groups.items()):
+        register = student(member_id, group=group, address=f"tcp://a:{number}", pid=100 + number)
+        members.register(member_id.encode(), register, 0.0, WALL)
+    orders = sent(live(members, 3.5, "s2", "s3", "s4"))
+    reason = "rank s1 has been silent for 3 s"
+    assert orders == [(b"s2", Regroup(generation="job@h:1", lost="s1", reason=reason))]
 
 
 def test_a_lost_student_leaves_its_last_figures_in_the_record() -> None:

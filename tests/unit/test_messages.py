@@ -39,7 +39,7 @@ SAMPLES = [
     wire.Refused(reason="no"),
     wire.Goodbye(id="t-1", reason="drained"),
     wire.Links(students=[wire.Peer(id="s-0", address="tcp://h:2")], complete=False),
-    wire.Regroup(lost="s-1", reason="silent for 3.4 s"),
+    wire.Regroup(generation="job@h:1", lost="s-1", reason="silent for 3.4 s"),
     wire.RendezvousQuery(store_pid=12),
     wire.Rendezvous(address="h:29400", error=""),
     EVENT,

@@ -7,8 +7,9 @@ What happens when a party dies:
 * worker killed: the next probe (every ``PROBE_S`` to who holds a lease) raises, its tasks requeue;
 * worker frozen or cut off: silent for ``heartbeat_ttl_s``, the same;
 * worker's compute stuck: its leases pass their deadlines and are written off one by one;
-* another rank of the group lost: the coordinator says ``Regroup``, and this process leaves at once,
-  whatever its training thread waits for; its agent starts it anew in a new group;
+* another rank of the group lost: the coordinator says ``Regroup``, and this process's answer to a
+  ``GroupChanged`` is called here: it leaves at once, whatever its training thread waits for, and its
+  agent starts it anew in a new group;
 * coordinator gone: nothing changes here, the enrolment keeps trying;
 * the trainer leaves its loop: ``clear``; late answers are counted and dropped;
 * this process dies: workers find the link dead; all state was its own.
@@ -29,7 +30,7 @@ from edldist.errors import (
     PeerUnreachableError,
 )
 from edldist.labels.codec import parse_codec
-from edldist.lifecycle.stopping import leave_group
+from edldist.lifecycle.group_change import GroupChanged, GroupChangeHandler, leave_group
 from edldist.student.queue.pings import Pings
 from edldist.student.queue.quarantine import Quarantine
 from edldist.student.queue.queue import Returned
@@ -98,6 +99,7 @@ class StudentService:
         host: str,
         pid: int,
         first_lease: int | None = None,
+        on_group_change: GroupChangeHandler = leave_group,
     ) -> None:
         """Bind, and be ready for ``start``, or for turns that somebody else calls.
 
@@ -105,8 +107,10 @@ class StudentService:
             host, pid: of this process.
             first_lease: leases count up from here. None: from anywhere, which tells the leases of two
                 lives of a student apart.
+            on_group_change: what this process does when the coordinator says that its group lost a rank.
         """
         self._options = options
+        self._on_group_change = on_group_change
         self._clock = clock
         self._host = host
         self._pid = pid
@@ -205,13 +209,19 @@ class StudentService:
     def _read_control(self, now: float) -> None:
         while (received := self._control.receive()) is not None:
             if isinstance(received.message, Regroup):
-                leave_group(received.message.reason)
+                self._change_group(received.message)
             elif self._enrolment.on_message(received.message, now, self._clock.wall()):
                 logger.info("student %s joined at %s", self._options.student, self._options.coordinator)
         for message in self._enrolment.due(now):
             self._control.send(message)
         if self._enrolment.joined:
             self._events.send(self._control)
+
+    def _change_group(self, order: Regroup) -> None:
+        if order.generation != self._options.group:
+            logger.info("told that group %r changed, which is not this rank's", order.generation)
+            return
+        self._on_group_change(GroupChanged(order.generation, order.reason))
 
     def _registration(self, rejoin: bool) -> Register:
         return Register(
