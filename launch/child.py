@@ -4,8 +4,10 @@ Linux sends SIGNAL (a number) to this process when the thread that started it en
 ends (``PR_SET_PDEATHSIG``), and the setting survives ``exec``. It is made here, in a process of
 its own, because ``preexec_fn`` is not safe in a program with threads. PARENT is the expected
 parent's process id, or 0 when the caller could not know it. Elsewhere than on Linux the command
-simply runs. NOTES, unless empty, is a file to which the command's process id is appended as a line,
-so that whoever watches from further up misses no start, however short the life.
+simply runs. NOTES, unless empty, is a file to which a line ``start NAME PID TICKS`` is appended, so that
+whoever watches from further up misses no start, however short the life. NAME tells the command's
+process from every other one, and is handed to it in ``EDLDIST_PROCESS`` (``edldist.wire.process``);
+TICKS is when the process started, in the kernel's count, and with it PID tells it on this machine.
 
 This file is run by path and imports nothing of this package: it costs a bare interpreter's start.
 """
@@ -17,6 +19,7 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
+PROCESS_VARIABLE = "EDLDIST_PROCESS"
 
 
 def die_with_parent(signum: int, parent: int) -> None:
@@ -33,11 +36,25 @@ def die_with_parent(signum: int, parent: int) -> None:
         sys.exit(128 + signal.SIGTERM)
 
 
+def start_ticks(pid: int) -> int:
+    """When a process of this machine started, in the kernel's count; 0 where that cannot be told.
+
+    Process ids are given away again; an id together with this is not.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
 def note_start(notes: str) -> None:
-    """Append this process's id to a file; a file that cannot be written is no reason not to run."""
+    """Name this process and append its start to a file, which need not be writable for it to run."""
+    pid, name = os.getpid(), os.urandom(16).hex()
+    os.environ[PROCESS_VARIABLE] = f"{name}@{pid}"
     try:
         with open(notes, "a", encoding="utf-8") as book:
-            book.write(f"{os.getpid()}\n")
+            book.write(f"start {name} {pid} {start_ticks(pid)}\n")
     except OSError as exc:
         print(f"cannot note a start in {notes}: {exc.strerror}", file=sys.stderr)
 

@@ -16,11 +16,25 @@ from typing import NamedTuple
 from edldist_launch.agent import EXIT_CLOSED
 from edldist_launch.exits import EXIT_USAGE
 
-__all__ = ["AgentRestarts", "NodeWatch", "Progress"]
+__all__ = ["AgentRestarts", "NodeWatch", "Progress", "RankProcess"]
 
 AGENT_TRIES = 6
 _FIRST_DELAY_S = 1.0
 _FINAL = (0, EXIT_USAGE, EXIT_CLOSED)
+
+
+class RankProcess(NamedTuple):
+    """One process of a rank, as it was started.
+
+    Attributes:
+        name: what it is called wherever it registers.
+        pid: its process id, as this node's supervisor sees it.
+        start_ticks: when it started, in the kernel's count; 0 where that is not known.
+    """
+
+    name: str
+    pid: int
+    start_ticks: int
 
 
 class Progress(NamedTuple):
@@ -52,19 +66,23 @@ class NodeWatch:
         self._nproc = nproc_per_node
         self._fruitless = 0
         self._furthest = (-1, -1)
-        self._ranks: frozenset[int] = frozenset()
-        self._suspects: frozenset[int] = frozenset()
+        self._ranks: dict[str, RankProcess] = {}
+        self._suspects: frozenset[str] = frozenset()
         self._seen = 0
         self._groups = 0
 
     def see_notes(self, text: str) -> None:
-        """All notes of this node's ranks so far: a line ``PID`` for each start, ``PID REASON`` for an end."""
-        lines = [line.partition(" ") for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        started = [pid.strip() for pid, _, reason in lines if not reason]
-        for pid, _, reason in lines:
+        """All notes of this node's ranks so far.
+
+        A line ``start NAME PID TICKS`` for each start, and ``end NAME REASON`` for an end that judges.
+        """
+        lines = [line.split(maxsplit=2) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        started = [_rank_process(*words[1:]) for words in lines if words[:1] == ["start"]]
+        names = {rank.name for rank in started}
+        for kind, *words in filter(None, lines):
             # Only ranks of this node judge; what else they started may inherit the variable.
-            if reason and pid in started and self.verdict is None:
-                self.verdict = reason.strip()
+            if kind == "end" and words[0] in names and self.verdict is None:
+                self.verdict = words[1].strip()
         if len(started) == self._seen:
             return
         self._seen = len(started)
@@ -74,29 +92,29 @@ class NodeWatch:
             self.restarts += anew
             self._fruitless += anew
         self._groups = groups
-        self._ranks = frozenset(int(pid) for pid in started[(groups - 1) * self._nproc :])
+        self._ranks = {rank.name: rank for rank in started[(groups - 1) * self._nproc :]}
 
-    def see_progress(self, progress: Mapping[int, Progress]) -> None:
-        """How far the ranks of this host have come, by process id; others' processes count for nothing."""
-        for pid in self._ranks & progress.keys():
-            seen = progress[pid]
+    def see_progress(self, progress: Mapping[str, Progress]) -> None:
+        """How far ranks have come, by the names of their processes; those of others count for nothing."""
+        for name in self._ranks.keys() & progress.keys():
+            seen = progress[name]
             if seen.batches > 0 and (seen.epoch, seen.samples) > self._furthest:
                 self._furthest = (seen.epoch, seen.samples)
                 self._fruitless = 0
 
-    def written_off(self, lost: Collection[int], members: Collection[int], sure: bool) -> list[int]:
+    def written_off(self, lost: Collection[str], members: Collection[str], sure: bool) -> list[RankProcess]:
         """Those of our ranks that are to be killed, because they are frozen.
 
         Args:
-            lost: process ids that the coordinator lost since the last look.
+            lost: names of the processes that the coordinator lost since the last look.
             members: those that it knows now.
             sure: whether this side could reach the coordinator all the time. If not, a lost rank may
                 have been cut off with this whole host, and gets the time to register anew.
         """
-        self._suspects = (self._suspects | frozenset(lost)) & self._ranks
+        self._suspects = (self._suspects | frozenset(lost)) & self._ranks.keys()
         if not sure:
             return []
-        due = sorted(self._suspects - frozenset(members))
+        due = [self._ranks[name] for name in sorted(self._suspects - frozenset(members))]
         self._suspects = frozenset()
         return due
 
@@ -114,6 +132,11 @@ class NodeWatch:
     def hopeless(self) -> bool:
         """Whether restarting has been fruitless for too long."""
         return self._fruitless > self.max_fruitless
+
+
+def _rank_process(name: str, place: str) -> RankProcess:
+    pid, _, ticks = place.partition(" ")
+    return RankProcess(name, int(pid), int(ticks))
 
 
 class AgentRestarts:

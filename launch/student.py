@@ -19,10 +19,10 @@ from edldist.wire.address import parse_address
 from edldist.wire.messages import Event, Status
 from edldist.wire.query import StatusClient
 from edldist_launch.agent import ahead_s
-from edldist_launch.child import tied_command
+from edldist_launch.child import start_ticks, tied_command
 from edldist_launch.exits import EXIT_INTERRUPTED, EXIT_USAGE
 from edldist_launch.interrupts import Interrupts
-from edldist_launch.node import AGENT_TRIES, AgentRestarts, NodeWatch, Progress
+from edldist_launch.node import AGENT_TRIES, AgentRestarts, NodeWatch, Progress, RankProcess
 from edldist_launch.notes import RankNotes
 from edldist_launch.torchrun import (
     MAX_SKEW_S,
@@ -250,7 +250,6 @@ class _Node:
         self._agent = agent
         self._watch = watch
         self._notes = notes
-        self._host = socket.gethostname()
         self._client = StatusClient(coordinator)
         self._seen = 0
         self._incarnation = ""
@@ -315,38 +314,38 @@ class _Node:
         lost = self._read(status)
         if lost:
             self._sure_from = max(self._sure_from, time.monotonic() + self._patience_s)
-        members = [member.pid for member in status.members if member.host == self._host]
-        running = self._ranks()
-        for pid in self._watch.written_off(lost, members, sure=time.monotonic() >= self._sure_from):
-            if pid not in running:
+        members = [member.process for member in status.members]
+        for rank in self._watch.written_off(lost, members, sure=time.monotonic() >= self._sure_from):
+            if not self._runs(rank):
                 continue
-            logger.warning("rank process %d was written off by the coordinator: killing it", pid)
+            logger.warning("rank process %d was written off by the coordinator: killing it", rank.pid)
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(rank.pid, signal.SIGKILL)
 
-    def _ranks(self) -> list[int]:
+    def _runs(self, rank: RankProcess) -> bool:
+        """Whether a rank still is a process of the agent's, and not another one that was given its id."""
         try:
-            return [child.pid for child in psutil.Process(self._agent.pid).children()]
+            parent = psutil.Process(rank.pid).ppid()
         except psutil.Error:
-            return []
+            return False
+        return parent == self._agent.pid and start_ticks(rank.pid) == rank.start_ticks
 
-    def _read(self, status: Status) -> list[int]:
-        """Note progress; return the process ids of ranks of this host that were lost."""
+    def _read(self, status: Status) -> list[str]:
+        """Note progress; return the names of the ranks' processes that were lost."""
         first_look = not self._incarnation
         restarted = status.incarnation != self._incarnation
         self._incarnation = status.incarnation
         self._seen = 0 if restarted and not first_look else status.seq
         progress = {}
         for member in status.members:
-            if member.role == "student" and member.host == self._host:
+            if member.role == "student":
                 figures = [member.stats.get(key, 0) for key in ("batches", "epoch", "epoch_samples")]
-                progress[member.pid] = Progress(*(f if isinstance(f, int) else 0 for f in figures))
+                progress[member.process] = Progress(*(f if isinstance(f, int) else 0 for f in figures))
         self._watch.see_progress(progress)
         if first_look:
             return []
         return [
-            pid
+            str(record.fields.get("process"))
             for record in status.records
             if isinstance(record, Event) and record.event == "student_lost"
-            if record.fields.get("host") == self._host and isinstance(pid := record.fields.get("pid"), int)
         ]

@@ -68,7 +68,7 @@ class Tally:
         self._reports: dict[str, int] = {}
         self._position: dict[str, int] = {}
         self._stats: dict[str, dict[str, float]] = {}
-        self._processes: dict[Scalar, set[tuple[str, int]]] = {}
+        self._processes: dict[Scalar, set[str]] = {}
         self._first: tuple[float, float] | None = None
         self._last: tuple[float, float] = (0.0, 0.0)
         self._window: deque[tuple[float, float, float]] = deque()
@@ -94,7 +94,7 @@ class Tally:
         for member in status.members:
             if member.role == "student":
                 self._note_stats(member.id, member.stats)
-                self._processes.setdefault(member.info.get("rank"), set()).add((member.host, member.pid))
+                self._processes.setdefault(member.info.get("rank"), set()).add(member.process)
         self._note_rate(now)
         return lines
 

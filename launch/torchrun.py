@@ -62,7 +62,7 @@ def torchrun_command(
     Args:
         rendezvous: ``host:port`` of the store in which several nodes meet; None for one node.
         run_id: nodes of one run share it.
-        notes: file to which every rank's process id is appended as it starts; empty for none.
+        notes: file to which a line is appended for every rank as it starts (``child``); empty for none.
         ahead_s: lets agents of several nodes survive jumps of the wall clock (``launch.agent``); None
             for torchrun's own.
 

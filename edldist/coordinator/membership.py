@@ -125,7 +125,7 @@ class Membership:
     def register(self, peer: bytes, message: Register, now: float, wall: float) -> list[Action]:
         """Take in a member, or the same one again.
 
-        The same process (id, host and pid) replaces its former record without an event.
+        The same process replaces its former record without an event.
 
         Args:
             peer: the sender.
@@ -138,7 +138,7 @@ class Membership:
             return [Send(peer, Refused(reason=reason))]
         actions: list[Action] = []
         known = self._members.get(message.id)
-        if known is not None and not _same_process(known.register, message):
+        if known is not None and known.register.process != message.process:
             # Silent past its TTL and not ticked away yet: its successor is quicker than the tick.
             actions.append(self._lose(message.id, now, wall))
             known = None
@@ -256,7 +256,7 @@ class Membership:
         if message.role == "student" and not message.teachers:
             return f"student {message.id} names no teacher; give the loader teacher=NAME"
         known = self._members.get(message.id)
-        if known is None or _same_process(known.register, message):
+        if known is None or known.register.process == message.process:
             return None
         silent_s = now - known.last_seen
         if silent_s >= self.heartbeat_ttl_s:
@@ -292,10 +292,6 @@ class Membership:
         return member
 
 
-def _same_process(one: Register, other: Register) -> bool:
-    return (one.host, one.pid) == (other.host, other.pid)
-
-
 def _rejoins(message: Register) -> bool:
     return bool(message.links) or message.info.get("rejoin") is True
 
@@ -320,6 +316,7 @@ def _identity(member: Member) -> dict[str, Scalar]:
         **member.stats,
         "id": register.id,
         "rank": register.info.get("rank"),
+        "process": register.process,
         "host": register.host,
         "pid": register.pid,
     }

@@ -344,6 +344,7 @@ class Coordinator:
                     role=m.register.role,
                     group=m.register.group,
                     address=m.register.address,
+                    process=m.register.process,
                     host=m.register.host,
                     pid=m.register.pid,
                     joined_s=now - m.joined_at,

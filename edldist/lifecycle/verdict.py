@@ -13,11 +13,12 @@ import sys
 from collections.abc import Mapping
 
 from edldist.lifecycle.ending import part_quickly
+from edldist.wire.process import process_id
 
 __all__ = ["NOTES_VARIABLE", "install", "verdict"]
 
 NOTES_VARIABLE = "EDLDIST_RANK_NOTES"
-"""File that the supervisor reads: a line ``PID REASON`` from every rank that ended for good."""
+"""File that the supervisor reads: a line ``end NAME REASON`` from every rank that ended for good."""
 
 MAX_REASON = 500
 
@@ -35,11 +36,11 @@ def install(environment: Mapping[str, str] = os.environ) -> None:
     """Leave a note at exit, if this process has a supervisor that reads it."""
     notes = environment.get(NOTES_VARIABLE)
     if notes:
-        atexit.register(_leave_note, notes, os.getpid())
+        atexit.register(_leave_note, notes, process_id())
 
 
-def _leave_note(notes: str, pid: int) -> None:
-    if os.getpid() != pid or getattr(sys, "last_value", None) is None:
+def _leave_note(notes: str, process: str) -> None:
+    if process_id() != process or getattr(sys, "last_value", None) is None:
         return  # a forked child's errors are its parent's to judge
     part_quickly()  # the agent waits for this end before it starts the group anew
     reason = verdict()
@@ -47,6 +48,6 @@ def _leave_note(notes: str, pid: int) -> None:
         return
     try:
         with open(notes, "a", encoding="utf-8") as book:
-            book.write(f"{pid} {reason}\n")
+            book.write(f"end {process} {reason}\n")
     except OSError as exc:
         print(f"cannot leave a note in {notes}: {exc.strerror}", file=sys.stderr)

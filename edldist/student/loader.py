@@ -31,6 +31,7 @@ from edldist.student.service.service import StudentService
 from edldist.student.to_device import DeviceTransfer, copier_for
 from edldist.wire.address import local_host_towards, parse_address
 from edldist.wire.messages import Scalar
+from edldist.wire.process import process_id
 from edldist.wire.transport import Transport
 from edldist.wire.zmq.transport import ZmqTransport
 
@@ -167,6 +168,7 @@ class DistillLoader:
             ),
             transport or ZmqTransport(),
             self._clock,
+            process=process_id(),
             host=socket.gethostname(),
             pid=os.getpid(),
         )

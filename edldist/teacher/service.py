@@ -19,10 +19,9 @@ from __future__ import annotations
 
 import logging
 import threading
-import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from edldist.clock import Clock
 from edldist.errors import ConfigError, CoordinatorUnreachableError, ProtocolVersionError
@@ -71,11 +70,11 @@ class TeacherIdentity:
     coordinator: str
     batch_size: int
     codec: str
+    process: str
     host: str
     pid: int
     device: str
     connect_timeout_s: float
-    process: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +227,7 @@ class TeacherService:
             role="teacher",
             group=me.teacher,
             links=list(self._students),
+            process=me.process,
             host=me.host,
             pid=me.pid,
             wall_s=self._clock.wall(),

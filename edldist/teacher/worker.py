@@ -25,6 +25,7 @@ from edldist.teacher.reader import DatasetReader
 from edldist.teacher.service import TeacherIdentity, TeacherService
 from edldist.wire.address import parse_address
 from edldist.wire.messages import Scalar
+from edldist.wire.process import process_id
 from edldist.wire.transport import Transport
 from edldist.wire.zmq.transport import ZmqTransport
 
@@ -125,6 +126,7 @@ class TeacherWorker:
                 coordinator=options.coordinator,
                 batch_size=self._search.size,
                 codec=codec.name,
+                process=process_id(),
                 host=socket.gethostname(),
                 pid=os.getpid(),
                 device=str(teacher.device),

@@ -64,6 +64,7 @@ Scalar = str | int | float | bool | None
 MAX_NAME = 256
 MAX_DIMENSIONS = 16
 Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
+ProcessName = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
 Text = Annotated[str, msgspec.Meta(max_length=65_536)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
@@ -97,11 +98,13 @@ class Register(_Struct, frozen=True, tag="register"):
     ``group`` is the teacher's name for a teacher worker; for a student, the process group that its
     rank trains in (empty if it trains alone). ``teachers`` are the names that a student
     wants; ``links`` are the students that a teacher worker serves now (a fresh coordinator learns
-    the standing assignment from them). ``info`` is shown by ``status``.
+    the standing assignment from them). ``process`` tells this very process from every other
+    (``edldist.wire.process``); ``host``, ``pid`` and ``info`` are only shown.
     """
 
     id: Name
     role: Literal["teacher", "student"]
+    process: ProcessName
     group: Name = ""
     address: Name = ""
     teachers: Annotated[list[Name], msgspec.Meta(max_length=64)] = []
@@ -240,6 +243,7 @@ class MemberStatus(_Struct, frozen=True):
     role: str
     group: str
     address: str
+    process: str
     host: str
     pid: int
     joined_s: float
@@ -277,7 +281,7 @@ class Hello(_Struct, frozen=True, tag="hello"):
     worker: Name
     teacher: Name
     codec: Name
-    process: Name = ""
+    process: ProcessName
 
 
 class Welcome(_Struct, frozen=True, tag="welcome"):

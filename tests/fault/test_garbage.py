@@ -192,7 +192,7 @@ def test_bogus_answers_and_leases_change_no_label(unharmed: Crew):
     with stranger(address) as mallory:
         mallory.say(forged, *[bytes(16)] * 50)
         assert mallory.hear(Unknown)
-        mallory.say(Hello(worker="mallory", teacher="teacher", codec="dense"))
+        mallory.say(Hello(worker="mallory", teacher="teacher", codec="dense", process="p"))
         assert mallory.hear(Welcome)
         mallory.say(forged, *[bytes(16)] * 50)
         mallory.say(Failure(leases=list(range(50)), error="none of these was ever mine"))
@@ -216,7 +216,7 @@ def test_a_refusal_tells_another_protocol_version_why(unharmed: Crew):
     before = garbage(unharmed)
     for address in ports(unharmed).values():
         with stranger(address, b"from-the-future") as other:
-            hello = encode(Hello(worker="w", teacher="teacher", codec="dense"))
+            hello = encode(Hello(worker="w", teacher="teacher", codec="dense", process="p"))
             other.send(b"ED" + bytes([PROTOCOL_VERSION + 1]) + hello[3:])
             refused = other.hear(Refused)
             assert f"wire protocol {PROTOCOL_VERSION + 1}" in refused.reason

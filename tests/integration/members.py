@@ -32,7 +32,7 @@ class FakeMember:
 
     def __init__(self, coordinator: str, member_id: str, **fields: Any) -> None:
         self.id = member_id
-        base = {"id": member_id, "host": "here", "pid": 1, "wall_s": time.time()}
+        base = {"id": member_id, "process": f"p-{member_id}", "host": "here", "pid": 1, "wall_s": time.time()}
         self.registration = Register(**base | fields)
         self._poller = ZmqTransport().poller()
         self._link = self._poller.connect(coordinator, member_id)

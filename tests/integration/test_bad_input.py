@@ -174,7 +174,9 @@ def test_an_unreachable_coordinator_is_given_up_after_the_stated_time(monkeypatc
 
 
 def test_the_wait_for_a_coordinator_is_announced(caplog):
-    enrolment = Enrolment("s", lambda _: Register(id="s", role="student"), dict, "tcp://h:1", 60.0, now=0.0)
+    enrolment = Enrolment(
+        "s", lambda _: Register(id="s", role="student", process="p"), dict, "tcp://h:1", 60.0, now=0.0
+    )
     with caplog.at_level(logging.WARNING):
         enrolment.due(1.0)
         assert caplog.messages == []
@@ -196,9 +198,9 @@ def test_a_worker_of_a_teacher_that_nobody_wants_harms_nobody(job):
     loader = job.loader(fives(10), inputs="id")
     assert len(list(loader)) == 10
     with _hostile(job, loader) as peer:
-        peer.link.send(Hello(worker="w", teacher="other", codec="dense"))
+        peer.link.send(Hello(worker="w", teacher="other", codec="dense", process="p"))
         assert "not of 'other'" in peer.await_message(Refused).reason
-        peer.link.send(Hello(worker="w", teacher="teacher", codec="zip"))
+        peer.link.send(Hello(worker="w", teacher="teacher", codec="zip", process="p"))
         assert "unknown codec 'zip'" in peer.await_message(Refused).reason
     assert loader.stats()["teachers"] == 1
     assert stranger.service._tasks == 0
@@ -233,7 +235,7 @@ class _Peer:
         raise AssertionError(f"no {kind.__name__} came")
 
     def greet(self) -> None:
-        self.link.send(Hello(worker="hostile", teacher="teacher", codec="dense"))
+        self.link.send(Hello(worker="hostile", teacher="teacher", codec="dense", process="p"))
         self.await_message(Welcome)
 
     def __enter__(self):
@@ -372,7 +374,7 @@ def test_a_student_of_another_version_does_not_stop_a_worker(job):
     poller = job.transport.poller()
     hub = poller.bind("tcp://127.0.0.1:0")
     control = poller.connect(job.address, "odd")
-    control.send(Register(id="odd", role="student", address=hub.address, teachers=["teacher"]))
+    control.send(Register(id="odd", role="student", process="p", address=hub.address, teachers=["teacher"]))
     _wait(lambda: "odd" in worker.service._students and hub.receive() is not None)
     job.transport._to_link(hub.address, worker.worker_id.encode(), [MAGIC + bytes([99]) + b"later"])
     _wait(lambda: worker.service._students["odd"].refused)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 
@@ -52,8 +51,9 @@ class Party:
             coordinator="tcp://coordinator:1",
             batch_size=4,
             codec="dense",
+            process="p",
             host="h",
-            pid=os.getpid(),
+            pid=1,
             device="cpu",
             connect_timeout_s=300.0,
         )

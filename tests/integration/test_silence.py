@@ -34,7 +34,7 @@ class Student:
             flow=Flow(),
             heartbeat_ttl_s=3.0,
         )
-        self.service = StudentService(options, transport, self.clock, host="h", pid=os.getpid())
+        self.service = StudentService(options, transport, self.clock, process="p", host="h", pid=os.getpid())
         self.service.start()
         self.poller = transport.poller()
         self.link = self.poller.connect(self.service.address, "w")
@@ -69,7 +69,7 @@ class Student:
 @pytest.fixture
 def student():
     made = Student()
-    made.link.send(Hello(worker="w", teacher="teacher", codec="dense"))
+    made.link.send(Hello(worker="w", teacher="teacher", codec="dense", process="p"))
     made.until(lambda: made.service.teachers() == 1)
     made.advance(0.2)
     yield made
@@ -126,11 +126,23 @@ def test_time_in_which_the_student_was_stopped_is_not_its_workers_silence(studen
 def test_a_worker_that_greets_anew_gets_its_tasks_again_without_blame(student):
     student.service.offer(OpenBatch(None, {"x": torch.zeros(4)}, 4))
     for seq in range(1, 5):
-        student.link.send(Hello(worker="w", teacher="teacher", codec="dense"))
+        student.link.send(Hello(worker="w", teacher="teacher", codec="dense", process="p"))
         student.link.send(Pull(seq=seq, samples=4))
         (task,) = student.answer(Tasks).groups[0].leases
         assert not task.alone
     assert student.service.stats()["requeued"] == 3
+
+
+def test_a_worker_that_was_started_anew_before_its_end_was_noticed_left_a_suspicion(student):
+    """Supervisors are quick: three processes of one name that held the task and ended accuse it."""
+    student.service.offer(OpenBatch(None, {"x": torch.zeros(4)}, 4))
+    alone = []
+    for life in range(3):
+        student.link.send(Hello(worker="w", teacher="teacher", codec="dense", process=f"p{life}"))
+        student.link.send(Pull(seq=1, samples=4))
+        (lease,) = student.answer(Tasks).groups[0].leases
+        alone.append(lease.alone)
+    assert alone == [False, False, True]
 
 
 @pytest.mark.parametrize("same_process", [True, False])

@@ -39,7 +39,7 @@ class Worker:
 
     def __init__(self, poller, address: str, name: str) -> None:
         self.link = poller.connect(address, name)
-        self.link.send(Hello(worker=name, teacher="teacher", codec="dense"))
+        self.link.send(Hello(worker=name, teacher="teacher", codec="dense", process="p"))
         self.welcome = self.hear(Welcome)
 
     def label(self, lease: int, pull: int, samples: int = 4) -> None:
@@ -77,7 +77,7 @@ def make():
             flow=Flow(),
             **options,
         )
-        service = StudentService(settings, transport, clock, host="h", pid=os.getpid())
+        service = StudentService(settings, transport, clock, process="p", host="h", pid=os.getpid())
         service.start()
         started.append((service, transport.poller()))
         return service, clock, started[-1][1]

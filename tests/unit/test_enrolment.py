@@ -42,7 +42,7 @@ class Rig:
 
     def _register(self, rejoining: bool) -> Register:
         self.rejoins.append(rejoining)
-        return Register(id="t-1", role="teacher", links=[f"s-{len(self.rejoins)}"])
+        return Register(id="t-1", role="teacher", process="p", links=[f"s-{len(self.rejoins)}"])
 
     def step(self) -> list[Message]:
         messages = self.enrolment.due(self.now)

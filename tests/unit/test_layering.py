@@ -26,7 +26,7 @@ ALLOWED = {
     "losses": {"errors"},
     "ranks": {"errors", "environment"},
     "observe": {"wire", "errors", "environment", "clock", "ranks"},
-    "lifecycle": {"errors", "observe", "ranks"},
+    "lifecycle": {"errors", "observe", "ranks", "wire"},
     "sampling": {"errors", "lifecycle", "ranks"},
     "checkpoint": {"errors", "observe", "ranks", "lifecycle"},
     **{role: {role} | SHARED | BASE for role in ROLES},

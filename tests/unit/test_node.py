@@ -5,13 +5,18 @@ from __future__ import annotations
 import pytest
 
 from edldist.errors import ConfigError
-from edldist_launch.node import NodeWatch, Progress
+from edldist_launch.node import NodeWatch, Progress, RankProcess
 from edldist_launch.student import _check_clock
 from edldist_launch.torchrun import MAX_SKEW_S
 
 
-def notes(*pids: int) -> str:
-    return "".join(f"{pid}\n" for pid in pids)
+def notes(*ranks: int) -> str:
+    """What the starts of some ranks leave: number 7 is process p7 with the id 107."""
+    return "".join(f"start p{rank} {100 + rank} {1000 + rank}\n" for rank in ranks)
+
+
+def process(rank: int) -> RankProcess:
+    return RankProcess(f"p{rank}", 100 + rank, 1000 + rank)
 
 
 def test_restarts_without_progress_are_hopeless_after_a_while() -> None:
@@ -35,7 +40,7 @@ def test_coming_further_refills_the_budget() -> None:
     for generation in range(1, 20):
         watch.see_notes(notes(*range(1, generation + 1)))
         if generation % 2:
-            watch.see_progress({generation: Progress(1, generation // 10, 20 * (generation % 10))})
+            watch.see_progress({f"p{generation}": Progress(1, generation // 10, 20 * (generation % 10))})
     assert not watch.hopeless
     assert watch.restarts == 18
 
@@ -45,7 +50,7 @@ def test_a_script_that_always_dies_at_the_same_place_is_hopeless() -> None:
     for generation in range(1, 5):
         assert not watch.hopeless
         watch.see_notes(notes(*range(1, generation + 1)))
-        watch.see_progress({generation: Progress(10, 1, 500)})
+        watch.see_progress({f"p{generation}": Progress(10, 1, 500)})
     assert watch.hopeless
 
 
@@ -53,7 +58,7 @@ def test_a_restored_position_is_no_progress_before_the_first_batch() -> None:
     watch = NodeWatch(nproc_per_node=1, max_fruitless=1)
     for generation in range(1, 4):
         watch.see_notes(notes(*range(1, generation + 1)))
-        watch.see_progress({generation: Progress(0, 1, 500 + generation)})
+        watch.see_progress({f"p{generation}": Progress(0, 1, 500 + generation)})
     assert watch.hopeless
 
 
@@ -61,17 +66,17 @@ def test_progress_of_other_processes_counts_for_nothing() -> None:
     watch = NodeWatch(nproc_per_node=1, max_fruitless=1)
     for generation in range(1, 4):
         watch.see_notes(notes(*range(1, generation + 1)))
-        watch.see_progress({4242: Progress(9, generation, 0)})
+        watch.see_progress({"of-a-namesake": Progress(9, generation, 0)})
     assert watch.hopeless
 
 
 def test_a_rank_may_say_that_restarting_is_of_no_use() -> None:
     watch = NodeWatch(nproc_per_node=2, max_fruitless=10)
-    watch.see_notes(notes(7, 8) + "4242 ConfigError: of a process that is none of ours\n")
+    watch.see_notes(notes(7, 8) + "end p4242 ConfigError: of a process that is none of ours\n")
     assert watch.verdict is None
-    watch.see_notes(notes(7, 8) + "8 ConfigError: half a li")
+    watch.see_notes(notes(7, 8) + "end p8 ConfigError: half a li")
     assert watch.verdict is None
-    watch.see_notes(notes(7, 8) + "8 ConfigError: no such thing\n7 ConfigError: another\n")
+    watch.see_notes(notes(7, 8) + "end p8 ConfigError: no such thing\nend p7 ConfigError: another\n")
     assert watch.verdict == "ConfigError: no such thing"
     assert watch.restarts == 0
 
@@ -79,18 +84,18 @@ def test_a_rank_may_say_that_restarting_is_of_no_use() -> None:
 def test_only_ranks_of_the_running_group_are_killed_when_written_off() -> None:
     watch = NodeWatch(nproc_per_node=2, max_fruitless=1)
     watch.see_notes(notes(7, 8))
-    assert watch.written_off([8, 9], [], sure=True) == [8]
+    assert watch.written_off(["p8", "p9"], [], sure=True) == [process(8)]
     watch.see_notes(notes(7, 8, 17))
-    assert watch.written_off([8, 17], [], sure=True) == [17]
+    assert watch.written_off(["p8", "p17"], [], sure=True) == [process(17)]
 
 
 def test_a_rank_that_was_cut_off_with_its_host_has_time_to_register_anew() -> None:
     watch = NodeWatch(nproc_per_node=2, max_fruitless=3)
-    watch.see_notes("7\n8\n")
-    assert watch.written_off([7, 8], [], sure=False) == []
-    assert watch.written_off([], [7], sure=False) == []
-    assert watch.written_off([], [7], sure=True) == [8]
-    assert watch.written_off([], [7], sure=True) == []
+    watch.see_notes(notes(7, 8))
+    assert watch.written_off(["p7", "p8"], [], sure=False) == []
+    assert watch.written_off([], ["p7"], sure=False) == []
+    assert watch.written_off([], ["p7"], sure=True) == [process(8)]
+    assert watch.written_off([], ["p7"], sure=True) == []
 
 
 @pytest.mark.parametrize("theirs", [100.0, 100.5, 100.0 - MAX_SKEW_S, 102.0 + MAX_SKEW_S])

@@ -35,10 +35,12 @@ class Desk:
         return self.reachable
 
     def teacher(self, name: str, peer: bytes | None = None) -> None:
-        self._join(Register(id=name, role="teacher", group="big", host="h", pid=1), peer)
+        self._join(Register(id=name, role="teacher", group="big", process=f"p-{name}", host="h", pid=1), peer)
 
     def student(self, peer: Peer) -> None:
-        self._join(Register(id=peer.id, role="student", address=peer.address, teachers=["big"], pid=1))
+        self._join(
+            Register(id=peer.id, role="student", process=peer.id, address=peer.address, teachers=["big"])
+        )
 
     def _join(self, register: Register, peer: bytes | None = None) -> None:
         self.orders.forget(register.id)

@@ -20,6 +20,7 @@ def member(member_id: str, role: str, info: dict[str, Scalar], **stats: Scalar) 
         role=role,
         group="big" if role == "teacher" else "",
         address="",
+        process=f"p-{member_id}",
         host="h",
         pid=1,
         joined_s=10.0,

@@ -17,6 +17,7 @@ def member(member_id: str, role: str = "student", pid: int = 1, **stats: Scalar)
         role=role,
         group="",
         address="",
+        process=f"p{pid}",
         host="h",
         pid=pid,
         joined_s=0.0,

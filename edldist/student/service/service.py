@@ -96,6 +96,7 @@ class StudentService:
         options: ServiceOptions,
         transport: Transport,
         clock: Clock,
+        process: str,
         host: str,
         pid: int,
         first_lease: int | None = None,
@@ -104,7 +105,7 @@ class StudentService:
         """Bind, and be ready for ``start``, or for turns that somebody else calls.
 
         Args:
-            host, pid: of this process.
+            process, host, pid: of this process.
             first_lease: leases count up from here. None: from anywhere, which tells the leases of two
                 lives of a student apart.
             on_group_change: what this process does when the coordinator says that its group lost a rank.
@@ -112,6 +113,7 @@ class StudentService:
         self._options = options
         self._on_group_change = on_group_change
         self._clock = clock
+        self._process = process
         self._host = host
         self._pid = pid
         self.delivery = Delivery(
@@ -230,6 +232,7 @@ class StudentService:
             group=self._options.group,
             address=self.address,
             teachers=list(self._options.teachers),
+            process=self._process,
             host=self._host,
             pid=self._pid,
             wall_s=self._clock.wall(),
@@ -285,14 +288,16 @@ class StudentService:
             return
         now = self._clock.monotonic()
         if peer in self._workers:
-            # It lives and its tasks killed nobody: one side was suspended, or their connection broke.
-            self._drop(peer, "it greets anew", lost=False)
+            # The same process lives and its tasks killed nobody: one side was suspended, or their connection
+            # broke. Another one of that name has been started because the former ended.
+            lost = self._workers[peer].process != hello.process
+            self._drop(peer, "it was started anew" if lost else "it greets anew", lost=lost)
         self._workers[peer] = _Worker(
             *(hello.worker, _key(peer), hello.teacher, hello.process),
             last_heard=now,
             last_sent=now,
         )
-        alive = bool(hello.process) and self._disconnected.pop(peer, None) == hello.process
+        alive = self._disconnected.pop(peer, None) == hello.process
         self.delivery.join(_key(peer), hello.teacher, forgiven=alive)
         logger.info("teacher worker %s (%s) connected", hello.worker, hello.teacher)
         self._send(
