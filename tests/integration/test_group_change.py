@@ -34,7 +34,7 @@ class Rank:
             *("s", ("teacher",), self.hub.address, "tcp://here:0", None, Flow()), group="job@h:1"
         )
         self.service = StudentService(
-            options, transport, FakeClock(100.0), "h", os.getpid(), on_group_change=self.changes.put
+            options, transport, FakeClock(100.0), "p", "h", os.getpid(), on_group_change=self.changes.put
         )
         self.service.start()
         self.peer, self.registration = self._registered()

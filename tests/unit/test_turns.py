@@ -33,7 +33,7 @@ def student(transport, clock, **options) -> StudentService:
         flow=Flow(),
         **options,
     )
-    return StudentService(settings, transport, clock, host="h", pid=os.getpid(), first_lease=7)
+    return StudentService(settings, transport, clock, process="p", host="h", pid=os.getpid(), first_lease=7)
 
 
 def test_a_job_runs_without_a_thread_when_somebody_calls_the_turns():
