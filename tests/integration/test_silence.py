@@ -103,7 +103,7 @@ def test_an_unreachable_worker_is_called_for_no_longer_than_it_would_wait(studen
     student.until(lambda: student.service.teachers() == 0)
     for _ in range(20):
         student.advance(0.2)
-    assert not student.service._unreachable
+    assert not student.service._peers._unreachable
 
 
 def test_any_word_of_a_worker_is_a_sign_of_life(student):

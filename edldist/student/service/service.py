@@ -17,11 +17,11 @@ What happens when a party dies:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from edldist.clock import Clock
 from edldist.errors import (
@@ -30,16 +30,15 @@ from edldist.errors import (
     PeerUnreachableError,
 )
 from edldist.labels.codec import parse_codec
-from edldist.lifecycle.group_change import GroupChanged, GroupChangeHandler, leave_group
-from edldist.student.queue.pings import Pings
-from edldist.student.queue.quarantine import Quarantine
+from edldist.lifecycle.group_change import GroupChangeHandler, leave_group
 from edldist.student.queue.queue import Returned
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.delivery import Delivery
-from edldist.student.service.events import Events, last_line
+from edldist.student.service.events import last_line
 from edldist.student.service.grouping import group
+from edldist.student.service.job_link import JobLink, Whereabouts
 from edldist.student.service.options import ServiceOptions
-from edldist.wire.enrolment import Enrolment
+from edldist.student.service.peers import ConnectedWorker, Peers
 from edldist.wire.messages import (
     Failure,
     Goodbye,
@@ -51,8 +50,6 @@ from edldist.wire.messages import (
     Pong,
     Pull,
     Refused,
-    Register,
-    Regroup,
     Return,
     Scalar,
     Tasks,
@@ -70,22 +67,6 @@ logger = logging.getLogger(__name__)
 PROBE_S = 0.1
 _IDLE_PING_S = 1.0
 _TURN_MESSAGES = 256
-_MOST_DISCONNECTED = 1_000
-
-
-@dataclass(slots=True)
-class _Worker:
-    """A connected teacher worker."""
-
-    name: str
-    key: str  # its address, as the queue's name for it
-    teacher: str
-    process: str
-    last_heard: float
-    last_sent: float
-    pull_seen: int = 0  # number of its last pull, which was answered at once
-    pull_samples: int = 1  # what it asked for
-    pings: Pings = field(default_factory=Pings)
 
 
 class StudentService:
@@ -111,10 +92,7 @@ class StudentService:
             on_group_change: what this process does when the coordinator says that its group lost a rank.
         """
         self._options = options
-        self._on_group_change = on_group_change
         self._clock = clock
-        self._process = process
-        self._host = host
         self._pid = pid
         self.delivery = Delivery(
             options.teachers,
@@ -124,34 +102,25 @@ class StudentService:
             options.max_frame_bytes,
             options.skip_poison,
         )
-        self._workers: dict[bytes, _Worker] = {}
-        self._disconnected: dict[bytes, str] = {}  # the processes behind connections that broke
-        self._unreachable: dict[bytes, float] = {}  # dropped peers, and when they were
-        self._quarantine = Quarantine()
+        self._peers = Peers()
         # Several to a time to live, or one that is idle and well would be taken for silent.
         self._idle_ping_s = min(_IDLE_PING_S, options.heartbeat_ttl_s / 3)
         self._last_probe = self._next_probe = clock.monotonic()
-        self._events = Events(options.student, clock)
         self._stopping = False
         self.extra_stats: Callable[[], dict[str, Scalar]] = dict
         self._poller = transport.poller()
         try:
             self._hub = self._poller.bind(options.bind)
-            self._control = self._poller.connect(options.coordinator, options.student)
+            link = self._poller.connect(options.coordinator, options.student)
         except BaseException:
             self._poller.close()
             raise
         self.address = self._hub.address
         if options.advertise is not None:
             self.address = f"tcp://{options.advertise}:{self.address.rpartition(':')[2]}"
-        self._enrolment = Enrolment(
-            options.student,
-            self._registration,
-            self.stats,
-            options.coordinator,
-            options.connect_timeout_s,
-            clock.monotonic(),
-        )
+        where = Whereabouts(self.address, process, host, pid)
+        self._job = JobLink(options, where, link, clock, self.stats, on_group_change)
+        self._events = self._job.events
         self._thread = ServiceThread("edldist-student-io", self, self._poller, clock)
 
     def start(self) -> None:
@@ -167,16 +136,16 @@ class StudentService:
 
     def stats(self) -> dict[str, Scalar]:
         """Figures of the queue and of the workers that serve it."""
-        own: dict[str, Scalar] = {"teachers": len(self._workers), "garbage": self._hub.garbage}
+        own: dict[str, Scalar] = {"teachers": len(self._peers), "garbage": self._hub.garbage}
         return self.delivery.stats() | own | self.extra_stats()
 
     def teachers(self) -> int:
         """Number of connected workers."""
-        return len(self._workers)
+        return len(self._peers)
 
     def missing_teachers(self) -> list[str]:
         """Teacher groups of which no worker is connected."""
-        here = {worker.teacher for worker in list(self._workers.values())}
+        here = self._peers.teachers()
         return [name for name in self._options.teachers if name not in here]
 
     def close(self) -> None:
@@ -190,14 +159,14 @@ class StudentService:
 
     def turn(self, now: float) -> float:
         """Answer workers and the coordinator, and probe those who are due for it (see ``wire.turns``)."""
-        self._read_control(now)
+        self._job.turn(now)
         self._read_workers()
         if now >= self._next_probe:
             self._next_probe = now + PROBE_S
             self._probe(now)
         if self.delivery.sleepers:
             self._wake_sleepers(now)
-        return min(self._next_probe, now + self._enrolment.next_due_s(now))
+        return min(self._next_probe, now + self._job.next_due_s(now))
 
     def leave(self) -> None:
         """Say goodbye to everyone, and let the loop know."""
@@ -208,66 +177,35 @@ class StudentService:
         """Raise in the loop what ended a turn."""
         self.delivery.stop(error)
 
-    def _read_control(self, now: float) -> None:
-        while (received := self._control.receive()) is not None:
-            if isinstance(received.message, Regroup):
-                self._change_group(received.message)
-            elif self._enrolment.on_message(received.message, now, self._clock.wall()):
-                logger.info("student %s joined at %s", self._options.student, self._options.coordinator)
-        for message in self._enrolment.due(now):
-            self._control.send(message)
-        if self._enrolment.joined:
-            self._events.send(self._control)
-
-    def _change_group(self, order: Regroup) -> None:
-        if order.generation != self._options.group:
-            logger.info("told that group %r changed, which is not this rank's", order.generation)
-            return
-        self._on_group_change(GroupChanged(order.generation, order.reason))
-
-    def _registration(self, rejoin: bool) -> Register:
-        return Register(
-            id=self._options.student,
-            role="student",
-            group=self._options.group,
-            address=self.address,
-            teachers=list(self._options.teachers),
-            process=self._process,
-            host=self._host,
-            pid=self._pid,
-            wall_s=self._clock.wall(),
-            info=self._options.info | {"rejoin": rejoin},
-        )
-
     def _read_workers(self) -> None:
         for _ in range(_TURN_MESSAGES):
             received = self._hub.receive()
             if received is None:
                 return
-            worker = self._workers.get(received.peer)
+            worker = self._peers.get(received.peer)
             if worker is not None:
                 worker.last_heard = self._clock.monotonic()
             self._take(received, worker)
 
-    def _take(self, received: Received, worker: _Worker | None) -> None:
+    def _take(self, received: Received, worker: ConnectedWorker | None) -> None:
         message = received.message
         if isinstance(message, Hello):
             self._greet(received.peer, message)
         elif worker is None:
             self._answer_stranger(received.peer, message)
         elif isinstance(message, Pull):
-            self._on_pull(received.peer, worker, message)
+            self._on_pull(worker, message)
         elif isinstance(message, Labels):
             self._on_labels(worker, message, received.frames, received.own_memory)
-            if message.pull is not None and received.peer in self._workers:
-                self._on_pull(received.peer, worker, message.pull)
+            if message.pull is not None and self._peers.get(received.peer) is worker:
+                self._on_pull(worker, message.pull)
         elif isinstance(message, Failure):
             for lease in message.leases:
                 self._fail(worker, lease, message.error)
         elif isinstance(message, Return):
             self._record(self.delivery.give_back(worker.key, message.leases), worker, "it gave them back")
         elif isinstance(message, Goodbye):
-            self._drop(received.peer, message.reason or "it said goodbye", lost=False)
+            self._drop(worker, message.reason or "it said goodbye", lost=False)
         elif isinstance(message, Pong):
             self._reconcile(worker, message)
         else:
@@ -287,18 +225,15 @@ class StudentService:
             self._send(peer, Refused(reason=reason))
             return
         now = self._clock.monotonic()
-        if peer in self._workers:
+        before = self._peers.get(peer)
+        if before is not None:
             # The same process lives and its tasks killed nobody: one side was suspended, or their connection
             # broke. Another one of that name has been started because the former ended.
-            lost = self._workers[peer].process != hello.process
-            self._drop(peer, "it was started anew" if lost else "it greets anew", lost=lost)
-        self._workers[peer] = _Worker(
-            *(hello.worker, _key(peer), hello.teacher, hello.process),
-            last_heard=now,
-            last_sent=now,
-        )
-        alive = self._disconnected.pop(peer, None) == hello.process
-        self.delivery.join(_key(peer), hello.teacher, forgiven=alive)
+            lost = before.process != hello.process
+            self._drop(before, "it was started anew" if lost else "it greets anew", lost=lost)
+        worker = self._peers.add(peer, hello, now)
+        alive = self._peers.survived(peer, hello.process)
+        self.delivery.join(worker.key, worker.teacher, forgiven=alive)
         logger.info("teacher worker %s (%s) connected", hello.worker, hello.teacher)
         self._send(
             peer,
@@ -317,23 +252,23 @@ class StudentService:
         if not isinstance(message, Goodbye):
             self._send(peer, Unknown())
 
-    def _on_pull(self, peer: bytes, worker: _Worker, pull: Pull) -> None:
+    def _on_pull(self, worker: ConnectedWorker, pull: Pull) -> None:
         worker.pull_seen = pull.seq
         worker.pull_samples = pull.samples
-        reason = self._quarantined(worker, self._clock.monotonic())
+        reason = self._peers.quarantined(worker, self._clock.monotonic())
         if reason:
             self.delivery.quarantine(worker.key)
-            self._send(peer, Idle(seq=pull.seq, buffered=self.delivery.buffered, quarantine=reason))
+            self._send(worker.peer, Idle(seq=pull.seq, buffered=self.delivery.buffered, quarantine=reason))
             return
         leased = self.delivery.lease(worker.key, pull.samples, self._options.hedge_after_s)
         if not leased.grants:
-            self._send(peer, Idle(seq=pull.seq, buffered=leased.buffered))
+            self._send(worker.peer, Idle(seq=pull.seq, buffered=leased.buffered))
             return
         groups, frames = group(leased.grants, leased.batches)
-        self._send(peer, Tasks(seq=pull.seq, groups=groups, buffered=leased.buffered), frames)
+        self._send(worker.peer, Tasks(seq=pull.seq, groups=groups, buffered=leased.buffered), frames)
 
     def _on_labels(
-        self, worker: _Worker, message: Labels, frames: list[memoryview], own_memory: bool
+        self, worker: ConnectedWorker, message: Labels, frames: list[memoryview], own_memory: bool
     ) -> None:
         position = 0
         for result in message.results:
@@ -343,26 +278,25 @@ class StudentService:
             for lease, error in refused:
                 self._fail(worker, lease, f"worker {worker.name}: {error}")
             if not refused:
-                self._quarantine.succeeded(worker.key)
+                self._peers.succeeded(worker)
 
-    def _fail(self, worker: _Worker, lease: int, error: str) -> None:
+    def _fail(self, worker: ConnectedWorker, lease: int, error: str) -> None:
         outcome = self.delivery.fail(worker.key, lease, error)
         if outcome is None:
             return
         line = last_line(error)
         logger.warning("worker %s failed a task: %s", worker.name, line)
         now = self._clock.monotonic()
-        for_s = self._quarantine.failed(worker.key, line, now)
-        reason = self._quarantined(worker, now) if for_s is not None else ""
-        if reason and for_s is not None:
+        for_s = self._peers.failed(worker, line, now)
+        if for_s is not None:
             self._events.quarantined(worker.name, for_s, line)
             logger.warning("worker %s gets no work for %.0f s: it keeps failing", worker.name, for_s)
             self.delivery.quarantine(worker.key)
         self._record(outcome, worker, "the model raised")
-        if reason:
+        if for_s is not None:
             # It may have been asleep already, and would not ask again.
-            idle = Idle(seq=worker.pull_seen, buffered=0, quarantine=reason)
-            self._send(worker.key.encode("latin-1"), idle)
+            reason = self._peers.quarantined(worker, now)
+            self._send(worker.peer, Idle(seq=worker.pull_seen, buffered=0, quarantine=reason))
 
     def _probe(self, now: float) -> None:
         """Touch every worker that holds something, and find out who is silent or late.
@@ -373,13 +307,13 @@ class StudentService:
         away_s = now - self._last_probe
         self._last_probe = now
         if away_s > self._options.heartbeat_ttl_s / 2:
-            for worker in self._workers.values():
+            for worker in self._peers:
                 worker.last_heard = min(now, worker.last_heard + away_s)
-        for peer, worker in list(self._workers.items()):
+        for worker in self._peers:
             silent_s = now - worker.last_heard
             if silent_s > self._options.heartbeat_ttl_s:
                 self._drop(
-                    peer,
+                    worker,
                     f"silent for {silent_s:.1f} s (heartbeat_ttl_s={self._options.heartbeat_ttl_s:g})",
                     lost=True,
                 )
@@ -387,27 +321,24 @@ class StudentService:
             leases = self.delivery.leases_of(worker.key)
             if now - worker.last_sent >= (PROBE_S / 2 if leases else self._idle_ping_s):
                 seq = worker.pings.send(leases, worker.pull_seen, not self.delivery.asleep(worker.key))
-                self._send(peer, Ping(seq=seq, buffered=self.delivery.buffered))
+                self._send(worker.peer, Ping(seq=seq, buffered=self.delivery.buffered))
         self._call_back(now)
         self._events.poisoned(self.delivery.verdicts())
         reason = "its answer is overdue although its heartbeat goes on"
         for key, outcome in self.delivery.expire(reason).items():
-            self._record(outcome, self._workers[key.encode("latin-1")], reason)
+            self._record(outcome, self._peers.of_key(key), reason)
 
     def _call_back(self, now: float) -> None:
         """Tell workers that were unreachable, and live, to greet anew as soon as they are connected again.
 
         One that waits for tasks would find out by this side's silence alone.
         """
-        for peer, since in list(self._unreachable.items()):
-            if peer not in self._workers and now - since <= self._options.heartbeat_ttl_s:
-                try:
-                    self._hub.send(peer, Unknown())
-                except PeerUnreachableError:
-                    continue
-            del self._unreachable[peer]
+        for peer in self._peers.called_back(now, self._options.heartbeat_ttl_s):
+            with contextlib.suppress(PeerUnreachableError):
+                self._hub.send(peer, Unknown())
+                self._peers.reached(peer)
 
-    def _reconcile(self, worker: _Worker, pong: Pong) -> None:
+    def _reconcile(self, worker: ConnectedWorker, pong: Pong) -> None:
         """Make good what a broken connection swallowed (see ``Pong``)."""
         missing = worker.pings.answered(pong, worker.pull_seen)
         if missing is None:
@@ -417,38 +348,21 @@ class StudentService:
             self._record(self.delivery.give_back(worker.key, sorted(gone)), worker, reason)
         if missing.pull:
             self.delivery.sleep(worker.key)
-            self._send(worker.key.encode("latin-1"), Idle(seq=missing.pull, buffered=0))
+            self._send(worker.peer, Idle(seq=missing.pull, buffered=0))
         elif missing.wake:
             self.delivery.sleep(worker.key)
 
     def _wake_sleepers(self, now: float) -> None:
-        for peer, worker in list(self._workers.items()):
-            if not self.delivery.asleep(worker.key) or self._quarantined(worker, now):
+        for worker in self._peers:
+            if not self.delivery.asleep(worker.key) or self._peers.quarantined(worker, now):
                 continue
             buffered = self.delivery.rouse(worker.key, worker.pull_samples, self._options.hedge_after_s)
             if buffered is not None:
-                self._send(peer, Wake(buffered=buffered))
+                self._send(worker.peer, Wake(buffered=buffered))
 
-    def _quarantined(self, worker: _Worker, now: float) -> str:
-        """Why the worker gets no work although there may be some; the last one of a group always does."""
-        reason = self._quarantine.reason(worker.key, now)
-        return reason if reason is not None and self._has_peer(worker) else ""
-
-    def _has_peer(self, worker: _Worker) -> bool:
-        """Whether another worker of the same teacher is here and in good standing."""
-        now = self._clock.monotonic()
-        return any(
-            other is not worker
-            and other.teacher == worker.teacher
-            and self._quarantine.reason(other.key, now) is None
-            for other in self._workers.values()
-        )
-
-    def _drop(self, peer: bytes, reason: str, *, lost: bool) -> None:
-        worker = self._workers.pop(peer, None)
-        if worker is None:
+    def _drop(self, worker: ConnectedWorker, reason: str, *, lost: bool) -> None:
+        if not self._peers.drop(worker):
             return
-        self._quarantine.forget(worker.key)
         outcome = self.delivery.lose(worker.key, reason) if lost else self.delivery.leave(worker.key)
         self._record(outcome, worker, reason)
         if lost:
@@ -458,34 +372,22 @@ class StudentService:
         else:
             logger.info("worker %s left: %s", worker.name, reason)
 
-    def _record(self, outcome: Returned, worker: _Worker, reason: str) -> None:
+    def _record(self, outcome: Returned, worker: ConnectedWorker, reason: str) -> None:
         self._events.requeued(outcome, worker.name, worker.teacher, reason)
 
     def _send(self, peer: bytes, message: Message, frames: Outgoing = ()) -> None:
+        worker = self._peers.get(peer)
         try:
             self._hub.send(peer, message, frames)
         except PeerUnreachableError as exc:
-            dropped = self._workers.get(peer)
-            if dropped is not None:
-                self._unreachable[peer] = self._clock.monotonic()
-                self._disconnected[peer] = dropped.process
-                if len(self._disconnected) > _MOST_DISCONNECTED:
-                    del self._disconnected[next(iter(self._disconnected))]
-            self._drop(peer, str(exc), lost=True)
+            if worker is not None:
+                self._peers.cut_off(worker, self._clock.monotonic())
+                self._drop(worker, str(exc), lost=True)
             return
-        worker = self._workers.get(peer)
         if worker is not None:
             worker.last_sent = self._clock.monotonic()
 
     def _say_goodbye(self) -> None:
-        for peer in list(self._workers):
-            self._send(peer, Goodbye(id=self._options.student, reason="the loader was closed"))
-        if self._enrolment.joined:
-            self._events.send(self._control)
-        for message in self._enrolment.leave("the loader was closed"):
-            self._control.send(message)
-
-
-def _key(peer: bytes) -> str:
-    """A peer's address as the queue's name for it."""
-    return peer.decode("latin-1")
+        for worker in self._peers:
+            self._send(worker.peer, Goodbye(id=self._options.student, reason="the loader was closed"))
+        self._job.leave("the loader was closed")

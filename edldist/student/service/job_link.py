@@ -1,0 +1,107 @@
+"""A student rank's link to the coordinator: it registers, sends events, and hears when its group changed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from edldist.clock import Clock
+from edldist.lifecycle.group_change import GroupChanged, GroupChangeHandler
+from edldist.student.service.events import Events
+from edldist.student.service.options import ServiceOptions
+from edldist.wire.enrolment import Enrolment
+from edldist.wire.messages import Register, Regroup, Scalar
+from edldist.wire.transport import Link
+
+__all__ = ["JobLink", "Whereabouts"]
+
+logger = logging.getLogger(__name__)
+
+
+class Whereabouts(NamedTuple):
+    """Where this rank is: the address that workers connect to, and its process."""
+
+    address: str
+    process: str
+    host: str
+    pid: int
+
+
+class JobLink:
+    """What a student's service says to the coordinator, and hears from it. Owned by the I/O thread.
+
+    Args:
+        options: how the rank takes part.
+        where: what is registered of it.
+        link: to the coordinator.
+        stats: the figures for a heartbeat.
+        on_group_change: what this process does when the coordinator says that its group lost a rank.
+    """
+
+    def __init__(
+        self,
+        options: ServiceOptions,
+        where: Whereabouts,
+        link: Link,
+        clock: Clock,
+        stats: Callable[[], Mapping[str, Scalar]],
+        on_group_change: GroupChangeHandler,
+    ) -> None:
+        self._options = options
+        self._where = where
+        self._link = link
+        self._clock = clock
+        self._on_group_change = on_group_change
+        self.events = Events(options.student, clock)
+        self._enrolment = Enrolment(
+            options.student,
+            self._registration,
+            stats,
+            options.coordinator,
+            options.connect_timeout_s,
+            clock.monotonic(),
+        )
+
+    def turn(self, now: float) -> None:
+        """Read what came, and send what is due."""
+        while (received := self._link.receive()) is not None:
+            if isinstance(received.message, Regroup):
+                self._change_group(received.message)
+            elif self._enrolment.on_message(received.message, now, self._clock.wall()):
+                logger.info("student %s joined at %s", self._options.student, self._options.coordinator)
+        for message in self._enrolment.due(now):
+            self._link.send(message)
+        if self._enrolment.joined:
+            self.events.send(self._link)
+
+    def next_due_s(self, now: float) -> float:
+        """Seconds until something must be sent."""
+        return self._enrolment.next_due_s(now)
+
+    def leave(self, reason: str) -> None:
+        """Send the last events, and say goodbye."""
+        if self._enrolment.joined:
+            self.events.send(self._link)
+        for message in self._enrolment.leave(reason):
+            self._link.send(message)
+
+    def _change_group(self, order: Regroup) -> None:
+        if order.generation != self._options.group:
+            logger.info("told that group %r changed, which is not this rank's", order.generation)
+            return
+        self._on_group_change(GroupChanged(order.generation, order.reason))
+
+    def _registration(self, rejoin: bool) -> Register:
+        return Register(
+            id=self._options.student,
+            role="student",
+            group=self._options.group,
+            address=self._where.address,
+            teachers=list(self._options.teachers),
+            process=self._where.process,
+            host=self._where.host,
+            pid=self._where.pid,
+            wall_s=self._clock.wall(),
+            info=self._options.info | {"rejoin": rejoin},
+        )

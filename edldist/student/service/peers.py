@@ -1,0 +1,134 @@
+"""The table of connected workers: who is here, who gets no work, and whose connection broke."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from edldist.student.queue.pings import Pings
+from edldist.student.queue.quarantine import Quarantine
+from edldist.wire.messages import Hello
+
+__all__ = ["ConnectedWorker", "Peers"]
+
+_MOST_DISCONNECTED = 1_000
+
+
+@dataclass(slots=True, eq=False)
+class ConnectedWorker:
+    """A teacher worker that greeted this student.
+
+    Attributes:
+        peer: its address at the transport.
+        key: the same, as the queue's name for it.
+        name: what it calls itself, for a person to read.
+        teacher: the name of its group.
+        process: the uuid of its process.
+        last_heard, last_sent: when a message came from it, or went to it (monotonic seconds).
+        pull_seen: number of its last pull, which was answered at once.
+        pull_samples: what that one asked for.
+        pings: those on their way to it.
+    """
+
+    peer: bytes
+    name: str
+    teacher: str
+    process: str
+    last_heard: float
+    last_sent: float
+    pull_seen: int = 0
+    pull_samples: int = 1
+    pings: Pings = field(default_factory=Pings)
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.key = self.peer.decode("latin-1")
+
+
+class Peers:
+    """Teacher workers by their address. Pure; owned by the I/O thread, others may count."""
+
+    def __init__(self) -> None:
+        self._workers: dict[bytes, ConnectedWorker] = {}
+        self._quarantine = Quarantine()  # by key
+        # Invariant: nobody in _quarantine is missing from _workers: who is dropped is forgotten there.
+        self._disconnected: dict[bytes, str] = {}  # the processes behind connections that broke
+        self._unreachable: dict[bytes, float] = {}  # dropped peers, and when they were
+
+    # --- who is here ------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def __iter__(self) -> Iterator[ConnectedWorker]:
+        """All that are here now; the table may change meanwhile."""
+        return iter(list(self._workers.values()))
+
+    def get(self, peer: bytes) -> ConnectedWorker | None:
+        return self._workers.get(peer)
+
+    def of_key(self, key: str) -> ConnectedWorker:
+        """The worker that the queue calls by this name."""
+        return self._workers[key.encode("latin-1")]
+
+    def teachers(self) -> set[str]:
+        """The groups of which a worker is here."""
+        return {worker.teacher for worker in self}
+
+    def add(self, peer: bytes, hello: Hello, now: float) -> ConnectedWorker:
+        """Note a worker that greets; whoever was here under this address must be dropped before."""
+        assert peer not in self._workers
+        worker = ConnectedWorker(peer, hello.worker, hello.teacher, hello.process, now, now)
+        self._workers[peer] = worker
+        return worker
+
+    def drop(self, worker: ConnectedWorker) -> bool:
+        """A worker is gone; whether it was here."""
+        if self._workers.get(worker.peer) is not worker:
+            return False
+        del self._workers[worker.peer]
+        self._quarantine.forget(worker.key)
+        return True
+
+    # --- broken connections -------------------------------------------------------------------------
+
+    def cut_off(self, worker: ConnectedWorker, now: float) -> None:
+        """A message to the worker could not be sent: it died, or its connection broke."""
+        self._unreachable[worker.peer] = now
+        self._disconnected[worker.peer] = worker.process
+        if len(self._disconnected) > _MOST_DISCONNECTED:
+            del self._disconnected[next(iter(self._disconnected))]
+
+    def survived(self, peer: bytes, process: str) -> bool:
+        """Whether who greets is the process behind a connection that broke, which so did not die."""
+        return self._disconnected.pop(peer, None) == process
+
+    def called_back(self, now: float, within_s: float) -> list[bytes]:
+        """Addresses of those that were cut off no longer ago, and have not greeted since."""
+        for peer, since in list(self._unreachable.items()):
+            if peer in self._workers or now - since > within_s:
+                del self._unreachable[peer]
+        return list(self._unreachable)
+
+    def reached(self, peer: bytes) -> None:
+        """Somebody is connected again at an address that was cut off."""
+        self._unreachable.pop(peer, None)
+
+    # --- quarantine ---------------------------------------------------------------------------------
+
+    def succeeded(self, worker: ConnectedWorker) -> None:
+        """A worker's labels could be used."""
+        self._quarantine.succeeded(worker.key)
+
+    def failed(self, worker: ConnectedWorker, error: str, now: float) -> float | None:
+        """A worker's model raised; seconds for which it gets no work from now on, if it keeps failing."""
+        for_s = self._quarantine.failed(worker.key, error, now)
+        return for_s if for_s is not None and self.quarantined(worker, now) else None
+
+    def quarantined(self, worker: ConnectedWorker, now: float) -> str:
+        """Why a worker gets no work, or nothing: a group in which nobody is in good standing gets some."""
+        reason = self._quarantine.reason(worker.key, now)
+        if reason is None:
+            return ""
+        others = (o for o in self._workers.values() if o is not worker and o.teacher == worker.teacher)
+        return reason if any(self._quarantine.reason(o.key, now) is None for o in others) else ""
