@@ -103,19 +103,28 @@ def echo(folder: Path, setting: str = "", prefix: tuple[str, ...] = ()) -> Itera
         made.close()
 
 
-def memory_files(pids: list[int]) -> set[int]:
-    """Inodes of the memory files that some processes have open or mapped."""
+MemoryFile = tuple[str, int]
+"""A file by its device and inode: files of /dev/shm and those without a name count on their own."""
+
+
+def memory_file(status: os.stat_result) -> MemoryFile:
+    return f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}", status.st_ino
+
+
+def memory_files(pids: list[int]) -> set[MemoryFile]:
+    """The memory files that some processes have open or mapped."""
     found = set()
     for pid in pids:
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
                 if "/memfd:edldist" in line or "/dev/shm/torch_" in line:
-                    found.add(int(line.split()[4]))
+                    _, _, _, device, inode, *_ = line.split()
+                    found.add((device, int(inode)))
             for fd in os.listdir(f"/proc/{pid}/fd"):
                 with contextlib.suppress(OSError):
                     target = os.readlink(f"/proc/{pid}/fd/{fd}")
                     if target.startswith(("/memfd:edldist", "/dev/shm/torch_")):
-                        found.add(os.stat(f"/proc/{pid}/fd/{fd}").st_ino)
+                        found.add(memory_file(os.stat(f"/proc/{pid}/fd/{fd}")))
     return found
 
 
@@ -222,7 +231,7 @@ def test_a_killed_process_leaves_no_memory_and_is_given_up(tmp_path: Path) -> No
 
         def clean() -> bool:
             peer.poller.wait(0.01)
-            page = {os.fstat(peer.poller._sharing._page[0]).st_ino}
+            page = {memory_file(os.fstat(peer.poller._sharing._page[0]))}
             return not inodes & (memory_files(everybody()) - page)
 
         wait_for("its memory to be gone", clean)
