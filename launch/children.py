@@ -98,7 +98,7 @@ def student_command(job: JobConfig, coordinator: str) -> Sequence[str]:
         "student",
         *("--coordinator", coordinator, "--nnodes", student.nnodes),
         *("--nproc-per-node", str(student.nproc_per_node), "--max-restarts", str(student.max_restarts)),
-        *("--run-id", job.name, student.script, *student.args),
+        *(student.script, *student.args),
     )
 
 

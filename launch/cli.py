@@ -236,7 +236,10 @@ def teacher(codec: str, **settings: Any) -> int:
 @_option("--nproc-per-node", type=click.IntRange(min=1), default=1, help="Ranks on this node.")
 @_option("--max-restarts", type=click.IntRange(min=0), default=3, help="Restarts in a row without progress.")
 @_option(
-    "--run-id", metavar="ID", default="edldist", help="Nodes of one run share it; a new run needs a new one."
+    "--run-id",
+    metavar="ID",
+    help="Nodes of one run share it; a new run needs a new one "
+    "(default: made of the command and the job's folder, the same for nodes that start the same).",
 )
 @_option("--connect-timeout-s", type=POSITIVE_S, default=300.0, help="How long to look for a coordinator.")
 @click.argument("script", type=click.Path())

@@ -27,7 +27,9 @@ from edldist_launch.notes import RankNotes
 from edldist_launch.torchrun import (
     MAX_SKEW_S,
     bounds_of,
+    default_run_id,
     limit_threads,
+    meeting_host,
     prepare_environment,
     torchrun_command,
 )
@@ -56,13 +58,17 @@ def run_student(
     nnodes: str = "1",
     nproc_per_node: int = 1,
     max_restarts: int = 3,
-    run_id: str = "edldist",
+    run_id: str | None = None,
     connect_timeout_s: float = 300.0,
 ) -> int:
     """Run this node's part of the script to its end.
 
     The group leads a session of its own: Ctrl-C reaches this process, which asks the group to
     leave (SIGTERM: checkpoint, then go), and kills it at the second Ctrl-C or after 30 s.
+
+    Args:
+        run_id: nodes of one run share it; None for that of the command (``default_run_id``).
+        connect_timeout_s: how long this node, and each of its ranks, looks for a coordinator.
 
     Returns:
         0, 1 (the script failed), 130, or 128 + the signal that killed the agent.
@@ -75,9 +81,16 @@ def run_student(
     _, most = bounds_of(nnodes)
     if not Path(script).is_file():
         raise ConfigError(f"no such script: {script} (looked from {Path.cwd()})")
+    run_id = run_id or default_run_id(script, args, nnodes, os.environ)
+    local_host = meeting_host(coordinator, most, os.environ.get("EDLDIST_ADVERTISE"))
     with Interrupts() as interrupts, RankNotes() as notes:
-        environment = dict(os.environ, EDLDIST_COORDINATOR=coordinator, EDLDIST_RANK_NOTES=notes.path)
-        prepare_environment(environment)
+        environment = dict(
+            os.environ,
+            EDLDIST_COORDINATOR=coordinator,
+            EDLDIST_CONNECT_TIMEOUT_S=repr(connect_timeout_s),
+            EDLDIST_RANK_NOTES=notes.path,
+        )
+        prepare_environment(environment, local_host)
         if nproc_per_node > 1 or most > 1:
             limit_threads(environment, nproc_per_node)
         ahead: float | None = None
@@ -96,6 +109,7 @@ def run_student(
                 nnodes=nnodes,
                 nproc_per_node=nproc_per_node,
                 max_restarts=max_restarts,
+                local_host=local_host,
                 rendezvous=rendezvous,
                 run_id=run_id,
                 notes=notes.path,

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import signal
 import sys
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
+
+import psutil
 
 from edldist.errors import ConfigError
 from edldist.nodes import node_range
+from edldist.wire.address import local_host_towards, parse_address
 from edldist_launch.child import tied_command
 
-__all__ = ["MAX_SKEW_S", "bounds_of", "limit_threads", "prepare_environment", "torchrun_command"]
+__all__ = [
+    "MAX_SKEW_S",
+    "bounds_of",
+    "default_run_id",
+    "limit_threads",
+    "meeting_host",
+    "prepare_environment",
+    "torchrun_command",
+]
 
 KEEP_ALIVE_S = 1
 KEEP_ALIVE_ATTEMPTS = 3
@@ -27,6 +41,7 @@ _RENDEZVOUS = (
     f"keep_alive_interval={KEEP_ALIVE_S},keep_alive_max_attempt={KEEP_ALIVE_ATTEMPTS}"
 )
 _WITHOUT_END = 1_000_000
+LOOPBACK = "127.0.0.1"
 
 
 def bounds_of(nnodes: str) -> tuple[int, int]:
@@ -48,6 +63,7 @@ def torchrun_command(
     nnodes: str = "1",
     nproc_per_node: int = 1,
     max_restarts: int = 3,
+    local_host: str = LOOPBACK,
     rendezvous: str | None = None,
     run_id: str = "edldist",
     notes: str = "",
@@ -60,6 +76,7 @@ def torchrun_command(
     so it is killed and not asked.
 
     Args:
+        local_host: where the ranks of all nodes reach this node, should it hold rank 0.
         rendezvous: ``host:port`` of the store in which several nodes meet; None for one node.
         run_id: nodes of one run share it.
         notes: file to which a line is appended for every rank as it starts (``child``); empty for none.
@@ -71,6 +88,7 @@ def torchrun_command(
     """
     least, most = bounds_of(nnodes)
     agent = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={nproc_per_node}"]
+    agent.append(f"--local-addr={local_host}")
     if most == 1:
         agent += ["--standalone", "--nnodes=1", f"--max-restarts={max_restarts}"]
     elif rendezvous is None:
@@ -87,13 +105,55 @@ def torchrun_command(
     return [*agent, "--no-python", *rank, *args]
 
 
-def prepare_environment(environment: MutableMapping[str, str]) -> None:
-    """Settings that an agent needs to survive membership changes, in place.
+def default_run_id(script: str, args: Sequence[str], nnodes: str, environ: Mapping[str, str]) -> str:
+    """The run of those nodes that start the very same command for the same job.
+
+    Two jobs at one coordinator must not meet, and the nodes of one job must, without a word to each other:
+    what tells jobs apart is the script and its arguments, how many nodes it wants, and the job and the
+    output folder that they belong to.
+    """
+    told = [environ.get("EDLDIST_JOB", ""), environ.get("EDLDIST_OUTPUT", "")]
+    digest = hashlib.sha256(json.dumps([script, *args, nnodes, *told]).encode()).hexdigest()
+    return f"{environ.get('EDLDIST_JOB') or Path(script).stem}-{digest[:12]}"
+
+
+def meeting_host(coordinator: str, most_nodes: int, advertise: str | None) -> str:
+    """Where the ranks of all nodes reach this node: an address, since its own name may not resolve.
+
+    Args:
+        coordinator: ``tcp://host:port``; the address is that of this host on the way there.
+        most_nodes: one node meets nobody else, so its ranks stay on the loopback interface.
+        advertise: ``EDLDIST_ADVERTISE`` (a port in it is none of this matter), or None.
+
+    Raises:
+        ConfigError: there is no way to the coordinator's host.
+    """
+    if most_nodes == 1:
+        return LOOPBACK
+    if advertise:
+        bracketed = advertise.startswith("[")
+        return advertise[1:].partition("]")[0] if bracketed else advertise.partition(":")[0]
+    return local_host_towards(*parse_address(coordinator, "coordinator")).strip("[]")
+
+
+def prepare_environment(environment: MutableMapping[str, str], local_host: str = LOOPBACK) -> None:
+    """Settings that an agent and its ranks need, in place; what the user chose stays.
 
     By default agents keep the first round's worker store when membership changes, and a node that
-    joins in mid-run hangs or kills the job.
+    joins in mid-run hangs or kills the job. And gloo listens where the host's own name points to, which need
+    not exist, or be reached by anyone: it gets the interface that has ``local_host``.
     """
     environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    if (interface := _interface_of(local_host)) is not None:
+        environment.setdefault("GLOO_SOCKET_IFNAME", interface)
+
+
+def _interface_of(address: str) -> str | None:
+    """The network interface that has an address, or None: it is a name, or some other host's."""
+    for interface, addresses in psutil.net_if_addrs().items():
+        if any(entry.address == address for entry in addresses):
+            return interface
+    return None
 
 
 def limit_threads(environment: MutableMapping[str, str], sharers: int) -> int | None:

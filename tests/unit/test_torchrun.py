@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from edldist.errors import ConfigError
-from edldist_launch.torchrun import available_cores, limit_threads, torchrun_command
+from edldist_launch.torchrun import (
+    available_cores,
+    default_run_id,
+    limit_threads,
+    meeting_host,
+    prepare_environment,
+    torchrun_command,
+)
 
 
 def test_one_node_stands_alone_and_arguments_pass_untouched() -> None:
@@ -45,3 +52,50 @@ def test_cores_are_shared_out_unless_the_user_chose() -> None:
     crowded: dict[str, str] = {}
     assert limit_threads(crowded, 10_000) == 1
     assert crowded == {"OMP_NUM_THREADS": "1"}
+
+
+def test_nodes_that_run_the_same_command_meet_and_other_jobs_do_not() -> None:
+    job = {"EDLDIST_JOB": "digits", "EDLDIST_OUTPUT": "/out/a"}
+    here = default_run_id("jobs/train.py", ["--lr", "1"], "1:4", job)
+    assert here == default_run_id("jobs/train.py", ["--lr", "1"], "1:4", job | {"HOSTNAME": "other"})
+    assert here.startswith("digits-")
+    others = [
+        default_run_id("jobs/other.py", ["--lr", "1"], "1:4", job),
+        default_run_id("jobs/train.py", ["--lr", "2"], "1:4", job),
+        default_run_id("jobs/train.py", ["--lr", "1"], "2:4", job),
+        default_run_id("jobs/train.py", ["--lr", "1"], "1:4", job | {"EDLDIST_JOB": "faces"}),
+        default_run_id("jobs/train.py", ["--lr", "1"], "1:4", job | {"EDLDIST_OUTPUT": "/out/b"}),
+        default_run_id("jobs/train.py", ["--lr", "1"], "1:4", {}),
+    ]
+    assert len({here, *others}) == 1 + len(others)
+    assert others[-1].startswith("train-")
+
+
+@pytest.mark.parametrize(
+    ("coordinator", "most", "advertise", "host"),
+    [
+        ("tcp://no-such-host.invalid:7070", 1, "10.0.0.5", "127.0.0.1"),
+        ("tcp://127.0.0.1:7070", 2, None, "127.0.0.1"),
+        ("tcp://no-such-host.invalid:7070", 2, "10.0.0.5", "10.0.0.5"),
+        ("tcp://no-such-host.invalid:7070", 2, "10.0.0.5:9000", "10.0.0.5"),
+        ("tcp://no-such-host.invalid:7070", 2, "[fd00::5]:9000", "fd00::5"),
+    ],
+)
+def test_nodes_meet_by_address(coordinator: str, most: int, advertise: str | None, host: str) -> None:
+    assert meeting_host(coordinator, most, advertise) == host
+    command = torchrun_command("s.py", [], nnodes=f"1:{most}", rendezvous="c:1", local_host=host)
+    assert f"--local-addr={host}" in command
+
+
+def test_gloo_gets_the_interface_of_the_address_unless_the_user_chose() -> None:
+    environment: dict[str, str] = {}
+    prepare_environment(environment, "127.0.0.1")
+    assert environment["GLOO_SOCKET_IFNAME"].startswith("lo")
+    prepare_environment(environment, "192.0.2.1")
+    assert environment["GLOO_SOCKET_IFNAME"].startswith("lo")
+    chosen = {"GLOO_SOCKET_IFNAME": "ib0"}
+    prepare_environment(chosen, "127.0.0.1")
+    assert chosen["GLOO_SOCKET_IFNAME"] == "ib0"
+    unknown: dict[str, str] = {}
+    prepare_environment(unknown, "192.0.2.1")
+    assert "GLOO_SOCKET_IFNAME" not in unknown

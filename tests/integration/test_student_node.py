@@ -1,0 +1,118 @@
+"""``edldist student`` as a process of its own: hosts without a usable name, jobs that share a coordinator."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edldist_launch.child import tied_command
+from tests.integration.members import Running
+
+pytestmark = pytest.mark.timeout(120)
+
+ROOT = Path(__file__).resolve().parents[2]
+WITHIN_S = 90.0
+NAMELESS = ["unshare", "--uts", "sh", "-c", 'hostname no-such-name.invalid && exec "$@"', "sh"]
+
+MEETING = """
+import os
+import torch
+import torch.distributed as dist
+
+dist.init_process_group("gloo")
+ranks = torch.ones(1)
+dist.all_reduce(ranks)
+os.write(1, f"of {int(ranks)} name {os.uname().nodename}\\n".encode())  # in one piece, beside others
+dist.destroy_process_group()
+"""
+
+
+@pytest.fixture
+def nameless() -> list[str]:
+    """A prefix of commands: they run on a host whose own name resolves to nothing."""
+    if shutil.which("unshare") is None or subprocess.run([*NAMELESS, "true"], capture_output=True).returncode:
+        pytest.skip("no UTS namespaces for this user")
+    return NAMELESS
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "meet.py"
+    path.write_text(MEETING)
+    return path
+
+
+@contextlib.contextmanager
+def student(coordinator: str, *args: str, prefix: list[str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("EDLDIST_")}
+    command = [sys.executable, str(ROOT / "launch" / "__main__.py"), "student", "--coordinator", coordinator]
+    with subprocess.Popen(
+        tied_command([*(prefix or []), *command, *args], parent=os.getpid()),
+        env=environment | {"OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()  # it ends its agent and ranks, which are tied to it
+
+
+def test_one_node_needs_no_name_of_its_own(nameless: list[str], script: Path) -> None:
+    with student("tcp://127.0.0.1:9", "--nproc-per-node", "2", str(script), prefix=nameless) as node:
+        said = node.communicate(timeout=WITHIN_S)[0]
+    assert node.returncode == 0, said
+    assert said.count("of 2 name no-such-name.invalid") == 2
+
+
+def test_several_nodes_meet_by_the_way_to_the_coordinator(
+    nameless: list[str], script: Path, running: Running
+) -> None:
+    with contextlib.ExitStack() as stack:
+        nodes = [
+            stack.enter_context(student(running.address, "--nnodes", "2", str(script), prefix=nameless))
+            for _ in range(2)
+        ]
+        said = [node.communicate(timeout=WITHIN_S)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert all("of 2 name no-such-name.invalid" in text for text in said), said
+
+
+TOGETHER = """
+import os, sys, time
+here, other = sys.argv[1:]
+open(here, "w").close()
+while not os.path.exists(other):
+    time.sleep(0.05)
+"""
+
+
+def test_two_jobs_at_one_coordinator_do_not_meet(tmp_path: Path, script: Path, running: Running) -> None:
+    script.write_text(TOGETHER + script.read_text())
+    files = [str(tmp_path / "one"), str(tmp_path / "other")]
+    with contextlib.ExitStack() as stack:
+        nodes = [
+            stack.enter_context(student(running.address, "--nnodes", "1:2", str(script), *both))
+            for both in (files, files[::-1])
+        ]
+        said = [node.communicate(timeout=WITHIN_S)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert all("of 1 name" in text for text in said), said
+
+
+def test_ranks_wait_no_longer_for_a_coordinator_than_their_node(tmp_path: Path) -> None:
+    script = tmp_path / "waits.py"
+    script.write_text("import os; print('waits', os.environ['EDLDIST_CONNECT_TIMEOUT_S'])")
+    with student("tcp://127.0.0.1:9", "--connect-timeout-s", "3", str(script)) as node:
+        said = node.communicate(timeout=WITHIN_S)[0]
+    assert node.returncode == 0 and "waits 3.0" in said, said
