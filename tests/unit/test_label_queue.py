@@ -31,14 +31,14 @@ def joined(*workers: str, flow: Flow | None = None) -> LabelQueue:
 
 def assert_counted(queue: LabelQueue) -> None:
     """What is counted on the way is what counting afresh gives."""
-    batches = queue._batches
+    batches = queue._batches._batches
     waiting = dict.fromkeys(batches, 0)
     for track in queue._tracks.values():
         for number in [entry[0] for entry in track._fresh] + [task.batch for task in track]:
             waiting[number] += 1
     assert waiting == {number: batch.waiting for number, batch in batches.items()}
     assert queue.labelled_batches == sum(batch.unlabelled == 0 for batch in batches.values())
-    assert queue._level == sum(b.unlabelled == 0 or waiting[n] > 0 for n, b in batches.items())
+    assert queue._batches._level == sum(b.unlabelled == 0 or waiting[n] > 0 for n, b in batches.items())
 
 
 ACTIONS = st.lists(

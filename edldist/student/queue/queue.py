@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from edldist.errors import ConfigError
+from edldist.student.queue.batches import Batches
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.task import Suspicion, Task
 from edldist.student.queue.track import Track
@@ -74,16 +75,6 @@ class _Lease:
 
 
 @dataclass(slots=True)
-class _Batch:
-    samples: int
-    nbytes: int
-    unlabelled: int  # samples x teachers that have no labels yet
-    waiting: int = 0  # pieces of it that nobody has leased
-    label_bytes: int = 0  # of nbytes
-    due_bytes: int = 0  # of labels that are still to come
-
-
-@dataclass(slots=True)
 class _Worker:
     teacher: str
     leases: dict[int, _Lease] = field(default_factory=dict)
@@ -106,18 +97,11 @@ class LabelQueue:
         if not teachers or len(set(teachers)) != len(teachers):
             raise ConfigError(f"teacher={list(teachers)!r}: needs one or more different names")
         self.flow = flow or Flow()
-        self._tracks = {teacher: Track(teacher, self.flow, self._waits) for teacher in teachers}
-        self._batches: dict[int, _Batch] = {}
+        self._batches = Batches(self.flow)
+        self._tracks = {teacher: Track(teacher, self.flow, self._batches.waits) for teacher in teachers}
         self._leases: dict[int, _Lease] = {}
         self._workers: dict[str, _Worker] = {}
         self._lease_ids = itertools.count(first_lease)
-        self._next_batch = 0
-        self._nbytes = 0
-        self._due_bytes = 0
-        self._known_labels = (0, 1)  # bytes and samples of the batch that was delivered last
-        self._labelled = 0
-        self._level = 0  # batches that are labelled, or of which something waits
-        self._filling = True
         self.done = 0
         self.failed = 0
         self.requeued = 0
@@ -133,66 +117,40 @@ class LabelQueue:
     @property
     def head(self) -> int | None:
         """Number of the batch that is delivered next, if there is one."""
-        return next(iter(self._batches), None)
+        return self._batches.head
 
     @property
     def labelled_batches(self) -> int:
-        return self._labelled
+        return self._batches.labelled
 
     @property
     def deliverable_batches(self) -> int:
         """Labelled batches from the head on: what the loop gets before it meets one that lacks labels."""
-        return sum(1 for _ in itertools.takewhile(lambda b: b.unlabelled == 0, self._batches.values()))
+        return self._batches.deliverable
 
     @property
     def nbytes(self) -> int:
-        return self._nbytes
+        return self._batches.nbytes
 
     def wants_batch(self) -> bool:
         """Whether the data loader should be read now (see ``Flow``)."""
-        if not self._batches:
-            return True
-        if self._nbytes + self._due_bytes >= self.flow.max_bytes:
-            return False
-        level = len(self._batches) if self.flow.fixed else self._level
-        if level >= self.flow.high_watermark:
-            self._filling = False
-        elif level <= self.flow.low_watermark:
-            self._filling = True
-        return self._filling
+        return self._batches.wanted()
 
     def offer(self, samples: int, nbytes: int) -> int:
-        """Append a batch of so many bytes of inputs and return its number. An empty batch is done at once.
-
-        Room for its labels is kept at once, as much as those of the batch that was delivered last took.
-        """
-        number = self._next_batch
-        self._next_batch += 1
+        """Append a batch of so many bytes of inputs and return its number. An empty batch is done at once."""
         tracks = self._tracks if samples else {}
-        label_bytes, of_samples = self._known_labels
-        due_bytes = samples * label_bytes // of_samples
-        self._batches[number] = batch = _Batch(samples, nbytes, samples * len(tracks), due_bytes=due_bytes)
-        self._nbytes += nbytes
-        self._due_bytes += due_bytes
-        if batch.unlabelled == 0:
-            self._labelled += 1
-            self._level += 1
+        number = self._batches.offer(samples, samples * len(tracks), nbytes)
         for track in tracks.values():
             track.offer(number, samples)
         return number
 
     def grow(self, number: int, nbytes: int) -> None:
         """Account for the label memory of a batch."""
-        batch = self._batches[number]
-        batch.nbytes += nbytes
-        batch.label_bytes += nbytes
-        self._nbytes += nbytes
-        self._release(batch, nbytes)
+        self._batches.grow(number, nbytes)
 
     def ready(self) -> bool:
         """Whether the next batch in order has all its labels."""
-        head = next(iter(self._batches.values()), None)
-        return head is not None and head.unlabelled == 0
+        return self._batches.deliverable > 0
 
     def abandon(self, batch: int) -> None:
         """Give up labelling a batch: it counts as labelled, late answers as duplicates."""
@@ -200,26 +158,16 @@ class LabelQueue:
             self._close(number)
         for track in self._tracks.values():
             track.forget(batch)
-        self._settle(self._batches[batch], self._batches[batch].unlabelled)
+        self._batches.abandon(batch)
 
     def deliver(self) -> int:
         """Take the head batch out and return its number; only when ``ready``."""
-        number = next(iter(self._batches))
-        batch = self._batches.pop(number)
-        assert batch.unlabelled == 0
-        self._labelled -= 1
-        self._level -= 1
-        self._nbytes -= batch.nbytes
-        if batch.label_bytes:
-            self._known_labels = (batch.label_bytes, batch.samples)
-        return number
+        return self._batches.deliver()
 
     def clear(self) -> None:
         """Forget every batch and lease (the loop was left). Late answers count as duplicates."""
         self._batches.clear()
         self._leases.clear()
-        self._nbytes = self._due_bytes = self._labelled = self._level = 0
-        self._filling = True
         for worker in self._workers.values():
             worker.leases.clear()
         for track in self._tracks.values():
@@ -320,7 +268,7 @@ class LabelQueue:
         for other in list(task.leases):
             self._close(other)
         self.done += 1
-        return self._settle(self._batches[task.batch], task.samples)
+        return self._batches.settle(task.batch, task.samples)
 
     def fail(self, lease: int, error: str, now: float) -> Returned:
         """The worker's model raised on an open lease."""
@@ -384,32 +332,6 @@ class LabelQueue:
         return self._write_off(leases, worker, reason, self._workers[worker], now)
 
     # --- inside -------------------------------------------------------------------------------
-
-    def _waits(self, number: int, change: int) -> None:
-        """A piece of a batch begins or ends to wait in a track."""
-        batch = self._batches[number]
-        before = batch.waiting > 0
-        batch.waiting += change
-        if batch.unlabelled:
-            self._level += (batch.waiting > 0) - before
-
-    def _release(self, batch: _Batch, nbytes: int) -> None:
-        """Room that was kept for labels is theirs now, or not needed."""
-        released = min(nbytes, batch.due_bytes)
-        batch.due_bytes -= released
-        self._due_bytes -= released
-
-    def _settle(self, batch: _Batch, samples: int) -> bool:
-        """So many samples of a batch have labels now; True if that was the last of them."""
-        if batch.unlabelled == 0:
-            return True
-        batch.unlabelled -= samples
-        if batch.unlabelled:
-            return False
-        self._release(batch, batch.due_bytes)
-        self._labelled += 1
-        self._level += batch.waiting == 0
-        return True
 
     def _hedgeable(self, worker: str, samples: int, now: float, older_than_s: float) -> Task | None:
         me = self._workers[worker]

@@ -1,0 +1,159 @@
+"""The batches between the data loader and the loop: their order, what they lack, and their memory. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edldist.student.queue.flow import Flow
+
+__all__ = ["Batches"]
+
+
+@dataclass(slots=True)
+class _Batch:
+    samples: int
+    nbytes: int
+    unlabelled: int  # samples x teachers that have no labels yet
+    waiting: int = 0  # pieces of it that nobody has leased
+    label_bytes: int = 0  # of nbytes
+    due_bytes: int = 0  # of labels that are still to come
+
+
+class Batches:
+    """Numbers batches, counts what they lack, and says when the next one should be read.
+
+    A batch is *labelled* when it lacks nothing. The *level*, which the watermarks bound, counts those that
+    are labelled, and those of which something waits for a worker: what is leased as a whole makes room.
+    """
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+        self._batches: dict[int, _Batch] = {}
+        # Invariant: the numbers in _batches follow each other; _next is the one after the last.
+        self._next = 0
+        # Invariant: _first_unlabelled is the first number in _batches that lacks labels, else _next.
+        self._first_unlabelled = 0
+        # Invariant: the sums of what stands in the batches.
+        self._nbytes = 0
+        self._due_bytes = 0
+        # Invariant: how many of them are labelled, and how many are labelled or wait.
+        self._labelled = 0
+        self._level = 0
+        self._filling = True
+        self._known_labels = (0, 1)  # bytes and samples of the batch that was delivered last
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    @property
+    def head(self) -> int | None:
+        """Number of the batch that is delivered next, if there is one."""
+        return next(iter(self._batches), None)
+
+    @property
+    def labelled(self) -> int:
+        """How many lack nothing."""
+        return self._labelled
+
+    @property
+    def deliverable(self) -> int:
+        """Labelled batches from the head on: what the loop gets before it meets one that lacks labels."""
+        return self._first_unlabelled - (self._next - len(self._batches))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that is in use, without that of labels to come."""
+        return self._nbytes
+
+    def wanted(self) -> bool:
+        """Whether the data loader should be read now (see ``Flow``)."""
+        if not self._batches:
+            return True
+        if self._nbytes + self._due_bytes >= self._flow.max_bytes:
+            return False
+        level = len(self._batches) if self._flow.fixed else self._level
+        if level >= self._flow.high_watermark:
+            self._filling = False
+        elif level <= self._flow.low_watermark:
+            self._filling = True
+        return self._filling
+
+    def offer(self, samples: int, unlabelled: int, nbytes: int) -> int:
+        """Append a batch and return its number. One that lacks nothing is labelled at once.
+
+        Room for its labels is kept at once, as much as those of the batch that was delivered last took.
+        """
+        number = self._next
+        self._next += 1
+        label_bytes, of_samples = self._known_labels
+        due_bytes = samples * label_bytes // of_samples
+        self._batches[number] = batch = _Batch(samples, nbytes, unlabelled, due_bytes=due_bytes)
+        self._nbytes += nbytes
+        self._due_bytes += due_bytes
+        if not unlabelled:
+            self._now_labelled(batch)
+        return number
+
+    def grow(self, number: int, nbytes: int) -> None:
+        """Account for the label memory of a batch."""
+        batch = self._batches[number]
+        batch.nbytes += nbytes
+        batch.label_bytes += nbytes
+        self._nbytes += nbytes
+        self._release(batch, nbytes)
+
+    def waits(self, number: int, change: int) -> None:
+        """A piece of a batch begins (+1) or ends (-1) to wait for a worker."""
+        batch = self._batches[number]
+        before = batch.waiting > 0
+        batch.waiting += change
+        if batch.unlabelled:
+            self._level += (batch.waiting > 0) - before
+
+    def settle(self, number: int, samples: int) -> bool:
+        """So many samples of a batch have labels now; True if nothing is missing."""
+        batch = self._batches[number]
+        if batch.unlabelled == 0:
+            return True
+        batch.unlabelled -= samples
+        if batch.unlabelled:
+            return False
+        self._level -= batch.waiting > 0
+        self._now_labelled(batch)
+        return True
+
+    def abandon(self, number: int) -> None:
+        """Labels of a batch will not come: it counts as labelled."""
+        self.settle(number, self._batches[number].unlabelled)
+
+    def deliver(self) -> int:
+        """Take the head out and return its number; only when it is labelled."""
+        number = next(iter(self._batches))
+        batch = self._batches.pop(number)
+        assert batch.unlabelled == 0
+        self._labelled -= 1
+        self._level -= 1
+        self._nbytes -= batch.nbytes
+        if batch.label_bytes:
+            self._known_labels = (batch.label_bytes, batch.samples)
+        return number
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._batches.clear()
+        self._first_unlabelled = self._next
+        self._nbytes = self._due_bytes = self._labelled = self._level = 0
+        self._filling = True
+
+    def _now_labelled(self, batch: _Batch) -> None:
+        self._release(batch, batch.due_bytes)
+        self._labelled += 1
+        self._level += 1
+        while self._first_unlabelled < self._next and not self._batches[self._first_unlabelled].unlabelled:
+            self._first_unlabelled += 1
+
+    def _release(self, batch: _Batch, nbytes: int) -> None:
+        """Room that was kept for labels is theirs now, or not needed."""
+        released = min(nbytes, batch.due_bytes)
+        batch.due_bytes -= released
+        self._due_bytes -= released
