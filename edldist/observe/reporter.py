@@ -17,10 +17,10 @@ import uuid
 from collections import deque
 
 from edldist.environment import JobEnvironment
-from edldist.errors import EdlDistError, InputError, RefusedError
+from edldist.errors import EdlDistError, InputError, RefusedError, WireError
 from edldist.ranks.placement import placement
 from edldist.wire.address import parse_address
-from edldist.wire.messages import Ack, Event, Refused, Report, Scalar
+from edldist.wire.messages import MAX_FIELDS, MAX_NAME, Ack, Event, Refused, Report, Scalar, encode
 from edldist.wire.transport import Transport
 from edldist.wire.zmq.transport import ZmqTransport
 
@@ -30,8 +30,8 @@ logger = logging.getLogger(__name__)
 
 _RESEND_S = 1.0
 _FLUSH_S = 5.0
+_TURN_MESSAGES = 64
 _MAX_UNACKNOWLEDGED = 10_000
-_MAX_NAME = 256
 
 
 class Reporter:
@@ -56,16 +56,30 @@ class Reporter:
         self._thread.start()
 
     def report(self, values: dict[str, Scalar]) -> None:
+        """Send figures.
+
+        Raises:
+            InputError: they are more than one message holds.
+        """
         with self._lock:
-            self._seq += 1
-            item = Report(sender=self._sender, seq=self._seq, rank=self._rank, t=time.time(), values=values)
+            number = self._seq + 1
+            item = Report(sender=self._sender, seq=number, rank=self._rank, t=time.time(), values=values)
+            _check_size("report", item, values)
+            self._seq = number
             self._unacknowledged.append(item)
             self._fresh.append(item)
         self._poller.wake()
 
     def event(self, name: str, fields: dict[str, Scalar]) -> None:
+        """Send an event, once.
+
+        Raises:
+            InputError: its fields are more than one message holds.
+        """
+        item = Event(event=name, t=time.time(), fields=fields)
+        _check_size("event", item, fields)
         with self._lock:
-            self._fresh.append(Event(event=name, t=time.time(), fields=fields))
+            self._fresh.append(item)
         self._poller.wake()
 
     def close(self, timeout_s: float = _FLUSH_S) -> bool:
@@ -106,7 +120,9 @@ class Reporter:
                 self._link.send(item)
 
     def _take_answers(self) -> None:
-        while (received := self._link.receive()) is not None:
+        for _ in range(_TURN_MESSAGES):
+            if (received := self._link.receive()) is None:
+                return
             if isinstance(received.message, Ack):
                 with self._lock:
                     while self._unacknowledged and self._unacknowledged[0].seq <= received.message.seq:
@@ -171,10 +187,20 @@ def flush() -> None:
         logger.warning("reports were lost: %s", exc)
 
 
+def _check_size(what: str, item: Report | Event, values: dict[str, Scalar]) -> None:
+    """Refuse here, where the user can see it, what the coordinator would drop."""
+    if len(values) > MAX_FIELDS:
+        raise InputError(f"{what}() of {len(values)} values; {MAX_FIELDS} fit. Report fewer at once")
+    try:
+        encode(item)
+    except WireError as exc:
+        raise InputError(f"{what}() of {len(values)} values: {exc}") from exc
+
+
 def _scalar(name: str, value: object) -> Scalar:
     """The value in a form that a message carries, or an error where the user can see it."""
-    if len(name) > _MAX_NAME:
-        raise InputError(f"report({name[:32]}...=...): a name of {len(name)} characters; {_MAX_NAME} fit")
+    if len(name) > MAX_NAME:
+        raise InputError(f"report({name[:32]}...=...): a name of {len(name)} characters; {MAX_NAME} fit")
     plain: object = value
     item = getattr(value, "item", None)
     if item is not None:

@@ -212,7 +212,9 @@ class TeacherService:
             self._arrived.notify_all()
 
     def _read_control(self, now: float) -> None:
-        while (received := self._control.receive()) is not None:
+        for _ in range(_TURN_MESSAGES):
+            if (received := self._control.receive()) is None:
+                break
             if isinstance(received.message, Links):
                 self._relink(received.message, now)
             elif self._enrolment.on_message(received.message, now, self._clock.wall()):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from edldist.errors import ConfigError, PeerUnreachableError, ProtocolVersionError, WireError
 from edldist.wire.messages import Message, Refused, decode, encode
-from edldist.wire.transport import Outgoing, Received, payload
+from edldist.wire.transport import SKIPPED_A_TURN, Outgoing, Received, payload
 
 __all__ = ["MemoryTransport"]
 
@@ -43,6 +43,7 @@ class MemoryHub:
         self._bell = bell
         self._inbox: deque[_Raw] = deque()
         self.garbage = 0
+        self._skipped = 0  # since the last wait
 
     @property
     def address(self) -> str:
@@ -63,6 +64,9 @@ class MemoryHub:
                 self._network._to_link(self._address, peer, [encode(Refused(reason=str(exc)))])
             except WireError:
                 self.garbage += 1
+            self._skipped += 1
+            if self._skipped >= SKIPPED_A_TURN:
+                return None
         return None
 
     def close(self) -> None:
@@ -81,6 +85,7 @@ class MemoryLink:
         self._inbox: deque[list[bytes]] = deque()
         self._waiting: deque[list[bytes]] = deque()
         self.garbage = 0
+        self._skipped = 0  # since the last wait
 
     @property
     def address(self) -> str:
@@ -102,6 +107,9 @@ class MemoryLink:
                 raise
             except WireError:
                 self.garbage += 1
+            self._skipped += 1
+            if self._skipped >= SKIPPED_A_TURN:
+                return None
         return None
 
     def close(self) -> None:
@@ -128,6 +136,8 @@ class MemoryPoller:
         return link
 
     def wait(self, timeout_s: float) -> None:
+        for endpoint in self._endpoints:
+            endpoint._skipped = 0
         if not any(endpoint._inbox for endpoint in self._endpoints):
             self._bell.wait(timeout_s)
 

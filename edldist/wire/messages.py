@@ -16,7 +16,12 @@ from edldist.errors import ProtocolVersionError, WireError
 __all__ = [
     "MAGIC",
     "MAX_DIMENSIONS",
+    "MAX_FIELDS",
+    "MAX_FRAMES",
+    "MAX_HEADER_BYTES",
     "MAX_NAME",
+    "MAX_STATUS_BYTES",
+    "MAX_TEXT",
     "PROTOCOL_VERSION",
     "Ack",
     "Event",
@@ -60,14 +65,28 @@ __all__ = [
 MAGIC = b"ED"
 PROTOCOL_VERSION = 1
 
-Scalar = str | int | float | bool | None
+MAX_HEADER_BYTES = 1 << 20
+"""Largest header that is decoded: what is in it takes up to ten times as much memory."""
+MAX_STATUS_BYTES = 64 << 20
+"""The same for whoever asks a coordinator for the state of a job, which may have thousands of members."""
+MAX_FRAMES = 8192
+"""Most frames of one message; a task has one for each of its tensors."""
 MAX_NAME = 256
+MAX_TEXT = 65_536
+MAX_FIELDS = 1024
+"""Most entries of a dictionary: figures, facts about a member, fields of an event."""
 MAX_DIMENSIONS = 16
+_MOST_NAMES = 16_384
+_MOST_LEASES = 65_536
+Scalar = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)] | int | float | bool | None
 Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
 ProcessName = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
-Text = Annotated[str, msgspec.Meta(max_length=65_536)]
+Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+Names = Annotated[list[Name], msgspec.Meta(max_length=_MOST_NAMES)]
+Leases = Annotated[list[Count], msgspec.Meta(max_length=_MOST_LEASES)]
+Figures = Annotated[dict[Name, Scalar], msgspec.Meta(max_length=MAX_FIELDS)]
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,6 +99,9 @@ class TensorSpec(_Struct, frozen=True, array_like=True):
     name: Name
     dtype: Name
     shape: Annotated[list[Count], msgspec.Meta(max_length=MAX_DIMENSIONS)]
+
+
+Tensors = Annotated[list[TensorSpec], msgspec.Meta(max_length=MAX_FRAMES)]
 
 
 class Peer(_Struct, frozen=True, array_like=True):
@@ -108,11 +130,11 @@ class Register(_Struct, frozen=True, tag="register"):
     group: Name = ""
     address: Name = ""
     teachers: Annotated[list[Name], msgspec.Meta(max_length=64)] = []
-    links: list[Name] = []
+    links: Names = []
     host: Name = ""
     pid: Count = 0
     wall_s: float = 0.0
-    info: dict[Name, Scalar] = {}
+    info: Figures = {}
 
 
 class Registered(_Struct, frozen=True, tag="registered"):
@@ -133,7 +155,7 @@ class Heartbeat(_Struct, frozen=True, tag="heartbeat"):
     """A member lives; ``stats`` are its latest figures."""
 
     id: Name
-    stats: dict[Name, Scalar] = {}
+    stats: Figures = {}
 
 
 class Unknown(_Struct, frozen=True, tag="unknown"):
@@ -162,9 +184,9 @@ class Links(_Struct, frozen=True, tag="links"):
     may be cut off from it: a worker that hears it goes on serving it.
     """
 
-    students: list[Peer]
+    students: Annotated[list[Peer], msgspec.Meta(max_length=_MOST_NAMES)]
     complete: bool
-    released: list[Name] = []
+    released: Names = []
 
 
 class Regroup(_Struct, frozen=True, tag="regroup"):
@@ -208,7 +230,7 @@ class Event(_Struct, frozen=True, tag="event"):
 
     event: Name
     t: float
-    fields: dict[Name, Scalar] = {}
+    fields: Figures = {}
 
 
 class Report(_Struct, frozen=True, tag="report"):
@@ -221,7 +243,7 @@ class Report(_Struct, frozen=True, tag="report"):
     seq: Count
     rank: Count
     t: float
-    values: dict[Name, Scalar]
+    values: Figures
 
 
 class Ack(_Struct, frozen=True, tag="ack"):
@@ -314,15 +336,15 @@ class LeaseGroup(_Struct, frozen=True, array_like=True):
     Small tasks travel together; a large one is a group of its own.
     """
 
-    leases: Annotated[list[Lease], msgspec.Meta(min_length=1)]
-    tensors: list[TensorSpec]
+    leases: Annotated[list[Lease], msgspec.Meta(min_length=1, max_length=_MOST_LEASES)]
+    tensors: Tensors
 
 
 class Tasks(_Struct, frozen=True, tag="tasks"):
     """Answer to a pull. ``buffered`` is the number of batches that the student's loop could take now."""
 
     seq: Count
-    groups: list[LeaseGroup]
+    groups: Annotated[list[LeaseGroup], msgspec.Meta(max_length=MAX_FRAMES)]
     buffered: Count
 
 
@@ -353,30 +375,30 @@ class LeaseRows(_Struct, frozen=True, array_like=True):
 class Result(_Struct, frozen=True, array_like=True):
     """Labels of one forward pass: the next ``len(tensors)`` frames, in which the rows lie back to back."""
 
-    rows: Annotated[list[LeaseRows], msgspec.Meta(min_length=1)]
+    rows: Annotated[list[LeaseRows], msgspec.Meta(min_length=1, max_length=_MOST_LEASES)]
     codec: Name
     compute_s: float
-    tensors: list[TensorSpec]
+    tensors: Tensors
 
 
 class Labels(_Struct, frozen=True, tag="labels"):
     """The results of one forward pass for one student, and the pull for more if it is due."""
 
-    results: list[Result]
+    results: Annotated[list[Result], msgspec.Meta(max_length=MAX_FRAMES)]
     pull: Pull | None = None
 
 
 class Failure(_Struct, frozen=True, tag="failure"):
     """The model raised on these leases; ``error`` is its traceback."""
 
-    leases: list[Count]
+    leases: Leases
     error: Text
 
 
 class Return(_Struct, frozen=True, tag="return"):
     """The worker gives back leases without blame: it drains, or has spoilt their inputs."""
 
-    leases: list[Count]
+    leases: Leases
 
 
 class Ping(_Struct, frozen=True, tag="ping"):
@@ -398,7 +420,7 @@ class Pong(_Struct, frozen=True, tag="pong"):
     """
 
     seq: Count
-    held: list[Count]
+    held: Leases
     pulled: Count
     asleep: bool
 
@@ -432,24 +454,61 @@ Message = (
     | Pong
 )
 
+_LONG_WITHOUT_TEXTS = (Status, Links, Tasks, Labels, Pong)
 _PREFIX = MAGIC + bytes([PROTOCOL_VERSION])
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Message)
 
 
 def encode(message: Message) -> bytes:
-    """The header frame of a message."""
-    return _PREFIX + _encoder.encode(message)
+    """The header frame of a message.
+
+    Texts that cannot travel are made to: longer ones than ``MAX_TEXT`` lose their middle, and surrogates (an
+    error may quote a file name that is no text) are replaced.
+
+    Raises:
+        WireError: the header is larger than a receiver takes.
+    """
+    try:
+        body = _encoder.encode(message)
+    except UnicodeEncodeError:
+        body = _encoder.encode(_with_sendable_texts(message))
+    if len(body) > MAX_TEXT and not isinstance(message, _LONG_WITHOUT_TEXTS):
+        body = _encoder.encode(_with_sendable_texts(message))
+    most = MAX_STATUS_BYTES if isinstance(message, Status) else MAX_HEADER_BYTES
+    if len(_PREFIX) + len(body) > most:
+        raise WireError(
+            f"a {type(message).__name__} of {len(body)} bytes; {most} can be sent. Send less at once"
+        )
+    return _PREFIX + body
 
 
-def decode(header: bytes | bytearray | memoryview) -> Message:
+def _with_sendable_texts(value: Any) -> Any:
+    if isinstance(value, str):
+        text = value.encode(errors="replace").decode()
+        half = MAX_TEXT // 2
+        return text if len(text) <= MAX_TEXT else f"{text[: half - 1]}\u2026{text[-half:]}"
+    if isinstance(value, msgspec.Struct):
+        fields = {name: _with_sendable_texts(getattr(value, name)) for name in value.__struct_fields__}
+        return type(value)(**fields)
+    if isinstance(value, dict):
+        return {key: _with_sendable_texts(item) for key, item in value.items()}
+    return [_with_sendable_texts(item) for item in value] if isinstance(value, list) else value
+
+
+def decode(header: bytes | bytearray | memoryview, max_bytes: int = MAX_HEADER_BYTES) -> Message:
     """The message of a header frame.
+
+    Args:
+        max_bytes: a larger one is refused before a byte of it is decoded.
 
     Raises:
         ProtocolVersionError: the frame is edldist's, of another version.
         WireError: the frame is anything else than a valid header.
     """
     view = memoryview(header)
+    if view.nbytes > max_bytes:
+        raise WireError(f"a header of {view.nbytes} bytes; {max_bytes} are allowed")
     if view[:2] != MAGIC or len(view) < 3:
         raise WireError(f"not an edldist header: {bytes(view[:16])!r} ({len(view)} bytes)")
     if view[2] != PROTOCOL_VERSION:

@@ -8,7 +8,15 @@ from typing import TypeVar
 
 from edldist.errors import CoordinatorUnreachableError, RefusedError
 from edldist.wire.address import parse_address
-from edldist.wire.messages import Message, Refused, Rendezvous, RendezvousQuery, Status, StatusQuery
+from edldist.wire.messages import (
+    MAX_STATUS_BYTES,
+    Message,
+    Refused,
+    Rendezvous,
+    RendezvousQuery,
+    Status,
+    StatusQuery,
+)
 from edldist.wire.transport import Link, Transport
 from edldist.wire.zmq.transport import ZmqTransport
 
@@ -23,7 +31,10 @@ class StatusClient:
     def __init__(self, address: str, transport: Transport | None = None) -> None:
         parse_address(address, "coordinator")
         self._address = address
-        self._poller = (transport or ZmqTransport()).poller()
+        transport = transport or ZmqTransport(
+            MAX_STATUS_BYTES, max_header_bytes=MAX_STATUS_BYTES, tensors=False
+        )
+        self._poller = transport.poller()
         self._link = self._connect()
 
     def query(self, since: int = 0, timeout_s: float = 2.0) -> Status:
@@ -49,7 +60,7 @@ class StatusClient:
         self._link.send(question)
         while (left_s := deadline - time.monotonic()) > 0:
             self._poller.wait(left_s)
-            while (received := self._link.receive()) is not None:
+            while time.monotonic() < deadline and (received := self._link.receive()) is not None:
                 if isinstance(received.message, kind):
                     return received.message
                 if isinstance(received.message, Refused):

@@ -16,6 +16,7 @@ from edldist.wire.messages import Message
 from edldist.wire.shm.memfile import FileAddress
 
 __all__ = [
+    "SKIPPED_A_TURN",
     "Buffer",
     "Frames",
     "Hub",
@@ -27,6 +28,10 @@ __all__ = [
     "Transport",
     "payload",
 ]
+
+SKIPPED_A_TURN = 64
+"""Messages that are none for a service (garbage, and what transports say to each other) which an endpoint
+looks at in one turn of its poller, so that nobody can keep its thread from its other work."""
 
 Buffer = bytes | bytearray | memoryview
 Frames = Sequence[Buffer]
@@ -94,7 +99,11 @@ class Hub(Protocol):
         ...
 
     def receive(self) -> Received | None:
-        """The next well-formed message, or None when there is none now."""
+        """The next well-formed message.
+
+        None when there is none now, or when ``SKIPPED_A_TURN`` others were met since the last ``wait``:
+        go on with other work; the next ``wait`` returns at once if more has come.
+        """
         ...
 
     def close(self) -> None: ...
@@ -113,7 +122,9 @@ class Link(Protocol):
         """Queue one message without blocking; False when the queue is full (nothing was sent)."""
         ...
 
-    def receive(self) -> Received | None: ...
+    def receive(self) -> Received | None:
+        """As for a hub."""
+        ...
 
     def close(self) -> None: ...
 

@@ -8,13 +8,24 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 
+import msgspec
 import pytest
 
 from edldist.errors import ConfigError, PeerUnreachableError, ProtocolVersionError
 from edldist.wire.memory import MemoryHub, MemoryTransport
-from edldist.wire.messages import MAGIC, PROTOCOL_VERSION, Ack, Ping, Refused, Unknown, encode
-from edldist.wire.transport import Hub, Link, Poller, Received, Transport
-from edldist.wire.zmq.transport import MAX_FRAMES, ZmqTransport
+from edldist.wire.messages import (
+    MAGIC,
+    MAX_FRAMES,
+    PROTOCOL_VERSION,
+    Ack,
+    Heartbeat,
+    Ping,
+    Refused,
+    Unknown,
+    encode,
+)
+from edldist.wire.transport import SKIPPED_A_TURN, Hub, Link, Poller, Received, Transport
+from edldist.wire.zmq.transport import ZmqTransport
 
 WITHIN_S = 10.0
 ANYWHERE = "tcp://127.0.0.1:0"
@@ -416,6 +427,63 @@ def test_garbage_at_a_link_is_counted_and_harms_nothing(rig: Rig, frames: list[b
     hub.send(b"t-1", Ack(seq=1))
     assert take(poller, link)[0].message == Ack(seq=1)
     assert link.garbage == 1
+
+
+@pytest.mark.parametrize("at", ["hub", "link"])
+@pytest.mark.parametrize("frames", [[b"junk"], [OTHER_VERSION]], ids=["junk", "another version"])
+def test_a_flood_of_garbage_keeps_nobody_from_other_work(rig: Rig, at: str, frames: list[bytes]) -> None:
+    """However much there is of it, a turn looks at a bounded number, and what is good arrives in the end."""
+    if at == "link" and frames == [OTHER_VERSION]:
+        return  # ends the link
+    poller = rig.poller()
+    hub = poller.bind(ANYWHERE)
+    link = poller.connect(hub.address, "t-1")
+    greet(poller, hub, link, "t-1")
+    endpoint: Hub | Link = hub if at == "hub" else link
+    for _ in range(20 * SKIPPED_A_TURN):
+        send_raw(link, frames) if at == "hub" else _from_hub(hub, b"t-1", frames)
+    link.send(Ack(seq=1)) if at == "hub" else hub.send(b"t-1", Ack(seq=1))
+    poller.wait(1)
+    before, turns = endpoint.garbage, 0
+    while (received := endpoint.receive()) is None:
+        turns += 1
+        assert endpoint.garbage - before <= SKIPPED_A_TURN
+        before = endpoint.garbage
+        poller.wait(0.01)
+    assert received.message == Ack(seq=1)
+    assert turns >= 19 and endpoint.garbage == 20 * SKIPPED_A_TURN
+
+
+def test_a_turn_that_has_seen_its_share_of_garbage_sees_one_more_at_a_call(rig: Rig) -> None:
+    poller = rig.poller()
+    hub = poller.bind(ANYWHERE)
+    link = poller.connect(hub.address, "t-1")
+    for _ in range(2 * SKIPPED_A_TURN):
+        send_raw(link, [b"junk"])
+
+    def looked() -> bool:
+        return hub.receive() is None and hub.garbage >= SKIPPED_A_TURN
+
+    until(poller, looked)
+    seen = hub.garbage
+    for number in range(1, 4):
+        assert hub.receive() is None
+        assert hub.garbage == seen + number
+
+
+def test_a_header_of_more_than_its_limit_is_garbage(rig: Rig) -> None:
+    """Whatever is in it: what it decodes into may take many times its size."""
+    poller = rig.poller()
+    hub = poller.bind(ANYWHERE)
+    link = poller.connect(hub.address, "t-1")
+    start = MAGIC + bytes([PROTOCOL_VERSION])
+    for size in (1_000, 1_100):
+        stats = {f"figure {number}": "x" * size for number in range(1_000)}
+        send_raw(link, [start + msgspec.msgpack.encode(Heartbeat(id="t-1", stats=stats))])
+    link.send(Ack(seq=1))
+    whole, after = take(poller, hub, 2)
+    assert isinstance(whole.message, Heartbeat) and after.message == Ack(seq=1)
+    assert hub.garbage == 1
 
 
 def test_another_version_is_refused_by_a_hub(rig: Rig) -> None:

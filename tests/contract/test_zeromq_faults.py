@@ -16,10 +16,10 @@ import pytest
 import zmq
 
 from edldist.errors import ConfigError, PeerUnreachableError
-from edldist.wire.messages import Ack, Ping, Unknown
+from edldist.wire.messages import MAX_FRAMES, Ack, Ping, Unknown
 from edldist.wire.zmq.endpoints import ZmqHub, ZmqLink
 from edldist.wire.zmq.poller import ZmqPoller
-from edldist.wire.zmq.transport import MAX_FRAMES, ZmqTransport
+from edldist.wire.zmq.transport import ZmqTransport
 
 ANYWHERE = "tcp://127.0.0.1:0"
 SMALL = 64 << 10
@@ -143,6 +143,19 @@ def test_a_message_of_too_many_frames_is_dropped(poller: ZmqPoller) -> None:
     link.send(Ack(seq=2))
     assert next_of(poller, hub).message == Ack(seq=2)
     assert hub.garbage == 1
+
+
+def test_tensors_where_none_travel_are_garbage() -> None:
+    poller = ZmqTransport(tensors=False).poller()
+    try:
+        hub = poller.bind(ANYWHERE)
+        link = poller.connect(hub.address, "t-1")
+        link.send(Ack(seq=1), [b"a tensor"])
+        link.send(Ack(seq=2))
+        assert next_of(poller, hub).message == Ack(seq=2)
+        assert hub.garbage == 1
+    finally:
+        poller.close()
 
 
 @pytest.mark.parametrize(

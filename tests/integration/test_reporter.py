@@ -224,6 +224,22 @@ def test_odd_text_does_not_end_reporting(current: Listener) -> None:
     assert [set(r.values) for r in current.take(2)] == [{"note"}, {"step"}]
 
 
+@pytest.mark.parametrize(
+    "values",
+    [{f"m{number}": number for number in range(1025)}, {f"m{number}": "x" * 60_000 for number in range(20)}],
+    ids=["too many", "too long"],
+)
+def test_more_than_a_message_holds_raises_where_it_was_given(current: Listener, values: dict) -> None:
+    """A coordinator would drop it as garbage, and this side send it again and again."""
+    with pytest.raises(InputError, match=rf"report\(\) of {len(values)} values"):
+        edldist.report(**values)
+    with pytest.raises(InputError, match=rf"event\(\) of {len(values)} values"):
+        event("big", **values)
+    edldist.report(step=1, text="y" * 100_000)
+    (report,) = current.take(1)
+    assert report.seq == 1 and len(report.values["text"]) == 65_536
+
+
 def test_a_wrong_address_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDLDIST_COORDINATOR", "localhost:7070")
     monkeypatch.setattr(reporting, "_reporter", None)

@@ -247,3 +247,51 @@ def test_decoding_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) is False
+
+
+def test_a_header_over_its_limit_is_refused_before_it_is_decoded(monkeypatch):
+    monkeypatch.setattr(wire, "_decoder", None)
+    raw = encode(wire.Failure(leases=[1], error="x" * 1000))
+    with pytest.raises(WireError, match="a header of 10.. bytes; 1000 are allowed"):
+        decode(raw, 1000)
+
+
+def test_a_message_that_nobody_would_take_is_refused_where_it_is_made():
+    values = {f"m{number}": "x" * 60_000 for number in range(20)}
+    with pytest.raises(WireError, match="a Report of .* bytes; 1048576 can be sent"):
+        encode(wire.Report(sender="r", seq=1, rank=0, t=0.0, values=values))
+
+
+@pytest.mark.parametrize("text", ["/data/\udcff.jpg", "\ud800", "a" * 200_000, "\U0001f600" * 70_000])
+def test_a_text_that_cannot_travel_is_made_to(text):
+    message = decode(encode(wire.Failure(leases=[3], error=f"start {text} ValueError: the end")))
+    assert message.leases == [3]
+    assert message.error.startswith("start ") and message.error.endswith(" ValueError: the end")
+    assert len(message.error) <= wire.MAX_TEXT
+    event = decode(encode(wire.Event(event="e", t=0.0, fields={"error": text, "n": 1})))
+    assert event.fields["n"] == 1 and len(event.fields["error"]) == min(len(text), wire.MAX_TEXT)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        wire.Heartbeat(id="t", stats={f"f{number}": 1 for number in range(wire.MAX_FIELDS + 1)}),
+        wire.Links(students=[], complete=True, released=["s"] * 20_000),
+        wire.Return(leases=[1] * 70_000),
+        wire.Pong(seq=1, held=[1] * 70_000, pulled=0, asleep=False),
+        wire.Labels(
+            results=[
+                wire.Result(
+                    rows=[wire.LeaseRows(lease=1, samples=1)],
+                    codec="dense",
+                    compute_s=0.0,
+                    tensors=[SPEC] * (wire.MAX_FRAMES + 1),
+                )
+            ]
+        ),
+    ],
+    ids=lambda message: type(message).__name__,
+)
+def test_lists_and_dictionaries_have_a_length(message):
+    with pytest.raises(WireError, match="length <="):
+        decode(encode(message))

@@ -18,6 +18,8 @@ __all__ = ["JobLink", "Whereabouts"]
 
 logger = logging.getLogger(__name__)
 
+_TURN_MESSAGES = 64
+
 
 class Whereabouts(NamedTuple):
     """Where this rank is: the address that workers connect to, and its process."""
@@ -65,7 +67,9 @@ class JobLink:
 
     def turn(self, now: float) -> None:
         """Read what came, and send what is due."""
-        while (received := self._link.receive()) is not None:
+        for _ in range(_TURN_MESSAGES):
+            if (received := self._link.receive()) is None:
+                break
             if isinstance(received.message, Regroup):
                 self._change_group(received.message)
             elif self._enrolment.on_message(received.message, now, self._clock.wall()):

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import msgspec
 
 from edldist.errors import WireError
+from edldist.wire.messages import MAX_FRAMES, MAX_HEADER_BYTES
 from edldist.wire.shm.memfile import FileAddress
 from edldist.wire.transport import Buffer
 
@@ -81,7 +82,7 @@ class References(_Struct, frozen=True, tag="references"):
     """The message that follows has these frames in shared memory."""
 
     proof: _Digest
-    references: Annotated[list[Reference], msgspec.Meta(max_length=8192)]
+    references: Annotated[list[Reference], msgspec.Meta(max_length=MAX_FRAMES)]
 
 
 SharingMessage = Offer | Answer | Decline | Unpaired | References
@@ -100,6 +101,10 @@ def decode_sharing(frame: Buffer) -> SharingMessage:
     Raises:
         WireError: it is malformed.
     """
+    if memoryview(frame).nbytes > MAX_HEADER_BYTES:
+        raise WireError(
+            f"{memoryview(frame).nbytes} bytes about shared memory; {MAX_HEADER_BYTES} are allowed"
+        )
     try:
         message: SharingMessage = _decoder.decode(memoryview(frame)[len(SHARING_MAGIC) :])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:

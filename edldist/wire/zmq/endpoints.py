@@ -13,21 +13,18 @@ from typing import TYPE_CHECKING
 import zmq
 
 from edldist.errors import PeerUnreachableError, ProtocolVersionError, WireError
-from edldist.wire.messages import Message, Refused, decode, encode
+from edldist.wire.messages import MAX_FRAMES, Message, Refused, decode, encode
 from edldist.wire.shm.offers import SHARED_FROM_BYTES, SHARING_MAGIC, Decline, decode_sharing, encode_sharing
-from edldist.wire.transport import Buffer, Outgoing, Piece, Received, payload
+from edldist.wire.transport import SKIPPED_A_TURN, Buffer, Outgoing, Piece, Received, payload
 
 if TYPE_CHECKING:
     from edldist.wire.shm.pairing import Pairing, Wrapped
     from edldist.wire.shm.sharing import Sharing
     from edldist.wire.zmq.poller import ZmqPoller
 
-__all__ = ["MAX_FRAMES", "Endpoint", "ZmqHub", "ZmqLink"]
+__all__ = ["Endpoint", "ZmqHub", "ZmqLink"]
 
 logger = logging.getLogger(__name__)
-
-MAX_FRAMES = 8192
-"""Most frames of one message; a task has one for each of its tensors."""
 
 _STUCK_S = 5.0
 
@@ -44,6 +41,8 @@ class Endpoint(ABC):
         self._poller = poller
         self._pairings: dict[bytes, Pairing] = {}
         self.garbage = 0
+        self._turn = 0
+        self._skipped = 0  # in this turn
         poller._endpoints.add(self)
 
     @property
@@ -72,13 +71,17 @@ class Endpoint(ABC):
         """The message of some frames; None if it was between the two transports."""
         if not buffers or len(buffers) > MAX_FRAMES:
             raise WireError(f"a message of {len(buffers)} frames (1 to {MAX_FRAMES} are allowed)")
+        if len(buffers) > 1 and not self._poller._tensors:
+            raise WireError(f"a message with {len(buffers) - 1} tensors, where none travel")
         sharing = buffers[0][: len(SHARING_MAGIC)] == SHARING_MAGIC
         if sharing:
             unwrapped = self._unwrap(peer, buffers)
             if unwrapped is None:
                 return None
             buffers = unwrapped
-        return Received(peer, decode(buffers[0]), buffers[1:], own_memory=not sharing)
+        return Received(
+            peer, decode(buffers[0], self._poller._max_header_bytes), buffers[1:], own_memory=not sharing
+        )
 
     def _wrap(self, peer: bytes, message: Message, frames: Outgoing) -> Wrapped | None:
         """The message with its large frames by reference; None if everything goes by socket."""
@@ -131,6 +134,14 @@ class Endpoint(ABC):
                 peer[:32],
                 reason,
             )
+
+    def _may_skip(self) -> bool:
+        """Whether another message may follow one that was none for the service, in this turn."""
+        if self._turn != self._poller._turn:
+            self._turn = self._poller._turn
+            self._skipped = 0
+        self._skipped += 1
+        return self._skipped < SKIPPED_A_TURN
 
     def _unpair_dead(self) -> None:
         for peer, pairing in list(self._pairings.items()):
@@ -185,6 +196,8 @@ class ZmqHub(Endpoint):
                 self._refuse(peer, str(exc))
             except WireError as exc:
                 self._drop(peer, exc)
+            if not self._may_skip():
+                return None
         return None
 
     def _refuse(self, peer: bytes, reason: str) -> None:
@@ -252,6 +265,8 @@ class ZmqLink(Endpoint):
                 raise
             except WireError as exc:
                 self._drop(b"", exc)
+            if not self._may_skip():
+                return None
         return None
 
 

@@ -57,14 +57,18 @@ class _Bell:
 class ZmqPoller:
     """Owns one context, its sockets and an event descriptor that other threads may ring."""
 
-    def __init__(self, max_frame_bytes: int, shared_memory: bool, tensors: bool) -> None:
+    def __init__(
+        self, max_frame_bytes: int, max_header_bytes: int, shared_memory: bool, tensors: bool
+    ) -> None:
         if tensors:
             from edldist.wire.zmq.heap import keep_freed_memory
 
             keep_freed_memory()
         self._context = zmq.Context(io_threads=1)
         self._max_frame_bytes = max_frame_bytes
+        self._max_header_bytes = max_header_bytes
         self._tensors = tensors
+        self._turn = 0
         self._shared_memory = shared_memory
         self._made: Sharing | None = None
         self._next_sweep = 0.0
@@ -123,6 +127,7 @@ class ZmqPoller:
         return self._made
 
     def wait(self, timeout_s: float) -> None:
+        self._turn += 1
         self._sweep()
         for ready, _ in self._poller.poll(math.ceil(max(0.0, timeout_s) * 1e3)):
             if ready == self._bell.fd:

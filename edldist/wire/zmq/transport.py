@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 
 from edldist.errors import ConfigError
-from edldist.wire.zmq.endpoints import MAX_FRAMES
+from edldist.wire.messages import MAX_HEADER_BYTES
 from edldist.wire.zmq.poller import ZmqPoller
 
-__all__ = ["CONTROL_FRAME_BYTES", "MAX_FRAMES", "MAX_FRAME_BYTES", "ZmqTransport"]
+__all__ = ["CONTROL_FRAME_BYTES", "MAX_FRAME_BYTES", "ZmqTransport"]
 
 MAX_FRAME_BYTES = 1 << 30
 """Largest single frame of the data path: the inputs or labels of one tensor of one task."""
-CONTROL_FRAME_BYTES = 16 << 20
+CONTROL_FRAME_BYTES = MAX_HEADER_BYTES
 """Largest frame at a coordinator, which never sees a tensor."""
 
 
@@ -28,6 +28,7 @@ class ZmqTransport:
 
     Args:
         max_frame_bytes: a peer that sends a larger frame is disconnected by the socket.
+        max_header_bytes: a message with a larger header is garbage.
         shared_memory: whether large frames go through shared memory where both ends can map each
             other's. None: as ``EDLDIST_SHARED_MEMORY`` says, which is yes unless it is ``0``.
         tensors: whether any travel here. A coordinator has none.
@@ -41,11 +42,13 @@ class ZmqTransport:
         max_frame_bytes: int = MAX_FRAME_BYTES,
         shared_memory: bool | None = None,
         *,
+        max_header_bytes: int = MAX_HEADER_BYTES,
         tensors: bool = True,
     ) -> None:
         self.max_frame_bytes = max_frame_bytes
+        self.max_header_bytes = max_header_bytes
         self.shared_memory = tensors and (_wanted() if shared_memory is None else shared_memory)
         self.tensors = tensors
 
     def poller(self) -> ZmqPoller:
-        return ZmqPoller(self.max_frame_bytes, self.shared_memory, self.tensors)
+        return ZmqPoller(self.max_frame_bytes, self.max_header_bytes, self.shared_memory, self.tensors)
