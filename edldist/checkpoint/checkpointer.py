@@ -369,8 +369,7 @@ def _read_tensors(ranks: Ranks, folder: Path, targets: dict[str, torch.Tensor]) 
 
     def read_whole() -> None:
         path = folder / TENSORS_FILE
-        if path.exists():  # format 1 had none
-            read_tensors(path, {key: rest.pop(key) for key in keys_of(path)})
+        read_tensors(path, {key: rest.pop(key) for key in keys_of(path)})
 
     ranks.each(read_whole)
     if rest:

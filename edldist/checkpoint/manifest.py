@@ -33,9 +33,8 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 MARKER = "COMMITTED"
-FORMAT = 2
-"""Whole tensors are in a safetensors file; format 1 had them too in files of torch.distributed.checkpoint."""
-READABLE = (1, 2)
+FORMAT = 1
+"""Number of the layout that docs/architecture.md describes; a checkpoint of another one is not read."""
 CHUNK_BYTES = 1 << 20
 
 Opener = Callable[[str], BinaryIO]
@@ -113,9 +112,8 @@ def read_manifest(open_file: Opener, on_disk: bool) -> Manifest:
         manifest = msgspec.json.decode(text, type=Manifest)
     except msgspec.DecodeError as exc:
         raise DamagedError(f"{MANIFEST} cannot be read: {exc}") from exc
-    if manifest.format not in READABLE:
-        known = ", ".join(map(str, READABLE))
-        raise DamagedError(f"format {manifest.format} is not known here (known: {known})")
+    if manifest.format != FORMAT:
+        raise DamagedError(f"its format is {manifest.format}; this version of edldist reads format {FORMAT}")
     return manifest
 
 
