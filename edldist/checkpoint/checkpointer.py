@@ -3,38 +3,25 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
-import json
 import logging
 import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
 
-import msgspec
-import torch
-
-from edldist.checkpoint.manifest import (
-    DamagedError,
-    Manifest,
-    UnmarkedError,
-    read_manifest,
-    verify,
-)
-from edldist.checkpoint.registry import require_in
-from edldist.checkpoint.rng import capture_rng, restore_rng, seed_new_rank
+from edldist.checkpoint.rank_state import RankState
+from edldist.checkpoint.reader import CheckpointReader
+from edldist.checkpoint.registry import require_all, require_some
+from edldist.checkpoint.rng import capture_rng
 from edldist.checkpoint.snapshot import Snapshot, Stateful
 from edldist.checkpoint.stores.opening import open_store
 from edldist.checkpoint.stores.store import Store
-from edldist.checkpoint.tensorfile import TENSORS_FILE, keys_of, read_tensors
-from edldist.checkpoint.tree import Json
-from edldist.checkpoint.writer import STATE_FILE, CheckpointWriter, DifferentStatesError, Save, rng_file
+from edldist.checkpoint.writer import CheckpointWriter, DifferentStatesError, Save
 from edldist.errors import CheckpointError, ConfigError
 from edldist.lifecycle import exit_hooks, stopping
+from edldist.observe import reporter
 from edldist.ranks.agreement import Ranks, describe
 from edldist.ranks.placement import in_process_group, placement
 
@@ -128,13 +115,14 @@ class Checkpointer:
         """
         if step < 0:
             raise CheckpointError(f"step {step} is negative: count steps from 0")
-        require_in(state)
         ranks = self._start()
         self.wait()
         began = time.monotonic()
         snapshot = Snapshot(state)
+        require_all(state, snapshot.taken)
         whole, sharded = snapshot.staged(ranks.rank)
-        work = Save(step, snapshot.tree, snapshot.layout(), whole, sharded, capture_rng(), began)
+        own = RankState.taken(snapshot.holders)
+        work = Save(step, snapshot.tree, snapshot.layout(), whole, sharded, own, capture_rng(), began)
         # A daemon, so that a rank which dies of an exception is gone at once and its peers notice.
         self._thread = threading.Thread(
             target=self._run, args=(ranks, self._writer, work), name="edldist-checkpoint", daemon=True
@@ -164,52 +152,20 @@ class Checkpointer:
             CheckpointError: checkpoints exist but none is sound; it is another job's or another model's;
                 not final if the newest cannot be read now. The same on all ranks.
         """
-        require_in(state)
         ranks = self._start()
         self.wait()
         here = Snapshot(state)
+        require_some(state, here.taken)
         began = time.monotonic()
-        found = ranks.lead(self._choose)
-        if found is None:
+        manifest = self._reader.restore(here)
+        if manifest is None:
             return None
-        name, manifest = found["name"], msgspec.convert(found["manifest"], Manifest)
-        wanted = {
-            file: entry
-            for file, entry in manifest.files.items()
-            if not file.startswith("rng-") or file in (rng_file(0), rng_file(ranks.rank))
-        }
-        with contextlib.ExitStack() as stack:
-            folder, tree, targets = Path(), {}, {}
-
-            def prepare() -> None:
-                nonlocal folder, tree, targets
-                with self._reading(name):
-                    folder = stack.enter_context(self._store.fetch(name, wanted))
-                tree = json.loads((folder / STATE_FILE).read_bytes())
-                lines = here.differences(tree)
-                if lines:
-                    raise CheckpointError(
-                        f"checkpoint {name} in {self._store.url} does not fit this state:\n  "
-                        + "\n  ".join(lines)
-                        + "\nUse another checkpoint directory for another model"
-                    )
-                targets = here.targets(tree)
-
-            def put_back() -> None:
-                here.put_back(tree, targets)
-                mine = folder / rng_file(ranks.rank)
-                if mine.name in wanted:
-                    restore_rng(mine.read_bytes())
-                else:
-                    seed_new_rank((folder / rng_file(0)).read_bytes(), manifest.step, ranks.rank)
-
-            ranks.each(prepare)
-            _read_tensors(ranks, folder, targets)
-            ranks.each(put_back)
-        logger.info("restored step %d from %s/%s", manifest.step, self._store.url, name)
+        self._writer.damaged = self._reader.damaged
         if ranks.rank == 0:
             seconds = time.monotonic() - began
-            _event("checkpoint_restored", step=manifest.step, bytes=manifest.total_bytes, seconds=seconds)
+            reporter.event(
+                "checkpoint_restored", step=manifest.step, bytes=manifest.total_bytes, seconds=seconds
+            )
         return manifest.step
 
     def close(self) -> None:
@@ -246,85 +202,24 @@ class Checkpointer:
             )
         if self._ranks is not None:
             return ranks
+        reader = CheckpointReader(ranks, self._store, self._job)
         try:
-            ranks.lead(self._take_directory)
+            ranks.lead(lambda: self._take_directory(reader))
         except BaseException:
             ranks.leave()
             raise
         self._ranks = ranks
+        self._reader = reader
         self._writer = CheckpointWriter(ranks, self._store, self.keep, self._job)
         return ranks
 
-    def _take_directory(self) -> None:
+    def _take_directory(self, reader: CheckpointReader) -> None:
         try:
             self._store.prepare()
-            for _, name in self._listed():
-                with contextlib.suppress(DamagedError):
-                    self._check_job(name, self._manifest(name))
-                    break
+            reader.check_owner()
         except BaseException:
             self._store.release()
             raise
-
-    def _check_job(self, name: str, manifest: Manifest) -> None:
-        if self._job and manifest.job and manifest.job != self._job:
-            raise CheckpointError(
-                f"the checkpoint directory {self._store.url} belongs to job {manifest.job!r} ({name}), "
-                f"this is job {self._job!r}: give each job its own directory"
-            )
-
-    def _listed(self) -> list[tuple[int, str]]:
-        with self._reading():
-            return self._store.checkpoints()
-
-    def _manifest(self, name: str) -> Manifest:
-        with self._reading(name):
-            return read_manifest(lambda file: self._store.open(name, file), self._store.on_disk)
-
-    def _verify(self, name: str, manifest: Manifest) -> None:
-        with self._reading(name):
-            verify(lambda file: self._store.open(name, file), manifest, self._store.on_disk)
-
-    @contextlib.contextmanager
-    def _reading(self, name: str = "") -> Iterator[None]:
-        """Put words to errors of the store that are no damage."""
-        try:
-            yield
-        except (CheckpointError, DamagedError):
-            raise
-        except Exception as exc:  # a backend's library has errors of its own, which need be no OSErrors
-            unreadable = CheckpointError(
-                f"{self._store.url}{'/' if name else ''}{name} cannot be read now ({describe(exc)}), which "
-                "does not make it damaged: try again when the store can be reached. Nothing was changed"
-            )
-            unreadable.final = False
-            raise unreadable from exc
-
-    def _choose(self) -> Json:
-        """Find the newest checkpoint whose every byte is what was written. Rank 0 only."""
-        reasons: dict[str, str] = {}
-        for step, name in self._listed():
-            try:
-                manifest = self._manifest(name)
-                self._verify(name, manifest)
-            except DamagedError as exc:
-                if self._store.lists_drafts and isinstance(exc, UnmarkedError):
-                    logger.info("passing over %s in %s: its save was interrupted", name, self._store.url)
-                    continue
-                reasons[name] = str(exc)
-                logger.warning("checkpoint %s in %s is damaged: %s", name, self._store.url, exc)
-                _event("checkpoint_damaged", step=step, reason=str(exc))
-                continue
-            self._check_job(name, manifest)
-            self._writer.damaged = set(reasons)
-            return {"name": name, "manifest": msgspec.to_builtins(manifest)}
-        if not reasons:
-            return None
-        listed = "".join(f"\n  {name}: {reason}" for name, reason in reasons.items())
-        raise CheckpointError(
-            f"no checkpoint in {self._store.url} is sound:{listed}\n"
-            "Put back a copy of one, or remove them all to start from the beginning"
-        )
 
     def _run(self, ranks: Ranks, writer: CheckpointWriter, work: Save) -> None:
         """The background thread: one save, whose failure is counted and never raised."""
@@ -343,12 +238,12 @@ class Checkpointer:
                     self.last_error,
                 )
                 logger.debug("the failure in full", exc_info=exc)
-                _event("checkpoint_failed", step=work.step, reason=self.last_error)
+                reporter.event("checkpoint_failed", step=work.step, reason=self.last_error)
             return
         if ranks.rank == 0:
             seconds = time.monotonic() - work.began
             logger.info("saved step %d in %s: %d bytes in %.2f s", work.step, self._store.url, size, seconds)
-            _event("checkpoint_saved", step=work.step, bytes=size, seconds=seconds)
+            reporter.event("checkpoint_saved", step=work.step, bytes=size, seconds=seconds)
 
     def _join(self, timeout_s: float | None = None) -> None:
         if self._thread is not None:
@@ -361,21 +256,6 @@ class Checkpointer:
         if self._ranks is not None:
             self._ranks.leave()
             self._ranks = None
-
-
-def _read_tensors(ranks: Ranks, folder: Path, targets: dict[str, torch.Tensor]) -> None:
-    """Read a checkpoint's tensors, of whatever file, into the targets. A collective."""
-    rest = dict(targets)
-
-    def read_whole() -> None:
-        path = folder / TENSORS_FILE
-        read_tensors(path, {key: rest.pop(key) for key in keys_of(path)})
-
-    ranks.each(read_whole)
-    if rest:
-        from edldist.checkpoint.shards import read_shards
-
-        read_shards(ranks, folder, rest)
 
 
 def _whole(name: str, value: int | None, variable: str) -> int | None:
@@ -392,9 +272,3 @@ def _whole(name: str, value: int | None, variable: str) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f"{name}={value!r} is not a whole number of 1 or more")
     return value
-
-
-def _event(name: str, **fields: Any) -> None:
-    from edldist.observe.reporter import event
-
-    event(name, **fields)

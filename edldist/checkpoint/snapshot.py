@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
+from edldist.checkpoint.rank_state import RankStateful
+from edldist.checkpoint.registry import states_taken
 from edldist.checkpoint.tree import Json, TensorInfo, info_of, is_sharded, pack, placeholders, unpack
 from edldist.errors import CheckpointError
 
@@ -36,6 +38,9 @@ class Snapshot:
     Attributes:
         tree: for each name of the state, the JSON tree of its state dict.
         tensors: the tensors that the trees refer to, by key.
+        taken: the objects of the registry whose state is in the trees, however deep.
+        holders: by name, who has something of each rank's own: the object of that name, or else what the
+            registry found in it. An object that speaks for itself speaks for what it holds.
 
     Raises:
         CheckpointError: an object without ``state_dict``/``load_state_dict``, or a value of a type that no
@@ -45,6 +50,8 @@ class Snapshot:
     def __init__(self, state: Mapping[str, Stateful]) -> None:
         self.tree: dict[str, Json] = {}
         self.tensors: dict[str, torch.Tensor] = {}
+        self.taken: list[object] = []
+        self.holders: dict[str, list[RankStateful]] = {}
         self._objects: dict[str, Stateful] = {}
         self._dicts: dict[str, Any] = {}
         for name, value in state.items():
@@ -58,7 +65,12 @@ class Snapshot:
             if name == "__metadata__":
                 raise CheckpointError("the state has the name '__metadata__', which files of tensors reserve")
             self._objects[name] = unwrapped(value)
-            self._dicts[name] = self._objects[name].state_dict()
+            with states_taken() as taken:
+                self._dicts[name] = self._objects[name].state_dict()
+            self.taken += taken
+            speakers = [self._objects[name]] if isinstance(self._objects[name], RankStateful) else taken
+            if holders := [thing for thing in speakers if isinstance(thing, RankStateful)]:
+                self.holders[name] = holders
             self.tree[name], tensors = pack(self._dicts[name], name)
             self.tensors.update(tensors)
 
@@ -94,14 +106,18 @@ class Snapshot:
             torch.cuda.synchronize(device)
         return whole, sharded
 
-    def differences(self, saved: Mapping[str, Json]) -> list[str]:
+    def differences(self, saved: Mapping[str, Json], own: Mapping[str, Sequence[Any]]) -> list[str]:
         """Why a checkpoint does not fit this state, one line each; empty if it fits.
 
         Modules must agree in every key, shape and dtype, optimizers in their parameter groups and in the
         shapes that both have, sharded tensors of any object in shape. Other objects judge for themselves.
+
+        Args:
+            saved: the trees of the checkpoint.
+            own: this rank's own states in it.
         """
         lines = _lines("state", saved.keys() - self.tree.keys(), self.tree.keys() - saved.keys(), [])
-        for name in self.tree.keys() & saved.keys():
+        for name in sorted(self.tree.keys() & saved.keys()):  # the same text on every rank
             here, there = dict(placeholders(self.tree[name])), dict(placeholders(saved[name]))
             missing: set[str] = set()
             unexpected: set[str] = set()
@@ -124,6 +140,12 @@ class Snapshot:
             ]
             strip = {key: _short(key, name) for key in missing | unexpected}
             lines += _lines(name, {strip[k] for k in unexpected}, {strip[k] for k in missing}, shapes)
+            saved_own, takers = len(own.get(name, ())), len(self.holders.get(name, ()))
+            if saved_own and saved_own != takers:
+                lines.append(
+                    f"{name}: the checkpoint has a state of each rank's own of {saved_own} object(s), here "
+                    f"{takers} take one (load_rank_state_dict)"
+                )
         return lines
 
     def targets(self, saved: Mapping[str, Json]) -> dict[str, torch.Tensor]:

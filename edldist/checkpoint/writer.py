@@ -12,13 +12,14 @@ import msgspec
 import torch
 
 from edldist.checkpoint.manifest import MANIFEST, MARKER, FileEntry, Manifest, digest
+from edldist.checkpoint.rank_state import RankState, write_rank_state
 from edldist.checkpoint.stores.store import Store
 from edldist.checkpoint.tensorfile import TENSORS_FILE, write_tensors
 from edldist.checkpoint.tree import Json
 from edldist.errors import CheckpointError
 from edldist.ranks.agreement import Ranks, describe
 
-__all__ = ["STATE_FILE", "CheckpointWriter", "DifferentStatesError", "Save", "rng_file"]
+__all__ = ["STATE_FILE", "CheckpointWriter", "DifferentStatesError", "Save", "is_rng_file", "rng_file"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class Save(msgspec.Struct, frozen=True):
     Attributes:
         whole: tensors for this rank to write alone; none but on rank 0.
         sharded: tensors of which every rank writes its part.
+        own: what this rank has of its own.
     """
 
     step: int
@@ -38,6 +40,7 @@ class Save(msgspec.Struct, frozen=True):
     layout: str
     whole: dict[str, torch.Tensor]
     sharded: dict[str, torch.Tensor]
+    own: RankState
     rng: bytes
     began: float
 
@@ -98,7 +101,7 @@ class CheckpointWriter:
         """Complete, hash and seal this rank's files."""
         rank, folder = self._ranks.rank, self._store.folder(draft)
         (folder / rng_file(rank)).write_bytes(work.rng)
-        names = [rng_file(rank)]
+        names = [rng_file(rank), *write_rank_state(folder, rank, work.own)]
         if rank == 0:
             (folder / STATE_FILE).write_text(json.dumps(work.tree, allow_nan=False))
             write_tensors(folder / TENSORS_FILE, work.whole)
@@ -165,4 +168,9 @@ class CheckpointWriter:
 
 
 def rng_file(rank: int) -> str:
+    """Name of the file with a rank's random-number state."""
     return f"rng-{rank:05d}.json"
+
+
+def is_rng_file(name: str) -> bool:
+    return name.startswith("rng-")

@@ -85,6 +85,9 @@ class DistillLoader:
             leaves them as they come.
         pin_memory: take pinned host memory for labels, and for what is copied to ``device``. Default:
             with a CUDA device. A data loader that pins its batches itself spares them a copy here.
+        checkpointed: whether the position matters to a restored run. From its first ``for`` on a loader
+            has to be in the state that a ``Checkpointer`` saves; False for one whose position does not
+            matter, as of an evaluation that reads all of its data each time.
         heartbeat_ttl_s: a worker silent for longer is written off.
         first_deadline_s, min_deadline_s: age at which a task is taken from a worker that lives but
             does not answer. The first one holds until the worker has answered once; after that it
@@ -111,6 +114,7 @@ class DistillLoader:
         epochs: int | None = None,
         device: str | int | torch.device | None = None,
         pin_memory: bool | None = None,
+        checkpointed: bool = True,
         heartbeat_ttl_s: float = 3.0,
         first_deadline_s: float = 300.0,
         min_deadline_s: float = 10.0,
@@ -174,7 +178,10 @@ class DistillLoader:
         )
         self._service.extra_stats = self._figures.as_stats
         self._service.start()
-        registry.must_be_saved(self, "repeat or lose samples")
+        self._checkpointed = checkpointed
+        if checkpointed:
+            what = f"DistillLoader(teacher={teacher!r}): a restored run would repeat or lose samples"
+            registry.announce(self, what)
         self._finalizer = weakref.finalize(self, self._service.close)
         stopping.at_partial_stop(self._finalizer)
 
@@ -187,6 +194,8 @@ class DistillLoader:
     def __iter__(self) -> Iterator[tuple[Any, dict[str, Tensor]]]:
         self._iteration += 1
         self._check_current(self._iteration)
+        if self._checkpointed:
+            registry.must_be_saved(self)
         if self._ahead.in_epoch:
             self._drop()
         return self._iterate(self._iteration)
@@ -335,6 +344,7 @@ class DistillLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """The position of the loop, for a checkpoint. Knows no world size."""
+        registry.state_taken(self)
         return self._position.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

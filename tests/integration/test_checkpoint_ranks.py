@@ -36,10 +36,23 @@ class Sharded(torch.nn.Module):
 def whole(tensor):
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).tolist()
 
+class Own:
+    # What each rank has for itself, beside what all share
+    value = "unset"
+    def state_dict(self):
+        return {}
+    def load_state_dict(self, state):
+        pass
+    def rank_state_dict(self):
+        return {"value": self.value, "tensor": torch.full((2,), float(rank))}
+    def load_rank_state_dict(self, state):
+        self.value = state and [state["value"], state["tensor"].tolist()]
+
+own = Own()
 model, sharded = torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(4))), Sharded()
 optimizer = torch.optim.Adam(sharded.parameters(), lr=0.1, foreach=False)
 wrapped = torch.nn.parallel.DistributedDataParallel(model) if world > 1 else model
-state = {"model": wrapped, "sharded": sharded, "optimizer": optimizer}
+state = {"model": wrapped, "sharded": sharded, "optimizer": optimizer, "own": own}
 result = {}
 
 def moments():
@@ -101,7 +114,9 @@ except CheckpointError as exc:
 with torch.no_grad():
     for parameter in model.parameters():
         parameter.fill_(5.0 + rank)  # under DDP rank 0's plain tensors count
+own.value = f"of rank {rank}"
 checkpointer.save(3, state)
+own.value = "later"
 total = torch.ones(1)
 for _ in range(200):  # training's own collectives go on meanwhile
     dist.all_reduce(total)
@@ -124,6 +139,7 @@ except CheckpointError as exc:
 checkpointer._store.open = kept
 result["step"] = checkpointer.restore(state)
 result["again"] = [whole(sharded.rows), moments(), torch.rand(3).tolist()]
+result["own"] = own.value
 result["next"] = next_rows()
 result["events"] = events
 checkpointer.close()
@@ -148,6 +164,7 @@ with Checkpointer(place) as checkpointer:
         draws.append(torch.rand(3).tolist())
     result["draws"] = draws
 result["rows"], result["moments"] = whole(sharded.rows), moments()
+result["own"] = own.value
 result["model"] = sorted({value for p in model.parameters() for value in p.flatten().tolist()})
 result["next"] = next_rows()
 """
@@ -232,6 +249,7 @@ def test_every_rank_gets_back_its_shards_and_its_random_state(saved):
         assert result["step"] == 3
         assert result["again"] == [result["rows"], result["moments"], result["draw"]]
     assert ranks[0]["draw"] != ranks[1]["draw"]
+    assert [result["own"] for result in ranks] == [[f"of rank {k}", [float(k)] * 2] for k in range(2)]
     assert len({tuple(row) for row in ranks[0]["moments"]}) == 2  # the shards do differ
 
 
@@ -244,6 +262,7 @@ def test_another_number_of_ranks_restores_the_same_state(saved, tmp_path, world)
         assert result["rows"] == two[0]["rows"]
         assert result["moments"] == two[0]["moments"]
         assert result["model"] == [5.0]
+        assert result["own"] is None  # the ranks that it was of are not these
         for row, expected in zip(result["next"], two[0]["next"], strict=True):
             assert row == pytest.approx(expected, rel=1e-6)
         first, second = result["draws"]
@@ -257,7 +276,8 @@ def test_what_one_rank_saved_whole_is_restored_into_shards(tmp_path):
     place = tmp_path / "checkpoints"
     [one] = run(1, WHOLE, place, tmp_path / "meeting-1")
     assert one["files"] == [
-        *("COMMITTED", "manifest.json", "rng-00000.json", "state.json", "tensors.safetensors"),
+        *("COMMITTED", "manifest.json", "rank-00000.json", "rank-00000.safetensors", "rng-00000.json"),
+        *("state.json", "tensors.safetensors"),
     ]
     for result in run(2, RESTORE, place, tmp_path / "meeting-2"):
         assert (result["step"], result["rows"], result["moments"]) == (3, one["rows"], one["moments"])
