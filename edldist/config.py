@@ -30,7 +30,8 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from edldist.errors import ConfigError
+from edldist.errors import CodecError, ConfigError
+from edldist.labels.grammar import CODEC_FORMS, parse_spec
 from edldist.nodes import node_range
 
 __all__ = [
@@ -46,9 +47,6 @@ __all__ = [
     "node_range",
 ]
 
-CODEC_FORMS = "dense, dense:fp16, dense:bf16 or dense:fp32"
-_CODEC = re.compile(r"dense(:(fp16|bf16|fp32))?")
-
 
 def check_codec_name(name: str) -> str:
     """The codec's name, unchanged, if it is one that this version has.
@@ -56,8 +54,10 @@ def check_codec_name(name: str) -> str:
     Raises:
         ValueError: it is not; the message lists the forms that are.
     """
-    if not _CODEC.fullmatch(name):
-        raise ValueError(f"no such codec; this version has {CODEC_FORMS}")
+    try:
+        parse_spec(name)
+    except CodecError as exc:
+        raise ValueError(str(exc)) from exc
     return name
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import torch
@@ -119,3 +120,22 @@ def complex_labels():
 
 def large():
     return lambda id: id + 1e6  # noqa: A006
+
+
+_MADE = itertools.count()
+
+
+def either_order():
+    """Every second model that this process makes names its outputs in the other order."""
+    backwards = next(_MADE) % 2
+
+    def label(id: Tensor) -> dict[str, Tensor]:  # noqa: A002
+        outputs = {"left": id.unsqueeze(1), "right": -id.unsqueeze(1)}
+        return dict(reversed(outputs.items())) if backwards else outputs
+
+    return label
+
+
+def random_weights():
+    """Other weights each time: what a factory does that forgets to load any."""
+    return nn.Linear(4, 3)

@@ -1,24 +1,32 @@
-"""The codecs by name. A codec packs a teacher's outputs on the worker's device before they travel."""
+"""The codecs by name: how a teacher's outputs become named tensors that travel, and those the loop's labels.
+
+The worker encodes on its device, before the copy to the host. The student decodes where the loop wants its
+tensors, after the copy to the device: what travels is small all the way.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
-from edldist.errors import CodecError
 from edldist.labels.dense import Dense
+from edldist.labels.grammar import GRAMMAR, CodecSpec, check_spec, parse_spec
 
-__all__ = ["Codec", "parse_codec"]
+__all__ = ["Codec", "make_codec", "parse_codec"]
 
 
 class Codec(Protocol):
-    """Packs outputs. Stateless; used by the worker's compute thread."""
+    """Packs outputs, and unpacks what was packed. Stateless: any thread may use it.
+
+    A codec works by samples. Rows of what it packed may be cut off, and put together with those of other
+    forward passes, and decode to the labels of just these samples.
+    """
 
     @property
-    def name(self) -> str:
-        """Name with parameters, as in the job file and in each header: ``dense:fp16``."""
+    def spec(self) -> CodecSpec:
+        """Name and parameters: what the greeting says, and all that ``make_codec`` needs."""
         ...
 
     def encode(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -48,19 +56,40 @@ class Codec(Protocol):
         """
         ...
 
+    def decode(self, packed: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What the training loop gets of what was packed, by the names of the outputs.
 
-_CODECS: dict[str, Callable[[str], Codec]] = {"dense": Dense}
+        Args:
+            packed: as ``pack`` made them, samples first; on any device, and not to be written to.
+
+        Returns:
+            Labels of each output, on that device: a tensor, or a named tuple or data class of tensors,
+            samples first in each of them.
+        """
+        ...
+
+
+_CODECS: dict[str, Callable[..., Codec]] = {"dense": Dense}
+"""Classes that take the parameters of their grammar by name."""
+
+if _CODECS.keys() != GRAMMAR.keys():
+    raise ImportError(f"codecs {sorted(_CODECS)} are implemented, and {sorted(GRAMMAR)} can be written")
+
+
+def make_codec(spec: CodecSpec) -> Codec:
+    """The codec that a greeting names.
+
+    Raises:
+        CodecError: this version has no such codec, or not with such parameters.
+    """
+    check_spec(spec)
+    return _CODECS[spec.name](**spec.parameters)
 
 
 def parse_codec(text: str) -> Codec:
-    """The codec of a name with parameters.
+    """The codec that a job file or an option names, as ``dense:fp16``.
 
     Raises:
         CodecError: unknown name or wrong parameters.
     """
-    name, _, parameters = text.partition(":")
-    try:
-        make = _CODECS[name]
-    except KeyError:
-        raise CodecError(f"unknown codec {text!r}; there are: {', '.join(_CODECS)}") from None
-    return make(parameters)
+    return make_codec(parse_spec(text))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from edldist.errors import CodecError
+from edldist.labels.grammar import CodecSpec
 
 __all__ = ["Dense"]
 
@@ -18,15 +19,14 @@ class Dense:
     """``dense`` keeps dtypes; ``dense:fp32|fp16|bf16`` casts floating-point outputs.
 
     Labels are delivered in the dtype that travelled; the losses compute in float32.
+
+    Args:
+        dtype: ``fp32``, ``fp16`` or ``bf16``; None keeps what the model returns.
     """
 
-    def __init__(self, parameters: str = "") -> None:
-        if parameters and parameters not in _FLOATS:
-            raise CodecError(
-                f"codec 'dense:{parameters}': use dense, {', '.join(f'dense:{k}' for k in _FLOATS)}"
-            )
-        self._dtype = _FLOATS.get(parameters)
-        self.name = f"dense:{parameters}" if parameters else "dense"
+    def __init__(self, dtype: str | None = None) -> None:
+        self._dtype = None if dtype is None else _FLOATS[dtype]
+        self.spec = CodecSpec("dense", {} if dtype is None else {"dtype": dtype})
 
     def encode(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         self.check(outputs)
@@ -47,6 +47,9 @@ class Dense:
         for name, tensor in outputs.items():
             if tensor.is_floating_point() and tensor.dtype is not torch.float16 and tensor.itemsize > 1:
                 self._check_range(name, tensor)
+
+    def decode(self, packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return dict(packed)
 
     def _check_range(self, name: str, tensor: Tensor) -> None:
         finite = tensor[tensor.isfinite()]

@@ -19,7 +19,8 @@ from torch import Tensor
 from edldist.checkpoint import registry
 from edldist.clock import SystemClock
 from edldist.environment import JobEnvironment
-from edldist.errors import ConfigError, EdlDistError, LoaderClosedError
+from edldist.errors import CodecError, ConfigError, EdlDistError, LoaderClosedError
+from edldist.labels.grammar import CODEC_FORMS, CodecSpec, parse_spec
 from edldist.lifecycle import exit_hooks, stopping
 from edldist.ranks.placement import placement
 from edldist.student.inputs import Inputs
@@ -66,6 +67,8 @@ class DistillLoader:
             positional ones. None for batches that are one tensor.
         teacher: name of the teacher group, or several.
         coordinator: ``tcp://host:port``; default ``EDLDIST_COORDINATOR``.
+        codec: the only form in which labels are taken, as ``dense:fp16``, or one by teacher's name; workers
+            that send another are refused. Default: that of the first worker of each teacher.
         low_watermark, high_watermark: bounds on batches that are read ahead or labelled.
         max_bytes: bound on the memory of read-ahead inputs and labels.
         task_size: cut batches at multiples of this instead of to each worker's wish.
@@ -107,6 +110,7 @@ class DistillLoader:
         low_watermark: int = 2,
         high_watermark: int = 8,
         *,
+        codec: str | Mapping[str, str] | None = None,
         max_bytes: int = 4 << 30,
         task_size: int | None = None,
         deterministic: bool | None = None,
@@ -166,6 +170,7 @@ class DistillLoader:
                 flow=flow,
                 heartbeat_ttl_s=heartbeat_ttl_s,
                 connect_timeout_s=environment.connect_timeout_s,
+                codecs=_codecs(codec, teachers),
                 group=here.generation,
                 skip_poison=poison == "skip",
                 info={"rank": here.rank, "world_size": here.world_size},
@@ -284,15 +289,26 @@ class DistillLoader:
         else:
             self._figures.startup_s += waited_s
         self._ahead.take()
-        arrived = self._transfer.take()
+        batch, value = self._transfer.take()
         if self._transfer.wants and delivery.buffered:
             self._send_on()
-        return arrived
+        return batch, value and (value[0], self._decoded(value[1]))
+
+    def _decoded(self, packed: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
+        """What the loop gets of the labels that came from each teacher."""
+        decoded = {
+            teacher: self._service.codec(teacher).decode(tensors) for teacher, tensors in packed.items()
+        }
+        return {
+            f"{teacher}/{output}" if self._several else output: labels
+            for teacher, outputs in decoded.items()
+            for output, labels in outputs.items()
+        }
 
     def _send_on(self) -> None:
         """Put the head of the queue, which is finished, on its way to the device."""
         batch = self._service.delivery.deliver()
-        value = None if batch.poison else (batch.batch, batch.labels(prefix_teacher=self._several))
+        value = None if batch.poison else (batch.batch, batch.labels())
         self._transfer.put(batch, value)
 
     def _complain(self, waited_s: float) -> None:
@@ -397,6 +413,19 @@ class _Figures:
             "epoch": self.epoch,
             "epoch_samples": self.epoch_samples,
         }
+
+
+def _codecs(codec: str | Mapping[str, str] | None, teachers: Sequence[str]) -> dict[str, CodecSpec]:
+    """The codecs that a loader insists on, by teacher."""
+    if codec is None:
+        return {}
+    wanted = dict(codec) if isinstance(codec, Mapping) else dict.fromkeys(teachers, codec)
+    if strangers := wanted.keys() - set(teachers):
+        raise ConfigError(f"codec={codec!r}: there is no teacher {min(strangers)!r} among {list(teachers)}")
+    try:
+        return {teacher: parse_spec(text) for teacher, text in wanted.items()}
+    except (CodecError, AttributeError) as exc:
+        raise ConfigError(f"codec={codec!r}: use {CODEC_FORMS}, or a mapping from teachers to such") from exc
 
 
 def _endpoint(coordinator: str, advertise: str | None) -> tuple[str, str | None]:

@@ -59,7 +59,7 @@ def _rows(run: Sequence[HeldTask]) -> dict[str, Tensor]:
 def settle(
     tasks: Sequence[HeldTask],
     labels: Mapping[str, Tensor],
-    codec: str,
+    version: str,
     compute_s: float,
     max_frame_bytes: Callable[[str], int | None],
 ) -> list[Answer]:
@@ -74,7 +74,7 @@ def settle(
     for _, run in itertools.groupby(tasks, key=lambda task: task.student):
         together = list(run)
         samples = sum(task.samples for task in together)
-        answers += _answers(together, labels, first, codec, compute_s, max_frame_bytes)
+        answers += _answers(together, labels, first, version, compute_s, max_frame_bytes)
         first += samples
     return answers
 
@@ -83,7 +83,7 @@ def _answers(
     tasks: list[HeldTask],
     labels: Mapping[str, Tensor],
     first: int,
-    codec: str,
+    version: str,
     compute_s: float,
     max_frame_bytes: Callable[[str], int | None],
 ) -> list[Answer]:
@@ -97,8 +97,8 @@ def _answers(
             return [Answer(tasks, None, error=f"the labels cannot be sent: {exc}")]
         answers = []
         for task in tasks:
-            answers += _answers([task], labels, first, codec, compute_s, max_frame_bytes)
+            answers += _answers([task], labels, first, version, compute_s, max_frame_bytes)
             first += task.samples
         return answers
     rows = [LeaseRows(lease=task.lease, samples=task.samples) for task in tasks]
-    return [Answer(tasks, Result(rows=rows, codec=codec, compute_s=compute_s, tensors=specs), frames)]
+    return [Answer(tasks, Result(rows=rows, version=version, compute_s=compute_s, tensors=specs), frames)]

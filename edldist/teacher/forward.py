@@ -64,7 +64,8 @@ class Forward:
                     for i in range(0, samples, largest)
                 ]
             )
-        packed = self._codec.pack(outputs)
+        # By name: workers whose models name their outputs in another order send the same.
+        packed = dict(sorted(self._codec.pack(outputs).items()))
         values = [tensor for name, tensor in packed.items() if tensor is not outputs.get(name)]
         if not self._allow_nonfinite:
             values += outputs.values()

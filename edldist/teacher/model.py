@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from edldist.errors import ConfigError, ModelError
+from edldist.teacher.digest import weights_digest
 from edldist.teacher.factory import make, own_traceback
 
 __all__ = ["Teacher", "is_out_of_memory", "pick_device", "refuse_nonfinite"]
@@ -53,6 +54,9 @@ class Teacher:
         autocast: ``bf16`` or ``fp16`` to run under autocast.
         channels_last: weights and 4-dimensional inputs in channels-last memory format.
 
+    Attributes:
+        digest: of an ``nn.Module``'s weights (``weights_digest``); empty for another callable.
+
     Raises:
         ModelError: any step failed; carries the model's own traceback.
         ConfigError: ``path`` is malformed, ``weights`` is no such file, or the device cannot do
@@ -73,6 +77,7 @@ class Teacher:
         self.device = device
         self._autocast = None if autocast is None else _autocast_dtype(autocast, device)
         self._channels_last = channels_last
+        self.digest = ""
         self._compiled: Callable[..., Any] | None = None
         self._model: Callable[..., Any] = make("model", path)
         if not callable(self._model):
@@ -83,6 +88,7 @@ class Teacher:
         if isinstance(self._model, nn.Module):
             if weights is not None:
                 _load_weights(self._model, Path(weights), path)
+            self.digest = weights_digest(self._model)
             try:
                 self._model = self._model.to(device).eval()
                 if channels_last:

@@ -23,8 +23,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from edldist.clock import Clock
 from edldist.errors import ConfigError, CoordinatorUnreachableError, ProtocolVersionError
+from edldist.labels.fingerprint import Fingerprint
 from edldist.teacher.batcher import Batcher, HeldTask, TaskInputs
 from edldist.teacher.demand import Demand
 from edldist.wire.enrolment import Enrolment
@@ -69,7 +72,7 @@ class TeacherIdentity:
     teacher: str
     coordinator: str
     batch_size: int
-    codec: str
+    fingerprint: Fingerprint
     process: str
     host: str
     pid: int
@@ -119,6 +122,7 @@ class TeacherService:
         self._draining = False
         self._stopping = False
         self._error: BaseException | None = None
+        self._fingerprint = identity.fingerprint
         self._samples = 0
         self._tasks = 0
         self.extra_stats: Callable[[], dict[str, Scalar]] = dict
@@ -233,7 +237,15 @@ class TeacherService:
             host=me.host,
             pid=me.pid,
             wall_s=self._clock.wall(),
-            info={"device": me.device, "batch_size": me.batch_size, "codec": me.codec, "rejoin": rejoin},
+            fingerprint=self._fingerprint,
+            info={
+                "device": me.device,
+                "batch_size": me.batch_size,
+                "codec": str(me.fingerprint.codec),
+                "version": me.fingerprint.version,
+                "weights": me.fingerprint.weights,
+                "rejoin": rejoin,
+            },
         )
 
     def _stats(self) -> dict[str, Scalar]:
@@ -273,7 +285,9 @@ class TeacherService:
         me = self._identity
         student.greeted_at = now
         student.serving = False
-        student.link.send(Hello(worker=me.worker, teacher=me.teacher, codec=me.codec, process=me.process))
+        student.link.send(
+            Hello(worker=me.worker, teacher=me.teacher, fingerprint=self._fingerprint, process=me.process)
+        )
 
     def _read_student(self, student: _Student, now: float) -> None:
         for _ in range(_TURN_MESSAGES):
@@ -394,11 +408,18 @@ class TeacherService:
                 student.link.send(Failure(leases=leases, error=error) if error else Return(leases=leases))
                 continue
             results.append(answer.result)
+            if self._fingerprint.outputs is None:
+                self._learn_outputs(answer.result)
             frames += answer.frames
             self._demand.paced(samples, answer.result.compute_s, _input_bytes(wanted))
             self._tasks += len(wanted)
             self._samples += samples
         return results, frames
+
+    def _learn_outputs(self, result: Result) -> None:
+        """The first pass has shown what this model's outputs are: whoever is greeted from now on is told."""
+        outputs = sorted(spec.name for spec in result.tensors)
+        self._fingerprint = msgspec.structs.replace(self._fingerprint, outputs=outputs)
 
     def _tick(self, now: float) -> None:
         for student in list(self._students.values()):

@@ -14,6 +14,7 @@ from types import FrameType
 from edldist.clock import Clock, SystemClock
 from edldist.errors import ConfigError
 from edldist.labels.codec import Codec, parse_codec
+from edldist.labels.fingerprint import Fingerprint, check_version
 from edldist.teacher.batch_size import AUTO, BatchSizeSearch
 from edldist.teacher.dataset import IndexedDataset, parse_entries
 from edldist.teacher.exchange import settle
@@ -48,6 +49,7 @@ class WorkerOptions:
         batch_size: most samples of one forward pass, or ``auto`` to find it out.
         codec: how labels travel.
         weights: file to load into the model, or None.
+        version: of the model, where its weights do not tell; labels are of one version only.
         compile: run the model through ``torch.compile``.
         autocast: ``bf16`` or ``fp16``, or None.
         channels_last: weights and images in channels-last memory format.
@@ -67,6 +69,7 @@ class WorkerOptions:
     batch_size: int | str = 64
     codec: str = "dense"
     weights: str | None = None
+    version: str = ""
     compile: bool = False
     autocast: str | None = None
     channels_last: bool = False
@@ -81,6 +84,7 @@ class WorkerOptions:
     def __post_init__(self) -> None:
         parse_address(self.coordinator, "coordinator")
         parse_codec(self.codec)
+        check_version(self.version)
         if self.batch_size != AUTO and (not isinstance(self.batch_size, int) or self.batch_size < 1):
             raise ConfigError(f"batch_size={self.batch_size}: must be at least 1, or {AUTO}")
         if self.dataset_threads < 1:
@@ -125,7 +129,9 @@ class TeacherWorker:
                 teacher=options.name,
                 coordinator=options.coordinator,
                 batch_size=self._search.size,
-                codec=codec.name,
+                fingerprint=Fingerprint(
+                    model=options.model, weights=teacher.digest, version=options.version, codec=codec.spec
+                ),
                 process=process_id(),
                 host=socket.gethostname(),
                 pid=os.getpid(),
@@ -141,7 +147,7 @@ class TeacherWorker:
             Forward(teacher, codec, options.allow_nonfinite),
             self._search,
             lambda tasks, labels, compute_s: settle(
-                tasks, labels, codec.name, compute_s, service.max_frame_bytes
+                tasks, labels, options.version, compute_s, service.max_frame_bytes
             ),
             service.resize,
             self._reader,

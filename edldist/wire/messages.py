@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from edldist.errors import ProtocolVersionError, WireError
+from edldist.labels.fingerprint import Fingerprint
 
 __all__ = [
     "MAGIC",
@@ -120,8 +121,8 @@ class Register(_Struct, frozen=True, tag="register"):
     ``group`` is the teacher's name for a teacher worker; for a student, the process group that its
     rank trains in (empty if it trains alone). ``teachers`` are the names that a student
     wants; ``links`` are the students that a teacher worker serves now (a fresh coordinator learns
-    the standing assignment from them). ``process`` tells this very process from every other
-    (``edldist.wire.process``); ``host``, ``pid`` and ``info`` are only shown.
+    the standing assignment from them). A teacher worker has a ``fingerprint``. ``process`` tells this
+    very process from every other (``edldist.wire.process``); ``host``, ``pid`` and ``info`` are only shown.
     """
 
     id: Name
@@ -134,6 +135,7 @@ class Register(_Struct, frozen=True, tag="register"):
     host: Name = ""
     pid: Count = 0
     wall_s: float = 0.0
+    fingerprint: Fingerprint | None = None
     info: Figures = {}
 
 
@@ -163,9 +165,14 @@ class Unknown(_Struct, frozen=True, tag="unknown"):
 
 
 class Refused(_Struct, frozen=True, tag="refused"):
-    """The receiver of a registration or greeting refuses it, for ever."""
+    """The receiver of a registration or greeting refuses it, for ever.
+
+    ``incompatible``: because of what the sender is (its model, weights, version, codec, outputs). It would be
+    refused again however often it is started.
+    """
 
     reason: Text
+    incompatible: bool = False
 
 
 class Goodbye(_Struct, frozen=True, tag="goodbye"):
@@ -302,7 +309,7 @@ class Hello(_Struct, frozen=True, tag="hello"):
 
     worker: Name
     teacher: Name
-    codec: Name
+    fingerprint: Fingerprint
     process: ProcessName
 
 
@@ -373,10 +380,13 @@ class LeaseRows(_Struct, frozen=True, array_like=True):
 
 
 class Result(_Struct, frozen=True, array_like=True):
-    """Labels of one forward pass: the next ``len(tensors)`` frames, in which the rows lie back to back."""
+    """Labels of one forward pass: the next ``len(tensors)`` frames, in which the rows lie back to back.
+
+    ``version`` is the teacher's, as in its greeting: what tells these labels from an earlier model's.
+    """
 
     rows: Annotated[list[LeaseRows], msgspec.Meta(min_length=1, max_length=_MOST_LEASES)]
-    codec: Name
+    version: Name
     compute_s: float
     tensors: Tensors
 

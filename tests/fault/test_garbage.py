@@ -42,6 +42,7 @@ from edldist.wire.messages import (
 from edldist.wire.zmq.transport import CONTROL_FRAME_BYTES
 from tests.fault.crew import Crew, crew
 from tests.fault.harness import wait_for
+from tests.greetings import FINGERPRINT
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(90)]
 
@@ -186,13 +187,13 @@ def test_bogus_answers_and_leases_change_no_label(unharmed: Crew):
 
     def forged_result(lease: int) -> Result:
         row = LeaseRows(lease=lease, samples=1)
-        return Result(rows=[row], codec="dense", compute_s=0.0, tensors=[spec])
+        return Result(rows=[row], version="", compute_s=0.0, tensors=[spec])
 
     forged = Labels(results=[forged_result(lease) for lease in range(50)])
     with stranger(address) as mallory:
         mallory.say(forged, *[bytes(16)] * 50)
         assert mallory.hear(Unknown)
-        mallory.say(Hello(worker="mallory", teacher="teacher", codec="dense", process="p"))
+        mallory.say(Hello(worker="mallory", teacher="teacher", fingerprint=FINGERPRINT, process="p"))
         assert mallory.hear(Welcome)
         mallory.say(forged, *[bytes(16)] * 50)
         mallory.say(Failure(leases=list(range(50)), error="none of these was ever mine"))
@@ -216,7 +217,7 @@ def test_a_refusal_tells_another_protocol_version_why(unharmed: Crew):
     before = garbage(unharmed)
     for address in ports(unharmed).values():
         with stranger(address, b"from-the-future") as other:
-            hello = encode(Hello(worker="w", teacher="teacher", codec="dense", process="p"))
+            hello = encode(Hello(worker="w", teacher="teacher", fingerprint=FINGERPRINT, process="p"))
             other.send(b"ED" + bytes([PROTOCOL_VERSION + 1]) + hello[3:])
             refused = other.hear(Refused)
             assert f"wire protocol {PROTOCOL_VERSION + 1}" in refused.reason

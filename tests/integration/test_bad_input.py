@@ -38,6 +38,7 @@ from edldist.wire.messages import (
     Welcome,
 )
 from edldist.wire.zmq.transport import ZmqTransport
+from tests.greetings import FINGERPRINT, fingerprint
 from tests.harness import local_job
 
 pytestmark = pytest.mark.timeout(60)
@@ -92,7 +93,7 @@ def test_poison_waits_until_the_batches_before_it_are_delivered(job):
     seen = []
     reader = threading.Thread(target=lambda: seen.extend(_until_poison(loader)))
     with _hostile(job, loader) as slow:
-        slow.greet()
+        slow.greet("raises_on_13")
         reader.start()
         _wait(lambda: loader.stats()["open"] > 0)
         slow.link.send(Pull(seq=1, samples=5))
@@ -198,10 +199,10 @@ def test_a_worker_of_a_teacher_that_nobody_wants_harms_nobody(job):
     loader = job.loader(fives(10), inputs="id")
     assert len(list(loader)) == 10
     with _hostile(job, loader) as peer:
-        peer.link.send(Hello(worker="w", teacher="other", codec="dense", process="p"))
+        peer.link.send(Hello(worker="w", teacher="other", fingerprint=FINGERPRINT, process="p"))
         assert "not of 'other'" in peer.await_message(Refused).reason
-        peer.link.send(Hello(worker="w", teacher="teacher", codec="zip", process="p"))
-        assert "unknown codec 'zip'" in peer.await_message(Refused).reason
+        peer.link.send(Hello(worker="w", teacher="teacher", fingerprint=fingerprint("zip"), process="p"))
+        assert "no such codec 'zip'" in peer.await_message(Refused).reason
     assert loader.stats()["teachers"] == 1
     assert stranger.service._tasks == 0
 
@@ -234,8 +235,16 @@ class _Peer:
                     return received.message
         raise AssertionError(f"no {kind.__name__} came")
 
-    def greet(self) -> None:
-        self.link.send(Hello(worker="hostile", teacher="teacher", codec="dense", process="p"))
+    def greet(self, model: str = "identify") -> None:
+        """As a worker that serves a model of ``tests.models``."""
+        self.link.send(
+            Hello(
+                worker="hostile",
+                teacher="teacher",
+                fingerprint=fingerprint(model=f"tests.models:{model}"),
+                process="p",
+            )
+        )
         self.await_message(Welcome)
 
     def __enter__(self):
@@ -261,7 +270,7 @@ def _wait(condition, timeout_s: float = 20.0) -> None:
 def _result(lease: int, shape: list[int], dtype: str = "float64", name: str = "logits") -> Result:
     specs = [TensorSpec(name=name, dtype=dtype, shape=shape)]
     rows = [LeaseRows(lease=lease, samples=shape[0] if shape else 5)]
-    return Result(rows=rows, codec="dense", compute_s=0.0, tensors=specs)
+    return Result(rows=rows, version="", compute_s=0.0, tensors=specs)
 
 
 @pytest.mark.parametrize("transport", [MemoryTransport, ZmqTransport])

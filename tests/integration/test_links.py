@@ -29,6 +29,7 @@ from edldist.wire.messages import (
     Wake,
     Welcome,
 )
+from tests.greetings import FINGERPRINT
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -50,7 +51,7 @@ class Party:
             teacher="teacher",
             coordinator="tcp://coordinator:1",
             batch_size=4,
-            codec="dense",
+            fingerprint=FINGERPRINT,
             process="p",
             host="h",
             pid=1,
@@ -145,7 +146,7 @@ def test_the_next_pull_rides_on_the_labels_of_the_last(party: Party) -> None:
         tasks = party.service.take()
         result = Result(
             rows=[LeaseRows(lease=task.lease, samples=4) for task in tasks],
-            codec="dense",
+            version="",
             compute_s=1.0,
             tensors=[spec],
         )

@@ -15,6 +15,7 @@ from edldist.student.service.options import ServiceOptions
 from edldist.student.service.service import StudentService
 from edldist.wire.memory import MemoryTransport
 from edldist.wire.messages import Hello, Pull, Tasks, Unknown
+from tests.greetings import FINGERPRINT
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -69,7 +70,7 @@ class Student:
 @pytest.fixture
 def student():
     made = Student()
-    made.link.send(Hello(worker="w", teacher="teacher", codec="dense", process="p"))
+    made.link.send(Hello(worker="w", teacher="teacher", fingerprint=FINGERPRINT, process="p"))
     made.until(lambda: made.service.teachers() == 1)
     made.advance(0.2)
     yield made
@@ -126,7 +127,7 @@ def test_time_in_which_the_student_was_stopped_is_not_its_workers_silence(studen
 def test_a_worker_that_greets_anew_gets_its_tasks_again_without_blame(student):
     student.service.offer(OpenBatch(None, {"x": torch.zeros(4)}, 4))
     for seq in range(1, 5):
-        student.link.send(Hello(worker="w", teacher="teacher", codec="dense", process="p"))
+        student.link.send(Hello(worker="w", teacher="teacher", fingerprint=FINGERPRINT, process="p"))
         student.link.send(Pull(seq=seq, samples=4))
         (task,) = student.answer(Tasks).groups[0].leases
         assert not task.alone
@@ -138,7 +139,7 @@ def test_a_worker_that_was_started_anew_before_its_end_was_noticed_left_a_suspic
     student.service.offer(OpenBatch(None, {"x": torch.zeros(4)}, 4))
     alone = []
     for life in range(3):
-        student.link.send(Hello(worker="w", teacher="teacher", codec="dense", process=f"p{life}"))
+        student.link.send(Hello(worker="w", teacher="teacher", fingerprint=FINGERPRINT, process=f"p{life}"))
         student.link.send(Pull(seq=1, samples=4))
         (lease,) = student.answer(Tasks).groups[0].leases
         alone.append(lease.alone)
@@ -153,7 +154,7 @@ def test_only_a_worker_that_proves_alive_acquits_the_task_that_it_held(student, 
     for life in range(3):
         process = "p" if same_process else f"p{life}"
         student.link = student.poller.connect(student.service.address, "w")
-        student.link.send(Hello(worker="w", teacher="teacher", codec="dense", process=process))
+        student.link.send(Hello(worker="w", teacher="teacher", fingerprint=FINGERPRINT, process=process))
         student.link.send(Pull(seq=1, samples=4))
         (task,) = student.answer(Tasks).groups[0].leases
         alone.append(task.alone)

@@ -30,6 +30,7 @@ from edldist.wire.messages import (
     TensorSpec,
     Welcome,
 )
+from tests.greetings import FINGERPRINT
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -39,14 +40,14 @@ class Worker:
 
     def __init__(self, poller, address: str, name: str) -> None:
         self.link = poller.connect(address, name)
-        self.link.send(Hello(worker=name, teacher="teacher", codec="dense", process="p"))
+        self.link.send(Hello(worker=name, teacher="teacher", fingerprint=FINGERPRINT, process="p"))
         self.welcome = self.hear(Welcome)
 
     def label(self, lease: int, pull: int, samples: int = 4) -> None:
         """Label a task of four samples, as so many, and pull more in the same message."""
         specs = [TensorSpec(name="logits", dtype="float32", shape=[samples])]
         row = LeaseRows(lease=lease, samples=samples)
-        result = Result(rows=[row], codec="dense", compute_s=0.0, tensors=specs)
+        result = Result(rows=[row], version="", compute_s=0.0, tensors=specs)
         frame = torch.arange(samples, dtype=torch.float32).numpy().tobytes()
         self.link.send(Labels(results=[result], pull=Pull(seq=pull, samples=4)), [frame])
 
@@ -112,7 +113,7 @@ def test_a_pull_that_rides_on_labels_is_answered_once_they_are_placed(make):
     assert tasks.seq == 2 and tasks.buffered == 1
     worker.label(tasks.groups[0].leases[0].id, pull=3)
     assert worker.hear((Tasks, Idle)) == Idle(seq=3, buffered=2)
-    labels = service.delivery.deliver().labels(prefix_teacher=False)
+    labels = service.delivery.deliver().labels()["teacher"]
     assert labels["logits"].tolist() == [0, 1, 2, 3]
 
 

@@ -38,7 +38,7 @@ def test_cuts_in_any_order_put_every_label_beside_its_sample(samples, cuts, seed
     for k in order:
         inputs = cut(batch, edges[k], edges[k + 1])
         place(batch, edges[k], edges[k + 1], double=inputs["x"] * 2, index=inputs["id"].to(torch.int32))
-    labels = batch.labels(prefix_teacher=False)
+    labels = batch.labels()["t"]
     assert torch.equal(labels["double"], x * 2) and labels["double"].dtype == torch.bfloat16
     assert torch.equal(labels["index"], torch.arange(samples, dtype=torch.int32))
 
@@ -60,7 +60,10 @@ def test_buffers_are_made_once_per_teacher_and_their_bytes_reported():
     assert place(batch, 0, 2, logits=torch.zeros(2, 3)) == 6 * 3 * 4
     assert place(batch, 2, 6, logits=torch.zeros(4, 3)) == 0
     assert place(batch, 0, 6, teacher="u", logits=torch.ones(6)) == 6 * 4
-    assert set(batch.labels(prefix_teacher=True)) == {"t/logits", "u/logits"}
+    assert {teacher: list(tensors) for teacher, tensors in batch.labels().items()} == {
+        "t": ["logits"],
+        "u": ["logits"],
+    }
 
 
 LARGE = torch.arange(60_000, dtype=torch.float64).reshape(6, -1)
@@ -69,7 +72,7 @@ LARGE = torch.arange(60_000, dtype=torch.float64).reshape(6, -1)
 def shares_memory(batch: OpenBatch, frame: memoryview, name: str) -> bool:
     """Whether a change in a frame shows in the labels."""
     frame[0] ^= 1
-    labels = batch.labels(prefix_teacher=False)[name]
+    labels = batch.labels()["t"][name]
     return not torch.equal(labels, LARGE if name == "large" else LARGE[:, 0])
 
 
@@ -77,7 +80,7 @@ def test_an_answer_for_a_whole_batch_is_its_labels_uncopied():
     batch = open_batch()
     specs, frames = pack({"large": LARGE.clone(), "small": LARGE[:, 0].clone()})
     made = batch.place("t", 0, 6, LabelRows(specs, frames, 6, own_memory=True), 0)
-    labels = batch.labels(prefix_teacher=False)
+    labels = batch.labels()["t"]
     assert made == sum(frame.nbytes for frame in frames)
     assert torch.equal(labels["large"], LARGE) and torch.equal(labels["small"], LARGE[:, 0])
     assert shares_memory(batch, frames[0], "large")
@@ -103,13 +106,13 @@ def test_every_other_answer_is_copied(why):
         other = OpenBatch(None, {}, 12)  # as many samples as the pass, but only half of them are its own
         other.place("t", 0, 6, rows, 6)
         other.place("t", 6, 12, rows, 0)
-        assert torch.equal(other.labels(prefix_teacher=False)["large"], torch.cat([-LARGE, LARGE]))
+        assert torch.equal(other.labels()["t"]["large"], torch.cat([-LARGE, LARGE]))
         batch = open_batch()
         batch.place("t", 0, 6, rows, 0)
     else:
         batch = open_batch()
         batch.place("t", 0, 6, rows, 0)
-    assert torch.equal(batch.labels(prefix_teacher=False)["large"], LARGE)
+    assert torch.equal(batch.labels()["t"]["large"], LARGE)
     assert not shares_memory(batch, frames[0], "large")
 
 
@@ -118,7 +121,7 @@ def test_a_kept_frame_at_an_odd_address_becomes_aligned_labels():
     shifted = memoryview(bytearray(1) + bytearray(frames[0]))[1:]
     batch = open_batch()
     batch.place("t", 0, 6, LabelRows(specs, [shifted], 6, own_memory=True), 0)
-    labels = batch.labels(prefix_teacher=False)["large"]
+    labels = batch.labels()["t"]["large"]
     assert torch.equal(labels, LARGE) and labels.data_ptr() % 8 == 0
 
 
@@ -140,7 +143,7 @@ def test_labels_that_do_not_fit_are_refused_and_write_nothing(labels, message):
     place(batch, 2, 6, logits=torch.zeros(4, 4))
     with pytest.raises(LabelError, match=message):
         place(batch, 2, 4, **labels)
-    assert not batch.labels(prefix_teacher=False)["logits"].any()
+    assert not batch.labels()["t"]["logits"].any()
 
 
 @pytest.mark.parametrize(
@@ -180,8 +183,8 @@ def test_rows_of_several_tasks_land_each_in_its_own_batch():
     rows = LabelRows(*pack({"x": torch.arange(5)}), 5)
     first.place("t", 0, 2, rows, 0)
     second.place("t", 0, 3, rows, 2)
-    assert first.labels(prefix_teacher=False)["x"].tolist() == [0, 1]
-    assert second.labels(prefix_teacher=False)["x"].tolist() == [2, 3, 4]
+    assert first.labels()["t"]["x"].tolist() == [0, 1]
+    assert second.labels()["t"]["x"].tolist() == [2, 3, 4]
 
 
 def test_inputs_that_cannot_travel_are_refused_when_the_batch_is_opened():
@@ -191,5 +194,15 @@ def test_inputs_that_cannot_travel_are_refused_when_the_batch_is_opened():
 
 def test_a_batch_of_no_samples_has_no_labels():
     batch = OpenBatch(None, {"x": torch.zeros(0, 3)}, 0)
-    assert batch.labels(prefix_teacher=False) == {}
+    assert batch.labels() == {}
     assert batch.input_bytes == 0
+
+
+def test_outputs_in_another_order_are_matched_by_name():
+    batch = open_batch()
+    place(batch, 0, 2, a=torch.zeros(2), b=torch.ones(2, 3))
+    place(batch, 2, 6, b=torch.full((4, 3), 3.0), a=torch.full((4,), 2.0))
+    labels = batch.labels()["t"]
+    assert list(labels) == ["a", "b"]
+    assert labels["a"].tolist() == [0, 0, 2, 2, 2, 2]
+    assert labels["b"][:, 0].tolist() == [1, 1, 3, 3, 3, 3]

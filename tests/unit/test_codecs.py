@@ -21,7 +21,9 @@ def test_only_floating_point_outputs_are_cast(codec, dtype):
 
 def test_plain_dense_hands_tensors_through():
     x = torch.ones(2, dtype=torch.float64)
-    assert parse_codec("dense").encode({"x": x})["x"] is x
+    codec = parse_codec("dense")
+    assert codec.encode({"x": x})["x"] is x
+    assert codec.decode({"x": x})["x"] is x
 
 
 def test_values_beyond_fp16_are_refused_instead_of_becoming_infinite():

@@ -155,7 +155,7 @@ def test_yaml_traps_of_version_1_1_are_gone(tmp_path: Path) -> None:
         ("teachers.0={model: 'a:b', dataset_inputs: [0]}", "teachers[0]", "give dataset, too"),
         ("teachers.0.dataset_threads=0", "teachers[0].dataset_threads", "1 or more"),
         ("teachers.0.codec=topk:8", "teachers[0].codec", "'topk:8' is not allowed: no such codec"),
-        ("teachers.0.codec=dense:int8", "teachers[0].codec", "dense:bf16"),
+        ("teachers.0.codec=dense:int8", "teachers[0].codec", "dense[:fp32|fp16|bf16]"),
         ("teachers.0.allow_nonfinite=maybe", "teachers[0].allow_nonfinite", "true or false"),
         ("teachers.0.env=[A]", "teachers[0].env", "a mapping of variable names"),
         ("teachers.0.env={A: true}", "teachers[0].env.A", "quote it"),

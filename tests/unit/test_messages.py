@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from edldist.errors import ProtocolVersionError, WireError
 from edldist.wire import messages as wire
 from edldist.wire.messages import MAGIC, PROTOCOL_VERSION, decode, encode
+from tests.greetings import FINGERPRINT
 
 SPEC = wire.TensorSpec(name="image", dtype="bfloat16", shape=[2, 0, 3])
 EVENT = wire.Event(event="scaled", t=1.5, fields={"to": 3, "why": None, "up": True, "load": 0.5})
@@ -69,7 +70,7 @@ SAMPLES = [
         records=[EVENT, REPORT],
         seq=2,
     ),
-    wire.Hello(worker="t-1", teacher="big", codec="dense:fp16", process="p-1"),
+    wire.Hello(worker="t-1", teacher="big", fingerprint=FINGERPRINT, process="p-1"),
     wire.Welcome(student="s-0", ping_interval_s=0.1, heartbeat_ttl_s=3.0, max_frame_bytes=1 << 30),
     wire.Pull(seq=3, samples=64),
     wire.Tasks(
@@ -82,7 +83,7 @@ SAMPLES = [
     wire.Labels(
         results=[
             wire.Result(
-                rows=[wire.LeaseRows(lease=1, samples=2)], codec="dense", compute_s=0.25, tensors=[SPEC, SPEC]
+                rows=[wire.LeaseRows(lease=1, samples=2)], version="", compute_s=0.25, tensors=[SPEC, SPEC]
             )
         ],
         pull=wire.Pull(seq=4, samples=64),
@@ -283,7 +284,7 @@ def test_a_text_that_cannot_travel_is_made_to(text):
             results=[
                 wire.Result(
                     rows=[wire.LeaseRows(lease=1, samples=1)],
-                    codec="dense",
+                    version="",
                     compute_s=0.0,
                     tensors=[SPEC] * (wire.MAX_FRAMES + 1),
                 )

@@ -98,7 +98,7 @@ class Crew:
             self.lane,
             Forward(teacher, parse_codec(codec), **options),
             self.search,
-            lambda tasks, labels, s: settle(tasks, labels, codec, s, lambda _: None),
+            lambda tasks, labels, s: settle(tasks, labels, "", s, lambda _: None),
             self.sizes.append,
             reader,
         )

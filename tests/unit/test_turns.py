@@ -56,7 +56,7 @@ def test_a_job_runs_without_a_thread_when_somebody_calls_the_turns():
         now = clock.advance(0.02)
         due = min(coordinator.turn(now), worker.service.turn(now), worker.turn(now), service.turn(now))
     assert service.delivery.wait(0.0, reading=False)
-    labels = service.delivery.deliver().labels(prefix_teacher=False)
+    labels = service.delivery.deliver().labels()["teacher"]
     assert labels["logits"].flatten().tolist() == [0, 1, 1, 3, 2, 5, 3, 7]
     assert due > clock.monotonic(), "nothing is left to do, and a service asks for a turn at once"
     worker.drain()

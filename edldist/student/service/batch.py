@@ -99,7 +99,19 @@ class TeacherLabels:
             for spec, dtype, frame in zip(rows.specs, rows.dtypes, rows.frames, strict=True)
         ]
 
-    def refuse(self, rows: LabelRows) -> NoReturn:
+    def order_of(self, rows: LabelRows) -> Sequence[int]:
+        """Where the tensor of each buffer is among those that came: a worker may name them in another order.
+
+        Raises:
+            LabelError: they are not like those that came before.
+        """
+        if rows.layout == self.layout:
+            return range(len(self.buffers))
+        if sorted(rows.layout) != sorted(self.layout):
+            self._refuse(rows)
+        return [rows.layout.index(tensor) for tensor in self.layout]
+
+    def _refuse(self, rows: LabelRows) -> NoReturn:
         """Say how the labels of a task differ from those that came before."""
         first = {buffer.spec.name: buffer.spec for buffer in self.buffers}
         names = sorted(spec.name for spec in rows.specs)
@@ -116,7 +128,7 @@ class TeacherLabels:
                     f"task of a batch and {known.dtype}{known.shape} for another: the samples of a batch "
                     "need one shape"
                 )
-        raise LabelError(f"teacher {self.teacher!r} sent its outputs in another order: {names}")
+        raise LabelError(f"teacher {self.teacher!r} sent an output twice: {names}")
 
 
 class LabelRows:
@@ -216,20 +228,18 @@ class OpenBatch:
             allocate = self._allocate or _pageable
             labels = self._labels[teacher] = TeacherLabels(teacher, rows, self.samples, allocate, keep_frames)
             made = sum(buffer.tensor.nbytes for buffer in labels.buffers)
-        elif labels.layout != rows.layout:
-            labels.refuse(rows)
+        order = labels.order_of(rows)
         last = first + stop - start
-        for index, buffer in enumerate(labels.buffers):
+        for index, buffer in zip(order, labels.buffers, strict=True):
             if buffer.memory is not None:
                 buffer.memory[start:stop] = rows.memory[index][first:last]
         return made
 
-    def labels(self, prefix_teacher: bool) -> dict[str, Tensor]:
-        """The label tensors, keyed ``output`` or ``teacher/output``."""
+    def labels(self) -> dict[str, dict[str, Tensor]]:
+        """The tensors in which the labels of each teacher came: what its codec packed."""
         return {
-            f"{teacher}/{buffer.spec.name}" if prefix_teacher else buffer.spec.name: buffer.tensor
+            teacher: {buffer.spec.name: buffer.tensor for buffer in labels.buffers}
             for teacher, labels in self._labels.items()
-            for buffer in labels.buffers
         }
 
 

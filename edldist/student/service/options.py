@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from edldist.labels.grammar import CodecSpec
 from edldist.student.queue.flow import Flow
 from edldist.wire.messages import Scalar
 
@@ -27,6 +29,8 @@ class ServiceOptions:
             are labelled: the loop gets none of them before.
         connect_timeout_s: how long to wait for a coordinator.
         group: of the ranks that train together, or empty.
+        codecs: by teacher group, the only codec in which its labels are taken; without an entry, that of the
+            group's first worker.
         skip_poison: deliver a batch that cannot be labelled without labels instead of raising.
         info: shown by ``status``.
     """
@@ -42,5 +46,6 @@ class ServiceOptions:
     connect_timeout_s: float = 300.0
     max_frame_bytes: int = 1 << 30
     group: str = ""
+    codecs: Mapping[str, CodecSpec] = field(default_factory=dict)
     skip_poison: bool = False
     info: dict[str, Scalar] = field(default_factory=dict)

@@ -25,11 +25,10 @@ from collections.abc import Callable
 
 from edldist.clock import Clock
 from edldist.errors import (
-    EdlDistError,
     LoaderClosedError,
     PeerUnreachableError,
 )
-from edldist.labels.codec import parse_codec
+from edldist.labels.codec import Codec
 from edldist.lifecycle.group_change import GroupChangeHandler, leave_group
 from edldist.student.queue.queue import Returned
 from edldist.student.service.batch import OpenBatch
@@ -39,6 +38,7 @@ from edldist.student.service.grouping import group
 from edldist.student.service.job_link import JobLink, Whereabouts
 from edldist.student.service.options import ServiceOptions
 from edldist.student.service.peers import ConnectedWorker, Peers
+from edldist.student.service.standards import Standards
 from edldist.wire.messages import (
     Failure,
     Goodbye,
@@ -50,6 +50,7 @@ from edldist.wire.messages import (
     Pong,
     Pull,
     Refused,
+    Result,
     Return,
     Scalar,
     Tasks,
@@ -103,6 +104,7 @@ class StudentService:
             options.skip_poison,
         )
         self._peers = Peers()
+        self._standards = Standards(options.teachers, options.codecs)
         # Several to a time to live, or one that is idle and well would be taken for silent.
         self._idle_ping_s = min(_IDLE_PING_S, options.heartbeat_ttl_s / 3)
         self._last_probe = self._next_probe = clock.monotonic()
@@ -147,6 +149,10 @@ class StudentService:
         """Teacher groups of which no worker is connected."""
         here = self._peers.teachers()
         return [name for name in self._options.teachers if name not in here]
+
+    def codec(self, teacher: str) -> Codec:
+        """The codec of a group of which there are labels."""
+        return self._standards.codec(teacher)
 
     def close(self) -> None:
         """Say goodbye and end the I/O thread. In a forked child, which has no such thread: nothing."""
@@ -212,18 +218,6 @@ class StudentService:
             logger.debug("worker %s sent a %s, which is none of ours", worker.name, type(message).__name__)
 
     def _greet(self, peer: bytes, hello: Hello) -> None:
-        reason = None
-        if hello.teacher not in self._options.teachers:
-            reason = f"this student wants labels of {list(self._options.teachers)}, not of {hello.teacher!r}"
-        else:
-            try:
-                parse_codec(hello.codec)
-            except EdlDistError as exc:
-                reason = str(exc)
-        if reason is not None:
-            logger.warning("refused teacher worker %s: %s", hello.worker, reason)
-            self._send(peer, Refused(reason=reason))
-            return
         now = self._clock.monotonic()
         before = self._peers.get(peer)
         if before is not None:
@@ -231,6 +225,9 @@ class StudentService:
             # broke. Another one of that name has been started because the former ended.
             lost = before.process != hello.process
             self._drop(before, "it was started anew" if lost else "it greets anew", lost=lost)
+        if (refusal := self._standards.admit(hello)) is not None:
+            self._refuse(peer, hello.worker, refusal)
+            return
         worker = self._peers.add(peer, hello, now)
         alive = self._peers.survived(peer, hello.process)
         self.delivery.join(worker.key, worker.teacher, forgiven=alive)
@@ -244,6 +241,10 @@ class StudentService:
                 max_frame_bytes=self._options.max_frame_bytes,
             ),
         )
+
+    def _refuse(self, peer: bytes, worker: str, refusal: Refused) -> None:
+        logger.warning("refused teacher worker %s: %s", worker, refusal.reason)
+        self._send(peer, refusal)
 
     def _answer_stranger(self, peer: bytes, message: Message) -> None:
         """A worker that was written off speaks again: its answers are late, it may greet anew."""
@@ -274,11 +275,31 @@ class StudentService:
         for result in message.results:
             its_frames = frames[position : position + len(result.tensors)]
             position += len(result.tensors)
-            refused = self.delivery.place(worker.key, result, its_frames, own_memory)
-            for lease, error in refused:
-                self._fail(worker, lease, f"worker {worker.name}: {error}")
-            if not refused:
-                self._peers.succeeded(worker)
+            if (reason := self._standards.objection(worker, result)) is None:
+                self._place(worker, result, its_frames, own_memory)
+            elif worker.labelled:
+                for row in result.rows:
+                    self._fail(worker, row.lease, reason)
+            else:
+                # Its very first labels: the worker is the wrong one, not the samples.
+                self._refuse(worker.peer, worker.name, Refused(reason=reason, incompatible=True))
+                self._drop(worker, reason, lost=False)
+                return
+
+    def _place(
+        self, worker: ConnectedWorker, result: Result, frames: list[memoryview], own_memory: bool
+    ) -> None:
+        late = self._standards.undecided(worker.teacher) and self.delivery.leases_of(worker.key).isdisjoint(
+            row.lease for row in result.rows
+        )
+        refused = self.delivery.place(worker.key, result, frames, own_memory)
+        for lease, error in refused:
+            self._fail(worker, lease, f"worker {worker.name}: {error}")
+        if not refused:
+            self._peers.succeeded(worker)
+            worker.labelled = True
+            if not late and self._standards.undecided(worker.teacher):
+                self._standards.fix(worker, result)
 
     def _fail(self, worker: ConnectedWorker, lease: int, error: str) -> None:
         outcome = self.delivery.fail(worker.key, lease, error)
@@ -363,6 +384,8 @@ class StudentService:
     def _drop(self, worker: ConnectedWorker, reason: str, *, lost: bool) -> None:
         if not self._peers.drop(worker):
             return
+        if worker.teacher not in self._peers.teachers():
+            self._standards.deserted(worker.teacher)
         outcome = self.delivery.lose(worker.key, reason) if lost else self.delivery.leave(worker.key)
         self._record(outcome, worker, reason)
         if lost:

@@ -1,0 +1,102 @@
+"""What the workers of one teacher group have to be alike in, and who laid that down. Pure.
+
+::
+
+    open --a worker is admitted--> laid down --its labels are used--> fixed, for life
+      ^                                |
+      +--- the last worker has gone ---+
+
+Until labels were used nothing depends on the choice: a worker that was started by mistake, and has gone
+again, does not keep the right ones out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from edldist.labels.fingerprint import Fingerprint
+from edldist.labels.grammar import CodecSpec
+
+__all__ = ["Standard"]
+
+
+class Standard:
+    """The fingerprint of one teacher group, as one student knows it.
+
+    Args:
+        teacher: name of the group.
+        codec: the only one that is taken, or None for that of the first worker.
+    """
+
+    def __init__(self, teacher: str, codec: CodecSpec | None = None) -> None:
+        self.teacher = teacher
+        self._codec = codec
+        self._by = ""
+        self._used: list[str] | None = None  # outputs of the first labels, as they came
+        self.fingerprint: Fingerprint | None = None
+
+    def admit(self, worker: str, its: Fingerprint) -> str | None:
+        """Take a worker that greets, the first one as the measure of all others.
+
+        Returns:
+            Why it is refused, or None.
+        """
+        if self._codec is not None and its.codec != self._codec:
+            return (
+                f"worker {worker} sends codec {its.codec}; this student takes labels of teacher "
+                f"{self.teacher!r} as {self._codec} only (DistillLoader(codec=...))"
+            )
+        if self.fingerprint is None:
+            self.fingerprint, self._by = its, worker
+            return None
+        if differences := its.differences(self.fingerprint):
+            return self._refusal(worker, differences)
+        self._learn(its.outputs)
+        return None
+
+    def objection(self, worker: str, version: str, outputs: Sequence[str]) -> str | None:
+        """Why labels that came are none of this group, or None.
+
+        Args:
+            version: that they say they are of.
+            outputs: names of their tensors, in any order.
+        """
+        known = self.fingerprint
+        if known is None:
+            raise ValueError(
+                f"labels of worker {worker} of teacher {self.teacher!r}, of which none was admitted"
+            )
+        if version == known.version and outputs == self._used:
+            return None
+        its = msgspec.structs.replace(known, version=version, outputs=sorted(outputs))
+        differences = its.differences(known)
+        return self._refusal(worker, differences) if differences else None
+
+    @property
+    def fixed(self) -> bool:
+        """Whether labels were used."""
+        return self._used is not None
+
+    def fix(self, outputs: Sequence[str]) -> None:
+        """Labels were used, with such tensors."""
+        self._used = list(outputs)
+        self._learn(sorted(outputs))
+
+    def deserted(self) -> None:
+        """No worker of the group is left."""
+        if not self.fixed:
+            self.fingerprint = None
+
+    def _learn(self, outputs: list[str] | None) -> None:
+        if self.fingerprint is not None and self.fingerprint.outputs is None:
+            self.fingerprint = msgspec.structs.replace(self.fingerprint, outputs=outputs)
+
+    def _refusal(self, worker: str, differences: list[str]) -> str:
+        return (
+            f"worker {worker} is not like worker {self._by}, by which this student knows teacher "
+            f"{self.teacher!r}: {'; '.join(differences)}. Start it with the same model, weights, "
+            "version and codec, or under another --name. To go over to another model, end the old workers "
+            "and restart the student"
+        )

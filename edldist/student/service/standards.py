@@ -1,0 +1,67 @@
+"""What this student takes from each teacher group: one fingerprint, and the codec that decodes its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from edldist.errors import CodecError
+from edldist.labels.codec import Codec, make_codec
+from edldist.labels.grammar import CodecSpec
+from edldist.labels.standard import Standard
+from edldist.student.service.peers import ConnectedWorker
+from edldist.wire.messages import Hello, Refused, Result
+
+__all__ = ["Standards"]
+
+
+class Standards:
+    """The standard of each teacher. Pure; owned by the I/O thread, but for ``codec``, which any may call.
+
+    Args:
+        teachers: names of the groups whose labels are wanted.
+        codecs: those that are insisted on, by group.
+    """
+
+    def __init__(self, teachers: Sequence[str], codecs: Mapping[str, CodecSpec]) -> None:
+        self._standards = {name: Standard(name, codecs.get(name)) for name in teachers}
+        self._codecs: dict[str, Codec] = {}
+
+    def codec(self, teacher: str) -> Codec:
+        """The codec of a group of which there are labels."""
+        return self._codecs[teacher]
+
+    def admit(self, hello: Hello) -> Refused | None:
+        """Take a worker that greets, or say why not."""
+        standard = self._standards.get(hello.teacher)
+        if standard is None:
+            wanted = list(self._standards)
+            return Refused(reason=f"this student wants labels of {wanted}, not of {hello.teacher!r}")
+        try:
+            codec = make_codec(hello.fingerprint.codec)
+        except CodecError as exc:
+            return Refused(reason=str(exc), incompatible=True)
+        if (reason := standard.admit(hello.worker, hello.fingerprint)) is not None:
+            return Refused(reason=reason, incompatible=True)
+        self._codecs[hello.teacher] = codec
+        return None
+
+    def objection(self, worker: ConnectedWorker, result: Result) -> str | None:
+        """Why labels that came are none of the worker's group, or None."""
+        standard = self._standards[worker.teacher]
+        return standard.objection(worker.name, result.version, _outputs(result))
+
+    def undecided(self, teacher: str) -> bool:
+        """Whether no labels of a group were used yet."""
+        return not self._standards[teacher].fixed
+
+    def fix(self, worker: ConnectedWorker, result: Result) -> None:
+        """Labels of a worker were used."""
+        self._standards[worker.teacher].fix(_outputs(result))
+
+    def deserted(self, teacher: str) -> None:
+        """No worker of a group is left."""
+        self._standards[teacher].deserted()
+
+
+def _outputs(result: Result) -> list[str]:
+    return [spec.name for spec in result.tensors]

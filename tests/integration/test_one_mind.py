@@ -1,0 +1,112 @@
+"""Labels are of one mind: workers of a group answer alike, or are refused with both sides named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from edldist.errors import ConfigError
+from edldist.labels import codec as codecs
+from edldist.labels import grammar
+from edldist.labels.grammar import CodecSpec, Parameter
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def batches(count: int) -> list[dict[str, Tensor]]:
+    return [{"id": torch.arange(8) + 8 * number} for number in range(count)]
+
+
+def test_workers_with_another_codec_are_refused_and_their_group_goes_on(memory_job):
+    first = memory_job.teacher(batch_size=2, codec="dense")
+    loader = memory_job.loader(batches(60), inputs="id")
+    steps = iter(loader)
+    next(steps)
+    others = [memory_job.teacher(batch_size=2, codec="dense:fp16") for _ in range(3)]
+    for batch, labels in steps:
+        assert labels["logits"].dtype == torch.float64
+        assert labels["logits"][:, 0].tolist() == batch["id"].tolist()
+    assert loader.stats()["failed"] == 0
+    assert first.service._tasks and not any(worker.service._tasks for worker in others)
+
+
+@pytest.mark.parametrize("wanted", ["dense:fp16", {"teacher": "dense:fp16"}])
+def test_a_loader_that_insists_on_a_codec_takes_no_other(memory_job, wanted):
+    plain = memory_job.teacher(batch_size=2)
+    loader = memory_job.loader(batches(3), inputs="id", codec=wanted)
+    half = memory_job.teacher(batch_size=2, codec="dense:fp16")
+    assert [labels["logits"].dtype for _, labels in loader] == [torch.float16] * 3
+    assert half.service._tasks and not plain.service._tasks
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ("zip", "codec='zip': use dense"),
+        ({"teacher": "dense:int8"}, "use dense"),
+        ({"other": "dense"}, "no teacher 'other' among"),
+        (3, "codec=3: use dense"),
+    ],
+)
+def test_a_codec_that_is_none_is_refused_where_the_loader_is_made(memory_job, wanted, words):
+    with pytest.raises(ConfigError, match=words):
+        memory_job.loader(batches(1), inputs="id", codec=wanted)
+
+
+def test_models_that_name_their_outputs_in_another_order_label_together(memory_job):
+    workers = [memory_job.teacher("either_order", batch_size=2) for _ in range(2)]
+    loader = memory_job.loader(batches(100), inputs="id")
+    for batch, labels in loader:
+        assert labels["left"].flatten().tolist() == batch["id"].tolist()
+        assert torch.equal(labels["right"], -labels["left"])
+    assert loader.stats()["failed"] == 0
+    assert all(worker.service._tasks for worker in workers)
+
+
+class Sparse(NamedTuple):
+    """Labels of a codec whose labels are no tensor."""
+
+    indices: Tensor
+    values: Tensor
+
+
+class Largest:
+    """The largest value of each row and its place: the least that a sparse codec can be."""
+
+    def __init__(self, scale: int) -> None:
+        self.spec = CodecSpec("largest", {"scale": scale})
+        self._scale = scale
+
+    def encode(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return self.pack(outputs)
+
+    def pack(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        found = {name: tensor.max(1) for name, tensor in outputs.items()}
+        values = {f"{name}.values": each.values * self._scale for name, each in found.items()}
+        return values | {f"{name}.indices": each.indices.to(torch.int32) for name, each in found.items()}
+
+    def check(self, outputs: Mapping[str, Tensor]) -> None:
+        return
+
+    def decode(self, packed: Mapping[str, Tensor]) -> dict[str, Sparse]:
+        names = {name.rpartition(".")[0] for name in packed}
+        return {
+            name: Sparse(packed[f"{name}.indices"], packed[f"{name}.values"] / self._scale) for name in names
+        }
+
+
+def test_a_codec_may_have_parameters_and_typed_labels(memory_job, monkeypatch):
+    monkeypatch.setitem(grammar.GRAMMAR, "largest", (Parameter("scale", int, "SCALE"),))
+    monkeypatch.setitem(codecs._CODECS, "largest", Largest)
+    for _ in range(2):
+        memory_job.teacher(batch_size=3, codec="largest:4")
+    loader = memory_job.loader(batches(10), inputs="id", teacher=["teacher"], codec="largest:4")
+    for batch, labels in loader:
+        sparse = labels["teacher/logits"]
+        assert isinstance(sparse, Sparse)
+        assert sparse.indices.tolist() == [1] * 8
+        assert sparse.values.tolist() == (batch["id"] * 2 + 1).tolist()
