@@ -1,31 +1,55 @@
-"""The position of any other data loader: counted, or told by the data loader's own state."""
+"""The position of a data loader without an ``ElasticSampler``: counted, or told by its own state."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import contextlib
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from edldist.errors import CheckpointError
-from edldist.sampling.look_ahead import is_stateful
+from edldist.errors import CheckpointError, ConfigError
+from edldist.ranks.placement import placement
+from edldist.sampling.composition import is_stateful
+from edldist.sampling.own_state import OwnState
 from edldist.sampling.position import Mark, Reseed, part_of, unseeded
+from edldist.sampling.sampler import ElasticSampler
 
 __all__ = ["CountedPosition"]
 
+logger = logging.getLogger(__name__)
+
 
 class CountedPosition:
-    """Behind any other iterable: counts batches, and skips them after a restore.
+    """Counts what was consumed, and skips it after a restore.
 
-    A data loader with ``state_dict`` and ``load_state_dict`` of its own is repositioned by these.
+    A data loader with ``state_dict`` and ``load_state_dict`` is not skipped but put where it was, by a copy
+    of the state that it had when it had yielded the last batch that was consumed, or had ended.
+
+    Each rank counts its own samples, and its data loader may be elsewhere than that of another: that much
+    is this rank's own part of a saved position, and goes to the same rank of as many ranks. In the middle
+    of an epoch, or with a state of the data loader's own, another number of ranks is refused: only an
+    ``ElasticSampler`` knows what the others had.
+
+    Args:
+        data_loader: any iterable.
+        reseed: see ``Reseed``.
+        count: the number of samples of a batch.
     """
 
-    def __init__(self, data_loader: Iterable[Any], reseed: Reseed = unseeded) -> None:
+    def __init__(
+        self, data_loader: Iterable[Any], reseed: Reseed = unseeded, count: Callable[[Any], int] = len
+    ) -> None:
         self._data_loader = data_loader
         self._reseed = reseed
-        self._stateful = is_stateful(data_loader)
+        self._count = count
+        self._own = OwnState(data_loader) if is_stateful(data_loader) else None
         self._epoch = 0
         self._batches = 0
         self._samples = 0
-        self._loader_state: Any = None
+        self._own_state: Any = None  # of the data loader; None: as it was made
+        self._end: tuple[int, Any] | None = None  # an epoch that was read to its end, and the state there
+        self._lacks_rank_part = False
         self._begun = False
         self._next: int | None = None  # the epoch that start_next began
 
@@ -37,26 +61,24 @@ class CountedPosition:
     def samples(self) -> int:
         return self._samples
 
+    # --- reading ------------------------------------------------------------------------------------
+
     def start(self) -> Iterator[tuple[Any, Mark]]:
+        if self._lacks_rank_part:
+            raise self._no_rank_part()
         if self._begun:
             self.end_epoch()
         self._begun = True
-        self._reseed(self._epoch, 0)
-        batches = iter(self._data_loader)
-        if not self._stateful:
-            for skipped in range(self._batches):
-                self._reseed(self._epoch, 1 + skipped)
-                if next(batches, batches) is batches:
-                    raise CheckpointError(
-                        f"the checkpoint is at batch {self._batches} of epoch {self._epoch}; "
-                        f"the data loader ended after {skipped}"
-                    )
+        batches = self._opened(self._epoch)
+        if self._own is None:
+            batches = self._skipped(batches)
+        elif not self._batches:
+            self._own_state = self._own.taken_at_start()
         return self._marked(batches, self._epoch, self._batches)
 
     def start_next(self) -> Iterator[tuple[Any, Mark]]:
         self._next = self._epoch + 1
-        self._reseed(self._next, 0)
-        return self._marked(iter(self._data_loader), self._next, 0)
+        return self._marked(self._opened(self._next), self._next, 0)
 
     def enter_next(self) -> bool:
         expected, self._next = self._next, None
@@ -65,38 +87,141 @@ class CountedPosition:
         self._begun = True
         return True
 
-    def _marked(self, batches: Iterator[Any], epoch: int, number: int) -> Iterator[tuple[Any, Mark]]:
-        while True:
-            self._reseed(epoch, 1 + number)
+    def _opened(self, epoch: int) -> Iterator[Any]:
+        self._reseed(epoch, 0)
+        with _in_sight(self._data_loader):
+            return iter(self._data_loader)
+
+    def _skipped(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """What follows the samples that were consumed, in batches of whatever size."""
+        place = f"{self._samples} samples ({self._batches} batches) of epoch {self._epoch}"
+        samples = number = 0
+        while samples < self._samples or number < self._batches:
+            self._reseed(self._epoch, 1 + number)
             batch = next(batches, batches)
             if batch is batches:
+                raise CheckpointError(
+                    f"the checkpoint is behind {place}; the data loader ended after {samples} samples "
+                    f"({number} batches): it has fewer than the one that the checkpoint was made with"
+                )
+            size = self._count(batch)
+            if size and samples == self._samples:
+                batches = itertools.chain([batch], batches)  # fewer batches than before had as many samples
+                break
+            samples += size
+            number += 1
+            if samples > self._samples:
+                raise CheckpointError(
+                    f"the checkpoint is behind {place}; the data loader's batches end at {samples - size} "
+                    f"and at {samples} samples, and nothing may be repeated or left out: use the batch size "
+                    f"that the checkpoint was made with, or one that divides {self._samples}"
+                )
+        if number != self._batches:
+            logger.info(
+                "epoch %d goes on behind %d samples: %d batches of the data loader now, and %d when saved",
+                *(self._epoch, samples, number, self._batches),
+            )
+            self._batches = number
+        return batches
+
+    def _marked(self, batches: Iterator[Any], epoch: int, number: int) -> Iterator[tuple[Any, Mark]]:
+        first = number
+        while True:
+            self._reseed(epoch, 1 + number)
+            with _in_sight(self._data_loader) if number == first else contextlib.nullcontext():
+                batch = next(batches, batches)
+            state = None if self._own is None else self._own.taken()
+            if batch is batches:
+                self._end = epoch, state
                 return
             number += 1
-            state = self._data_loader.state_dict() if self._stateful else None  # type: ignore[attr-defined]
             yield batch, Mark(state=state)
+
+    # --- consuming ------------------------------------------------------------------------------------
+
+    def check(self, mark: Mark, samples: int) -> None:
+        """Any number fits: it is counted."""
 
     def consume(self, mark: Mark, samples: int) -> int:
         self._batches += 1
         self._samples += samples
-        self._loader_state = mark.state
+        self._own_state = mark.state
         return samples
 
     def end_epoch(self) -> None:
+        end, self._end = self._end, None
+        self._own_state = end[1] if end is not None and end[0] == self._epoch else None
         self._epoch += 1
         self._batches = self._samples = 0
-        self._loader_state = None
         self._begun = False
+
+    # --- saving ---------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        state = {"epoch": self._epoch, "batches": self._batches, "samples": self._samples}
-        return state | {"data_loader": self._loader_state} if self._stateful else state
+        world_size = placement().world_size
+        state = {"epoch": self._epoch, "batches": self._batches, "world_size": world_size}
+        return state | self._rank_part() if world_size == 1 else state
+
+    def rank_state_dict(self) -> dict[str, Any] | None:
+        return None if placement().world_size == 1 else self._rank_part()
+
+    def _rank_part(self) -> dict[str, Any]:
+        part: dict[str, Any] = {"samples": self._samples}
+        return part if self._own is None else part | {"data_loader": self._own_state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._epoch = part_of(state, "epoch")
-        self._batches = part_of(state, "batches")
-        self._samples = part_of(state, "samples")
+        epoch, batches = part_of(state, "epoch"), part_of(state, "batches")
+        saved, here = part_of(state, "world_size"), placement().world_size
+        has_rank_part = bool(batches) or self._own is not None
+        if has_rank_part and saved != here:
+            where = f"batch {batches} of epoch {epoch}" if batches else f"the start of epoch {epoch}"
+            raise CheckpointError(
+                f"the position of the data loader ({type(self._data_loader).__name__}), {where}, was saved "
+                f"by {saved} rank(s), each with its own, and there are {here} now. Go on with {saved} "
+                "rank(s), or train with an ElasticSampler, whose position knows no world size"
+            )
+        if has_rank_part and here == 1:
+            self._load_rank_part(state)
+        else:
+            self._samples = 0
+            self._lacks_rank_part = has_rank_part
+        self._epoch, self._batches = epoch, batches
         self._begun = False
-        if self._stateful:
-            self._loader_state = part_of(state, "data_loader")
-            if self._loader_state is not None:
-                self._data_loader.load_state_dict(self._loader_state)  # type: ignore[attr-defined]
+        self._end = None
+
+    def load_rank_state_dict(self, state: Mapping[str, Any] | None) -> None:
+        if not self._lacks_rank_part:
+            return
+        if state is None:
+            raise self._no_rank_part()
+        self._load_rank_part(state)
+
+    def _load_rank_part(self, state: Mapping[str, Any]) -> None:
+        samples = part_of(state, "samples")
+        if self._own is not None:
+            own_state = part_of(state, "data_loader")
+            self._own.load(own_state)
+            self._own_state = own_state
+        self._samples = samples
+        self._lacks_rank_part = False
+
+    def _no_rank_part(self) -> CheckpointError:
+        return CheckpointError(
+            f"the saved position (batch {self._batches} of epoch {self._epoch}) lacks the part of rank "
+            f"{placement().rank}: how far this rank's data loader was. A Checkpointer saves it by itself; "
+            "who saves by hand keeps rank_state_dict() of every rank beside state_dict(), and gives each "
+            "rank its own with load_rank_state_dict()"
+        )
+
+
+@contextlib.contextmanager
+def _in_sight(data_loader: Iterable[Any]) -> Iterator[None]:
+    """Refuse a data loader that iterates an ``ElasticSampler`` which could not be seen from outside."""
+    before = ElasticSampler.iterated()
+    yield
+    if ElasticSampler.iterated() != before:
+        raise ConfigError(
+            f"the data loader ({type(data_loader).__name__}) reads from an ElasticSampler that is hidden "
+            "inside it, so its position cannot be followed and every epoch would have the same order. Give "
+            "the object an attribute that leads to it: batch_sampler, or loader for one that it wraps"
+        )

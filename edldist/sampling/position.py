@@ -23,7 +23,7 @@ class Mark(NamedTuple):
 
     Attributes:
         part: this rank's part of the global batch, behind an ``ElasticSampler``.
-        state: the data loader's own state after this batch was read, if it has one.
+        state: a copy of the data loader's own state after this batch was read, if it has one.
     """
 
     part: Part | None = None
@@ -53,6 +53,14 @@ class Position(Protocol):
         """Begin the epoch that ``start_next`` reads; False if that is not where the position is."""
         ...
 
+    def check(self, mark: Mark, samples: int) -> None:
+        """Refuse a batch of so many samples that its mark does not fit.
+
+        Raises:
+            InputError: counted and weighed as its mark says, it would be counted or weighed wrongly.
+        """
+        ...
+
     def consume(self, mark: Mark, samples: int) -> int:
         """The loop took a batch of ``samples``; returns how many of them count (padding does not)."""
         ...
@@ -61,9 +69,21 @@ class Position(Protocol):
         """The data loader is exhausted and all of it consumed."""
         ...
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """What is the same on all ranks; with one rank, everything."""
+        ...
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+    def rank_state_dict(self) -> dict[str, Any] | None:
+        """What is this rank's alone; None if that is nothing."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to a saved position, as far as it is the same on all ranks; nothing changes if it is refused."""
+        ...
+
+    def load_rank_state_dict(self, state: Mapping[str, Any] | None) -> None:
+        """This rank's own part of the position that ``load_state_dict`` got; None if none was saved."""
+        ...
 
 
 def part_of(state: Mapping[str, Any], key: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +17,9 @@ from edldist.ranks.placement import placement
 from edldist.sampling.draws import splitmix64
 
 __all__ = ["ElasticSampler", "Part"]
+
+
+_iterated = threading.local()
 
 
 class Part(NamedTuple):
@@ -151,9 +155,16 @@ class ElasticSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         """Iterate over this rank's index lists from the position on, without moving it."""
+        _iterated.times = self.iterated() + 1
         rank, world_size = self._placement()
         # Taken now rather than at the first next(): the position may move in between.
         return self._index_lists(self._samples, self._order(), rank, world_size)
+
+    @staticmethod
+    def iterated() -> int:
+        """How often any of them was iterated in this thread: whether one is at work inside something."""
+        times: int = getattr(_iterated, "times", 0)
+        return times
 
     def part(self, position: int) -> Part:
         """This rank's part of the global batch that starts after ``position`` samples of the epoch.

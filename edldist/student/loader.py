@@ -359,15 +359,39 @@ class DistillLoader:
         return not self._finalizer.alive
 
     def state_dict(self) -> dict[str, Any]:
-        """The position of the loop, for a checkpoint. Knows no world size."""
+        """The position of the loop, for a checkpoint: what is the same on all ranks.
+
+        Behind an ``ElasticSampler`` that is all of it, and knows no world size. So it is with one rank.
+        """
         registry.state_taken(self)
         return self._position.state_dict()
 
+    def rank_state_dict(self) -> dict[str, Any] | None:
+        """What differs by rank behind any other data loader: its own state, this rank's samples; or None.
+
+        A `Checkpointer` saves it for each rank, and restores it to the same one.
+        """
+        return self._position.rank_state_dict()
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go to a saved position; the next ``for`` resumes there."""
+        """Go to a saved position; the next ``for`` resumes there.
+
+        Raises:
+            CheckpointError: it was saved with another kind of data loader, or by another number of ranks,
+                each of which had a place of its own.
+        """
         self._iteration += 1
         self._drop()
         self._position.load_state_dict(state)
+        self._note_position()
+
+    def load_rank_state_dict(self, state: Mapping[str, Any] | None) -> None:
+        """What this rank's ``rank_state_dict`` was, after ``load_state_dict``; None where none was saved.
+
+        Raises:
+            CheckpointError: the position needs one.
+        """
+        self._position.load_rank_state_dict(state)
         self._note_position()
 
     # --- the end ----------------------------------------------------------------------------------

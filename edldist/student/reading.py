@@ -78,7 +78,9 @@ class ReadAhead:
             )
         self._select = InputSelector(inputs)
         self._draws = DataDraws()
-        self.position: Position = position_of(data_loader, self._draws.reseed)
+        self.position: Position = position_of(
+            data_loader, self._draws.reseed, lambda batch: self._select(batch)[1]
+        )
         self._allocate = allocate
         self._epochs = epochs or 0
         self._current: Source | None = None
@@ -199,6 +201,7 @@ class ReadAhead:
             if item is not None:
                 batch, mark = item
                 inputs, samples = self._select(batch)
+                self.position.check(mark, samples)
                 offer(OpenBatch(batch, inputs, samples, mark, self._allocate))
                 source.out += 1
         except Exception as exc:

@@ -250,11 +250,11 @@ OBSTACLES = {
         lambda: DataLoader([1, 2], sampler=DistributedSampler([1, 2], num_replicas=1, rank=0)),
         r"sampler \(DistributedSampler\) is set by the script",
     ),
-    "dataset": (lambda: DataLoader(Told()), r"dataset \(Told\) is set by the script"),
-    "inner": (lambda: DataLoader(Subset(Told(), [0, 1])), r"dataset \(Told\)"),
+    "dataset": (lambda: DataLoader(Told()), r"data set \(Told\) is set by the script"),
+    "inner": (lambda: DataLoader(Subset(Told(), [0, 1])), r"data set \(Told\)"),
     "elastic": (
         lambda: DataLoader(Told(), batch_sampler=ElasticSampler(4, 2)),
-        r"dataset \(Told\) is set by the script",
+        r"data set \(Told\) is set by the script",
     ),
 }
 

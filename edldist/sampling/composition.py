@@ -1,0 +1,88 @@
+"""What a data loader is made of: its samplers and its data set, through whatever wraps them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from torch.utils.data import BatchSampler
+
+from edldist.errors import ConfigError
+from edldist.sampling.sampler import ElasticSampler
+
+__all__ = ["Component", "components", "elastic_sampler", "is_stateful"]
+
+_MOST = 64  # components that are looked at, in case they go round in circles
+
+_LOADERS = ("base_dataloader", "base_loader", "dataloader", "data_loader", "loader")
+"""Attributes under which prefetchers, Accelerate and others keep the data loader that they wrap."""
+
+_INNER = {
+    "data loader": {name: "data loader" for plain in _LOADERS for name in (plain, f"_{plain}")}
+    | {"batch_sampler": "batch sampler", "sampler": "sampler", "dataset": "data set"},
+    "batch sampler": {"batch_sampler": "batch sampler", "sampler": "sampler"},
+    "sampler": {"batch_sampler": "batch sampler", "sampler": "sampler"},
+    "data set": {"dataset": "data set"},
+}
+"""Per kind of component: the attributes that hold others, and of which kind these are."""
+
+
+class Component(NamedTuple):
+    """Something that a data loader consists of, and what holds it; None for the data loader itself."""
+
+    kind: str
+    value: Any
+    holder: Component | None
+
+
+def components(data_loader: Iterable[Any]) -> Iterator[Component]:
+    """The data loader and what it is made of, outermost first, each once."""
+    found = [Component("data loader", data_loader, None)]
+    seen = {id(data_loader)}
+    for outer in found:
+        yield outer
+        for attribute, kind in _INNER[outer.kind].items():
+            value = getattr(outer.value, attribute, None)
+            if value is not None and id(value) not in seen and len(found) < _MOST:
+                seen.add(id(value))
+                found.append(Component(kind, value, outer))
+
+
+def elastic_sampler(data_loader: Iterable[Any]) -> ElasticSampler | None:
+    """The ``ElasticSampler`` that a data loader takes its lists from, however deep.
+
+    Raises:
+        ConfigError: what is around it would merge its lists, or deal them to the ranks a second time.
+    """
+    made_of = list(components(data_loader))
+    component = next((each for each in made_of if isinstance(each.value, ElasticSampler)), None)
+    if component is None:
+        return None
+    if any(type(each.value) is BatchSampler and each.value.sampler is component.value for each in made_of):
+        raise ConfigError(
+            "the data loader has its ElasticSampler as sampler= and makes batches of its index lists: "
+            "it is a batch sampler already, so pass it as batch_sampler="
+        )
+    holder = component.holder
+    while holder is not None:
+        ranks = _ranks_served(holder)
+        if ranks > 1:
+            raise ConfigError(
+                f"the {holder.kind} ({type(holder.value).__name__}) deals to {ranks} ranks what the "
+                "ElasticSampler inside it has dealt to them already: pass the data loader as you made it, "
+                "not as a library prepared it for several ranks"
+            )
+        holder = holder.holder
+    return component.value  # type: ignore[no-any-return]
+
+
+def is_stateful(data_loader: Iterable[Any]) -> bool:
+    return hasattr(data_loader, "state_dict") and hasattr(data_loader, "load_state_dict")
+
+
+def _ranks_served(component: Component) -> int:
+    """Between how many ranks a sampler divides what it wraps, as far as it says so."""
+    if component.kind == "data loader":
+        return 1
+    known = (getattr(component.value, name, 1) for name in ("num_processes", "num_replicas", "world_size"))
+    return max(number if isinstance(number, int) else 1 for number in known)
