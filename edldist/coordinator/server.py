@@ -43,7 +43,7 @@ from edldist.wire.messages import (
     StatusQuery,
 )
 from edldist.wire.transport import Hub, Poller, Received, Transport
-from edldist.wire.zmq.transport import CONTROL_FRAME_BYTES, ZmqTransport
+from edldist.wire.zmq.transport import CONTROL_FRAME_BYTES, CONTROL_UNREAD_BYTES, ZmqTransport
 
 __all__ = ["Coordinator", "CoordinatorOptions", "run_coordinator"]
 
@@ -379,7 +379,8 @@ def run_coordinator(options: CoordinatorOptions) -> int:
     Raises:
         ConfigError: an address cannot be bound.
     """
-    coordinator = Coordinator(options, ZmqTransport(CONTROL_FRAME_BYTES, tensors=False), SystemClock())
+    transport = ZmqTransport(CONTROL_FRAME_BYTES, max_unread_bytes=CONTROL_UNREAD_BYTES, tensors=False)
+    coordinator = Coordinator(options, transport, SystemClock())
     _allow_many_connections()
 
     def on_signal(number: int, frame: FrameType | None) -> None:

@@ -20,6 +20,7 @@ from edldist.wire.transport import SKIPPED_A_TURN, Buffer, Outgoing, Piece, Rece
 if TYPE_CHECKING:
     from edldist.wire.shm.pairing import Pairing, Wrapped
     from edldist.wire.shm.sharing import Sharing
+    from edldist.wire.zmq.backlog import Backlog
     from edldist.wire.zmq.poller import ZmqPoller
 
 __all__ = ["Endpoint", "ZmqHub", "ZmqLink"]
@@ -54,11 +55,14 @@ class Endpoint(ABC):
         if not int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
             return None
         try:
-            if not self._poller._tensors:  # small messages: copies cost less than objects that own them
-                return [memoryview(part) for part in self._socket.recv_multipart(zmq.NOBLOCK)]
-            return [frame.buffer for frame in self._socket.recv_multipart(zmq.NOBLOCK, copy=False)]
+            return self._rest()
         except zmq.Again:  # its connection ended in between, and took it along
             return None
+
+    def _rest(self) -> list[memoryview]:
+        if not self._poller._tensors:  # small messages: copies cost less than objects that own them
+            return [memoryview(part) for part in self._socket.recv_multipart(zmq.NOBLOCK)]
+        return [frame.buffer for frame in self._socket.recv_multipart(zmq.NOBLOCK, copy=False)]
 
     def _queue(self, parts: Sequence[Buffer]) -> None:
         """Hand over one message without blocking: small parts as copies, large ones as they are."""
@@ -162,6 +166,28 @@ class Endpoint(ABC):
 
 class ZmqHub(Endpoint):
     """A ROUTER that refuses to drop silently: a send to a peer that is gone raises."""
+
+    def __init__(self, socket: zmq.Socket[bytes], poller: ZmqPoller, backlog: Backlog) -> None:
+        super().__init__(socket, poller)
+        self.backlog = backlog
+
+    def _receive_frames(self) -> list[memoryview] | None:
+        # As an endpoint does, but the first part tells which connection the message came by.
+        if not int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+            return None
+        try:
+            first = self._socket.recv(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return None
+        parts = [first.buffer]
+        if first.more:
+            parts += self._rest()
+        self.backlog.read(first, parts[1:])
+        return parts
+
+    def close(self) -> None:
+        self.backlog.close()
+        super().close()
 
     def send(self, peer: bytes, message: Message, frames: Outgoing = ()) -> None:
         wrapped = self._wrap(peer, message, frames)

@@ -12,6 +12,7 @@ import zmq
 
 from edldist.errors import ConfigError
 from edldist.wire.address import parse_address
+from edldist.wire.zmq.backlog import Backlog
 from edldist.wire.zmq.endpoints import Endpoint, ZmqHub, ZmqLink
 
 if TYPE_CHECKING:
@@ -58,7 +59,12 @@ class ZmqPoller:
     """Owns one context, its sockets and an event descriptor that other threads may ring."""
 
     def __init__(
-        self, max_frame_bytes: int, max_header_bytes: int, shared_memory: bool, tensors: bool
+        self,
+        max_frame_bytes: int,
+        max_header_bytes: int,
+        max_unread_bytes: int,
+        shared_memory: bool,
+        tensors: bool,
     ) -> None:
         if tensors:
             from edldist.wire.zmq.heap import keep_freed_memory
@@ -67,6 +73,7 @@ class ZmqPoller:
         self._context = zmq.Context(io_threads=1)
         self._max_frame_bytes = max_frame_bytes
         self._max_header_bytes = max_header_bytes
+        self._max_unread_bytes = max_unread_bytes
         self._tensors = tensors
         self._turn = 0
         self._shared_memory = shared_memory
@@ -77,6 +84,7 @@ class ZmqPoller:
         self._poller.register(self._bell.fd, zmq.POLLIN)
         self._sockets: set[zmq.Socket[bytes]] = set()
         self._endpoints: weakref.WeakSet[Endpoint] = weakref.WeakSet()
+        self._backlogs: list[Backlog] = []
         self._closed = False
 
     def bind(self, address: str) -> ZmqHub:
@@ -85,16 +93,19 @@ class ZmqPoller:
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
         socket.setsockopt(zmq.BACKLOG, _BACKLOG)
+        backlog = Backlog(socket, self._max_unread_bytes)
         try:
             socket.bind(address)
         except zmq.ZMQError as exc:
+            backlog.close()
             socket.close()
             raise ConfigError(
                 f"cannot listen on {address}: {exc.strerror.lower()}. "
                 "Use tcp://HOST:PORT with an address of this machine and a free port (0 picks one)"
             ) from exc
         self._watch(socket)
-        return ZmqHub(socket, self)
+        self._backlogs.append(backlog)
+        return ZmqHub(socket, self, backlog)
 
     def connect(self, address: str, identity: str) -> ZmqLink:
         _check(address)
@@ -129,9 +140,16 @@ class ZmqPoller:
     def wait(self, timeout_s: float) -> None:
         self._turn += 1
         self._sweep()
-        for ready, _ in self._poller.poll(math.ceil(max(0.0, timeout_s) * 1e3)):
-            if ready == self._bell.fd:
-                self._bell.clear()
+        now = time.monotonic()
+        until = now + max(0.0, timeout_s)
+        while True:
+            # Nothing wakes a poller for a message that is never finished.
+            look_s = min((backlog.look(now) for backlog in self._backlogs), default=math.inf)
+            came = self._poller.poll(math.ceil(max(0.0, min(until - now, look_s)) * 1e3))
+            if came or (now := time.monotonic()) >= until:
+                break
+        if any(ready == self._bell.fd for ready, _ in came):
+            self._bell.clear()
 
     def _sweep(self) -> None:
         """Give back what was shared with peers that are no more."""
@@ -156,6 +174,8 @@ class ZmqPoller:
             socket.close()
         for endpoint in self._endpoints:
             endpoint._unpair_all()
+        for backlog in self._backlogs:
+            backlog.close()
         self._context.term()
         if self._made is not None:
             self._made.close()

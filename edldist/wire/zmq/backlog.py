@@ -1,0 +1,182 @@
+"""What the connections of a hub have brought in and nobody has read yet: how much of it is too much.
+
+libzmq reads from a connection for as long as a message is unfinished, however many frames it has, and it
+counts finished ones that wait by their number. Neither has a bound in bytes, so a stranger could fill this
+process's memory. What can be known from outside is how many bytes the kernel has handed over on each
+connection (``TCP_INFO``), and how many were read here; the difference lies in libzmq's queues. When all
+connections together exceed a bound, the one that holds most is shut down, which frees what it had.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import struct
+import sys
+from collections.abc import Iterator, Sequence
+
+import zmq
+
+__all__ = ["Backlog"]
+
+logger = logging.getLogger(__name__)
+
+_LOOK_S = 0.25
+_LOOK_A_CONNECTION_S = 1e-3  # a look at one takes some microseconds
+_EVENTS_A_LOOK = 4096
+_TCP_INFO_BYTES = 136
+_RECEIVED_AT = 128  # tcpi_bytes_received in struct tcp_info, since Linux 4.1
+_LONG_FRAME_BYTES = (
+    255  # a frame has a head of two bytes (ZMTP 3.0), and one that is longer than this of nine
+)
+
+
+class Backlog:
+    """Watches the connections of one bound socket. Owned by the thread of its poller.
+
+    Does nothing where the system does not count (other systems than Linux, other transports than TCP).
+    What comes between two looks is not bounded; they are a quarter of a second apart, and a second for a
+    thousand connections.
+
+    Args:
+        bound: a socket, before it is bound.
+        most_bytes: that all its connections together may hold unread.
+    """
+
+    def __init__(self, bound: zmq.Socket[bytes], most_bytes: int) -> None:
+        self._socket = bound
+        self._most_bytes = most_bytes
+        # By descriptor: bytes received when a connection was first looked at, and those read since.
+        self._first: dict[int, int] = {}
+        self._read: dict[int, int] = {}
+        self._next_look = 0.0
+        self._monitor: zmq.Socket[bytes] | None = None
+        self.cut = 0
+        """Connections that were shut down for what they held."""
+        if sys.platform.startswith("linux"):
+            address = f"inproc://backlog-{bound.FD}"
+            bound.monitor(address, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
+            self._monitor = bound.context.socket(zmq.PAIR)
+            self._monitor.setsockopt(zmq.RCVHWM, 0)  # a full one would hold up libzmq's own thread
+            self._monitor.connect(address)
+
+    def read(self, routing_id: zmq.Frame, parts: Sequence[memoryview]) -> None:
+        """Count one message that was read.
+
+        Args:
+            routing_id: its first part, which libzmq made.
+            parts: the others, which travelled.
+        """
+        try:
+            source = int(routing_id.get(zmq.SRCFD))
+        except (
+            zmq.ZMQError
+        ):  # a protocol before ZMTP 3, which none of ours speaks: it counts as unread for ever
+            return
+        self._read[source] = self._read.get(source, 0) + sum(
+            part.nbytes + (9 if part.nbytes > _LONG_FRAME_BYTES else 2) for part in parts
+        )
+
+    def held(self) -> dict[int, int]:
+        """Bytes that are not read yet, by the descriptor of each connection that was seen before."""
+        held = {}
+        for source in list(self._first):
+            received = _received(source)
+            if received is None:
+                self._forget(source)
+            elif self._first[source] < 0:
+                # Of what was read before this moment nobody knows which connection of this number it came by.
+                self._first[source] = received
+                self._read[source] = 0
+            else:
+                held[source] = received - self._first[source] - self._read.get(source, 0)
+        return held
+
+    def look(self, now: float) -> float:
+        """Cut off whoever holds most, if all together hold too much.
+
+        Args:
+            now: monotonic seconds.
+
+        Returns:
+            Seconds until the next look.
+        """
+        if self._monitor is None:
+            return _LOOK_S
+        if now >= self._next_look:
+            self._next_look = now + max(_LOOK_S, _LOOK_A_CONNECTION_S * len(self._first))
+            self._note_connections(self._monitor)
+            held = self.held()
+            total = sum(max(0, unread) for unread in held.values())
+            for source, unread in sorted(held.items(), key=lambda item: item[1], reverse=True):
+                if total <= self._most_bytes:
+                    break
+                total -= unread
+                self._cut(source, unread)
+        return self._next_look - now
+
+    def close(self) -> None:
+        if self._monitor is not None:
+            if not self._socket.closed:
+                self._socket.disable_monitor()
+            self._monitor.close()
+            self._monitor = None
+
+    def _note_connections(self, monitor: zmq.Socket[bytes]) -> None:
+        with contextlib.suppress(zmq.Again):
+            for _ in range(_EVENTS_A_LOOK):
+                event, source = struct.unpack("=HI", monitor.recv_multipart(zmq.NOBLOCK)[0])
+                if event == zmq.EVENT_ACCEPTED:
+                    self._first[source] = -1
+                else:
+                    self._forget(source)
+
+    def _forget(self, source: int) -> None:
+        self._first.pop(source, None)
+        self._read.pop(source, None)
+
+    def _cut(self, source: int, unread: int) -> None:
+        self._forget(source)
+        with contextlib.suppress(OSError), _borrowed(source) as connection:
+            # The number may belong to something else of this process by now.
+            if connection.getsockname()[1] != _port(self._socket):
+                return
+            peer = connection.getpeername()[0]
+            connection.shutdown(socket.SHUT_RDWR)
+            self.cut += 1
+            logger.warning(
+                "cut off a connection from %s at %s: %d MiB of it waited unread, or unfinished; "
+                "all connections together may hold %d MiB",
+                peer,
+                self._socket.getsockopt_string(zmq.LAST_ENDPOINT),
+                unread >> 20,
+                self._most_bytes >> 20,
+            )
+
+
+@contextlib.contextmanager
+def _borrowed(descriptor: int) -> Iterator[socket.socket]:
+    """A socket of libzmq's, which stays its own."""
+    borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=descriptor)
+    try:
+        yield borrowed
+    finally:
+        borrowed.detach()
+
+
+def _received(descriptor: int) -> int | None:
+    """Bytes that came in on a connection since it began; None if there is none of this number."""
+    try:
+        with _borrowed(descriptor) as connection:
+            info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    except OSError:
+        return None
+    if len(info) < _TCP_INFO_BYTES:
+        return None
+    received: int = struct.unpack_from("=Q", info, _RECEIVED_AT)[0]
+    return received
+
+
+def _port(bound: zmq.Socket[bytes]) -> int:
+    return int(bound.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
