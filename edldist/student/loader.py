@@ -92,9 +92,11 @@ class DistillLoader:
             has to be in the state that a ``Checkpointer`` saves; False for one whose position does not
             matter, as of an evaluation that reads all of its data each time.
         heartbeat_ttl_s: a worker silent for longer is written off.
-        first_deadline_s, min_deadline_s: age at which a task is taken from a worker that lives but
-            does not answer. The first one holds until the worker has answered once; after that it
-            is ten times its own latency, at least ``min_deadline_s``.
+        first_deadline_s, min_deadline_s: age at which a task is given to others too, because its worker
+            lives but has not answered. The first one holds until the worker has answered once; after
+            that it is ten times its own latency, at least ``min_deadline_s``.
+        hang_s: how long after their deadlines three workers must have held a task, and lived, until it is
+            taken for one that hangs whoever computes it.
         transport: for tests without sockets.
 
     Raises:
@@ -122,6 +124,7 @@ class DistillLoader:
         heartbeat_ttl_s: float = 3.0,
         first_deadline_s: float = 300.0,
         min_deadline_s: float = 10.0,
+        hang_s: float = 300.0,
         transport: Transport | None = None,
     ) -> None:
         exit_hooks.install()
@@ -147,6 +150,7 @@ class DistillLoader:
             environment.deterministic if deterministic is None else deterministic,
             first_deadline_s=first_deadline_s,
             min_deadline_s=min_deadline_s,
+            hang_s=hang_s,
         )
         self._data_loader = data_loader
         copier = copier_for(device, pin_memory)

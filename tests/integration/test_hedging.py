@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import pytest
@@ -16,7 +17,12 @@ pytestmark = pytest.mark.timeout(60)
 
 @pytest.fixture
 def job(monkeypatch):
-    monkeypatch.setattr(models, "as_at_gate", lambda: lambda id: id.unsqueeze(1), raising=False)
+    counted = itertools.count()
+
+    def first_waits_at_gate():
+        return models.waits_at_gate() if next(counted) == 0 else lambda id: id.unsqueeze(1)
+
+    monkeypatch.setattr(models, "first_waits_at_gate", first_waits_at_gate, raising=False)
     models.GATE.clear()
     with local_job(MemoryTransport()) as made:
         yield made
@@ -25,7 +31,7 @@ def job(monkeypatch):
 
 
 def test_a_stuck_worker_does_not_hold_the_loop_up_when_all_batches_behind_are_labelled(job):
-    job.teacher("waits_at_gate", batch_size=4)
+    job.teacher("first_waits_at_gate", batch_size=4)
     loader = job.loader([{"id": torch.arange(4) + 4 * n} for n in range(40)], inputs="id", high_watermark=4)
     seen: list[int] = []
 
@@ -38,7 +44,7 @@ def test_a_stuck_worker_does_not_hold_the_loop_up_when_all_batches_behind_are_la
     training.start()
     while loader.stats()["open"] == 0 or loader.stats()["teachers"] == 0:
         training.join(0.01)
-    job.teacher("as_at_gate", batch_size=4)
+    job.teacher("first_waits_at_gate", batch_size=4)
     training.join(10)  # the gate stays shut: the first worker answers nothing
     assert not training.is_alive() and not models.GATE.is_set()
     assert seen == list(range(160))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edldist.clock import FakeClock
-from edldist.student.queue.queue import Poison, Returned
+from edldist.student.queue.outcomes import Poison, Returned
 from edldist.student.service.events import Events, last_line
 
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edldist.student.queue.queue import Grant
+from edldist.student.queue.outcomes import Grant
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.grouping import group
 from edldist.wire.tensors import unpack
@@ -18,7 +18,7 @@ def opened(samples: int, width: int = 3, name: str = "x", first: int = 0) -> Ope
 
 
 def granted(lease: int, batch: OpenBatch, start: int = 0, stop: int | None = None) -> Grant:
-    return Grant(lease, "t", lease, start, batch.samples if stop is None else stop, alone=False)
+    return Grant(lease, "t", lease, start, batch.samples if stop is None else stop, alone=False, pieces=())
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.sampled_from([1, 3, 4000])), min_size=1, max_size=8))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from edldist.errors import ConfigError
 from edldist.student.queue.flow import Flow
+from edldist.student.queue.outcomes import Overdue, Returned
 from edldist.student.queue.queue import LabelQueue
 
 
@@ -72,7 +73,7 @@ def test_any_order_of_events_delivers_each_sample_once_in_order(actions, teacher
     now = 0.0
 
     def answer(worker, grant):
-        found = queue.find(grant.lease, worker)
+        found = queue.find(grant.lease, worker, now)
         if found is None:
             return
         assert (found.batch, found.start, found.stop) == (grant.batch, grant.start, grant.stop)
@@ -109,25 +110,26 @@ def test_any_order_of_events_delivers_each_sample_once_in_order(actions, teacher
             answer(*grants.pop(pick % len(grants)))
         elif verb == "stale" and answered:
             before = queue.duplicates
-            assert queue.find(answered[pick % len(answered)][1], answered[pick % len(answered)][0]) is None
+            assert (
+                queue.find(answered[pick % len(answered)][1], answered[pick % len(answered)][0], now) is None
+            )
             assert queue.duplicates == before + 1
         elif verb == "fail" and grants:
             name, grant = grants.pop(pick % len(grants))
-            if queue.find(grant.lease, name):
+            if queue.find(grant.lease, name, now):
                 assert not queue.fail(grant.lease, "boom", 0.0).poison
         elif verb == "lose" and worker in queue._workers:
             assert not queue.lose(worker, "killed", now=0.0).poison
         elif verb == "return" and worker in queue._workers:
-            queue.give_back([g.lease for w, g in grants if w == worker], worker)
+            queue.give_back([g.lease for w, g in grants if w == worker], worker, now)
         elif verb == "expire":
-            for name, leases in queue.overdue(now + amount * 100).items():
-                queue.expire(name, leases, "late", now)
+            queue.expire(now + amount * 100)
         elif verb == "deliver" and queue.ready():
             deliver()
         assert_counted(queue)
 
     # Whatever happened, healthy workers finish the rest.
-    for name in list(queue._workers):
+    for name in [name for name, _ in queue._workers]:
         queue.lose(name, "end", now=0.0)
     for teacher in teachers:
         queue.join(f"{teacher}-last", teacher)
@@ -149,7 +151,7 @@ def test_a_late_answer_after_a_loss_is_a_counted_duplicate():
     (first,) = queue.lease("w1", 8, now=0.0)
     assert queue.lose("w1", "kill", now=0.0).requeued == 1
     (second,) = queue.lease("w2", 8, now=0.0)
-    assert queue.find(first.lease, "w1") is None
+    assert queue.find(first.lease, "w1", 0.0) is None
     assert queue.duplicates == 1
     assert queue.complete(second.lease, now=1.0)
 
@@ -158,8 +160,8 @@ def test_another_workers_lease_cannot_be_answered():
     queue = joined("w1", "w2")
     fill(queue, 8)
     (grant,) = queue.lease("w1", 8, now=0.0)
-    assert queue.find(grant.lease, "w2") is None
-    assert queue.find(grant.lease, "w1") is not None
+    assert queue.find(grant.lease, "w2", 0.0) is None
+    assert queue.find(grant.lease, "w1", 0.0) is not None
 
 
 def test_lost_tasks_go_back_to_the_front_in_batch_order():
@@ -215,7 +217,7 @@ def test_a_failed_task_is_not_kept_for_ever_for_a_worker_that_never_asks():
     assert finish(queue, "stuck", 4) == 1
     (grant,) = queue.lease("well", 6, 0.0)
     queue.fail(grant.lease, "boom", 20.0)
-    queue.leave("new")
+    queue.leave("new", 20.0)
     assert not queue.has_work("well", 29.9) and queue.lease("well", 6, 29.9) == []
     assert queue.has_work("well", 30.1)
     (again,) = queue.lease("well", 6, 30.1)
@@ -261,7 +263,7 @@ def test_workers_that_turn_out_alive_acquit_the_task_they_held():
     assert queue.lease("w4", 4, 0.1) == [] and not queue.has_work("w4", 0.0)
     for worker in ("w1", "w2", "w3"):
         queue.join(worker, "teacher")
-        queue.forgive(worker)
+        queue.forgive(worker, 0.0)
     assert queue.verdicts(100.0) == []
     (grant,) = queue.lease("w4", 4, 0.2)
     assert not grant.alone
@@ -277,7 +279,7 @@ def test_no_task_is_forgiven_for_ever():
         if not queue.lease(name, 4, 0.0):
             break
         queue.lose(name, "its connection broke", now=0.0)
-        queue.forgive(name)
+        queue.forgive(name, 0.0)
     assert len(queue.verdicts(1.0)) == 1
 
 
@@ -323,7 +325,7 @@ def test_a_lease_that_is_given_back_twice_comes_back_once():
     queue = joined("w1")
     fill(queue, 4)
     (grant,) = queue.lease("w1", 4, 0.0)
-    assert queue.give_back([grant.lease, grant.lease, 7], "w1").requeued == 1
+    assert queue.give_back([grant.lease, grant.lease, 7], "w1", 0.0).requeued == 1
     assert finish(queue, "w1") == 1
 
 
@@ -344,7 +346,7 @@ def test_goodbye_and_return_blame_nobody():
         queue.join(f"x{round_}", "teacher")
         (grant,) = queue.lease(f"x{round_}", 4, 0.0)
         assert not grant.alone
-        queue.leave(f"x{round_}")
+        queue.leave(f"x{round_}", 0.0)
     assert queue.requeued == 5
     assert finish(queue, "w1") == 1
 
@@ -368,7 +370,7 @@ def test_the_first_of_two_hedged_answers_wins():
     second = queue.hedge("idle", 4, now=5.0, older_than_s=1.0)
     assert queue.hedge("idle", 4, now=9.0, older_than_s=1.0) is None
     assert queue.complete(second.lease, now=5.5)
-    assert queue.find(slow.lease, "slow") is None
+    assert queue.find(slow.lease, "slow", 0.0) is None
     assert (queue.hedged, queue.duplicates, queue.done) == (1, 1, 1)
 
 
@@ -376,12 +378,12 @@ def test_deadlines_are_learnt_from_the_worker_itself():
     queue = joined("w1", flow=Flow(first_deadline_s=100.0, min_deadline_s=1.0))
     fill(queue, 4, 4)
     (grant,) = queue.lease("w1", 4, now=0.0)
-    assert queue.overdue(99.0) == {}
+    assert queue.expire(99.0) == []
     queue.complete(grant.lease, now=0.5)
     (grant,) = queue.lease("w1", 4, now=1.0)
-    assert queue.overdue(5.9) == {}
-    assert queue.overdue(6.1) == {"w1": [grant.lease]}
-    assert queue.expire("w1", [grant.lease], "stuck", 6.1).requeued == 1
+    assert queue.expire(5.9) == []
+    assert queue.expire(6.1) == [Overdue("w1", 1, pytest.approx(5.1), 5.0, Returned(1, []))]
+    assert queue.expire(6.2) == []
 
 
 def test_reading_pauses_at_the_high_watermark_and_resumes_at_the_low_one():
@@ -462,7 +464,7 @@ def test_clear_forgets_leases_and_counts_their_answers():
     (grant,) = queue.lease("w1", 8, 0.0)
     queue.clear()
     assert queue.open_batches == 0 and queue.nbytes == 0
-    assert queue.find(grant.lease, "w1") is None
+    assert queue.find(grant.lease, "w1", 0.0) is None
     assert finish(queue, "w1") == 0
 
 

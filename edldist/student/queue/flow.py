@@ -24,8 +24,9 @@ class Flow:
             on consumption alone.
         max_attempts: failed attempts that make a task poison.
         verdict_s: how long a task that seems to kill workers waits for one of them to prove alive.
-        first_deadline_s: age at which a worker's first lease is written off. Later deadlines are
-            learnt: ten times the worker's own latency, at least ``min_deadline_s``.
+        first_deadline_s: age at which a worker's first lease is overdue: it is offered to others too. Later
+            deadlines are learnt: ten times the worker's own latency, at least ``min_deadline_s``.
+        hang_s: how long after its deadline the lease of a worker that lives speaks against the task.
     """
 
     low_watermark: int = 2
@@ -37,6 +38,7 @@ class Flow:
     verdict_s: float = 3.0
     first_deadline_s: float = 300.0
     min_deadline_s: float = 10.0
+    hang_s: float = 300.0
 
     def __post_init__(self) -> None:
         for name in ("high_watermark", "max_bytes", "max_attempts"):
@@ -49,7 +51,7 @@ class Flow:
             )
         if self.task_size is not None and self.task_size < 1:
             raise ConfigError(f"task_size={self.task_size}: must be at least 1 sample")
-        for name in ("first_deadline_s", "min_deadline_s"):
+        for name in ("first_deadline_s", "min_deadline_s", "hang_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be above 0 seconds")
 

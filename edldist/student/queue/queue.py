@@ -7,11 +7,13 @@ teacher its samples are cut into tasks at the moment a worker pulls::
        ^                 |
        +---- fail, lose, expire, give back: to the *front*, in batch order
 
-Blame. A task that a model *failed* on has one more failed attempt. A task whose worker was *lost*
-(death, silence, deadline) is only suspected, because workers die for other reasons; after two
-suspicions it is leased alone, and a third one is an accusation: unless one of those workers turns out to
-be alive within ``verdict_s`` (its connection had broken, see ``forgive``), it counts as proof.
-``max_attempts`` failed attempts make it poison. A worker that drains and gives a task back blames nobody.
+**A worker that lives and is late** accuses nobody. When its lease passes the deadline the task is offered to
+others too, and the lease stays open: the first answer labels it, whoever it comes from, and later ones are
+duplicates. Meanwhile the worker counts as *stuck* and gets nothing new, until it answers anything: so a
+device that hangs for ever keeps the tasks that it has, which others label, and no more.
+
+**Blame.** What speaks against a task, and when it is poison, says ``Task``. A worker that drains and gives a
+task back blames nobody.
 
 Not promised here: time. Callers pass ``now`` (monotonic seconds) and act on what is returned.
 Not thread-safe: the student's service guards it with one lock.
@@ -19,67 +21,17 @@ Not thread-safe: the student's service guards it with one lock.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from edldist.errors import ConfigError
 from edldist.student.queue.batches import Batches
 from edldist.student.queue.flow import Flow
-from edldist.student.queue.task import Suspicion, Task
+from edldist.student.queue.outcomes import Grant, Overdue, Poison, Returned
+from edldist.student.queue.task import HeldLease, Suspicion, Task
 from edldist.student.queue.track import Track
+from edldist.student.queue.workers import Workers
 
-__all__ = ["Grant", "LabelQueue", "Poison", "Returned"]
-
-_DEADLINE_FACTOR = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """A lease as the service sends it: samples ``start`` to ``stop`` of a batch, for one teacher."""
-
-    lease: int
-    teacher: str
-    batch: int
-    start: int
-    stop: int
-    alone: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Poison:
-    """A task that no attempt could label."""
-
-    teacher: str
-    batch: int
-    start: int
-    stop: int
-    attempts: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Returned:
-    """What a lost worker, a failure or a deadline sent back to the front."""
-
-    requeued: int
-    poison: list[Poison]
-
-
-@dataclass(slots=True)
-class _Lease:
-    task: Task
-    worker: str
-    since: float
-    deadline: float
-    alone: bool
-
-
-@dataclass(slots=True)
-class _Worker:
-    teacher: str
-    leases: dict[int, _Lease] = field(default_factory=dict)
-    latency_s: float | None = None
-    quarantined: bool = False  # it gets no work until it asks again
+__all__ = ["LabelQueue"]
 
 
 class LabelQueue:
@@ -99,9 +51,9 @@ class LabelQueue:
         self.flow = flow or Flow()
         self._batches = Batches(self.flow)
         self._tracks = {teacher: Track(teacher, self.flow, self._batches.waits) for teacher in teachers}
-        self._leases: dict[int, _Lease] = {}
-        self._workers: dict[str, _Worker] = {}
-        self._lease_ids = itertools.count(first_lease)
+        self._workers = Workers(first_lease)
+        # Invariant: a task without labels waits in its track, is leased in time, or is withheld (or poison).
+        self._withheld: dict[Task, None] = {}
         self.done = 0
         self.failed = 0
         self.requeued = 0
@@ -154,10 +106,12 @@ class LabelQueue:
 
     def abandon(self, batch: int) -> None:
         """Give up labelling a batch: it counts as labelled, late answers as duplicates."""
-        for number in [n for n, lease in self._leases.items() if lease.task.batch == batch]:
-            self._close(number)
+        for lease in list(self._workers.leases_of_batch(batch)):
+            self._workers.close(lease)
         for track in self._tracks.values():
             track.forget(batch)
+        for task in [task for task in self._withheld if task.batch == batch]:
+            del self._withheld[task]
         self._batches.abandon(batch)
 
     def deliver(self) -> int:
@@ -167,9 +121,8 @@ class LabelQueue:
     def clear(self) -> None:
         """Forget every batch and lease (the loop was left). Late answers count as duplicates."""
         self._batches.clear()
-        self._leases.clear()
-        for worker in self._workers.values():
-            worker.leases.clear()
+        self._workers.clear()
+        self._withheld.clear()
         for track in self._tracks.values():
             track.clear()
 
@@ -177,7 +130,7 @@ class LabelQueue:
 
     def join(self, worker: str, teacher: str) -> None:
         """A worker of a teacher may pull from now on."""
-        self._workers.setdefault(worker, _Worker(teacher))
+        self._workers.join(worker, teacher)
 
     def quarantine(self, worker: str) -> None:
         """A worker gets no work until its next ``lease``: nothing is kept for it."""
@@ -187,7 +140,7 @@ class LabelQueue:
         """Whether a pull of this worker would be granted something now."""
         me = self._workers[worker]
         track = self._tracks[me.teacher]
-        if any(lease.alone for lease in me.leases.values()):
+        if me.stuck or me.busy_alone:
             return False
         if track.next_alone() is not None:
             if not me.leases:
@@ -205,14 +158,14 @@ class LabelQueue:
         me = self._workers[worker]
         me.quarantined = False
         track = self._tracks[me.teacher]
-        if any(lease.alone for lease in me.leases.values()):
+        if me.stuck or me.busy_alone:
             return []
         alone = track.next_alone()
         if alone is not None:
             if not me.leases:
                 track.draining = None
                 track.remove(alone)
-                return [self._grant(alone, worker, me, now, alone=True)]
+                return [self._grant(alone, worker, now, alone=True)]
             track.draining = track.draining or worker
             if track.draining == worker:
                 return []
@@ -223,7 +176,7 @@ class LabelQueue:
             if task is None:
                 break
             room -= task.samples
-            grants.append(self._grant(task, worker, me, now, alone=False))
+            grants.append(self._grant(task, worker, now, alone=False))
         return grants
 
     def hedge(self, worker: str, samples: int, now: float, older_than_s: float) -> Grant | None:
@@ -236,182 +189,200 @@ class LabelQueue:
         if task is None:
             return None
         self.hedged += 1
-        return self._grant(task, worker, self._workers[worker], now, alone=False)
+        return self._grant(task, worker, now, alone=False)
 
     def can_hedge(self, worker: str, samples: int, now: float, older_than_s: float) -> bool:
         """Whether ``hedge`` would find a task."""
         return self._hedgeable(worker, samples, now, older_than_s) is not None
 
-    def find(self, lease: int, worker: str) -> Grant | None:
-        """The open lease of a worker, or None: it was answered, written off, or never was.
+    def find(self, lease: int, worker: str, now: float) -> Grant | None:
+        """The open lease that a worker answers; None if it was written off, or others were first.
 
         The None case is an answer to drop, and is counted as a duplicate.
         """
-        held = self._leases.get(lease)
+        if worker in self._workers:
+            self._workers[worker].answered(lease, now)
+        held = self._workers.find(lease)
         if held is None or held.worker != worker:
             self.duplicates += 1
             return None
-        task = held.task
-        return Grant(lease, task.teacher, task.batch, task.start, task.stop, alone=held.alone)
+        return _granted(held, alone=held.alone)
 
     def holds(self, lease: int) -> bool:
         """Whether a lease is still open."""
-        return lease in self._leases
+        return self._workers.find(lease) is not None
 
     def complete(self, lease: int, now: float) -> bool:
         """The labels of an open lease are in place; True when its batch has all labels now."""
-        held = self._leases[lease]
-        task = held.task
-        worker = self._workers[held.worker]
-        took_s = now - held.since
-        worker.latency_s = took_s if worker.latency_s is None else 0.8 * worker.latency_s + 0.2 * took_s
-        for other in list(task.leases):
-            self._close(other)
-        self.done += 1
-        return self._batches.settle(task.batch, task.samples)
+        held = self._end(lease)
+        self._workers[held.worker].took(now - held.since)
+        samples = 0
+        for task in held.tasks:
+            self._workers.overtake(task)
+            if task.waiting:
+                self._tracks[task.teacher].remove(task)
+            elif self._withheld:
+                self._withheld.pop(task, None)
+            samples += task.samples
+            self.done += 1
+        return self._batches.settle(held.tasks[0].batch, samples)
 
     def fail(self, lease: int, error: str, now: float) -> Returned:
         """The worker's model raised on an open lease."""
-        held = self._close(lease)
+        held = self._end(lease)
         self.failed += 1
-        held.task.failures.append(error)
-        held.task.failed_by.add(held.worker)
-        held.task.failed_at = now
-        return self._put_back([held.task])
+        for task in held.tasks:
+            task.failures.append(error)
+            task.failed_by.add(held.worker)
+            task.failed_at = now
+        return self._reconsider(held.tasks, now)
 
-    def give_back(self, leases: Sequence[int], worker: str) -> Returned:
-        """A draining worker returns leases that it has not begun; nobody is to blame."""
-        held = self._workers[worker].leases
-        mine = [lease for lease in dict.fromkeys(leases) if lease in held]
-        return self._put_back([self._close(lease).task for lease in mine])
+    def give_back(self, leases: Sequence[int], worker: str, now: float) -> Returned:
+        """A worker returns leases that it has not begun, or never got; nobody is to blame."""
+        me = self._workers[worker]
+        me.stuck = False
+        mine = [lease for lease in dict.fromkeys(leases) if lease in me.leases]
+        return self._reconsider([task for lease in mine for task in self._end(lease).tasks], now)
 
     def leases_of(self, worker: str) -> list[int]:
         """The open leases of a worker, oldest first."""
         return list(self._workers[worker].leases)
 
-    def forgive(self, worker: str) -> None:
+    def forgive(self, worker: str, now: float) -> None:
         """A lost worker turns out to be the same live process: no task has killed it."""
-        leased = {id(lease.task): lease.task for lease in self._leases.values()}
-        returned = [task for track in self._tracks.values() for task in track]
-        for task in [*leased.values(), *returned]:
-            task.forgive(worker, self.flow.max_attempts)
+        leased = {task: None for lease in self._workers.leases() for task in lease.tasks}
+        waiting = [task for track in self._tracks.values() for task in track]
+        for task in [*leased, *waiting, *self._withheld]:
+            task.forgive(worker)
+        self._reconsider(list(self._withheld), now)
 
     def verdicts(self, now: float) -> list[Poison]:
-        """Tasks that stay accused when their time is up."""
-        poison = []
-        for track in self._tracks.values():
-            for task in [t for t in track if t.verdict_at is not None and now >= t.verdict_at]:
-                track.remove(task)
-                poison.append(Poison(task.teacher, task.batch, task.start, task.stop, task.attempts))
-        return poison
+        """Tasks that are withheld, and the time of whatever speaks against them is up."""
+        condemned = [task for task in self._withheld if now >= task.verdict_at(self.flow.hang_s)]
+        for task in condemned:
+            del self._withheld[task]
+        return [_poison(task, task.attempts(now)) for task in condemned]
 
     def lose(self, worker: str, reason: str, now: float) -> Returned:
         """A worker is gone: its leases go back to the front, suspected."""
-        gone = self._workers.pop(worker)
-        for track in self._tracks.values():
-            if track.draining == worker:
-                track.draining = None
-        return self._write_off(list(gone.leases), worker, reason, gone, now)
+        tasks: list[Task] = []
+        for held in list(self._workers[worker].leases.values()):
+            self._workers.close(held)
+            what = "only this task" if held.alone else "this task"
+            text = f"worker {worker} was lost while it held {what}: {reason}"
+            for task in held.tasks:
+                task.suspicions.append(Suspicion(worker, text, held.alone, now + self.flow.verdict_s))
+            tasks += held.tasks
+        self._part(worker)
+        return self._reconsider(tasks, now)
 
-    def leave(self, worker: str) -> Returned:
+    def leave(self, worker: str, now: float) -> Returned:
         """A worker said goodbye: its leases go back, unsuspected."""
-        back = self.give_back(list(self._workers[worker].leases), worker)
-        self.lose(worker, "left", 0.0)
+        back = self.give_back(self.leases_of(worker), worker, now)
+        self._part(worker)
         return back
 
-    def overdue(self, now: float) -> dict[str, list[int]]:
-        """Leases past their deadline, by worker."""
-        late: dict[str, list[int]] = {}
-        for number, lease in self._leases.items():
-            if now > lease.deadline:
-                late.setdefault(lease.worker, []).append(number)
-        return late
-
-    def expire(self, worker: str, leases: Sequence[int], reason: str, now: float) -> Returned:
-        """Write leases off that are past their deadline; the worker stays."""
-        return self._write_off(leases, worker, reason, self._workers[worker], now)
+    def expire(self, now: float) -> list[Overdue]:
+        """Find leases of living workers that pass their deadlines, and offer their tasks to others too."""
+        found = []
+        for name, me in self._workers:
+            late = me.pass_deadlines(self.flow, now)
+            if not late:
+                continue
+            track = self._tracks[me.teacher]
+            if track.draining == name:
+                track.draining = None  # it will not be empty soon
+            returned = self._reconsider([task for lease in late for task in lease.tasks], now)
+            held_s, allowed_s = now - late[0].since, me.allowed_s(self.flow)
+            found.append(Overdue(name, len(late), held_s, allowed_s, returned))
+        return found
 
     # --- inside -------------------------------------------------------------------------------
 
     def _hedgeable(self, worker: str, samples: int, now: float, older_than_s: float) -> Task | None:
         me = self._workers[worker]
-        if any(lease.alone for lease in me.leases.values()):
+        if me.stuck or me.busy_alone:
             return None
         age_s = max(older_than_s, 3 * (me.latency_s or 0.0))
         candidates = [
             lease
-            for lease in self._leases.values()
-            if lease.task.batch == self.head
-            and lease.task.teacher == me.teacher
+            for lease in self._workers.leases_of_batch(self._batches.head)
+            for task in lease.tasks
+            if task.teacher == me.teacher
             and lease.worker != worker
-            and len(lease.task.leases) == 1
-            and not lease.task.alone
-            and (lease.task.samples <= samples or self.flow.cuts_fixed)
+            and len(task.leases) == 1
+            and not task.waiting
+            and not task.alone
+            and (task.samples <= samples or self.flow.cuts_fixed)
             and now - lease.since > age_s
         ]
-        return min(candidates, key=lambda lease: lease.since).task if candidates else None
+        return min(candidates, key=lambda lease: lease.since).tasks[0] if candidates else None
 
     def _suits(self, task: Task, worker: str, now: float) -> bool:
-        """A worker that failed a task gets it again only if no other one can be expected to take it.
+        """Whether a task that came back may go to a worker: not if it has it, or has failed on it.
 
-        One that did not ask for it in the time that it has for a lease may never ask again.
+        One that failed gets it again only if no other one can be expected to take it: one that did not ask
+        for it in the time that it has for a lease may never ask again.
         """
+        if task.leases and any(lease.worker == worker for lease in task.leases.values()):
+            return False
         if worker not in task.failed_by:
             return True
         return all(
-            name in task.failed_by or other.quarantined or now > task.failed_at + self._allowed_s(other)
-            for name, other in self._workers.items()
+            name in task.failed_by
+            or other.quarantined
+            or other.stuck
+            or now > task.failed_at + other.allowed_s(self.flow)
+            for name, other in self._workers
             if other.teacher == task.teacher
         )
 
-    def _allowed_s(self, worker: _Worker) -> float:
-        """The age at which a lease of the worker would be written off."""
-        if worker.latency_s is None:
-            return self.flow.first_deadline_s
-        return max(self.flow.min_deadline_s, _DEADLINE_FACTOR * worker.latency_s)
+    def _grant(self, task: Task, worker: str, now: float, *, alone: bool) -> Grant:
+        held = self._workers.open(task, worker, now, alone=alone)
+        return _granted(held, alone=alone or self.flow.fixed)
 
-    def _grant(self, task: Task, worker: str, me: _Worker, now: float, *, alone: bool) -> Grant:
-        number = next(self._lease_ids)
-        deadline = now + self._allowed_s(me)
-        self._leases[number] = me.leases[number] = _Lease(task, worker, now, deadline, alone)
-        task.leases.add(number)
-        alone = alone or self.flow.fixed
-        return Grant(number, task.teacher, task.batch, task.start, task.stop, alone)
-
-    def _close(self, lease: int) -> _Lease:
-        held = self._leases.pop(lease)
-        held.task.leases.discard(lease)
-        worker = self._workers.get(held.worker)
-        if worker is not None:
-            worker.leases.pop(lease, None)
+    def _end(self, number: int) -> HeldLease:
+        """Close an open lease."""
+        held = self._workers.find(number)
+        assert held is not None
+        self._workers.close(held)
         return held
 
-    def _write_off(
-        self, leases: Sequence[int], name: str, reason: str, worker: _Worker, now: float
-    ) -> Returned:
-        tasks = []
-        for number in leases:
-            held = self._close(number)
-            worker.leases.pop(number, None)
-            task = held.task
-            what = "only this task" if held.alone else "this task"
-            text = f"worker {name} was lost while it held {what}: {reason}"
-            task.suspicions.append(Suspicion(name, text, held.alone))
-            if len(task.attempts) >= self.flow.max_attempts:
-                task.verdict_at = now + self.flow.verdict_s
-            tasks.append(task)
-        return self._put_back(tasks)
+    def _part(self, worker: str) -> None:
+        self._workers.part(worker)
+        for track in self._tracks.values():
+            if track.draining == worker:
+                track.draining = None
 
-    def _put_back(self, tasks: Sequence[Task]) -> Returned:
+    def _reconsider(self, tasks: Sequence[Task], now: float) -> Returned:
+        """Decide what becomes of tasks on which nobody is at work in time any more."""
         poison = []
         requeued = 0
         for task in tasks:
-            if task.leases:
-                continue  # a second lease is still open
-            if len(task.failures) >= self.flow.max_attempts:
-                poison.append(Poison(task.teacher, task.batch, task.start, task.stop, task.failures))
+            if not task.idle:
                 continue
-            requeued += 1
-            self._tracks[task.teacher].put_back(task)
+            attempts = task.attempts(now)
+            if len(attempts) >= self.flow.max_attempts:
+                if task.waiting:
+                    self._tracks[task.teacher].remove(task)
+                if len(task.failures) >= self.flow.max_attempts:
+                    poison.append(_poison(task, task.failures))
+                else:
+                    self._withheld[task] = None
+                continue
+            self._withheld.pop(task, None)
+            if not task.waiting:
+                requeued += 1
+                self._tracks[task.teacher].put_back(task)
         self.requeued += requeued
         return Returned(requeued, poison)
+
+
+def _granted(held: HeldLease, *, alone: bool) -> Grant:
+    task = held.tasks[0]
+    pieces = tuple([(task.start, task.stop) for task in held.tasks])
+    return Grant(held.number, task.teacher, task.batch, held.start, held.stop, alone, pieces)
+
+
+def _poison(task: Task, attempts: Sequence[str]) -> Poison:
+    return Poison(task.teacher, task.batch, task.start, task.stop, list(attempts))

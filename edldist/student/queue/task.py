@@ -1,31 +1,54 @@
-"""A task of the label queue, and what speaks against it. Pure."""
+"""A task of the label queue, its leases, and what speaks against it. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-__all__ = ["Suspicion", "Task"]
+__all__ = ["HeldLease", "Suspicion", "Task"]
 
 _ALONE_AFTER = 2
 _MOST_FORGIVEN = 10
 
 
 class Suspicion(NamedTuple):
-    """A worker was lost while it held a task; ``alone``: that one only."""
+    """A worker was lost while it held a task.
+
+    Attributes:
+        worker: its name.
+        text: what happened, for people.
+        alone: whether it held nothing else.
+        until: when this is taken for true, unless the worker has proven alive (monotonic seconds).
+    """
 
     worker: str
     text: str
     alone: bool
+    until: float
 
 
 @dataclass(slots=True, eq=False)
 class Task:
     """Samples ``start`` to ``stop`` of a batch, to be labelled by one teacher.
 
-    A model that *failed* on it is one failed attempt. A worker that was *lost* with it only makes it
-    suspected, because workers die for other reasons: after two suspicions it is leased alone, and a
-    third one is an accusation until ``verdict_at``.
+    ::
+
+                     +------------- lease ------------> leased ---- labels -----> done
+                     |                                 |  |  |                      ^
+        waiting -----+                                 |  |  +- deadline            |
+           ^  ^                                        |  |        |                |
+           |  +-- failure, loss, given back -----------+  |        v                |
+           |                                              |     overdue --labels----+
+           +--------------- it is offered to others too --|--------+
+           |                                              v
+           +---- a worker proves alive ------------- withheld ---- in time ---> poison
+
+    What speaks against it is of three kinds. A model that *failed* on it: one failed attempt. A worker that
+    was *lost* with it (death, silence): a suspicion, because workers die for other reasons. A worker that
+    lives and holds it *overdue*: nothing at all, until ``Flow.hang_s`` after the deadline. After two workers
+    that were lost or are overdue with it, it is leased *alone*. When that one is lost or overdue too, and
+    all together are ``Flow.max_attempts``, the task is *withheld*: nobody else gets it. It is poison when the
+    time of every one of them is up: ``verdict_s`` to prove alive, ``hang_s`` to answer.
     """
 
     teacher: str
@@ -36,9 +59,10 @@ class Task:
     failed_by: set[str] = field(default_factory=set)
     failed_at: float = 0.0  # the last time
     suspicions: list[Suspicion] = field(default_factory=list)
-    verdict_at: float | None = None  # accused until then
     forgiven: int = 0
-    leases: set[int] = field(default_factory=set)
+    waiting: bool = False  # in its track, to be leased
+    # Invariant: the open leases that list this task, by number.
+    leases: dict[int, HeldLease] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
@@ -49,17 +73,35 @@ class Task:
         return (self.batch, self.start)
 
     @property
-    def alone(self) -> bool:
-        """Whether it is suspected so much that it is leased alone."""
-        return len(self.suspicions) >= _ALONE_AFTER
+    def idle(self) -> bool:
+        """Whether no worker holds it in time."""
+        return all(lease.overdue_at is not None for lease in self.leases.values())
 
     @property
-    def attempts(self) -> list[str]:
-        """What counts as failed attempts."""
-        proven = any(one.alone for one in self.suspicions)
-        return self.failures + ([one.text for one in self.suspicions] if proven else [])
+    def alone(self) -> bool:
+        """Whether so many workers were lost, or are overdue with it, that it is leased alone."""
+        if not self.leases:
+            return len(self.suspicions) >= _ALONE_AFTER
+        return len(self.suspicions) + len(self._overdue()) >= _ALONE_AFTER
 
-    def forgive(self, worker: str, max_attempts: int) -> None:
+    def attempts(self, now: float) -> list[str]:
+        """What counts as failed attempts: failures, and losses and hangs if one worker held nothing else."""
+        overdue = self._overdue()
+        if not (any(one.alone for one in self.suspicions) or any(lease.alone for lease in overdue)):
+            return list(self.failures)
+        hangs = [
+            f"worker {lease.worker} has held {'only this task' if lease.alone else 'this task'} for "
+            f"{now - lease.since:.0f} s without an answer, although it answers pings"
+            for lease in overdue
+        ]
+        return [*self.failures, *(one.text for one in self.suspicions), *hangs]
+
+    def verdict_at(self, hang_s: float) -> float:
+        """When the time of everybody who was lost, or is overdue with it, is up."""
+        hangs = [lease.overdue_at + hang_s for lease in self.leases.values() if lease.overdue_at is not None]
+        return max([one.until for one in self.suspicions] + hangs, default=0.0)
+
+    def forgive(self, worker: str) -> None:
         """A worker that was lost with this task is alive: that counts no more."""
         # Its last loss only: a process before it under the same name may well have died.
         last = next((one for one in reversed(self.suspicions) if one.worker == worker), None)
@@ -67,11 +109,12 @@ class Task:
             return
         self.suspicions.remove(last)
         self.forgiven += 1
-        if len(self.attempts) < max_attempts:
-            self.verdict_at = None
 
     def split(self, samples: int) -> Task:
-        """Keep the first so many samples; the rest as a task with the same past."""
+        """Keep the first so many samples; the rest as a task with the same past.
+
+        Leases that are open for the whole are open for both.
+        """
         rest = Task(
             *(self.teacher, self.batch, self.start + samples, self.stop),
             failures=list(self.failures),
@@ -79,6 +122,38 @@ class Task:
             failed_at=self.failed_at,
             suspicions=list(self.suspicions),
             forgiven=self.forgiven,
+            leases=dict(self.leases),
         )
+        for lease in self.leases.values():
+            lease.tasks.insert(lease.tasks.index(self) + 1, rest)
         self.stop = self.start + samples
         return rest
+
+    def _overdue(self) -> list[HeldLease]:
+        return [lease for lease in self.leases.values() if lease.overdue_at is not None]
+
+
+@dataclass(slots=True, eq=False)
+class HeldLease:
+    """An open lease.
+
+    Attributes:
+        number: told to the worker.
+        worker: who holds it.
+        tasks: what it is open for, by place: one task, or what others left of it and cut smaller when it was
+            overdue.
+        start, stop: samples that the worker was given.
+        since: when (monotonic seconds).
+        alone: whether the worker holds nothing else, because the task is suspected.
+        overdue_at: when its deadline was found to have passed; None if it is in time.
+    """
+
+    # Invariant: tasks is not empty, and each of them has this number among its leases.
+    number: int
+    worker: str
+    tasks: list[Task]
+    start: int
+    stop: int
+    since: float
+    alone: bool
+    overdue_at: float | None = None

@@ -38,6 +38,7 @@ class Track:
     def put_back(self, task: Task) -> None:
         """A task whose lease ended without labels: to the front, in its place."""
         bisect.insort(self._returned, task, key=lambda other: other.place)
+        task.waiting = True
         self._waits(task.batch, 1)
 
     def __iter__(self) -> Iterator[Task]:
@@ -46,6 +47,7 @@ class Track:
 
     def remove(self, task: Task) -> None:
         self._returned.remove(task)
+        task.waiting = False
         self._waits(task.batch, -1)
 
     def forget(self, batch: int) -> None:
@@ -63,10 +65,8 @@ class Track:
         self.draining = None
 
     def next_alone(self) -> Task | None:
-        """The first task that must be leased alone, unless it awaits its verdict."""
-        if not self._returned:
-            return None
-        return next((task for task in self._returned if task.alone and task.verdict_at is None), None)
+        """The first task that must be leased alone."""
+        return next((task for task in self._returned if task.alone), None)
 
     def has_work(self, suits: Callable[[Task], bool]) -> bool:
         return bool(self._fresh) or any(not task.alone and suits(task) for task in self._returned)
@@ -87,7 +87,9 @@ class Track:
                 return task
             if fixed:
                 return None
-            self._returned[self._returned.index(task)] = task.split(room)
+            rest = task.split(room)
+            self._returned[self._returned.index(task)] = rest
+            task.waiting, rest.waiting = False, True
             return task
         return self._cut(room, first) if self._fresh else None
 

@@ -16,7 +16,8 @@ from typing import NamedTuple
 from edldist.clock import Clock
 from edldist.errors import InputError, LabelError, PoisonTaskError
 from edldist.student.queue.flow import Flow
-from edldist.student.queue.queue import Grant, LabelQueue, Poison, Returned
+from edldist.student.queue.outcomes import Grant, Overdue, Poison, Returned
+from edldist.student.queue.queue import LabelQueue
 from edldist.student.service.batch import LabelRows, OpenBatch
 from edldist.wire.messages import Result, Scalar
 from edldist.wire.transport import Frames
@@ -174,7 +175,7 @@ class Delivery:
         """A worker of a teacher may pull; ``forgiven`` if its own process was taken for lost before."""
         with self._lock:
             if forgiven:
-                self._queue.forgive(worker)
+                self._queue.forgive(worker, self._clock.monotonic())
             self._queue.join(worker, teacher)
 
     def lose(self, worker: str, reason: str) -> Returned:
@@ -187,7 +188,7 @@ class Delivery:
         """A worker goes on purpose: its tasks go back, unsuspected."""
         with self._lock:
             self._asleep.discard(worker)
-            return self._settled(self._queue.leave(worker))
+            return self._settled(self._queue.leave(worker, self._clock.monotonic()))
 
     @property
     def sleepers(self) -> bool:
@@ -258,7 +259,8 @@ class Delivery:
             The leases whose labels cannot be used, and why.
         """
         with self._lock:
-            found = [self._queue.find(row.lease, worker) for row in result.rows]
+            now = self._clock.monotonic()
+            found = [self._queue.find(row.lease, worker, now) for row in result.rows]
             batches = [self._open[grant.batch] if grant is not None else None for grant in found]
         if not any(found):
             return []
@@ -277,7 +279,10 @@ class Delivery:
                         raise LabelError(
                             f"{row.samples} samples were labelled of a task of {grant.stop - grant.start}"
                         )
-                    placed.append((grant, batch.place(grant.teacher, grant.start, grant.stop, rows, first)))
+                    made = 0
+                    for start, stop in grant.pieces:
+                        made += batch.place(grant.teacher, start, stop, rows, first + start - grant.start)
+                    placed.append((grant, made))
                 except LabelError as exc:
                     refused.append((grant.lease, str(exc)))
             first += row.samples
@@ -305,23 +310,23 @@ class Delivery:
     def fail(self, worker: str, lease: int, error: str) -> Returned | None:
         """The model raised on a lease; None if that is not open any more (then it counts as late)."""
         with self._lock:
-            if self._queue.find(lease, worker) is None:
+            now = self._clock.monotonic()
+            if self._queue.find(lease, worker, now) is None:
                 return None
-            return self._settled(self._queue.fail(lease, error, self._clock.monotonic()))
+            return self._settled(self._queue.fail(lease, error, now))
 
     def give_back(self, worker: str, leases: Sequence[int]) -> Returned:
         """Leases come back without blame: a worker drains, or a connection swallowed them."""
         with self._lock:
-            return self._settled(self._queue.give_back(leases, worker))
+            return self._settled(self._queue.give_back(leases, worker, self._clock.monotonic()))
 
-    def expire(self, reason: str) -> dict[str, Returned]:
-        """Write off the leases that are past their deadlines, by worker; the workers stay."""
+    def expire(self) -> list[Overdue]:
+        """Offer tasks to others too whose workers live and have not answered in time."""
         with self._lock:
-            now = self._clock.monotonic()
-            return {
-                worker: self._settled(self._queue.expire(worker, leases, reason, now))
-                for worker, leases in self._queue.overdue(now).items()
-            }
+            found = self._queue.expire(self._clock.monotonic())
+            for overdue in found:
+                self._settled(overdue.returned)
+            return found
 
     def verdicts(self) -> Returned:
         """Give up on tasks that stay accused of killing workers when their time is up."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from edldist.clock import Clock
-from edldist.student.queue.queue import Returned
+from edldist.student.queue.outcomes import Returned
 from edldist.wire.messages import Event, Scalar
 from edldist.wire.transport import Link
 

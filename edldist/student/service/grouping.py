@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edldist.student.queue.queue import Grant
+from edldist.student.queue.outcomes import Grant
 from edldist.student.service.batch import OpenBatch
 from edldist.wire.messages import Lease, LeaseGroup, TensorSpec
 from edldist.wire.transport import Piece, payload

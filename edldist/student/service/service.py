@@ -6,7 +6,7 @@ What happens when a party dies:
 
 * worker killed: the next probe (every ``PROBE_S`` to who holds a lease) raises, its tasks requeue;
 * worker frozen or cut off: silent for ``heartbeat_ttl_s``, the same;
-* worker's compute stuck: its leases pass their deadlines and are written off one by one;
+* worker's compute stuck: its leases pass their deadlines, others get the tasks too, and it gets no more;
 * another rank of the group lost: the coordinator says ``Regroup``, and this process's answer to a
   ``GroupChanged`` is called here: it leaves at once, whatever its training thread waits for, and its
   agent starts it anew in a new group;
@@ -30,7 +30,7 @@ from edldist.errors import (
 )
 from edldist.labels.codec import Codec
 from edldist.lifecycle.group_change import GroupChangeHandler, leave_group
-from edldist.student.queue.queue import Returned
+from edldist.student.queue.outcomes import Returned
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.delivery import Delivery
 from edldist.student.service.events import last_line
@@ -345,9 +345,14 @@ class StudentService:
                 self._send(worker.peer, Ping(seq=seq, buffered=self.delivery.buffered))
         self._call_back(now)
         self._events.poisoned(self.delivery.verdicts())
-        reason = "its answer is overdue although its heartbeat goes on"
-        for key, outcome in self.delivery.expire(reason).items():
-            self._record(outcome, self._peers.of_key(key), reason)
+        for overdue in self.delivery.expire():
+            worker = self._peers.of_key(overdue.worker)
+            logger.warning(
+                "worker %s has held %d tasks for %.1f s without an answer, although it answers pings (it had "
+                "%.1f s): others get them too, and it gets no more until it answers",
+                *(worker.name, overdue.leases, overdue.held_s, overdue.allowed_s),
+            )
+            self._record(overdue.returned, worker, "its answer is overdue although its heartbeat goes on")
 
     def _call_back(self, now: float) -> None:
         """Tell workers that were unreachable, and live, to greet anew as soon as they are connected again.

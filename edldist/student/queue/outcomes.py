@@ -1,0 +1,64 @@
+"""What the label queue tells its caller. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Grant", "Overdue", "Poison", "Returned"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A lease as the service sends it: samples ``start`` to ``stop`` of a batch, for one teacher.
+
+    Attributes:
+        alone: whether it needs a forward pass of its own.
+        pieces: what of it still lacks labels, in order. All of it, unless it was overdue and others have
+            labelled a part meanwhile.
+    """
+
+    lease: int
+    teacher: str
+    batch: int
+    start: int
+    stop: int
+    alone: bool
+    pieces: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Poison:
+    """A task that no attempt could label."""
+
+    teacher: str
+    batch: int
+    start: int
+    stop: int
+    attempts: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What a lost worker, a failure or a deadline sent back to the front."""
+
+    requeued: int
+    poison: list[Poison]
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """A worker that lives and has not answered in time.
+
+    Attributes:
+        worker: its name.
+        leases: how many of its leases are overdue since now.
+        held_s: how long it has held the oldest of them.
+        allowed_s: how long it had.
+        returned: its tasks that are offered to others too, and those that are given up.
+    """
+
+    worker: str
+    leases: int
+    held_s: float
+    allowed_s: float
+    returned: Returned

@@ -1,0 +1,163 @@
+"""The workers of a label queue, the leases that they hold, and what was learnt of them. Pure."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+
+from edldist.student.queue.flow import Flow
+from edldist.student.queue.task import HeldLease, Task
+
+__all__ = ["Worker", "Workers"]
+
+_DEADLINE_FACTOR = 10.0
+_MOST_BEATEN = 64
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """A worker that may pull.
+
+    Attributes:
+        teacher: whose labels it makes.
+        leases: those that it holds, by number, the oldest first.
+        latency_s: how long its answers take, a moving average; None before the first.
+        quarantined: it keeps failing, and gets nothing until it is let ask again.
+        stuck: a lease of it is overdue, and it has answered nothing since: it gets nothing until it does.
+            Its device may hang for ever while its heartbeat goes on.
+        beaten: leases whose tasks others have labelled first, and since when it held them.
+    """
+
+    teacher: str
+    leases: dict[int, HeldLease] = field(default_factory=dict)
+    latency_s: float | None = None
+    quarantined: bool = False
+    stuck: bool = False
+    beaten: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def busy_alone(self) -> bool:
+        """Whether it holds a task that must not have company."""
+        return any(lease.alone for lease in self.leases.values())
+
+    def allowed_s(self, flow: Flow) -> float:
+        """The age at which a lease of it is overdue."""
+        if self.latency_s is None:
+            return flow.first_deadline_s
+        return max(flow.min_deadline_s, _DEADLINE_FACTOR * self.latency_s)
+
+    def took(self, seconds: float) -> None:
+        """Learn from an answer."""
+        known_s = self.latency_s
+        self.latency_s = seconds if known_s is None else 0.8 * known_s + 0.2 * seconds
+
+    def pass_deadlines(self, flow: Flow, now: float) -> list[HeldLease]:
+        """Its leases that are overdue since now; if there are any, it is stuck."""
+        late = []
+        allowed_s = self.allowed_s(flow)
+        for lease in self.leases.values():
+            if lease.overdue_at is not None:
+                continue
+            if now - lease.since <= allowed_s:
+                break  # those behind it are younger
+            lease.overdue_at = now
+            late.append(lease)
+        self.stuck = self.stuck or bool(late)
+        return late
+
+    def beat(self, lease: HeldLease) -> None:
+        """Others have labelled all of a lease that it holds."""
+        self.beaten[lease.number] = lease.since
+        if len(self.beaten) > _MOST_BEATEN:
+            del self.beaten[next(iter(self.beaten))]
+
+    def answered(self, lease: int, now: float) -> None:
+        """It said something of a lease, whether that is still open or not: its device does not hang."""
+        self.stuck = False
+        since = self.beaten.pop(lease, None)
+        if since is not None:
+            self.took(now - since)
+
+
+class Workers:
+    """Who may pull, by name, and all leases that are open.
+
+    Args:
+        first_lease: leases count up from here.
+    """
+
+    def __init__(self, first_lease: int) -> None:
+        self._workers: dict[str, Worker] = {}
+        # Invariant: an open lease is in _leases, among those of its batch, and among those of its worker, who
+        # is here; so is every lease of a worker, and every lease of a batch.
+        self._leases: dict[int, HeldLease] = {}
+        self._of_batch: dict[int, dict[int, HeldLease]] = {}
+        self._numbers = itertools.count(first_lease)
+
+    def __getitem__(self, name: str) -> Worker:
+        return self._workers[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._workers
+
+    def __iter__(self) -> Iterator[tuple[str, Worker]]:
+        return iter(self._workers.items())
+
+    def join(self, name: str, teacher: str) -> None:
+        self._workers.setdefault(name, Worker(teacher))
+
+    def part(self, name: str) -> None:
+        """A worker is gone; it holds nothing any more."""
+        gone = self._workers.pop(name)
+        assert not gone.leases
+
+    # --- leases -------------------------------------------------------------------------------------
+
+    def find(self, number: int) -> HeldLease | None:
+        return self._leases.get(number)
+
+    def leases(self) -> Collection[HeldLease]:
+        return self._leases.values()
+
+    def leases_of_batch(self, batch: int | None) -> Collection[HeldLease]:
+        held = None if batch is None else self._of_batch.get(batch)
+        return () if held is None else held.values()
+
+    def open(self, task: Task, name: str, now: float, *, alone: bool) -> HeldLease:
+        """Lease a task to a worker."""
+        number = next(self._numbers)
+        lease = HeldLease(number, name, [task], task.start, task.stop, now, alone)
+        self._leases[number] = self._workers[name].leases[number] = task.leases[number] = lease
+        self._of_batch.setdefault(task.batch, {})[number] = lease
+        return lease
+
+    def close(self, lease: HeldLease) -> None:
+        """A lease ends, in whatever way; the tasks that it was open for stay on its list."""
+        number = lease.number
+        del self._leases[number]
+        del self._workers[lease.worker].leases[number]
+        batch = lease.tasks[0].batch
+        of_batch = self._of_batch[batch]
+        del of_batch[number]
+        if not of_batch:
+            del self._of_batch[batch]
+        for task in lease.tasks:
+            del task.leases[number]
+
+    def overtake(self, task: Task) -> None:
+        """A task has labels: whoever else holds it was beaten to it."""
+        for lease in list(task.leases.values()):
+            if len(lease.tasks) == 1:
+                self.close(lease)
+                self._workers[lease.worker].beat(lease)
+            else:
+                lease.tasks.remove(task)
+                del task.leases[lease.number]
+
+    def clear(self) -> None:
+        """Forget all leases."""
+        self._leases.clear()
+        self._of_batch.clear()
+        for worker in self._workers.values():
+            worker.leases.clear()

@@ -1,0 +1,193 @@
+"""The student's service, turn by turn: no thread, no socket, and a clock that goes when a test says so."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from edldist.clock import FakeClock
+from edldist.errors import PoisonTaskError
+from edldist.student.queue.flow import Flow
+from edldist.student.service.batch import OpenBatch
+from edldist.student.service.options import ServiceOptions
+from edldist.student.service.service import StudentService
+from edldist.wire.memory import MemoryTransport
+from edldist.wire.messages import (
+    Failure,
+    Hello,
+    Idle,
+    Labels,
+    LeaseRows,
+    Message,
+    Ping,
+    Pong,
+    Pull,
+    Result,
+    Tasks,
+    TensorSpec,
+)
+from tests.greetings import FINGERPRINT
+
+
+class Party:
+    """A student whose turns a test calls, and workers that say what a test says."""
+
+    def __init__(self, flow: Flow | None = None, **options) -> None:
+        self.clock = FakeClock(100.0)
+        transport = MemoryTransport()
+        settings = ServiceOptions(
+            student="s",
+            teachers=("teacher",),
+            coordinator="tcp://nobody:1",
+            bind="tcp://here:0",
+            advertise=None,
+            flow=flow or Flow(),
+            **options,
+        )
+        self.service = StudentService(
+            settings, transport, self.clock, process="p", host="h", pid=os.getpid(), first_lease=1
+        )
+        self.delivery = self.service.delivery
+        self.poller = transport.poller()
+
+    def turn(self, after_s: float = 0.0) -> None:
+        self.clock.advance(after_s)
+        self.service.turn(self.clock.monotonic())
+
+    def offer(self, *sizes: int) -> None:
+        for samples in sizes:
+            self.service.offer(OpenBatch(None, {"x": torch.zeros(samples)}, samples))
+
+    def worker(self, name: str) -> Worker:
+        return Worker(self, name)
+
+    def close(self) -> None:
+        self.service.close()
+        self.poller.close()
+
+
+class Worker:
+    """One end of a link."""
+
+    def __init__(self, party: Party, name: str) -> None:
+        self.party = party
+        self.name = name
+        self.link = party.poller.connect(party.service.address, name)
+        self.seq = 0
+        self.said: list[Message] = []  # by the student, not heard yet
+        self.say(Hello(worker=name, teacher="teacher", fingerprint=FINGERPRINT, process=name))
+        self.hear()
+
+    def say(self, message: Message, *frames: bytes) -> None:
+        self.link.send(message, list(frames))
+        self.party.turn()
+
+    def hear(self) -> list[Message]:
+        """What came since the last call. Pings are answered."""
+        heard = []
+        while (received := self.link.receive()) is not None:
+            heard.append(received.message)
+        for ping in [message for message in heard if isinstance(message, Ping)]:
+            self.link.send(Pong(seq=ping.seq, held=sorted(self.held), pulled=0, asleep=True))
+        return heard
+
+    @property
+    def held(self) -> set[int]:
+        """What the student thinks that it holds: nothing was lost on the way."""
+        return set(self.party.delivery.leases_of(self.name))
+
+    def pull(self, samples: int = 4) -> list[int]:
+        """Ask for work: the leases that come."""
+        self.seq += 1
+        self.say(Pull(seq=self.seq, samples=samples))
+        answers = [message for message in self.hear() if isinstance(message, Tasks | Idle)]
+        self.answer = answers[-1]
+        assert self.answer.seq == self.seq
+        if isinstance(self.answer, Idle):
+            return []
+        return [lease.id for group in self.answer.groups for lease in group.leases]
+
+    def label(self, lease: int, samples: int = 4, first: float = 0.0) -> None:
+        specs = [TensorSpec(name="logits", dtype="float32", shape=[samples])]
+        result = Result(
+            rows=[LeaseRows(lease=lease, samples=samples)], version="", compute_s=0.0, tensors=specs
+        )
+        frame = (torch.arange(samples, dtype=torch.float32) + first).numpy().tobytes()
+        self.say(Labels(results=[result]), frame)
+
+    def fail(self, *leases: int, error: str = "boom") -> None:
+        self.say(Failure(leases=list(leases), error=error))
+
+
+@pytest.fixture
+def party():
+    """Make a party; it ends with the test."""
+    made: list[Party] = []
+
+    def make(*args, **options) -> Party:
+        made.append(Party(*args, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def pass_time(party: Party, seconds: float, *workers: Worker) -> None:
+    """Turns every tenth of a second, in which these workers answer pings."""
+    for _ in range(round(seconds / 0.1)):
+        party.turn(0.1)
+        for worker in workers:
+            worker.hear()
+    party.turn()
+
+
+def test_a_late_answer_of_a_worker_that_lives_labels_its_task_and_accuses_nobody(party):
+    """A deadline of half a second, a task that takes 1.6 s, three workers that live."""
+    job = party(Flow(first_deadline_s=0.5, min_deadline_s=0.5), hedge_after_s=1e9)
+    crew = [job.worker(name) for name in "abc"]
+    job.offer(4)
+    began, leases = {}, {}
+    for tick in range(40):
+        for worker in crew:
+            worker.hear()
+            if worker not in leases and (got := worker.pull()):
+                leases[worker], began[worker] = got[0], tick
+            if worker in leases and tick == began[worker] + 16:
+                worker.label(leases[worker])
+        job.turn(0.1)
+    assert job.delivery.wait(0.0, reading=False), "labelled"
+    stats = job.service.stats()
+    assert (stats["done"], stats["failed"], stats["duplicates"]) == (1, 0, 2)
+    assert began[crew[0]] == 0 and all(began[worker] > 4 for worker in crew[1:])
+
+
+def test_a_task_that_hangs_three_workers_raises_with_their_names_and_the_fourth_goes_on(party):
+    job = party(Flow(first_deadline_s=0.5, min_deadline_s=0.5, hang_s=5.0), hedge_after_s=1e9)
+    crew = [job.worker(name) for name in "abcd"]
+    job.offer(4, 4)
+    for worker in crew[:3]:
+        assert worker.pull()
+        pass_time(job, 0.7, *crew)
+    (innocent,) = crew[3].pull()
+    crew[3].label(innocent)
+    assert not job.delivery.wait(0.0, reading=False)
+    pass_time(job, 5.0, *crew)
+    with pytest.raises(PoisonTaskError, match="worker c has held only this task for .* answers pings"):
+        job.delivery.wait(0.0, reading=False)
+    assert job.service.teachers() == 4 and job.service.stats()["done"] == 1
+
+
+def test_a_worker_that_is_late_gets_no_more_work_until_it_answers(party, caplog):
+    job = party(Flow(first_deadline_s=0.5, min_deadline_s=0.5), hedge_after_s=1e9)
+    slow, other = job.worker("slow"), job.worker("other")
+    job.offer(4, 4, 4)
+    (late,) = slow.pull()
+    pass_time(job, 0.7, slow, other)
+    assert "worker slow has held 1 tasks for 0." in caplog.text
+    assert slow.pull() == [] and slow.answer.quarantine == ""
+    assert len(other.pull(4)) == 1
+    slow.label(late)
+    assert len(slow.pull()) == 1
