@@ -134,6 +134,31 @@ class Crew:
         taken = sum(len(record["ids"]) for record in self.steps() if since < record["t"] <= until)
         return taken / (until - since)
 
+    def await_rate(self, least: float, since: float, timeout_s: float = 30.0) -> float:
+        """Wait until two seconds together, after a moment, saw ``least`` samples per second.
+
+        Returns their rate. How soon is for the benchmarks to say: a neighbour that takes a core slows down
+        any fixed window.
+        """
+        deadline = time.monotonic() + timeout_s
+        while (best := self.best_rate(since, time.time())) < least:
+            assert self.student.alive, self.student.tail()
+            assert time.monotonic() < deadline, f"{best:.0f} samples per second, not {least:.0f}"
+            time.sleep(0.2)
+        return best
+
+    def best_rate(self, since: float, until: float, window_s: float = 2.0) -> float:
+        """Samples per second in the best window between two moments."""
+        taken = [(record["t"], len(record["ids"])) for record in self.steps() if since < record["t"] <= until]
+        best = total = first = 0
+        for t, samples in taken:
+            total += samples
+            while taken[first][0] <= t - window_s:
+                total -= taken[first][1]
+                first += 1
+            best = max(best, total)
+        return best / window_s
+
     def assert_exact_so_far(self) -> None:
         """Every sample came once an epoch, in the order of the sampler."""
         steps = self.steps()
