@@ -53,7 +53,6 @@ class Snapshot:
         self.taken: list[object] = []
         self.holders: dict[str, list[RankStateful]] = {}
         self._objects: dict[str, Stateful] = {}
-        self._dicts: dict[str, Any] = {}
         for name, value in state.items():
             if not isinstance(name, str) or not name or "/" in name:
                 raise CheckpointError(f"the state has the name {name!r}: use non-empty names without '/'")
@@ -66,12 +65,12 @@ class Snapshot:
                 raise CheckpointError("the state has the name '__metadata__', which files of tensors reserve")
             self._objects[name] = unwrapped(value)
             with states_taken() as taken:
-                self._dicts[name] = self._objects[name].state_dict()
+                state_dict = self._objects[name].state_dict()
             self.taken += taken
             speakers = [self._objects[name]] if isinstance(self._objects[name], RankStateful) else taken
             if holders := [thing for thing in speakers if isinstance(thing, RankStateful)]:
                 self.holders[name] = holders
-            self.tree[name], tensors = pack(self._dicts[name], name)
+            self.tree[name], tensors = pack(state_dict, name)
             self.tensors.update(tensors)
 
     def layout(self) -> str:
@@ -176,9 +175,6 @@ class Snapshot:
         """Load a checkpoint's values into the objects of this state, in the state's order."""
         for name, target in self._objects.items():
             value = unpack(saved[name], tensors.__getitem__)
-            metadata = getattr(self._dicts[name], "_metadata", None)
-            if metadata is not None:
-                value._metadata = metadata  # versions of the modules' own formats
             try:
                 target.load_state_dict(value)
             except Exception as exc:
