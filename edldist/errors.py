@@ -16,6 +16,7 @@ __all__ = [
     "EdlDistError",
     "InputError",
     "LabelError",
+    "LabelMemoryError",
     "LoaderClosedError",
     "ModelError",
     "PeerUnreachableError",
@@ -55,6 +56,10 @@ class InputError(EdlDistError):
 
 class LabelError(EdlDistError):
     """Labels came back in a form that cannot be delivered (shape, dtype, non-finite values)."""
+
+
+class LabelMemoryError(EdlDistError):
+    """This rank cannot make the buffers for labels. No teacher is to blame, and no sample is lost."""
 
 
 class CodecError(EdlDistError):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edldist.errors import LabelError, WireError
+from edldist.errors import LabelError, LabelMemoryError, WireError
 from edldist.student.service.batch import LabelRows, OpenBatch
 from edldist.wire.messages import TensorSpec
 from edldist.wire.tensors import pack, unpack
@@ -161,9 +161,29 @@ def test_a_lying_spec_is_a_label_error(spec):
         open_batch().place("t", 0, 2, LabelRows([spec], [frame], 2), 0)
 
 
-def test_labels_that_no_memory_holds_are_a_label_error():
-    with pytest.raises(LabelError, match="no memory for output 'x'"):
+def test_labels_that_no_memory_holds_are_this_ranks_own_error():
+    with pytest.raises(LabelMemoryError, match=r"36,028,797,018,963,968 bytes .* output 'x', float32\["):
         place(OpenBatch(None, {}, 1 << 50), 0, 1, x=torch.zeros(1, 8))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("pinned memory is used up\nand more"), MemoryError()])
+def test_an_allocator_that_fails_says_how_much_for_what(error):
+    def allocate(shape, dtype):
+        raise error
+
+    batch = OpenBatch(None, {}, 6, allocate=allocate)
+    with pytest.raises(
+        LabelMemoryError, match=r"48 bytes .*'x', float32\[6, 2\]: (pinned memory is used up|MemoryError)$"
+    ):
+        place(batch, 0, 2, x=torch.zeros(2, 2))
+    assert batch.labels() == {}
+
+
+def test_labels_without_a_byte_are_labels_too():
+    batch = open_batch()
+    for start in (0, 3):
+        place(batch, start, start + 3, x=torch.zeros(3, 0))
+    assert batch.labels()["t"]["x"].shape == (6, 0)
 
 
 def test_one_output_twice_in_a_message_is_refused():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from edldist.clock import FakeClock
-from edldist.errors import PoisonTaskError
+from edldist.errors import LabelMemoryError, PoisonTaskError
 from edldist.student.queue.flow import Flow
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.options import ServiceOptions
@@ -56,9 +56,9 @@ class Party:
         self.clock.advance(after_s)
         self.service.turn(self.clock.monotonic())
 
-    def offer(self, *sizes: int) -> None:
+    def offer(self, *sizes: int, allocate=None) -> None:
         for samples in sizes:
-            self.service.offer(OpenBatch(None, {"x": torch.zeros(samples)}, samples))
+            self.service.offer(OpenBatch(None, {"x": torch.zeros(samples)}, samples, allocate=allocate))
 
     def worker(self, name: str) -> Worker:
         return Worker(self, name)
@@ -191,3 +191,58 @@ def test_a_worker_that_is_late_gets_no_more_work_until_it_answers(party, caplog)
     assert len(other.pull(4)) == 1
     slow.label(late)
     assert len(slow.pull()) == 1
+
+
+@pytest.mark.parametrize("on_poison", ["raise", "skip"])
+def test_a_rank_without_memory_for_labels_blames_no_worker_and_raises_when_the_batch_is_due(party, on_poison):
+    """The first batch is delivered, then the loop gets the error, whatever is done with poison."""
+    asked = []
+
+    def allocate(shape, dtype):
+        asked.append(list(shape))
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] not enough memory: you tried to allocate\nmore")
+
+    job = party(skip_poison=on_poison == "skip")
+    crew = [job.worker(name) for name in "abcd"]
+    job.offer(4)
+    job.offer(8, allocate=allocate)
+    job.offer(4)
+    leases = {worker: worker.pull()[0] for worker in crew}
+    second, third = crew[1], crew[2]  # both hold four of the eight samples
+    second.label(leases[second])
+    third.label(leases[third])
+    assert asked == [[8]], "nobody gets the batch any more"
+    crew[3].label(leases[crew[3]])
+    assert job.delivery.buffered == 0 and not second.pull()
+    crew[0].label(leases[crew[0]])
+    assert job.delivery.wait(0.0, reading=False)
+    job.delivery.deliver()
+    for _ in range(2):
+        with pytest.raises(LabelMemoryError) as caught:
+            job.delivery.wait(0.0, reading=False)
+    for part in ("batch 1", "'teacher'", "32 bytes", "'logits'", "not enough memory", "lower high_watermark"):
+        assert part in str(caught.value)
+    stats = job.service.stats()
+    assert (stats["failed"], stats["requeued"], stats["done"]) == (0, 0, 2)
+    job.delivery.clear()
+    job.offer(4)
+    (again,) = second.pull()
+    second.label(again)
+    assert job.delivery.wait(0.0, reading=False), "a loop that goes on meets no old error"
+
+
+def test_a_loop_that_is_left_while_its_labels_find_no_memory_meets_no_error(party):
+    job = party()
+
+    def allocate(shape, dtype):
+        job.delivery.clear()
+        raise RuntimeError("no memory")
+
+    worker = job.worker("a")
+    job.offer(4, allocate=allocate)
+    (lease,) = worker.pull()
+    worker.label(lease)
+    job.offer(4)
+    (lease,) = worker.pull()
+    worker.label(lease)
+    assert job.delivery.wait(0.0, reading=False)

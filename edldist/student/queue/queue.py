@@ -106,13 +106,17 @@ class LabelQueue:
 
     def abandon(self, batch: int) -> None:
         """Give up labelling a batch: it counts as labelled, late answers as duplicates."""
+        self.stall(batch)
+        self._batches.abandon(batch)
+
+    def stall(self, batch: int) -> None:
+        """Give nothing more of a batch to anybody, and close its leases; it stays unlabelled, and open."""
         for lease in list(self._workers.leases_of_batch(batch)):
             self._workers.close(lease)
         for track in self._tracks.values():
             track.forget(batch)
         for task in [task for task in self._withheld if task.batch == batch]:
             del self._withheld[task]
-        self._batches.abandon(batch)
 
     def deliver(self) -> int:
         """Take the head batch out and return its number; only when ``ready``."""

@@ -5,6 +5,7 @@ Inputs are cut as views; labels are written where they belong, once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edldist.errors import LabelError, PoisonTaskError, WireError
+from edldist.errors import LabelError, LabelMemoryError, PoisonTaskError, WireError
 from edldist.student.to_device import Allocate
 from edldist.wire.messages import TensorSpec
 from edldist.wire.shm.lending import lend
@@ -64,9 +65,11 @@ class _Buffer:
         shape = [samples, *spec.shape[1:]]
         try:
             tensor = allocate(shape, dtype)
-        except RuntimeError as exc:
-            raise LabelError(
-                f"there is no memory for output {spec.name!r} of shape {shape}: {str(exc).splitlines()[0]}"
+        except (RuntimeError, MemoryError) as exc:
+            nbytes, why = math.prod(shape) * dtype.itemsize, str(exc) or type(exc).__name__
+            raise LabelMemoryError(
+                f"no buffer of {nbytes:,} bytes can be made for output {spec.name!r}, {spec.dtype}{shape}: "
+                + why.splitlines()[0]
             ) from exc
         return cls(spec, tensor, tensor.reshape(-1).view(torch.uint8).numpy().reshape(samples, -1))
 
@@ -219,6 +222,7 @@ class OpenBatch:
         Raises:
             LabelError: names, shapes or dtypes differ from the batch's other tasks. Nothing is
                 written then.
+            LabelMemoryError: this rank has no memory for the buffers. Nothing is kept of them then.
         """
         labels = self._labels.get(teacher)
         made = 0

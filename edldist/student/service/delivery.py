@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from edldist.clock import Clock
-from edldist.errors import InputError, LabelError, PoisonTaskError
+from edldist.errors import EdlDistError, InputError, LabelError, LabelMemoryError, PoisonTaskError
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.outcomes import Grant, Overdue, Poison, Returned
 from edldist.student.queue.queue import LabelQueue
@@ -69,7 +69,7 @@ class Delivery:
         self._asleep: set[str] = set()
         self._fitting_samples = sys.maxsize
         self._error: BaseException | None = None
-        self._poison: dict[int, PoisonTaskError] = {}  # by batch: raised when that one is due
+        self._errors: dict[int, EdlDistError] = {}  # by batch: raised when that one is due
         self._full_since: float | None = None
         self._backpressure_s = 0.0
 
@@ -136,7 +136,7 @@ class Delivery:
 
     def _failure(self) -> BaseException | None:
         head = self._queue.head
-        return self._error or (None if head is None else self._poison.get(head))
+        return self._error or (None if head is None else self._errors.get(head))
 
     def deliver(self) -> OpenBatch:
         """Take the head batch out; only when ``wait`` said that it is ready."""
@@ -150,7 +150,7 @@ class Delivery:
         with self._lock:
             self._queue.clear()
             self._open.clear()
-            self._poison.clear()
+            self._errors.clear()
             self._account()
 
     def stats(self) -> dict[str, Scalar]:
@@ -250,7 +250,9 @@ class Delivery:
     ) -> list[tuple[int, str]]:
         """Put the labels of a forward pass in their places, and complete their leases.
 
-        Answers to leases that are not open any more are dropped and counted.
+        Answers to leases that are not open any more are dropped and counted. A batch for whose labels this
+        rank has no memory is nobody's fault: no worker gets it any more, and the loop gets the error when the
+        batch is due.
 
         Args:
             own_memory: the frames may become the batch's labels; else they are copied.
@@ -285,6 +287,8 @@ class Delivery:
                     placed.append((grant, made))
                 except LabelError as exc:
                     refused.append((grant.lease, str(exc)))
+                except LabelMemoryError as exc:
+                    self._stall(grant, exc)
             first += row.samples
         self._complete(placed)
         return refused
@@ -301,6 +305,22 @@ class Delivery:
             if ready:
                 self._changed.notify_all()
             self._account()
+
+    def _stall(self, grant: Grant, error: LabelMemoryError) -> None:
+        with self._changed:
+            if not self._queue.holds(grant.lease):
+                return  # the loop was left meanwhile
+            count, nbytes, bound = self._queue.open_batches, self._queue.nbytes, self._flow.max_bytes
+            due = LabelMemoryError(
+                f"batch {grant.batch}, labels of teacher {grant.teacher!r}: {error}. {count} open batches "
+                f"hold {nbytes:,} bytes (max_bytes={bound:,}). Let fewer be open (lower high_watermark or "
+                "max_bytes), make batches smaller, take a codec with smaller labels, or pin_memory=False if "
+                "pinned memory is what is short"
+            )
+            due.__cause__ = error
+            self._errors[grant.batch] = due
+            self._queue.stall(grant.batch)
+            self._changed.notify_all()
 
     def count_late(self, leases: int) -> None:
         """Answers came from a worker that was written off."""
@@ -364,7 +384,7 @@ class Delivery:
             self._open[poison.batch].poison = error
             self._queue.abandon(poison.batch)
         else:
-            self._poison.setdefault(poison.batch, error)
+            self._errors.setdefault(poison.batch, error)
         self._changed.notify_all()
 
     def _account(self) -> None:
