@@ -312,8 +312,9 @@ def _identity(member: Member) -> dict[str, Scalar]:
     register = member.register
     if member.is_teacher:
         return {"id": register.id, "name": register.group}
+    figures = {key: value for key, value in member.stats.items() if isinstance(value, int | float)}
     return {
-        **member.stats,
+        **figures,
         "id": register.id,
         "rank": register.info.get("rank"),
         "process": register.process,

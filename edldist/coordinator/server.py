@@ -27,7 +27,8 @@ from edldist.coordinator.membership import Action, Member, Membership, Send
 from edldist.coordinator.orders import Orders
 from edldist.coordinator.records import Records
 from edldist.coordinator.rendezvous import RendezvousHost
-from edldist.errors import ConfigError, CoordinatorUnreachableError, PeerUnreachableError
+from edldist.errors import ConfigError, CoordinatorUnreachableError, PeerUnreachableError, WireError
+from edldist.wire.events import check_event
 from edldist.wire.messages import (
     Ack,
     Event,
@@ -132,6 +133,7 @@ class Coordinator:
         self._rendezvous: RendezvousHost
         self._board: StatusBoard
         self._records = Records()
+        self._refused_events = 0
         self._started_at = self._clock.monotonic()
         self._members = Membership(
             self.incarnation, options.heartbeat_interval_s, options.heartbeat_ttl_s, self._started_at
@@ -285,9 +287,7 @@ class Coordinator:
         if isinstance(message, Report):
             self._send(peer, Ack(seq=self._records.add_report(message)))
         elif isinstance(message, Event):
-            self._records.add(message)
-            if message.event == "clock_skew":
-                logger.warning("%s: %s", message.event, _brief(message))
+            self._take_event(peer, message)
         elif isinstance(message, StatusQuery):
             self._send(peer, self._status(now, message.since))
         elif isinstance(message, RendezvousQuery):
@@ -297,6 +297,18 @@ class Coordinator:
         else:
             logger.debug("a %s from %r is none of a coordinator's", type(message).__name__, peer[:32])
         return []
+
+    def _take_event(self, peer: bytes, event: Event) -> None:
+        try:
+            check_event(event)
+        except WireError as exc:
+            self._refused_events += 1
+            if self._refused_events == 1:
+                logger.warning("dropped what %r reported: %s (further ones are only counted)", peer[:32], exc)
+            return
+        self._records.add(event)
+        if event.event == "clock_skew":
+            logger.warning("%s: %s", event.event, _brief(event))
 
     def _answer_heartbeat(self, member: Member, now: float) -> None:
         """Let the member tell a quiet coordinator from a dead one, and repeat what it may have missed."""
@@ -365,7 +377,7 @@ class Coordinator:
             page.pop(key, None)
         counts = Counter(m["role"] for m in page["members"])
         page["counts"] = {"teachers": counts["teacher"], "students": counts["student"]}
-        page["garbage"] = self._hub.garbage
+        page["garbage"] = self._hub.garbage + self._refused_events
         page["settled"] = self._members.settled(now)
         return msgspec.json.encode(page)
 

@@ -100,6 +100,14 @@ class Enrolment:
     def next_due_s(self, now: float) -> float:
         return max(0.0, self._next_at - now)
 
+    def _heartbeat(self) -> Heartbeat:
+        # A figure that is no finite number would cost the heartbeat: its receiver takes it for garbage.
+        stats = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in self._stats().items()
+        }
+        return Heartbeat(id=self._identity, stats=stats)
+
     def due(self, now: float) -> list[Message]:
         """The messages that are to be sent now.
 
@@ -112,7 +120,7 @@ class Enrolment:
             return events
         if self.joined:
             self._next_at = now + self._heartbeat_interval_s
-            return [*events, Heartbeat(id=self._identity, stats=dict(self._stats()))]
+            return [*events, self._heartbeat()]
         self._next_at = now + self._retry_s * self._jitter.uniform(0.75, 1.25)
         self._retry_s = min(self._retry_s * 2, _MAX_RETRY_S)
         registration = self._register(self.ever_joined)
@@ -175,7 +183,7 @@ class Enrolment:
             return []
         self.joined = False
         return [
-            Heartbeat(id=self._identity, stats=dict(self._stats())),
+            self._heartbeat(),
             Goodbye(id=self._identity, reason=reason),
         ]
 

@@ -87,7 +87,14 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 Names = Annotated[list[Name], msgspec.Meta(max_length=_MOST_NAMES)]
 Leases = Annotated[list[Count], msgspec.Meta(max_length=_MOST_LEASES)]
-Figures = Annotated[dict[Name, Scalar], msgspec.Meta(max_length=MAX_FIELDS)]
+Wall = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+Metrics = Annotated[dict[Name, Scalar], msgspec.Meta(max_length=MAX_FIELDS)]
+# What is added up, compared and rounded somewhere is finite; a loss may be anything.
+_Finite = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
+Facts = Annotated[
+    dict[Name, Annotated[str, msgspec.Meta(max_length=MAX_TEXT)] | int | _Finite | bool | None],
+    msgspec.Meta(max_length=MAX_FIELDS),
+]
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -134,9 +141,9 @@ class Register(_Struct, frozen=True, tag="register"):
     links: Names = []
     host: Name = ""
     pid: Count = 0
-    wall_s: float = 0.0
+    wall_s: Wall = 0.0
     fingerprint: Fingerprint | None = None
-    info: Figures = {}
+    info: Facts = {}
 
 
 class Registered(_Struct, frozen=True, tag="registered"):
@@ -149,15 +156,15 @@ class Registered(_Struct, frozen=True, tag="registered"):
     incarnation: Name
     heartbeat_interval_s: Seconds
     heartbeat_ttl_s: Seconds
-    wall_s: float = 0.0
-    asked_wall_s: float = 0.0
+    wall_s: Wall = 0.0
+    asked_wall_s: Wall = 0.0
 
 
 class Heartbeat(_Struct, frozen=True, tag="heartbeat"):
     """A member lives; ``stats`` are its latest figures."""
 
     id: Name
-    stats: Figures = {}
+    stats: Facts = {}
 
 
 class Unknown(_Struct, frozen=True, tag="unknown"):
@@ -229,15 +236,15 @@ class Rendezvous(_Struct, frozen=True, tag="rendezvous"):
 
     address: Name = ""
     error: Text = ""
-    wall_s: float = 0.0
+    wall_s: Wall = 0.0
 
 
 class Event(_Struct, frozen=True, tag="event"):
     """Something worth a line in ``events.jsonl``. ``t`` is unix seconds at the member."""
 
     event: Name
-    t: float
-    fields: Figures = {}
+    t: Wall
+    fields: Facts = {}
 
 
 class Report(_Struct, frozen=True, tag="report"):
@@ -249,8 +256,8 @@ class Report(_Struct, frozen=True, tag="report"):
     sender: Name
     seq: Count
     rank: Count
-    t: float
-    values: Figures
+    t: Wall
+    values: Metrics
 
 
 class Ack(_Struct, frozen=True, tag="ack"):
@@ -387,7 +394,7 @@ class Result(_Struct, frozen=True, array_like=True):
 
     rows: Annotated[list[LeaseRows], msgspec.Meta(min_length=1, max_length=_MOST_LEASES)]
     version: Name
-    compute_s: float
+    compute_s: Annotated[float, msgspec.Meta(ge=0, le=1e12)]
     tensors: Tensors
 
 

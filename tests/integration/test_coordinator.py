@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
+import urllib.request
 from typing import Any
 
 import pytest
@@ -198,7 +200,7 @@ def test_reports_and_events_are_kept_once_and_acknowledged(
     reporter = teacher(stack, running.address, "reporter")
     for seq in (1, 2, 2, 1, 3):
         reporter.send(Report(sender="p", seq=seq, rank=0, t=1.0, values={"step": seq}))
-    reporter.send(Event(event="checkpoint_saved", t=1.0, fields={"step": 3}))
+    reporter.send(Event(event="checkpoint_saved", t=1.0, fields={"step": 3, "bytes": 9, "seconds": 0.5}))
     assert [reporter.expect(Ack, beat=False).seq for _ in range(5)] == [1, 2, 2, 2, 3]
     client = StatusClient(running.address)
     stack.callback(client.close)
@@ -206,6 +208,29 @@ def test_reports_and_events_are_kept_once_and_acknowledged(
     assert [getattr(r, "seq", None) for r in status.records] == [None, 1, 2, 3, None]
     assert [r.event for r in client.query(since=4).records if isinstance(r, Event)] == ["checkpoint_saved"]
     assert client.query(since=5).records == []
+
+
+def test_forged_events_are_dropped_counted_and_said_once(
+    stack: contextlib.ExitStack, running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever a local process says, those who read the record can format and add up what is in it."""
+    mallory = teacher(stack, running.address, "mallory")
+    forged = [
+        Event(event="teacher_lost", t=1.0, fields={"id": "w", "silent_s": "soon"}),
+        Event(event="student_lost", t=1.0, fields={"process": "p", "silent_s": 3.0}),
+        Event(event="checkpoint_saved", t=1.0, fields={"step": "last", "bytes": 1, "seconds": 1.0}),
+        Event(event="anything", t=1.0),
+    ]
+    for event in forged:
+        mallory.send(event)
+    mallory.send(Event(event="checkpoint_failed", t=1.0, fields={"step": 3, "reason": "disk full"}))
+    client = StatusClient(running.address)
+    stack.callback(client.close)
+    status = until(lambda: (s := client.query()).seq == 2 and s, "one of five events")
+    assert [r.event for r in status.records if isinstance(r, Event)][1:] == ["checkpoint_failed"]
+    assert caplog.text.count("dropped what b'mallory' reported") == 1
+    with urllib.request.urlopen(f"http://{running.coordinator.http_address}/status", timeout=5) as page:
+        assert json.load(page)["garbage"] == 4
 
 
 def test_heartbeats_are_acknowledged_and_their_figures_shown(
