@@ -47,7 +47,7 @@ def _leave_note(notes: str, process: str) -> None:
     if reason is None:
         return
     try:
-        with open(notes, "a", encoding="utf-8") as book:
+        with open(notes, "a", encoding="utf-8", errors="replace") as book:
             book.write(f"end {process} {reason}\n")
     except OSError as exc:
         print(f"cannot leave a note in {notes}: {exc.strerror}", file=sys.stderr)

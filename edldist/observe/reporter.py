@@ -215,5 +215,5 @@ def _scalar(name: str, value: object) -> Scalar:
     if isinstance(plain, float):
         return float(plain)
     if isinstance(plain, str):
-        return str(plain).encode(errors="replace").decode()
+        return str(plain)
     raise InputError(f"report({name}=...): {type(value).__name__} is no number, string or bool")

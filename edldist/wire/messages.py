@@ -509,7 +509,7 @@ def _with_sendable_texts(value: Any) -> Any:
         fields = {name: _with_sendable_texts(getattr(value, name)) for name in value.__struct_fields__}
         return type(value)(**fields)
     if isinstance(value, dict):
-        return {key: _with_sendable_texts(item) for key, item in value.items()}
+        return {_with_sendable_texts(key): _with_sendable_texts(item) for key, item in value.items()}
     return [_with_sendable_texts(item) for item in value] if isinstance(value, list) else value
 
 

@@ -117,6 +117,30 @@ def test_a_message_comes_back_as_it_went(sample: wire.Message) -> None:
     assert back == sample
 
 
+@pytest.mark.parametrize(
+    "sample", [s for s in SAMPLES if type(s).__struct_fields__], ids=lambda sample: type(sample).__name__
+)
+def test_text_that_is_no_unicode_travels_with_question_marks(sample: wire.Message) -> None:
+    """The name of a file that is not UTF-8, in an error's text, must not end whoever reports it."""
+    odd = _with_text(sample, "/data/\udcff.jpg")
+    assert decode(encode(odd)) == _with_text(sample, "/data/?.jpg")
+
+
+def _with_text(value: typing.Any, text: str) -> typing.Any:
+    """The same with ``text`` behind each text in it whose form is free."""
+    if isinstance(value, msgspec.Struct):
+        kept = {"role"}  # one of a few words
+        fields = {name: getattr(value, name) for name in value.__struct_fields__}
+        return type(value)(**{k: v if k in kept else _with_text(v, text) for k, v in fields.items()})
+    if isinstance(value, str):
+        return value + text
+    if isinstance(value, list):
+        return [_with_text(item, text) for item in value]
+    if isinstance(value, dict):
+        return {key + text: _with_text(item, text) for key, item in value.items()}
+    return value
+
+
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_any_buffer_can_be_decoded(kind: type) -> None:
     assert decode(kind(encode(wire.Ack(seq=3)))) == wire.Ack(seq=3)

@@ -38,6 +38,11 @@ def test_a_final_error_leaves_a_note_of_one_line(tmp_path: Path) -> None:
     assert (kind, len(name), reason) == ("end", 32, "ConfigError: too many ranks\n")
 
 
+def test_a_final_error_about_an_odd_file_name_leaves_its_note(tmp_path: Path) -> None:
+    _, text = notes_of(tmp_path, r"raise ConfigError('no such file: /data/\udcff.jpg')")
+    assert text.endswith(" ConfigError: no such file: /data/?.jpg\n")
+
+
 @pytest.mark.parametrize(
     "body",
     [
