@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
-import logging
 import os
 import socket
 import time
 from pathlib import Path
 
 from edldist.errors import CheckpointError
+from edldist.files import lock_file
 
 __all__ = ["DirectoryLock", "close_in_children"]
-
-logger = logging.getLogger(__name__)
 
 # How long a dying predecessor may still hold the lock: the kernel frees a killed process's memory first.
 HANDOVER_S = 5.0
@@ -38,7 +34,7 @@ os.register_at_fork(after_in_child=_forget_in_child)
 class DirectoryLock:
     """An flock on a file, held until `release` or the death of this process, however it dies.
 
-    Does not protect file systems that have no locks; there a warning is logged instead.
+    Does not protect file systems that have no locks; see ``edldist.files``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,7 +52,7 @@ class DirectoryLock:
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         deadline = time.monotonic() + HANDOVER_S
         try:
-            while not self._try(descriptor):
+            while not lock_file(descriptor, self.path.parent):
                 if time.monotonic() >= deadline:
                     holder = os.pread(descriptor, 500, 0).decode(errors="replace").strip()
                     busy = CheckpointError(
@@ -74,17 +70,6 @@ class DirectoryLock:
         with contextlib.suppress(OSError):  # a full disk: the lock holds without its text
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-
-    def _try(self, descriptor: int) -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError as exc:
-            if exc.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise
-            logger.warning("no locks on %s (%s): a second job is not noticed", self.path.parent, exc.strerror)
-        return True
 
     def release(self) -> None:
         """Let go; does nothing if this process does not hold the lock."""

@@ -84,6 +84,7 @@ def _lock(root: Path) -> int | None:
     except OSError:
         return None
     try:
+        # Not ``edldist.files``: without locks nobody can tell whether a leftover has an owner, so it stays.
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)

@@ -14,11 +14,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = {"coordinator", "teacher", "student"}
 SHARED = {"wire", "labels", "losses", "observe", "ranks", "lifecycle", "sampling", "checkpoint"}
-BASE = {"errors", "clock", "nodes", "config", "environment"}
+BASE = {"errors", "clock", "nodes", "config", "environment", "files"}
 ALLOWED = {
     "errors": set(),
     "clock": set(),
     "nodes": set(),
+    "files": set(),
     "config": {"errors", "nodes", "labels"},
     "environment": {"errors"},
     "labels": {"errors"},
@@ -28,7 +29,7 @@ ALLOWED = {
     "observe": {"wire", "errors", "environment", "clock", "ranks"},
     "lifecycle": {"errors", "observe", "ranks", "wire"},
     "sampling": {"errors", "lifecycle", "ranks"},
-    "checkpoint": {"errors", "observe", "ranks", "lifecycle"},
+    "checkpoint": {"errors", "files", "observe", "ranks", "lifecycle"},
     **{role: {role} | SHARED | BASE for role in ROLES},
 }
 MODULES = sorted(path for top in ("edldist", "launch") for path in (ROOT / top).rglob("*.py"))

@@ -15,6 +15,7 @@ from typing import BinaryIO
 from edldist.checkpoint.lock import DirectoryLock
 from edldist.checkpoint.manifest import MARKER, FileEntry
 from edldist.errors import CheckpointError
+from edldist.files import sync
 
 __all__ = ["LocalStore"]
 
@@ -77,8 +78,8 @@ class LocalStore:
 
     def seal(self, draft: str, files: Iterable[str]) -> None:
         for file in files:
-            _fsync(self.root / draft / file)
-        _fsync(self.root / draft)
+            sync(self.root / draft / file)
+        sync(self.root / draft)
 
     def size(self, draft: str, file: str) -> int:
         return os.stat(self.root / draft / file).st_size
@@ -92,7 +93,7 @@ class LocalStore:
             replaced = f"{name}.replaced-{secrets.token_hex(4)}"
             os.rename(self.root / name, self.root / replaced)
         os.rename(self.root / draft, self.root / name)
-        _fsync(self.root)
+        sync(self.root)
         if replaced:
             self.discard(replaced)
         return name
@@ -119,11 +120,3 @@ class LocalStore:
         doomed = f"{name}.deleted-{secrets.token_hex(4)}"
         os.rename(self.root / name, self.root / doomed)
         self.discard(doomed)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
