@@ -17,10 +17,11 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 from edldist.clock import Clock
 from edldist_launch.child import tied_command
+from edldist_launch.output import LogPipe
 
 __all__ = ["Change", "Child", "Fleet", "RestartPolicy", "Verdict", "describe_exit", "end_children"]
 
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 BACKOFF_MIN_S = 0.5
 BACKOFF_MAX_S = 30.0
 HEALTHY_S = 60.0
+HURRY_S = 3.0
 EXIT_UNUSABLE = 2
 
 Verdict = Literal["restart", "stopped", "hopeless"]
@@ -93,31 +95,35 @@ class Child:
     environment: Mapping[str, str]
     log_path: Path
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
+    _log: LogPipe | None = field(default=None, init=False, repr=False)
     log_start: int = field(default=0, init=False)
 
     def start(self) -> None:
-        """Start the process.
+        """Start the process. A log that cannot be written is no reason not to.
 
         Raises:
-            OSError: the interpreter or the log cannot be opened.
+            OSError: the interpreter cannot be started.
         """
-        with self._open_log() as log:
+        head = f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {self.id}: {' '.join(self.command)}\n"
+        self.log_start = len(head.encode(errors="replace"))
+        with contextlib.suppress(OSError):
+            self.log_start += self.log_path.stat().st_size
+        log = LogPipe(self.log_path)
+        try:
+            os.write(log.write_end, head.encode(errors="replace"))
             self._process = subprocess.Popen(
                 tied_command(list(self.command), parent=os.getpid()),
                 env=dict(self.environment),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=log.write_end,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-
-    def _open_log(self) -> IO[bytes]:
-        log = self.log_path.open("ab")
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        log.write(f"--- {stamp} {self.id}: {' '.join(self.command)}\n".encode(errors="replace"))
-        log.flush()
-        self.log_start = log.tell()
-        return log
+        except BaseException:
+            log.finish()
+            raise
+        log.started()
+        self._log = log
 
     @property
     def pid(self) -> int:
@@ -130,15 +136,17 @@ class Child:
         """Its exit code (negative: the signal that ended it), or None while it runs.
 
         Whatever an ended child leaves in its group is killed before the child is reaped: until
-        then nobody else can be given its process id.
+        then nobody else can be given its process id. With the exit code, all of its output is in the log.
         """
         process = self._process
         if process is None or process.returncode is not None:
             return process.returncode if process else None
         if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            if self._log is not None:
+                self._log.look_after()
             return None
-        self._kill_group()
-        return process.wait()
+        self._end()
+        return process.returncode
 
     @property
     def running(self) -> bool:
@@ -152,21 +160,28 @@ class Child:
     def kill(self) -> None:
         """End the process and everything in its group, and wait for it."""
         if self.running:
-            self._kill_group()
-            if self._process is not None:
-                self._process.wait()
+            self._end()
 
-    def _kill_group(self) -> None:
+    def _end(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+        if self._log is not None:
+            self._log.finish()
+            self._log = None
+
+    def read_log(self, start: int) -> bytes:
+        """What this start of the child wrote, from byte ``start`` of the log; empty where there is no log."""
+        with contextlib.suppress(OSError), self.log_path.open("rb") as log:
+            log.seek(start)
+            return log.read()
+        return b""
 
     def output(self, lines: int = 40) -> str:
         """The last lines that this start of the child wrote, without torchrun's own report."""
-        with contextlib.suppress(OSError), self.log_path.open("rb") as log:
-            log.seek(self.log_start)
-            written = log.read().decode(errors="replace").splitlines()
-            return "\n".join(_without_agent_report(written)[-lines:])
-        return ""
+        written = self.read_log(self.log_start).decode(errors="replace").splitlines()
+        return "\n".join(_without_agent_report(written)[-lines:])
 
 
 def _without_agent_report(lines: list[str]) -> list[str]:
@@ -200,7 +215,8 @@ def end_children(
         grace_s: how long to wait.
         clock: tells the time.
         wait: passes some seconds.
-        hurry: true to stop waiting at once.
+        hurry: true to stop waiting: children that have children of their own are told so by SIGINT, and all
+            are killed ``HURRY_S`` later.
     """
     children = list(children)
     for child in children:
@@ -208,10 +224,24 @@ def end_children(
     deadline = clock.monotonic() + grace_s
     while any(child.running for child in children) and clock.monotonic() < deadline and not hurry():
         wait(0.05)
+    if hurry():
+        _insist(children, clock, wait)
     for child in children:
         if child.running:
             logger.warning("%s did not leave within %.0f s of SIGTERM: killed", child.id, grace_s)
         child.kill()
+
+
+def _insist(children: Sequence[Child], clock: Clock, wait: Callable[[float], None]) -> None:
+    """Have a student's node kill its ranks, which are no children of ours, before it is killed itself."""
+    deadline = clock.monotonic() + HURRY_S
+    again = 0.0
+    while any(child.running for child in children) and clock.monotonic() < deadline:
+        if clock.monotonic() >= again:
+            for child in children:
+                child.signal(signal.SIGINT)
+            again = clock.monotonic() + HURRY_S / 6
+        wait(0.05)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from edldist.clock import FakeClock, SystemClock
+from edldist_launch import supervisor
 from edldist_launch.child import tied_command
 from edldist_launch.supervisor import Child, Fleet, RestartPolicy, describe_exit, end_children
 
@@ -149,6 +150,17 @@ def test_ending_is_polite_first_and_sure_in_the_end(make: Callable[..., Child]) 
 
 def test_a_second_request_does_not_wait(make: Callable[..., Child]) -> None:
     child = make(STUBBORN)
+    child.start()
+    until(lambda: "up" in child.output())
+    end_children([child], 1e9, SystemClock(), time.sleep, hurry=lambda: True)
+    assert child.poll() == -signal.SIGINT
+
+
+def test_who_insists_is_obeyed_by_those_who_heed_nothing(
+    make: Callable[..., Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "HURRY_S", 0.2)
+    child = make(IGNORE_TERM + "signal.signal(signal.SIGINT, signal.SIG_IGN); " + SLEEP)
     child.start()
     until(lambda: "up" in child.output())
     end_children([child], 1e9, SystemClock(), time.sleep, hurry=lambda: True)
