@@ -47,9 +47,10 @@ def with_folder(python_path: str, folder: str) -> str:
     return os.pathsep.join([folder, *others])
 
 
-def coordinator_command(bind: str, http: str, ready_file: Path) -> list[str]:
-    """A coordinator that writes where it listens to ``ready_file``."""
-    return own_command("coordinator", "--bind", bind, "--http", http, "--ready-file", str(ready_file))
+def coordinator_command(bind: str, http: str, ready_file: Path | None) -> list[str]:
+    """A coordinator that writes where it listens to ``ready_file``, if somebody waits for that."""
+    ready = () if ready_file is None else ("--ready-file", str(ready_file))
+    return own_command("coordinator", "--bind", bind, "--http", http, *ready)
 
 
 def teacher_names(job: JobConfig) -> dict[str, TeacherConfig]:

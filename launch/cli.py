@@ -59,6 +59,15 @@ def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
     return click.option(*names, **settings)
 
 
+def _begin(prefix: str) -> None:
+    """Log with a prefix, and go on whatever becomes of the terminal: for commands that work for hours."""
+    from edldist.observe.logs import install_logging
+    from edldist.observe.streams import install_steady_streams
+
+    install_steady_streams()
+    install_logging(prefix)
+
+
 coordinator_option = _option(
     "--coordinator", type=ADDRESS, metavar="URL", required=True, help="Address of the coordinator."
 )
@@ -98,10 +107,9 @@ def run(job: Path, overrides: tuple[str, ...], output: Path | None) -> int:
     result.json, events.jsonl, logs and checkpoints to --output (default: out/NAME). The same
     folder again goes on from the last checkpoint.
     """
-    from edldist.observe.logs import install_logging
     from edldist_launch.run import run_job
 
-    install_logging("run")
+    _begin("run")
     return run_job(job, overrides, output)
 
 
@@ -139,9 +147,8 @@ def coordinator(
 ) -> int:
     """Run the coordinator: who is here, and who serves whom."""
     from edldist.coordinator.server import CoordinatorOptions, run_coordinator
-    from edldist.observe.logs import install_logging
 
-    install_logging("coordinator")
+    _begin("coordinator")
     return run_coordinator(
         CoordinatorOptions(
             bind=bind,
@@ -223,10 +230,9 @@ def teacher(codec: str, **settings: Any) -> int:
         check_codec_name(codec)
     except ValueError as exc:
         raise ConfigError(f"--codec {codec}: {exc}") from exc
-    from edldist.observe.logs import install_logging
     from edldist.teacher.worker import WorkerOptions, run_worker
 
-    install_logging(f"teacher {settings['worker_id'] or settings['name']}")
+    _begin(f"teacher {settings['worker_id'] or settings['name']}")
     return run_worker(WorkerOptions(codec=codec, **settings))
 
 
@@ -249,10 +255,9 @@ def student(script: str, args: tuple[str, ...], **settings: Any) -> int:
 
     With a range of nodes, start the same command on each of them; nodes may come and go.
     """
-    from edldist.observe.logs import install_logging
     from edldist_launch.student import run_student
 
-    install_logging("student")
+    _begin("student")
     return run_student(script=script, args=args, **settings)
 
 
@@ -267,11 +272,10 @@ def student(script: str, args: tuple[str, ...], **settings: Any) -> int:
 @_option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(coordinator: str, as_json: bool) -> int:
     """Show the members of a job and their figures."""
-    from rich.console import Console
-
+    from edldist_launch.console import PlainConsole
     from edldist_launch.status import show_status
 
-    return show_status(coordinator, as_json, Console(highlight=False))
+    return show_status(coordinator, as_json, PlainConsole())
 
 
 @cli.command(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edldist_launch.record import read_events
+from edldist_launch.eventfile import read_events
 
 __all__ = ["Series", "collect", "draw_curves"]
 

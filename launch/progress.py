@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from edldist.wire.messages import Scalar
+from edldist_launch.console import PlainConsole, shown
 from edldist_launch.tally import Figures
 
-__all__ = ["ProgressView", "SteadyConsole", "describe_event", "duration", "plain_line", "show_result"]
+__all__ = ["ProgressView", "describe_event", "duration", "plain_line", "show_result"]
 
 PLAIN_EVERY_S = 5.0
 ONE_LINE_METRICS = 4
@@ -35,10 +34,10 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
-def number(value: Scalar) -> str:
-    """A metric in few digits."""
+def number(value: object) -> str:
+    """A figure in few digits; anything else as it is, in one line."""
     if isinstance(value, bool) or not isinstance(value, float):
-        return str(value)
+        return " ".join(str(value).split())
     return f"{value:.4g}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.3e}"
 
 
@@ -49,12 +48,15 @@ def _of(value: int | None, total: int | None) -> str:
 
 
 def describe_event(line: Mapping[str, Any]) -> str | None:
-    """A change of state in words, or None for events that only the record needs."""
-    event, who = str(line["event"]), line.get("id", "")
+    """A change of state in words, or None for events that only the record needs.
+
+    Total: an event may come from anybody, with any fields of any type.
+    """
+    event, who = str(line.get("event")), line.get("id", "")
     if event in ("teacher_joined", "teacher_left", "teacher_lost", "student_lost"):
         role, _, what = event.partition("_")
         reason = f" ({line['reason']})" if line.get("reason") else ""
-        silent = f" (silent for {line['silent_s']:.1f} s)" if "silent_s" in line else ""
+        silent = f" (silent for {_seconds(line['silent_s'])} s)" if "silent_s" in line else ""
         return f"{role} {who} {what}{reason}{silent}"
     if event == "student_joined":
         return f"student rank {line.get('rank')} joined"
@@ -72,11 +74,8 @@ def describe_event(line: Mapping[str, Any]) -> str | None:
     return None
 
 
-class SteadyConsole(Console):
-    """A console whose reader may go away: the job goes on without it."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
+def _seconds(value: object) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else number(value)
 
 
 def plain_line(figures: Figures, workers_wanted: int, elapsed_s: float) -> str:
@@ -101,7 +100,7 @@ class ProgressView:
     ``say`` prints a change of state above the view (or as a line of its own).
     """
 
-    def __init__(self, console: Console, job: str, workers_wanted: int) -> None:
+    def __init__(self, console: PlainConsole, job: str, workers_wanted: int) -> None:
         self._console = console
         self._job = job
         self._wanted = workers_wanted
@@ -128,8 +127,7 @@ class ProgressView:
 
     def say(self, text: str, style: str = "") -> None:
         """One line that stays."""
-        with contextlib.suppress(OSError):  # the terminal may be gone
-            self._console.print(Text(text, style=style), soft_wrap=True)
+        self._console.print(text, style=style, soft_wrap=True)
 
     def update(self, figures: Figures, phase: str, elapsed_s: float) -> None:
         """Show the figures of now; called a few times a second."""
@@ -137,8 +135,7 @@ class ProgressView:
         if self._closed:
             return
         if self._live is not None:
-            with contextlib.suppress(OSError):
-                self._live.update(self._render(figures, elapsed_s), refresh=True)
+            self._live.update(self._render(figures, elapsed_s), refresh=True)
         elif elapsed_s >= self._next_line_s:
             self._next_line_s = elapsed_s + PLAIN_EVERY_S
             prefix = "" if phase == "training" else f"{phase}: "
@@ -185,7 +182,7 @@ class ProgressView:
         if figures.metrics:
             rows.append(
                 Text(
-                    "  ".join(f"{name} {number(value)}" for name, value in figures.metrics.items()),
+                    shown("  ".join(f"{name} {number(value)}" for name, value in figures.metrics.items())),
                     overflow="ellipsis",
                     no_wrap=True,
                 )
@@ -193,7 +190,7 @@ class ProgressView:
         return Group(*rows)
 
 
-def show_result(console: Console, result: Mapping[str, Any]) -> None:
+def show_result(console: PlainConsole, result: Mapping[str, Any]) -> None:
     """The summary of a finished job, and its final metrics."""
     style = {"completed": "green", "interrupted": "yellow"}.get(str(result["status"]), "red")
     teachers, tasks = result["teachers"], result["tasks"]

@@ -1,20 +1,22 @@
-"""The output folder of a job: what is written where, and how it survives a kill."""
+"""The output folder of a job: what is written where, and how it survives a kill and a full disk."""
 
 from __future__ import annotations
 
-import fcntl
-import json
-import math
+import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from edldist.checkpoint.manifest import MARKER
+from edldist.checkpoint.stores.local import LocalStore
 from edldist.config import JobConfig, dump_job, load_job
 from edldist.errors import ConfigError
+from edldist.files import lock_file, replace_file
+from edldist_launch.eventfile import EventFile, json_text
 
-__all__ = ["JobFolder", "read_events"]
+__all__ = ["JobFolder"]
 
 
 class JobFolder:
@@ -30,15 +32,15 @@ class JobFolder:
     def __init__(self, path: Path, job: JobConfig) -> None:
         self.path = path.absolute()
         self._lock: IO[str] | None = None
-        self._events: IO[str] | None = None
+        self._events: EventFile | None = None
         try:
             (self.path / "logs").mkdir(parents=True, exist_ok=True)
             (self.path / "checkpoints").mkdir(exist_ok=True)
             self._hold()
             self._check_same_job(job)
-            self._replace("job.yaml", dump_job(job))
+            replace_file(self.path / "job.yaml", dump_job(job).encode())
             (self.path / "result.json").unlink(missing_ok=True)
-            self._events = self._open_events()
+            self._events = EventFile(self.path / "events.jsonl")
         except OSError as exc:
             self.close()
             raise ConfigError(f"cannot write the output folder {self.path}: {exc}") from exc
@@ -56,9 +58,11 @@ class JobFolder:
 
     def close(self) -> None:
         """Let go of the folder."""
-        for stream in (self._events, self._lock):
-            if stream is not None:
-                stream.close()
+        if self._events is not None:
+            self._events.close()
+        if self._lock is not None:
+            with contextlib.suppress(OSError):
+                self._lock.close()
         self._events = self._lock = None
 
     @property
@@ -70,30 +74,41 @@ class JobFolder:
         return self.path / "logs" / (f"{role}-{member_id}.log" if member_id else f"{role}.log")
 
     def event(self, line: Mapping[str, Any]) -> None:
-        """Append one event; it is in the file when this returns."""
+        """Append one event; it is in the file when this returns, or waits for a disk that takes it."""
         if self._events is None:
             raise RuntimeError("the job folder is closed")
-        self._events.write(json.dumps(_finite(line), ensure_ascii=False) + "\n")
-        self._events.flush()
+        self._events.append(line)
 
     def result(self, result: Mapping[str, Any]) -> None:
-        """Replace ``result.json``; a reader sees the old one or the whole new one."""
-        self._replace("result.json", json.dumps(_finite(result), indent=2, ensure_ascii=False) + "\n")
+        """Replace ``result.json``; a reader sees the old one or the whole new one.
+
+        Raises:
+            OSError: it was not written.
+        """
+        replace_file(self.path / "result.json", f"{json_text(result, indent=2)}\n".encode())
+
+    def last_checkpoint(self) -> int | None:
+        """The step of the latest whole checkpoint in ``checkpoints/``; None without one."""
+        store = LocalStore(self.path / "checkpoints")
+        with contextlib.suppress(OSError):
+            return next(
+                (step for step, name in store.checkpoints() if (store.folder(name) / MARKER).exists()), None
+            )
+        return None
 
     def _hold(self) -> None:
         self._lock = (self.path / ".lock").open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock_file(self._lock.fileno(), self.path):
             self._lock.seek(0)
             holder = self._lock.read().strip() or "unknown"
             raise ConfigError(
                 f"another run (pid {holder}) is writing to {self.path}; "
                 "wait for it, or choose another --output"
-            ) from None
-        self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
+            )
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without its text
+            self._lock.truncate(0)
+            self._lock.write(str(os.getpid()))
+            self._lock.flush()
 
     def _check_same_job(self, job: JobConfig) -> None:
         earlier = self.path / "job.yaml"
@@ -109,42 +124,3 @@ class JobFolder:
             raise ConfigError(
                 f"{self.path} belongs to job {name!r}, this is job {job.name!r}; choose another --output"
             )
-
-    def _open_events(self) -> IO[str]:
-        path = self.events_path
-        torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
-        events = path.open("a", encoding="utf-8")
-        if torn:  # a killed run left half a line
-            events.write("\n")
-        return events
-
-    def _replace(self, name: str, text: str) -> None:
-        temporary = self.path / f".{name}.new"
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(self.path / name)
-
-
-def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """The events of a file in order; half-written lines are skipped."""
-    with path.open(encoding="utf-8", errors="replace") as stream:
-        for line in stream:
-            try:
-                event = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if isinstance(event, dict) and isinstance(event.get("t"), int | float) and "event" in event:
-                yield event
-
-
-def _finite(value: Any) -> Any:
-    """The same with null for numbers that JSON cannot say."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value

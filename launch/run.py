@@ -4,50 +4,48 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.text import Text
 
 from edldist.clock import Clock, SystemClock
 from edldist.config import JobConfig, load_job
-from edldist.errors import ConfigError, EdlDistError
+from edldist.errors import ConfigError
 from edldist.wire.query import StatusClient
 from edldist_launch import children
-from edldist_launch.curves import draw_curves
+from edldist_launch.console import PlainConsole
 from edldist_launch.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from edldist_launch.interrupts import Interrupts
-from edldist_launch.progress import ProgressView, SteadyConsole, describe_event, show_result
+from edldist_launch.observers import Observers
 from edldist_launch.record import JobFolder
+from edldist_launch.student import GRACE_S
 from edldist_launch.supervisor import Change, Child, Fleet, describe_exit, end_children
-from edldist_launch.tally import Tally
 from edldist_launch.torchrun import limit_threads
 
 __all__ = ["JobRun", "run_job"]
 
-logger = logging.getLogger(__name__)
-
 TICK_S = 0.25
 COORDINATOR_START_S = 30.0
 STATUS_TIMEOUT_S = 0.5
-STUDENT_GRACE_S = 30.0
+STUDENT_GRACE_S = GRACE_S + 5.0  # a node gives its ranks that long, and must be able to kill those that stay
 TEACHER_GRACE_S = 10.0
 COORDINATOR_GRACE_S = 5.0
-PROGRESS_EVENT_EVERY_S = 1.0
 EXIT_CODES = {"completed": 0, "failed": EXIT_FAILED, "interrupted": EXIT_INTERRUPTED}
 STUDENT_FINAL_CODES = (EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED)
 
 
 class _Stopped(Exception):
-    """The job ends before its students do."""
+    """The job ends before its students do.
 
-    def __init__(self, status: str, reason: str, child: Child | None = None) -> None:
+    Args:
+        status: failed or interrupted.
+        reason: why; for an interrupted job what to do next is added to it.
+        child: whose last words say more.
+    """
+
+    def __init__(self, status: str, reason: str = "", child: Child | None = None) -> None:
         super().__init__(reason)
         self.status = status
         self.child = child
@@ -63,9 +61,8 @@ def run_job(job_path: Path, overrides: Sequence[str], output: Path | None) -> in
     for key, script in (("student", job.student), ("prepare", job.prepare)):
         if script is not None and not Path(script.script).is_file():
             raise ConfigError(f"{key}.script: no such file: {script.script} (looked from {Path.cwd()})")
-    console = SteadyConsole(highlight=False)
     with JobFolder(output or Path("out") / job.name, job) as folder, Interrupts() as interrupts:
-        return JobRun(job, folder, interrupts, console).run()
+        return JobRun(job, folder, interrupts, PlainConsole()).run()
 
 
 class JobRun:
@@ -76,50 +73,45 @@ class JobRun:
         job: JobConfig,
         folder: JobFolder,
         interrupts: Interrupts,
-        console: Console,
+        console: PlainConsole,
         clock: Clock | None = None,
     ) -> None:
         self._job = job
         self._folder = folder
         self._interrupts = interrupts
-        self._console = console
         self._clock = clock or SystemClock()
-        self._began = self._clock.monotonic()
-        self._tally = Tally()
         self._address = ""
         self._http = "127.0.0.1:0"
         self._client: StatusClient | None = None
         self._student_began: float | None = None
-        self._next_progress = 0.0
         self._next_look = 0.0
         self._environment = children.inherited_environment(os.environ)
         self._workers = children.teacher_names(job)
         self._coordinator = Fleet(self._make_coordinator, ["0"], keep=True)
         self._teachers = Fleet(self._make_teacher, list(self._workers))
         self._students = Fleet(self._make_student, children.student_nodes(job), final=STUDENT_FINAL_CODES)
-        self._view = ProgressView(console, job.name, len(self._workers))
+        self._observers = Observers(job.name, folder, console, len(self._workers), self._clock)
 
     def run(self) -> int:
         """Prepare, start, watch, end, and account for it."""
-        self._event("job_started", job=self._job.name, pid=os.getpid())
-        status, reason, culprit = "failed", "the launcher itself failed", None
+        self._observers.event("job_started", job=self._job.name, pid=os.getpid())
+        status, reason, last_words = "failed", "the launcher itself failed", ""
         try:
             self._prepare()
-            with self._view:
+            with self._observers:
                 self._start()
                 self._watch()
             status, reason = "completed", ""
         except _Stopped as stop:
-            status, reason, culprit = stop.status, str(stop), stop.child
+            status, reason = stop.status, str(stop)
+            if stop.child is not None:
+                last_words = f"--- the last lines of {stop.child.log_path}:\n{stop.child.output()}\n---"
         finally:
             self._end_everything()
-            result = self._finish(status, reason)
-        if culprit is not None:
-            self._show_log(culprit)
-        show_result(self._console, result)
-        self._show_places()
-        if reason:
-            print(f"{'error' if status == 'failed' else status}: {reason}", file=sys.stderr)
+            if status == "interrupted":
+                reason = "; ".join(part for part in (reason, self._how_to_go_on()) if part)
+            trained_s = self._now() - self._student_began if self._student_began is not None else 0.0
+            self._observers.finish(status, reason, trained_s, last_words)
         return EXIT_CODES[status]
 
     # --- starting ---------------------------------------------------------------------------
@@ -132,32 +124,32 @@ class JobRun:
         environment = self._environment | {"EDLDIST_OUTPUT": str(self._folder.path)}
         command = [sys.executable, "-u", prepare.script, *prepare.args]
         child = Child("prepare", command, environment, self._folder.log_path("prepare"))
-        self._say(f"preparing: {prepare.script}")
+        self._observers.say(f"preparing: {prepare.script}")
         child.start()
-        self._event("prepare_started", pid=child.pid)
+        self._observers.event("prepare_started", pid=child.pid)
         try:
-            with child.log_path.open("rb") as log:
-                log.seek(child.log_start)
-                while child.running and not self._interrupts.count:
-                    self._echo(log.read())
-                    time.sleep(0.05)
-                if self._interrupts.count:
-                    self._end([child], TEACHER_GRACE_S)
-                self._echo(log.read())
+            shown = child.log_start
+            while child.running and not self._interrupts.count:
+                shown += self._show_output(child, shown)
+                time.sleep(0.05)
+            if self._interrupts.count:
+                self._end([child], TEACHER_GRACE_S)
+            self._show_output(child, shown)
         finally:
             child.kill()
         if self._interrupts.count:
             raise _Stopped("interrupted", "stopped while preparing")
         code = child.poll() or 0
-        self._event("prepare_finished", code=code)
+        self._observers.event("prepare_finished", code=code)
         if code != 0:
             raise _Stopped("failed", f"{prepare.script} failed: {describe_exit(code)}")
 
-    def _echo(self, output: bytes) -> None:
-        if output and not self._console.quiet:
-            with contextlib.suppress(OSError):
-                self._console.file.write(output.decode(errors="replace"))
-                self._console.file.flush()
+    def _show_output(self, child: Child, start: int) -> int:
+        """Show what a child's log holds from byte ``start`` on; how much that was."""
+        output = child.read_log(start)
+        if output:
+            self._observers.echo(output)
+        return len(output)
 
     def _start(self) -> None:
         """Coordinator, then teachers and students at the same time."""
@@ -165,23 +157,24 @@ class JobRun:
         ranks = nodes * self._job.student.nproc_per_node
         threads = limit_threads(self._environment, len(self._workers) + ranks)
         if threads is not None:
-            self._event("threads", omp_num_threads=threads)
-            self._say(
+            self._observers.event("threads", omp_num_threads=threads)
+            self._observers.say(
                 f"{threads} CPU thread(s) for each of {len(self._workers)} teacher workers and {ranks} "
                 "student ranks (set OMP_NUM_THREADS to choose)"
             )
+        self._forget_ready_file()
         self._coordinator.start(self._now())
         self._await_coordinator()
         self._client = StatusClient(self._address)
         for change in self._teachers.start(self._now()):
-            self._event("teacher_started", id=change.child.id, pid=change.child.pid)
+            self._observers.event("teacher_started", id=change.child.id, pid=change.child.pid)
         for change in self._students.start(self._now()):
-            self._event("student_started", id=change.child.id, pid=change.child.pid)
+            self._observers.event("student_started", id=change.child.id, pid=change.child.pid)
         self._student_began = self._now()
 
     def _make_coordinator(self, name: str, attempt: int) -> Child:
-        ready = self._ready_file
-        ready.unlink(missing_ok=True)
+        # Started again it listens where the first one did: nobody waits to be told, no disk is in the way.
+        ready = None if self._address else self._ready_file
         command = children.coordinator_command(self._address or "tcp://127.0.0.1:0", self._http, ready)
         return Child("coordinator", command, self._environment, self._folder.log_path("coordinator", name))
 
@@ -203,6 +196,10 @@ class JobRun:
     def _ready_file(self) -> Path:
         return self._folder.path / ".coordinator.json"
 
+    def _forget_ready_file(self) -> None:
+        with contextlib.suppress(OSError):
+            self._ready_file.unlink(missing_ok=True)
+
     def _await_coordinator(self) -> None:
         child = self._coordinator.children[0]
         deadline = self._now() + COORDINATOR_START_S
@@ -210,9 +207,10 @@ class JobRun:
             with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
                 ready = json.loads(self._ready_file.read_text(encoding="utf-8"))
                 self._address, self._http = str(ready["address"]), str(ready["http"])
-                self._say(f"coordinator at {self._address}, status at http://{self._http}/status")
+                self._observers.say(f"coordinator at {self._address}, status at http://{self._http}/status")
                 # It could be bound once: should its port be taken when it is started again, that may pass.
                 self._coordinator.seen([child.id])
+                self._forget_ready_file()
                 return
             if (code := child.poll()) is not None:
                 raise _Stopped("failed", f"the coordinator did not start: {describe_exit(code)}", child)
@@ -230,11 +228,13 @@ class JobRun:
         """Until the students end, someone interrupts, or the job turns out hopeless."""
         while not self._students.settled:
             if self._interrupts.count:
-                self._say("stopping: the students save a checkpoint and leave (again to kill)", "yellow")
+                self._observers.say(
+                    "stopping: the students save a checkpoint and leave (Ctrl-C again to kill)", "yellow"
+                )
                 self._end(self._students.children, STUDENT_GRACE_S)
                 if all(child.poll() == 0 for child in self._students.children):
                     break  # they had finished
-                raise _Stopped("interrupted", "the same command goes on from the last checkpoint")
+                raise _Stopped("interrupted")
             self._observe()
             self._look_after_children()
             time.sleep(TICK_S)
@@ -244,11 +244,11 @@ class JobRun:
         now = self._now()
         for change in self._coordinator.tick(now):
             self._note("coordinator", change)
-        self._teachers.seen(self._tally.joined_ids)
+        self._teachers.seen(self._observers.joined() or ())
         for change in self._teachers.tick(now):
             self._note("teacher", change)
             if change.event == "crashed":
-                self._tally.crashed(change.child.id)
+                self._observers.crashed(change.child.id)
             if change.event == "hopeless":
                 raise _Stopped(
                     "failed",
@@ -270,52 +270,22 @@ class JobRun:
         child = change.child
         name = child.id if child.id.startswith(role) else f"{role} {child.id}"
         if change.event in ("started", "restarted"):
-            self._event(f"{role}_{change.event}", id=child.id, pid=child.pid)
-            self._say(f"{name} {change.event}")
+            self._observers.event(f"{role}_{change.event}", id=child.id, pid=child.pid)
+            self._observers.say(f"{name} {change.event}")
             return
-        self._event(f"{role}_{change.event}", id=child.id, code=change.code, retry_s=change.retry_s)
+        self._observers.event(f"{role}_{change.event}", id=child.id, code=change.code, retry_s=change.retry_s)
         if change.event == "stopped":
-            self._say(f"{name} finished")
+            self._observers.say(f"{name} finished")
             return
         again = f", again in {change.retry_s:g} s" if change.event == "crashed" else ""
         what = "cannot work" if change.event == "hopeless" else change.event
-        self._say(
+        self._observers.say(
             f"{name} {what}: {describe_exit(change.code)}{again} ({child.log_path})",
             "yellow",
         )
 
     def _observe(self, timeout_s: float = STATUS_TIMEOUT_S) -> None:
-        """Ask the coordinator, write down what is new, and show it."""
-        phase = "waiting for the coordinator"
-        if self._client is not None:
-            with contextlib.suppress(EdlDistError):
-                status = self._client.query(self._tally.since, timeout_s)
-                for line in self._tally.observe(status, self._now()):
-                    self._folder.event(line)
-                    if (words := describe_event(line)) is not None:
-                        self._say(words, "yellow" if str(line["event"]).endswith("_lost") else "")
-                phase = ""
-        figures = self._tally.figures(self._now())
-        if not phase:
-            phase = "training" if figures.workers and figures.step is not None else "waiting for steps"
-            phase = phase if figures.workers else "waiting for teachers"
-        if self._interrupts.count:
-            phase = "stopping"
-        self._view.update(figures, phase, self._elapsed_s)
-        training = figures.step is not None and not self._tally.frozen
-        if training and self._elapsed_s >= self._next_progress:
-            # Ten minutes a second apart, then every ten seconds: a long job's file stays small.
-            self._next_progress = self._elapsed_s + PROGRESS_EVENT_EVERY_S * (
-                1 if self._elapsed_s < 600 else 10
-            )
-            self._event(
-                "progress",
-                step=figures.step,
-                samples_per_s=round(figures.samples_per_s, 2),
-                workers=figures.workers,
-                buffered=figures.buffered,
-                starved_s=round(figures.starved_s, 3),
-            )
+        self._observers.look(self._client, timeout_s, stopping=self._interrupts.count > 0)
 
     # --- ending -----------------------------------------------------------------------------
 
@@ -334,7 +304,7 @@ class JobRun:
         everyone = [*self._students.children, *self._teachers.children, *self._coordinator.children]
         try:
             self._end(self._students.children, STUDENT_GRACE_S)
-            self._tally.freeze()
+            self._observers.students_done()
             self._end(self._teachers.children, TEACHER_GRACE_S)
             if self._client is not None:
                 self._observe()
@@ -344,59 +314,13 @@ class JobRun:
         finally:
             for child in everyone:
                 child.kill()
-            self._ready_file.unlink(missing_ok=True)
+            self._forget_ready_file()
 
-    def _finish(self, status: str, reason: str) -> dict[str, Any]:
-        """Write the result, the last event and the plot."""
-        trained_s = self._now() - self._student_began if self._student_began is not None else 0.0
-        figures = self._tally.result(trained_s)
-        result = {
-            "status": status,
-            "job": self._job.name,
-            **{key: figures.pop(key) for key in ("steps", "epochs", "samples")},
-            "wall_s": round(self._elapsed_s, 3),
-            **figures,
-        }
-        self._event(f"job_{status}", **({"reason": reason} if reason else {}))
-        self._folder.result(result)
-        try:
-            draw_curves(
-                self._folder.events_path, self._folder.path / "curves.png", f"{self._job.name} ({status})"
-            )
-        except Exception:
-            # A plot is a courtesy: whatever its library raises must not fail a finished job.
-            logger.exception("cannot draw the curves")
-        return result
-
-    def _show_log(self, child: Child) -> None:
-        print(f"--- the last lines of {child.log_path}:\n{child.output()}\n---", file=sys.stderr)
-
-    def _show_places(self) -> None:
-        names = [
-            name
-            for name in ("result.json", "events.jsonl", "curves.png", "logs", "checkpoints")
-            if (self._folder.path / name).exists()
-        ]
-        self._console.print(Text(f"in {_near(self._folder.path)}: {', '.join(names)}"), soft_wrap=True)
-
-    # --- small things -----------------------------------------------------------------------
+    def _how_to_go_on(self) -> str:
+        step = self._observers.checkpoint()
+        if step is None:
+            return "no checkpoint was saved: the same command starts from the beginning"
+        return f"the same command goes on from the checkpoint of step {step}"
 
     def _now(self) -> float:
         return self._clock.monotonic()
-
-    @property
-    def _elapsed_s(self) -> float:
-        return self._now() - self._began
-
-    def _event(self, event: str, **fields: Any) -> None:
-        self._folder.event({"t": self._clock.wall(), "event": event, **fields})
-
-    def _say(self, text: str, style: str = "") -> None:
-        self._view.say(text, style)
-
-
-def _near(path: Path) -> Path:
-    """The path relative to here, where that is shorter to read."""
-    with contextlib.suppress(ValueError):
-        return path.relative_to(Path.cwd())
-    return path

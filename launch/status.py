@@ -6,12 +6,11 @@ import json
 from typing import Any
 
 import msgspec
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from edldist.wire.messages import MemberStatus, Status
 from edldist.wire.query import query_status
+from edldist_launch.console import PlainConsole
 from edldist_launch.progress import duration, number
 
 __all__ = ["show_status"]
@@ -21,7 +20,7 @@ TEACHER_COLUMNS = {"samples": "samples", "held": "held", "students": "serves"}
 STUDENT_COLUMNS = {"starved_s": "starved s", "teachers": "workers"}
 
 
-def show_status(coordinator: str, as_json: bool, console: Console) -> int:
+def show_status(coordinator: str, as_json: bool, console: PlainConsole) -> int:
     """Print the state of a job.
 
     Raises:
@@ -37,7 +36,6 @@ def show_status(coordinator: str, as_json: bool, console: Console) -> int:
     console.print(
         f"coordinator {coordinator} · up {duration(status.uptime_s)} · "
         f"{_count(teachers, 'teacher worker')} · {_count(students, 'student rank')}",
-        highlight=False,
         soft_wrap=True,
     )
     if teachers:
@@ -46,8 +44,7 @@ def show_status(coordinator: str, as_json: bool, console: Console) -> int:
         console.print(_table("student ranks", "rank", students, STUDENT_COLUMNS))
     for member in [*teachers, *students]:
         for remark in _remarks(member):
-            # As text: what a model raised may look like markup.
-            console.print(Text(f"{member.id} {remark}", style="yellow"), soft_wrap=True)
+            console.print(f"{member.id} {remark}", style="yellow", soft_wrap=True)
     return 0
 
 

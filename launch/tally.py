@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ __all__ = ["Figures", "Tally"]
 
 POSITION_KEYS = ("step", "steps", "epoch", "epochs")
 RATE_WINDOW_S = 5.0
+LARGEST = 2**53
+"""Beyond it a float is no exact count any more."""
 EventLine = dict[str, Any]
 
 
@@ -39,7 +42,7 @@ class Figures:
 
 
 class Tally:
-    """Adds up a run.
+    """Adds up a run, of whatever its members say: a figure that is no sane number counts as not given.
 
     A coordinator that restarts numbers its records anew (``since`` goes back to 0) and hears
     again from everyone: reports are counted once by (sender, seq), and members once by id.
@@ -55,6 +58,8 @@ class Tally:
     - ``starved_s``, ``backpressure_s``: the most of any student member.
     - teachers ``left`` and ``lost``: while the students ran, not when the job ends its workers.
     - ``student_restarts``: further processes that one rank needed, the most over ranks.
+
+    ``checkpoint`` is the step that was saved or restored last, None before.
     """
 
     def __init__(self) -> None:
@@ -63,6 +68,7 @@ class Tally:
         self.metrics: dict[str, Scalar] = {}
         self.members: list[MemberStatus] = []
         self.teachers = {"joined": 0, "left": 0, "lost": 0}
+        self.checkpoint: int | None = None
         self.frozen = False
         self._present: set[str] = set()
         self._reports: dict[str, int] = {}
@@ -136,7 +142,7 @@ class Tally:
             eta_s=eta_s,
             workers=sum(member.role == "teacher" for member in self.members),
             ranks=len(students),
-            buffered=sum(int(_number(member.stats.get("buffered"))) for member in students),
+            buffered=sum(int(_number(member.stats.get("buffered")) or 0) for member in students),
             starved_s=self._most("starved_s"),
             metrics=dict(self.metrics),
         )
@@ -177,10 +183,13 @@ class Tally:
         if isinstance(record, Report):
             return self._report(record)
         self._member_event(record)
-        saved = record.fields.get("step")
-        if record.event == "checkpoint_saved" and isinstance(saved, int):
-            self._position["step"] = max(saved, self._position.get("step", 0))
-        return {"t": record.t, "event": record.event, **record.fields}
+        step = _number(record.fields.get("step"))
+        if record.event in ("checkpoint_saved", "checkpoint_restored") and step is not None:
+            self.checkpoint = int(step)
+            if record.event == "checkpoint_saved":
+                self._position["step"] = max(int(step), self._position.get("step", 0))
+        # A field of the sender's takes the place of neither the time nor the name.
+        return {**record.fields, "t": record.t, "event": record.event}
 
     def _report(self, report: Report) -> EventLine | None:
         if report.seq <= self._reports.get(report.sender, 0):
@@ -190,8 +199,8 @@ class Tally:
             for key, value in report.values.items():
                 if key not in POSITION_KEYS:
                     self.metrics[key] = value
-                elif isinstance(value, int | float) and value == value and abs(value) < 2**53:
-                    self._position[key] = int(value)
+                elif (position := _number(value)) is not None:
+                    self._position[key] = int(position)
         return {**report.values, "t": report.t, "event": "report", "rank": report.rank}
 
     def _member_event(self, event: Event) -> None:
@@ -213,8 +222,8 @@ class Tally:
     def _note_stats(self, member_id: str, stats: Mapping[str, Scalar]) -> None:
         held = self._stats.setdefault(member_id, {})
         for key, value in stats.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                held[key] = max(held.get(key, 0), value)  # they only grow; answers may overlap
+            if (figure := _number(value)) is not None:
+                held[key] = max(held.get(key, 0), figure)  # they only grow; answers may overlap
 
     def _note_rate(self, now: float) -> None:
         samples = self._total("samples")
@@ -240,5 +249,8 @@ class Tally:
         return (stats.get(key, 0.0) for stats in self._stats.values())
 
 
-def _number(value: Scalar) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+def _number(value: Scalar) -> int | float | None:
+    """The figure in what a member sent, or None: only finite numbers of sane size are figures."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return value if abs(value) < LARGEST else None

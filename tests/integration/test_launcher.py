@@ -5,47 +5,38 @@ Every process that a test signals is one that its own run recorded in its events
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from edldist.wire.query import query_status
 from edldist_launch.children import own_command
-from edldist_launch.record import read_events
+from tests.integration.launching import (
+    IGNORE_TERM,
+    SAVE_ON_TERM,
+    Start,
+    all_up,
+    events,
+    folder,
+    pids,
+    result,
+    running,
+    start,
+    until,
+    until_ready,
+)
+
+__all__ = ["folder", "start"]  # fixtures
 
 pytestmark = pytest.mark.timeout(60)
-
-# Runs a job with stand-ins: the teachers and the student are one-line programs.
-STAND_INS = """
-import sys
-from pathlib import Path
-from edldist_launch import children
-from edldist_launch.run import run_job
-teacher, student = sys.argv[1:3]
-children.teacher_command = lambda config, worker_id, coordinator: [sys.executable, "-c", teacher]
-children.student_command = lambda job, coordinator: [sys.executable, "-c", student]
-sys.exit(run_job(Path("job.yaml"), [], Path("out")))
-"""
-WAIT = "import time; time.sleep(60)"
-SAVE_ON_TERM = """
-import signal, sys, time
-signal.signal(signal.SIGTERM, lambda *a: (print("saved", flush=True), sys.exit(1)))
-print("ready", flush=True)
-time.sleep(60)
-"""
-IGNORE_TERM = SAVE_ON_TERM.replace('lambda *a: (print("saved", flush=True), sys.exit(1))', "signal.SIG_IGN")
-
-Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture(autouse=True)
@@ -56,84 +47,6 @@ def in_the_foreground() -> Iterator[None]:
     yield
     signal.signal(signal.SIGINT, former)
     signal.signal(signal.SIGHUP, former_hangup)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "job.yaml").write_text(
-        "name: toy\nteachers: [{model: 'a:b', replicas: 2}]\nstudent: {script: s.py}\n"
-    )
-    (tmp_path / "s.py").write_text("")
-    return tmp_path
-
-
-@pytest.fixture
-def start(folder: Path) -> Iterator[Start]:
-    started: list[subprocess.Popen[str]] = []
-
-    def begin(teacher: str = WAIT, student: str = WAIT) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", STAND_INS, teacher, student],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield begin
-    for process in started:
-        process.kill()  # its children are tied to it
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-def until(condition: Callable[[], Any], timeout_s: float = 30.0) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "the awaited state did not come"
-        time.sleep(0.02)
-    return value
-
-
-def events(folder: Path, name: str) -> list[dict[str, Any]]:
-    path = folder / "out" / "events.jsonl"
-    return [event for event in read_events(path) if event["event"] == name] if path.exists() else []
-
-
-def pids(folder: Path) -> list[int]:
-    """Of every child that the run recorded."""
-    names = ("coordinator_started", "teacher_started", "teacher_restarted", "student_started")
-    return [event["pid"] for name in names for event in events(folder, name)]
-
-
-def running(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def all_up(folder: Path) -> Callable[[], bool]:
-    def up() -> bool:
-        return all(events(folder, name) for name in ("student_started", "coordinator_started"))
-
-    return up
-
-
-def until_ready(folder: Path) -> Path:
-    """The student's log, once it says that its signal handler is in place."""
-    log = folder / "out" / "logs" / "student-0.log"
-    until(lambda: log.exists() and log.read_text().endswith("ready\n"))
-    return log
-
-
-def result(folder: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((folder / "out" / "result.json").read_text())
-    return document
 
 
 def test_a_completed_job_leaves_its_record_and_no_process(start: Start, folder: Path) -> None:
@@ -261,22 +174,34 @@ def test_a_background_job_ignores_ctrl_c_and_ends_everything_on_sigterm(start: S
     assert not any(running(pid) for pid in pids(folder))
 
 
-def test_a_second_interrupt_does_not_wait_for_the_student(start: Start, folder: Path) -> None:
+def test_a_second_ctrl_c_does_not_wait_for_the_student(start: Start, folder: Path) -> None:
     job = start(student=IGNORE_TERM)
     until_ready(folder)
     begun = time.monotonic()
-    job.send_signal(signal.SIGINT)
-    until(lambda: job.poll() is not None or _said_stopping(job))
-    job.send_signal(signal.SIGINT)
+    while job.poll() is None:
+        job.send_signal(signal.SIGINT)  # as a person does, who sees that nothing happens
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            job.wait(1.2)
     job.communicate()
     assert job.returncode == 130
     assert time.monotonic() - begun < 20
     assert not any(running(pid) for pid in pids(folder))
 
 
-def _said_stopping(job: subprocess.Popen[str]) -> bool:
-    assert job.stdout is not None
-    return "stopping" in job.stdout.readline()
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_wish_that_is_repeated_at_once_is_one_wish(
+    start: Start, folder: Path, signum: signal.Signals
+) -> None:
+    """Slurm sends SIGTERM twice within 10 ms at a time limit; some wrappers double a Ctrl-C."""
+    job = start(student=SAVE_ON_TERM)
+    log = until_ready(folder)
+    for _ in range(3):
+        job.send_signal(signum)
+        time.sleep(0.005)
+    output, _ = job.communicate()
+    assert job.returncode == 130, output
+    assert log.read_text().endswith("saved\n")
+    assert "no checkpoint was saved: the same command starts from the beginning" in output
 
 
 def test_a_killed_launcher_leaves_nothing_behind(start: Start, folder: Path) -> None:

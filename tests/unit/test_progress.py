@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
+from edldist_launch.console import PlainConsole, shown
 from edldist_launch.curves import collect, draw_curves
 from edldist_launch.progress import ProgressView, describe_event, duration, number, plain_line, show_result
 from edldist_launch.tally import Figures
@@ -43,11 +44,11 @@ RESULT = {
 }
 
 
-def console(terminal: bool = False) -> Console:
-    return Console(file=io.StringIO(), force_terminal=terminal, width=100, highlight=False)
+def console(terminal: bool = False) -> PlainConsole:
+    return PlainConsole(file=io.StringIO(), force_terminal=terminal, width=100)
 
 
-def written(target: Console) -> str:
+def written(target: PlainConsole) -> str:
     assert isinstance(target.file, io.StringIO)
     return target.file.getvalue()
 
@@ -95,19 +96,32 @@ def test_on_a_terminal_one_view_shows_every_figure() -> None:
     with ProgressView(target, "digits", 2) as view:
         view.update(FIGURES, "training", 65)
     text = written(target)
-    for shown in ("digits", "training", "1/5", "120/500", "1834", "28.7", "1/2", "6 batches", "0.4 s", "13s"):
-        assert shown in text
+    for part in ("digits", "training", "1/5", "120/500", "1834", "28.7", "1/2", "6 batches", "0.4 s", "13s"):
+        assert part in text
     assert "accuracy 0.97" in text
 
 
-def test_a_terminal_that_went_away_stops_nothing() -> None:
-    class Gone(io.StringIO):
-        def write(self, text: str) -> int:
-            raise OSError(5, "Input/output error")
+@pytest.mark.parametrize("text", ["[/data/run1]", "answer [/INST]", "[red]x", ":smile:", "\\[x]"])
+def test_texts_of_a_job_are_text_wherever_they_stand(text: str) -> None:
+    target = console()
+    figures = replace(FIGURES, metrics={"note": text, text: 1})
+    with ProgressView(target, "digits", 2) as view:
+        view.say(text)
+        view.update(figures, "training", 0)
+    show_result(target, RESULT | {"metrics": {"note": text, text: 1.0}})
+    assert written(target).count(text) == 5
+    terminal = console(terminal=True)
+    with ProgressView(terminal, "digits", 2) as view:
+        view.update(figures, "training", 0)
+    assert f"note {text}" in written(terminal)
 
-    view = ProgressView(Console(file=Gone(), width=80), "digits", 1)
-    view.say("hello")
-    view.update(FIGURES, "training", 0)
+
+def test_texts_cannot_move_the_cursor() -> None:
+    target = console()
+    target.print("a\x1b[2Jb\x9bc\rd\x07", soft_wrap=True)
+    assert written(target) == "a\ufffd[2Jb\ufffdc\ufffdd\ufffd\n"
+    assert shown("\udcff") == "?"
+    assert len(shown("x" * 10_000)) < 5_000
 
 
 def test_changes_of_state_in_words() -> None:
@@ -118,6 +132,9 @@ def test_changes_of_state_in_words() -> None:
         "teacher t-0 left (drained)"
     )
     assert describe_event({"t": 1, "event": "report", "step": 1}) is None
+    assert describe_event({"event": "teacher_lost", "id": "t-0", "silent_s": "soon"}) == (
+        "teacher t-0 lost (silent for soon s)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -157,8 +174,8 @@ def test_the_result_is_a_table() -> None:
     target = console()
     show_result(target, RESULT)
     text = written(target)
-    for shown in ("completed", "500 (epochs 5)", "2 joined, 0 left, 1 lost", "2 requeued", "1m15s", "0.97"):
-        assert shown in text
+    for part in ("completed", "500 (epochs 5)", "2 joined, 0 left, 1 lost", "2 requeued", "1m15s", "0.97"):
+        assert part in text
 
 
 EVENTS = [

@@ -10,7 +10,8 @@ import pytest
 
 from edldist.config import JobConfig, load_job
 from edldist.errors import ConfigError
-from edldist_launch.record import JobFolder, read_events
+from edldist_launch.eventfile import read_events
+from edldist_launch.record import JobFolder
 
 
 def job(name: str = "digits") -> JobConfig:

@@ -7,10 +7,10 @@ import json
 
 import msgspec
 import pytest
-from rich.console import Console
 
 import edldist_launch.status
 from edldist.wire.messages import MemberStatus, Scalar, Status
+from edldist_launch.console import PlainConsole
 from edldist_launch.status import show_status
 
 
@@ -51,7 +51,7 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Status:
 
 
 def test_the_tables_fit_a_terminal_and_show_members_with_their_rates(answer: Status) -> None:
-    target = Console(file=io.StringIO(), width=80, highlight=False)
+    target = PlainConsole(file=io.StringIO(), width=80)
     assert show_status("tcp://coordinator.example:7070", False, target) == 0
     assert isinstance(target.file, io.StringIO)
     text = target.file.getvalue()
@@ -68,7 +68,7 @@ def test_ids_that_workers_make_up_stay_in_one_line(answer: Status, monkeypatch: 
     named = member("teacher-node1-e5677488", "teacher", {}, samples=123456, held=12, students=2)
     status = msgspec.structs.replace(answer, members=[msgspec.structs.replace(named, host="node1")])
     monkeypatch.setattr(edldist_launch.status, "query_status", lambda *args, **kwargs: status)
-    target = Console(file=io.StringIO(), width=80, highlight=False)
+    target = PlainConsole(file=io.StringIO(), width=80)
     show_status("tcp://h:1", False, target)
     assert isinstance(target.file, io.StringIO)
     row = target.file.getvalue().splitlines()[-1].split()
@@ -76,7 +76,7 @@ def test_ids_that_workers_make_up_stay_in_one_line(answer: Status, monkeypatch: 
 
 
 def test_json_holds_every_figure(answer: Status, capsys: pytest.CaptureFixture[str]) -> None:
-    show_status("tcp://h:1", True, Console())
+    show_status("tcp://h:1", True, PlainConsole())
     document = json.loads(capsys.readouterr().out)
     assert [item["id"] for item in document["members"]] == ["t-0", "rank0-0123456789", "s-1"]
     assert document["members"][0]["stats"]["up_s"] == 20.0
@@ -92,7 +92,7 @@ def test_trouble_is_said_below_the_tables(answer: Status, monkeypatch: pytest.Mo
     ]
     troubled = msgspec.structs.replace(answer, members=members)
     monkeypatch.setattr(edldist_launch.status, "query_status", lambda *args, **kwargs: troubled)
-    target = Console(file=io.StringIO(), width=80, highlight=False)
+    target = PlainConsole(file=io.StringIO(), width=80)
     show_status("tcp://h:1", False, target)
     assert isinstance(target.file, io.StringIO)
     assert target.file.getvalue().splitlines()[-4:] == [
@@ -101,3 +101,16 @@ def test_trouble_is_said_below_the_tables(answer: Status, monkeypatch: pytest.Mo
         "small ran out of memory (2x): at most 16 samples a pass now",
         "rank0 left out 32 samples that no worker could label",
     ]
+
+
+def test_names_and_figures_of_strangers_are_text(answer: Status, monkeypatch: pytest.MonkeyPatch) -> None:
+    stranger = member("[/x]", "teacher", {}, samples="[/y]", held=float("inf"), up_s=float("nan"))
+    monkeypatch.setattr(
+        edldist_launch.status,
+        "query_status",
+        lambda *args, **kwargs: msgspec.structs.replace(answer, members=[stranger]),
+    )
+    target = PlainConsole(file=io.StringIO(), width=80)
+    show_status("tcp://h:1", False, target)
+    assert isinstance(target.file, io.StringIO)
+    assert target.file.getvalue().splitlines()[-1].split()[0] == "[/x]"

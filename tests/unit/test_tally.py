@@ -184,3 +184,18 @@ def test_strange_reports_do_no_harm() -> None:
     result = tally.result(0.0)
     assert result["steps"] == 0
     assert set(result["metrics"]) == {"loss"}
+
+
+@pytest.mark.parametrize("value", ["soon", None, True, float("nan"), float("inf"), 2**63, -1e300])
+def test_figures_that_are_no_sane_numbers_count_as_not_given(value: Scalar) -> None:
+    stats = {"samples": value, "batches": value, "buffered": value, "starved_s": value, "epoch": value}
+    tally = Tally()
+    tally.observe(status(member("s", **stats), records=[event("checkpoint_saved", step=value)]), 0.0)
+    assert tally.figures(1.0).buffered == 0
+    result = tally.result(1.0)
+    assert (result["steps"], result["epochs"], result["samples"], tally.checkpoint) == (0, 0, 0, None)
+
+
+def test_an_event_keeps_its_time_and_name_whatever_its_fields_say() -> None:
+    (line,) = Tally().observe(status(records=[event("scaled", t="never", event=5, to=2)]), 0.0)
+    assert line == {"t": 5.0, "event": "scaled", "to": 2}

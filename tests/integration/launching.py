@@ -1,0 +1,132 @@
+"""``edldist run`` as a process, with stand-ins for teachers and students, for tests of the launcher."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from edldist_launch.eventfile import read_events
+
+__all__ = [
+    "IGNORE_TERM",
+    "SAVE_ON_TERM",
+    "WAIT",
+    "Start",
+    "all_up",
+    "events",
+    "folder",
+    "pids",
+    "result",
+    "running",
+    "start",
+    "until",
+    "until_ready",
+]
+
+# Runs a job with stand-ins: the teachers and the student are one-line programs.
+STAND_INS = """
+import sys
+from pathlib import Path
+from edldist.observe.streams import install_steady_streams
+from edldist_launch import children
+from edldist_launch.run import run_job
+install_steady_streams()
+teacher, student = sys.argv[1:3]
+children.teacher_command = lambda config, worker_id, coordinator: [sys.executable, "-c", teacher]
+children.student_command = lambda job, coordinator: [sys.executable, "-c", student]
+sys.exit(run_job(Path("job.yaml"), [], Path("out")))
+"""
+WAIT = "import time; time.sleep(60)"
+SAVE_ON_TERM = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *a: (print("saved", flush=True), sys.exit(1)))
+print("ready", flush=True)
+time.sleep(60)
+"""
+IGNORE_TERM = SAVE_ON_TERM.replace('lambda *a: (print("saved", flush=True), sys.exit(1))', "signal.SIG_IGN")
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "job.yaml").write_text(
+        "name: toy\nteachers: [{model: 'a:b', replicas: 2}]\nstudent: {script: s.py}\n"
+    )
+    (tmp_path / "s.py").write_text("")
+    return tmp_path
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Start]:
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(teacher: str = WAIT, student: str = WAIT, **changes: Any) -> subprocess.Popen[str]:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **changes.pop("env", {})}
+        settings = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, **changes}
+        process = subprocess.Popen(
+            [sys.executable, "-c", STAND_INS, teacher, student], cwd=folder, env=environment, **settings
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()  # its children are tied to it
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def until(condition: Callable[[], Any], timeout_s: float = 30.0) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "the awaited state did not come"
+        time.sleep(0.02)
+    return value
+
+
+def events(folder: Path, name: str) -> list[dict[str, Any]]:
+    path = folder / "out" / "events.jsonl"
+    return [event for event in read_events(path) if event["event"] == name] if path.exists() else []
+
+
+def pids(folder: Path) -> list[int]:
+    """Of every child that the run recorded."""
+    names = ("coordinator_started", "teacher_started", "teacher_restarted", "student_started")
+    return [event["pid"] for name in names for event in events(folder, name)]
+
+
+def running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def all_up(folder: Path) -> Callable[[], bool]:
+    def up() -> bool:
+        return all(events(folder, name) for name in ("student_started", "coordinator_started"))
+
+    return up
+
+
+def until_ready(folder: Path) -> Path:
+    """The student's log, once it says that its signal handler is in place."""
+    log = folder / "out" / "logs" / "student-0.log"
+    until(lambda: log.exists() and log.read_text().endswith("ready\n"))
+    return log
+
+
+def result(folder: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((folder / "out" / "result.json").read_text())
+    return document
