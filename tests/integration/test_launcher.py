@@ -5,7 +5,6 @@ Every process that a test signals is one that its own run recorded in its events
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
@@ -19,6 +18,7 @@ import pytest
 
 from edldist.wire.query import query_status
 from edldist_launch.children import own_command
+from edldist_launch.interrupts import INSIST_AFTER_S
 from tests.integration.launching import (
     IGNORE_TERM,
     SAVE_ON_TERM,
@@ -178,14 +178,20 @@ def test_a_second_ctrl_c_does_not_wait_for_the_student(start: Start, folder: Pat
     job = start(student=IGNORE_TERM)
     until_ready(folder)
     begun = time.monotonic()
-    while job.poll() is None:
-        job.send_signal(signal.SIGINT)  # as a person does, who sees that nothing happens
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            job.wait(1.2)
+    job.send_signal(signal.SIGINT)
+    until(lambda: _said_stopping(job))
+    with pytest.raises(subprocess.TimeoutExpired):
+        job.wait(INSIST_AFTER_S)
+    job.send_signal(signal.SIGINT)  # as a person does, who sees that nothing happens
     job.communicate()
     assert job.returncode == 130
     assert time.monotonic() - begun < 20
     assert not any(running(pid) for pid in pids(folder))
+
+
+def _said_stopping(job: subprocess.Popen[str]) -> bool:
+    assert job.stdout is not None
+    return "stopping" in job.stdout.readline()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
