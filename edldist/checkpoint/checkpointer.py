@@ -15,10 +15,11 @@ from edldist.checkpoint.rank_state import RankState
 from edldist.checkpoint.reader import CheckpointReader
 from edldist.checkpoint.registry import require_all, require_some
 from edldist.checkpoint.rng import capture_rng
+from edldist.checkpoint.sameness import DifferentStatesError
 from edldist.checkpoint.snapshot import Snapshot, Stateful
 from edldist.checkpoint.stores.opening import open_store
 from edldist.checkpoint.stores.store import Store
-from edldist.checkpoint.writer import CheckpointWriter, DifferentStatesError, Save
+from edldist.checkpoint.writer import CheckpointWriter, Save
 from edldist.errors import CheckpointError, ConfigError
 from edldist.lifecycle import exit_hooks, stopping
 from edldist.observe import reporter
@@ -39,8 +40,9 @@ class Checkpointer:
 
     All ranks make one, after ``init_process_group``, and call its methods in the same order. `save` copies
     the state to host memory in the caller's thread; one background thread writes it, over a gloo group of
-    its own. Random-number state is saved and restored by itself, per rank. Everything else but sharded
-    tensors is taken from rank 0, so it must be equal on all ranks, as a `DistillLoader`'s state is.
+    its own. Random-number state is saved and restored by itself, per rank, and so is what an object returns
+    from ``rank_state_dict`` (see `RankStateful`). Everything else but sharded tensors is taken from rank 0:
+    what has to be equal on all ranks is compared when it is saved (see `sameness`).
 
     A failing save (full disk, permissions, I/O) does not end training: it is logged, counted in `failures`,
     reported as event ``checkpoint_failed``, and the next `save` tries again. A process that dies at any
@@ -110,8 +112,8 @@ class Checkpointer:
 
         Raises:
             CheckpointError: a mistake in the program: a value that no checkpoint can hold, states that
-                differ in structure among ranks (raised one call later), a closed checkpointer. Never for
-                a failing disk.
+                differ among ranks where they have to be equal (raised one call later), a closed
+                checkpointer. Never for a failing disk.
         """
         if step < 0:
             raise CheckpointError(f"step {step} is negative: count steps from 0")
@@ -122,7 +124,8 @@ class Checkpointer:
         require_all(state, snapshot.taken)
         whole, sharded = snapshot.staged(ranks.rank)
         own = RankState.taken(snapshot.holders)
-        work = Save(step, snapshot.tree, snapshot.layout(), whole, sharded, own, capture_rng(), began)
+        shared = snapshot.shared_values() if ranks.world_size > 1 else {}
+        work = Save(step, snapshot.tree, shared, whole, sharded, own, capture_rng(), began)
         # A daemon, so that a rank which dies of an exception is gone at once and its peers notice.
         self._thread = threading.Thread(
             target=self._run, args=(ranks, self._writer, work), name="edldist-checkpoint", daemon=True

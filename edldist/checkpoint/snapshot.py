@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,6 +10,7 @@ from torch import nn
 
 from edldist.checkpoint.rank_state import RankStateful
 from edldist.checkpoint.registry import states_taken
+from edldist.checkpoint.sameness import SharedValues, values_of
 from edldist.checkpoint.tree import Json, TensorInfo, info_of, is_sharded, pack, placeholders, unpack
 from edldist.errors import CheckpointError
 
@@ -73,13 +72,14 @@ class Snapshot:
             self.tree[name], tensors = pack(state_dict, name)
             self.tensors.update(tensors)
 
-    def layout(self) -> str:
-        """A hash of names, keys, dtypes, global shapes and what is sharded; equal on all ranks."""
-        leaves = [
-            (name, [(key, *info, is_sharded(self.tensors[key])) for key, info in placeholders(tree)])
+    def shared_values(self) -> dict[str, SharedValues]:
+        """What has to be equal on all ranks, by name."""
+        return {
+            name: values_of(
+                tree, self.tensors, not isinstance(self._objects[name], (nn.Module, torch.optim.Optimizer))
+            )
             for name, tree in self.tree.items()
-        ]
-        return hashlib.sha256(json.dumps(leaves).encode()).hexdigest()
+        }
 
     def staged(self, rank: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Copies in host memory of the tensors that this rank has to write: whole ones, and sharded ones.

@@ -13,13 +13,14 @@ import torch
 
 from edldist.checkpoint.manifest import MANIFEST, MARKER, FileEntry, Manifest, digest
 from edldist.checkpoint.rank_state import RankState, write_rank_state
+from edldist.checkpoint.sameness import SharedValues, require_same
 from edldist.checkpoint.stores.store import Store
 from edldist.checkpoint.tensorfile import TENSORS_FILE, write_tensors
 from edldist.checkpoint.tree import Json
 from edldist.errors import CheckpointError
 from edldist.ranks.agreement import Ranks, describe
 
-__all__ = ["STATE_FILE", "CheckpointWriter", "DifferentStatesError", "Save", "is_rng_file", "rng_file"]
+__all__ = ["STATE_FILE", "CheckpointWriter", "Save", "is_rng_file", "rng_file"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class Save(msgspec.Struct, frozen=True):
     """What the background thread needs of one save; nothing in it is shared with training.
 
     Attributes:
+        shared: what has to be equal on all ranks.
         whole: tensors for this rank to write alone; none but on rank 0.
         sharded: tensors of which every rank writes its part.
         own: what this rank has of its own.
@@ -37,16 +39,12 @@ class Save(msgspec.Struct, frozen=True):
 
     step: int
     tree: dict[str, Json]
-    layout: str
+    shared: dict[str, SharedValues]
     whole: dict[str, torch.Tensor]
     sharded: dict[str, torch.Tensor]
     own: RankState
     rng: bytes
     began: float
-
-
-class DifferentStatesError(CheckpointError):
-    """The ranks gave states of different structure: a mistake in the program."""
 
 
 class CheckpointWriter:
@@ -72,17 +70,13 @@ class CheckpointWriter:
             Its bytes.
 
         Raises:
-            CheckpointError: a rank failed; raised on every rank.
+            CheckpointError: a rank failed, or the ranks' states differ; raised on every rank.
         """
         ranks = self._ranks
-        if len(set(ranks.gather(work.layout))) > 1:
-            raise DifferentStatesError(
-                f"step {work.step} was not saved: the names, keys or shapes of the state differ among ranks. "
-                "Pass the same objects on every rank"
-            )
+        require_same(ranks, work.step, work.shared)
         draft = ranks.lead(lambda: self._store.begin(work.step))
         try:
-            if work.sharded:  # on all ranks or none: the layouts are equal
+            if work.sharded:  # on all ranks or none, which was compared
                 from edldist.checkpoint.shards import write_shards
 
                 ranks.each(lambda: str(self._store.folder(draft)))
