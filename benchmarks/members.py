@@ -23,6 +23,8 @@ from pathlib import Path
 import psutil
 import zmq
 
+from edldist.labels.fingerprint import Fingerprint
+from edldist.labels.grammar import parse_spec
 from edldist.wire.enrolment import Enrolment
 from edldist.wire.messages import Links, MemberStatus, Register, Scalar, decode, encode
 from edldist.wire.query import StatusClient
@@ -34,6 +36,7 @@ STUDENT_SHARE = 0.1
 MAX_STUDENTS_PER_WORKER = 16
 BUDGET_PERCENT = 5.0
 CONNECT_TIMEOUT_S = 300.0
+FINGERPRINT = Fingerprint(model="models.vision:teacher", weights="0" * 32, codec=parse_spec("dense:fp16"))
 _TURN_S = 0.005
 _START_S = 120.0
 
@@ -79,6 +82,7 @@ class _Member:
             host=f"node-{self.number // 8}",
             pid=1000 + self.number,
             wall_s=time.time(),
+            fingerprint=FINGERPRINT,
             info=info | {"device": "cuda:0", "batch_size": 64, "codec": "dense:fp16"},
         )
 

@@ -31,6 +31,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from edldist.errors import CodecError, ConfigError
+from edldist.labels.fingerprint import VERSION_FORM, check_version
 from edldist.labels.grammar import CODEC_FORMS, parse_spec
 from edldist.nodes import node_range
 
@@ -138,6 +139,7 @@ class TeacherConfig(_Section):
     )
     model: str = Field(pattern=MODEL_PATH, description="module:factory, as in `package.module:factory`")
     weights: str | None = Field(default=None, min_length=1, description="a path, or null")
+    version: str = Field(default="", description=f"text, {VERSION_FORM}")
     replicas: Replicas = Field(default=1, description="a whole number, 1 or more, or {min: M, max: N}")
     device: str = Field(
         default="auto", pattern=DEVICE, description="auto, cpu, cuda, cuda:N or another torch device"
@@ -167,6 +169,14 @@ class TeacherConfig(_Section):
     @classmethod
     def _known_codec(cls, name: str) -> str:
         return check_codec_name(name)
+
+    @field_validator("version")
+    @classmethod
+    def _showable_version(cls, version: str) -> str:
+        try:
+            return check_version(version)
+        except ConfigError as exc:
+            raise ValueError("it cannot be shown in a line") from exc
 
     @field_validator("dataset_inputs")
     @classmethod

@@ -14,6 +14,7 @@ __all__ = [
     "ConfigError",
     "CoordinatorUnreachableError",
     "EdlDistError",
+    "IncompatibleError",
     "InputError",
     "LabelError",
     "LabelMemoryError",
@@ -113,6 +114,13 @@ class SharedMemoryError(WireError):
 
 class RefusedError(EdlDistError):
     """The other side refused this member, with its reason."""
+
+
+class IncompatibleError(RefusedError):
+    """The other side refused this worker for what it is: it is not the teacher whose name it serves under.
+
+    Started again as it is, it would be refused again. ``edldist teacher`` exits with 3.
+    """
 
 
 class CoordinatorUnreachableError(EdlDistError):

@@ -70,6 +70,7 @@ def teacher_command(teacher: TeacherConfig, worker_id: str, coordinator: str) ->
         *("--model", teacher.model, "--device", teacher.device),
         *("--batch-size", str(teacher.batch_size), "--codec", teacher.codec),
         *(("--weights", teacher.weights) if teacher.weights is not None else ()),
+        *("--model-version", teacher.version),
         "--allow-nonfinite" if teacher.allow_nonfinite else "--refuse-nonfinite",
         "--compile" if teacher.compile else "--no-compile",
         *(("--autocast", teacher.autocast) if teacher.autocast is not None else ()),

@@ -39,6 +39,15 @@ DEVICE = _pattern(r"[a-z]+(:\d+)?", "auto, cpu, cuda, cuda:N or another torch de
 POSITIVE_S = click.FloatRange(min=0, min_open=True)
 
 
+def _version(text: str) -> str:
+    from edldist.labels.fingerprint import check_version
+
+    try:
+        return check_version(text)
+    except ConfigError as exc:
+        raise click.BadParameter(str(exc)) from exc
+
+
 class BatchSize(click.IntRange):
     """A whole number, or ``auto``."""
 
@@ -178,6 +187,15 @@ def coordinator(
 @_option("--codec", metavar="CODEC", default="dense", help="How labels travel: dense[:fp16|bf16|fp32].")
 @_option("--weights", type=click.Path(), help="File to load into the model.")
 @_option(
+    "--model-version",
+    "version",
+    type=_version,
+    metavar="TEXT",
+    default="",
+    show_default=False,
+    help="What tells the model from an earlier one where its weights do not: workers of a group must agree.",
+)
+@_option(
     "--compile/--no-compile",
     default=False,
     show_default=False,
@@ -222,7 +240,8 @@ def coordinator(
 def teacher(codec: str, **settings: Any) -> int:
     """Run one teacher worker.
 
-    Exit codes: 0 drained, 2 the model or an option is wrong, 1 anything else.
+    Exit codes: 0 drained, 2 the model or an option is wrong, 3 it is not the teacher that the group's other
+    workers are (another model, other weights, another version, codec or output names), 1 anything else.
     """
     from edldist.config import check_codec_name
 

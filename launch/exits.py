@@ -7,12 +7,14 @@ from typing import NoReturn
 
 import click
 
-from edldist.errors import ConfigError, EdlDistError, ModelError
+from edldist.errors import ConfigError, EdlDistError, IncompatibleError, ModelError
 
-__all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_USAGE", "run_command"]
+__all__ = ["EXIT_FAILED", "EXIT_INCOMPATIBLE", "EXIT_INTERRUPTED", "EXIT_USAGE", "run_command"]
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_INCOMPATIBLE = 3
+"""A teacher worker that is not the teacher whose name it serves under: starting it again changes nothing."""
 EXIT_INTERRUPTED = 130
 
 
@@ -32,5 +34,11 @@ def run_command(command: click.Command, name: str) -> NoReturn:
         code = EXIT_INTERRUPTED
     except EdlDistError as exc:
         print(f"error: {exc}", file=sys.stderr)
-        code = EXIT_USAGE if isinstance(exc, ConfigError | ModelError) else EXIT_FAILED
+        code = _code(exc)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _code(error: EdlDistError) -> int:
+    if isinstance(error, IncompatibleError):
+        return EXIT_INCOMPATIBLE
+    return EXIT_USAGE if isinstance(error, ConfigError | ModelError) else EXIT_FAILED

@@ -53,7 +53,7 @@ def describe_event(line: Mapping[str, Any]) -> str | None:
     Total: an event may come from anybody, with any fields of any type.
     """
     event, who = str(line.get("event")), line.get("id", "")
-    if event in ("teacher_joined", "teacher_left", "teacher_lost", "student_lost"):
+    if event in ("teacher_joined", "teacher_left", "teacher_lost", "teacher_refused", "student_lost"):
         role, _, what = event.partition("_")
         reason = f" ({line['reason']})" if line.get("reason") else ""
         silent = f" (silent for {_seconds(line['silent_s'])} s)" if "silent_s" in line else ""

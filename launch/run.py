@@ -16,7 +16,7 @@ from edldist.errors import ConfigError
 from edldist.wire.query import StatusClient
 from edldist_launch import children
 from edldist_launch.console import PlainConsole
-from edldist_launch.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
+from edldist_launch.exits import EXIT_FAILED, EXIT_INCOMPATIBLE, EXIT_INTERRUPTED, EXIT_USAGE
 from edldist_launch.interrupts import Interrupts
 from edldist_launch.observers import Observers
 from edldist_launch.record import JobFolder
@@ -33,6 +33,8 @@ STUDENT_GRACE_S = GRACE_S + 5.0  # a node gives its ranks that long, and must be
 TEACHER_GRACE_S = 10.0
 COORDINATOR_GRACE_S = 5.0
 EXIT_CODES = {"completed": 0, "failed": EXIT_FAILED, "interrupted": EXIT_INTERRUPTED}
+TEACHER_FINAL_CODES = (EXIT_INCOMPATIBLE,)
+TEACHER_UNREADY_STARTS = 5
 STUDENT_FINAL_CODES = (EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED)
 
 
@@ -88,7 +90,12 @@ class JobRun:
         self._environment = children.inherited_environment(os.environ)
         self._workers = children.teacher_names(job)
         self._coordinator = Fleet(self._make_coordinator, ["0"], keep=True)
-        self._teachers = Fleet(self._make_teacher, list(self._workers))
+        self._teachers = Fleet(
+            self._make_teacher,
+            list(self._workers),
+            final=TEACHER_FINAL_CODES,
+            unready_starts=TEACHER_UNREADY_STARTS,
+        )
         self._students = Fleet(self._make_student, children.student_nodes(job), final=STUDENT_FINAL_CODES)
         self._observers = Observers(job.name, folder, console, len(self._workers), self._clock)
 
@@ -250,11 +257,7 @@ class JobRun:
             if change.event == "crashed":
                 self._observers.crashed(change.child.id)
             if change.event == "hopeless":
-                raise _Stopped(
-                    "failed",
-                    f"teacher worker {change.child.id} cannot work ({describe_exit(change.code)})",
-                    change.child,
-                )
+                raise _Stopped("failed", f"teacher worker {_hopeless(change)}", change.child)
 
         for change in self._students.tick(now):
             self._note("student", change)
@@ -324,3 +327,11 @@ class JobRun:
 
     def _now(self) -> float:
         return self._clock.monotonic()
+
+
+def _hopeless(change: Change) -> str:
+    """Why a worker is not started again."""
+    if change.code == EXIT_INCOMPATIBLE:
+        return f"{change.child.id} is not the teacher whose name it serves under"
+    tries = f"; it never joined the job in {change.starts} starts" if change.starts > 1 else ""
+    return f"{change.child.id} cannot work ({describe_exit(change.code)}{tries})"

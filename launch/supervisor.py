@@ -42,16 +42,22 @@ class RestartPolicy:
     A crash is answered by a restart after 0.5 s, doubled with each crash up to 30 s, and again
     0.5 s after 60 s of health. Exit 0 means that it was asked to leave. Exit 2 of a child that
     was never ready means that it cannot work at all (wrong options, a model that does not load):
-    restarting would only repeat it.
+    restarting would only repeat it. So does a crash, by a signal too, that comes before it was ready in each
+    of the first ``unready_starts`` starts.
 
     Args:
         keep: start it again after exit 0 too.
         final: exit codes that are an answer of its own, never worth a restart.
+        unready_starts: how many starts a child has to be ready for the first time; None for any number.
     """
 
-    def __init__(self, keep: bool = False, final: Collection[int] = ()) -> None:
+    def __init__(
+        self, keep: bool = False, final: Collection[int] = (), unready_starts: int | None = None
+    ) -> None:
         self._keep = keep
         self._final = frozenset(final)
+        self._unready_starts = unready_starts
+        self._starts = 0
         self._delay_s = BACKOFF_MIN_S
         self._started_at = 0.0
         self._ever_ready = False
@@ -60,6 +66,7 @@ class RestartPolicy:
     def started(self, now: float) -> None:
         """The child runs from now on."""
         self._started_at = now
+        self._starts += 1
         self.restart_at = None
 
     def ready(self) -> None:
@@ -71,6 +78,8 @@ class RestartPolicy:
         if code == 0 and not self._keep:
             return "stopped"
         if code in self._final or (code == EXIT_UNUSABLE and not self._ever_ready):
+            return "hopeless"
+        if not self._ever_ready and self._starts == self._unready_starts:
             return "hopeless"
         if now - self._started_at >= HEALTHY_S:
             self._delay_s = BACKOFF_MIN_S
@@ -246,12 +255,19 @@ def _insist(children: Sequence[Child], clock: Clock, wait: Callable[[float], Non
 
 @dataclass(frozen=True)
 class Change:
-    """Something that happened to a supervised child."""
+    """Something that happened to a supervised child.
+
+    Attributes:
+        code: with which it ended.
+        retry_s: time until it is started again.
+        starts: how often it was started so far.
+    """
 
     event: Literal["started", "restarted", "crashed", "stopped", "hopeless"]
     child: Child
     code: int = 0
     retry_s: float = 0.0
+    starts: int = 1
 
 
 class Fleet:
@@ -265,6 +281,7 @@ class Fleet:
         names: one for each slot.
         keep: start children again even when they left with exit code 0.
         final: exit codes that are an answer, not a crash.
+        unready_starts: how many starts a child has to be ready for the first time; None for any number.
     """
 
     def __init__(
@@ -273,9 +290,10 @@ class Fleet:
         names: Sequence[str],
         keep: bool = False,
         final: Collection[int] = (),
+        unready_starts: int | None = None,
     ) -> None:
         self._make = make
-        self._slots = {name: _Slot(RestartPolicy(keep, final)) for name in names}
+        self._slots = {name: _Slot(RestartPolicy(keep, final, unready_starts)) for name in names}
 
     @property
     def children(self) -> list[Child]:
@@ -323,7 +341,8 @@ class Fleet:
                 changes.append(Change("crashed", child, code, slot.policy.restart_at - now))
                 continue
             slot.settled = True
-            changes.append(Change("stopped" if verdict == "stopped" else "hopeless", child, code))
+            event: Literal["stopped", "hopeless"] = "stopped" if verdict == "stopped" else "hopeless"
+            changes.append(Change(event, child, code, starts=slot.attempts))
         return changes
 
     def _start(self, name: str, slot: _Slot, now: float) -> Change:

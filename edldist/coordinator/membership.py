@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from edldist.coordinator.fingerprints import GroupFingerprints
 from edldist.wire.messages import (
     Event,
     Goodbye,
@@ -102,6 +103,7 @@ class Membership:
         """Grows with everything that may change who should serve whom."""
         self._members: OrderedDict[str, Member] = OrderedDict()
         self._ids: dict[bytes, str] = {}
+        self._fingerprints = GroupFingerprints()
         self._missing: dict[str, float] = {}
         self._last_tick = now
         self._settle_s = max(heartbeat_ttl_s, 2 * heartbeat_interval_s)
@@ -136,6 +138,12 @@ class Membership:
         reason = self._objection(message, now)
         if reason is not None:
             return [Send(peer, Refused(reason=reason))]
+        reason = self._fingerprints.objection(message) if message.role == "teacher" else None
+        if reason is not None:
+            return [
+                Send(peer, Refused(reason=reason, incompatible=True)),
+                Record(_refused(message, reason, wall)),
+            ]
         actions: list[Action] = []
         known = self._members.get(message.id)
         if known is not None and known.register.process != message.process:
@@ -163,6 +171,8 @@ class Membership:
         if known is not None:
             if known.peer != peer:
                 del self._ids[known.peer]
+            self._fingerprints.left(known.register)
+            self._fingerprints.joined(message)
             known.peer = peer
             known.register = message
             self._ids[peer] = message.id
@@ -170,6 +180,7 @@ class Membership:
             return actions
         links = frozenset(message.links) if message.role == "teacher" else frozenset()
         self._members[message.id] = Member(peer, message, joined_at=now, last_seen=now, links=links)
+        self._fingerprints.joined(message)
         self._ids[peer] = message.id
         if now < self._settled_at and _rejoins(message):
             # More of a former coordinator's members are still on their way.
@@ -288,12 +299,23 @@ class Membership:
     def _remove(self, member_id: str) -> Member:
         member = self._members.pop(member_id)
         del self._ids[member.peer]
+        self._fingerprints.left(member.register)
         self.version += 1
         return member
 
 
 def _rejoins(message: Register) -> bool:
     return bool(message.links) or message.info.get("rejoin") is True
+
+
+def _refused(message: Register, reason: str, wall: float) -> Event:
+    fields: dict[str, Scalar] = {
+        "id": message.id,
+        "name": message.group,
+        "host": message.host,
+        "reason": reason,
+    }
+    return Event(event="teacher_refused", t=wall, fields=fields)
 
 
 def _joined(message: Register, wall: float) -> Event:

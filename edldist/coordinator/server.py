@@ -327,7 +327,7 @@ class Coordinator:
             else:
                 event = action.event
                 self._records.add(event)
-                bad = event.event in ("teacher_lost", "student_lost")
+                bad = event.event in ("teacher_lost", "teacher_refused", "student_lost")
                 logger.log(logging.WARNING if bad else logging.INFO, "%s: %s", event.event, _brief(event))
 
     def _send(self, peer: bytes, message: Message) -> bool:

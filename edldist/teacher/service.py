@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import msgspec
 
 from edldist.clock import Clock
-from edldist.errors import ConfigError, CoordinatorUnreachableError, ProtocolVersionError
+from edldist.errors import ConfigError, CoordinatorUnreachableError, IncompatibleError, ProtocolVersionError
 from edldist.labels.fingerprint import Fingerprint
 from edldist.teacher.batcher import Batcher, HeldTask, TaskInputs
 from edldist.teacher.demand import Demand
@@ -38,6 +38,7 @@ from edldist.wire.messages import (
     Idle,
     Labels,
     Links,
+    Message,
     Peer,
     Ping,
     Pong,
@@ -100,6 +101,7 @@ class _Student:
     last_heard: float
     serving: bool = False
     refused: bool = False
+    incompatible: str = ""  # why it will never take this worker
     ttl_s: float = 3.0
     max_frame_bytes: int | None = None
     quarantine: str = ""
@@ -123,6 +125,7 @@ class TeacherService:
         self._stopping = False
         self._error: BaseException | None = None
         self._fingerprint = identity.fingerprint
+        self._unwanted = False  # the coordinator took another model in this one's place
         self._samples = 0
         self._tasks = 0
         self.extra_stats: Callable[[], dict[str, Scalar]] = dict
@@ -214,6 +217,9 @@ class TeacherService:
         with self._arrived:
             self._error = error
             self._arrived.notify_all()
+        if isinstance(error, IncompatibleError):
+            for message in self._enrolment.leave(str(error)):
+                self._control.send(message)
 
     def _read_control(self, now: float) -> None:
         for _ in range(_TURN_MESSAGES):
@@ -221,10 +227,27 @@ class TeacherService:
                 break
             if isinstance(received.message, Links):
                 self._relink(received.message, now)
-            elif self._enrolment.on_message(received.message, now, self._clock.wall()):
+            elif self._enrol(received.message, now):
+                self._unwanted = False
                 logger.info("joined the job at %s", self._identity.coordinator)
         for message in self._enrolment.due(now):
             self._control.send(message)
+
+    def _enrol(self, message: Message, now: float) -> bool:
+        """Whether a message of the coordinator ended a wait to join.
+
+        A coordinator that was cut off from a whole group may have let another model take its place. It then
+        refuses workers that come back; students that they serve know better.
+        """
+        try:
+            return self._enrolment.on_message(message, now, self._clock.wall())
+        except IncompatibleError as exc:
+            if not any(student.serving for student in self._students.values()):
+                raise
+            if not self._unwanted:
+                logger.error("%s. Its students are served on, until they leave", exc)
+            self._unwanted = True
+            return False
 
     def _registration(self, rejoin: bool) -> Register:
         me = self._identity
@@ -313,6 +336,7 @@ class TeacherService:
             self._demand.connected(name)
             logger.info("serving student %s at %s", name, student.peer.address)
         elif isinstance(message, Refused):
+            student.incompatible = message.reason if message.incompatible else ""
             self._give_up(student, message.reason)
         elif isinstance(message, Goodbye):
             student.serving = False  # an answer would only wait for a socket that is gone
@@ -435,6 +459,9 @@ class TeacherService:
                 self._greet(student, now)
             elif not student.serving and not student.refused and now - student.greeted_at > _GREET_AGAIN_S:
                 self._greet(student, now)
+        reasons = [student.incompatible for student in self._students.values()]
+        if reasons and all(reasons) and not self._draining:
+            raise IncompatibleError(f"no student takes this worker: {reasons[-1]}")
         orphan_s = self._enrolment.silent_s(now)
         serving = any(student.serving for student in self._students.values())
         if not serving and self._enrolment.ever_joined and orphan_s > self._identity.connect_timeout_s:

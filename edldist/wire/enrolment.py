@@ -21,7 +21,7 @@ import math
 import random
 from collections.abc import Callable, Mapping
 
-from edldist.errors import CoordinatorUnreachableError, RefusedError
+from edldist.errors import CoordinatorUnreachableError, IncompatibleError, RefusedError
 from edldist.wire.messages import (
     Ack,
     Event,
@@ -157,7 +157,8 @@ class Enrolment:
             self.joined = False
             self._next_at = now
         elif isinstance(message, Refused):
-            raise RefusedError(f"coordinator {self._coordinator} refused this member: {message.reason}")
+            kind = IncompatibleError if message.incompatible else RefusedError
+            raise kind(f"coordinator {self._coordinator} refused this member: {message.reason}")
         elif not isinstance(message, Ack):
             logger.debug("a %s of the coordinator is no concern of the enrolment", type(message).__name__)
         return False

@@ -38,7 +38,9 @@ import sys
 from pathlib import Path
 from edldist.observe.streams import install_steady_streams
 from edldist_launch import children
+from edldist_launch import run
 from edldist_launch.run import run_job
+run.TEACHER_UNREADY_STARTS = 2
 install_steady_streams()
 teacher, student = sys.argv[1:3]
 children.teacher_command = lambda config, worker_id, coordinator: [sys.executable, "-c", teacher]

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from edldist.coordinator.server import Coordinator, CoordinatorOptions
 from edldist.wire.messages import Heartbeat, Message, Register
 from edldist.wire.zmq.transport import ZmqTransport
+from tests.greetings import FINGERPRINT
 
 INTERVAL_S, TTL_S = 0.05, 0.4
 WITHIN_S = 10.0
@@ -91,7 +92,9 @@ class Running:
 def teacher(
     stack: contextlib.ExitStack, coordinator: str, member_id: str = "t1", **fields: Any
 ) -> FakeMember:
-    member = FakeMember(coordinator, member_id, role="teacher", **{"group": "big"} | fields)
+    member = FakeMember(
+        coordinator, member_id, role="teacher", **{"group": "big", "fingerprint": FINGERPRINT} | fields
+    )
     stack.callback(member.close)
     return member
 

@@ -6,6 +6,7 @@ Every process that a test signals is one that its own run recorded in its events
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -92,6 +93,16 @@ def test_a_teacher_that_cannot_work_fails_the_job_at_once(start: Start, folder: 
     assert "cannot work (exit code 2)" in output
     assert result(folder)["status"] == "failed"
     assert not any(running(pid) for pid in pids(folder))
+
+
+def test_a_teacher_that_dies_by_a_signal_before_it_ever_joins_is_given_up(start: Start, folder: Path) -> None:
+    job = start(teacher="import os; print('no room', flush=True); os.kill(os.getpid(), 9)")
+    output, _ = job.communicate()
+    assert job.returncode == 1
+    assert "no room" in output
+    assert "cannot work (killed by SIGKILL; it never joined the job in 2 starts)" in output
+    assert result(folder)["status"] == "failed"
+    assert events(folder, "teacher_restarted") and not any(running(pid) for pid in pids(folder))
 
 
 def test_a_crashed_teacher_is_restarted_under_a_new_id(start: Start, folder: Path) -> None:
@@ -249,6 +260,27 @@ def test_preparation_comes_first_is_shown_and_may_fail_the_job(
     assert ("made it" if exit_code == 0 else "ZeroDivisionError") in output
     assert "EDLDIST" not in (folder / "out" / "logs" / "prepare.log").read_text()
     assert bool(events(folder, "student_started")) == (exit_code == 0)
+
+
+def test_workers_whose_weights_differ_fail_the_job_with_both_sides_named(folder: Path) -> None:
+    """The whole real command line, up to the second worker's refusal."""
+    (folder / "a.py").write_text(
+        "import torch\ndef b():\n    torch.seed()\n    return torch.nn.Linear(4, 3)\n"
+    )
+    (folder / "s.py").write_text("import time; time.sleep(60)\n")
+    done = subprocess.run(
+        own_command("run", "job.yaml", "--output", "out"),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert done.returncode == 1
+    assert "is not the teacher whose name it serves under" in done.stderr
+    assert re.search("weights [0-9a-f]{32} instead of [0-9a-f]{32}", done.stderr)
+    assert [event["code"] for event in events(folder, "teacher_hopeless")] == [3]
+    assert not any(running(pid) for pid in pids(folder))
 
 
 def test_a_model_that_raises_shows_its_own_traceback(folder: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from edldist.clock import FakeClock
+from edldist.errors import IncompatibleError
 from edldist.teacher.service import Answer, TeacherIdentity, TeacherService
 from edldist.wire.memory import MemoryTransport
 from edldist.wire.messages import (
@@ -20,12 +21,16 @@ from edldist.wire.messages import (
     LeaseRows,
     Links,
     Peer,
+    Ping,
+    Pong,
     Pull,
+    Refused,
     Register,
     Registered,
     Result,
     Tasks,
     TensorSpec,
+    Unknown,
     Wake,
     Welcome,
 )
@@ -35,6 +40,7 @@ pytestmark = pytest.mark.timeout(30)
 
 TTL_S = 3.0
 STUDENT = Peer(id="s", address="tcp://student:1")
+WELCOME = Welcome(student="s", ping_interval_s=1.0, heartbeat_ttl_s=TTL_S, max_frame_bytes=1 << 20)
 
 
 class Party:
@@ -64,9 +70,7 @@ class Party:
         self.order(Registered(incarnation="one", heartbeat_interval_s=1.0, heartbeat_ttl_s=TTL_S))
         self.order(Links(students=[STUDENT], complete=True))
         self.heard(self.student, Hello)
-        self.say(
-            Welcome(student="s", ping_interval_s=1.0, heartbeat_ttl_s=TTL_S, max_frame_bytes=1 << 20),
-        )
+        self.say(WELCOME)
         self.until(lambda: self.serving)
 
     def order(self, message) -> None:
@@ -88,16 +92,17 @@ class Party:
             pause.wait(0.005)
         raise AssertionError("it never happened")
 
-    def heard(self, hub, kind) -> None:
-        """Wait until a hub has got a message of a kind."""
+    def heard(self, hub, kind):
+        """The next message of a kind that a hub gets."""
+        found = []
 
         def came() -> bool:
-            while (received := hub.receive()) is not None:
-                if isinstance(received.message, kind):
-                    return True
-            return False
+            while not found and (received := hub.receive()) is not None:
+                found.extend([received.message] if isinstance(received.message, kind) else [])
+            return bool(found)
 
         self.until(came)
+        return found[0]
 
     def advance(self, seconds: float) -> None:
         """Let the time pass; the worker has taken in all that was said before, and acted on it."""
@@ -182,3 +187,51 @@ def test_a_student_that_others_serve_is_left_at_once(party: Party) -> None:
     party.order(Links(students=[], complete=True, released=["s"]))
     party.heard(party.student, Goodbye)
     party.until(lambda: not party.service._students)
+
+
+def ended_by(party: Party) -> BaseException:
+    """What ended the service, as the compute thread sees it."""
+    for _ in range(1000):
+        party.service.await_tasks(0.01)
+        try:
+            party.service.take()
+        except BaseException as exc:
+            return exc
+    raise AssertionError("the service goes on")
+
+
+def test_a_worker_that_its_only_student_will_never_take_says_goodbye_and_ends(party):
+    party.say(Refused(reason="weights 77 instead of 12", incompatible=True))
+    party.until(lambda: party.service._students[STUDENT.id].incompatible)
+    party.clock.advance(1.0)
+    error = ended_by(party)
+    assert isinstance(error, IncompatibleError) and "weights 77 instead of 12" in str(error)
+    assert "weights 77" in party.heard(party.coordinator, Goodbye).reason
+
+
+def test_a_worker_that_another_student_takes_goes_on(party):
+    second = Peer(id="s-2", address="tcp://second:1")
+    hub = party.poller.bind(second.address)
+    party.order(Links(students=[STUDENT, second], complete=True))
+    party.heard(hub, Hello)
+    party.say(Refused(reason="weights 77 instead of 12", incompatible=True))
+    party.until(lambda: party.service._students[STUDENT.id].incompatible)
+    party.clock.advance(1.0)
+    hub.send(b"w", WELCOME)
+    party.until(lambda: party.service._students[second.id].serving)
+    hub.send(b"w", Ping(seq=1, buffered=0))
+    party.heard(hub, Pong)
+
+
+def test_students_are_served_on_by_a_worker_whose_place_another_model_took_while_it_was_out_of_sight(party):
+    party.order(Unknown())
+    party.heard(party.coordinator, Register)
+    party.order(Refused(reason="version 1 instead of 2", incompatible=True))
+    party.until(lambda: party.service._unwanted)
+    party.say(Ping(seq=1, buffered=0))
+    party.heard(party.student, Pong)
+    party.say(Goodbye(id=STUDENT.id, reason="done"))
+    party.until(lambda: not party.service._students)
+    party.order(Refused(reason="version 1 instead of 2", incompatible=True))
+    error = ended_by(party)
+    assert isinstance(error, IncompatibleError) and "version 1 instead of 2" in str(error)

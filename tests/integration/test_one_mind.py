@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -9,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from edldist.errors import ConfigError
+from edldist.errors import ConfigError, IncompatibleError
 from edldist.labels import codec as codecs
 from edldist.labels import grammar
 from edldist.labels.grammar import CodecSpec, Parameter
+from tests.harness import LocalJob
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -21,12 +23,29 @@ def batches(count: int) -> list[dict[str, Tensor]]:
     return [{"id": torch.arange(8) + 8 * number} for number in range(count)]
 
 
+def ended(job: LocalJob, count: int) -> list[str]:
+    """What so many workers said when they ended because they do not belong to their group."""
+    pause = threading.Event()
+    for _ in range(4000):
+        if len(job.errors) == count:
+            break
+        pause.wait(0.005)
+    assert [type(error) for error in job.errors] == [IncompatibleError] * count
+    words = [str(error) for error in job.errors]
+    job.errors.clear()
+    return words
+
+
 def test_workers_with_another_codec_are_refused_and_their_group_goes_on(memory_job):
     first = memory_job.teacher(batch_size=2, codec="dense")
-    loader = memory_job.loader(batches(60), inputs="id")
+    loader = memory_job.loader(batches(20), inputs="id")
     steps = iter(loader)
     next(steps)
     others = [memory_job.teacher(batch_size=2, codec="dense:fp16") for _ in range(3)]
+    for words in ended(memory_job, 3):
+        assert (
+            f"is not like worker {first.worker_id}" in words and "codec dense:fp16 instead of dense" in words
+        )
     for batch, labels in steps:
         assert labels["logits"].dtype == torch.float64
         assert labels["logits"][:, 0].tolist() == batch["id"].tolist()
@@ -36,11 +55,28 @@ def test_workers_with_another_codec_are_refused_and_their_group_goes_on(memory_j
 
 @pytest.mark.parametrize("wanted", ["dense:fp16", {"teacher": "dense:fp16"}])
 def test_a_loader_that_insists_on_a_codec_takes_no_other(memory_job, wanted):
-    plain = memory_job.teacher(batch_size=2)
     loader = memory_job.loader(batches(3), inputs="id", codec=wanted)
-    half = memory_job.teacher(batch_size=2, codec="dense:fp16")
+    memory_job.teacher(batch_size=2)
+    (words,) = ended(memory_job, 1)
+    assert "sends codec dense; this student takes labels of teacher 'teacher' as dense:fp16 only" in words
+    memory_job.teacher(batch_size=2, codec="dense:fp16")
     assert [labels["logits"].dtype for _, labels in loader] == [torch.float16] * 3
-    assert half.service._tasks and not plain.service._tasks
+
+
+def test_a_student_that_has_used_labels_takes_no_other_model_though_the_group_began_anew(memory_job):
+    first = memory_job.teacher(batch_size=2)
+    loader = memory_job.loader(batches(40), inputs="id")
+    steps = iter(loader)
+    next(steps)
+    first.drain()
+    first.service._thread._thread.join(20)
+    memory_job.teacher("negative", batch_size=2)
+    (words,) = ended(memory_job, 1)
+    assert "model tests.models:negative instead of tests.models:identify" in words
+    assert "restart the student" in words
+    memory_job.teacher(batch_size=2)
+    for batch, labels in steps:
+        assert labels["logits"][:, 0].tolist() == batch["id"].tolist()
 
 
 @pytest.mark.parametrize(

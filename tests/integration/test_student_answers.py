@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from edldist.clock import FakeClock
+from edldist.labels.fingerprint import Fingerprint
 from edldist.student.queue.flow import Flow
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.options import ServiceOptions
@@ -25,12 +26,14 @@ from edldist.wire.messages import (
     Ping,
     Pong,
     Pull,
+    Refused,
     Result,
     Tasks,
     TensorSpec,
+    Wake,
     Welcome,
 )
-from tests.greetings import FINGERPRINT
+from tests.greetings import FINGERPRINT, fingerprint
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -38,16 +41,18 @@ pytestmark = pytest.mark.timeout(30)
 class Worker:
     """One end of a link that says what a test says."""
 
-    def __init__(self, poller, address: str, name: str) -> None:
+    def __init__(self, poller, address: str, name: str, its: Fingerprint = FINGERPRINT) -> None:
         self.link = poller.connect(address, name)
-        self.link.send(Hello(worker=name, teacher="teacher", fingerprint=FINGERPRINT, process="p"))
-        self.welcome = self.hear(Welcome)
+        self.link.send(Hello(worker=name, teacher="teacher", fingerprint=its, process="p"))
+        self.answer = self.hear((Welcome, Refused))
 
-    def label(self, lease: int, pull: int, samples: int = 4) -> None:
+    def label(
+        self, lease: int, pull: int, samples: int = 4, output: str = "logits", version: str = ""
+    ) -> None:
         """Label a task of four samples, as so many, and pull more in the same message."""
-        specs = [TensorSpec(name="logits", dtype="float32", shape=[samples])]
+        specs = [TensorSpec(name=output, dtype="float32", shape=[samples])]
         row = LeaseRows(lease=lease, samples=samples)
-        result = Result(rows=[row], version="", compute_s=0.0, tensors=specs)
+        result = Result(rows=[row], version=version, compute_s=0.0, tensors=specs)
         frame = torch.arange(samples, dtype=torch.float32).numpy().tobytes()
         self.link.send(Labels(results=[result], pull=Pull(seq=pull, samples=4)), [frame])
 
@@ -194,10 +199,61 @@ def test_a_lost_task_is_found_although_answers_to_pings_take_longer_than_the_nex
 def test_idle_workers_are_pinged_several_times_within_the_time_to_live(make):
     service, clock, poller = make(heartbeat_ttl_s=0.9)
     worker = Worker(poller, service.address, "w")
-    assert worker.welcome.ping_interval_s <= 0.3
+    assert worker.answer.ping_interval_s <= 0.3
     first = None
     for _ in range(4):
         clock.advance(0.11)
         service._poller.wake()
     first = worker.hear(Ping)
     assert first.seq == 1
+
+
+@pytest.mark.parametrize("field", ["model", "weights", "version"])
+def test_a_worker_that_greets_as_another_teacher_is_refused_with_both_sides(make, field):
+    service, _, poller = make()
+    first = Worker(poller, service.address, "first")
+    other = Worker(poller, service.address, "other", fingerprint(**{field: "another"}))
+    assert isinstance(other.answer, Refused) and other.answer.incompatible
+    reason = other.answer.reason
+    assert "worker other is not like worker first, by which this student knows teacher 'teacher'" in reason
+    assert f": {field} another instead of " in reason
+    first.label(take(service, first, 1).id, pull=2)
+    assert service.teachers() == 1
+
+
+def test_a_worker_whose_first_labels_have_other_outputs_is_refused_and_nobody_is_to_blame(make):
+    service, _, poller = make()
+    first, second = Worker(poller, service.address, "first"), Worker(poller, service.address, "second")
+    first.label(take(service, first, 1).id, pull=2)
+    first.hear(Idle)
+    second.label(take(service, second, 1).id, pull=2, output="scores")
+    refused = second.hear(Refused)
+    assert refused.incompatible and "outputs scores instead of logits" in refused.reason
+    first.hear(Wake)
+    first.link.send(Pull(seq=3, samples=4))
+    assert first.hear(Tasks).groups[0].leases[0].samples == 4
+    assert service.stats()["failed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [({"output": "scores"}, "outputs scores"), ({"version": "2"}, "version 2")]
+)
+def test_labels_of_a_trusted_worker_that_are_none_of_its_group_fail_their_task(make, change, words):
+    service, _, poller = make()
+    worker, _ = Worker(poller, service.address, "w"), Worker(poller, service.address, "peer")
+    worker.label(take(service, worker, 1).id, pull=2)
+    worker.hear(Idle)
+    for seq in range(3, 7):
+        worker.label(take(service, worker, seq).id, pull=10 + seq, **change)
+    assert words in worker.hear(Idle, lambda idle: idle.quarantine).quarantine
+    assert service.stats()["failed"] and service.teachers() == 2
+
+
+def test_labels_of_no_open_lease_lay_down_nothing(make):
+    service, _, poller = make()
+    worker = Worker(poller, service.address, "w")
+    worker.label(999, pull=1, output="nonsense")
+    worker.hear(Idle)
+    worker.label(take(service, worker, 2).id, pull=3)
+    worker.hear(Idle, lambda idle: idle.seq == 3)
+    assert list(service.delivery.deliver().labels()["teacher"]) == ["logits"]

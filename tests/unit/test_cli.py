@@ -67,7 +67,7 @@ def test_the_commands_are_those_of_the_design() -> None:
 def test_every_option_has_a_variable() -> None:
     for command in (cli, *cli.commands.values()):
         for option in command.params:
-            if not isinstance(option, click.Option) or option.name == "version":
+            if not isinstance(option, click.Option) or "--version" in option.opts:
                 continue
             long = max(option.opts, key=len).removeprefix("--").replace("-", "_").upper()
             assert option.envvar == f"EDLDIST_{long}", (command.name, option.name)
@@ -96,6 +96,8 @@ def test_every_option_has_a_variable() -> None:
         (("teacher", "--coordinator", "tcp://h:1", "--model", "a:b", "--connect-timeout-s", "0"), "x>0"),
         ((*TEACHER, "--batch-size", "automatic"), "'automatic' is not a valid integer range. Or say auto."),
         ((*TEACHER, "--autocast", "fp32"), "'fp32' is not one of"),
+        ((*TEACHER, "--model-version", "1\n2"), "version '1\\n2': use up to 100 printable characters"),
+        ((*TEACHER, "--model-version", "x" * 101), "use up to 100 printable characters"),
         ((*TEACHER, "--compile=1"), "does not take a value"),
         ((*TEACHER, "--channels-last=1"), "does not take a value"),
         ((*TEACHER, "--dataset", "a.b"), "'a.b' is not module:factory"),

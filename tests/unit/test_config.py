@@ -56,6 +56,7 @@ name: full
 deterministic: true
 teachers:
   - {name: big, model: "a.b:c", weights: w.safetensors, replicas: {min: 0, max: 8}, device: "cuda:1",
+     version: "7 b",
      batch_size: 7, codec: "dense:bf16", allow_nonfinite: true, env: {A: "1", B: 2}, compile: true,
      autocast: bf16, channels_last: true, dataset: "d:f", dataset_inputs: [0, mask], dataset_threads: 4}
   - {name: small, model: "a:c.d", replicas: 2}
@@ -70,6 +71,7 @@ prepare: {script: p.py, args: [1.5]}
 """
     job = load_job(write(tmp_path, text))
     assert job.teachers[0].replicas == ReplicaRange(min=0, max=8)
+    assert job.teachers[0].version == "7 b"
     assert job.teachers[0].env == {"A": "1", "B": "2"}
     assert job.student.nnodes == "1:4"
     assert job.student.args[:5] == ["--epochs", "5", "--lr", "0.0001", "1e-4"]
@@ -156,6 +158,9 @@ def test_yaml_traps_of_version_1_1_are_gone(tmp_path: Path) -> None:
         ("teachers.0.dataset_threads=0", "teachers[0].dataset_threads", "1 or more"),
         ("teachers.0.codec=topk:8", "teachers[0].codec", "'topk:8' is not allowed: no such codec"),
         ("teachers.0.codec=dense:int8", "teachers[0].codec", "dense[:fp32|fp16|bf16]"),
+        ("teachers.0.version=1.10", "teachers[0].version", "1.1 is not allowed"),
+        ("teachers.0.version='1 '", "teachers[0].version", "'1 ' is not allowed"),
+        ('teachers.0.version="a\\nb"', "teachers[0].version", "without a space at either end"),
         ("teachers.0.allow_nonfinite=maybe", "teachers[0].allow_nonfinite", "true or false"),
         ("teachers.0.env=[A]", "teachers[0].env", "a mapping of variable names"),
         ("teachers.0.env={A: true}", "teachers[0].env.A", "quote it"),

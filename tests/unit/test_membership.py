@@ -16,6 +16,7 @@ from edldist.wire.messages import (
     Regroup,
     Unknown,
 )
+from tests.greetings import FINGERPRINT, fingerprint
 
 WALL = 1_700_000_000.0
 
@@ -29,7 +30,7 @@ def make(now: float = 0.0) -> Membership:
 
 def teacher(member_id: str = "t1", **fields: Any) -> Register:
     base = {"id": member_id, "role": "teacher", "group": "big", "process": "p7", "host": "a", "pid": 7}
-    return Register(**base | fields)
+    return Register(**base | {"fingerprint": FINGERPRINT} | fields)
 
 
 def student(member_id: str = "s1", **fields: Any) -> Register:
@@ -270,3 +271,77 @@ def test_losing_sight_of_most_members_at_once_orders_no_disconnects() -> None:
     assert len(events(live(members, 17.0, since=14.0))) == 3
     assert not members.settled(17.0)
     assert members.settled(20.0)
+
+
+# --- fingerprints -------------------------------------------------------------------------------
+
+
+def refusal(actions: list[Action]) -> Refused:
+    (refused,) = [message for _, message in sent(actions)]
+    assert isinstance(refused, Refused)
+    return refused
+
+
+def joins(members: Membership, peer: bytes, now: float = 0.0, **fields: Any) -> bool:
+    """Whether a worker with such fields is taken."""
+    actions = members.register(peer, teacher(peer.decode(), process=peer.decode(), **fields), now, WALL)
+    return isinstance(sent(actions)[0][1], Registered)
+
+
+@pytest.mark.parametrize("field", ["model", "weights", "version", "codec"])
+def test_the_first_worker_of_a_group_lays_down_what_the_others_are(field: str) -> None:
+    members = make()
+    assert joins(members, b"t1")
+    other = fingerprint(**{field: "other"})
+    actions = members.register(b"t2", teacher("t2", process="p2", fingerprint=other), 0.0, WALL)
+    refused = refusal(actions)
+    assert refused.incompatible
+    for words in ("worker t2 is not like worker t1", f"{field} other instead of", "teacher 'big'"):
+        assert words in refused.reason
+    assert events(actions) == [
+        ("teacher_refused", {"id": "t2", "name": "big", "host": "a", "reason": refused.reason})
+    ]
+    assert list(members.members) == ["t1"]
+    assert joins(members, b"t3")
+    assert joins(members, b"t4", group="other", fingerprint=other), "another group is another teacher"
+
+
+def test_a_group_is_free_again_when_its_last_worker_has_left_or_is_lost() -> None:
+    members, other = make(), fingerprint(weights="77")
+    assert joins(members, b"t1") and joins(members, b"t2")
+    members.goodbye(b"t1", Goodbye(id="t1"), WALL)
+    assert not joins(members, b"t3", fingerprint=other)
+    members.goodbye(b"t2", Goodbye(id="t2"), WALL)
+    assert joins(members, b"t3", fingerprint=other)
+    assert not joins(members, b"t1")
+    for second in range(1, 5):
+        members.tick(second, WALL)
+    assert not members.members
+    assert joins(members, b"t1", 4.0)
+
+
+def test_the_first_workers_leaving_changes_nothing_for_those_that_stay() -> None:
+    members = make()
+    assert joins(members, b"t1") and joins(members, b"t2")
+    members.goodbye(b"t1", Goodbye(id="t1"), WALL)
+    message = teacher("t3", process="p3", fingerprint=fingerprint(weights="77"))
+    assert "not like worker t2" in refusal(members.register(b"t3", message, 0.0, WALL)).reason
+
+
+def test_a_worker_alone_in_its_group_may_come_back_as_another_teacher() -> None:
+    members, other = make(), fingerprint(weights="77")
+    assert joins(members, b"t1") and joins(members, b"t1", fingerprint=other)
+    assert not joins(members, b"t2")
+    assert joins(members, b"t2", fingerprint=other)
+
+
+def test_outputs_that_a_worker_has_learnt_bind_the_group_from_then_on() -> None:
+    members = make()
+    assert joins(members, b"t1") and joins(members, b"t2", fingerprint=fingerprint(outputs=["logits"]))
+    assert joins(members, b"t3"), "it does not know its outputs yet"
+    assert not joins(members, b"t4", fingerprint=fingerprint(outputs=["feature"]))
+
+
+def test_a_worker_without_a_fingerprint_is_refused() -> None:
+    refused = refusal(make().register(b"t1", teacher(fingerprint=None), 0.0, WALL))
+    assert refused.incompatible and "has no fingerprint" in refused.reason

@@ -9,6 +9,7 @@ from edldist.coordinator import orders as orders_module
 from edldist.coordinator.membership import Membership
 from edldist.coordinator.orders import LINKS_REFRESH_TTLS, Orders
 from edldist.wire.messages import Links, Peer, Register
+from tests.greetings import FINGERPRINT
 
 TTL_S = 3.0
 S1, S2 = (Peer(id=name, address=f"tcp://here:{name}") for name in ("s1", "s2"))
@@ -35,7 +36,8 @@ class Desk:
         return self.reachable
 
     def teacher(self, name: str, peer: bytes | None = None) -> None:
-        self._join(Register(id=name, role="teacher", group="big", process=f"p-{name}", host="h", pid=1), peer)
+        own = {"id": name, "process": f"p-{name}", "fingerprint": FINGERPRINT}
+        self._join(Register(role="teacher", group="big", host="h", pid=1, **own), peer)
 
     def student(self, peer: Peer) -> None:
         self._join(

@@ -88,6 +88,23 @@ def test_exit_two_is_hopeless_only_before_the_child_ever_worked() -> None:
     assert proven.exited(2, 0.0) == "restart"
 
 
+def test_a_child_that_was_never_ready_is_given_up_after_so_many_starts_whatever_ended_it() -> None:
+    policy = RestartPolicy(unready_starts=3)
+    verdicts = []
+    for code in (-9, 1, -11):
+        policy.started(0.0)
+        verdicts.append(policy.exited(code, 0.0))
+    assert verdicts == ["restart", "restart", "hopeless"]
+
+
+def test_a_child_that_was_ready_once_is_started_again_and_again() -> None:
+    policy = RestartPolicy(unready_starts=3)
+    for _ in range(10):
+        policy.started(0.0)
+        policy.ready()
+        assert policy.exited(-9, 0.0) == "restart"
+
+
 def test_exit_zero_stops_unless_the_child_is_to_be_kept() -> None:
     assert RestartPolicy().exited(0, 0.0) == "stopped"
     assert RestartPolicy(keep=True).exited(0, 0.0) == "restart"

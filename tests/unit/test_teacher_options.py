@@ -19,6 +19,7 @@ from edldist_launch.cli import cli
 ALL = {
     "model": "a.b:c",
     "weights": "w.pt",
+    "version": "7 b",
     "batch_size": "auto",
     "codec": "dense:fp16",
     "compile": True,
@@ -68,11 +69,13 @@ def test_variables_set_the_options_of_a_worker_started_by_hand(started):
         EDLDIST_AUTOCAST="bf16",
         EDLDIST_BATCH_SIZE="auto",
         EDLDIST_DATASET="d:f",
+        EDLDIST_MODEL_VERSION="7 b",
         EDLDIST_DATASET_INPUTS="1",
         EDLDIST_DATASET_THREADS="2",
     )
     (options,) = started
     assert (options.compile, options.autocast, options.batch_size) == (True, "fp16", "auto")
+    assert options.version == "7 b"
     assert (options.dataset, options.dataset_inputs, options.dataset_threads) == ("d:f", "1", 2)
 
 
