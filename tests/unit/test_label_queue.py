@@ -316,9 +316,12 @@ def test_a_hedge_is_offered_only_to_a_worker_that_could_take_it():
     queue = joined("big", "small")
     fill(queue, 10)
     queue.lease("big", 10, now=0.0)
-    assert not queue.can_hedge("small", 4, now=5.0, older_than_s=1.0)
+    assert queue.lease("small", 4, now=0.0) == []
+    assert queue.rouse_to_hedge("teacher", now=5.0, older_than_s=1.0) == []
     assert queue.hedge("small", 4, now=5.0, older_than_s=1.0) is None
-    assert queue.can_hedge("small", 10, now=5.0, older_than_s=1.0)
+    assert queue.lease("small", 10, now=5.0) == []
+    assert queue.rouse_to_hedge("teacher", now=5.0, older_than_s=1.0) == ["small"]
+    assert not queue.asleep("small") and queue.hedge("small", 10, now=5.0, older_than_s=1.0)
 
 
 def test_a_lease_that_is_given_back_twice_comes_back_once():

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Grant", "Overdue", "Poison", "Returned"]
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """A lease as the service sends it: samples ``start`` to ``stop`` of a batch, for one teacher.
 
     Attributes:

@@ -24,12 +24,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edldist.errors import ConfigError
+from edldist.student.queue import hedging
 from edldist.student.queue.batches import Batches
+from edldist.student.queue.blame import Blame
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.outcomes import Grant, Overdue, Poison, Returned
+from edldist.student.queue.sleepers import Sleepers
 from edldist.student.queue.task import HeldLease, Suspicion, Task
 from edldist.student.queue.track import Track
-from edldist.student.queue.workers import Workers
+from edldist.student.queue.workers import Worker, Workers
 
 __all__ = ["LabelQueue"]
 
@@ -50,15 +53,20 @@ class LabelQueue:
             raise ConfigError(f"teacher={list(teachers)!r}: needs one or more different names")
         self.flow = flow or Flow()
         self._batches = Batches(self.flow)
+        self._sleepers = {teacher: Sleepers() for teacher in teachers}
         self._tracks = {teacher: Track(teacher, self.flow, self._batches.waits) for teacher in teachers}
         self._workers = Workers(first_lease)
         # Invariant: a task without labels waits in its track, is leased in time, or is withheld (or poison).
-        self._withheld: dict[Task, None] = {}
+        self._blame = Blame(self.flow, self._tracks)
         self.done = 0
         self.failed = 0
-        self.requeued = 0
         self.duplicates = 0
         self.hedged = 0
+
+    @property
+    def requeued(self) -> int:
+        """Tasks that went back to the front."""
+        return self._blame.requeued
 
     # --- the data loader's side -------------------------------------------------------------
 
@@ -115,8 +123,7 @@ class LabelQueue:
             self._workers.close(lease)
         for track in self._tracks.values():
             track.forget(batch)
-        for task in [task for task in self._withheld if task.batch == batch]:
-            del self._withheld[task]
+        self._blame.forget(batch)
 
     def deliver(self) -> int:
         """Take the head batch out and return its number; only when ``ready``."""
@@ -126,7 +133,7 @@ class LabelQueue:
         """Forget every batch and lease (the loop was left). Late answers count as duplicates."""
         self._batches.clear()
         self._workers.clear()
-        self._withheld.clear()
+        self._blame.clear()
         for track in self._tracks.values():
             track.clear()
 
@@ -137,16 +144,63 @@ class LabelQueue:
         self._workers.join(worker, teacher)
 
     def quarantine(self, worker: str) -> None:
-        """A worker gets no work until its next ``lease``: nothing is kept for it."""
+        """A worker gets no work until its next ``lease``, or it is paroled: nothing is kept for it."""
         self._workers[worker].quarantined = True
+
+    def parole(self, worker: str) -> None:
+        """A worker that was quarantined may be woken again."""
+        self._workers[worker].quarantined = False
+
+    def rouse(self, teacher: str, now: float, most_passed_over: int) -> list[str]:
+        """Wake sleepers for what waits, the longest sleeper first (see ``Sleepers.rouse``)."""
+        track = self._tracks[teacher]
+        sleepers = self._sleepers[teacher]
+        if not (sleepers and track.samples):
+            return []
+        alone = track.next_alone() is not None
+        return sleepers.rouse(
+            *(track.samples, track.next_samples),
+            lambda worker: self._could_take(worker, track, alone, now),
+            *(now, most_passed_over),
+        )
+
+    def rouse_to_hedge(self, teacher: str, now: float, older_than_s: float) -> list[str]:
+        """Wake as many sleepers as there are tasks of which each could have one as a second worker."""
+        sleepers = self._sleepers[teacher]
+        leases = self._hedge_candidates(teacher, now, older_than_s) if sleepers else []
+        woken: list[str] = []
+        for worker, samples in sleepers.items() if leases else ():
+            if self._hedge_for(worker, samples, now, leases) is not None:
+                woken.append(worker)
+                if len(woken) == len(leases):
+                    break
+        for worker in woken:
+            sleepers.wake(worker, 0, now)
+        return woken
+
+    @property
+    def sleepers(self) -> bool:
+        """Whether anybody is asleep."""
+        return any(self._sleepers.values())
+
+    def asleep(self, worker: str) -> bool:
+        """Whether a worker waits to be woken."""
+        return worker in self._sleepers[self._workers[worker].teacher]
+
+    def sleep(self, worker: str, samples: int) -> None:
+        """A worker that asked for so many samples was told that there are none."""
+        self._sleepers[self._workers[worker].teacher].sleep(worker, samples)
 
     def has_work(self, worker: str, now: float) -> bool:
         """Whether a pull of this worker would be granted something now."""
+        track = self._tracks[self._workers[worker].teacher]
+        return self._could_take(worker, track, track.next_alone() is not None, now)
+
+    def _could_take(self, worker: str, track: Track, alone: bool, now: float) -> bool:
         me = self._workers[worker]
-        track = self._tracks[me.teacher]
-        if me.stuck or me.busy_alone:
+        if not me.free:
             return False
-        if track.next_alone() is not None:
+        if alone:
             if not me.leases:
                 return True
             if track.draining in (None, worker):
@@ -157,12 +211,20 @@ class LabelQueue:
         """Grant up to ``samples`` samples to a worker: tasks that came back first, then fresh cuts.
 
         With a fixed ``task_size``, at least one task is granted if there is any. An empty list
-        means that there is nothing for this worker now.
+        means that there is nothing for this worker now: it is asleep from now on, unless it gets a ``hedge``.
         """
         me = self._workers[worker]
         me.quarantined = False
+        grants = self._granted(worker, me, samples, now)
+        if grants:
+            self._sleepers[me.teacher].forget(worker)
+        else:
+            self._sleepers[me.teacher].sleep(worker, samples)
+        return grants
+
+    def _granted(self, worker: str, me: Worker, samples: int, now: float) -> list[Grant]:
         track = self._tracks[me.teacher]
-        if me.stuck or me.busy_alone:
+        if not me.free:
             return []
         alone = track.next_alone()
         if alone is not None:
@@ -189,15 +251,13 @@ class LabelQueue:
         Only when it is older than ``older_than_s`` and than three times the idle worker's own
         latency, has no second lease yet, and fits into ``samples``. The first answer wins.
         """
-        task = self._hedgeable(worker, samples, now, older_than_s)
+        teacher = self._workers[worker].teacher
+        task = self._hedge_for(worker, samples, now, self._hedge_candidates(teacher, now, older_than_s))
         if task is None:
             return None
         self.hedged += 1
+        self._sleepers[teacher].forget(worker)
         return self._grant(task, worker, now, alone=False)
-
-    def can_hedge(self, worker: str, samples: int, now: float, older_than_s: float) -> bool:
-        """Whether ``hedge`` would find a task."""
-        return self._hedgeable(worker, samples, now, older_than_s) is not None
 
     def find(self, lease: int, worker: str, now: float) -> Grant | None:
         """The open lease that a worker answers; None if it was written off, or others were first.
@@ -210,7 +270,7 @@ class LabelQueue:
         if held is None or held.worker != worker:
             self.duplicates += 1
             return None
-        return _granted(held, alone=held.alone)
+        return _grant_of(held, alone=held.alone)
 
     def holds(self, lease: int) -> bool:
         """Whether a lease is still open."""
@@ -222,11 +282,9 @@ class LabelQueue:
         self._workers[held.worker].took(now - held.since)
         samples = 0
         for task in held.tasks:
-            self._workers.overtake(task)
-            if task.waiting:
-                self._tracks[task.teacher].remove(task)
-            elif self._withheld:
-                self._withheld.pop(task, None)
+            if task.leases:
+                self._workers.overtake(task)
+            self._blame.labelled(task)
             samples += task.samples
             self.done += 1
         return self._batches.settle(held.tasks[0].batch, samples)
@@ -239,14 +297,14 @@ class LabelQueue:
             task.failures.append(error)
             task.failed_by.add(held.worker)
             task.failed_at = now
-        return self._reconsider(held.tasks, now)
+        return self._blame.reconsider(held.tasks, now)
 
     def give_back(self, leases: Sequence[int], worker: str, now: float) -> Returned:
         """A worker returns leases that it has not begun, or never got; nobody is to blame."""
         me = self._workers[worker]
         me.stuck = False
         mine = [lease for lease in dict.fromkeys(leases) if lease in me.leases]
-        return self._reconsider([task for lease in mine for task in self._end(lease).tasks], now)
+        return self._blame.reconsider([task for lease in mine for task in self._end(lease).tasks], now)
 
     def leases_of(self, worker: str) -> list[int]:
         """The open leases of a worker, oldest first."""
@@ -256,16 +314,13 @@ class LabelQueue:
         """A lost worker turns out to be the same live process: no task has killed it."""
         leased = {task: None for lease in self._workers.leases() for task in lease.tasks}
         waiting = [task for track in self._tracks.values() for task in track]
-        for task in [*leased, *waiting, *self._withheld]:
+        for task in [*leased, *waiting, *self._blame]:
             task.forgive(worker)
-        self._reconsider(list(self._withheld), now)
+        self._blame.reconsider(list(self._blame), now)
 
     def verdicts(self, now: float) -> list[Poison]:
         """Tasks that are withheld, and the time of whatever speaks against them is up."""
-        condemned = [task for task in self._withheld if now >= task.verdict_at(self.flow.hang_s)]
-        for task in condemned:
-            del self._withheld[task]
-        return [_poison(task, task.attempts(now)) for task in condemned]
+        return self._blame.verdicts(now)
 
     def lose(self, worker: str, reason: str, now: float) -> Returned:
         """A worker is gone: its leases go back to the front, suspected."""
@@ -278,7 +333,7 @@ class LabelQueue:
                 task.suspicions.append(Suspicion(worker, text, held.alone, now + self.flow.verdict_s))
             tasks += held.tasks
         self._part(worker)
-        return self._reconsider(tasks, now)
+        return self._blame.reconsider(tasks, now)
 
     def leave(self, worker: str, now: float) -> Returned:
         """A worker said goodbye: its leases go back, unsuspected."""
@@ -296,31 +351,22 @@ class LabelQueue:
             track = self._tracks[me.teacher]
             if track.draining == name:
                 track.draining = None  # it will not be empty soon
-            returned = self._reconsider([task for lease in late for task in lease.tasks], now)
+            returned = self._blame.reconsider([task for lease in late for task in lease.tasks], now)
             held_s, allowed_s = now - late[0].since, me.allowed_s(self.flow)
             found.append(Overdue(name, len(late), held_s, allowed_s, returned))
         return found
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _hedgeable(self, worker: str, samples: int, now: float, older_than_s: float) -> Task | None:
+    def _hedge_candidates(self, teacher: str, now: float, older_than_s: float) -> list[HeldLease]:
+        head_leases = self._workers.leases_of_batch(self._batches.head)
+        return hedging.candidates(head_leases, teacher, now, older_than_s) if head_leases else []
+
+    def _hedge_for(self, worker: str, samples: int, now: float, leases: list[HeldLease]) -> Task | None:
         me = self._workers[worker]
-        if me.stuck or me.busy_alone:
+        if not leases or not me.free:
             return None
-        age_s = max(older_than_s, 3 * (me.latency_s or 0.0))
-        candidates = [
-            lease
-            for lease in self._workers.leases_of_batch(self._batches.head)
-            for task in lease.tasks
-            if task.teacher == me.teacher
-            and lease.worker != worker
-            and len(task.leases) == 1
-            and not task.waiting
-            and not task.alone
-            and (task.samples <= samples or self.flow.cuts_fixed)
-            and now - lease.since > age_s
-        ]
-        return min(candidates, key=lambda lease: lease.since).tasks[0] if candidates else None
+        return hedging.task_for(me, None if self.flow.cuts_fixed else samples, now, leases)
 
     def _suits(self, task: Task, worker: str, now: float) -> bool:
         """Whether a task that came back may go to a worker: not if it has it, or has failed on it.
@@ -343,7 +389,7 @@ class LabelQueue:
 
     def _grant(self, task: Task, worker: str, now: float, *, alone: bool) -> Grant:
         held = self._workers.open(task, worker, now, alone=alone)
-        return _granted(held, alone=alone or self.flow.fixed)
+        return _grant_of(held, alone=alone or self.flow.fixed)
 
     def _end(self, number: int) -> HeldLease:
         """Close an open lease."""
@@ -353,40 +399,15 @@ class LabelQueue:
         return held
 
     def _part(self, worker: str) -> None:
+        self._sleepers[self._workers[worker].teacher].forget(worker)
         self._workers.part(worker)
         for track in self._tracks.values():
             if track.draining == worker:
                 track.draining = None
 
-    def _reconsider(self, tasks: Sequence[Task], now: float) -> Returned:
-        """Decide what becomes of tasks on which nobody is at work in time any more."""
-        poison = []
-        requeued = 0
-        for task in tasks:
-            if not task.idle:
-                continue
-            attempts = task.attempts(now)
-            if len(attempts) >= self.flow.max_attempts:
-                if task.waiting:
-                    self._tracks[task.teacher].remove(task)
-                if len(task.failures) >= self.flow.max_attempts:
-                    poison.append(_poison(task, task.failures))
-                else:
-                    self._withheld[task] = None
-                continue
-            self._withheld.pop(task, None)
-            if not task.waiting:
-                requeued += 1
-                self._tracks[task.teacher].put_back(task)
-        self.requeued += requeued
-        return Returned(requeued, poison)
 
-
-def _granted(held: HeldLease, *, alone: bool) -> Grant:
+def _grant_of(held: HeldLease, *, alone: bool) -> Grant:
     task = held.tasks[0]
-    pieces = tuple([(task.start, task.stop) for task in held.tasks])
+    one = len(held.tasks) == 1
+    pieces = ((task.start, task.stop),) if one else tuple([(task.start, task.stop) for task in held.tasks])
     return Grant(held.number, task.teacher, task.batch, held.start, held.stop, alone, pieces)
-
-
-def _poison(task: Task, attempts: Sequence[str]) -> Poison:
-    return Poison(task.teacher, task.batch, task.start, task.stop, list(attempts))

@@ -37,9 +37,11 @@ class Worker:
     beaten: dict[int, float] = field(default_factory=dict)
 
     @property
-    def busy_alone(self) -> bool:
-        """Whether it holds a task that must not have company."""
-        return any(lease.alone for lease in self.leases.values())
+    def free(self) -> bool:
+        """Whether it may get anything: it is well, and holds no task that must not have company."""
+        if self.stuck or self.quarantined:
+            return False
+        return not any(lease.alone for lease in self.leases.values())
 
     def allowed_s(self, flow: Flow) -> float:
         """The age at which a lease of it is overdue."""
@@ -129,7 +131,10 @@ class Workers:
         number = next(self._numbers)
         lease = HeldLease(number, name, [task], task.start, task.stop, now, alone)
         self._leases[number] = self._workers[name].leases[number] = task.leases[number] = lease
-        self._of_batch.setdefault(task.batch, {})[number] = lease
+        of_batch = self._of_batch.get(task.batch)
+        if of_batch is None:
+            of_batch = self._of_batch[task.batch] = {}
+        of_batch[number] = lease
         return lease
 
     def close(self, lease: HeldLease) -> None:

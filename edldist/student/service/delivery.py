@@ -24,6 +24,8 @@ from edldist.wire.transport import Frames
 
 __all__ = ["Delivery", "Leased"]
 
+_MOST_PASSED_OVER = 32  # sleepers in one turn for whom nothing that waits is suitable
+
 
 class Leased(NamedTuple):
     """Leases of a pull, the batch of each, and the number of batches that the loop could take now."""
@@ -37,7 +39,7 @@ class Delivery:
     """Batches on their way from the data loader to the training loop.
 
     Workers are known by the queue's names for them. One that pulled when there was nothing for it is
-    *asleep* until it is ``roused``.
+    *asleep* until ``rouse`` names it.
 
     Args:
         teachers: names of the teacher groups whose labels every batch needs.
@@ -57,6 +59,7 @@ class Delivery:
         max_frame_bytes: int,
         skip_poison: bool,
     ) -> None:
+        self._teachers = teachers
         self._flow = flow
         self._clock = clock
         self._max_frame_bytes = max_frame_bytes
@@ -66,7 +69,6 @@ class Delivery:
         self._changed = threading.Condition(self._lock)
         self._queue = LabelQueue(teachers, flow, first_lease)
         self._open: dict[int, OpenBatch] = {}
-        self._asleep: set[str] = set()
         self._fitting_samples = sys.maxsize
         self._error: BaseException | None = None
         self._errors: dict[int, EdlDistError] = {}  # by batch: raised when that one is due
@@ -93,7 +95,7 @@ class Delivery:
             number = self._queue.offer(batch.samples, batch.input_bytes)
             self._open[number] = batch
             self._account()
-            return bool(self._asleep)
+            return self._queue.sleepers
 
     def _check_size(self, batch: OpenBatch) -> None:
         """Tasks that are cut to a worker's wish shrink to fit; fixed ones, and single samples, cannot."""
@@ -181,51 +183,52 @@ class Delivery:
     def lose(self, worker: str, reason: str) -> Returned:
         """A worker is gone: its tasks go back, suspected."""
         with self._lock:
-            self._asleep.discard(worker)
             return self._settled(self._queue.lose(worker, reason, self._clock.monotonic()))
 
     def leave(self, worker: str) -> Returned:
         """A worker goes on purpose: its tasks go back, unsuspected."""
         with self._lock:
-            self._asleep.discard(worker)
             return self._settled(self._queue.leave(worker, self._clock.monotonic()))
 
-    @property
-    def sleepers(self) -> bool:
-        """Whether any worker is asleep."""
-        return bool(self._asleep)
-
     def asleep(self, worker: str) -> bool:
-        return worker in self._asleep
-
-    def sleep(self, worker: str) -> None:
-        """A worker was told that there is nothing for it."""
         with self._lock:
-            self._asleep.add(worker)
+            return self._queue.asleep(worker)
 
-    def quarantine(self, worker: str) -> None:
-        """A worker was told that it gets nothing for a while."""
+    def sleep(self, worker: str, samples: int) -> None:
+        """A worker that asked for so many samples was told that there is nothing for it."""
         with self._lock:
-            self._asleep.add(worker)
+            self._queue.sleep(worker, samples)
+
+    def quarantine(self, worker: str, samples: int) -> None:
+        """A worker that asked for so many samples was told that it gets nothing for a while."""
+        with self._lock:
+            self._queue.sleep(worker, samples)
             self._queue.quarantine(worker)
 
-    def rouse(self, worker: str, hedge_samples: int, hedge_after_s: float) -> int | None:
-        """Take a worker for awake if there is work for it now.
+    def parole(self, worker: str) -> None:
+        """A worker that was quarantined may be woken again."""
+        with self._lock:
+            self._queue.parole(worker)
+
+    def rouse(self, hedge_after_s: float, thorough: bool) -> list[str]:
+        """Take as many workers for awake as there is work for: they are to be told.
 
         Args:
-            hedge_samples, hedge_after_s: bounds of a second lease (see ``LabelQueue.hedge``).
-
-        Returns:
-            The number of batches that the loop could take now; None when there is no work.
+            hedge_after_s: age from which a task may be leased a second time (see ``LabelQueue.hedge``).
+            thorough: whether to look at every sleeper, and for second leases. What this costs grows with the
+                number of those for whom there is nothing, so it is not for every turn.
         """
         with self._lock:
-            queue, now = self._queue, self._clock.monotonic()
-            if not queue.has_work(worker, now) and not queue.can_hedge(
-                worker, hedge_samples, now, hedge_after_s
-            ):
-                return None
-            self._asleep.discard(worker)
-            return queue.deliverable_batches
+            queue = self._queue
+            if not queue.sleepers:
+                return []
+            now = self._clock.monotonic()
+            woken: list[str] = []
+            for teacher in self._teachers:
+                woken += queue.rouse(teacher, now, sys.maxsize if thorough else _MOST_PASSED_OVER)
+                if thorough:
+                    woken += queue.rouse_to_hedge(teacher, now, hedge_after_s)
+            return woken
 
     # --- the I/O thread: leases -----------------------------------------------------------------
 
@@ -237,10 +240,6 @@ class Delivery:
             if not grants:
                 second = queue.hedge(worker, samples, now, hedge_after_s)
                 grants = [second] if second is not None else []
-            if grants:
-                self._asleep.discard(worker)
-            else:
-                self._asleep.add(worker)
             if queue.wants_batch():
                 self._changed.notify_all()
             return Leased(grants, [self._open[grant.batch] for grant in grants], queue.deliverable_batches)

@@ -53,7 +53,8 @@ class Peers:
     def __init__(self) -> None:
         self._workers: dict[bytes, ConnectedWorker] = {}
         self._quarantine = Quarantine()  # by key
-        # Invariant: nobody in _quarantine is missing from _workers: who is dropped is forgotten there.
+        self._excluded: set[ConnectedWorker] = set()  # those that were told that they get no work
+        # Invariant: whoever is in _quarantine or _excluded is here: who is dropped is forgotten there.
         self._disconnected: dict[bytes, str] = {}  # the processes behind connections that broke
         self._unreachable: dict[bytes, float] = {}  # dropped peers, and when they were
 
@@ -90,6 +91,7 @@ class Peers:
             return False
         del self._workers[worker.peer]
         self._quarantine.forget(worker.key)
+        self._excluded.discard(worker)
         return True
 
     # --- broken connections -------------------------------------------------------------------------
@@ -134,3 +136,13 @@ class Peers:
             return ""
         others = (o for o in self._workers.values() if o is not worker and o.teacher == worker.teacher)
         return reason if any(self._quarantine.reason(o.key, now) is None for o in others) else ""
+
+    def exclude(self, worker: ConnectedWorker) -> None:
+        """A worker was told that it gets no work."""
+        self._excluded.add(worker)
+
+    def paroled(self, now: float) -> list[ConnectedWorker]:
+        """Workers that may get work again, each once."""
+        free = [worker for worker in self._excluded if not self.quarantined(worker, now)]
+        self._excluded.difference_update(free)
+        return free

@@ -167,11 +167,10 @@ class StudentService:
         """Answer workers and the coordinator, and probe those who are due for it (see ``wire.turns``)."""
         self._job.turn(now)
         self._read_workers()
-        if now >= self._next_probe:
+        if probing := now >= self._next_probe:
             self._next_probe = now + PROBE_S
             self._probe(now)
-        if self.delivery.sleepers:
-            self._wake_sleepers(now)
+        self._wake_sleepers(thorough=probing)
         return min(self._next_probe, now + self._job.next_due_s(now))
 
     def leave(self) -> None:
@@ -258,7 +257,7 @@ class StudentService:
         worker.pull_samples = pull.samples
         reason = self._peers.quarantined(worker, self._clock.monotonic())
         if reason:
-            self.delivery.quarantine(worker.key)
+            self._exclude(worker)
             self._send(worker.peer, Idle(seq=pull.seq, buffered=self.delivery.buffered, quarantine=reason))
             return
         leased = self.delivery.lease(worker.key, pull.samples, self._options.hedge_after_s)
@@ -301,6 +300,10 @@ class StudentService:
             if not late and self._standards.undecided(worker.teacher):
                 self._standards.fix(worker, result)
 
+    def _exclude(self, worker: ConnectedWorker) -> None:
+        self._peers.exclude(worker)
+        self.delivery.quarantine(worker.key, worker.pull_samples)
+
     def _fail(self, worker: ConnectedWorker, lease: int, error: str) -> None:
         outcome = self.delivery.fail(worker.key, lease, error)
         if outcome is None:
@@ -312,7 +315,7 @@ class StudentService:
         if for_s is not None:
             self._events.quarantined(worker.name, for_s, line)
             logger.warning("worker %s gets no work for %.0f s: it keeps failing", worker.name, for_s)
-            self.delivery.quarantine(worker.key)
+            self._exclude(worker)
         self._record(outcome, worker, "the model raised")
         if for_s is not None:
             # It may have been asleep already, and would not ask again.
@@ -343,6 +346,8 @@ class StudentService:
             if now - worker.last_sent >= (PROBE_S / 2 if leases else self._idle_ping_s):
                 seq = worker.pings.send(leases, worker.pull_seen, not self.delivery.asleep(worker.key))
                 self._send(worker.peer, Ping(seq=seq, buffered=self.delivery.buffered))
+        for worker in self._peers.paroled(now):
+            self.delivery.parole(worker.key)
         self._call_back(now)
         self._events.poisoned(self.delivery.verdicts())
         for overdue in self.delivery.expire():
@@ -373,18 +378,14 @@ class StudentService:
             reason = "its connection broke and the task or its labels were lost"
             self._record(self.delivery.give_back(worker.key, sorted(gone)), worker, reason)
         if missing.pull:
-            self.delivery.sleep(worker.key)
+            self.delivery.sleep(worker.key, worker.pull_samples)
             self._send(worker.peer, Idle(seq=missing.pull, buffered=0))
         elif missing.wake:
-            self.delivery.sleep(worker.key)
+            self.delivery.sleep(worker.key, worker.pull_samples)
 
-    def _wake_sleepers(self, now: float) -> None:
-        for worker in self._peers:
-            if not self.delivery.asleep(worker.key) or self._peers.quarantined(worker, now):
-                continue
-            buffered = self.delivery.rouse(worker.key, worker.pull_samples, self._options.hedge_after_s)
-            if buffered is not None:
-                self._send(worker.peer, Wake(buffered=buffered))
+    def _wake_sleepers(self, thorough: bool) -> None:
+        for key in self.delivery.rouse(self._options.hedge_after_s, thorough):
+            self._send(self._peers.of_key(key).peer, Wake(buffered=self.delivery.buffered))
 
     def _drop(self, worker: ConnectedWorker, reason: str, *, lost: bool) -> None:
         if not self._peers.drop(worker):

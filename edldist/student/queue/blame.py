@@ -1,0 +1,82 @@
+"""What becomes of tasks that came back: others get them, nobody does for now, or they are poison. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from edldist.student.queue.flow import Flow
+from edldist.student.queue.outcomes import Poison, Returned
+from edldist.student.queue.task import Task
+from edldist.student.queue.track import Track
+
+__all__ = ["Blame"]
+
+
+class Blame:
+    """Decides by what speaks against a task (see ``Task``).
+
+    Args:
+        flow: how many attempts, and how long nobody may answer.
+        tracks: where tasks wait, by teacher.
+    """
+
+    def __init__(self, flow: Flow, tracks: Mapping[str, Track]) -> None:
+        self._flow = flow
+        self._tracks = tracks
+        # Invariant: a task in here does not wait, and no worker holds it in time.
+        self._withheld: dict[Task, None] = {}
+        self.requeued = 0
+
+    def __iter__(self) -> Iterator[Task]:
+        """The tasks that are withheld."""
+        return iter(list(self._withheld))
+
+    def reconsider(self, tasks: Sequence[Task], now: float) -> Returned:
+        """Decide what becomes of tasks on which nobody may be at work in time any more."""
+        poison = []
+        requeued = 0
+        for task in tasks:
+            if not task.idle:
+                continue
+            attempts = task.attempts(now)
+            if len(attempts) < self._flow.max_attempts:
+                self._withheld.pop(task, None)
+                if not task.waiting:
+                    requeued += 1
+                    self._tracks[task.teacher].put_back(task)
+                continue
+            if task.waiting:
+                self._tracks[task.teacher].remove(task)
+            if len(task.failures) >= self._flow.max_attempts:
+                self._withheld.pop(task, None)
+                poison.append(_poison(task, task.failures))
+            else:
+                self._withheld[task] = None
+        self.requeued += requeued
+        return Returned(requeued, poison)
+
+    def verdicts(self, now: float) -> list[Poison]:
+        """Tasks that are withheld, and the time of whatever speaks against them is up."""
+        condemned = [task for task in self._withheld if now >= task.verdict_at(self._flow.hang_s)]
+        for task in condemned:
+            del self._withheld[task]
+        return [_poison(task, task.attempts(now)) for task in condemned]
+
+    def labelled(self, task: Task) -> None:
+        """A task has labels: nobody else needs it."""
+        if task.waiting:
+            self._tracks[task.teacher].remove(task)
+        elif self._withheld:
+            self._withheld.pop(task, None)
+
+    def forget(self, batch: int) -> None:
+        """Drop what is withheld of a batch."""
+        for task in [task for task in self._withheld if task.batch == batch]:
+            del self._withheld[task]
+
+    def clear(self) -> None:
+        self._withheld.clear()
+
+
+def _poison(task: Task, attempts: Sequence[str]) -> Poison:
+    return Poison(task.teacher, task.batch, task.start, task.stop, list(attempts))

@@ -1,0 +1,42 @@
+"""Which task may be leased a second time, and to whom: an old one that holds the loop up. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from edldist.student.queue.task import HeldLease, Task
+from edldist.student.queue.workers import Worker
+
+__all__ = ["candidates", "task_for"]
+
+
+def candidates(
+    head_leases: Collection[HeldLease], teacher: str, now: float, older_than_s: float
+) -> list[HeldLease]:
+    """Leases of the head batch whose tasks have no second lease yet and are old enough, the oldest first."""
+    old = [
+        lease
+        for lease in head_leases
+        if now - lease.since > older_than_s
+        and lease.overdue_at is None
+        and (task := lease.tasks[0]).teacher == teacher
+        and len(task.leases) == 1
+        and not task.alone
+    ]
+    return sorted(old, key=lambda lease: lease.since)
+
+
+def task_for(worker: Worker, samples: int | None, now: float, leases: Sequence[HeldLease]) -> Task | None:
+    """The first candidate that a worker may take: older than three times its own latency.
+
+    Args:
+        samples: the most that it takes; None: any number.
+    """
+    age_s = 3 * (worker.latency_s or 0.0)
+    for lease in leases:
+        if now - lease.since <= age_s:
+            break  # those behind it are younger
+        task = lease.tasks[0]
+        if lease.number not in worker.leases and (samples is None or task.samples <= samples):
+            return task
+    return None
