@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from edldist.address import Address, parse_address, parse_place
 from edldist.errors import ConfigError
 from edldist_launch.exits import run_command
 
@@ -29,10 +30,22 @@ def _pattern(form: str, allowed: str) -> Callable[[str], str]:
     return convert
 
 
-ADDRESS = _pattern(
-    r"tcp://(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5}", "an address such as tcp://127.0.0.1:7070"
-)
-HTTP = _pattern(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]*):\d{1,5}", "HOST:PORT, such as 127.0.0.1:7071")
+def _address(parse: Callable[..., Address], allowed: str, *, port_zero: bool) -> Callable[[str], str]:
+    """A type of option: an address. Anything else is refused with its value and what is allowed."""
+
+    def convert(text: str) -> str:
+        try:
+            parse(text, "an option", port_zero=port_zero)
+        except ConfigError as exc:
+            raise click.BadParameter(f"{text!r} is not {allowed}.") from exc
+        return text
+
+    return convert
+
+
+ADDRESS = _address(parse_address, "an address such as tcp://127.0.0.1:7070", port_zero=False)
+BIND = _address(parse_address, "an address such as tcp://127.0.0.1:7070", port_zero=True)
+HTTP = _address(parse_place, "HOST:PORT, such as 127.0.0.1:7071", port_zero=True)
 MODEL = _pattern(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", "module:factory, such as package.module:factory")
 NAME = _pattern(r"[A-Za-z0-9_.-]{1,100}", "up to 100 letters, digits, `_`, `.` and `-`")
 DEVICE = _pattern(r"[a-z]+(:\d+)?", "auto, cpu, cuda, cuda:N or another torch device")
@@ -125,7 +138,7 @@ def run(job: Path, overrides: tuple[str, ...], output: Path | None) -> int:
 @cli.command()
 @_option(
     "--bind",
-    type=ADDRESS,
+    type=BIND,
     metavar="URL",
     default="tcp://127.0.0.1:7070",
     help="Where members connect; port 0: any.",

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psutil
 
+from edldist.address import parse_address, parse_place
 from edldist.errors import ConfigError, CoordinatorUnreachableError, EdlDistError
-from edldist.wire.address import parse_address
 from edldist.wire.messages import Event, Status
 from edldist.wire.query import StatusClient
 from edldist_launch.agent import ahead_s
@@ -209,7 +209,7 @@ def _find_rendezvous(
 ) -> str | None:
     """Ask the coordinator until its store is up; None when interrupted."""
     deadline = time.monotonic() + timeout_s
-    host, _ = parse_address(coordinator, "coordinator")
+    host = parse_address(coordinator, "coordinator").host
     with contextlib.closing(StatusClient(coordinator)) as client:
         while not interrupts.count:
             asked = time.time()
@@ -225,7 +225,7 @@ def _find_rendezvous(
                 _check_clock(answer.wall_s, asked, time.time(), coordinator)
             if answer.address:
                 # A coordinator that listens on every interface cannot know the one that we use.
-                return answer.address.replace("0.0.0.0", host).replace("*", host)
+                return str(parse_place(answer.address, "rendezvous").seen_by_way_of(host))
             time.sleep(_POLL_S)
     return None
 

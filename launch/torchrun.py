@@ -12,9 +12,9 @@ from pathlib import Path
 
 import psutil
 
+from edldist.address import local_host_towards, parse_address, parse_advertised
 from edldist.errors import ConfigError
 from edldist.nodes import node_range
-from edldist.wire.address import local_host_towards, parse_address
 from edldist_launch.child import tied_command
 
 __all__ = [
@@ -131,9 +131,8 @@ def meeting_host(coordinator: str, most_nodes: int, advertise: str | None) -> st
     if most_nodes == 1:
         return LOOPBACK
     if advertise:
-        bracketed = advertise.startswith("[")
-        return advertise[1:].partition("]")[0] if bracketed else advertise.partition(":")[0]
-    return local_host_towards(*parse_address(coordinator, "coordinator")).strip("[]")
+        return parse_advertised(advertise).host
+    return local_host_towards(*parse_address(coordinator, "coordinator"))
 
 
 def prepare_environment(environment: MutableMapping[str, str], local_host: str = LOOPBACK) -> None:

@@ -6,6 +6,7 @@ nothing else is shared between them.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -18,6 +19,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from edldist.address import Address, is_ipv6, listening_hosts, parse_place
 from edldist.errors import ConfigError
 
 __all__ = ["HttpServer", "StatusBoard"]
@@ -113,18 +115,33 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, host: str, port: int, board: StatusBoard) -> None:
-        if ":" in host:
+        if is_ipv6(host):
             self.address_family = socket.AF_INET6
         self.board = board
         super().__init__((host, port), _Handler)
 
     def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # "::" takes in IPv4 too
         # HTTPServer would look its own name up, which hangs where DNS does.
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         logger.debug("a request of %s broke off", client_address, exc_info=True)
+
+
+def _listen(place: Address, board: StatusBoard) -> _Server:
+    """Listen at the first of the place's addresses that can be bound.
+
+    Raises:
+        OSError: the last one could not be either.
+    """
+    *others, last = listening_hosts(place.host)
+    for host in others:
+        with contextlib.suppress(OSError):
+            return _Server(host, place.port, board)
+    return _Server(last, place.port, board)
 
 
 class HttpServer:
@@ -139,18 +156,16 @@ class HttpServer:
     """
 
     def __init__(self, address: str, board: StatusBoard) -> None:
-        host, colon, port = address.rpartition(":")
-        if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
-            raise ConfigError(f"http address {address!r} is not HOST:PORT, as in 127.0.0.1:7071")
+        place = parse_place(address, "http address", port_zero=True)
         try:
-            self._server = _Server(host.strip("[]"), int(port), board)
+            self._server = _listen(place, board)
         except OSError as exc:
             advice = "another process listens there" if exc.errno == errno.EADDRINUSE else "check the host"
             raise ConfigError(
                 f"cannot serve HTTP on {address}: {exc.strerror or exc} ({advice}). "
                 "Choose another address with --http, or port 0 for any free one"
             ) from exc
-        self.address = f"{host}:{self._server.server_port}"
+        self.address = str(Address(place.host, self._server.server_port))
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.1,), name="edldist-http", daemon=True
         )

@@ -21,6 +21,7 @@ from types import FrameType
 
 import msgspec
 
+from edldist.address import parse_address
 from edldist.clock import Clock, SystemClock
 from edldist.coordinator.http import HttpServer, StatusBoard
 from edldist.coordinator.membership import Action, Member, Membership, Send
@@ -428,11 +429,11 @@ def _listener(address: str) -> str | None:
     """Which process listens on a port of this host, as far as the system tells."""
     import psutil
 
-    port = address.rpartition(":")[2]
-    with contextlib.suppress(psutil.Error, OSError):
+    with contextlib.suppress(psutil.Error, OSError, ConfigError):
+        port = parse_address(address, "address").port
         for connection in psutil.net_connections("tcp"):
             listens = connection.status == psutil.CONN_LISTEN
-            if listens and str(getattr(connection.laddr, "port", "")) == port:
+            if listens and getattr(connection.laddr, "port", None) == port:
                 if connection.pid is None:
                     return "Another user's process"
                 return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"

@@ -16,10 +16,10 @@ import time
 import uuid
 from collections import deque
 
+from edldist.address import parse_address
 from edldist.environment import JobEnvironment
 from edldist.errors import EdlDistError, InputError, RefusedError, WireError
 from edldist.ranks.placement import placement
-from edldist.wire.address import parse_address
 from edldist.wire.messages import MAX_FIELDS, MAX_NAME, Ack, Event, Refused, Report, Scalar, encode
 from edldist.wire.transport import Transport
 from edldist.wire.zmq.transport import ZmqTransport

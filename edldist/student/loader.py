@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edldist.address import EVERYWHERE, Address, local_host_towards, parse_address, parse_advertised
 from edldist.checkpoint import registry
 from edldist.clock import SystemClock
 from edldist.environment import JobEnvironment
-from edldist.errors import CodecError, ConfigError, EdlDistError, LoaderClosedError
+from edldist.errors import CodecError, ConfigError, LoaderClosedError
 from edldist.labels.grammar import CODEC_FORMS, CodecSpec, parse_spec
 from edldist.lifecycle import exit_hooks, stopping
 from edldist.ranks.placement import placement
@@ -30,7 +31,6 @@ from edldist.student.service.batch import OpenBatch
 from edldist.student.service.options import ServiceOptions
 from edldist.student.service.service import StudentService
 from edldist.student.to_device import DeviceTransfer, copier_for
-from edldist.wire.address import local_host_towards, parse_address
 from edldist.wire.messages import Scalar
 from edldist.wire.process import process_id
 from edldist.wire.transport import Transport
@@ -458,12 +458,8 @@ def _codecs(codec: str | Mapping[str, str] | None, teachers: Sequence[str]) -> d
 
 def _endpoint(coordinator: str, advertise: str | None) -> tuple[str, str | None]:
     """Where to listen, and which host to advertise instead of the bound one."""
-    host, port = parse_address(coordinator, "coordinator")
+    towards = parse_address(coordinator, "coordinator")
     if advertise is None:
-        return f"tcp://{local_host_towards(host, port)}:0", None
-    name, _, own_port = advertise.partition(":")
-    try:
-        parse_address(f"tcp://{name}:{own_port or 0}", "EDLDIST_ADVERTISE", port_zero=True)
-    except EdlDistError as exc:
-        raise ConfigError(f"EDLDIST_ADVERTISE={advertise!r}: use HOST or HOST:PORT") from exc
-    return f"tcp://*:{own_port or 0}", name
+        return Address(local_host_towards(*towards), 0).url, None
+    seen_as = parse_advertised(advertise)
+    return Address(EVERYWHERE, seen_as.port).url, seen_as.host

@@ -11,6 +11,7 @@ import uuid
 from dataclasses import dataclass
 from types import FrameType
 
+from edldist.address import parse_address
 from edldist.clock import Clock, SystemClock
 from edldist.errors import ConfigError
 from edldist.labels.codec import Codec, parse_codec
@@ -24,7 +25,6 @@ from edldist.teacher.model import Teacher, pick_device
 from edldist.teacher.pipeline import Pipeline
 from edldist.teacher.reader import DatasetReader
 from edldist.teacher.service import TeacherIdentity, TeacherService
-from edldist.wire.address import parse_address
 from edldist.wire.messages import Scalar
 from edldist.wire.process import process_id
 from edldist.wire.transport import Transport

@@ -6,8 +6,8 @@ import time
 import uuid
 from typing import TypeVar
 
+from edldist.address import parse_address
 from edldist.errors import CoordinatorUnreachableError, RefusedError
-from edldist.wire.address import parse_address
 from edldist.wire.messages import (
     MAX_STATUS_BYTES,
     Message,

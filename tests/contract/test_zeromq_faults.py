@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import zmq
 
+from edldist.address import parse_address
 from edldist.errors import ConfigError, PeerUnreachableError
 from edldist.wire.messages import MAX_FRAMES, Ack, Ping, Unknown
 from edldist.wire.zmq.endpoints import ZmqHub, ZmqLink
@@ -247,12 +248,57 @@ def test_an_address_that_cannot_be_connected_to_is_a_configuration_error(
         poller.connect(address, "t-1")
 
 
-def test_literal_ipv6_addresses_work(poller: ZmqPoller) -> None:
+def _has_ipv6() -> bool:
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))
+        return True
     except OSError:
-        pytest.skip("this host has no IPv6")
+        return False
+
+
+with_ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="this host has no IPv6 on its loopback")
+
+
+@with_ipv6
+def test_who_listens_everywhere_is_reached_by_both_kinds_of_addresses(poller: ZmqPoller) -> None:
+    hub = poller.bind("tcp://*:0")
+    port = parse_address(hub.address, "test").port
+    for host in ("127.0.0.1", "[::1]", "localhost"):
+        poller.connect(f"tcp://{host}:{port}", host).send(Unknown())
+        assert next_of(poller, hub).peer == host.encode()
+
+
+def test_one_may_listen_by_a_name(poller: ZmqPoller) -> None:
+    hub = poller.bind("tcp://localhost:0")
+    poller.connect(hub.address, "t-1").send(Unknown())
+    assert next_of(poller, hub).peer == b"t-1"
+
+
+@with_ipv6
+@pytest.mark.parametrize(("kinds", "wanted"), [([6], 1), ([6, 4], 0), ([4], 0), ([], 1)])
+def test_a_link_goes_the_way_that_the_system_knows(
+    poller: ZmqPoller, monkeypatch: pytest.MonkeyPatch, kinds: list[int], wanted: int
+) -> None:
+    """libzmq asks for addresses of one kind only, that of its option."""
+    found = {
+        4: (socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("127.0.0.1", 9)),
+        6: (socket.AF_INET6, socket.SOCK_DGRAM, 17, "", ("::1", 9, 0, 0)),
+    }
+
+    def getaddrinfo(*asked: object, **options: object) -> list[object]:
+        if not kinds:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [found[kind] for kind in kinds]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    link = poller.connect("tcp://name:7070", "t-1")
+    assert link._socket.getsockopt(zmq.IPV6) == wanted
+    link._socket.setsockopt(zmq.LINGER, 0)
+
+
+@with_ipv6
+def test_literal_ipv6_addresses_work(poller: ZmqPoller) -> None:
     hub = poller.bind("tcp://[::1]:0")
     assert hub.address.startswith("tcp://[::1]:")
     poller.connect(hub.address, "t-1").send(Unknown())

@@ -18,7 +18,7 @@ import zmq
 
 from edldist.coordinator.server import Coordinator, CoordinatorOptions
 from edldist.errors import ConfigError
-from edldist.wire.messages import Refused, Registered, Status, StatusQuery, Unknown, decode, encode
+from edldist.wire.messages import Ack, Refused, Registered, Status, StatusQuery, Unknown, decode, encode
 from edldist.wire.query import query_status
 from edldist.wire.zmq.transport import ZmqTransport
 from tests.integration.members import INTERVAL_S, TTL_S, WITHIN_S, Running, teacher, until
@@ -84,13 +84,17 @@ def test_http_shows_the_state_and_refuses_everything_else(
     worker = teacher(stack, running.address)
     worker.register()
     worker.expect(Registered)
-    worker.beat(rate=float("nan"))
+    worker.beat(rate=float("nan"))  # what no reader could add up is dropped
+    worker.beat(rate=0.5)
+    worker.expect(Ack, beat=False)
     assert get(running.coordinator, "/healthz") == (200, b"ok")
     code, body = get(running.coordinator, "/status?x=1")
     page = json.loads(body)
     assert code == 200 and page["incarnation"] == running.coordinator.incarnation
-    assert page["counts"] == {"teachers": 1, "students": 0} and page["garbage"] == 0
-    assert [m["id"] for m in page["members"]] == ["t1"] and "records" not in page
+    assert page["counts"] == {"teachers": 1, "students": 0} and page["garbage"] == 1
+    assert [(m["id"], m["stats"]) for m in page["members"]] == [
+        ("t1", {"rate": 0.5})
+    ] and "records" not in page
     code, body = get(running.coordinator, "/nowhere")
     assert code == 404 and "/status" in json.loads(body)["error"]
     for method in ("POST", "DELETE", "HEAD", "BREW"):

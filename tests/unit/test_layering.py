@@ -14,19 +14,20 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = {"coordinator", "teacher", "student"}
 SHARED = {"wire", "labels", "losses", "observe", "ranks", "lifecycle", "sampling", "checkpoint"}
-BASE = {"errors", "clock", "nodes", "config", "environment", "files"}
+BASE = {"errors", "clock", "address", "nodes", "config", "environment", "files"}
 ALLOWED = {
     "errors": set(),
     "clock": set(),
+    "address": {"errors"},
     "nodes": set(),
     "files": set(),
     "config": {"errors", "nodes", "labels"},
     "environment": {"errors"},
     "labels": {"errors"},
-    "wire": {"errors", "clock", "labels"},
+    "wire": {"errors", "clock", "address", "labels"},
     "losses": {"errors"},
     "ranks": {"errors", "environment"},
-    "observe": {"wire", "errors", "environment", "clock", "ranks"},
+    "observe": {"wire", "errors", "address", "environment", "clock", "ranks"},
     "lifecycle": {"errors", "observe", "ranks", "wire"},
     "sampling": {"errors", "lifecycle", "ranks"},
     "checkpoint": {"errors", "files", "observe", "ranks", "lifecycle"},

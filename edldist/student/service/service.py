@@ -23,6 +23,7 @@ import os
 import random
 from collections.abc import Callable
 
+from edldist.address import Address, parse_address
 from edldist.clock import Clock
 from edldist.errors import (
     LoaderClosedError,
@@ -119,7 +120,7 @@ class StudentService:
             raise
         self.address = self._hub.address
         if options.advertise is not None:
-            self.address = f"tcp://{options.advertise}:{self.address.rpartition(':')[2]}"
+            self.address = Address(options.advertise, parse_address(self.address, "address").port).url
         where = Whereabouts(self.address, process, host, pid)
         self._job = JobLink(options, where, link, clock, self.stats, on_group_change)
         self._events = self._job.events

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import zmq
 
+from edldist.address import Address, is_ipv6, listening_hosts, needs_ipv6, parse_address
 from edldist.errors import ConfigError
-from edldist.wire.address import parse_address
 from edldist.wire.zmq.backlog import Backlog
 from edldist.wire.zmq.endpoints import Endpoint, ZmqHub, ZmqLink
 
@@ -88,8 +89,14 @@ class ZmqPoller:
         self._closed = False
 
     def bind(self, address: str) -> ZmqHub:
-        _check(address)
-        socket = self._open(zmq.ROUTER, address)
+        *others, last = _to_bind(address)
+        for place, ipv6 in others:
+            with contextlib.suppress(ConfigError):
+                return self._bind(place, ipv6)
+        return self._bind(*last)
+
+    def _bind(self, address: str, ipv6: bool) -> ZmqHub:
+        socket = self._open(zmq.ROUTER, ipv6)
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
         socket.setsockopt(zmq.BACKLOG, _BACKLOG)
@@ -108,15 +115,16 @@ class ZmqPoller:
         return ZmqHub(socket, self, backlog)
 
     def connect(self, address: str, identity: str) -> ZmqLink:
-        _check(address)
+        target = _target(address)
+        ipv6 = target is not None and needs_ipv6(*target)
 
         def dial() -> zmq.Socket[bytes]:
-            return self._dial(address, identity.encode()[:255])
+            return self._dial(address, ipv6, identity.encode()[:255])
 
         return ZmqLink(dial(), self, dial)
 
-    def _dial(self, address: str, identity: bytes) -> zmq.Socket[bytes]:
-        socket = self._open(zmq.DEALER, address)
+    def _dial(self, address: str, ipv6: bool, identity: bytes) -> zmq.Socket[bytes]:
+        socket = self._open(zmq.DEALER, ipv6)
         socket.setsockopt(zmq.ROUTING_ID, identity)
         try:
             socket.connect(address)
@@ -181,10 +189,10 @@ class ZmqPoller:
             self._made.close()
         self._poller.unregister(self._bell.fd)
 
-    def _open(self, kind: int, address: str) -> zmq.Socket[bytes]:
+    def _open(self, kind: int, ipv6: bool) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
-        # Only for literal IPv6: with it an IPv4 endpoint would call itself [::ffff:127.0.0.1].
-        socket.setsockopt(zmq.IPV6, int("[" in address))
+        # Only where it is needed: with it an IPv4 endpoint would call itself [::ffff:127.0.0.1].
+        socket.setsockopt(zmq.IPV6, int(ipv6))
         for option, value in (
             (zmq.LINGER, _LINGER_MS),
             (zmq.SNDHWM, _QUEUED_MESSAGES),
@@ -209,7 +217,16 @@ class ZmqPoller:
         self._poller.unregister(socket)
 
 
-def _check(address: str) -> None:
-    """libzmq takes port 99999 for 34463, so TCP addresses are checked before it sees them."""
-    if address.startswith("tcp://"):
-        parse_address(address, "cannot listen on or connect to it", port_zero=True)
+def _target(address: str) -> Address | None:
+    """Host and port of a TCP address, checked before libzmq sees it, which takes port 99999 for 34463."""
+    if not address.startswith("tcp://"):
+        return None
+    return parse_address(address, "cannot listen on or connect to it", port_zero=True)
+
+
+def _to_bind(address: str) -> list[tuple[str, bool]]:
+    """What to bind in order to listen at an address, and whether by IPv6, in the order of trying."""
+    target = _target(address)
+    if target is None:
+        return [(address, False)]
+    return [(Address(host, target.port).url, is_ipv6(host)) for host in listening_hosts(target.host)]

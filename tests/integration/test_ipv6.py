@@ -1,0 +1,72 @@
+"""A whole job by IPv6: what is advertised, bound and shown."""
+
+from __future__ import annotations
+
+import json
+import socket
+import urllib.request
+
+import pytest
+
+from edldist.address import parse_address
+from edldist.coordinator.http import HttpServer, StatusBoard
+from edldist.errors import ConfigError
+from edldist.student.loader import _endpoint
+from edldist_launch.torchrun import meeting_host
+from tests.harness import local_job
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+        return True
+    except OSError:
+        return False
+
+
+pytestmark = pytest.mark.skipif(not _has_ipv6(), reason="this host has no IPv6 on its loopback")
+
+
+@pytest.mark.parametrize(
+    ("advertised", "seen"),
+    [("[::1]", "tcp://[::1]:"), ("127.0.0.1", "tcp://127.0.0.1:"), ("localhost", "tcp://localhost:")],
+)
+def test_workers_reach_a_rank_by_whatever_it_advertises(
+    monkeypatch: pytest.MonkeyPatch, advertised: str, seen: str
+) -> None:
+    import torch
+
+    monkeypatch.setenv("EDLDIST_ADVERTISE", advertised)
+    with local_job() as job:
+        job.teacher()
+        loader = job.loader([{"id": torch.arange(4)}, {"id": torch.arange(4, 8)}], inputs="id")
+        assert len(list(loader)) == 2
+        assert loader._service.address.startswith(seen)
+
+
+def test_a_rank_that_is_told_nothing_listens_on_its_way_to_the_coordinator() -> None:
+    assert _endpoint("tcp://[::1]:7070", None) == ("tcp://[::1]:0", None)
+    assert _endpoint("tcp://127.0.0.1:7070", None) == ("tcp://127.0.0.1:0", None)
+    assert _endpoint("tcp://[::1]:7070", "[fd00::5]:7100") == ("tcp://*:7100", "fd00::5")
+    with pytest.raises(ConfigError, match="EDLDIST_ADVERTISE='fd00::5'"):
+        _endpoint("tcp://[::1]:7070", "fd00::5")
+
+
+def test_nodes_meet_at_what_they_advertise() -> None:
+    assert meeting_host("tcp://[::1]:7070", 2, "[fd00::5]:7100") == "fd00::5"
+    assert meeting_host("tcp://[::1]:7070", 2, None) == "::1"
+
+
+@pytest.mark.parametrize(("listen", "ask"), [("[::1]", ["[::1]"]), ("*", ["127.0.0.1", "[::1]"])])
+def test_the_status_is_served_to_both(listen: str, ask: list[str]) -> None:
+    board = StatusBoard(lambda: board.publish(b'{"counts": 1}'))
+    server = HttpServer(f"{listen}:0", board)
+    try:
+        port = parse_address(f"tcp://{server.address}", "test").port
+        assert server.address == f"{listen}:{port}"
+        for host in ask:
+            with urllib.request.urlopen(f"http://{host}:{port}/status", timeout=5) as page:
+                assert json.load(page) == {"counts": 1}
+    finally:
+        server.close()
