@@ -15,6 +15,7 @@ import psutil
 from edldist.address import local_host_towards, parse_address, parse_advertised
 from edldist.errors import ConfigError
 from edldist.nodes import node_range
+from edldist_launch.agent import ALONE
 from edldist_launch.child import tied_command
 
 __all__ = [
@@ -80,22 +81,20 @@ def torchrun_command(
         rendezvous: ``host:port`` of the store in which several nodes meet; None for one node.
         run_id: nodes of one run share it.
         notes: file to which a line is appended for every rank as it starts (``child``); empty for none.
-        ahead_s: lets agents of several nodes survive jumps of the wall clock (``launch.agent``); None
-            for torchrun's own.
+        ahead_s: lets agents of several nodes survive jumps of the wall clock (``launch.agent``).
 
     Raises:
         ConfigError: ``nnodes`` has no valid form, or needs a rendezvous and none is given.
     """
     least, most = bounds_of(nnodes)
-    agent = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={nproc_per_node}"]
+    kept = ALONE if ahead_s is None else repr(ahead_s)
+    agent = [sys.executable, "-m", "edldist_launch.agent", kept, f"--nproc-per-node={nproc_per_node}"]
     agent.append(f"--local-addr={local_host}")
     if most == 1:
         agent += ["--standalone", "--nnodes=1", f"--max-restarts={max_restarts}"]
     elif rendezvous is None:
         raise ConfigError(f"nnodes={nnodes}: several nodes need a rendezvous store, and none was named")
     else:
-        if ahead_s is not None:
-            agent[2:3] = ["edldist_launch.agent", repr(ahead_s)]
         agent += [
             *(f"--nnodes={least}:{most}", f"--max-restarts={_WITHOUT_END}", "--monitor-interval=0.2"),
             *("--rdzv-backend=c10d", f"--rdzv-endpoint={rendezvous}", f"--rdzv-id={run_id}"),

@@ -292,7 +292,7 @@ def find(root: psutil.Process, *words: str) -> psutil.Process | None:
 def test_a_killed_agent_and_a_killed_supervisor_leave_nothing_and_are_replaced(tmp_path: Path) -> None:
     with fault_job(tmp_path, model=STEADY) as job:
         run = job._start("run", "run", str(pair_file(job, every_steps=10)), "--output", str(job.output))
-        for words in (("torch.distributed.run",), ("__main__.py", "student")):
+        for words in (("edldist_launch.agent",), ("__main__.py", "student")):
             job.await_step(last_step(job) + 15)
             supervisor = wait_for("the supervisor", lambda w=words: find(psutil.Process(run.pid), *w))
             below = supervisor.children(recursive=True)

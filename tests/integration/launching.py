@@ -32,7 +32,7 @@ __all__ = [
     "until_ready",
 ]
 
-# Runs a job with stand-ins: the teachers and the student are one-line programs.
+# Runs a job with stand-ins: the teachers and the student are one-line programs (no text: a real student).
 STAND_INS = """
 import sys
 from pathlib import Path
@@ -44,7 +44,8 @@ run.TEACHER_UNREADY_STARTS = 2
 install_steady_streams()
 teacher, student = sys.argv[1:3]
 children.teacher_command = lambda config, worker_id, coordinator: [sys.executable, "-c", teacher]
-children.student_command = lambda job, coordinator: [sys.executable, "-c", student]
+if student:
+    children.student_command = lambda job, coordinator: [sys.executable, "-c", student]
 sys.exit(run_job(Path("job.yaml"), [], Path("out")))
 """
 WAIT = "import time; time.sleep(60)"
@@ -72,11 +73,11 @@ def folder(tmp_path: Path) -> Path:
 def start(folder: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
-    def begin(teacher: str = WAIT, student: str = WAIT, **changes: Any) -> subprocess.Popen[str]:
+    def begin(teacher: str = WAIT, student: str | None = WAIT, **changes: Any) -> subprocess.Popen[str]:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **changes.pop("env", {})}
         settings = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, **changes}
         process = subprocess.Popen(
-            [sys.executable, "-c", STAND_INS, teacher, student], cwd=folder, env=environment, **settings
+            [sys.executable, "-c", STAND_INS, teacher, student or ""], cwd=folder, env=environment, **settings
         )
         started.append(process)
         return process

@@ -68,10 +68,27 @@ def test_the_rendezvous_reads_the_clock_and_keeps_plain_times(monkeypatch: pytes
 def test_only_agents_of_several_nodes_get_the_clock() -> None:
     elastic = torchrun_command("s.py", [], nnodes="1:4", rendezvous="h:1", ahead_s=12.5)
     assert elastic[1:4] == ["-m", "edldist_launch.agent", "12.5"]
-    plain = torchrun_command("s.py", [], nnodes="1:4", rendezvous="h:1")
-    assert plain[1:3] == ["-m", "torch.distributed.run"]
-    assert elastic[4:] == plain[3:]
-    assert torchrun_command("s.py", [], ahead_s=12.5)[1:3] == ["-m", "torch.distributed.run"]
+    assert torchrun_command("s.py", [])[1:4] == ["-m", "edldist_launch.agent", "alone"]
+
+
+HEEDS_ONCE = """
+import os, signal
+from torch.distributed.elastic.multiprocessing import api
+from edldist_launch.agent import heed_once
+heed_once()
+signal.signal(signal.SIGTERM, api._terminate_process_handler)  # as torch does when it starts ranks
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+except api.SignalException as first:
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        os.kill(os.getpid(), signum)
+    print("asked by", first.sigval.name)
+"""
+
+
+def test_an_agent_heeds_the_first_signal_and_no_other() -> None:
+    done = subprocess.run([sys.executable, "-c", HEEDS_ONCE], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "asked by SIGTERM\n"), done.stderr
 
 
 @pytest.mark.parametrize("code", [0, 2, EXIT_CLOSED])

@@ -17,7 +17,7 @@ from edldist_launch.torchrun import (
 
 def test_one_node_stands_alone_and_arguments_pass_untouched() -> None:
     command = torchrun_command("s.py", ["--epochs", "5", "--", "-x"], nproc_per_node=2, max_restarts=7)
-    assert command[1:3] == ["-m", "torch.distributed.run"]
+    assert command[1:4] == ["-m", "edldist_launch.agent", "alone"]
     assert {"--standalone", "--nproc-per-node=2", "--max-restarts=7"} <= set(command)
     assert command[-5:] == ["s.py", "--epochs", "5", "--", "-x"]
 

@@ -1,0 +1,68 @@
+"""SIGTERM to every process of a job at once, as systemd and ``scancel --full`` send it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.integration.launching import Start, folder, running, start, until
+
+__all__ = ["folder", "start"]  # fixtures
+
+pytestmark = pytest.mark.timeout(110)
+
+SCRIPT = """
+import os, time
+import edldist
+import torch.distributed as dist
+
+world = int(os.environ["WORLD_SIZE"])
+if world > 1:
+    dist.init_process_group("gloo")
+
+class Count:
+    step = 0
+    def state_dict(self): return {"step": self.step}
+    def load_state_dict(self, state): self.step = state["step"]
+
+count = Count()
+checkpointer = edldist.Checkpointer(os.path.join(os.environ["EDLDIST_OUTPUT"], "checkpoints"))
+while not edldist.should_stop():
+    count.step += 1
+    if count.step == 1:
+        print(f"training, {world} rank(s)", flush=True)
+    time.sleep(0.02)
+time.sleep(1.0)  # a step, and a save, that take their time
+checkpointer.save(count.step, {"count": count}, wait=True)
+print(f"saved {count.step}", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("nnodes", "ranks"), [("1", 1), ("1:2", 2)])
+def test_a_tree_that_is_told_to_end_again_and_again_saves_first(
+    start: Start, folder: Path, nnodes: str, ranks: int
+) -> None:
+    (folder / "s.py").write_text(SCRIPT)
+    job_file = folder / "job.yaml"
+    job_file.write_text(job_file.read_text().replace("script: s.py", f"script: s.py, nnodes: '{nnodes}'"))
+    job = start(student=None)
+    logs = folder / "out" / "logs"
+    told = f"training, {ranks} rank(s)"
+    until(lambda: "".join(log.read_text() for log in logs.glob("student-*.log")).count(told) == ranks, 60)
+    tree = [job.pid, *(child.pid for child in psutil.Process(job.pid).children(recursive=True))]
+    for _ in range(3):  # Slurm at a time limit, and whoever else
+        for pid in tree:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+    output, _ = job.communicate()
+    assert job.returncode == 130, output
+    saved = re.search(r"saved (\d+)\n", "".join(log.read_text() for log in logs.glob("student-*.log")))
+    assert saved, output
+    assert f"interrupted: the same command goes on from the checkpoint of step {saved[1]}" in output
+    until(lambda: not any(running(pid) for pid in tree))
