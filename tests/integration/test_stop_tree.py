@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import time
 from pathlib import Path
 
 import psutil
@@ -60,6 +61,7 @@ def test_a_tree_that_is_told_to_end_again_and_again_saves_first(
         for pid in tree:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
+        time.sleep(0.1)  # far less than a save takes, and enough to be heard as another one
     output, _ = job.communicate()
     assert job.returncode == 130, output
     saved = re.search(r"saved (\d+)\n", "".join(log.read_text() for log in logs.glob("student-*.log")))
