@@ -4,12 +4,15 @@ All of them compute in float32, or in float64 where an input is float64, so that
 labels lose nothing further on the way. They are differentiable in the student only (the teacher's
 side is detached), never wait for the device, and give 0 for an empty batch under ``"mean"``.
 
-Shape legend: C classes, B lists, L items of a list, ``...`` any leading dimensions.
+A ``mask`` of positions leaves out padding: where it is false, nothing that either side or the target holds
+counts, NaN included, and no gradient flows. ``"mean"`` then averages over the true positions of this rank;
+if there are none the loss is 0.
+
+Shape legend: C classes, B lists, L items of a list, D features, ``...`` any leading dimensions.
 """
 
 from __future__ import annotations
 
-import math
 from numbers import Real
 from typing import Literal
 
@@ -23,7 +26,11 @@ __all__ = ["Reduction", "cosine", "kd", "mse", "ranking"]
 
 Reduction = Literal["mean", "sum", "none"]
 
-_ZERO_LENGTH = 1e-12
+# Within these bounds T² and logits / T fit float32.
+_LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 1e-6, 1e6
+# Above, softened distributions are so alike that float32 loses their divergence: it shrinks with 1 / T².
+_WIDE_TEMPERATURE = 16.0
+_IGNORE_INDEX = -100
 _REDUCTIONS = ("mean", "sum", "none")
 
 
@@ -34,6 +41,7 @@ def kd(
     *,
     temperature: float = 4.0,
     alpha: float = 0.9,
+    mask: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Blend the teacher's softened distribution with the true labels.
@@ -46,11 +54,12 @@ def kd(
         student_logits: float [..., C].
         teacher_logits: float [..., C], on the student's device. A class at ``-inf`` has probability 0.
         target: class indices, any integer type [...], or class probabilities, float [..., C]. An index
-            of -100 (torch's ``ignore_index``) adds no cross-entropy; its position still counts in the
-            mean. May be left out when ``alpha`` is 1.
-        temperature: T > 0.
+            of -100 (torch's ``ignore_index``) adds no cross-entropy, but its position has a soft term and
+            counts in the mean: leave padding out by the mask. May be left out when ``alpha`` is 1.
+        temperature: T, from 1e-6 to 1e6. Above 16 the soft term is computed in float64.
         alpha: weight of the soft term, from 0 to 1.
-        reduction: ``"mean"`` over all leading positions, ``"sum"``, or ``"none"``.
+        mask: bool [...], true where a position counts, in both terms; None for all.
+        reduction: ``"mean"`` over all positions that count, ``"sum"``, or ``"none"``.
 
     Returns:
         Scalar, or [...] with ``"none"``; float32, or float64 where an input is float64.
@@ -68,15 +77,15 @@ def kd(
             f"losses.kd: alpha={alpha:g} gives the true labels a weight of {1.0 - alpha:g}, but target is "
             "None: pass the labels, or alpha=1.0 to learn from the teacher alone"
         )
+    student, teacher = _masked("kd", mask, -1, student, teacher)
     loss = student.new_zeros(student.shape[:-1])
     if alpha > 0.0:
-        soft = _top_one_kl(student / temperature, teacher / temperature)
-        loss = loss + alpha * temperature**2 * soft
+        loss = loss + alpha * _softened_kl(student, teacher, temperature)
     if target is not None:
         hard_target = _checked_target(student, target)
         if alpha < 1.0:
-            loss = loss + (1.0 - alpha) * _cross_entropy(student, hard_target)
-    return _reduce(loss, reduction)
+            loss = loss + (1.0 - alpha) * _cross_entropy(student, hard_target, mask)
+    return _reduce(loss, reduction, mask)
 
 
 def mse(
@@ -84,16 +93,18 @@ def mse(
     teacher_features: Tensor,
     *,
     normalize: bool = False,
+    mask: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Squared distance of each feature from the teacher's.
 
     Args:
-        student_features: float, any shape.
+        student_features: float [..., D].
         teacher_features: the same shape, on the student's device.
         normalize: scale the vectors along the last dimension to length 1 first, so that only their
             direction counts. A zero vector stays zero, with no gradient.
-        reduction: ``"mean"`` over all *elements* as in torch, ``"sum"``, or ``"none"``.
+        mask: bool [...], true where a vector counts; None for all.
+        reduction: ``"mean"`` over all *elements* that count as in torch, ``"sum"``, or ``"none"``.
 
     Returns:
         Scalar, or the inputs' shape with ``"none"``; float32, or float64 where an input is float64.
@@ -104,9 +115,10 @@ def mse(
     """
     _check_reduction("mse", reduction)
     student, teacher = _checked_pair("mse", "features", student_features, teacher_features)
+    student, teacher = _masked("mse", mask, -1, student, teacher)
     if normalize:
         student, teacher = _unit(student, -1), _unit(teacher, -1)
-    return _reduce((student - teacher) ** 2, reduction)
+    return _reduce((student - teacher) ** 2, reduction, mask)
 
 
 def cosine(
@@ -114,6 +126,7 @@ def cosine(
     teacher_features: Tensor,
     *,
     dim: int = -1,
+    mask: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """One minus the cosine of the angle to the teacher's vectors: 0 aligned, 1 orthogonal, 2 opposed.
@@ -121,8 +134,10 @@ def cosine(
     Args:
         student_features: float, any shape with ``dim``.
         teacher_features: the same shape, on the student's device.
-        dim: the dimension that holds a vector. A zero vector counts as orthogonal, with no gradient.
-        reduction: ``"mean"`` over all vectors, ``"sum"``, or ``"none"``.
+        dim: the dimension that holds a vector, of whatever length. A zero vector counts as orthogonal, with
+            no gradient.
+        mask: bool of the shape without ``dim``, true where a vector counts; None for all.
+        reduction: ``"mean"`` over all vectors that count, ``"sum"``, or ``"none"``.
 
     Returns:
         Scalar, or the inputs' shape without ``dim`` with ``"none"``; float32, or float64 where an
@@ -139,7 +154,11 @@ def cosine(
             f"losses.cosine: dim={dim} does not exist in features of shape {list(student.shape)}: "
             f"choose from {-student.ndim} to {student.ndim - 1}"
         )
-    return _reduce(1.0 - (_unit(student, dim) * _unit(teacher, dim)).sum(dim=dim), reduction)
+    student, teacher = _masked("cosine", mask, dim, student, teacher)
+    loss = 1.0 - (_unit(student, dim) * _unit(teacher, dim)).sum(dim=dim)
+    if mask is not None:
+        loss = loss.masked_fill(~mask, 0.0)
+    return _reduce(loss, reduction, mask)
 
 
 def ranking(
@@ -160,7 +179,7 @@ def ranking(
     Args:
         student_scores_BL: float [B, L], or any leading dimensions.
         teacher_scores_BL: the same shape, on the student's device.
-        temperature: T > 0; lower sharpens both distributions towards the top of the list.
+        temperature: T, from 1e-6 to 1e6; lower sharpens both distributions towards the top of the list.
         mask: bool, the same shape, true where there is an item. Others are left out, whatever
             their scores hold.
         reduction: ``"mean"`` over the lists that hold an item, ``"sum"``, or ``"none"``. An empty
@@ -176,53 +195,80 @@ def ranking(
     _check_reduction("ranking", reduction)
     temperature = _checked_temperature("ranking", temperature)
     student, teacher = _checked_pair("ranking", "scores", student_scores_BL, teacher_scores_BL)
-    student, teacher = student / temperature, teacher / temperature
-    if mask is not None:
-        _check_mask(student, mask)
-        # The lowest finite score, not -inf: a list without any item is then uniform on both sides,
-        # with loss 0 and gradient 0, where -inf would give NaN.
-        lowest = torch.finfo(student.dtype).min
-        student, teacher = student.masked_fill(~mask, lowest), teacher.masked_fill(~mask, lowest)
-    loss = temperature**2 * _top_one_kl(student, teacher)
-    if mask is not None and reduction == "mean":
-        return loss.sum() / mask.any(dim=-1).sum().clamp(min=1)
-    return _reduce(loss, reduction)
+    if mask is None:
+        return _reduce(_softened_kl(student, teacher, temperature), reduction)
+    _check_mask("ranking", "scores", student.shape, student.device, mask)
+    # The lowest finite score, not -inf: a list without any item is then uniform on both sides,
+    # with loss 0 and gradient 0, where -inf would give NaN.
+    lowest = torch.finfo(student.dtype).min * min(1.0, temperature)
+    student, teacher = student.masked_fill(~mask, lowest), teacher.masked_fill(~mask, lowest)
+    return _reduce(_softened_kl(student, teacher, temperature), reduction, mask.any(dim=-1))
 
 
-def _top_one_kl(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL(softmax(teacher) || softmax(student)) along the last dimension."""
-    log_q = F.log_softmax(student, dim=-1)
-    log_p = F.log_softmax(teacher, dim=-1)
+def _softened_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T² * KL(softmax(teacher / T) || softmax(student / T)) along the last dimension."""
+    dtype = student.dtype
+    if temperature > _WIDE_TEMPERATURE:
+        student, teacher = student.double(), teacher.double()
+    log_q = F.log_softmax(student / temperature, dim=-1)
+    log_p = F.log_softmax(teacher / temperature, dim=-1)
     p = log_p.exp()
     # 0 * log 0 is 0 in a KL divergence, and NaN in floating point. Not `p > 0`: a teacher's NaN must
     # show in the loss.
-    return torch.where(p == 0, 0.0, p * (log_p - log_q)).sum(dim=-1)
+    kl = torch.where(p == 0, 0.0, p * (log_p - log_q)).sum(dim=-1)
+    return (temperature**2 * kl).to(dtype)
 
 
-def _cross_entropy(student: Tensor, target: Tensor) -> Tensor:
+def _cross_entropy(student: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
     """Cross-entropy of each leading position; torch alone would look for the classes in dimension 1."""
-    classes = student.shape[-1]
-    flat_target = target.reshape(-1, classes) if target.is_floating_point() else target.reshape(-1)
-    flat = F.cross_entropy(student.reshape(-1, classes), flat_target, reduction="none")
-    return flat.reshape(student.shape[:-1])
+    if target.is_floating_point():
+        if mask is not None:
+            target = target.masked_fill(~mask.unsqueeze(-1), 0.0)
+        # As above: a class that neither side gives a chance adds 0, where torch has 0 * -inf.
+        products = target * F.log_softmax(student, dim=-1)
+        return -torch.where(target == 0, 0.0, products).sum(dim=-1)
+    if mask is not None:
+        target = target.masked_fill(~mask, _IGNORE_INDEX)
+    flat = student.reshape(-1, student.shape[-1])
+    each = F.cross_entropy(flat, target.reshape(-1), ignore_index=_IGNORE_INDEX, reduction="none")
+    return each.reshape(student.shape[:-1])
 
 
 def _unit(vectors: Tensor, dim: int) -> Tensor:
     """Vectors of length 1; a zero vector stays zero, with no gradient.
 
     torch's ``normalize`` and ``cosine_similarity`` give it one of 1e8 and more, which a single dead
-    unit's features would send through the whole student.
+    unit's features would send through the whole student. They also take the length of what they are
+    given, whose squares leave float32 beyond 1e19 and below 1e-19: here the largest component is made 1
+    first. As length does not matter to a direction, that factor needs no gradient.
     """
-    length = torch.linalg.vector_norm(vectors, dim=dim, keepdim=True)
-    return torch.where(length > _ZERO_LENGTH, vectors / length.clamp(min=_ZERO_LENGTH), 0.0)
+    largest = vectors.detach().abs().amax(dim=dim, keepdim=True)
+    zero = largest < torch.finfo(vectors.dtype).tiny  # false for NaN, which must show in the loss
+    scaled = vectors / largest.masked_fill(zero, 1.0)
+    length: Tensor = torch.linalg.vector_norm(scaled, dim=dim, keepdim=True)
+    return (scaled / length.masked_fill(zero, 1.0)).masked_fill(zero, 0.0)
 
 
-def _reduce(loss: Tensor, reduction: Reduction) -> Tensor:
+def _masked(loss: str, mask: Tensor | None, dim: int, *sides: Tensor) -> tuple[Tensor, ...]:
+    """Both sides with 0 where a position does not count."""
+    if mask is None:
+        return sides
+    shape = list(sides[0].shape)
+    del shape[dim]
+    _check_mask(loss, "positions", torch.Size(shape), sides[0].device, mask)
+    return tuple(side.masked_fill(~mask.unsqueeze(dim), 0.0) for side in sides)
+
+
+def _reduce(loss: Tensor, reduction: Reduction, mask: Tensor | None = None) -> Tensor:
+    """Reduce a loss that is 0 where the mask is false; each of its positions may have several values."""
     if reduction == "none":
         return loss
     if reduction == "sum":
         return loss.sum()
-    return loss.sum() / max(1, loss.numel())
+    if mask is None:
+        return loss.sum() / max(1, loss.numel())
+    each = loss.numel() // max(1, mask.numel())
+    return loss.sum() / (mask.sum() * each).clamp(min=1)
 
 
 def _checked_pair(loss: str, kind: str, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
@@ -278,14 +324,16 @@ def _checked_target(student: Tensor, target: Tensor) -> Tensor:
     return target.to(student.dtype if floating else torch.int64)
 
 
-def _check_mask(scores: Tensor, mask: Tensor) -> None:
+def _check_mask(loss: str, what: str, shape: torch.Size, device: torch.device, mask: Tensor) -> None:
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise InputError(f"losses.ranking: the mask is {found}: it must be a bool tensor, true for an item")
-    if mask.shape != scores.shape or mask.device != scores.device:
         raise InputError(
-            f"losses.ranking: the mask has shape {list(mask.shape)} on {mask.device}, the scores "
-            f"{list(scores.shape)} on {scores.device}: they must agree"
+            f"losses.{loss}: the mask is {found}: it must be a bool tensor, true for what counts"
+        )
+    if mask.shape != shape or mask.device != device:
+        raise InputError(
+            f"losses.{loss}: the mask has shape {list(mask.shape)} on {mask.device}, the {what} "
+            f"{list(shape)} on {device}: they must agree"
         )
 
 
@@ -296,8 +344,11 @@ def _check_reduction(loss: str, reduction: str) -> None:
 
 def _checked_temperature(loss: str, temperature: float) -> float:
     # Only plain numbers: comparing a tensor with 0 would wait for its device.
-    if not _is_number(temperature) or not (math.isfinite(temperature) and temperature > 0):
-        raise ConfigError(f"losses.{loss}: temperature={temperature!r} must be a finite number above 0")
+    if not _is_number(temperature) or not _LOWEST_TEMPERATURE <= temperature <= _HIGHEST_TEMPERATURE:
+        raise ConfigError(
+            f"losses.{loss}: temperature={temperature!r} must be a number from {_LOWEST_TEMPERATURE:g} to "
+            f"{_HIGHEST_TEMPERATURE:g}"
+        )
     return float(temperature)
 
 
