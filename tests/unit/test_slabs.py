@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 
 import pytest
 
 from edldist.errors import SharedMemoryError
 from edldist.wire.shm import slabs
+from edldist.wire.shm.allowance import Allowance
 from edldist.wire.shm.mappings import Mappings
-from edldist.wire.shm.slabs import DATA_START, Descriptors, Placed, SlabPool, usual_descriptors
+from edldist.wire.shm.slabs import DATA_START, Placed, SlabPool
 
 SIZE = 100_000
 
@@ -27,7 +27,7 @@ class Reader:
     """The other side, in this process."""
 
     def __init__(self) -> None:
-        self.mappings = Mappings(Descriptors(100))
+        self.mappings = Mappings(Allowance(100, 1 << 40))
 
     def read(self, placed: Placed | None):
         assert placed is not None
@@ -37,7 +37,7 @@ class Reader:
 
 @pytest.fixture
 def pool():
-    pool = SlabPool(Descriptors(100))
+    pool = SlabPool(Allowance(100, 1 << 40))
     yield pool
     pool.close()
 
@@ -103,7 +103,7 @@ def test_a_message_that_could_not_be_sent_gives_its_slab_back(pool: SlabPool) ->
 
 def test_lost_messages_do_not_occupy_a_pool_for_ever() -> None:
     clock = Clock()
-    pool, reader = SlabPool(Descriptors(100), clock), Reader()
+    pool, reader = SlabPool(Allowance(100, 1 << 40), clock), Reader()
     lost = [pool.put([bytes(SIZE)]) for _ in range(7)]
     last = pool.put([bytes(SIZE)])
     clock.now = 60.0
@@ -118,7 +118,7 @@ def test_lost_messages_do_not_occupy_a_pool_for_ever() -> None:
 
 def test_a_young_message_is_not_given_up() -> None:
     clock = Clock()
-    pool, reader = SlabPool(Descriptors(100), clock), Reader()
+    pool, reader = SlabPool(Allowance(100, 1 << 40), clock), Reader()
     for _ in range(7):
         pool.put([bytes(SIZE)])
     reader.read(pool.put([bytes(SIZE)]))
@@ -129,17 +129,17 @@ def test_a_young_message_is_not_given_up() -> None:
 
 
 def test_descriptors_are_bounded_and_come_back() -> None:
-    descriptors = Descriptors(5)
-    pool = SlabPool(descriptors)
+    allowance = Allowance(5, 1 << 40)
+    pool = SlabPool(allowance)
     assert pool.put([bytes(SIZE)]) and pool.put([bytes(SIZE)])
     with pytest.raises(SharedMemoryError, match="quarter of this process's descriptors.*ulimit -n"):
         pool.put([bytes(SIZE)])
     pool.close()
-    assert descriptors.left == 5
+    assert allowance.descriptors == 5
 
 
 def test_a_reader_without_descriptors_to_spare_reads_all_the_same(pool: SlabPool) -> None:
-    mappings = Mappings(Descriptors(1))
+    mappings = Mappings(Allowance(1, 1 << 40))
     files = len(os.listdir("/proc/self/fd"))
     for content in (b"a", b"b", b"c", b"d"):
         address, generation, [start] = pool.put([content * SIZE])
@@ -153,7 +153,7 @@ def test_a_reader_without_descriptors_to_spare_reads_all_the_same(pool: SlabPool
 
 def test_closing_gives_every_descriptor_back_to_the_system() -> None:
     before = len(os.listdir("/proc/self/fd"))
-    pool, reader = SlabPool(Descriptors(100)), Reader()
+    pool, reader = SlabPool(Allowance(100, 1 << 40)), Reader()
     for _ in range(4):
         reader.read(pool.put([bytes(SIZE)]))
         pool.put([bytes(SIZE)])
@@ -198,8 +198,3 @@ def test_a_forked_child_releases_nothing(pool: SlabPool) -> None:
     assert not any(slab.free for slab in pool._slabs)
     del memory
     assert all(slab.free for slab in pool._slabs)
-
-
-def test_no_limit_of_descriptors_is_not_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    assert usual_descriptors() > 1000

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import math
 import mmap
 import os
 import weakref
 from collections import OrderedDict
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edldist.errors import SharedMemoryError
+from edldist.wire.shm.allowance import Allowance
 from edldist.wire.shm.memfile import FileAddress, open_file
-from edldist.wire.shm.slabs import DATA_START, Descriptors
+from edldist.wire.shm.slabs import DATA_START
 
 __all__ = ["Mappings"]
 
 _MOST_SLABS = 16
-_MOST_LENT = 2
-_MOST_LENT_BYTES = 512 << 20
+_MOST_LENT = 64
+_MOST_LENT_BYTES = 512 << 20  # what is mapped stays in memory, though its owner has freed it
 _MAP_NORESERVE = 0x4000  # pages that are only read need no promise of memory
 _MADV_POPULATE_READ = 22  # Linux 5.14; maps a range at once instead of page by page
 
@@ -40,18 +43,23 @@ class Mappings:
     changes its inputs in place, becomes the reader's own.
 
     The most recent mappings are kept, because a peer comes back to its slabs, and to a batch that is
-    cut into tasks. A frame keeps its mapping, and so its memory, whatever becomes of the peer. Keeping
-    takes a descriptor; without one to spare a file is mapped again for every message, so that a process
-    with few of them is slow and loses nothing.
+    cut into tasks; what the current message uses is kept whatever its number and size. A frame keeps
+    its mapping, and so its memory, whatever becomes of the peer. Keeping takes a descriptor; without
+    one to spare a file is mapped again for every message, so that a process with few of them is slow
+    and loses nothing.
     """
 
-    def __init__(self, descriptors: Descriptors) -> None:
-        self._descriptors = descriptors
-        self._slabs: OrderedDict[tuple[int, int], mmap.mmap] = OrderedDict()
-        self._lent: OrderedDict[tuple[int, int], _Private] = OrderedDict()
+    def __init__(self, allowance: Allowance) -> None:
+        self._slabs: _Recent[mmap.mmap] = _Recent(allowance, _MOST_SLABS)
+        self._lent: _Recent[_LentMapping] = _Recent(allowance, _MOST_LENT, _MOST_LENT_BYTES)
 
     def __len__(self) -> int:
         return len(self._slabs) + len(self._lent)
+
+    def next_message(self) -> None:
+        """What is asked for from now on belongs to another message."""
+        self._slabs.message += 1
+        self._lent.message += 1
 
     def slab(self, address: FileAddress, generation: int) -> NDArray[np.uint8]:
         """All bytes of a slab; the writer learns when nothing refers to them any more.
@@ -59,12 +67,12 @@ class Mappings:
         Raises:
             SharedMemoryError: it cannot be mapped.
         """
-        mapping = self._recent(self._slabs, address)
+        mapping = self._slabs.get(address)
         if mapping is None:
-            mapping = self._map(address, sealed=True)
+            mapping = _map(address, sealed=True)
             if len(mapping) < DATA_START:
                 raise SharedMemoryError(f"a slab of {len(mapping)} bytes")
-            self._keep(self._slabs, address, mapping, _MOST_SLABS)
+            self._slabs.keep(address, mapping)
         memory: NDArray[np.uint8] = np.frombuffer(mapping, np.uint8)
         words = memoryview(mapping)[:16].cast("Q")
         words[0] = generation
@@ -79,59 +87,21 @@ class Mappings:
         Raises:
             SharedMemoryError: it cannot be mapped, or is shorter; ``gone`` if the peer has freed it.
         """
-        private = self._recent(self._lent, address)
-        if private is None or not private.is_unread(start, stop):
-            private = _Private(self._map(address, sealed=False))
-            self._keep(self._lent, address, private, _MOST_LENT)
-            while len(self._lent) > 1 and sum(map(len, self._lent.values())) > _MOST_LENT_BYTES:
-                self._trim(self._lent, len(self._lent) - 1)
-        private.read(start, stop)
-        memory: NDArray[np.uint8] = np.frombuffer(private.mapping, np.uint8)
+        lent = self._lent.get(address)
+        if lent is None or not lent.is_unread(start, stop):
+            lent = _LentMapping(_map(address, sealed=False))
+            self._lent.keep(address, lent)
+        lent.read(start, stop)
+        memory: NDArray[np.uint8] = np.frombuffer(lent.mapping, np.uint8)
         return memory
 
     def close(self) -> None:
-        self._trim(self._slabs, 0)
-        self._trim(self._lent, 0)
-
-    @staticmethod
-    def _map(address: FileAddress, *, sealed: bool) -> mmap.mmap:
-        fd, size = open_file(address, sealed=sealed, writable=sealed)
-        kind = mmap.MAP_SHARED if sealed else mmap.MAP_PRIVATE | _MAP_NORESERVE
-        try:
-            return mmap.mmap(fd, size, kind, mmap.PROT_READ | mmap.PROT_WRITE)
-        except (OSError, ValueError) as exc:
-            raise SharedMemoryError(f"cannot map {size} bytes of a peer: {exc}") from exc
-        finally:
-            os.close(fd)
-
-    @staticmethod
-    def _recent(kept: OrderedDict[tuple[int, int], _Kept], address: FileAddress) -> _Kept | None:
-        # While it is mapped its inode belongs to no other file.
-        key = (address.device, address.inode)
-        found = kept.get(key)
-        if found is not None:
-            kept.move_to_end(key)
-        return found
-
-    def _keep(
-        self, kept: OrderedDict[tuple[int, int], _Kept], address: FileAddress, new: _Kept, most: int
-    ) -> None:
-        key = (address.device, address.inode)
-        if kept.pop(key, None) is not None:
-            self._descriptors.give_back(1)
-        self._trim(kept, most - 1)
-        if self._descriptors.left:
-            self._descriptors.take(1)
-            kept[key] = new
-
-    def _trim(self, kept: OrderedDict[tuple[int, int], _Kept], most: int) -> None:
-        while len(kept) > most:
-            kept.popitem(last=False)
-            self._descriptors.give_back(1)
+        self._slabs.clear()
+        self._lent.clear()
 
 
-class _Private:
-    """A private mapping of lent memory, and the parts of it that may have been written to."""
+class _LentMapping:
+    """A private mapping of a file that a peer lends, and which parts of it may have been written to here."""
 
     def __init__(self, mapping: mmap.mmap) -> None:
         self.mapping = mapping
@@ -151,7 +121,74 @@ class _Private:
             _madvise(self._address + first, stop - first, _MADV_POPULATE_READ)
 
 
-_Kept = TypeVar("_Kept", mmap.mmap, _Private)
+_Kept = TypeVar("_Kept", mmap.mmap, _LentMapping)
+
+
+class _Recent(Generic[_Kept]):
+    """The most recently used mappings of one kind.
+
+    Args:
+        most: how many are kept, beside those of the current message.
+        most_bytes: of all, beside those of the current message.
+    """
+
+    def __init__(self, allowance: Allowance, most: int, most_bytes: float = math.inf) -> None:
+        self.message = 0
+        self._allowance = allowance
+        self._most = most
+        self._most_bytes = most_bytes
+        self._kept: OrderedDict[tuple[int, int], tuple[_Kept, int]] = OrderedDict()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, address: FileAddress) -> _Kept | None:
+        key = _key(address)
+        if key not in self._kept:
+            return None
+        mapping, _ = self._kept[key]
+        self._kept[key] = mapping, self.message
+        self._kept.move_to_end(key)
+        return mapping
+
+    def keep(self, address: FileAddress, mapping: _Kept) -> None:
+        """Keep a mapping if that can be, and let go of older ones for it."""
+        self._drop(_key(address))
+        for key, (_, used_by) in list(self._kept.items()):
+            fits = len(self._kept) < self._most and self._bytes + len(mapping) <= self._most_bytes
+            if fits or used_by == self.message:
+                break
+            self._drop(key)
+        with contextlib.suppress(SharedMemoryError):
+            self._allowance.take(1)
+            self._kept[_key(address)] = mapping, self.message
+            self._bytes += len(mapping)
+
+    def clear(self) -> None:
+        for key in list(self._kept):
+            self._drop(key)
+
+    def _drop(self, key: tuple[int, int]) -> None:
+        if key in self._kept:
+            self._bytes -= len(self._kept.pop(key)[0])
+            self._allowance.give_back(1)
+
+
+def _key(address: FileAddress) -> tuple[int, int]:
+    # While it is mapped its inode belongs to no other file.
+    return address.device, address.inode
+
+
+def _map(address: FileAddress, *, sealed: bool) -> mmap.mmap:
+    fd, size = open_file(address, sealed=sealed, writable=sealed)
+    kind = mmap.MAP_SHARED if sealed else mmap.MAP_PRIVATE | _MAP_NORESERVE
+    try:
+        return mmap.mmap(fd, size, kind, mmap.PROT_READ | mmap.PROT_WRITE)
+    except (OSError, ValueError) as exc:
+        raise SharedMemoryError(f"cannot map {size} bytes of a peer: {exc}") from exc
+    finally:
+        os.close(fd)
 
 
 def _release(words: memoryview, generation: int, pid: int) -> None:

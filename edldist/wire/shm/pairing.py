@@ -76,8 +76,8 @@ class Pairing:
         self._send = send
         self._name = name
         self._max_frame_bytes = max_frame_bytes
-        self._pool = SlabPool(sharing.descriptors)
-        self._mappings = Mappings(sharing.descriptors)
+        self._pool = SlabPool(sharing.allowance)
+        self._mappings = Mappings(sharing.allowance)
         self._theirs: FileAddress | None = None
         self._to_them = b""  # what proves us to them
         self._from_them = b""
@@ -223,6 +223,7 @@ class Pairing:
         header, *sent = rest
         frames: list[memoryview | None] = [None] * (len(sent) + len(message.references))
         slabs: dict[tuple[int, int], NDArray[np.uint8]] = {}
+        self._mappings.next_message()
         for reference in message.references:
             if reference.frame >= len(frames) or frames[reference.frame] is not None:
                 raise WireError(f"a reference for frame {reference.frame} of {len(frames)}")
@@ -275,7 +276,7 @@ class Pairing:
     def _retire(self) -> None:
         if len(self._pool):
             self._sharing.retire(self._pool, self._theirs)
-            self._pool = SlabPool(self._sharing.descriptors)
+            self._pool = SlabPool(self._sharing.allowance)
 
     def _reset(self) -> None:
         self._retire()

@@ -14,8 +14,9 @@ import time
 import msgspec
 
 from edldist.errors import SharedMemoryError
+from edldist.wire.shm.allowance import Allowance, of_process
 from edldist.wire.shm.memfile import FileAddress, address_of, make_file, open_file
-from edldist.wire.shm.slabs import Descriptors, SlabPool, usual_descriptors
+from edldist.wire.shm.slabs import SlabPool
 
 __all__ = ["Sharing", "has_page", "prove", "read_page"]
 
@@ -28,13 +29,13 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Sharing:
-    """This process's side of every pair of one poller: its page, its descriptors, what it logs once.
+    """This process's side of every pair of one poller: its page, its pools, what it logs once.
 
     Owned by the poller's thread.
     """
 
-    def __init__(self, descriptors: int | None = None) -> None:
-        self.descriptors = Descriptors(usual_descriptors() if descriptors is None else descriptors)
+    def __init__(self, allowance: Allowance | None = None) -> None:
+        self.allowance = of_process() if allowance is None else allowance
         self._page: tuple[int, FileAddress, bytes] | None = None
         self._said: set[str] = set()
         self._retired: list[tuple[SlabPool, FileAddress | None, float]] = []

@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 import mmap
 import os
-import resource
 import time
 from collections.abc import Callable, Sequence
 
@@ -23,10 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edldist.errors import SharedMemoryError
+from edldist.wire.shm.allowance import Allowance
 from edldist.wire.shm.memfile import FileAddress, address_of, make_file
 from edldist.wire.transport import Buffer
 
-__all__ = ["DATA_START", "Descriptors", "Placed", "SlabPool", "usual_descriptors"]
+__all__ = ["DATA_START", "Placed", "SlabPool"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,33 +37,10 @@ _ALIGNMENT = 64
 _MOST_SLABS = 8
 _MOST_BYTES = 512 << 20
 _ABANDON_S = 30.0
+_DESCRIPTORS = 2  # of a slab: its file and its mapping
 
 Placed = tuple[FileAddress, int, list[int]]
 """A slab's address, the generation of its message, and where each frame begins."""
-
-
-def usual_descriptors() -> int:
-    """A quarter of what the process may open: the rest is for its sockets, files and data loader."""
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return (limit if limit != resource.RLIM_INFINITY else 1 << 20) // 4
-
-
-class Descriptors:
-    """How many more descriptors shared memory may take in this process. One thread's."""
-
-    def __init__(self, limit: int) -> None:
-        self.left = limit
-
-    def take(self, count: int) -> None:
-        """Raises SharedMemoryError when there are not as many left."""
-        if self.left < count:
-            raise SharedMemoryError(
-                "shared memory takes up a quarter of this process's descriptors; raise `ulimit -n`"
-            )
-        self.left -= count
-
-    def give_back(self, count: int) -> None:
-        self.left += count
 
 
 class _Slab:
@@ -110,14 +87,15 @@ class _Slab:
 class SlabPool:
     """The slabs of one reader. Owned by the thread of its poller.
 
-    Never blocks, and is bounded in number and bytes: when nothing is free, ``put`` says so and the
-    message goes by socket. A message that was lost with its connection would occupy its slab for
-    ever: it is given up once the reader has released a later one and half a minute has passed.
-    The reader may still hold it; its memory is not used again.
+    Never blocks, and is bounded in number and bytes, as are all pools of the process together
+    (``Allowance``): when nothing is free, ``put`` says so and the message goes by socket. A message that
+    was lost with its connection would occupy its slab for ever: it is given up once the reader has
+    released a later one and half a minute has passed. The reader may still hold it; its memory is not
+    used again.
     """
 
-    def __init__(self, descriptors: Descriptors, clock: Callable[[], float] = time.monotonic) -> None:
-        self._descriptors = descriptors
+    def __init__(self, allowance: Allowance, clock: Callable[[], float] = time.monotonic) -> None:
+        self._allowance = allowance
         self._clock = clock
         self._slabs: list[_Slab] = []
         self._generation = 0
@@ -179,14 +157,26 @@ class SlabPool:
                     self._drop(slab)
         if not self._has_room(size):
             return None
-        self._descriptors.take(2)
-        try:
-            slab = _Slab(size)
-        except SharedMemoryError:
-            self._descriptors.give_back(2)
-            raise
+        slab = self._make(size)
         self._slabs.append(slab)
         return slab
+
+    def _make(self, size: int) -> _Slab:
+        # Where the process has no more memory to give, free slabs of this pool, all too small, go first.
+        unused = [slab for slab in self._slabs if slab.free]
+        while True:
+            try:
+                self._allowance.take(_DESCRIPTORS, size)
+                break
+            except SharedMemoryError:
+                if not unused:
+                    raise
+                self._drop(unused.pop())
+        try:
+            return _Slab(size)
+        except SharedMemoryError:
+            self._allowance.give_back(_DESCRIPTORS, size)
+            raise
 
     def _has_room(self, size: int) -> bool:
         return len(self._slabs) < _MOST_SLABS and self.nbytes + size <= _MOST_BYTES
@@ -202,7 +192,7 @@ class SlabPool:
     def _drop(self, slab: _Slab) -> None:
         self._slabs.remove(slab)
         slab.close()
-        self._descriptors.give_back(2)
+        self._allowance.give_back(_DESCRIPTORS, slab.size)
 
 
 def _rounded(size: int) -> int:
