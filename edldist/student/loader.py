@@ -70,7 +70,8 @@ class DistillLoader:
         codec: the only form in which labels are taken, as ``dense:fp16``, or one by teacher's name; workers
             that send another are refused. Default: that of the first worker of each teacher.
         low_watermark, high_watermark: bounds on batches that are read ahead or labelled.
-        max_bytes: bound on the memory of read-ahead inputs and labels.
+        max_bytes: bound on the memory of batches that were read ahead: all of their tensors and arrays, and
+            their labels, whether a teacher has them at the moment or not. One batch is always read.
         task_size: cut batches at multiples of this instead of to each worker's wish.
         deterministic: fixed cuts, one task a forward pass, so that results do not depend on who
             computed them; default ``EDLDIST_DETERMINISTIC``.

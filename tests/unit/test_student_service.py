@@ -111,12 +111,12 @@ class Worker:
             return []
         return [lease.id for group in self.answer.groups for lease in group.leases]
 
-    def label(self, lease: int, samples: int = 4, first: float = 0.0) -> None:
-        specs = [TensorSpec(name="logits", dtype="float32", shape=[samples])]
+    def label(self, lease: int, samples: int = 4, width: int = 1) -> None:
+        specs = [TensorSpec(name="logits", dtype="float32", shape=[samples, width])]
         result = Result(
             rows=[LeaseRows(lease=lease, samples=samples)], version="", compute_s=0.0, tensors=specs
         )
-        frame = (torch.arange(samples, dtype=torch.float32) + first).numpy().tobytes()
+        frame = torch.arange(samples * width, dtype=torch.float32).numpy().tobytes()
         self.say(Labels(results=[result]), frame)
 
     def fail(self, *leases: int, error: str = "boom") -> None:
@@ -213,7 +213,7 @@ def test_a_rank_without_memory_for_labels_blames_no_worker_and_raises_when_the_b
     second, third = crew[1], crew[2]  # both hold four of the eight samples
     second.label(leases[second])
     third.label(leases[third])
-    assert asked == [[8]], "nobody gets the batch any more"
+    assert asked == [[8, 1]], "nobody gets the batch any more"
     crew[3].label(leases[crew[3]])
     assert job.delivery.buffered == 0 and not second.pull()
     crew[0].label(leases[crew[0]])
@@ -339,3 +339,26 @@ def test_one_success_clears_a_workers_failures(party):
         other.label(lease)
     job.offer(4)
     assert len(worker.pull()) == 1, "three failures, a success, three failures"
+
+
+def test_max_bytes_bounds_all_that_open_batches_hold_while_workers_hold_their_tasks(party):
+    """The teacher sees 32 bytes of each batch; the loop is to get a mebibyte, and as much of labels."""
+    job = party(Flow(max_bytes=9 << 20, high_watermark=4))
+    crew = [job.worker(f"w{number}") for number in range(32)]
+
+    def read() -> None:
+        while job.delivery.wants_batch():
+            image, index = torch.zeros(4, 1 << 16), torch.arange(4)
+            job.service.offer(OpenBatch({"image": image, "index": index}, {"index": index}, 4))
+
+    read()
+    (first,) = crew[0].pull()
+    crew[0].label(first, width=1 << 16)
+    held = {}
+    for worker in crew[1:]:
+        read()
+        held |= {lease: worker for lease in worker.pull()}
+    assert job.service.stats()["open"] == 4, "32 workers could hold 32"
+    for lease, worker in held.items():
+        worker.label(lease, width=1 << 16)
+    assert 8 << 20 <= job.service.stats()["queue_bytes"] <= 9 << 20

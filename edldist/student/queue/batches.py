@@ -40,7 +40,9 @@ class Batches:
         self._labelled = 0
         self._level = 0
         self._filling = True
-        self._known_labels = (0, 1)  # bytes and samples of the batch that was delivered last
+        # Bytes and samples of the batch that was labelled last; None until one was.
+        self._known_labels: tuple[int, int] | None = None
+        self._next_bytes = 0  # what the next batch is expected to hold, with its labels: as much as the last
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -69,9 +71,11 @@ class Batches:
         """Whether the data loader should be read now (see ``Flow``)."""
         if not self._batches:
             return True
-        if self._nbytes + self._due_bytes >= self._flow.max_bytes:
+        if self._nbytes + self._due_bytes + self._next_bytes > self._flow.max_bytes:
             return False
-        level = len(self._batches) if self._flow.fixed else self._level
+        # Leased ones count too while nobody knows how much memory their labels will take.
+        every = self._flow.fixed or self._known_labels is None
+        level = len(self._batches) if every else self._level
         if level >= self._flow.high_watermark:
             self._filling = False
         elif level <= self._flow.low_watermark:
@@ -81,15 +85,15 @@ class Batches:
     def offer(self, samples: int, unlabelled: int, nbytes: int) -> int:
         """Append a batch and return its number. One that lacks nothing is labelled at once.
 
-        Room for its labels is kept at once, as much as those of the batch that was delivered last took.
+        Room for its labels is kept at once, as much as those of the batch that was labelled last took.
         """
         number = self._next
         self._next += 1
-        label_bytes, of_samples = self._known_labels
-        due_bytes = samples * label_bytes // of_samples
+        due_bytes = self._labels_of(samples)
         self._batches[number] = batch = _Batch(samples, nbytes, unlabelled, due_bytes=due_bytes)
         self._nbytes += nbytes
         self._due_bytes += due_bytes
+        self._next_bytes = nbytes + due_bytes
         if not unlabelled:
             self._now_labelled(batch)
         return number
@@ -119,12 +123,18 @@ class Batches:
         if batch.unlabelled:
             return False
         self._level -= batch.waiting > 0
+        if batch.label_bytes:
+            self._learn(batch)
         self._now_labelled(batch)
         return True
 
     def abandon(self, number: int) -> None:
         """Labels of a batch will not come: it counts as labelled."""
-        self.settle(number, self._batches[number].unlabelled)
+        batch = self._batches[number]
+        if batch.unlabelled:
+            batch.unlabelled = 0
+            self._level -= batch.waiting > 0
+            self._now_labelled(batch)
 
     def deliver(self) -> int:
         """Take the head out and return its number; only when it is labelled."""
@@ -134,8 +144,6 @@ class Batches:
         self._labelled -= 1
         self._level -= 1
         self._nbytes -= batch.nbytes
-        if batch.label_bytes:
-            self._known_labels = (batch.label_bytes, batch.samples)
         return number
 
     def clear(self) -> None:
@@ -151,6 +159,26 @@ class Batches:
         self._level += 1
         while self._first_unlabelled < self._next and not self._batches[self._first_unlabelled].unlabelled:
             self._first_unlabelled += 1
+
+    def _labels_of(self, samples: int) -> int:
+        """Bytes of labels that so many samples are expected to get."""
+        if self._known_labels is None:
+            return 0
+        label_bytes, of_samples = self._known_labels
+        return samples * label_bytes // of_samples
+
+    def _learn(self, batch: _Batch) -> None:
+        """All labels of a batch are there: so large are those of others."""
+        first = self._known_labels is None
+        self._known_labels = (batch.label_bytes, batch.samples)
+        if not first:
+            return
+        for other in self._batches.values():
+            if other.unlabelled:
+                other.due_bytes = max(0, self._labels_of(other.samples) - other.label_bytes)
+                self._due_bytes += other.due_bytes
+        last = self._batches[self._next - 1]
+        self._next_bytes = last.nbytes - last.label_bytes + self._labels_of(last.samples)
 
     def _release(self, batch: _Batch, nbytes: int) -> None:
         """Room that was kept for labels is theirs now, or not needed."""

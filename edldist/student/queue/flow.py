@@ -16,8 +16,11 @@ class Flow:
     Attributes:
         low_watermark, high_watermark: batches that are labelled or wait for a worker. Reading the
             data loader pauses at the high one and resumes at the low one.
-        max_bytes: bound on inputs and labels of all open batches; one batch is always admitted. Labels
-            that are still to come count as much as those of the last batch.
+        max_bytes: bound on the memory of all open batches, leased ones too: all that is in them, and their
+            labels. One batch is always admitted. Labels that are still to come count as much as those of the
+            batch that was labelled last, and the next batch is taken to be as large as the last one. Until
+            one is labelled, leased batches count towards the high watermark, because nobody knows what their
+            labels will take.
         task_size: cut every batch at multiples of this, whoever pulls. None: cut to each pull.
         fixed: deterministic cuts (``task_size``, or whole batches), each alone in its forward
             pass; leased batches count towards the high watermark, so that reading ahead depends

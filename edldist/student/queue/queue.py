@@ -97,7 +97,7 @@ class LabelQueue:
         return self._batches.wanted()
 
     def offer(self, samples: int, nbytes: int) -> int:
-        """Append a batch of so many bytes of inputs and return its number. An empty batch is done at once."""
+        """Append a batch that holds so many bytes and return its number. An empty one is done at once."""
         tracks = self._tracks if samples else {}
         number = self._batches.offer(samples, samples * len(tracks), nbytes)
         for track in tracks.values():

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edldist.errors import LabelError, LabelMemoryError, PoisonTaskError, WireError
+from edldist.student.service.held_bytes import held_bytes
 from edldist.student.to_device import Allocate
 from edldist.wire.messages import TensorSpec
 from edldist.wire.shm.lending import lend
@@ -32,12 +33,13 @@ Layout = tuple[tuple[str, str, tuple[int, ...]], ...]
 class _Rows:
     """One input tensor, sliceable by samples without a copy."""
 
-    __slots__ = ("dtype", "lent", "memory", "name", "row_bytes", "shape")
+    __slots__ = ("copied", "dtype", "lent", "memory", "name", "row_bytes", "shape")
 
     def __init__(self, name: str, tensor: Tensor, samples: int) -> None:
         self.name = name
         self.dtype = dtype_name(tensor.dtype)
         self.memory = as_bytes(tensor)
+        self.copied = not (tensor.is_cpu and tensor.is_contiguous() and not tensor.is_neg())
         self.lent = lend(tensor)  # what a data loader's worker made needs no copy for a worker on this host
         self.shape = tuple(tensor.shape[1:])
         self.row_bytes = self.memory.nbytes // samples if samples else 0
@@ -177,7 +179,8 @@ class OpenBatch:
     The trainer's thread makes it, the I/O thread cuts it and places labels, the trainer's thread
     takes ``labels`` once the queue says that all are there. ``poison`` says why there are none.
     ``allocate`` makes the label buffers, in the I/O thread. Without it they are ordinary memory: large frames
-    become the labels themselves, uncopied, where one answer labels the whole batch.
+    become the labels themselves, uncopied, where one answer labels the whole batch. ``nbytes`` is the memory
+    that the batch holds: what the loop gets, and what teachers see, counted once.
     """
 
     def __init__(
@@ -196,6 +199,8 @@ class OpenBatch:
         self._rows = [_Rows(name, tensor, samples) for name, tensor in inputs.items()]
         self._labels: dict[str, TeacherLabels] = {}
         self.layout: Layout = tuple((rows.name, rows.dtype, rows.shape) for rows in self._rows)
+        copies = sum(rows.memory.nbytes for rows in self._rows if rows.copied)
+        self.nbytes = held_bytes((batch, dict(inputs))) + copies
 
     @property
     def sample_bytes(self) -> int:

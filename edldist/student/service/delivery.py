@@ -92,7 +92,7 @@ class Delivery:
         """
         self._check_size(batch)
         with self._lock:
-            number = self._queue.offer(batch.samples, batch.input_bytes)
+            number = self._queue.offer(batch.samples, batch.nbytes)
             self._open[number] = batch
             self._account()
             return self._queue.sleepers

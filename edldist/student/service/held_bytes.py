@@ -1,0 +1,63 @@
+"""How much memory a batch holds, whatever it is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["held_bytes"]
+
+
+def held_bytes(value: Any) -> int:
+    """Bytes of all tensors and arrays in nested mappings, sequences, sets and dataclasses.
+
+    Memory that several of them look at counts once; of memory that they look at in part, such as a data set
+    that is cut into batches, the part counts. Byte strings count too. Other objects count nothing: nobody
+    knows what else hangs on them.
+    """
+    # By where a piece of memory begins: what is looked at of it, and its size.
+    pieces: dict[tuple[str, int], tuple[int, int]] = {}
+    seen: set[int] = set()
+    strings = 0
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, Tensor | np.ndarray):
+            if id(item) not in seen:
+                seen.add(id(item))
+                where, part, whole = _of_tensor(item) if isinstance(item, Tensor) else _of_array(item)
+                pieces[where] = (pieces.get(where, (0, 0))[0] + part, whole)
+        elif isinstance(item, str | int | float | None):
+            continue
+        elif isinstance(item, bytes | bytearray | memoryview):
+            strings += memoryview(item).nbytes
+        elif id(item) not in seen:
+            seen.add(id(item))
+            if isinstance(item, Mapping):
+                stack.extend(item.values())
+            elif isinstance(item, Sequence | Set):
+                stack.extend(item)
+            elif dataclasses.is_dataclass(item) and not isinstance(item, type):
+                stack.extend(getattr(item, field.name, None) for field in dataclasses.fields(item))
+    return strings + sum(min(part, whole) for part, whole in pieces.values())
+
+
+def _of_tensor(tensor: Tensor) -> tuple[tuple[str, int], int, int]:
+    nbytes = tensor.numel() * tensor.element_size()
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        return (("object", id(tensor)), nbytes, nbytes)
+    storage = tensor.untyped_storage()
+    return ((str(tensor.device), storage.data_ptr()), nbytes, storage.nbytes())
+
+
+def _of_array(array: NDArray[Any]) -> tuple[tuple[str, int], int, int]:
+    owner: Any = array
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    return (("cpu", owner.ctypes.data), array.nbytes, owner.nbytes)
