@@ -96,7 +96,7 @@ class Snapshot:
                 sharded[key] = tensor.to("cpu", copy=True)
             elif rank == 0 and tensor.is_cuda:
                 # Pinned, so that the copies of all tensors overlap and are waited for once.
-                host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+                host = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True)
                 whole[key] = host.copy_(tensor, non_blocking=True)
                 in_flight.add(tensor.device)
             elif rank == 0:

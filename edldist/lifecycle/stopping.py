@@ -47,7 +47,7 @@ class StopRequest:
         self.asked = False
         self._agreed = False
         self._group: dist.ProcessGroup | None = None
-        self._flag = torch.zeros(1, dtype=torch.uint8)
+        self._flag = torch.zeros(1, dtype=torch.uint8, device="cpu")
         self._pending: dist.Work | None = None
 
     def install(self) -> None:

@@ -38,12 +38,12 @@ class Ranks:
         if self.group is None:
             return [value]
         data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
-        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world_size)]
-        dist.all_gather(sizes, torch.tensor([data.numel()]), group=self.group)
+        sizes = [torch.zeros(1, dtype=torch.int64, device="cpu") for _ in range(self.world_size)]
+        dist.all_gather(sizes, torch.tensor([data.numel()], device="cpu"), group=self.group)
         longest = max(int(size) for size in sizes)
-        padded = torch.zeros(longest, dtype=torch.uint8)
+        padded = torch.zeros(longest, dtype=torch.uint8, device="cpu")
         padded[: data.numel()] = data
-        parts = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.world_size)]
+        parts = [torch.empty(longest, dtype=torch.uint8, device="cpu") for _ in range(self.world_size)]
         dist.all_gather(parts, padded, group=self.group)
         return [
             json.loads(part[: int(size)].numpy().tobytes()) for part, size in zip(parts, sizes, strict=True)

@@ -66,7 +66,7 @@ class Copier(Protocol):
 
 
 def _pinned(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    return torch.empty(tuple(shape), dtype=dtype, pin_memory=True)
+    return torch.empty(tuple(shape), dtype=dtype, device="cpu", pin_memory=True)
 
 
 class HostCopier:

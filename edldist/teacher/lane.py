@@ -231,11 +231,12 @@ def _pinned(tensors: Sequence[Tensor]) -> Tensor:
     """One batch, copied to pinned memory."""
     first = tensors[0]
     shape = [sum(tensor.shape[0] for tensor in tensors), *first.shape[1:]]
-    staged = torch.empty(shape, dtype=first.dtype, pin_memory=True)
+    staged = torch.empty(shape, dtype=first.dtype, device="cpu", pin_memory=True)
     return torch.cat(list(tensors), out=staged) if len(tensors) > 1 else staged.copy_(first)
 
 
 def _to_host(tensor: Tensor) -> Tensor:
     if tensor.device.type == "cpu":
         return tensor
-    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True)
+    return host.copy_(tensor, non_blocking=True)

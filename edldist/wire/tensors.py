@@ -136,7 +136,7 @@ def unpack(specs: Sequence[TensorSpec], frames: Sequence[memoryview]) -> dict[st
 def as_tensor(frame: memoryview, dtype: torch.dtype) -> Tensor:
     """A flat tensor over a frame's own memory; over a copy if that is read-only, or not aligned."""
     if frame.nbytes == 0:
-        return torch.empty(0, dtype=dtype)
+        return torch.empty(0, dtype=dtype, device="cpu")
     if frame.readonly:
         # Memory that the sender goes on using, while a model may change its inputs in place. numpy
         # copies without the interpreter lock.

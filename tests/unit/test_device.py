@@ -173,9 +173,9 @@ def test_labels_are_placed_in_pinned_memory_where_a_script_asks_for_it(monkeypat
     made = []
     real = torch.empty
 
-    def empty(shape, *, dtype, pin_memory):
+    def empty(shape, *, dtype, device, pin_memory):
         made.append(pin_memory)
-        return real(shape, dtype=dtype)
+        return real(shape, dtype=dtype, device=device)
 
     monkeypatch.setattr(torch, "empty", empty)
     allocate = HostCopier(pinned=True).allocate

@@ -81,7 +81,7 @@ class _Buffer:
 
 
 def _pageable(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    return torch.empty(tuple(shape), dtype=dtype)
+    return torch.empty(tuple(shape), dtype=dtype, device="cpu")
 
 
 class TeacherLabels:
