@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from edldist.errors import WireError
-from edldist.teacher.batcher import HeldTask
-from edldist.teacher.service import Answer
+from edldist.teacher.tasks import Answer, HeldTask
 from edldist.wire.messages import LeaseRows, Result
 from edldist.wire.tensors import pack, unpack
 

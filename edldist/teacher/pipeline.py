@@ -29,13 +29,12 @@ from torch import Tensor
 
 from edldist.errors import EdlDistError, ModelError
 from edldist.teacher.batch_size import BatchSizeSearch
-from edldist.teacher.batcher import HeldTask
 from edldist.teacher.exchange import gather
 from edldist.teacher.factory import own_traceback
 from edldist.teacher.forward import Computed, Forward
 from edldist.teacher.lane import Flight, InputsLostError, Lane
 from edldist.teacher.model import is_out_of_memory
-from edldist.teacher.service import Answer
+from edldist.teacher.tasks import Answer, HeldTask
 
 __all__ = ["Pipeline", "Reader"]
 

@@ -9,9 +9,9 @@ from concurrent.futures import Future
 
 from torch import Tensor
 
-from edldist.teacher.batcher import HeldTask
 from edldist.teacher.dataset import IndexedDataset
 from edldist.teacher.exchange import gather
+from edldist.teacher.tasks import HeldTask
 
 __all__ = ["DatasetReader"]
 

@@ -11,8 +11,8 @@ A link to one student goes through::
                              +-- Goodbye, released by the coordinator, or unknown to it and silent: closed
 
 When a student dies, what is held of it is dropped: nobody wants it any more. When the coordinator
-dies, nothing changes. When this process drains, it asks for nothing new, finishes what it holds,
-gives back what arrives late, and says goodbye.
+dies, nothing changes. When this process drains, it asks for nothing new, finishes the passes that have begun,
+gives back everything else, and says goodbye; what has not ended when its time is up is given back too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -28,8 +28,8 @@ import msgspec
 from edldist.clock import Clock
 from edldist.errors import ConfigError, CoordinatorUnreachableError, IncompatibleError, ProtocolVersionError
 from edldist.labels.fingerprint import Fingerprint
-from edldist.teacher.batcher import Batcher, HeldTask, TaskInputs
-from edldist.teacher.demand import Demand
+from edldist.teacher.ledger import Ledger
+from edldist.teacher.tasks import Answer, HeldTask
 from edldist.wire.enrolment import Enrolment
 from edldist.wire.messages import (
     Failure,
@@ -41,8 +41,6 @@ from edldist.wire.messages import (
     Message,
     Peer,
     Ping,
-    Pong,
-    Pull,
     Refused,
     Register,
     Result,
@@ -56,7 +54,7 @@ from edldist.wire.messages import (
 from edldist.wire.transport import Link, Received, Transport
 from edldist.wire.turns import ServiceThread
 
-__all__ = ["Answer", "TeacherIdentity", "TeacherService"]
+__all__ = ["TeacherIdentity", "TeacherService"]
 
 logger = logging.getLogger(__name__)
 
@@ -79,16 +77,6 @@ class TeacherIdentity:
     pid: int
     device: str
     connect_timeout_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The outcome of some tasks of one student: labels, an error, or neither: they go back without blame."""
-
-    tasks: list[HeldTask]
-    result: Result | None
-    frames: Sequence[memoryview] = ()
-    error: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -116,18 +104,14 @@ class TeacherService:
         self._clock = clock
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
-        self._batcher = Batcher(identity.batch_size)
-        self._demand = Demand(identity.batch_size)
+        self._ledger = Ledger(identity.batch_size)  # under the lock
         self._students: dict[str, _Student] = {}
         self._answers: deque[list[Answer]] = deque()
-        self._held: dict[tuple[str, int], HeldTask] = {}
         self._draining = False
         self._stopping = False
         self._error: BaseException | None = None
         self._fingerprint = identity.fingerprint
         self._unwanted = False  # the coordinator took another model in this one's place
-        self._samples = 0
-        self._tasks = 0
         self.extra_stats: Callable[[], dict[str, Scalar]] = dict
         self._poller = transport.poller()
         try:
@@ -155,7 +139,7 @@ class TeacherService:
     def await_tasks(self, timeout_s: float) -> None:
         """Wait until there are tasks to take, or the service ended, or time is up."""
         with self._arrived:
-            self._arrived.wait_for(lambda: len(self._batcher) or self._error or self._stopping, timeout_s)
+            self._arrived.wait_for(lambda: self._ledger.waiting or self._error or self._stopping, timeout_s)
 
     def take(self) -> list[HeldTask]:
         """The tasks of the next forward pass; empty when there are none now.
@@ -166,7 +150,7 @@ class TeacherService:
         with self._lock:
             if self._error is not None:
                 raise self._error
-            return self._batcher.take()
+            return self._ledger.take()
 
     def answer(self, answers: list[Answer]) -> None:
         """Hand the outcomes of one forward pass over."""
@@ -176,17 +160,17 @@ class TeacherService:
     def resize(self, batch_size: int) -> None:
         """Change the most samples of a forward pass from now on."""
         with self._lock:
-            self._batcher.batch_size = self._demand.batch_size = batch_size
+            self._ledger.resize(batch_size)
 
     def drain(self) -> None:
-        """Pull nothing new from now on. Safe in a signal handler."""
+        """Pull nothing new from now on, and give back what no pass has taken. For any thread."""
         self._draining = True
         self._poller.wake()
 
     @property
     def drained(self) -> bool:
         """Draining, and nothing is held any more."""
-        return self._draining and not self._held
+        return self._draining and not len(self._ledger)
 
     def max_frame_bytes(self, student: str) -> int | None:
         """The largest frame that a student takes in."""
@@ -194,7 +178,7 @@ class TeacherService:
         return known.max_frame_bytes if known is not None else None
 
     def close(self, reason: str) -> None:
-        """Give back what has not begun, say goodbye, and end the I/O thread."""
+        """Give back what is held, say goodbye, and end the I/O thread. For any thread."""
         self._reason = reason
         self._stopping = True
         self._thread.close()
@@ -206,6 +190,9 @@ class TeacherService:
         self._read_control(now)
         for student in list(self._students.values()):
             self._read_student(student, now)
+        if self._draining and self._ledger.waiting:
+            with self._lock:
+                self._give_back(self._ledger.give_back_waiting())
         self._answer_and_pull()
         if now >= self._next_tick:
             self._next_tick = now + _TICK_S
@@ -273,9 +260,9 @@ class TeacherService:
 
     def _stats(self) -> dict[str, Scalar]:
         own: dict[str, Scalar] = {
-            "samples": self._samples,
-            "tasks": self._tasks,
-            "held": len(self._held),
+            "samples": self._ledger.samples,
+            "tasks": self._ledger.tasks,
+            "held": len(self._ledger),
             "students": sum(student.serving for student in self._students.values()),
             "draining": self._draining,
             "quarantine": "; ".join(s.quarantine for s in self._students.values() if s.quarantine)[:500],
@@ -332,8 +319,8 @@ class TeacherService:
             student.serving = True
             student.ttl_s = message.heartbeat_ttl_s
             student.max_frame_bytes = message.max_frame_bytes
-            self._drop_held(name)
-            self._demand.connected(name)
+            with self._lock:
+                self._ledger.connected(name)
             logger.info("serving student %s at %s", name, student.peer.address)
         elif isinstance(message, Refused):
             student.incompatible = message.reason if message.incompatible else ""
@@ -342,49 +329,28 @@ class TeacherService:
             student.serving = False  # an answer would only wait for a socket that is gone
             self._forget(student, message.reason)
         elif isinstance(message, Ping):
-            student.link.send(self._view(name, message))
+            student.link.send(self._ledger.view(name, message))
         elif isinstance(message, Unknown):
             if now - student.greeted_at > _GREET_AGAIN_S or student.serving:
-                self._drop_held(name)
-                self._demand.disconnected(name)
+                self._disconnect(name)
                 self._greet(student, now)
         elif not student.serving:
             logger.debug("student %s sent a %s before its welcome", name, type(message).__name__)
         elif isinstance(message, Tasks):
             self._accept(student, message, received.frames)
         elif isinstance(message, Idle):
-            if self._demand.idled(name, message.seq, message.buffered):
+            if self._ledger.idled(name, message):
                 student.quarantine = message.quarantine
         elif isinstance(message, Wake):
-            self._demand.woken(name, message.buffered)
-
-    def _view(self, name: str, ping: Ping) -> Pong:
-        """What this worker knows of its dealings with a student."""
-        pulled, asleep = self._demand.state(name)
-        held = [lease for owner, lease in self._held if owner == name]
-        return Pong(seq=ping.seq, held=held, pulled=pulled, asleep=asleep)
+            self._ledger.woken(name, message)
 
     def _accept(self, student: _Student, message: Tasks, frames: list[memoryview]) -> None:
-        name = student.peer.id
-        tasks, position = [], 0
-        for group in message.groups:
-            own = frames[position : position + len(group.tensors)]
-            position += len(group.tensors)
-            inputs = TaskInputs(sum(lease.samples for lease in group.leases), group.tensors, own)
-            start = 0
-            for lease in group.leases:
-                tasks.append(HeldTask(name, lease.id, lease.samples, lease.alone, inputs, start))
-                start += lease.samples
         if self._draining:
-            student.link.send(Return(leases=[task.lease for task in tasks]))
+            student.link.send(Return(leases=[lease.id for group in message.groups for lease in group.leases]))
             return
         student.quarantine = ""
-        samples = sum(task.samples for task in tasks)
-        self._demand.granted(name, message.seq, samples, message.buffered)
         with self._arrived:
-            for held in tasks:
-                self._held[(name, held.lease)] = held
-                self._batcher.add(held)
+            self._ledger.accept(student.peer.id, message, frames)
             self._arrived.notify()
 
     def _answer_and_pull(self) -> None:
@@ -396,7 +362,7 @@ class TeacherService:
             name: self._close([answer for answer in answers if answer.tasks[0].student == name])
             for name in dict.fromkeys(answer.tasks[0].student for answer in answers)
         }
-        pulls = self._pulls()
+        pulls = {} if self._draining or self._stopping else self._ledger.pulls()
         for name, (results, frames) in labelled.items():
             if results:
                 riding = pulls[name].pop(0) if name in pulls else None
@@ -404,14 +370,6 @@ class TeacherService:
         for name, others in pulls.items():
             for pull in others:
                 self._students[name].link.send(pull)
-
-    def _pulls(self) -> dict[str, list[Pull]]:
-        """What to ask each student for."""
-        pulls: dict[str, list[Pull]] = {}
-        stopping = self._draining or self._stopping
-        while not stopping and (order := self._demand.next_pull()) is not None:
-            pulls.setdefault(order.student, []).append(Pull(seq=order.seq, samples=order.samples))
-        return pulls
 
     def _close(self, answers: Sequence[Answer]) -> tuple[list[Result], list[memoryview]]:
         """Account for the answers to one student: failures leave at once, labels are returned."""
@@ -421,9 +379,7 @@ class TeacherService:
         frames: list[memoryview] = []
         for answer in answers:
             # All of a pass are wanted, or none is: a student drops what it held of a worker at once.
-            wanted = [task for task in answer.tasks if self._held.pop((name, task.lease), None) is not None]
-            samples = sum(task.samples for task in wanted)
-            self._demand.finished(name, samples)
+            wanted = self._ledger.close(answer.tasks)
             if student is None or not wanted:
                 continue
             if answer.result is None:
@@ -435,9 +391,7 @@ class TeacherService:
             if self._fingerprint.outputs is None:
                 self._learn_outputs(answer.result)
             frames += answer.frames
-            self._demand.paced(samples, answer.result.compute_s, _input_bytes(wanted))
-            self._tasks += len(wanted)
-            self._samples += samples
+            self._ledger.labelled(wanted, answer.result.compute_s)
         return results, frames
 
     def _learn_outputs(self, result: Result) -> None:
@@ -454,8 +408,7 @@ class TeacherService:
             silent_s = now - student.last_heard
             if student.serving and silent_s > student.ttl_s:
                 logger.warning("student %s silent for %.1f s; greeting it again", student.peer.id, silent_s)
-                self._drop_held(student.peer.id)
-                self._demand.disconnected(student.peer.id)
+                self._disconnect(student.peer.id)
                 self._greet(student, now)
             elif not student.serving and not student.refused and now - student.greeted_at > _GREET_AGAIN_S:
                 self._greet(student, now)
@@ -480,44 +433,33 @@ class TeacherService:
         logger.warning("student %s refused this worker: %s", student.peer.id, reason)
         student.refused = True
         student.serving = False
-        self._drop_held(student.peer.id)
-        self._demand.disconnected(student.peer.id)
+        self._disconnect(student.peer.id)
 
-    def _drop_held(self, name: str) -> None:
+    def _disconnect(self, name: str) -> None:
         """Forget the tasks of a student that does not expect their answers (any more)."""
         with self._lock:
-            self._batcher.withdraw(name)
-        for key in [key for key in self._held if key[0] == name]:
-            self._demand.finished(name, self._held.pop(key).samples)
+            self._ledger.disconnected(name)
 
     def _forget(self, student: _Student, reason: str) -> None:
         name = student.peer.id
         logger.info("no longer serving student %s: %s", name, reason or "it left")
         del self._students[name]
-        self._drop_held(name)
-        self._demand.disconnected(name)
+        self._disconnect(name)
         if student.serving:
             student.link.send(Goodbye(id=self._identity.worker, reason=reason))
         student.link.close()
 
     def leave(self) -> None:
-        """Give back what has not begun, and say goodbye."""
+        """Give back what is held, a pass that does not end included, and say goodbye."""
         self._answer_and_pull()
         with self._lock:
-            back = self._batcher.withdraw()
-        for name, student in self._students.items():
-            leases = [task.lease for task in back if task.student == name]
-            if leases:
-                student.link.send(Return(leases=leases))
+            self._give_back(self._ledger.give_back_all())
+        for student in self._students.values():
             if student.serving:
                 student.link.send(Goodbye(id=self._identity.worker, reason=self._reason))
         for message in self._enrolment.leave(self._reason):
             self._control.send(message)
 
-
-def _input_bytes(tasks: Sequence[HeldTask]) -> int:
-    """Bytes of the inputs of some tasks."""
-    return sum(
-        sum(frame.nbytes for frame in task.inputs.frames) * task.samples // max(1, task.inputs.samples)
-        for task in tasks
-    )
+    def _give_back(self, leases: Mapping[str, list[int]]) -> None:
+        for name, those in leases.items():
+            self._students[name].link.send(Return(leases=those))

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
-import threading
 import uuid
 from dataclasses import dataclass
-from types import FrameType
 
 from edldist.address import parse_address
 from edldist.clock import Clock, SystemClock
@@ -25,6 +22,7 @@ from edldist.teacher.model import Teacher, pick_device
 from edldist.teacher.pipeline import Pipeline
 from edldist.teacher.reader import DatasetReader
 from edldist.teacher.service import TeacherIdentity, TeacherService
+from edldist.teacher.stop_signals import StopSignals
 from edldist.wire.messages import Scalar
 from edldist.wire.process import process_id
 from edldist.wire.transport import Transport
@@ -155,7 +153,7 @@ class TeacherWorker:
         service.extra_stats = self._stats
 
     def drain(self) -> None:
-        """Finish what is held, then let ``run`` return. Safe in a signal handler."""
+        """Finish the passes that have begun, give back the rest, then let ``run`` return. For any thread."""
         if self._stop_at is None:
             self._stop_at = self._clock.monotonic() + self._options.drain_s
             self.service.drain()
@@ -181,6 +179,10 @@ class TeacherWorker:
         self.service.close(reason)
         if self._reader is not None:
             self._reader.close()
+
+    def abandon(self) -> None:
+        """Give everything back and say goodbye, from another thread: the one that runs may never return."""
+        self.service.close("it was asked to leave, and its model did not end")
 
     def turn(self, now: float) -> float:
         """Take on what is there, and answer what is done, without waiting.
@@ -236,7 +238,7 @@ def _reader(options: WorkerOptions) -> DatasetReader | None:
 def run_worker(options: WorkerOptions) -> int:
     """Run one worker in this process until it is told to leave.
 
-    SIGTERM and SIGINT drain it; a second one ends it at once.
+    SIGTERM and SIGINT drain it, within ``drain_s`` whatever the model does; a second one ends it at once.
 
     Returns:
         0 when it left as asked.
@@ -245,36 +247,22 @@ def run_worker(options: WorkerOptions) -> int:
         ModelError, ConfigError: the model cannot be loaded. The caller exits with 2.
         EdlDistError: the job refused this worker or is gone. The caller exits with 1.
     """
-    asked = threading.Event()
-    worker: TeacherWorker | None = None
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
-            os._exit(128 + number)
-        asked.set()
-        if worker is not None:
-            worker.drain()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
-    device = pick_device(options.device)
-    logger.info("loading %s on %s", options.model, device)
-    teacher = Teacher(
-        options.model,
-        device,
-        options.weights,
-        compiled=options.compile,
-        autocast=options.autocast,
-        channels_last=options.channels_last,
-    )
-    if asked.is_set():
-        return 0
-    worker = TeacherWorker(options, teacher)
-    if asked.is_set():
-        worker.drain()
-    logger.info(
-        "worker %s of teacher %r is up, batch size %s", worker.worker_id, options.name, options.batch_size
-    )
-    worker.run()
+    with StopSignals(options.drain_s) as signals:
+        device = pick_device(options.device)
+        logger.info("loading %s on %s", options.model, device)
+        teacher = Teacher(
+            options.model,
+            device,
+            options.weights,
+            compiled=options.compile,
+            autocast=options.autocast,
+            channels_last=options.channels_last,
+        )
+        worker = TeacherWorker(options, teacher)
+        signals.serve(worker)
+        logger.info(
+            "worker %s of teacher %r is up, batch size %s", worker.worker_id, options.name, options.batch_size
+        )
+        worker.run()
     logger.info("drained; goodbye")
     return 0

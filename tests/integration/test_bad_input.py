@@ -204,7 +204,7 @@ def test_a_worker_of_a_teacher_that_nobody_wants_harms_nobody(job):
         peer.link.send(Hello(worker="w", teacher="teacher", fingerprint=fingerprint("zip"), process="p"))
         assert "no such codec 'zip'" in peer.await_message(Refused).reason
     assert loader.stats()["teachers"] == 1
-    assert stranger.service._tasks == 0
+    assert stranger.service._ledger.tasks == 0
 
 
 class _Peer:

@@ -9,9 +9,11 @@ import pytest
 
 from edldist.clock import FakeClock
 from edldist.errors import IncompatibleError
-from edldist.teacher.service import Answer, TeacherIdentity, TeacherService
+from edldist.teacher.service import TeacherIdentity, TeacherService
+from edldist.teacher.tasks import Answer
 from edldist.wire.memory import MemoryTransport
 from edldist.wire.messages import (
+    Failure,
     Goodbye,
     Heartbeat,
     Hello,
@@ -28,6 +30,7 @@ from edldist.wire.messages import (
     Register,
     Registered,
     Result,
+    Return,
     Tasks,
     TensorSpec,
     Unknown,
@@ -235,3 +238,38 @@ def test_students_are_served_on_by_a_worker_whose_place_another_model_took_while
     party.order(Refused(reason="version 1 instead of 2", incompatible=True))
     error = ended_by(party)
     assert isinstance(error, IncompatibleError) and "version 1 instead of 2" in str(error)
+
+
+def given(party: Party, *leases: int) -> None:
+    """Answer a pull with a task of four samples for each lease."""
+    pull = party.heard(party.student, Pull)
+    spec = TensorSpec(name="x", dtype="float32", shape=[4])
+    groups = [LeaseGroup(leases=[Lease(id=each, samples=4, alone=False)], tensors=[spec]) for each in leases]
+    party.student.send(b"w", Tasks(seq=pull.seq, groups=groups, buffered=0), [bytes(16)] * len(leases))
+
+
+def test_a_worker_that_drains_gives_back_at_once_what_no_pass_has_taken(party: Party) -> None:
+    given(party, 1, 2, 3)
+    party.service.await_tasks(5.0)
+    (begun,) = party.service.take()
+    party.service.drain()
+    assert party.heard(party.student, Return).leases == [2, 3]
+    assert not party.service.drained
+    party.service.answer([Answer([begun], None, error="it failed")])
+    assert party.heard(party.student, Failure).leases == [1]
+    party.until(lambda: party.service.drained)
+
+
+def test_tasks_that_arrive_while_a_worker_drains_go_back(party: Party) -> None:
+    party.service.drain()
+    given(party, 1, 2)
+    assert party.heard(party.student, Return).leases == [1, 2]
+
+
+def test_a_worker_that_leaves_gives_back_what_its_model_has_not_ended(party: Party) -> None:
+    given(party, 1, 2)
+    party.service.await_tasks(5.0)
+    assert [task.lease for task in party.service.take()] == [1]
+    party.service.close("its time is up")
+    assert party.heard(party.student, Return).leases == [1, 2]
+    assert party.heard(party.student, Goodbye).reason == "its time is up"

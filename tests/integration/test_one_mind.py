@@ -50,7 +50,7 @@ def test_workers_with_another_codec_are_refused_and_their_group_goes_on(memory_j
         assert labels["logits"].dtype == torch.float64
         assert labels["logits"][:, 0].tolist() == batch["id"].tolist()
     assert loader.stats()["failed"] == 0
-    assert first.service._tasks and not any(worker.service._tasks for worker in others)
+    assert first.service._ledger.tasks and not any(worker.service._ledger.tasks for worker in others)
 
 
 @pytest.mark.parametrize("wanted", ["dense:fp16", {"teacher": "dense:fp16"}])
@@ -100,7 +100,7 @@ def test_models_that_name_their_outputs_in_another_order_label_together(memory_j
         assert labels["left"].flatten().tolist() == batch["id"].tolist()
         assert torch.equal(labels["right"], -labels["left"])
     assert loader.stats()["failed"] == 0
-    assert all(worker.service._tasks for worker in workers)
+    assert all(worker.service._ledger.tasks for worker in workers)
 
 
 class Sparse(NamedTuple):

@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import tests.models
 from edldist.errors import ConfigError, InputError, ModelError
-from edldist.teacher.batcher import HeldTask, TaskInputs
 from edldist.teacher.dataset import IndexedDataset, parse_entries
 from edldist.teacher.reader import DatasetReader
+from edldist.teacher.tasks import HeldTask, TaskInputs
 from edldist.wire.tensors import pack
 
 IMAGES = torch.arange(60.0).reshape(10, 2, 3)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edldist.errors import WireError
-from edldist.teacher.batcher import HeldTask, TaskInputs
 from edldist.teacher.exchange import gather, settle
+from edldist.teacher.tasks import HeldTask, TaskInputs
 from edldist.wire.tensors import pack, unpack
 
 

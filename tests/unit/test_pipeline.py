@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from edldist.errors import EdlDistError, InputError
 from edldist.labels.codec import parse_codec
 from edldist.teacher.batch_size import BatchSizeSearch
-from edldist.teacher.batcher import HeldTask, TaskInputs
 from edldist.teacher.exchange import gather, settle
 from edldist.teacher.forward import Forward
 from edldist.teacher.lane import HostLane
 from edldist.teacher.model import Teacher
 from edldist.teacher.pipeline import Pipeline
+from edldist.teacher.tasks import HeldTask, TaskInputs
 from edldist.wire.messages import TensorSpec
 from edldist.wire.tensors import DTYPES, unpack
 

@@ -1,0 +1,128 @@
+"""A process leaves when it is told to, whatever its main thread is in."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import threading
+
+import pytest
+
+from edldist.teacher.stop_signals import StopSignals
+
+pytestmark = pytest.mark.timeout(30)
+
+
+class Leaver:
+    """Notes what it is asked, in the order of things."""
+
+    def __init__(self, said: queue.SimpleQueue) -> None:
+        self.said = said
+        self.may_leave = threading.Event()
+        self.may_leave.set()
+
+    def drain(self) -> None:
+        self.said.put("drain")
+
+    def abandon(self) -> None:
+        self.said.put("abandon")
+        self.may_leave.wait(20)
+
+
+@pytest.fixture
+def said() -> queue.SimpleQueue:
+    return queue.SimpleQueue()
+
+
+@pytest.fixture
+def leaver(said) -> Leaver:
+    return Leaver(said)
+
+
+def send(number: int = signal.SIGTERM) -> None:
+    os.kill(os.getpid(), number)
+
+
+def next_of(said: queue.SimpleQueue):
+    """What came next. Waits in one call of C, in which no signal handler of Python's runs."""
+    return said.get(timeout=20)
+
+
+def test_a_signal_before_there_is_anything_to_leave_ends_the_process_at_once(said):
+    with StopSignals(60, said.put):
+        send()
+        assert next_of(said) == 0
+
+
+def test_a_signal_drains_and_a_main_thread_that_ends_ends_it(said, leaver):
+    with StopSignals(60, said.put) as signals:
+        signals.serve(leaver)
+        send(signal.SIGINT)
+        assert next_of(said) == "drain"
+    assert said.empty()
+
+
+def test_what_has_not_ended_when_time_is_up_is_left(said, leaver):
+    with StopSignals(0.05, said.put) as signals:
+        signals.serve(leaver)
+        send()
+        assert [next_of(said) for _ in range(3)] == ["drain", "abandon", 0]
+
+
+def test_a_second_signal_ends_the_process_at_once(said, leaver):
+    with StopSignals(60, said.put) as signals:
+        signals.serve(leaver)
+        send()
+        assert next_of(said) == "drain"
+        send(signal.SIGINT)
+        assert next_of(said) == 128 + signal.SIGINT
+
+
+def test_a_second_signal_ends_a_process_that_cannot_even_leave(said, leaver):
+    leaver.may_leave.clear()
+    with StopSignals(0.05, said.put) as signals:
+        signals.serve(leaver)
+        send()
+        assert [next_of(said) for _ in range(2)] == ["drain", "abandon"]
+        send()
+        assert next_of(said) == 128 + signal.SIGTERM
+    leaver.may_leave.set()
+
+
+def test_signals_with_handlers_of_their_own_are_no_reason_to_leave(said, leaver):
+    former = signal.signal(signal.SIGUSR1, lambda *_: said.put("usr1"))
+    try:
+        with StopSignals(60, said.put) as signals:
+            signals.serve(leaver)
+            send(signal.SIGUSR1)
+            assert next_of(said) == "usr1"
+            send()
+            assert next_of(said) == "drain"
+            send(signal.SIGUSR1)
+            assert next_of(said) == "usr1"
+        assert said.empty()
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+
+
+def test_a_library_that_takes_the_interpreters_descriptor_does_not_make_it_deaf(said, leaver):
+    with StopSignals(60, said.put) as signals:
+        signals.serve(leaver)
+        taken = signal.set_wakeup_fd(-1)
+        try:
+            signal.raise_signal(signal.SIGTERM)
+            assert next_of(said) == "drain"
+            signal.raise_signal(signal.SIGTERM)
+            assert next_of(said) == 128 + signal.SIGTERM
+        finally:
+            signal.set_wakeup_fd(taken)
+
+
+def test_handlers_and_descriptor_are_those_of_before_when_it_is_over(said):
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with StopSignals(60, said.put):
+        assert signal.getsignal(signal.SIGTERM) is not before[0]
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+    former = signal.set_wakeup_fd(-1)
+    assert former == -1
