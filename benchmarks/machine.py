@@ -11,6 +11,8 @@ from typing import Any
 
 import psutil
 
+from edldist.cpus import usable_cpus
+
 __all__ = ["describe_machine", "machine_line"]
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,7 +25,7 @@ def describe_machine() -> dict[str, Any]:
         "cpu": _cpu_model(),
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
-        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "usable_cores": usable_cpus(),
         "memory_bytes": psutil.virtual_memory().total,
         "kernel": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from edldist.address import parse_address, parse_place
+from edldist.cpus import quota_binds
 from edldist.errors import ConfigError, CoordinatorUnreachableError, EdlDistError
 from edldist.wire.messages import Event, Status
 from edldist.wire.query import StatusClient
@@ -91,7 +92,7 @@ def run_student(
             EDLDIST_RANK_NOTES=notes.path,
         )
         prepare_environment(environment, local_host)
-        if nproc_per_node > 1 or most > 1:
+        if nproc_per_node > 1 or most > 1 or quota_binds():
             limit_threads(environment, nproc_per_node)
         ahead: float | None = None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
 import sys
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from edldist.address import local_host_towards, parse_address, parse_advertised
+from edldist.cpus import usable_cpus
 from edldist.errors import ConfigError
 from edldist.nodes import node_range
 from edldist_launch.agent import ALONE
@@ -166,13 +166,6 @@ def limit_threads(environment: MutableMapping[str, str], sharers: int) -> int | 
     """
     if "OMP_NUM_THREADS" in environment:
         return None
-    threads = max(1, available_cores() // max(1, sharers))
+    threads = max(1, usable_cpus() // max(1, sharers))
     environment["OMP_NUM_THREADS"] = str(threads)
     return threads
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from edldist.cpus import usable_cpus
 from edldist.errors import ConfigError
 from edldist_launch.torchrun import (
-    available_cores,
     default_run_id,
     limit_threads,
     meeting_host,
@@ -45,7 +45,7 @@ def test_a_malformed_number_of_nodes_is_refused(nnodes: str) -> None:
 
 def test_cores_are_shared_out_unless_the_user_chose() -> None:
     environment: dict[str, str] = {}
-    assert limit_threads(environment, 1) == available_cores()
+    assert limit_threads(environment, 1) == usable_cpus()
     chosen = {"OMP_NUM_THREADS": "7"}
     assert limit_threads(chosen, 1) is None
     assert chosen == {"OMP_NUM_THREADS": "7"}
