@@ -37,6 +37,7 @@ from edldist.nodes import node_range
 
 __all__ = [
     "CheckpointConfig",
+    "CoordinatorConfig",
     "JobConfig",
     "ReplicaRange",
     "ScriptConfig",
@@ -216,6 +217,19 @@ class StudentConfig(_Section):
         return nnodes
 
 
+class CoordinatorConfig(_Section):
+    """What the job's coordinator is patient about, and how it links workers and students."""
+
+    heartbeat_ttl_s: float = Field(
+        default=3.0,
+        ge=0.5,
+        le=3600,
+        allow_inf_nan=False,
+        description="seconds of silence after which a process counts as lost, from 0.5 to 3600",
+    )
+    max_students_per_worker: int = Field(default=16, ge=1, description="a whole number, 1 or more")
+
+
 class CheckpointConfig(_Section):
     """When the training script saves, and how many checkpoints stay."""
 
@@ -243,6 +257,9 @@ class JobConfig(_Section):
     checkpoint: CheckpointConfig = Field(
         default_factory=CheckpointConfig, description="a mapping, as in {every_steps: 50, keep: 3}"
     )
+    coordinator: CoordinatorConfig = Field(
+        default_factory=CoordinatorConfig, description="a mapping, as in {heartbeat_ttl_s: 3}"
+    )
     deterministic: bool = Field(default=False, description="true or false")
     on_poison: Literal["raise", "skip"] = Field(default="raise", description="raise or skip")
     prepare: ScriptConfig | None = Field(default=None, description="a mapping with `script`, or null")
@@ -264,6 +281,12 @@ class JobConfig(_Section):
                 "and not auto: what auto finds depends on the machine"
             )
         return self
+
+    @property
+    def task_size(self) -> int | None:
+        """Samples of a fixed cut: as many as every teacher takes in one pass; None unless deterministic."""
+        sizes = [teacher.batch_size for teacher in self.teachers if isinstance(teacher.batch_size, int)]
+        return min(sizes) if self.deterministic else None
 
 
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
@@ -428,6 +451,7 @@ def _schema_at(location: Sequence[int | str]) -> tuple[type[BaseModel] | None, s
         "teachers": TeacherConfig,
         "student": StudentConfig,
         "checkpoint": CheckpointConfig,
+        "coordinator": CoordinatorConfig,
         "prepare": ScriptConfig,
         "replicas": ReplicaRange,
     }

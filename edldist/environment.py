@@ -23,6 +23,7 @@ class JobEnvironment:
         task_size: samples per fixed cut, or None.
         on_poison: ``raise`` or ``skip``.
         connect_timeout_s: how long to wait for a coordinator.
+        heartbeat_ttl_s: a teacher worker silent for longer is written off.
     """
 
     coordinator: str | None
@@ -32,6 +33,7 @@ class JobEnvironment:
     task_size: int | None
     on_poison: str
     connect_timeout_s: float
+    heartbeat_ttl_s: float
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> JobEnvironment:
@@ -48,6 +50,7 @@ class JobEnvironment:
             task_size=whole_number(environ, "EDLDIST_TASK_SIZE", least=1),
             on_poison=_choice(environ, "EDLDIST_ON_POISON", ("raise", "skip")),
             connect_timeout_s=_seconds(environ, "EDLDIST_CONNECT_TIMEOUT_S", 300.0),
+            heartbeat_ttl_s=_seconds(environ, "EDLDIST_HEARTBEAT_TTL_S", 3.0),
         )
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edldist.config import JobConfig, TeacherConfig
+from edldist.config import CoordinatorConfig, JobConfig, TeacherConfig
 from edldist_launch.torchrun import bounds_of
 
 __all__ = [
@@ -47,19 +47,34 @@ def with_folder(python_path: str, folder: str) -> str:
     return os.pathsep.join([folder, *others])
 
 
-def coordinator_command(bind: str, http: str, ready_file: Path | None) -> list[str]:
+def coordinator_command(
+    config: CoordinatorConfig, bind: str, http: str, ready_file: Path | None
+) -> list[str]:
     """A coordinator that writes where it listens to ``ready_file``, if somebody waits for that."""
+    ttl_s = config.heartbeat_ttl_s
     ready = () if ready_file is None else ("--ready-file", str(ready_file))
-    return own_command("coordinator", "--bind", bind, "--http", http, *ready)
+    return own_command(
+        *("coordinator", "--bind", bind, "--http", http),
+        *("--heartbeat-ttl-s", repr(ttl_s), "--heartbeat-interval-s", repr(min(1.0, ttl_s / 3))),
+        *("--max-students-per-worker", str(config.max_students_per_worker), *ready),
+    )
 
 
 def teacher_names(job: JobConfig) -> dict[str, TeacherConfig]:
-    """The workers to start: ``<teacher>-<k>`` and what each of them serves."""
-    return {
-        f"{teacher.name}-{number}": teacher
-        for teacher in job.teachers
-        for number in range(teacher.initial_replicas)
-    }
+    """The workers to start: ``<teacher>-<k>`` and what each of them serves.
+
+    Workers whose device is ``auto`` are numbered over the whole job: they spread over the accelerators.
+    """
+    workers: dict[str, TeacherConfig] = {}
+    automatic = 0
+    for teacher in job.teachers:
+        for number in range(teacher.initial_replicas):
+            own = teacher
+            if teacher.device == "auto":
+                own = teacher.model_copy(update={"device": f"auto:{automatic}"})
+                automatic += 1
+            workers[f"{teacher.name}-{number}"] = own
+    return workers
 
 
 def teacher_command(teacher: TeacherConfig, worker_id: str, coordinator: str) -> list[str]:
@@ -115,7 +130,8 @@ def student_environment(job: JobConfig, coordinator: str, output: Path) -> dict[
     if job.checkpoint.every_steps is not None:
         variables["EDLDIST_CHECKPOINT_EVERY_STEPS"] = str(job.checkpoint.every_steps)
     variables["EDLDIST_ON_POISON"] = job.on_poison
+    variables["EDLDIST_HEARTBEAT_TTL_S"] = repr(job.coordinator.heartbeat_ttl_s)
     if job.deterministic:
         variables["EDLDIST_DETERMINISTIC"] = "1"
-        variables["EDLDIST_TASK_SIZE"] = str(job.teachers[0].batch_size)
+        variables["EDLDIST_TASK_SIZE"] = str(job.task_size)
     return variables | job.student.env

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -73,12 +74,32 @@ class BatchSize(click.IntRange):
             raise click.BadParameter(f"{exc.message} Or say auto.", ctx, param) from exc
 
 
+class Override(click.ParamType[str]):
+    """A ``key=value``; a variable may hold several, parted and quoted as in a shell."""
+
+    name = "override"
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        try:
+            return shlex.split(rv)
+        except ValueError as exc:
+            raise click.BadParameter(f"EDLDIST_SET={rv!r}: {exc}; quote as in a shell") from exc
+
+
 def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
     """An option that ``EDLDIST_<OPTION>`` sets too; the option wins."""
     variable = "EDLDIST_" + names[0].removeprefix("--").split("/")[0].replace("-", "_").upper()
     settings.setdefault("envvar", variable)
     settings.setdefault("show_default", settings.get("default") is not None)
     return click.option(*names, **settings)
+
+
+def _own_id(context: click.Context, option: click.Parameter, given: str | None) -> str | None:
+    """A name on the command line is of one process; all that a shell starts inherit its variables."""
+    source = context.get_parameter_source(option.name or "")
+    if given is None or source is not click.core.ParameterSource.ENVIRONMENT:
+        return given
+    return f"{given[:90]}-{os.urandom(4).hex()}"
 
 
 def _begin(prefix: str) -> None:
@@ -117,9 +138,11 @@ def cli(log_level: str) -> None:
 @_option(
     "--set",
     "overrides",
+    type=Override(),
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change the job: a dotted key and a YAML value, as in teachers.0.replicas=3. Repeatable.",
+    help="Change the job: a dotted key and a YAML value, as in teachers.0.replicas=3. Repeatable; the "
+    "variable holds several, parted and quoted as in a shell.",
 )
 @_option("--output", type=click.Path(path_type=Path, file_okay=False), help="Folder for everything written.")
 def run(job: Path, overrides: tuple[str, ...], output: Path | None) -> int:
@@ -158,6 +181,12 @@ def run(job: Path, overrides: tuple[str, ...], output: Path | None) -> int:
     metavar="HOST:PORT",
     help="Where elastic student nodes meet; started when one asks (default: the port of --bind + 2).",
 )
+@_option(
+    "--max-students-per-worker",
+    type=click.IntRange(min=1),
+    default=16,
+    help="Students that one teacher worker serves at most, where there are workers enough.",
+)
 @_option("--ready-file", type=click.Path(dir_okay=False), hidden=True)
 def coordinator(
     bind: str,
@@ -165,6 +194,7 @@ def coordinator(
     heartbeat_interval_s: float,
     heartbeat_ttl_s: float,
     rendezvous: str | None,
+    max_students_per_worker: int,
     ready_file: str | None,
 ) -> int:
     """Run the coordinator: who is here, and who serves whom."""
@@ -179,6 +209,7 @@ def coordinator(
             heartbeat_ttl_s=heartbeat_ttl_s,
             ready_file=ready_file,
             rendezvous=rendezvous,
+            max_students_per_worker=max_students_per_worker,
         )
     )
 
@@ -249,7 +280,14 @@ def coordinator(
 )
 @_option("--drain-s", type=click.FloatRange(min=0), default=30.0, help="Time to finish work on SIGTERM.")
 @_option("--connect-timeout-s", type=POSITIVE_S, default=300.0, help="How long to look for a coordinator.")
-@_option("--id", "worker_id", type=NAME, metavar="ID", help="Name of this worker (default: made up).")
+@_option(
+    "--id",
+    "worker_id",
+    type=NAME,
+    metavar="ID",
+    callback=_own_id,
+    help="Name of this worker (default: made up). EDLDIST_ID, which several may inherit, is its beginning.",
+)
 def teacher(codec: str, **settings: Any) -> int:
     """Run one teacher worker.
 
@@ -262,6 +300,11 @@ def teacher(codec: str, **settings: Any) -> int:
         check_codec_name(codec)
     except ValueError as exc:
         raise ConfigError(f"--codec {codec}: {exc}") from exc
+    from edldist.cpus import quota_binds
+    from edldist_launch.torchrun import limit_threads
+
+    if quota_binds():
+        limit_threads(os.environ, 1)  # before anything imports torch, which would not see the quota
     from edldist.teacher.worker import WorkerOptions, run_worker
 
     _begin(f"teacher {settings['worker_id'] or settings['name']}")

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edldist.clock import Clock, SystemClock
-from edldist.config import JobConfig, load_job
-from edldist.errors import ConfigError
+from edldist.config import JobConfig, ReplicaRange, TeacherConfig, load_job
 from edldist.wire.query import StatusClient
 from edldist_launch import children
 from edldist_launch.console import PlainConsole
 from edldist_launch.exits import EXIT_FAILED, EXIT_INCOMPATIBLE, EXIT_INTERRUPTED, EXIT_USAGE
 from edldist_launch.interrupts import Interrupts
 from edldist_launch.observers import Observers
+from edldist_launch.paths import resolve_paths
 from edldist_launch.record import JobFolder
 from edldist_launch.student import GRACE_S
 from edldist_launch.supervisor import Change, Child, Fleet, describe_exit, end_children
@@ -59,10 +59,7 @@ def run_job(job_path: Path, overrides: Sequence[str], output: Path | None) -> in
     Raises:
         ConfigError: the job file, a script's path or the output folder is wrong; nothing was started.
     """
-    job = load_job(job_path, overrides)
-    for key, script in (("student", job.student), ("prepare", job.prepare)):
-        if script is not None and not Path(script.script).is_file():
-            raise ConfigError(f"{key}.script: no such file: {script.script} (looked from {Path.cwd()})")
+    job = resolve_paths(load_job(job_path, overrides), job_path)
     with JobFolder(output or Path("out") / job.name, job) as folder, Interrupts() as interrupts:
         return JobRun(job, folder, interrupts, PlainConsole()).run()
 
@@ -169,6 +166,8 @@ class JobRun:
                 f"{threads} CPU thread(s) for each of {len(self._workers)} teacher workers and {ranks} "
                 "student ranks (set OMP_NUM_THREADS to choose)"
             )
+        for teacher in self._job.teachers:
+            self._say_of_replicas(teacher)
         self._forget_ready_file()
         self._coordinator.start(self._now())
         self._await_coordinator()
@@ -179,10 +178,22 @@ class JobRun:
             self._observers.event("student_started", id=change.child.id, pid=change.child.pid)
         self._student_began = self._now()
 
+    def _say_of_replicas(self, teacher: TeacherConfig) -> None:
+        """A range of replicas is for who scales the job; nobody does so on one machine."""
+        if isinstance(teacher.replicas, ReplicaRange) and teacher.initial_replicas < teacher.replicas.max:
+            count, most = teacher.initial_replicas, teacher.replicas.max
+            self._observers.event("replicas", teacher=teacher.name, started=count, max=most)
+            self._observers.say(
+                f"teacher {teacher.name}: {count} of up to {most} workers. This command does not add more by "
+                "itself: write replicas: N to start with N",
+                "yellow",
+            )
+
     def _make_coordinator(self, name: str, attempt: int) -> Child:
         # Started again it listens where the first one did: nobody waits to be told, no disk is in the way.
         ready = None if self._address else self._ready_file
-        command = children.coordinator_command(self._address or "tcp://127.0.0.1:0", self._http, ready)
+        bind = self._address or "tcp://127.0.0.1:0"
+        command = children.coordinator_command(self._job.coordinator, bind, self._http, ready)
         return Child("coordinator", command, self._environment, self._folder.log_path("coordinator", name))
 
     def _make_teacher(self, name: str, attempt: int) -> Child:

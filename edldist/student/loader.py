@@ -92,7 +92,7 @@ class DistillLoader:
         checkpointed: whether the position matters to a restored run. From its first ``for`` on a loader
             has to be in the state that a ``Checkpointer`` saves; False for one whose position does not
             matter, as of an evaluation that reads all of its data each time.
-        heartbeat_ttl_s: a worker silent for longer is written off.
+        heartbeat_ttl_s: a worker silent for longer is written off (default: the job's, else 3).
         first_deadline_s, min_deadline_s: age at which a task is given to others too, because its worker
             lives but has not answered. The first one holds until the worker has answered once; after
             that it is ten times its own latency, at least ``min_deadline_s``.
@@ -122,7 +122,7 @@ class DistillLoader:
         device: str | int | torch.device | None = None,
         pin_memory: bool | None = None,
         checkpointed: bool = True,
-        heartbeat_ttl_s: float = 3.0,
+        heartbeat_ttl_s: float | None = None,
         first_deadline_s: float = 300.0,
         min_deadline_s: float = 10.0,
         hang_s: float = 300.0,
@@ -173,7 +173,7 @@ class DistillLoader:
                 bind=bind,
                 advertise=advertise,
                 flow=flow,
-                heartbeat_ttl_s=heartbeat_ttl_s,
+                heartbeat_ttl_s=(environment.heartbeat_ttl_s if heartbeat_ttl_s is None else heartbeat_ttl_s),
                 connect_timeout_s=environment.connect_timeout_s,
                 codecs=_codecs(codec, teachers),
                 group=here.generation,

@@ -24,14 +24,17 @@ _NO_MEMORY = (
 
 
 def pick_device(device: str) -> torch.device:
-    """``auto`` is the first accelerator, or the CPU.
+    """``auto`` is the first accelerator, or the CPU; ``auto:K`` the K-th, counted round and round.
 
     Raises:
         ConfigError: no such device here.
     """
-    if device == "auto":
+    kind, _, number = device.partition(":")
+    if kind == "auto":
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return accelerator or torch.device("cpu")
+        if accelerator is None or not number:
+            return accelerator or torch.device("cpu")
+        return torch.device(accelerator.type, int(number) % torch.accelerator.device_count())
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)

@@ -43,7 +43,7 @@ class WorkerOptions:
         coordinator: ``tcp://host:port``.
         model: ``package.module:factory``.
         name: of the teacher group.
-        device: ``auto``, ``cpu``, ``cuda:1``, ...
+        device: ``auto``, ``auto:K`` (see ``pick_device``), ``cpu``, ``cuda:1``, ...
         batch_size: most samples of one forward pass, or ``auto`` to find it out.
         codec: how labels travel.
         weights: file to load into the model, or None.

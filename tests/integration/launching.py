@@ -43,7 +43,7 @@ from edldist_launch.run import run_job
 run.TEACHER_UNREADY_STARTS = 2
 install_steady_streams()
 teacher, student = sys.argv[1:3]
-children.teacher_command = lambda config, worker_id, coordinator: [sys.executable, "-c", teacher]
+children.teacher_command = lambda *given: [sys.executable, "-c", teacher]
 if student:
     children.student_command = lambda job, coordinator: [sys.executable, "-c", student]
 sys.exit(run_job(Path("job.yaml"), [], Path("out")))

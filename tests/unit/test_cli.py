@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -84,6 +85,7 @@ def test_every_option_has_a_variable() -> None:
         (("coordinator", "--http", "7071"), "'7071' is not HOST:PORT"),
         (("coordinator", "--heartbeat-interval-s", "0"), "x>0"),
         (("coordinator", "--heartbeat-ttl-s", "soon"), "'soon' is not a valid float"),
+        (("coordinator", "--max-students-per-worker", "0"), "x>=1"),
         (("teacher", "--model", "a:b"), "Missing option '--coordinator'"),
         (("teacher", "--coordinator", "tcp://h:1"), "Missing option '--model'"),
         (("teacher", "--coordinator", "h:1", "--model", "a:b"), "'h:1' is not an address"),
@@ -158,8 +160,29 @@ def test_overrides_come_from_the_variable_too(monkeypatch: pytest.MonkeyPatch) -
         edldist_launch.run, "run_job", lambda job, overrides, output: seen.append(overrides) or 0
     )
     invoke("run", "job.yaml", EDLDIST_SET="a=1 b=2")
-    invoke("run", "job.yaml", "--set", "c=3", EDLDIST_SET="a=1 b=2")
-    assert seen == [("a=1", "b=2"), ("c=3",)]
+    invoke("run", "job.yaml", "--set", "c=3 d", EDLDIST_SET="a=1 b=2")
+    invoke("run", "job.yaml", EDLDIST_SET="'student.args=[--lr, 1]' b=\"c d\"")
+    assert seen == [("a=1", "b=2"), ("c=3 d",), ("student.args=[--lr, 1]", "b=c d")]
+    failure = invoke("run", "job.yaml", EDLDIST_SET="a='1").exception
+    assert isinstance(failure, click.BadParameter) and "No closing quotation" in failure.format_message()
+
+
+def test_workers_that_inherit_a_name_have_names_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    import edldist.teacher.worker
+
+    names: list[str | None] = []
+    monkeypatch.setattr(
+        edldist.teacher.worker, "run_worker", lambda options: names.append(options.worker_id) or 0
+    )
+    for _ in range(2):
+        assert invoke(*TEACHER, EDLDIST_ID="pod-7").exception is None
+    invoke(*TEACHER, "--id", "given", EDLDIST_ID="pod-7")
+    invoke(*TEACHER)
+    first, second, *others = names
+    assert first != second and all(re.fullmatch(r"pod-7-[0-9a-f]{8}", name or "") for name in (first, second))
+    assert others == ["given", None]
+    failure = invoke(*TEACHER, EDLDIST_ID="a/b").exception
+    assert isinstance(failure, click.BadParameter)
 
 
 def test_configuration_errors_end_with_two_and_one_message(tmp_path: Path) -> None:

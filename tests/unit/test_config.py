@@ -67,6 +67,7 @@ student:
   nproc_per_node: 2
   env: {X: y}
 checkpoint: {every_steps: null, keep: 1}
+coordinator: {heartbeat_ttl_s: 20, max_students_per_worker: 4}
 prepare: {script: p.py, args: [1.5]}
 """
     job = load_job(write(tmp_path, text))
@@ -180,6 +181,11 @@ def test_yaml_traps_of_version_1_1_are_gone(tmp_path: Path) -> None:
         ("checkpoint=5", "checkpoint", "a mapping"),
         ("checkpoint.every_steps=0", "checkpoint.every_steps", "or null"),
         ("checkpoint.keep=0", "checkpoint.keep", "1 or more"),
+        ("coordinator=5", "coordinator", "a mapping"),
+        ("coordinator.heartbeat_ttl_s=0", "coordinator.heartbeat_ttl_s", "from 0.5 to 3600"),
+        ("coordinator.heartbeat_ttl_s=.inf", "coordinator.heartbeat_ttl_s", "inf is not allowed"),
+        ("coordinator.heartbeat_ttl_s=soon", "coordinator.heartbeat_ttl_s", "'soon' is not allowed"),
+        ("coordinator.max_students_per_worker=0", "coordinator.max_students_per_worker", "1 or more"),
         ("prepare={}", "prepare.script", "missing; it must be the path of a Python script"),
         ("prepare={script: p.py, args: x}", "prepare.args", "a list"),
     ],
@@ -200,6 +206,7 @@ def test_a_wrong_value_names_its_path_the_value_and_what_is_allowed(
         ("teachers.0.batchsize=2", "teachers[0].batchsize", "did you mean `batch_size`?"),
         ("teachers.0.replicas={min: 1, max: 2, maxx: 3}", "teachers[0].replicas.maxx", "`max`?"),
         ("student.nprocs_per_node=2", "student.nprocs_per_node", "did you mean `nproc_per_node`?"),
+        ("coordinator.heartbeat_s=2", "coordinator.heartbeat_s", "did you mean `heartbeat_ttl_s`?"),
         ("checkpoint.every_step=2", "checkpoint.every_step", "did you mean `every_steps`?"),
         ("prepare={script: a.py, arg: []}", "prepare.arg", "did you mean `args`?"),
         ("zzz=2", "zzz", "Allowed here: `name`, `teachers`, `student`"),

@@ -12,7 +12,7 @@ def test_outside_a_job_everything_has_its_default() -> None:
     outside = JobEnvironment.read({})
     assert (outside.coordinator, outside.output, outside.advertise) == (None, None, None)
     assert (outside.deterministic, outside.task_size) == (False, None)
-    assert outside.connect_timeout_s == 300.0
+    assert (outside.connect_timeout_s, outside.heartbeat_ttl_s) == (300.0, 3.0)
 
 
 def test_inside_a_job_everything_is_read() -> None:
@@ -24,11 +24,12 @@ def test_inside_a_job_everything_is_read() -> None:
             "EDLDIST_DETERMINISTIC": "1",
             "EDLDIST_TASK_SIZE": "32",
             "EDLDIST_CONNECT_TIMEOUT_S": "2.5",
+            "EDLDIST_HEARTBEAT_TTL_S": "20",
         }
     )
     assert (inside.coordinator, inside.output, inside.advertise) == ("tcp://h:1", "/out", "10.0.0.5")
     assert (inside.deterministic, inside.task_size) == (True, 32)
-    assert inside.connect_timeout_s == 2.5
+    assert (inside.connect_timeout_s, inside.heartbeat_ttl_s) == (2.5, 20.0)
 
 
 def test_empty_variables_count_as_unset() -> None:
@@ -58,6 +59,8 @@ def test_flags(text: str, value: bool) -> None:
         ("EDLDIST_CONNECT_TIMEOUT_S", "nan"),
         ("EDLDIST_CONNECT_TIMEOUT_S", "inf"),
         ("EDLDIST_CONNECT_TIMEOUT_S", "soon"),
+        ("EDLDIST_HEARTBEAT_TTL_S", "0"),
+        ("EDLDIST_HEARTBEAT_TTL_S", "soon"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_name(name: str, text: str) -> None:

@@ -14,13 +14,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = {"coordinator", "teacher", "student"}
 SHARED = {"wire", "labels", "losses", "observe", "ranks", "lifecycle", "sampling", "checkpoint"}
-BASE = {"errors", "clock", "address", "nodes", "config", "environment", "files"}
+BASE = {"errors", "clock", "address", "nodes", "config", "environment", "files", "cpus"}
 ALLOWED = {
     "errors": set(),
     "clock": set(),
     "address": {"errors"},
     "nodes": set(),
     "files": set(),
+    "cpus": set(),
     "config": {"errors", "nodes", "labels"},
     "environment": {"errors"},
     "labels": {"errors"},

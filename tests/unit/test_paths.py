@@ -1,0 +1,86 @@
+"""Where the paths of a job file lead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edldist.config import JobConfig, load_job
+from edldist.errors import ConfigError
+from edldist_launch.paths import resolve_paths
+
+TEXT = """\
+name: j
+teachers: [{model: "a:b", weights: w.pt}]
+student: {script: s.py}
+prepare: {script: p.py}
+"""
+
+
+@pytest.fixture
+def job_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for folder in ("here", "jobs"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    path = tmp_path / "jobs" / "job.yaml"
+    path.write_text(TEXT)
+    return path
+
+
+def resolve(job_file: Path) -> JobConfig:
+    return resolve_paths(load_job(job_file), job_file)
+
+
+def test_a_path_leads_from_here_or_from_the_job_file(job_file: Path) -> None:
+    for path in (Path("s.py"), job_file.with_name("p.py"), job_file.with_name("w.pt")):
+        path.write_text("")
+    job = resolve(job_file)
+    assert job.student.script == "s.py"
+    assert job.prepare is not None and Path(job.prepare.script) == job_file.with_name("p.py")
+    assert job.teachers[0].weights == str(job_file.with_name("w.pt"))
+
+
+def test_weights_may_come_into_being_later(job_file: Path) -> None:
+    for name in ("s.py", "p.py"):
+        Path(name).write_text("")
+    assert resolve(job_file).teachers[0].weights == "w.pt"
+
+
+def test_a_script_that_is_nowhere_is_refused_with_both_places(job_file: Path) -> None:
+    Path("s.py").write_text("")
+    with pytest.raises(ConfigError) as refused:
+        resolve(job_file)
+    assert (
+        str(refused.value)
+        == f"prepare.script: no such file: p.py (looked from {Path.cwd()} and {job_file.parent})"
+    )
+
+
+@pytest.mark.parametrize(("name", "key"), [("s.py", "student.script"), ("w.pt", r"teachers\[0\].weights")])
+def test_two_files_of_that_name_are_refused_with_both(job_file: Path, name: str, key: str) -> None:
+    for file in ("s.py", "p.py", name):
+        Path(file).write_text("")
+    job_file.with_name(name).write_text("")
+    with pytest.raises(ConfigError, match=f"{key}: {name} could be .*here/{name} or .*jobs/{name}"):
+        resolve(job_file)
+
+
+def test_a_job_file_of_this_folder_has_one_place_to_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job_file: Path
+) -> None:
+    monkeypatch.chdir(job_file.parent)
+    for name in ("s.py", "p.py"):
+        Path(name).write_text("")
+    assert resolve(Path("job.yaml")).student.script == "s.py"
+    Path("s.py").unlink()
+    with pytest.raises(ConfigError, match=rf"s.py \(looked from {job_file.parent}\)$"):
+        resolve(Path("job.yaml"))
+
+
+def test_an_absolute_path_is_itself(job_file: Path, tmp_path: Path) -> None:
+    script = tmp_path / "elsewhere.py"
+    for path in (script, Path("p.py")):
+        path.write_text("")
+    job_file.write_text(TEXT.replace("s.py", str(script)))
+    assert resolve(job_file).student.script == str(script)
