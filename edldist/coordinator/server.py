@@ -126,7 +126,7 @@ class Coordinator:
         self.http_address: str | None = None
         self._transport = transport
         self._clock = clock or SystemClock()
-        self._stopping = threading.Event()
+        self._stopping = False
         self._bound = threading.Event()
         self._poller: Poller | None = None
         self._closing = contextlib.ExitStack()
@@ -143,7 +143,7 @@ class Coordinator:
 
     def stop(self) -> None:
         """Make ``run`` return soon."""
-        self._stopping.set()
+        self._stopping = True  # no Event: a signal may come while another holds its lock
         if (poller := self._poller) is not None:
             poller.wake()
 
@@ -157,17 +157,16 @@ class Coordinator:
             raise CoordinatorUnreachableError(f"the coordinator at {self.options.bind} did not start")
         return self.address
 
-    def run(self, stop: threading.Event | None = None) -> None:
-        """Serve until ``stop`` is set or ``stop()`` is called.
+    def run(self) -> None:
+        """Serve until ``stop()`` is called.
 
         Raises:
             ConfigError: an address cannot be bound, or the ready file not written.
         """
-        stop = stop or self._stopping
         self.open()
         try:
             due = self._clock.monotonic()
-            while not (stop.is_set() or self._stopping.is_set()):
+            while not self._stopping:
                 self._await(due)
                 due = self.turn(self._clock.monotonic())
         finally:

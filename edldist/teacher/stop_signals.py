@@ -8,8 +8,12 @@ and a thread reads it there. (A model that hangs and keeps the interpreter lock 
 
     serving --a signal--> leaving --its time is up--> leave without the main thread --> exit 0
        |                     |                              |
-       |                     +--- a second signal ----------+--> exit 128 + its number, at once
+       |                     +--- a person insists ---------+--> exit 130, at once
        +-- nothing to leave yet (the model is being loaded): exit 0
+
+A person insists by a Ctrl-C (SIGINT) a second or more after the signal before. Managers of processes repeat
+themselves (systemd signals a launcher and its workers, and the launcher tells its workers too): that is one
+wish.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ __all__ = ["Leaver", "StopSignals"]
 logger = logging.getLogger(__name__)
 
 _LEAVE_S = 5.0
+_INSIST_AFTER_S = 1.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _LEFT = 0  # written where the interpreter writes the numbers of signals
 
@@ -54,11 +59,18 @@ class StopSignals:
 
     Args:
         drain_s: after the first signal, time for the main thread to end.
+        insist_after_s: a SIGINT so long after the signal before insists.
         leave: ends the process with an exit code; for tests.
     """
 
-    def __init__(self, drain_s: float, leave: Callable[[int], Any] = os._exit) -> None:
+    def __init__(
+        self,
+        drain_s: float,
+        insist_after_s: float = _INSIST_AFTER_S,
+        leave: Callable[[int], Any] = os._exit,
+    ) -> None:
         self._drain_s = drain_s
+        self._insist_after_s = insist_after_s
         self._leave = leave
         self._leaver: Leaver | None = None
         self._closed = False
@@ -108,13 +120,23 @@ class StopSignals:
             self._leave(0)
             return
         leaver.drain()
-        number = self._hear(self._drain_s)
-        if number is None and not self._closed:
+        insists = self._wait(self._drain_s)
+        if not insists and not self._closed:
             logger.warning("a pass has not ended within %g s (--drain-s): leaving without it", self._drain_s)
             threading.Thread(target=self._abandon, args=(leaver,), daemon=True).start()
-            number = self._hear(_LEAVE_S)
+            insists = self._wait(_LEAVE_S)
         if not self._closed:
-            self._leave(128 + number if number else 0)
+            self._leave(128 + signal.SIGINT if insists else 0)
+
+    def _wait(self, timeout_s: float) -> bool:
+        """Whether a person insists before time is up, the leaver left, or this is closed."""
+        begun = last = time.monotonic()
+        while (heard := self._hear(max(0.0, begun + timeout_s - time.monotonic()))) not in (None, _LEFT):
+            now = time.monotonic()
+            if heard == signal.SIGINT and now - last >= self._insist_after_s:
+                return True
+            last = now
+        return False
 
     def _abandon(self, leaver: Leaver) -> None:
         leaver.abandon()

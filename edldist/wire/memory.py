@@ -6,7 +6,9 @@ would carry. ``sever`` cuts a peer off as its death would.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import queue
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -21,17 +23,20 @@ _Raw = tuple[bytes, list[bytes]]
 
 
 class _Bell:
-    """What a poller waits on."""
+    """What a poller waits on. Ringing takes no lock, so that a signal handler may interrupt it and ring."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self._rung: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def ring(self) -> None:
-        self._event.set()
+        if self._rung.empty():
+            self._rung.put(None)
 
     def wait(self, timeout_s: float) -> None:
-        self._event.wait(max(0.0, timeout_s))
-        self._event.clear()
+        with contextlib.suppress(queue.Empty):
+            self._rung.get(timeout=max(0.0, timeout_s))
+            while True:
+                self._rung.get_nowait()
 
 
 class MemoryHub:
