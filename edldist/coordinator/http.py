@@ -1,7 +1,8 @@
 """The coordinator's state over HTTP, for browsers, probes and scripts; read-only.
 
-``StatusBoard`` hands a snapshot from the thread that owns the state to the threads that answer;
-nothing else is shared between them.
+A ``StatusBoard`` hands a snapshot from the thread that owns the state to the threads that answer;
+nothing else is shared between them. Whoever connects costs one thread for ``REQUEST_S`` at most, and there
+are never more than twice ``MAX_CONNECTIONS`` of these.
 """
 
 from __future__ import annotations
@@ -14,72 +15,70 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable
 from http import HTTPStatus
+from http.client import LineTooLong
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from typing import Any
 
 from edldist.address import Address, is_ipv6, listening_hosts, parse_place
+from edldist.coordinator.board import StatusBoard
 from edldist.errors import ConfigError
 
-__all__ = ["HttpServer", "StatusBoard"]
+__all__ = ["HttpServer"]
 
 logger = logging.getLogger(__name__)
 
-MAX_AGE_S = 0.25
-ANSWER_WITHIN_S = 2.0
-CLIENT_TIMEOUT_S = 5.0
+REQUEST_S = 5.0
+"""A connection is cut after that, whatever trickles in or out of it."""
+MAX_CONNECTIONS = 64
+"""When there are more, the oldest is cut: whoever asks in earnest is served within milliseconds."""
+MAX_REQUEST_BYTES = 16 << 10
 
 
-class StatusBoard:
-    """The latest snapshot as JSON bytes, made only while someone asks.
+class _Request:
+    """The lines of one request, as long as they are few."""
 
-    ``read`` is for any thread; ``wanted`` and ``publish`` belong to the owner of the state, which
-    looks at ``wanted`` once per turn of its loop.
+    def __init__(self, stream: BufferedIOBase) -> None:
+        self._stream = stream
+        self._left = MAX_REQUEST_BYTES
 
-    Args:
-        wake: ends the owner's wait; safe from any thread.
-    """
+    def readline(self, limit: int = -1) -> bytes:
+        line = self._stream.readline(self._left + 1)
+        self._left -= len(line)
+        if self._left < 0:
+            raise LineTooLong("request")
+        return line
 
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self._wake = wake
-        self._changed = threading.Condition()
-        self._body = b""
-        self._published = 0
-        self._published_at = float("-inf")
-        self.wanted = False
-
-    def publish(self, body: bytes) -> None:
-        with self._changed:
-            self.wanted = False
-            self._body = body
-            self._published += 1
-            self._published_at = time.monotonic()
-            self._changed.notify_all()
-
-    def read(self) -> bytes | None:
-        """A snapshot at most ``MAX_AGE_S`` old, or None when the owner makes none in time."""
-        with self._changed:
-            if time.monotonic() - self._published_at <= MAX_AGE_S:
-                return self._body
-            seen = self._published
-            self.wanted = True
-        self._wake()
-        with self._changed:
-            fresh = self._changed.wait_for(lambda: self._published > seen, ANSWER_WITHIN_S)
-            return self._body if fresh else None
+    def close(self) -> None:
+        self._stream.close()
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     server_version = "edldist"
     sys_version = ""
-    timeout = CLIENT_TIMEOUT_S
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile = _Request(self.rfile)  # type: ignore[assignment]
+
+    def handle_one_request(self) -> None:
+        try:
+            super().handle_one_request()
+        except LineTooLong:  # the first line; longer headers are refused where they are parsed
+            self.requestline = self.request_version = self.command = ""
+            self.send_error(HTTPStatus.REQUEST_URI_TOO_LONG)
 
     def do_GET(self) -> None:
         path = self.path.split("?", 1)[0]
         if path == "/healthz":
-            self._answer(HTTPStatus.OK, b"ok", "text/plain; charset=utf-8")
+            stuck_s = self.server.board.stuck_s()
+            if stuck_s is None:
+                self._answer(HTTPStatus.OK, b"ok", "text/plain; charset=utf-8")
+            else:
+                reason = f"the coordinator's main loop has been stuck for {stuck_s:.1f} s"
+                self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, reason)
         elif path == "/status":
             body = self.server.board.read()
             if body is None:
@@ -118,6 +117,10 @@ class _Server(ThreadingHTTPServer):
         if is_ipv6(host):
             self.address_family = socket.AF_INET6
         self.board = board
+        self._lock = threading.Lock()
+        # Invariant: every connection that a thread serves is in one of the two; oldest first.
+        self._open: dict[socket.socket, float] = {}  # to when it is to be cut
+        self._cut: set[socket.socket] = set()
         super().__init__((host, port), _Handler)
 
     def server_bind(self) -> None:
@@ -126,6 +129,44 @@ class _Server(ThreadingHTTPServer):
         # HTTPServer would look its own name up, which hangs where DNS does.
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            if len(self._open) >= MAX_CONNECTIONS:
+                self._cut_off(next(iter(self._open)))
+            crowded = len(self._open) + len(self._cut) >= 2 * MAX_CONNECTIONS
+            if not crowded:
+                self._open[request] = time.monotonic() + REQUEST_S
+        if crowded:  # threads that were cut off are still about to notice
+            self.shutdown_request(request)
+        else:
+            super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """Called several times a second by the thread that accepts."""
+        now = time.monotonic()
+        with self._lock:
+            for request in [request for request, until in self._open.items() if until <= now]:
+                self._cut_off(request)
+
+    def _cut_off(self, request: socket.socket) -> None:
+        """End what its thread reads or writes, which then ends itself."""
+        del self._open[request]
+        self._cut.add(request)
+        with contextlib.suppress(OSError):  # it was closed by the other side
+            request.shutdown(socket.SHUT_RDWR)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+            self._cut.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        super().server_close()
+        with self._lock:
+            for request in list(self._open):
+                self._cut_off(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         logger.debug("a request of %s broke off", client_address, exc_info=True)

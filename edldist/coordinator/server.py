@@ -23,7 +23,8 @@ import msgspec
 
 from edldist.address import parse_address
 from edldist.clock import Clock, SystemClock
-from edldist.coordinator.http import HttpServer, StatusBoard
+from edldist.coordinator.board import StatusBoard
+from edldist.coordinator.http import HttpServer
 from edldist.coordinator.membership import Action, Member, Membership, Send
 from edldist.coordinator.orders import Orders
 from edldist.coordinator.records import Records
@@ -58,6 +59,8 @@ TURN_S = 0.005
 TURN_A_MEMBER_S = 50e-6
 MAX_TURN_S = 0.05
 """In a crowd turns are further apart, so that one wake-up of either thread handles many messages."""
+STUCK_INTERVALS, LEAST_STUCK_S = 3, 5.0
+"""The main loop turns several times an interval; one that has not for so many, and so long, is stuck."""
 CROWD = 256
 """With more members, one that was answered an interval less than a TTL ago gets no answer to its heartbeat:
 members wonder after more than a TTL of silence, and an answer costs as much as a heartbeat."""
@@ -188,7 +191,8 @@ class Coordinator:
             self._poller = poller
             self._rendezvous = RendezvousHost(self.address, self.options.rendezvous)
             self._closing.callback(self._rendezvous.close)
-            self._board = StatusBoard(poller.wake)
+            longest_turn_s = max(STUCK_INTERVALS * self.options.heartbeat_interval_s, LEAST_STUCK_S)
+            self._board = StatusBoard(poller.wake, longest_turn_s)
             if self.options.http is not None:
                 server = HttpServer(self.options.http, self._board)
                 self._closing.callback(server.close)
@@ -263,6 +267,7 @@ class Coordinator:
             self._act(self._members.tick(now, wall))
         if now >= self._orders.due_at(now):
             self._orders.decide(now)
+        self._board.turned()
         if self._board.wanted:
             self._board.publish(self._snapshot(now))
         return min(self._next_tick, self._orders.due_at(now))

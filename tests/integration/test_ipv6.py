@@ -9,7 +9,8 @@ import urllib.request
 import pytest
 
 from edldist.address import parse_address
-from edldist.coordinator.http import HttpServer, StatusBoard
+from edldist.coordinator.board import StatusBoard
+from edldist.coordinator.http import HttpServer
 from edldist.errors import ConfigError
 from edldist.student.loader import _endpoint
 from edldist_launch.torchrun import meeting_host
@@ -60,7 +61,7 @@ def test_nodes_meet_at_what_they_advertise() -> None:
 
 @pytest.mark.parametrize(("listen", "ask"), [("[::1]", ["[::1]"]), ("*", ["127.0.0.1", "[::1]"])])
 def test_the_status_is_served_to_both(listen: str, ask: list[str]) -> None:
-    board = StatusBoard(lambda: board.publish(b'{"counts": 1}'))
+    board = StatusBoard(lambda: board.publish(b'{"counts": 1}'), 60.0)
     server = HttpServer(f"{listen}:0", board)
     try:
         port = parse_address(f"tcp://{server.address}", "test").port
