@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import threading
 import uuid
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from edldist.address import EVERYWHERE, Address, local_host_towards, parse_address, parse_advertised
 from edldist.checkpoint import registry
@@ -24,12 +21,14 @@ from edldist.errors import CodecError, ConfigError, LoaderClosedError
 from edldist.labels.grammar import CODEC_FORMS, CodecSpec, parse_spec
 from edldist.lifecycle import exit_hooks, stopping
 from edldist.ranks.placement import placement
+from edldist.student.arrivals import Arrival, Arrivals, Pair
+from edldist.student.figures import LoopFigures
 from edldist.student.inputs import Inputs
 from edldist.student.queue.flow import Flow
 from edldist.student.reading import ReadAhead
-from edldist.student.service.batch import OpenBatch
 from edldist.student.service.options import ServiceOptions
 from edldist.student.service.service import StudentService
+from edldist.student.step_weights import StepWeights
 from edldist.student.to_device import DeviceTransfer, copier_for
 from edldist.wire.messages import Scalar
 from edldist.wire.process import process_id
@@ -37,11 +36,6 @@ from edldist.wire.transport import Transport
 from edldist.wire.zmq.transport import ZmqTransport
 
 __all__ = ["DistillLoader"]
-
-logger = logging.getLogger(__name__)
-
-_COMPLAIN_S = 10.0
-_STOP_STARVED_S = 5.0
 
 
 class DistillLoader:
@@ -51,7 +45,7 @@ class DistillLoader:
     ``labels`` is ``dict[str, Tensor]`` on the host, first dimension = samples of the batch (with
     ``device``, the tensors of both are there). A tensor-valued teacher's output is named ``logits``;
     with a sequence of teachers, keys are ``"<teacher>/<output>"``. Every batch arrives once, in the
-    data loader's order.
+    data loader's order; one without samples has labels under the same keys, without rows.
 
     Each ``for`` runs one epoch; leaving a loop early forgets what was read ahead, and the next
     ``for`` begins the next epoch. The data loader is read in the training thread, inside the
@@ -77,8 +71,9 @@ class DistillLoader:
             computed them; default ``EDLDIST_DETERMINISTIC``.
         on_poison: what to do with a batch that three attempts could not label: ``"raise"`` a
             ``PoisonTaskError`` when it is due, or ``"skip"`` it and count its samples as ``skipped``.
-            Where other ranks take that step, this one repeats its last batch with a
-            ``loss_weight`` of 0. Default ``EDLDIST_ON_POISON``, else raise.
+            With several ranks the others take that step, so this one takes it too: with its last batch
+            once more, or the next one ahead of its time where there was none, and a ``loss_weight`` of 0.
+            See ``agree_weights``. Default ``EDLDIST_ON_POISON``, else raise.
         epochs: how many epochs the script runs, counted from 0: each but the last goes on with the next
             without a wait for labels. Whatever a script does to its data loader at the start of an
             epoch would come too late for what was read by then: None, if it does such things. A data
@@ -89,6 +84,11 @@ class DistillLoader:
             leaves them as they come.
         pin_memory: take pinned host memory for labels, and for what is copied to ``device``. Default:
             with a CUDA device. A data loader that pins its batches itself spares them a copy here.
+        agree_weights: let all ranks agree in every step on how many samples each has got, so that
+            ``loss_weight`` makes the gradient that of their mean, whatever a rank skipped as poison, and
+            whatever a collate function left out. Without it, such a step is smaller by what is missing.
+            A collective in each ``next``, for which a rank waits for the labels of all of them: for
+            loaders that all ranks iterate together, as under DDP, after ``init_process_group``.
         checkpointed: whether the position matters to a restored run. From its first ``for`` on a loader
             has to be in the state that a ``Checkpointer`` saves; False for one whose position does not
             matter, as of an evaluation that reads all of its data each time.
@@ -121,6 +121,7 @@ class DistillLoader:
         epochs: int | None = None,
         device: str | int | torch.device | None = None,
         pin_memory: bool | None = None,
+        agree_weights: bool = False,
         checkpointed: bool = True,
         heartbeat_ttl_s: float | None = None,
         first_deadline_s: float = 300.0,
@@ -136,7 +137,6 @@ class DistillLoader:
                 "no coordinator: pass coordinator='tcp://HOST:PORT', set EDLDIST_COORDINATOR, "
                 "or start the script with 'edldist run' or 'edldist student'"
             )
-        self._several = not isinstance(teacher, str)
         teachers = (teacher,) if isinstance(teacher, str) else tuple(teacher)
         if not all(isinstance(name, str) and name for name in teachers):
             raise ConfigError(f"teacher={teacher!r}: use a name, or a sequence of names")
@@ -155,15 +155,16 @@ class DistillLoader:
         )
         self._data_loader = data_loader
         copier = copier_for(device, pin_memory)
-        self._transfer = DeviceTransfer(copier)
-        self._ahead = ReadAhead(data_loader, inputs, epochs, copier.allocate)
+        self._ahead = ReadAhead(data_loader, inputs, epochs, copier.allocate, agree_weights)
         self._position = self._ahead.position
         self._iteration = 0
-        self._figures = _Figures()
+        self._pid = os.getpid()
+        self._figures = LoopFigures()
         here = placement()
         self._world_size = here.world_size
+        self._weights = StepWeights(agree_weights)
         self._loss_weight = 1.0
-        self._clock = SystemClock()
+        clock = SystemClock()
         bind, advertise = _endpoint(address, environment.advertise)
         self._service = StudentService(
             ServiceOptions(
@@ -181,12 +182,21 @@ class DistillLoader:
                 info={"rank": here.rank, "world_size": here.world_size},
             ),
             transport or ZmqTransport(),
-            self._clock,
+            clock,
             process=process_id(),
             host=socket.gethostname(),
-            pid=os.getpid(),
+            pid=self._pid,
         )
         self._service.extra_stats = self._figures.as_stats
+        self._arrivals = Arrivals(
+            self._ahead,
+            self._service,
+            DeviceTransfer(copier),
+            self._figures,
+            clock,
+            prefixed=not isinstance(teacher, str),
+            keep_stand_in=poison == "skip" and self._world_size > 1,
+        )
         self._service.start()
         self._checkpointed = checkpointed
         if checkpointed:
@@ -201,45 +211,32 @@ class DistillLoader:
         """Batches of an iteration that starts now, if the data loader knows."""
         return len(self._data_loader)  # type: ignore[arg-type]
 
-    def __iter__(self) -> Iterator[tuple[Any, dict[str, Tensor]]]:
+    def __iter__(self) -> Iterator[Pair]:
         self._iteration += 1
         self._check_current(self._iteration)
         if self._checkpointed:
             registry.must_be_saved(self)
         if self._ahead.in_epoch:
-            self._drop()
+            self._arrivals.clear()
         return self._iterate(self._iteration)
 
-    def _iterate(self, iteration: int) -> Iterator[tuple[Any, dict[str, Tensor]]]:
+    def _iterate(self, iteration: int) -> Iterator[Pair]:
         self._check_current(iteration)
         thread = threading.get_ident()
         ended = False
-        last: tuple[Any, dict[str, Tensor]] | None = None
         try:
             if not self._ahead.begin():
-                self._drop()
+                self._arrivals.clear()
                 self._ahead.start()
             self._note_position()
-            while (arrived := self._next()) is not None:
-                batch, item = arrived
-                counted = self._position.consume(batch.mark, batch.samples)
-                self._note_position()
-                part = batch.mark.part
-                self._loss_weight = 1.0 if part is None else part.weight
-                if batch.poison is None:
-                    self._figures.batches += 1
-                    self._figures.samples += counted
-                    last = item
-                else:
-                    self._figures.skipped += counted
-                    if self._world_size == 1:
-                        continue
-                    if last is None:
-                        raise batch.poison
-                    # The other ranks take this step: take it too, with a batch that counts for nothing.
-                    item, self._loss_weight = last, 0.0
-                yield item
-                self._check_current(iteration)
+            while (arrival := self._arrivals.next()) is not None:
+                pairs = self._consumed(arrival)
+                del arrival
+                while pairs:
+                    # Held by nobody here while the loop works on it, nor while the next one is fetched.
+                    yield pairs.pop()
+                    self._check_current(iteration)
+            self._weights.end_of_epoch()
             self._ahead.end()
             self._note_position()
             ended = self._ahead.holds_next
@@ -248,88 +245,35 @@ class DistillLoader:
             # in whichever thread looks for garbage, the I/O thread in mid-change too: the next loop drops.
             here = thread == threading.get_ident()
             if here and not ended and iteration == self._iteration and self._finalizer.alive:
-                self._drop()
+                self._arrivals.clear()
+
+    def _consumed(self, arrival: Arrival) -> list[Pair]:
+        """Count a batch as consumed; what the loop gets for it, which is nothing where it takes no step."""
+        batch, pair = arrival
+        counted = self._position.consume(batch.mark, batch.samples)
+        self._note_position()
+        if pair is not None:
+            self._figures.batches += 1
+            self._figures.samples += counted
+            self._loss_weight = self._weights.of(batch.mark.part, counted)
+            return [pair]
+        assert batch.poison is not None
+        self._figures.skipped += counted
+        if self._world_size == 1:
+            return []
+        # The other ranks take this step: take it too, with a batch that counts for nothing.
+        pair = self._arrivals.stand_in(batch.poison)
+        self._loss_weight = self._weights.of(batch.mark.part, 0)
+        return [pair]
 
     def _note_position(self) -> None:
         self._figures.epoch, self._figures.epoch_samples = self._position.epoch, self._position.samples
-
-    def _drop(self) -> None:
-        """Forget what was read and not consumed."""
-        self._service.delivery.clear()
-        self._transfer.clear()
-        self._figures.discarded += self._ahead.drop()
 
     def _check_current(self, iteration: int) -> None:
         if not self._finalizer.alive:
             raise LoaderClosedError("this DistillLoader was closed; make a new one")
         if iteration != self._iteration:
             raise LoaderClosedError("another iteration of this DistillLoader has begun, or it was restored")
-
-    def _next(self) -> tuple[OpenBatch, Any] | None:
-        """The next finished batch, and what the loop gets of it; None at the end of the epoch."""
-        delivery = self._service.delivery
-        waited_s = 0.0
-        complain_after_s = _COMPLAIN_S
-        while True:
-            self._ahead.fill(delivery.wants_batch, self._service.offer)
-            if self._ahead.ended:
-                return None
-            if self._transfer:
-                break
-            # Time in the data loader is not time without labels: only the wait itself counts.
-            before = self._clock.monotonic()
-            ready = delivery.wait(1.0, reading=self._ahead.more)
-            waited_s += self._clock.monotonic() - before
-            if ready:
-                self._send_on()
-                break
-            if waited_s > _STOP_STARVED_S and stopping.asked():
-                logger.warning("asked to stop while waiting for labels: leaving without a checkpoint")
-                raise SystemExit(0)
-            if waited_s > complain_after_s:
-                complain_after_s += _COMPLAIN_S
-                self._complain(waited_s)
-        if self._figures.batches:
-            self._figures.starved_s += waited_s
-        else:
-            self._figures.startup_s += waited_s
-        self._ahead.take()
-        batch, value = self._transfer.take()
-        if self._transfer.wants and delivery.buffered:
-            self._send_on()
-        return batch, value and (value[0], self._decoded(value[1]))
-
-    def _decoded(self, packed: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
-        """What the loop gets of the labels that came from each teacher."""
-        decoded = {
-            teacher: self._service.codec(teacher).decode(tensors) for teacher, tensors in packed.items()
-        }
-        return {
-            f"{teacher}/{output}" if self._several else output: labels
-            for teacher, outputs in decoded.items()
-            for output, labels in outputs.items()
-        }
-
-    def _send_on(self) -> None:
-        """Put the head of the queue, which is finished, on its way to the device."""
-        batch = self._service.delivery.deliver()
-        value = None if batch.poison else (batch.batch, batch.labels())
-        self._transfer.put(batch, value)
-
-    def _complain(self, waited_s: float) -> None:
-        missing = self._service.missing_teachers()
-        if missing:
-            logger.warning(
-                "waiting for labels for %.0f s: no worker of %s is connected; going on when one comes",
-                waited_s,
-                ", ".join(repr(name) for name in missing),
-            )
-        else:
-            logger.warning(
-                "waiting for labels for %.0f s although %d workers are connected",
-                waited_s,
-                self._service.teachers(),
-            )
 
     # --- what is known ----------------------------------------------------------------------------
 
@@ -342,8 +286,8 @@ class DistillLoader:
     def loss_weight(self) -> float:
         """Factor for the mean loss of the last batch, so that DDP's gradient is the global batch's.
 
-        1.0 unless this rank's part of a global batch is smaller or larger than the others'
-        (see ``ElasticSampler``).
+        1.0 unless this rank's part of a global batch is smaller or larger than the others' (see
+        ``ElasticSampler``), or was skipped, or the ranks agree on what each has got (``agree_weights``).
         """
         return self._loss_weight
 
@@ -386,7 +330,7 @@ class DistillLoader:
                 each of which had a place of its own.
         """
         self._iteration += 1
-        self._drop()
+        self._arrivals.clear()
         self._position.load_state_dict(state)
         self._note_position()
 
@@ -403,10 +347,9 @@ class DistillLoader:
 
     def close(self) -> None:
         """Release the workers and leave the job. Idempotent; also done at interpreter exit."""
-        if not self._ahead.in_epoch:
-            self._transfer.clear()
-            self._ahead.drop()
         self._finalizer()
+        if os.getpid() == self._pid:  # a forked child has no thread that could give the queue's lock back
+            self._arrivals.close()
         registry.need_not_be_saved(self)
 
     def __enter__(self) -> DistillLoader:
@@ -416,32 +359,6 @@ class DistillLoader:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-@dataclass(slots=True)
-class _Figures:
-    """What the loop has consumed, for ``stats``; its service keeps it when the loader is collected."""
-
-    batches: int = 0
-    samples: int = 0
-    skipped: int = 0
-    discarded: int = 0
-    starved_s: float = 0.0
-    startup_s: float = 0.0
-    epoch: int = 0
-    epoch_samples: int = 0
-
-    def as_stats(self) -> dict[str, Scalar]:
-        return {
-            "batches": self.batches,
-            "samples": self.samples,
-            "skipped": self.skipped,
-            "discarded": self.discarded,
-            "starved_s": round(self.starved_s, 6),
-            "startup_s": round(self.startup_s, 6),
-            "epoch": self.epoch,
-            "epoch_samples": self.epoch_samples,
-        }
 
 
 def _codecs(codec: str | Mapping[str, str] | None, teachers: Sequence[str]) -> dict[str, CodecSpec]:

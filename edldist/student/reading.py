@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from edldist.errors import ConfigError
+from edldist.errors import ConfigError, LoaderClosedError
 from edldist.sampling.choice import position_of
 from edldist.sampling.draws import DataDraws
 from edldist.sampling.look_ahead import obstacle_ahead
@@ -60,6 +60,7 @@ class ReadAhead:
             batches of the next as soon as it is read to its end, unless the data loader forbids that
             (see ``obstacle_ahead``). None: no epoch is read before its loop.
         allocate: makes the label buffers of its batches (see ``OpenBatch``).
+        weights_agreed: whether the ranks agree in every step on how many samples they have.
 
     Raises:
         ConfigError: ``inputs`` or ``epochs`` cannot be.
@@ -71,6 +72,7 @@ class ReadAhead:
         inputs: Inputs = None,
         epochs: int | None = None,
         allocate: Allocate | None = None,
+        weights_agreed: bool = False,
     ) -> None:
         if epochs is not None and (not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1):
             raise ConfigError(
@@ -79,10 +81,12 @@ class ReadAhead:
         self._select = InputSelector(inputs)
         self._draws = DataDraws()
         self.position: Position = position_of(
-            data_loader, self._draws.reseed, lambda batch: self._select(batch)[1]
+            data_loader, self._draws.reseed, lambda batch: self._select(batch)[1], weights_agreed
         )
         self._allocate = allocate
+        self._data_loader = data_loader
         self._epochs = epochs or 0
+        self._further = False  # the next epoch is read although nobody said that it will come
         self._current: Source | None = None
         self._next: Source | None = None
         if self._epochs > 1 and (obstacle := obstacle_ahead(data_loader)) is not None:
@@ -103,8 +107,8 @@ class ReadAhead:
 
     @property
     def holds_next(self) -> bool:
-        """Whether the next epoch is being read."""
-        return self._next is not None
+        """Whether the next epoch is being read, and expected."""
+        return self._next is not None and not self._further
 
     def begin(self) -> bool:
         """Begin an epoch with what was read of it ahead, if that is still the epoch that is due.
@@ -131,9 +135,21 @@ class ReadAhead:
         """Forget everything that was read; returns how many batches the loop never had."""
         dropped = sum(source.out for source in (self._current, self._next) if source is not None)
         self._current = self._next = None
+        self._further = False
         return dropped
 
     # --- batches ----------------------------------------------------------------------------------
+
+    @property
+    def _running(self) -> Source:
+        if self._current is None:
+            raise LoaderClosedError("this DistillLoader was closed in the middle of its loop; make a new one")
+        return self._current
+
+    @property
+    def outstanding(self) -> int:
+        """Batches that were read, of this epoch and the next, and that the loop has not had."""
+        return self._running.out + (0 if self._next is None else self._next.out)
 
     @property
     def ended(self) -> bool:
@@ -142,8 +158,7 @@ class ReadAhead:
         Raises:
             Exception: what ended the reading, once the batches before it were taken.
         """
-        current = self._current
-        assert current is not None
+        current = self._running
         if not current.ended or current.out:
             return False
         if current.error is not None:
@@ -153,13 +168,30 @@ class ReadAhead:
     @property
     def more(self) -> bool:
         """Whether there is anything to read now."""
-        current = self._current
-        assert current is not None
+        current = self._running
         if not current.ended:
             return True
         if self._next is not None:
             return not self._next.ended
-        return current.error is None and self.position.epoch + 1 < self._epochs
+        return current.error is None and (self.position.epoch + 1 < self._epochs or self._further)
+
+    def read_further(self) -> bool:
+        """Go on with the next epoch for the sake of a batch that this one lacks, whoever expects that epoch.
+
+        What is read of it is not kept beyond the end of this epoch.
+
+        Returns:
+            Whether that is possible, and was not done yet.
+        """
+        current = self._running
+        if (
+            self._next is not None
+            or current.error is not None
+            or obstacle_ahead(self._data_loader) is not None
+        ):
+            return False
+        self._further = True
+        return True
 
     def fill(self, wants: Callable[[], bool], offer: Callable[[OpenBatch], None]) -> None:
         """Read as long as batches are wanted, and hand each of them on."""
@@ -167,8 +199,7 @@ class ReadAhead:
             return
         with self._draws.apart():
             while True:
-                current = self._current
-                assert current is not None
+                current = self._running
                 if not current.ended:
                     self._read(current, offer)
                 elif self._next is not None:
@@ -183,8 +214,7 @@ class ReadAhead:
 
     def take(self) -> None:
         """The loop gets one more batch of this epoch."""
-        assert self._current is not None
-        self._current.out -= 1
+        self._running.out -= 1
 
     def _opened(self) -> Source:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 from collections import UserDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -165,6 +166,14 @@ class DeviceTransfer:
         """The oldest (tag, value), on the device."""
         tag, copies = self._items.popleft()
         return tag, self._copier.end(copies)
+
+    def tags(self, start: int = 0) -> list[Any]:
+        """The tags of what is under way, oldest first, without so many of them."""
+        return [tag for tag, _ in itertools.islice(self._items, start, None)]
+
+    def bring(self, value: Any) -> Any:
+        """A value of its own, on the device, past what is under way."""
+        return self._copier.end(self._copier.begin(value))
 
     def clear(self) -> None:
         """Forget what is under way."""

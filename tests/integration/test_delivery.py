@@ -247,7 +247,7 @@ def test_a_batch_of_no_samples_keeps_its_place(memory_job):
         (batch.tolist(), list(labels))
         for batch, labels in memory_job.loader(ids, inputs=0, teacher="teacher")
     ]
-    assert out == [([0, 1, 2], ["logits"]), ([], []), ([3, 4], ["logits"])]
+    assert out == [([0, 1, 2], ["logits"]), ([], ["logits"]), ([3, 4], ["logits"])]
 
 
 def test_len_is_the_data_loaders(memory_job):

@@ -406,13 +406,13 @@ def test_a_batch_is_on_its_way_while_the_loop_works_on_the_one_before(job, devic
     running = iter(loader)
     next(running)
     labelled = threading.Event()
-    while loader.stats()["buffered"] + len(loader._transfer) < 5:
+    while loader.stats()["buffered"] + len(loader._arrivals._transfer) < 5:
         labelled.wait(0.01)
     next(running)
     assert device.log[-1] == ("begin", 2)
     for _ in range(4):
         next(running)
-    while loader.stats()["buffered"] + len(loader._transfer) < 2:
+    while loader.stats()["buffered"] + len(loader._arrivals._transfer) < 2:
         labelled.wait(0.01)
     assert list(running) == []
     assert next(iter(loader))[0]["id"].tolist() == [0]
@@ -426,7 +426,7 @@ def test_leaving_early_forgets_what_was_on_its_way(job, device, left_at):
         if number == left_at:
             break
     stats = loader.stats()
-    assert (stats["open"], len(loader._transfer)) == (0, 0)
+    assert (stats["open"], len(loader._arrivals._transfer)) == (0, 0)
     assert ids(loader) == ids(loader) == [[number] for number in range(6)]
     assert loader.stats()["batches"] == left_at + 12
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
-from edldist.errors import ConfigError
+from edldist.errors import ConfigError, LoaderClosedError
 from edldist.sampling.sampler import ElasticSampler
 from edldist.student.reading import ReadAhead
 
@@ -108,6 +108,15 @@ def test_leaving_early_drops_what_was_ahead_and_begins_the_next_epoch_anew():
     loop.queue.clear()
     plain.epoch()
     assert loop.epoch() == plain.epoch()
+
+
+def test_reading_that_was_dropped_from_elsewhere_says_that_the_loader_was_closed():
+    loop = Loop(data())
+    loop.begin()
+    loop.ahead.drop()
+    for use in (loop.fill, lambda: loop.ahead.ended, loop.ahead.take):
+        with pytest.raises(LoaderClosedError, match="in the middle of its loop"):
+            use()
 
 
 def move(sampler: ElasticSampler, how: str) -> None:

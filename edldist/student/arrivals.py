@@ -1,0 +1,260 @@
+"""What the training loop gets next: the batch that is due, with its labels, where the loop wants them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from edldist.clock import Clock
+from edldist.errors import LabelError, PoisonTaskError
+from edldist.lifecycle import stopping
+from edldist.student.figures import LoopFigures
+from edldist.student.reading import ReadAhead
+from edldist.student.service.batch import OpenBatch
+from edldist.student.service.service import StudentService
+from edldist.student.to_device import DeviceTransfer, mapped
+
+__all__ = ["Arrival", "Arrivals"]
+
+logger = logging.getLogger(__name__)
+
+_COMPLAIN_S = 10.0
+_STOP_STARVED_S = 5.0
+_MOST_IN_A_ROW = 32
+
+Pair = tuple[Any, dict[str, Any]]
+"""What the loop gets: a batch and its labels."""
+
+Packed = dict[str, dict[str, Tensor]]
+"""The tensors in which the labels of each teacher came."""
+
+
+class Arrival(NamedTuple):
+    """A batch that is due, and what the loop gets of it: None if it could not be labelled."""
+
+    batch: OpenBatch
+    pair: Pair | None
+
+
+class Arrivals:
+    """Reads the data loader, waits for labels and brings both to the device, one batch after the other.
+
+    ::
+
+        data loader --read--> queue --labelled--> on its way to the device --due--> the loop
+
+    Two kinds of batch have no labels of their own, and need another batch that has some. Which that is, in
+    this order: one that the loop had; the first labelled one behind it, which is waited for; one of the next
+    epoch, if this one has no more.
+
+    * An *empty* one gets labels without rows, under the names and dtypes of the other's.
+    * One that *could not be labelled*, where the loop has to take a step all the same, is replaced by the
+      other (``stand_in``). It is not used itself, because what spoiled it might spoil the student too.
+
+    Owned by the thread of the training loop.
+
+    Args:
+        ahead: reads the data loader.
+        service: gets labels.
+        transfer: brings them to the device.
+        figures: gets the time spent waiting.
+        clock: of that time.
+        prefixed: whether labels are named ``teacher/output``.
+        keep_stand_in: whether the batch that the loop had last is kept for ``stand_in``.
+    """
+
+    def __init__(
+        self,
+        ahead: ReadAhead,
+        service: StudentService,
+        transfer: DeviceTransfer,
+        figures: LoopFigures,
+        clock: Clock,
+        prefixed: bool,
+        keep_stand_in: bool,
+    ) -> None:
+        self._ahead = ahead
+        self._service = service
+        self._transfer = transfer
+        self._figures = figures
+        self._clock = clock
+        self._prefixed = prefixed
+        self._keep_stand_in = keep_stand_in
+        self._stand_in: tuple[Any, Packed] | None = None
+        self._no_rows: Packed | None = None
+
+    def next(self) -> Arrival | None:
+        """The next finished batch; None at the end of the epoch.
+
+        Raises:
+            Exception: the data loader's, once all before it has arrived.
+            EdlDistError: what ended the service, or why the batch that is due has no labels.
+            SystemExit: this process was asked to stop, and no labels come.
+        """
+        wait = _Wait(self._service, self._clock, self._figures)
+        while True:
+            self._read()
+            if self._ahead.ended:
+                return None
+            if self._transfer:
+                break
+            if wait.for_labels(reading=self._ahead.more):
+                self._send_on()
+                break
+        self._ahead.take()
+        batch, value = self._transfer.take()
+        if self._transfer.wants and self._service.delivery.buffered:
+            self._send_on()
+        return Arrival(batch, None if value is None else self._pair(batch, *value))
+
+    def stand_in(self, poison: PoisonTaskError) -> Pair:
+        """A labelled batch for a step in which the one that is due could not be labelled.
+
+        Raises:
+            PoisonTaskError: there is none.
+        """
+        if self._stand_in is None:
+            found = self._labelled_behind()
+            if found is None:
+                raise poison
+            # The loop gets the batch itself later, and may write to what it gets.
+            self._stand_in = mapped((found.batch, found.labels()), torch.clone)
+        batch, packed = self._transfer.bring(self._stand_in)
+        return batch, self._decoded(packed)
+
+    def clear(self) -> None:
+        """Forget what was read and not consumed."""
+        self._service.delivery.clear()
+        self._transfer.clear()
+        self._figures.discarded += self._ahead.drop()
+
+    def close(self) -> None:
+        """Forget everything."""
+        self.clear()
+        self._stand_in = None
+
+    # --- towards the loop -----------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        self._ahead.fill(self._service.delivery.wants_batch, self._service.offer)
+
+    def _send_on(self) -> None:
+        """Put the head of the queue, which is finished, on its way to the device."""
+        batch = self._service.delivery.deliver()
+        self._transfer.put(batch, None if batch.poison else (batch.batch, batch.labels()))
+
+    def _labelled_behind(self) -> OpenBatch | None:
+        """The first batch with labels behind those that have arrived, waited for; None if there is none."""
+        wait = _Wait(self._service, self._clock, self._figures)
+        looked_at = 0
+        while looked_at < _MOST_IN_A_ROW:
+            batch: OpenBatch
+            for batch in self._transfer.tags(looked_at):
+                looked_at += 1
+                if batch.poison is None and batch.samples:
+                    self._learn(batch)
+                    return batch
+            self._read()
+            if self._ahead.outstanding > looked_at:
+                if wait.for_labels(reading=self._ahead.more):
+                    self._send_on()
+            elif not (self._ahead.more or self._ahead.read_further()):
+                break
+        return None
+
+    # --- labels ---------------------------------------------------------------------------------------
+
+    def _pair(self, batch: OpenBatch, value: Any, packed: Packed) -> Pair:
+        if not batch.samples:
+            return value, self._labels_of_none()
+        self._learn(batch)
+        if self._keep_stand_in:
+            self._stand_in = batch.batch, batch.labels()
+        return value, self._decoded(packed)
+
+    def _learn(self, batch: OpenBatch) -> None:
+        if self._no_rows is None:
+            self._no_rows = {
+                teacher: {name: torch.empty_like(tensor[:0]) for name, tensor in tensors.items()}
+                for teacher, tensors in batch.labels().items()
+            }
+
+    def _labels_of_none(self) -> dict[str, Any]:
+        """Labels without rows, for a batch without samples."""
+        if self._no_rows is None and self._labelled_behind() is None:
+            return _NoLabels()
+        return self._decoded(self._transfer.bring(self._no_rows))
+
+    def _decoded(self, packed: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
+        """What the loop gets of the labels that came from each teacher."""
+        decoded = {
+            teacher: self._service.codec(teacher).decode(tensors) for teacher, tensors in packed.items()
+        }
+        return {
+            f"{teacher}/{output}" if self._prefixed else output: labels
+            for teacher, outputs in decoded.items()
+            for output, labels in outputs.items()
+        }
+
+
+class _NoLabels(dict[str, Any]):
+    """Labels of an empty batch where no worker has labelled anything, so that nobody knows their names."""
+
+    def __missing__(self, key: str) -> Any:
+        raise LabelError(
+            f"there are no labels {key!r}: the batch has no samples, and no batch of this epoch has any, so "
+            "no worker could tell which labels there are. Leave such batches out: 'if not labels: continue'"
+        )
+
+
+class _Wait:
+    """Waiting for labels, with a word to the user now and then."""
+
+    def __init__(self, service: StudentService, clock: Clock, figures: LoopFigures) -> None:
+        self._service = service
+        self._clock = clock
+        self._figures = figures
+        self._complain_after_s = _COMPLAIN_S
+        self._waited_s = 0.0
+
+    def for_labels(self, reading: bool) -> bool:
+        """Wait until the head of the queue is ready (then True), the data loader should be read, or a while.
+
+        Raises:
+            EdlDistError: see ``Delivery.wait``.
+            SystemExit: this process was asked to stop.
+        """
+        # Time in the data loader is not time without labels: only the wait itself counts.
+        before = self._clock.monotonic()
+        ready = self._service.delivery.wait(1.0, reading=reading)
+        waited_s = self._clock.monotonic() - before
+        self._waited_s += waited_s
+        self._figures.waited(waited_s)
+        if ready:
+            return True
+        if self._waited_s > _STOP_STARVED_S and stopping.asked():
+            logger.warning("asked to stop while waiting for labels: leaving without a checkpoint")
+            raise SystemExit(0)
+        if self._waited_s > self._complain_after_s:
+            self._complain_after_s += _COMPLAIN_S
+            self._complain()
+        return False
+
+    def _complain(self) -> None:
+        missing = self._service.missing_teachers()
+        if missing:
+            logger.warning(
+                "waiting for labels for %.0f s: no worker of %s is connected; going on when one comes",
+                self._waited_s,
+                ", ".join(repr(name) for name in missing),
+            )
+        else:
+            logger.warning(
+                "waiting for labels for %.0f s although %d workers are connected",
+                self._waited_s,
+                self._service.teachers(),
+            )

@@ -1,0 +1,42 @@
+"""What a training loop has consumed, in figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edldist.wire.messages import Scalar
+
+__all__ = ["LoopFigures"]
+
+
+@dataclass(slots=True)
+class LoopFigures:
+    """Counts for ``DistillLoader.stats``; the service keeps them when the loader is collected."""
+
+    batches: int = 0
+    samples: int = 0
+    skipped: int = 0
+    discarded: int = 0
+    starved_s: float = 0.0
+    startup_s: float = 0.0
+    epoch: int = 0
+    epoch_samples: int = 0
+
+    def waited(self, seconds: float) -> None:
+        """The loop had to wait for labels; before the very first batch that counts as starting up."""
+        if self.batches:
+            self.starved_s += seconds
+        else:
+            self.startup_s += seconds
+
+    def as_stats(self) -> dict[str, Scalar]:
+        return {
+            "batches": self.batches,
+            "samples": self.samples,
+            "skipped": self.skipped,
+            "discarded": self.discarded,
+            "starved_s": round(self.starved_s, 6),
+            "startup_s": round(self.startup_s, 6),
+            "epoch": self.epoch,
+            "epoch_samples": self.epoch_samples,
+        }
