@@ -134,7 +134,6 @@ class Processes:
     def __exit__(self, *error: object) -> None:
         _watching.discard(self)
         for process in self._all:
-            # A coordinator that ends in order ends its rendezvous store, which is no child of it.
             process.terminate()
         for process in self._all:
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -3,14 +3,15 @@
 Plain torchrun gets what edldist gives it: a store outside of the nodes, short time-outs, and ranks
 that die with their agent. Without these it does not survive at all.
 
-Agents look at their store once a second while they wait for each other, so single runs differ by that much;
-``stages`` and the CPU seconds of a start say what a rank's own part in it is.
+torchrun's agents look at their store once a second while they wait for each other, so single runs differ by
+as much; ``stages`` and the CPU seconds of a start say what a rank's own part in it is.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -21,8 +22,8 @@ from statistics import median
 from subprocess import Popen
 from typing import Any
 
+from edldist_benchmarks.plain_torchrun import ENVIRONMENT, plain_command
 from edldist_benchmarks.processes import EDLDIST, Processes, wait_until
-from edldist_launch.torchrun import prepare_environment, torchrun_command
 
 __all__ = ["measure"]
 
@@ -120,19 +121,23 @@ def _edldist(processes: Processes, folder: Path) -> _Start:
 
 
 def _plain(processes: Processes, folder: Path) -> _Start:
-    address = processes.coordinator()
-    host, _, port = address.removeprefix("tcp://").rpartition(":")
-    store = f"{host}:{int(port) + 2}"
-    store_module = [sys.executable, "-m", "edldist.coordinator.rendezvous"]
-    processes.start("store", *store_module, "--address", store, "--coordinator", address)
-    environment: dict[str, str] = {}
-    prepare_environment(environment)
+    port = _free_port()
+    processes.start(
+        "store", sys.executable, "-m", "edldist_benchmarks.plain_torchrun", "127.0.0.1", str(port)
+    )
 
     def start(node: int) -> Popen[bytes]:
-        command = torchrun_command(SCRIPT, [str(folder)], nnodes="1:3", rendezvous=store)
-        return processes.start(f"node-{node}", *command, NODE=str(node), **environment)
+        command = plain_command(SCRIPT, [str(folder)], "1:3", f"127.0.0.1:{port}")
+        return processes.start(f"node-{node}", *command, NODE=str(node), **ENVIRONMENT)
 
     return start
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _records(folder: Path, kind: str) -> list[dict[str, Any]]:

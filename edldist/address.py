@@ -58,10 +58,6 @@ class Address(NamedTuple):
         """Whether it stands for every interface of a host, which tells others nothing."""
         return self.host == EVERYWHERE or (_is_literal(self.host) and _literal(self.host).is_unspecified)
 
-    def seen_by_way_of(self, host: str) -> Address:
-        """Where somebody who reaches the listener's host as ``host`` finds it."""
-        return Address(host, self.port) if self.is_everywhere else self
-
 
 def parse_address(text: str, what: str, *, port_zero: bool = False) -> Address:
     """Host and port of ``tcp://HOST:PORT``.

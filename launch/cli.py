@@ -176,12 +176,6 @@ def run(job: Path, overrides: tuple[str, ...], output: Path | None) -> int:
 @_option("--heartbeat-interval-s", type=POSITIVE_S, default=1.0, help="How often members report.")
 @_option("--heartbeat-ttl-s", type=POSITIVE_S, default=3.0, help="Silence after which one is lost.")
 @_option(
-    "--rendezvous",
-    type=HTTP,
-    metavar="HOST:PORT",
-    help="Where elastic student nodes meet; started when one asks (default: the port of --bind + 2).",
-)
-@_option(
     "--max-students-per-worker",
     type=click.IntRange(min=1),
     default=16,
@@ -193,7 +187,6 @@ def coordinator(
     http: str,
     heartbeat_interval_s: float,
     heartbeat_ttl_s: float,
-    rendezvous: str | None,
     max_students_per_worker: int,
     ready_file: str | None,
 ) -> int:
@@ -208,7 +201,6 @@ def coordinator(
             heartbeat_interval_s=heartbeat_interval_s,
             heartbeat_ttl_s=heartbeat_ttl_s,
             ready_file=ready_file,
-            rendezvous=rendezvous,
             max_students_per_worker=max_students_per_worker,
         )
     )

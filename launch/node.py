@@ -142,8 +142,8 @@ def _rank_process(name: str, place: str) -> RankProcess:
 class AgentRestarts:
     """Whether an agent that ended is started again, and after how long. Pure.
 
-    The agent of an elastic node never gives up because of its ranks. When it ends by itself, it lost
-    the rendezvous store, or waited in vain for others, or was killed; the job may well go on elsewhere. So
+    The agent of an elastic node never gives up because of its ranks. When it ends by itself, it waited in
+    vain for a coordinator, or for another node, or was killed; the job may well go on elsewhere. So
     it is started again, ``AGENT_TRIES`` times in a row at most unless the ranks came further meanwhile,
     after 1 s, 2 s, 4 s and so on.
     """

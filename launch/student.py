@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -14,19 +13,16 @@ from pathlib import Path
 
 import psutil
 
-from edldist.address import parse_address, parse_place
 from edldist.cpus import quota_binds
 from edldist.errors import ConfigError, CoordinatorUnreachableError, EdlDistError
 from edldist.wire.messages import Event, Status
 from edldist.wire.query import StatusClient
-from edldist_launch.agent import ahead_s
 from edldist_launch.child import start_ticks, tied_command
 from edldist_launch.exits import EXIT_INTERRUPTED, EXIT_USAGE
 from edldist_launch.interrupts import Interrupts
 from edldist_launch.node import AGENT_TRIES, AgentRestarts, NodeWatch, Progress, RankProcess
 from edldist_launch.notes import RankNotes
 from edldist_launch.torchrun import (
-    MAX_SKEW_S,
     bounds_of,
     default_run_id,
     limit_threads,
@@ -75,9 +71,8 @@ def run_student(
         0, 1 (the script failed), 130, or 128 + the signal that killed the agent.
 
     Raises:
-        ConfigError: the script does not exist, ``nnodes`` is wrong, or several nodes are wanted and this
-            one's wall clock differs from the coordinator's.
-        CoordinatorUnreachableError: several nodes are wanted, and nobody says where they meet.
+        ConfigError: the script does not exist, or ``nnodes`` is wrong.
+        CoordinatorUnreachableError: several nodes are wanted, and no coordinator answers.
     """
     _, most = bounds_of(nnodes)
     if not Path(script).is_file():
@@ -94,14 +89,10 @@ def run_student(
         prepare_environment(environment, local_host)
         if nproc_per_node > 1 or most > 1 or quota_binds():
             limit_threads(environment, nproc_per_node)
-        ahead: float | None = None
+        if most > 1:
+            _await_coordinator(coordinator, connect_timeout_s, interrupts)
 
         def start() -> subprocess.Popen[bytes] | None:
-            nonlocal ahead
-            rendezvous = None
-            if most > 1:
-                rendezvous = _find_rendezvous(coordinator, connect_timeout_s, interrupts, ahead is None)
-                ahead = ahead_s() if ahead is None else ahead
             if interrupts.count:
                 return None
             command = torchrun_command(
@@ -111,10 +102,10 @@ def run_student(
                 nproc_per_node=nproc_per_node,
                 max_restarts=max_restarts,
                 local_host=local_host,
-                rendezvous=rendezvous,
+                coordinator=coordinator,
                 run_id=run_id,
+                connect_timeout_s=connect_timeout_s,
                 notes=notes.path,
-                ahead_s=ahead,
             )
             return subprocess.Popen(
                 tied_command(command, parent=os.getpid()), env=environment, start_new_session=True
@@ -205,46 +196,21 @@ def _wait_elastic(
         node.replace_agent(agent)
 
 
-def _find_rendezvous(
-    coordinator: str, timeout_s: float, interrupts: Interrupts, check_clock: bool
-) -> str | None:
-    """Ask the coordinator until its store is up; None when interrupted."""
+def _await_coordinator(coordinator: str, timeout_s: float, interrupts: Interrupts) -> None:
+    """Ask the coordinator until it answers, or somebody interrupts.
+
+    Raises:
+        CoordinatorUnreachableError: it did not answer within ``timeout_s``.
+    """
     deadline = time.monotonic() + timeout_s
-    host = parse_address(coordinator, "coordinator").host
     with contextlib.closing(StatusClient(coordinator)) as client:
         while not interrupts.count:
-            asked = time.time()
             try:
-                answer = client.rendezvous(timeout_s=1.0)
+                client.query(timeout_s=min(1.0, timeout_s))
+                return
             except CoordinatorUnreachableError:
                 if time.monotonic() > deadline:
                     raise
-                continue
-            if answer.error:
-                raise EdlDistError(answer.error)
-            if answer.wall_s and check_clock:
-                _check_clock(answer.wall_s, asked, time.time(), coordinator)
-            if answer.address:
-                # A coordinator that listens on every interface cannot know the one that we use.
-                return str(parse_place(answer.address, "rendezvous").seen_by_way_of(host))
-            time.sleep(_POLL_S)
-    return None
-
-
-def _check_clock(theirs_s: float, asked_s: float, answered_s: float, coordinator: str) -> None:
-    """Refuse a wall clock with which this node's agent could not join the others.
-
-    Raises:
-        ConfigError: the coordinator's clock was read outside ``asked_s`` to ``answered_s``, by too much.
-    """
-    skew_s = min(0.0, answered_s - theirs_s) or max(0.0, asked_s - theirs_s)
-    if abs(skew_s) > MAX_SKEW_S:
-        way = "behind" if skew_s < 0 else "ahead of"
-        raise ConfigError(
-            f"the clock of {socket.gethostname()} is {abs(skew_s):.1f} s {way} that of the coordinator "
-            f"at {coordinator}; student nodes find each other only within "
-            f"{MAX_SKEW_S:g} s. Set both clocks (NTP)"
-        )
 
 
 class _Node:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -15,11 +16,10 @@ from edldist.address import local_host_towards, parse_address, parse_advertised
 from edldist.cpus import usable_cpus
 from edldist.errors import ConfigError
 from edldist.nodes import node_range
-from edldist_launch.agent import ALONE
+from edldist_launch.agent import BACKEND, AgentOptions
 from edldist_launch.child import tied_command
 
 __all__ = [
-    "MAX_SKEW_S",
     "bounds_of",
     "default_run_id",
     "limit_threads",
@@ -28,19 +28,6 @@ __all__ = [
     "torchrun_command",
 ]
 
-KEEP_ALIVE_S = 1
-KEEP_ALIVE_ATTEMPTS = 3
-MAX_SKEW_S = KEEP_ALIVE_S * (KEEP_ALIVE_ATTEMPTS - 1) / 2
-"""How far a node's wall clock may be from the coordinator's. Agents compare the wall-clock times of their
-heartbeats and drop one that seems ``KEEP_ALIVE_ATTEMPTS`` intervals old; two nodes may err either way."""
-
-# Measured on torch 2.13 with two and three local agents: with the defaults (heartbeats of 5 s, 30 s
-# for latecomers) survivors of a killed node wait 45 s for their next round, with these 5 s. An agent that
-# dies between its joining a round and telling the others where to meet makes them wait for the store.
-_RENDEZVOUS = (
-    "is_host=0,last_call_timeout=1,read_timeout=20,"
-    f"keep_alive_interval={KEEP_ALIVE_S},keep_alive_max_attempt={KEEP_ALIVE_ATTEMPTS}"
-)
 _WITHOUT_END = 1_000_000
 LOOPBACK = "127.0.0.1"
 
@@ -65,10 +52,10 @@ def torchrun_command(
     nproc_per_node: int = 1,
     max_restarts: int = 3,
     local_host: str = LOOPBACK,
-    rendezvous: str | None = None,
+    coordinator: str | None = None,
     run_id: str = "edldist",
+    connect_timeout_s: float = 300.0,
     notes: str = "",
-    ahead_s: float | None = None,
 ) -> list[str]:
     """The command that runs ``script`` on ``nproc_per_node`` ranks of this node.
 
@@ -78,28 +65,30 @@ def torchrun_command(
 
     Args:
         local_host: where the ranks of all nodes reach this node, should it hold rank 0.
-        rendezvous: ``host:port`` of the store in which several nodes meet; None for one node.
+        coordinator: ``tcp://host:port`` where several nodes meet; unused for one node.
         run_id: nodes of one run share it.
+        connect_timeout_s: how long a node waits for a coordinator that does not answer.
         notes: file to which a line is appended for every rank as it starts (``child``); empty for none.
-        ahead_s: lets agents of several nodes survive jumps of the wall clock (``launch.agent``).
 
     Raises:
-        ConfigError: ``nnodes`` has no valid form, or needs a rendezvous and none is given.
+        ConfigError: ``nnodes`` has no valid form, or needs a coordinator and none is given.
     """
     least, most = bounds_of(nnodes)
-    kept = ALONE if ahead_s is None else repr(ahead_s)
-    agent = [sys.executable, "-m", "edldist_launch.agent", kept, f"--nproc-per-node={nproc_per_node}"]
-    agent.append(f"--local-addr={local_host}")
-    if most == 1:
-        agent += ["--standalone", "--nnodes=1", f"--max-restarts={max_restarts}"]
-    elif rendezvous is None:
-        raise ConfigError(f"nnodes={nnodes}: several nodes need a rendezvous store, and none was named")
-    else:
-        agent += [
-            *(f"--nnodes={least}:{most}", f"--max-restarts={_WITHOUT_END}", "--monitor-interval=0.2"),
-            *("--rdzv-backend=c10d", f"--rdzv-endpoint={rendezvous}", f"--rdzv-id={run_id}"),
-            f"--rdzv-conf={_RENDEZVOUS}",
-        ]
+    if most > 1 and coordinator is None:
+        raise ConfigError(f"nnodes={nnodes}: several nodes meet at a coordinator, and none was named")
+    options = AgentOptions(
+        ranks=nproc_per_node,
+        coordinator=coordinator if most > 1 else None,
+        job=shlex.join([Path(script).name, *args]),
+        connect_timeout_s=connect_timeout_s,
+    )
+    restarts = max_restarts if most == 1 else _WITHOUT_END
+    agent = [
+        *(sys.executable, "-m", "edldist_launch.agent", options.encode()),
+        *(f"--nnodes={least}:{most}", f"--nproc-per-node={nproc_per_node}", f"--max-restarts={restarts}"),
+        *(f"--rdzv-backend={BACKEND}", f"--rdzv-endpoint={coordinator or ''}", f"--rdzv-id={run_id}"),
+        *(f"--local-addr={local_host}", "--monitor-interval=0.1"),
+    ]
     rank = tied_command([sys.executable, "-u", script], parent=0, signum=signal.SIGKILL, notes=notes)
     return [*agent, "--no-python", *rank, *args]
 
@@ -137,11 +126,9 @@ def meeting_host(coordinator: str, most_nodes: int, advertise: str | None) -> st
 def prepare_environment(environment: MutableMapping[str, str], local_host: str = LOOPBACK) -> None:
     """Settings that an agent and its ranks need, in place; what the user chose stays.
 
-    By default agents keep the first round's worker store when membership changes, and a node that
-    joins in mid-run hangs or kills the job. And gloo listens where the host's own name points to, which need
-    not exist, or be reached by anyone: it gets the interface that has ``local_host``.
+    gloo listens where the host's own name points to, which need not exist, or be reached by anyone: it gets
+    the interface that has ``local_host``.
     """
-    environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     if (interface := _interface_of(local_host)) is not None:
         environment.setdefault("GLOO_SOCKET_IFNAME", interface)
 

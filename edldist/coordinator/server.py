@@ -28,7 +28,7 @@ from edldist.coordinator.http import HttpServer
 from edldist.coordinator.membership import Action, Member, Membership, Send
 from edldist.coordinator.orders import Orders
 from edldist.coordinator.records import Records
-from edldist.coordinator.rendezvous import RendezvousHost
+from edldist.coordinator.rendezvous import Rendezvous
 from edldist.errors import ConfigError, CoordinatorUnreachableError, PeerUnreachableError, WireError
 from edldist.wire.events import check_event
 from edldist.wire.messages import (
@@ -38,8 +38,8 @@ from edldist.wire.messages import (
     Heartbeat,
     MemberStatus,
     Message,
+    NodeReport,
     Register,
-    RendezvousQuery,
     Report,
     Scalar,
     Status,
@@ -78,8 +78,6 @@ class CoordinatorOptions:
         max_students_per_worker: bound on the students that one teacher worker serves.
         ready_file: path of a JSON file with ``address``, ``http``, ``pid`` and ``incarnation``,
             written when everything is bound.
-        rendezvous: ``HOST:PORT`` of the store in which elastic student nodes meet, started when
-            the first one asks; None for the coordinator's host and its port + 2.
     """
 
     bind: str = "tcp://127.0.0.1:7070"
@@ -88,7 +86,6 @@ class CoordinatorOptions:
     heartbeat_ttl_s: float = 3.0
     max_students_per_worker: int = 16
     ready_file: str | None = None
-    rendezvous: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.heartbeat_interval_s < float("inf"):
@@ -134,7 +131,6 @@ class Coordinator:
         self._poller: Poller | None = None
         self._closing = contextlib.ExitStack()
         self._hub: Hub
-        self._rendezvous: RendezvousHost
         self._board: StatusBoard
         self._records = Records()
         self._refused_events = 0
@@ -142,6 +138,7 @@ class Coordinator:
         self._members = Membership(
             self.incarnation, options.heartbeat_interval_s, options.heartbeat_ttl_s, self._started_at
         )
+        self._rendezvous = Rendezvous(self.incarnation, self._started_at)
         self._orders = Orders(self._members, options.max_students_per_worker, self._clock, self._send)
 
     def stop(self) -> None:
@@ -189,8 +186,6 @@ class Coordinator:
             self._hub = self._bind(poller)
             self.address = self._hub.address
             self._poller = poller
-            self._rendezvous = RendezvousHost(self.address, self.options.rendezvous)
-            self._closing.callback(self._rendezvous.close)
             longest_turn_s = max(STUCK_INTERVALS * self.options.heartbeat_interval_s, LEAST_STUCK_S)
             self._board = StatusBoard(poller.wake, longest_turn_s)
             if self.options.http is not None:
@@ -265,12 +260,15 @@ class Coordinator:
             # After the messages: heartbeats that wait in the socket must not count as silence.
             self._next_tick = now + self.options.heartbeat_interval_s / 4
             self._act(self._members.tick(now, wall))
+        for action in self._rendezvous.decide(now):
+            if not self._send(action.peer, action.message):
+                self._rendezvous.unreachable(action.peer, now)
         if now >= self._orders.due_at(now):
             self._orders.decide(now)
         self._board.turned()
         if self._board.wanted:
             self._board.publish(self._snapshot(now))
-        return min(self._next_tick, self._orders.due_at(now))
+        return min(self._next_tick, self._orders.due_at(now), self._rendezvous.due_at())
 
     def _turn_s(self) -> float:
         return min(max(TURN_S, TURN_A_MEMBER_S * len(self._members.members)), MAX_TURN_S)
@@ -295,10 +293,8 @@ class Coordinator:
             self._take_event(peer, message)
         elif isinstance(message, StatusQuery):
             self._send(peer, self._status(now, message.since))
-        elif isinstance(message, RendezvousQuery):
-            store_pid = message.store_pid
-            answer = self._rendezvous.adopt(store_pid) if store_pid else self._rendezvous.ask(now)
-            self._send(peer, msgspec.structs.replace(answer, wall_s=self._clock.wall()))
+        elif isinstance(message, NodeReport):
+            self._rendezvous.report(peer, message, now)
         else:
             logger.debug("a %s from %r is none of a coordinator's", type(message).__name__, peer[:32])
         return []

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import TypeVar
 
 from edldist.address import parse_address
 from edldist.errors import CoordinatorUnreachableError, RefusedError
-from edldist.wire.messages import (
-    MAX_STATUS_BYTES,
-    Message,
-    Refused,
-    Rendezvous,
-    RendezvousQuery,
-    Status,
-    StatusQuery,
-)
+from edldist.wire.messages import MAX_STATUS_BYTES, Refused, Status, StatusQuery
 from edldist.wire.transport import Link, Transport
 from edldist.wire.zmq.transport import ZmqTransport
 
 __all__ = ["StatusClient", "query_status"]
-
-_Answer = TypeVar("_Answer", Status, Rendezvous)
 
 
 class StatusClient:
@@ -45,23 +34,12 @@ class StatusClient:
             RefusedError: the coordinator refuses this client.
             ProtocolVersionError: the coordinator is of another version.
         """
-        return self._ask(StatusQuery(since=since), Status, timeout_s)
-
-    def rendezvous(self, timeout_s: float = 2.0) -> Rendezvous:
-        """Where the job's rendezvous store is (it is started by the first question).
-
-        Raises:
-            CoordinatorUnreachableError, RefusedError, ProtocolVersionError: as for ``query``.
-        """
-        return self._ask(RendezvousQuery(), Rendezvous, timeout_s)
-
-    def _ask(self, question: Message, kind: type[_Answer], timeout_s: float) -> _Answer:
         deadline = time.monotonic() + timeout_s
-        self._link.send(question)
+        self._link.send(StatusQuery(since=since))
         while (left_s := deadline - time.monotonic()) > 0:
             self._poller.wait(left_s)
             while time.monotonic() < deadline and (received := self._link.receive()) is not None:
-                if isinstance(received.message, kind):
+                if isinstance(received.message, Status):
                     return received.message
                 if isinstance(received.message, Refused):
                     raise RefusedError(f"coordinator {self._address}: {received.message.reason}")

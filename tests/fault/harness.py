@@ -103,10 +103,6 @@ class Role:
         return "\n".join(text[-lines:])
 
 
-STORE = "edldist.coordinator.rendezvous"
-"""The module of the process in which student nodes meet."""
-
-
 @dataclass
 class FaultJob:
     """Coordinator, teachers and students in one folder."""
@@ -144,11 +140,6 @@ class FaultJob:
         assert role.alive, role.tail()
         self.address = json.loads(ready.read_text())["address"]
         return role
-
-    def store(self) -> psutil.Process:
-        """The process of the store in which student nodes meet."""
-        roles = [role for role in self.roles if role.name.startswith("coordinator") and role.alive]
-        return next(p for role in roles for p in role.tree() if STORE in p.cmdline())
 
     def teacher(
         self, name: str, *, batch_size: int = 10, env: dict[str, str] | None = None, **options: object
@@ -317,14 +308,6 @@ class FaultJob:
         times = [record["t"] for record in self.steps(output) if since <= record["t"] <= until]
         return max((b - a for a, b in zip(times, times[1:], strict=False)), default=0.0)
 
-    def _end_store(self) -> None:
-        """The rendezvous store leads a session of its own and outlives a killed coordinator."""
-        for process in psutil.process_iter(["cmdline"]):
-            command = process.info["cmdline"] or []
-            if "edldist.coordinator.rendezvous" in command and self.address in command:
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
-
     def close(self) -> None:
         for role in self.roles:
             victims = role.tree()
@@ -334,8 +317,6 @@ class FaultJob:
             for victim in victims:
                 with contextlib.suppress(psutil.Error):
                     victim.kill()
-        if self.address:
-            self._end_store()
 
 
 def assert_exact(done: dict, samples: int, batch_size: int, epochs: int = 1) -> None:

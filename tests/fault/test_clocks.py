@@ -206,7 +206,6 @@ def test_a_node_whose_wall_clock_jumped_finds_the_others_at_every_regrouping(
                 return len({step["pid"] for step in fresh if step["world"] == 2}) == 2
 
             wait_for("the two nodes to meet again", met, 120)
-        assert "the wall clock jumped by 3600" in jumping.log.read_text()
         assert true.alive and jumping.alive
         hurry(job)
         done = job.finish(true)
@@ -215,17 +214,11 @@ def test_a_node_whose_wall_clock_jumped_finds_the_others_at_every_regrouping(
         assert_as_quiet(job, done, MEETING, quiet, bitwise=False)
 
 
-def test_a_clock_that_is_off_is_reported_and_keeps_a_node_out(tmp_path: Path, faketime: Path) -> None:
+def test_a_clock_that_is_off_is_reported_and_keeps_nobody_out(tmp_path: Path, faketime: Path) -> None:
     with fault_job(tmp_path, model=STEADY) as job:
         behind = WallClock(faketime, tmp_path / "clock")
         behind.set(-20)
         coordinator = job.coordinator()
-
-        node = job.student("student-node", nnodes="1:2", env=behind.env)
-        assert node.wait(60) == 2, node.tail()
-        said = re.search(r"is (\d+\.\d) s behind that of the coordinator", node.tail())
-        # What the answer's way may have taken is not counted against the clock.
-        assert said and 18.5 <= float(said[1]) <= 20.0, node.tail()
 
         worker = job.teacher("t-late", env=behind.env)
         event = wait_for("the report", lambda: job.events("clock_skew"), 60)[0]
@@ -235,8 +228,13 @@ def test_a_clock_that_is_off_is_reported_and_keeps_a_node_out(tmp_path: Path, fa
         assert "WARNING" in warning and "t-late" in warning
         assert re.search(r"skew_s\W+-(19|20|21)\.", warning), warning
 
-        # It works nevertheless: clocks decide nothing between a worker and a student.
-        student = job.script(**Plan(200, 20)._asdict())
-        done = job.finish(student)
+        # It works nevertheless: clocks decide nothing, between a worker and a student or among nodes.
+        plan = Plan(200, 20)
+        nodes = [
+            job.student(name, nnodes="2", env=env, **plan._asdict())
+            for name, env in (("student-true", {}), ("student-late", behind.env))
+        ]
+        done = job.finish(nodes[0])
+        assert nodes[1].wait(60) == 0, nodes[1].tail()
         assert done["counts"] == [1] and worker.alive
-        assert last_step(job) == 10
+        assert last_step(job) == 10 and world(job) == 2

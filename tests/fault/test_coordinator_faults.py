@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import subprocess
-import sys
 import time
-from datetime import timedelta
 from pathlib import Path
 
-import psutil
 import pytest
-from torch.distributed import TCPStore
 
 from edldist.wire.messages import Status
-from edldist.wire.query import StatusClient
 from tests.fault.books import STEADY, Plan, assert_as_quiet, hurry, last_step, quiet_run, redone, world
-from tests.fault.harness import ROOT, STORE, FaultJob, fault_job, wait_for
+from tests.fault.harness import FaultJob, Role, fault_job, wait_for
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -99,110 +92,68 @@ def test_a_coordinator_killed_idle_and_during_joins_is_missed_by_nobody(tmp_path
         assert_as_quiet(job, done, PLAN, quiet, bitwise=True)
 
 
-# --- the rendezvous store --------------------------------------------------------------------------
+# --- where student nodes meet ----------------------------------------------------------------------
 
 
-def address_of_store(job: FaultJob) -> str:
-    with contextlib.closing(StatusClient(job.address)) as client:
-        return wait_for("the store", lambda: client.rendezvous().address, 60)
+def pids(nodes: list[Role]) -> set[int]:
+    return {process.pid for node in nodes for process in node.ranks()}
 
 
-def open_store(address: str) -> TCPStore:
-    host, _, port = address.rpartition(":")
-    return TCPStore(host, int(port), is_master=False, timeout=timedelta(seconds=10))
-
-
-@contextlib.contextmanager
-def ended_at_last(process: psutil.Process):  # noqa: ANN201
-    """A process that may survive its parent is ours to end."""
-    try:
-        yield
-    finally:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-
-
-def test_the_rendezvous_store_outlives_its_coordinator_and_ends_with_the_next(tmp_path: Path) -> None:
-    quiet = quiet_run(tmp_path / "quiet", SMALL)
+def test_a_coordinator_that_dies_leaves_a_group_alone_and_its_successor_forms_the_next(
+    tmp_path: Path,
+) -> None:
+    quiet = quiet_run(tmp_path / "quiet", PLAN)
     with fault_job(tmp_path, model=STEADY) as job:
         first = job.coordinator()
         job.teacher("t-0")
-        args = SMALL.args(job, step_s=0.3)
-        node = job.student("student-0", nnodes="1:2", **args)
-        job.await_step(3)
-        address = address_of_store(job)
-        store = job.store()
-        with ended_at_last(store):
-            open_store(address).set("kept", "yes")
-            ranks = {process.pid for process in node.ranks()}
+        args = PLAN.args(job, step_s=0.1)
+        nodes = [job.student(f"student-{number}", nnodes="1:3", **args) for number in range(2)]
+        wait_for("a group of two", lambda: world(job) == 2, 60)
+        await_steps(job, 10)
+        ranks = pids(nodes)
 
-            first.kill()
-            await_steps(job, 5)
-            assert store.is_running() and {p.pid for p in node.ranks()} == ranks
-            second = job.coordinator()
-            wait_for(
-                "adoption", lambda: f"adopted the rendezvous store at {address}" in second.log.read_text()
-            )
-            assert address_of_store(job) == address
-            assert open_store(address).get("kept") == b"yes"
-            assert not [p for p in second.tree() if STORE in p.cmdline()], "a second store was started"
+        # The group trains on, with the next coordinator too.
+        first.kill()
+        await_steps(job, 10)
+        second = job.coordinator()
+        wait_for("a report of the group", lambda: "learned of generation 1" in second.log.read_text())
+        await_steps(job, 30)
+        assert pids(nodes) == ranks and redone(job) == 0
 
-            # The agents still meet there.
-            job.student("student-1", nnodes="1:2", **args)
-            wait_for("a step of two ranks", lambda: world(job) == 2, 60)
-            hurry(job)
-            done = job.finish(node)
-            assert_as_quiet(job, done, SMALL, quiet, bitwise=False)
+        # It lets a node in.
+        nodes.append(job.student("student-2", nnodes="1:3", **args))
+        wait_for("a step of three ranks", lambda: world(job) == 3, 60)
+        assert "generation 2 has 3 nodes" in second.log.read_text()
+        await_steps(job, 10)
 
-            second.send(signal.SIGTERM)
-            assert second.wait(10) == 0
-            wait_for("the store to end", lambda: not store.is_running(), 10)
-
-
-def test_a_store_without_any_coordinator_ends_by_itself(tmp_path: Path) -> None:
-    log = (tmp_path / "store.log").open("wb")
-    with log:
-        store = subprocess.Popen(
-            [sys.executable, "-m", STORE, "--address", "127.0.0.1:0", "--orphan-s", "1"]
-            + ["--coordinator", "tcp://127.0.0.1:9"],
-            cwd=ROOT,
-            stdout=log,
-            stderr=log,
+        # A rank dies while nobody coordinates: the nodes wait, and meet again.
+        second.kill()
+        ranks = pids(nodes)
+        nodes[0].ranks()[0].kill()
+        wait_for("the ranks to end", lambda: not pids(nodes) & ranks, 60)
+        third = job.coordinator()
+        wait_for(
+            "a step of three new ranks", lambda: world(job) == 3 and job.steps()[-1]["pid"] not in ranks, 60
         )
-        try:
-            assert store.wait(60) == 0
-        finally:
-            store.kill()
-            store.wait()
-    assert "the rendezvous store ends" in (tmp_path / "store.log").read_text()
+        assert "generation 3 has 3 nodes" in third.log.read_text()
+        assert all(node.alive for node in nodes)
+        assert not any("ended by itself" in node.log.read_text() for node in nodes)
+        hurry(job)
+        done = job.finish(nodes[0])
+        assert [node.wait(60) for node in nodes] == [0, 0, 0]
+        assert_as_quiet(job, done, PLAN, quiet, bitwise=False)
 
 
-def test_nodes_meet_again_when_the_rendezvous_store_was_lost(tmp_path: Path) -> None:
-    quiet = quiet_run(tmp_path / "quiet", PLAN)
+def test_a_killed_coordinator_and_an_interrupted_job_leave_no_process(tmp_path: Path) -> None:
     with fault_job(tmp_path, model=STEADY) as job:
         coordinator = job.coordinator()
         job.teacher("t-0")
-        args = PLAN.args(job, step_s=0.05)
-        nodes = [job.student(f"student-{number}", nnodes="1:2", **args) for number in range(2)]
-        wait_for("a group of two", lambda: world(job) == 2, 60)
-        await_steps(job, 10)
-        supervisors = [node.pid for node in nodes]
-
-        store = job.store()
-        store.kill()
-        former = {process.pid for node in nodes for process in node.ranks()}
-
-        def met() -> bool:
-            last = job.steps()[-1]
-            return last["pid"] not in former and last["world"] == 2
-
-        wait_for("the two nodes to meet at another store", met, 90)
-        await_steps(job, 10)
-        assert "was lost: starting it anew" in coordinator.log.read_text()
+        nodes = [job.student(f"student-{n}", nnodes="2", **SMALL.args(job, step_s=0.3)) for n in range(2)]
+        job.await_step(2)
+        assert coordinator.tree() == [], "nothing outlives a coordinator but what it never started"
+        family = [process for node in nodes for process in node.tree()]
+        coordinator.kill()
         for node in nodes:
-            assert "the agent of this node ended by itself" in node.log.read_text()
-        assert [node.pid for node in nodes] == supervisors and all(node.alive for node in nodes)
-        hurry(job)
-        done = job.finish(nodes[0])
-        assert nodes[1].wait(60) == 0
-        assert_as_quiet(job, done, PLAN, quiet, bitwise=False)
+            node.send(signal.SIGINT)
+        assert [node.wait(60) for node in nodes] == [130, 130]
+        wait_for("everything to be gone", lambda: not any(process.is_running() for process in family))

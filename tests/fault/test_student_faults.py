@@ -249,6 +249,31 @@ def test_nodes_die_freeze_leave_and_join_and_every_sample_counts_once(tmp_path: 
         assert {r["world"] for r in job.steps()} == {1, 2, 3}
 
 
+def test_a_killed_agent_of_several_nodes_is_replaced_and_meets_the_others(tmp_path: Path) -> None:
+    quiet = quiet_run(tmp_path / "quiet", PAIR)
+    with fault_job(tmp_path, model=STEADY) as job:
+        start(job)
+        nodes = [job.student(f"student-{n}", nnodes="1:2", **PAIR.args(job, step_s=0.05)) for n in range(2)]
+        wait_for("a group of two", lambda: world(job) == 2, RECOVERY_S)
+        await_steps(job, 15)
+        former = pids(nodes[0]) | pids(nodes[1])
+        agent = find(psutil.Process(nodes[0].pid), "edldist_launch.agent")
+        assert agent is not None
+        agent.kill()
+
+        def met() -> bool:
+            return job.steps()[-1]["pid"] not in former and world(job) == 2
+
+        wait_for("a group of two new ranks", met, RECOVERY_S)
+        assert "the agent of this node ended by itself (signal 9)" in nodes[0].log.read_text()
+        assert "ended by itself" not in nodes[1].log.read_text()
+        await_steps(job, 15)
+        hurry(job)
+        done = job.finish(nodes[0])
+        assert nodes[1].wait(60) == 0 and redone(job) > 0
+        assert_as_quiet(job, done, PAIR, quiet, bitwise=False)
+
+
 # --- supervisors ----------------------------------------------------------------------------------
 
 JOB = """

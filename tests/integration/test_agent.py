@@ -1,88 +1,137 @@
-"""An elastic agent of its own process against a rendezvous in which another node dies."""
+"""Elastic agents of their own processes, which meet other nodes at a coordinator."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
-import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch.distributed as dist
-from torch.distributed.elastic.rendezvous import RendezvousParameters, api, c10d_rendezvous_backend
-from torch.distributed.elastic.rendezvous.dynamic_rendezvous import DynamicRendezvousHandler, create_handler
 
-from edldist_launch.agent import ahead_s
-from edldist_launch.torchrun import prepare_environment, torchrun_command
+from edldist.wire.messages import GroupNode, NodeReport, RunView
+from edldist.wire.zmq.transport import ZmqTransport
+from edldist_launch.agent import EXIT_CLOSED
+from edldist_launch.child import tied_command
+from edldist_launch.torchrun import torchrun_command
+from tests.integration.members import Running, until
 
 pytestmark = pytest.mark.timeout(120)
 
+ROOT = Path(__file__).resolve().parents[2]
+WITHIN_S = 90.0
+SAY_WORLD = (
+    "import os; os.write(1, f\"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']}\\n\".encode())\n"
+)
+
 
 @pytest.fixture
-def store():
-    yield dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "script.py"
+    path.write_text(SAY_WORLD)
+    return path
 
 
-def _agent(script: Path, port: int) -> subprocess.Popen[bytes]:
+@contextlib.contextmanager
+def agent(coordinator: str, script: Path, nnodes: str, ranks: int = 1) -> Iterator[subprocess.Popen[str]]:
     command = torchrun_command(
-        str(script), [], nnodes="1:2", rendezvous=f"127.0.0.1:{port}", run_id="job", ahead_s=ahead_s()
+        str(script), [], nnodes=nnodes, nproc_per_node=ranks, coordinator=coordinator, run_id="job"
     )
-    command = [part.replace("read_timeout=20", "read_timeout=3") for part in command]
-    environment = {"OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
-    prepare_environment(environment)
-    return subprocess.Popen(
-        command,
-        env=environment,
-        cwd=Path(__file__).parents[2],
+    with subprocess.Popen(
+        tied_command(command, parent=os.getpid()),
+        env={"OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-    )
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
 
 
-class _DeadError(Exception):
-    pass
+class OtherNode:
+    """A node without ranks, whose reports the test makes."""
 
-
-class _Dying:
-    """A node that joins the rendezvous as its first, and dies before it says where to meet."""
-
-    def __init__(self, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        settings = RendezvousParameters(
-            "c10d", f"127.0.0.1:{port}", "job", 1, 2, local_addr="0", is_host=0, last_call_timeout=30
+    def __init__(self, coordinator: str, job: str, nnodes: tuple[int, int]) -> None:
+        self._poller = ZmqTransport().poller()
+        self._link = self._poller.connect(coordinator, "node-other")
+        self.report = NodeReport(
+            run="job",
+            job=job,
+            node=GroupNode(process="other", host="127.0.0.1", port=9, ranks=1),
+            least=nnodes[0],
+            most=nnodes[1],
+            state="joining",
+            seq=1,
         )
-        backend, store = c10d_rendezvous_backend.create_backend(settings)
-        self._handler: DynamicRendezvousHandler = create_handler(store, backend, settings)
-        self.rank: int | None = None
 
-        def die(rank: int, *_: object, **__: object) -> None:
-            self.rank = rank
-            self._handler._stop_heartbeats()
-            raise _DeadError
+    def attend(self) -> RunView:
+        """Report until a generation has formed."""
 
-        monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
-        monkeypatch.setattr(api.RendezvousStoreInfo, "build", die)
-        self._thread = threading.Thread(target=self._meet)
-        self._thread.start()
+        def look() -> RunView | None:
+            self._link.send(self.report)
+            self._poller.wait(0.1)
+            views = []
+            while (received := self._link.receive()) is not None:
+                assert isinstance(received.message, RunView)
+                views.append(received.message)
+            return next((view for view in views if view.generation is not None), None)
 
-    def _meet(self) -> None:
-        with contextlib.suppress(_DeadError):
-            self._handler.next_rendezvous()
+        return until(look, "a generation")
 
-    def join(self) -> None:
-        self._thread.join(60)
-        assert self.rank == 0, "it was to be the one who says where to meet"
+    def close(self) -> None:
+        self._poller.close()
 
 
-def test_a_node_that_dies_while_nodes_meet_does_not_end_the_run(
-    store: dist.TCPStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nodes_with_different_numbers_of_ranks_count_them_together(running: Running, script: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        agents = [stack.enter_context(agent(running.address, script, "2", ranks=ranks)) for ranks in (1, 2)]
+        said = [process.communicate(timeout=WITHIN_S) for process in agents]
+    assert [process.returncode for process in agents] == [0, 0], said
+    told = sorted(line for output, _ in said for line in output.splitlines())
+    assert told == ["rank 0 of 3", "rank 1 of 3", "rank 2 of 3"]
+    assert "Error waiting on exit barrier" not in said[0][1] + said[1][1]
+
+
+def test_a_node_that_dies_while_nodes_meet_is_not_waited_for(running: Running, tmp_path: Path) -> None:
+    """Its ranks never began, so those of the others notice nothing."""
     script = tmp_path / "script.py"
-    script.write_text("import os; print('world', os.environ['WORLD_SIZE'])")
-    dying = _Dying(store.port, monkeypatch)
-    agent = _agent(script, store.port)
-    dying.join()
-    said = agent.communicate(timeout=60)
-    assert agent.returncode == 1 and b"MASTER_ADDR" in said[1], said
-    again = _agent(script, store.port)
-    said = again.communicate(timeout=60)
-    assert again.returncode == 0 and b"world 1" in said[0], said
+    script.write_text(f"{SAY_WORLD}import time\ntime.sleep(600 * (os.environ['WORLD_SIZE'] == '2'))\n")
+    with contextlib.ExitStack() as stack:
+        other = OtherNode(running.address, "script.py", (1, 2))
+        stack.callback(other.close)
+        process = stack.enter_context(agent(running.address, script, "1:2"))
+        until(lambda: running.coordinator._rendezvous._runs, "the agent to wait for others")
+        generation = other.attend().generation
+        assert generation is not None and len(generation.nodes) == 2
+        other.close()
+        output, error = process.communicate(timeout=WITHIN_S)
+    assert process.returncode == 0, error
+    assert output.splitlines()[-1] == "rank 0 of 1" and " of 2" in output
+
+
+def test_a_run_that_has_ended_takes_no_more_nodes(running: Running, script: Path) -> None:
+    with agent(running.address, script, "1:2") as first:
+        first.communicate(timeout=WITHIN_S)
+    with agent(running.address, script, "1:2") as second:
+        error = second.communicate(timeout=WITHIN_S)[1]
+    assert (first.returncode, second.returncode) == (0, EXIT_CLOSED)
+    assert "has ended on other nodes" in error
+
+
+def test_a_node_of_another_job_is_refused_and_says_which(running: Running, script: Path) -> None:
+    other = OtherNode(running.address, "evaluate.py --all", (1, 2))
+    try:
+        other.attend()
+        with agent(running.address, script, "1:2") as process:
+            while process.poll() is None:
+                other.attend()
+            error = process.communicate()[1]
+    finally:
+        other.close()
+    assert process.returncode == 1
+    assert "'evaluate.py --all' on 1:2 nodes" in error and "'script.py' on 1:2 nodes" in error

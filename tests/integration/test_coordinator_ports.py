@@ -21,6 +21,7 @@ from edldist.errors import ConfigError
 from edldist.wire.messages import Ack, Refused, Registered, Status, StatusQuery, Unknown, decode, encode
 from edldist.wire.query import query_status
 from edldist.wire.zmq.transport import ZmqTransport
+from edldist_launch.student import run_student
 from tests.integration.members import INTERVAL_S, TTL_S, WITHIN_S, Running, teacher, until
 
 pytestmark = pytest.mark.timeout(60)
@@ -144,6 +145,30 @@ def test_a_taken_address_is_refused_with_its_holder(running: Running) -> None:
 def test_wrong_options_are_named(options: dict[str, Any], word: str) -> None:
     with pytest.raises(ConfigError, match=word):
         Coordinator(CoordinatorOptions(**options), ZmqTransport()).run()
+
+
+@pytest.mark.parametrize("port", [0, 1, 65_535, 65_536])
+def test_every_port_at_the_border_is_bound_or_refused_with_its_value(port: int) -> None:
+    bind = f"tcp://127.0.0.1:{port}"
+    coordinator = Coordinator(CoordinatorOptions(bind=bind, http=None), ZmqTransport())
+    try:
+        coordinator.open()
+    except ConfigError as exc:
+        assert port in (1, 65_535, 65_536) and bind in str(exc)  # not for everybody, taken, or none at all
+        return
+    try:
+        assert port < 65_536 and coordinator.address.startswith("tcp://127.0.0.1:")
+        coordinator.turn(0.0)
+    finally:
+        coordinator.close()
+
+
+@pytest.mark.parametrize("port", [0, 65_536])
+def test_a_port_that_is_none_is_refused_of_a_node_too(port: int, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.touch()
+    with pytest.raises(ConfigError, match=f"127.0.0.1:{port}"):
+        run_student(f"tcp://127.0.0.1:{port}", str(script), [], nnodes="1:2", connect_timeout_s=1)
 
 
 def spawn(bind: str, ready: Path) -> subprocess.Popen[str]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from edldist_launch.child import tied_command
-from tests.integration.members import Running
+from tests.integration.members import Running, until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -49,10 +52,16 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
+def student(
+    coordinator: str, *args: str, prefix: list[str] | None = None
+) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+    return edldist("student", "--coordinator", coordinator, *args, prefix=prefix)
+
+
 @contextlib.contextmanager
-def student(coordinator: str, *args: str, prefix: list[str] | None = None) -> Iterator[subprocess.Popen[str]]:
+def edldist(*args: str, prefix: list[str] | None = None) -> Iterator[subprocess.Popen[str]]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("EDLDIST_")}
-    command = [sys.executable, str(ROOT / "launch" / "__main__.py"), "student", "--coordinator", coordinator]
+    command = [sys.executable, str(ROOT / "launch" / "__main__.py")]
     with subprocess.Popen(
         tied_command([*(prefix or []), *command, *args], parent=os.getpid()),
         env=environment | {"OMP_NUM_THREADS": "1"},
@@ -86,6 +95,50 @@ def test_several_nodes_meet_by_the_way_to_the_coordinator(
         said = [node.communicate(timeout=WITHIN_S)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], said
     assert all("of 2 name no-such-name.invalid" in text for text in said), said
+
+
+def test_nodes_meet_through_the_coordinators_own_port_whoever_listens_beside_it(
+    script: Path, tmp_path: Path
+) -> None:
+    """A coordinator on the loopback interface opens nothing anywhere else, and asks no stranger."""
+    ready = tmp_path / "ready.json"
+    with contextlib.ExitStack() as stack:
+        port, stranger = neighbours(stack)
+        coordinator = stack.enter_context(
+            edldist(
+                *("coordinator", "--bind", f"tcp://127.0.0.1:{port}", "--http", "127.0.0.1:0"),
+                *("--ready-file", str(ready)),
+            )
+        )
+        until(ready.exists, "the coordinator")
+        nodes = [
+            stack.enter_context(student(f"tcp://127.0.0.1:{port}", "--nnodes", "2", str(script)))
+            for _ in range(2)
+        ]
+        said = [node.communicate(timeout=WITHIN_S)[0] for node in nodes]
+        process = psutil.Process(coordinator.pid)
+        family = [process, *process.children(recursive=True)]
+        listening = {c.laddr for p in family for c in p.net_connections("tcp") if c.status == "LISTEN"}
+        strangers_guests = select.select([stranger], [], [], 0)[0]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert {address.ip for address in listening} == {"127.0.0.1"} and len(listening) == 2
+    assert family == [process] and not strangers_guests
+
+
+def neighbours(stack: contextlib.ExitStack) -> tuple[int, socket.socket]:
+    """A free port, and a socket that listens two ports further and never answers."""
+    for _ in range(100):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        stranger = socket.socket()
+        with contextlib.suppress(OSError, OverflowError):
+            stranger.bind(("127.0.0.1", port + 2))
+            stranger.listen()
+            stack.callback(stranger.close)
+            return port, stranger
+        stranger.close()
+    raise AssertionError("no two free ports beside each other")
 
 
 TOGETHER = """

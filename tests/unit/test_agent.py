@@ -1,75 +1,18 @@
-"""The clock of an elastic agent, when an agent is started again, and where ranks leave their notes."""
+"""When an agent is started again, and where ranks leave their notes."""
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import subprocess
 import sys
-from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
-from edldist_launch.agent import EXIT_CLOSED, FOLLOWED_S, SteadyClock, run_on
+from edldist_launch.agent import EXIT_CLOSED
 from edldist_launch.node import AGENT_TRIES, AgentRestarts
 from edldist_launch.notes import RankNotes
-from edldist_launch.torchrun import torchrun_command
-
-HOUR_S = 3600.0
-
-
-class Hands:
-    """Two clocks that a test moves."""
-
-    def __init__(self) -> None:
-        self.wall, self.steady = 1_700_000_000.0, 50.0
-        self.clock = SteadyClock(self.wall - self.steady, lambda: self.wall, lambda: self.steady)
-
-    def after(self, seconds: float, jump: float = 0.0) -> float:
-        self.steady += seconds
-        self.wall += seconds + jump
-        return self.clock.now()
-
-
-@pytest.mark.parametrize("jump_s", [HOUR_S, -HOUR_S, 1.5 * FOLLOWED_S])
-def test_jumps_of_the_wall_clock_are_ignored_until_it_is_right_again(
-    jump_s: float, caplog: pytest.LogCaptureFixture
-) -> None:
-    hands = Hands()
-    start = hands.wall
-    assert hands.after(10) == start + 10
-    with caplog.at_level(logging.WARNING):
-        assert hands.after(10, jump_s) == start + 20
-        assert hands.after(10) == start + 30
-    assert len(caplog.records) == 1 and f"jumped by {jump_s:.1f} s" in caplog.text
-    assert hands.after(10, -jump_s) == start + 40
-
-
-def test_a_clock_that_is_slewed_is_followed_however_far_it_gets() -> None:
-    hands = Hands()
-    for _ in range(100):
-        assert hands.after(60, jump=FOLLOWED_S / 2) == pytest.approx(hands.wall)
-
-
-def test_the_rendezvous_reads_the_clock_and_keeps_plain_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    from torch.distributed.elastic.rendezvous import dynamic_rendezvous
-
-    monkeypatch.setattr(dynamic_rendezvous, "datetime", dynamic_rendezvous.datetime)
-    hands = Hands()
-    run_on(hands.clock)
-    hands.after(5, HOUR_S)
-    now = dynamic_rendezvous.datetime.now(timezone.utc)  # type: ignore[attr-defined]
-    assert type(now) is datetime
-    assert now.timestamp() == 1_700_000_005.0
-
-
-def test_only_agents_of_several_nodes_get_the_clock() -> None:
-    elastic = torchrun_command("s.py", [], nnodes="1:4", rendezvous="h:1", ahead_s=12.5)
-    assert elastic[1:4] == ["-m", "edldist_launch.agent", "12.5"]
-    assert torchrun_command("s.py", [])[1:4] == ["-m", "edldist_launch.agent", "alone"]
-
 
 HEEDS_ONCE = """
 import os, signal

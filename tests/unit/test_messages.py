@@ -20,6 +20,8 @@ from tests.greetings import FINGERPRINT
 
 SPEC = wire.TensorSpec(name="image", dtype="bfloat16", shape=[2, 0, 3])
 EVENT = wire.Event(event="scaled", t=1.5, fields={"to": 3, "why": None, "up": True, "load": 0.5})
+NODE = wire.GroupNode(process="p-12", host="10.0.0.5", port=65_535, ranks=8)
+GENERATION = wire.Generation(number=2, token="abc.1", nodes=[NODE])
 REPORT = wire.Report(sender="r0", seq=7, rank=1, t=2.5, values={"loss": 0.25, "note": "ü", "step": 2**63})
 SAMPLES = [
     wire.Register(
@@ -42,8 +44,28 @@ SAMPLES = [
     wire.Goodbye(id="t-1", reason="drained"),
     wire.Links(students=[wire.Peer(id="s-0", address="tcp://h:2")], complete=False),
     wire.Regroup(generation="job@h:1", lost="s-1", reason="silent for 3.4 s"),
-    wire.RendezvousQuery(store_pid=12),
-    wire.Rendezvous(address="h:29400", error=""),
+    wire.NodeReport(
+        run="digits-1",
+        job="train.py --lr 1",
+        node=NODE,
+        least=1,
+        most=4,
+        state="member",
+        seq=3,
+        generation=GENERATION,
+        values={"key": b"\x00\xff"},
+        counts={"here": 1},
+    ),
+    wire.RunView(
+        run="digits-1",
+        seq=3,
+        generation=GENERATION,
+        gone=["p-13"],
+        whole=False,
+        waiting=1,
+        values={"key": b"value"},
+        counts={"here": 2},
+    ),
     EVENT,
     REPORT,
     wire.Ack(seq=7),
@@ -129,7 +151,7 @@ def test_text_that_is_no_unicode_travels_with_question_marks(sample: wire.Messag
 def _with_text(value: typing.Any, text: str) -> typing.Any:
     """The same with ``text`` behind each text in it whose form is free."""
     if isinstance(value, msgspec.Struct):
-        kept = {"role"}  # one of a few words
+        kept = {"role", "state"}  # one of a few words
         fields = {name: getattr(value, name) for name in value.__struct_fields__}
         return type(value)(**{k: v if k in kept else _with_text(v, text) for k, v in fields.items()})
     if isinstance(value, str):

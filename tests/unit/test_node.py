@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from edldist.errors import ConfigError
 from edldist_launch.node import NodeWatch, Progress, RankProcess
-from edldist_launch.student import _check_clock
-from edldist_launch.torchrun import MAX_SKEW_S
 
 
 def notes(*ranks: int) -> str:
@@ -96,14 +91,3 @@ def test_a_rank_that_was_cut_off_with_its_host_has_time_to_register_anew() -> No
     assert watch.written_off([], ["p7"], sure=False) == []
     assert watch.written_off([], ["p7"], sure=True) == [process(8)]
     assert watch.written_off([], ["p7"], sure=True) == []
-
-
-@pytest.mark.parametrize("theirs", [100.0, 100.5, 100.0 - MAX_SKEW_S, 102.0 + MAX_SKEW_S])
-def test_a_clock_that_may_be_right_is_taken(theirs: float) -> None:
-    _check_clock(theirs, asked_s=100.0, answered_s=102.0, coordinator="tcp://c:1")
-
-
-@pytest.mark.parametrize(("theirs", "words"), [(122.0, "20.0 s behind"), (80.0, "20.0 s ahead of")])
-def test_a_clock_that_keeps_nodes_apart_is_refused_with_its_error(theirs: float, words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        _check_clock(theirs, asked_s=100.0, answered_s=102.0, coordinator="tcp://c:1")

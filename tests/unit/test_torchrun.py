@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from edldist.cpus import usable_cpus
 from edldist.errors import ConfigError
+from edldist_launch.agent import AgentOptions
 from edldist_launch.torchrun import (
     default_run_id,
     limit_threads,
@@ -17,23 +19,25 @@ from edldist_launch.torchrun import (
 
 def test_one_node_stands_alone_and_arguments_pass_untouched() -> None:
     command = torchrun_command("s.py", ["--epochs", "5", "--", "-x"], nproc_per_node=2, max_restarts=7)
-    assert command[1:4] == ["-m", "edldist_launch.agent", "alone"]
-    assert {"--standalone", "--nproc-per-node=2", "--max-restarts=7"} <= set(command)
+    assert command[1:3] == ["-m", "edldist_launch.agent"]
+    options = msgspec.json.decode(command[3], type=AgentOptions)
+    assert options.coordinator is None and options.ranks == 2
+    assert {"--nnodes=1:1", "--nproc-per-node=2", "--max-restarts=7"} <= set(command)
     assert command[-5:] == ["s.py", "--epochs", "5", "--", "-x"]
 
 
-def test_several_nodes_meet_outside_of_all_of_them() -> None:
-    command = torchrun_command("s.py", [], nnodes="1:4", rendezvous="10.0.0.5:7072", run_id="job")
-    assert {"--nnodes=1:4", "--rdzv-backend=c10d", "--rdzv-endpoint=10.0.0.5:7072"} <= set(command)
-    assert "--rdzv-id=job" in command
-    assert next(part for part in command if part.startswith("--rdzv-conf=")).startswith(
-        "--rdzv-conf=is_host=0,"
+def test_several_nodes_meet_at_the_coordinator() -> None:
+    command = torchrun_command(
+        "jobs/s.py", ["-x", "a b"], nnodes="1:4", coordinator="tcp://10.0.0.5:7070", run_id="job"
     )
+    options = msgspec.json.decode(command[3], type=AgentOptions)
+    assert options.coordinator == "tcp://10.0.0.5:7070" and options.job == "s.py -x 'a b'"
+    assert {"--nnodes=1:4", "--rdzv-backend=edldist", "--rdzv-id=job"} <= set(command)
 
 
 @pytest.mark.parametrize("nnodes", ["1:4", "2"])
 def test_several_nodes_without_a_meeting_place_are_refused(nnodes: str) -> None:
-    with pytest.raises(ConfigError, match="need a rendezvous store"):
+    with pytest.raises(ConfigError, match="meet at a coordinator"):
         torchrun_command("s.py", [], nnodes=nnodes)
 
 
@@ -83,7 +87,7 @@ def test_nodes_that_run_the_same_command_meet_and_other_jobs_do_not() -> None:
 )
 def test_nodes_meet_by_address(coordinator: str, most: int, advertise: str | None, host: str) -> None:
     assert meeting_host(coordinator, most, advertise) == host
-    command = torchrun_command("s.py", [], nnodes=f"1:{most}", rendezvous="c:1", local_host=host)
+    command = torchrun_command("s.py", [], nnodes=f"1:{most}", coordinator=coordinator, local_host=host)
     assert f"--local-addr={host}" in command
 
 

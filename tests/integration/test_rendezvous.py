@@ -1,0 +1,186 @@
+"""torchrun's side of a rendezvous, against a real coordinator that dies at any moment."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from datetime import timedelta
+from typing import Any
+
+import psutil
+import pytest
+from torch.distributed import DistStoreError
+from torch.distributed.elastic.rendezvous import RendezvousConnectionError, RendezvousInfo
+from torch.distributed.elastic.utils import store as store_util
+
+from edldist.wire.process import process_id
+from edldist_launch import rendezvous
+from edldist_launch.rendezvous import CoordinatorRendezvous, LoneRendezvous
+from tests.integration.members import Running, until
+
+pytestmark = pytest.mark.timeout(60)
+
+WITHIN_S = 30.0
+
+
+def later(work: Callable[[], Any]) -> Future[Any]:
+    """Run something in a thread of its own."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as exc:
+            future.set_exception(exc)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A coordinator that needs not be waited for: nobody else is there to report to it."""
+    monkeypatch.setattr("edldist.coordinator.rendezvous.SETTLE_S", 1.5)
+
+
+@pytest.fixture
+def nodes(
+    running: Running, hasty: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., CoordinatorRendezvous]]:
+    """Makes nodes of one run; in truth each is a process."""
+    with contextlib.ExitStack() as stack:
+
+        def make(name: str, most: int = 2, connect_timeout_s: float = 60.0) -> CoordinatorRendezvous:
+            monkeypatch.setattr(rendezvous, "process_id", lambda: name)
+            node = CoordinatorRendezvous(
+                running.address, "run", "job", (1, most), "127.0.0.1", 1, connect_timeout_s
+            )
+            stack.callback(node.leave)
+            return node
+
+        yield make
+
+
+def meet(*nodes: CoordinatorRendezvous) -> list[RendezvousInfo]:
+    return [joined.result(WITHIN_S) for joined in [later(node.next_rendezvous) for node in nodes]]
+
+
+def test_nodes_agree_on_ranks_and_on_the_place_where_these_meet(
+    nodes: Callable[..., CoordinatorRendezvous],
+) -> None:
+    infos = meet(nodes("a"), nodes("b"))
+    assert sorted(info.rank for info in infos) == [0, 1]
+    assert {info.world_size for info in infos} == {2}
+    places = {
+        (info.bootstrap_store_info.master_addr, info.bootstrap_store_info.master_port) for info in infos
+    }
+    assert len(places) == 1 and places.pop()[0] == "127.0.0.1"
+
+
+def test_nobody_listens_for_it_and_the_port_is_still_to_be_had_by_torchs_store(
+    nodes: Callable[..., CoordinatorRendezvous],
+) -> None:
+    from torch.distributed import TCPStore
+
+    (info,) = meet(nodes("a", most=1))
+    port = info.bootstrap_store_info.master_port
+    listening = [c.laddr.port for c in psutil.Process().net_connections("tcp") if c.status == "LISTEN"]
+    assert port not in listening
+    store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+    store.set("key", "value")
+    assert store.get("key") == b"value"
+
+
+def test_the_barrier_at_the_end_outlives_the_coordinator(
+    running: Running, nodes: Callable[..., CoordinatorRendezvous]
+) -> None:
+    first, second = meet(nodes("a"), nodes("b"))
+    early = later(lambda: store_util.barrier(first.store, 2, "end", barrier_timeout=WITHIN_S))
+    until(lambda: nodes_view(first).counts.get("end/num_members"), "the first to be counted")
+    running.stop()
+    again = Running(running.address)
+    try:
+        store_util.barrier(second.store, 2, "end", barrier_timeout=WITHIN_S)
+        early.result(WITHIN_S)
+    finally:
+        again.stop()
+        running.stop = lambda: None  # type: ignore[method-assign]
+
+
+def nodes_view(info: RendezvousInfo) -> Any:
+    return info.store._attendance.view
+
+
+def test_who_waits_for_a_node_that_left_is_told(nodes: Callable[..., CoordinatorRendezvous]) -> None:
+    a, b = nodes("a"), nodes("b")
+    first, _ = meet(a, b)
+    waiting = later(lambda: first.store.get("never"))
+    b.leave()
+    with pytest.raises(DistStoreError, match="nodes b left generation 1 of run run: nobody may write never"):
+        waiting.result(WITHIN_S)
+
+
+def test_who_waits_for_what_nobody_writes_gives_up(nodes: Callable[..., CoordinatorRendezvous]) -> None:
+    (info,) = meet(nodes("a", most=1))
+    assert not info.store.check(["never"])
+    info.store.set("there", b"\x00\xff")
+    assert info.store.check(["there"]) and info.store.get("there") == b"\x00\xff"
+    with pytest.raises(DistStoreError, match=r"waited 0.1 s in vain for the values of never"):
+        info.store.wait(["never"], timedelta(seconds=0.1))
+
+
+def test_the_table_of_a_generation_ends_with_it(nodes: Callable[..., CoordinatorRendezvous]) -> None:
+    a, b = nodes("a", most=3), nodes("b", most=3)
+    first, _ = meet(a, b)
+    waiting = later(lambda: first.store.get("never"))
+    b.next_rendezvous_ = later(b.next_rendezvous)  # type: ignore[attr-defined]
+    until(lambda: a.num_nodes_waiting(), "a to hear that b waits")
+    with pytest.raises(DistStoreError):
+        waiting.result(WITHIN_S)
+    (again,) = meet(a)
+    assert again.world_size == 2 and b.next_rendezvous_.result(WITHIN_S).world_size == 2  # type: ignore[attr-defined]
+    with pytest.raises(DistStoreError, match="generation 1 of run run is over: 2 followed it"):
+        first.store.get("never")
+
+
+def test_a_node_leaves_a_generation_of_which_another_was_lost(
+    nodes: Callable[..., CoordinatorRendezvous], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendezvous, "ABSENT_S", 0.5)
+    a, b = nodes("a"), nodes("b")
+    meet(a, b)
+    assert a.num_nodes_waiting() == 0
+    b._attendance.close()  # not a word more
+    gone = time.monotonic()
+    until(lambda: a.num_nodes_waiting(), "a to find that b is gone")
+    assert time.monotonic() - gone > 0.5
+
+
+def test_a_coordinator_that_never_answers_is_given_up(
+    running: Running, nodes: Callable[..., CoordinatorRendezvous]
+) -> None:
+    running.stop()
+    running.stop = lambda: None  # type: ignore[method-assign]
+    node = nodes("a", connect_timeout_s=0.5)
+    with pytest.raises(RendezvousConnectionError, match=f"no coordinator answered at {running.address}"):
+        node.next_rendezvous()
+
+
+def test_a_node_of_its_own_asks_nobody() -> None:
+    node = LoneRendezvous("run", "127.0.0.1")
+    first, second = node.next_rendezvous(), node.next_rendezvous()
+    for info in (first, second):
+        assert (info.rank, info.world_size) == (0, 1)
+        assert info.bootstrap_store_info.master_addr == "127.0.0.1"
+    assert node.num_nodes_waiting() == 0
+    store_util.barrier(second.store, 1, "end", barrier_timeout=1)
+    assert node.shutdown()
+
+
+def test_a_process_is_one_node(running: Running) -> None:
+    node = CoordinatorRendezvous(running.address, "run", "job", (1, 2), "127.0.0.1", 1, 5.0)
+    assert node._attendance.report.node.process == process_id()
+    node.leave()

@@ -1,0 +1,528 @@
+"""Where student nodes meet: generations form, change and end, whoever dies, the coordinator included."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edldist.coordinator.rendezvous import (
+    FIRST_CALL_S,
+    FORGET_S,
+    LEASE_S,
+    MAX_NODES,
+    MAX_RUNS,
+    NEXT_CALL_S,
+    SETTLE_S,
+    UNREACHABLE_S,
+    Rendezvous,
+)
+from edldist.wire.messages import (
+    MAX_NAME,
+    MAX_TEXT,
+    Generation,
+    GroupNode,
+    NodeReport,
+    RunView,
+    decode,
+    encode,
+)
+
+STEP_S = 0.05
+
+
+class Agent:
+    """What a node's agent does: it reports every second and whenever something changed."""
+
+    def __init__(self, town: Town, name: str, **fields: Any) -> None:
+        self.town, self.name = town, name
+        node = GroupNode(process=name, host=f"10.0.0.{len(town.agents) + 1}", port=1000, ranks=1)
+        base: dict[str, Any] = {"run": "r", "job": "train.py", "node": node, "least": 1, "most": 4}
+        base["most"] = max(4, fields.get("least", 1))
+        self.report = NodeReport(**base | {"state": "joining", "seq": 1} | fields)
+        self.view: RunView | None = None
+        self.alive = True
+        self.next_at = town.now
+        town.agents[name] = self
+
+    def tell(self, **changes: Any) -> None:
+        self.report = msgspec.structs.replace(self.report, seq=self.report.seq + 1, **changes)
+        self.next_at = self.town.now
+
+    def rejoin(self) -> None:
+        self.tell(state="joining", values={}, counts={})
+
+    def hear(self, view: RunView) -> None:
+        self.view = view
+        generation = view.generation
+        last = self.report.generation
+        if self.report.state != "joining" or view.seq < self.report.seq or generation is None:
+            return
+        if last is not None and generation.number <= last.number:
+            return
+        if self.name in [node.process for node in generation.nodes]:
+            self.tell(state="member", generation=generation)
+
+    @property
+    def rank(self) -> int:
+        generation = self.generation
+        return [node.process for node in generation.nodes].index(self.name)
+
+    @property
+    def generation(self) -> Generation:
+        assert self.report.state == "member" and self.report.generation is not None
+        return self.report.generation
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether its agent would restart its ranks."""
+        view = self.view
+        if self.report.state != "member" or view is None or view.seq < self.report.seq:
+            return False
+        return not self.generation.same(view.generation) or view.waiting > 0
+
+
+class Town:
+    """A coordinator, its agents, and the time between them."""
+
+    def __init__(self, settled: bool = True) -> None:
+        self.now = 100.0
+        self.agents: dict[str, Agent] = {}
+        self.lives = 0
+        self.restart(settled)
+
+    def restart(self, settled: bool = False) -> None:
+        self.lives += 1
+        self.there = True
+        self.core = Rendezvous(f"life-{self.lives}", self.now - (SETTLE_S if settled else 0))
+
+    def join(self, *names: str, **fields: Any) -> list[Agent]:
+        return [Agent(self, name, **fields) for name in names]
+
+    def turn(self) -> None:
+        for agent in self.agents.values():
+            if agent.alive and self.there and self.now >= agent.next_at:
+                agent.next_at = self.now + 1.0
+                self.core.report(agent.name.encode(), agent.report, self.now)
+        if not self.there:
+            return
+        for send in self.core.decide(self.now):
+            agent = self.agents[send.peer.decode()]
+            assert isinstance(send.message, RunView)
+            if agent.alive:
+                agent.hear(msgspec.msgpack.decode(msgspec.msgpack.encode(send.message), type=RunView))
+            else:
+                self.core.unreachable(send.peer, self.now)
+
+    def run(self, seconds: float) -> None:
+        end = self.now + seconds
+        while self.now < end:
+            self.turn()
+            self.now += STEP_S
+        self.turn()
+
+    def members(self) -> list[str]:
+        """The nodes that are in the newest generation, by rank."""
+        inside = [a for a in self.agents.values() if a.alive and a.report.state == "member"]
+        newest = max(a.generation.number for a in inside)
+        return [
+            a.name for a in sorted((a for a in inside if a.generation.number == newest), key=lambda a: a.rank)
+        ]
+
+
+def formed(*names: str, **fields: Any) -> tuple[Town, list[Agent]]:
+    town = Town()
+    agents = town.join(*names, **fields)
+    town.run(FIRST_CALL_S + 0.2)
+    assert town.members() == list(names)
+    return town, agents
+
+
+def test_nodes_that_come_together_form_one_generation_in_the_order_of_their_coming() -> None:
+    town, (a, b, c) = formed("a", "b", "c")
+    assert [node.process for node in a.generation.nodes] == ["a", "b", "c"]
+    assert a.generation.same(b.generation) and b.generation.same(c.generation)
+    town.run(60)
+    assert not any(agent.disturbed for agent in (a, b, c))
+
+
+def test_a_run_that_is_full_waits_for_nobody() -> None:
+    town = Town()
+    town.join("a", "b", most=2)
+    town.run(0.2)
+    assert town.members() == ["a", "b"]
+
+
+def test_too_few_nodes_wait_until_there_are_enough() -> None:
+    town = Town()
+    (a,) = town.join("a", least=2)
+    town.run(60)
+    assert a.report.state == "joining"
+    town.join("b", least=2)
+    town.run(FIRST_CALL_S + 0.2)
+    assert town.members() == ["a", "b"]
+
+
+def test_a_node_that_joins_later_makes_the_others_form_the_next_generation() -> None:
+    town, (a, b) = formed("a", "b")
+    (c,) = town.join("c")
+    town.run(0.1)
+    assert a.disturbed and b.disturbed and a.view is not None and a.view.waiting == 1
+    a.rejoin()
+    town.run(5.0)
+    assert a.report.state == c.report.state == "joining", "b still trains in the former generation"
+    b.rejoin()
+    town.run(NEXT_CALL_S + 0.2)
+    assert town.members() == ["a", "b", "c"], "ranks stay where they were"
+    assert a.generation.number == 2
+
+
+def test_a_full_generation_is_not_disturbed_by_more_nodes() -> None:
+    town, (a, b) = formed("a", "b", most=2)
+    (c,) = town.join("c", most=2)
+    town.run(30)
+    assert not a.disturbed and not b.disturbed and c.report.state == "joining"
+    b.alive = False
+    town.run(LEASE_S + 1)
+    assert a.disturbed
+    a.rejoin()
+    town.run(NEXT_CALL_S + 0.2)
+    assert town.members() == ["a", "c"]
+
+
+def test_a_killed_node_holds_up_the_others_as_long_as_a_connection_may_take_to_come_back() -> None:
+    town, (a, b, _) = formed("a", "b", "c")
+    town.agents["c"].alive = False
+    a.rejoin()
+    b.rejoin()
+    town.run(UNREACHABLE_S - 0.1)
+    assert a.report.state == "joining"
+    town.run(0.1 + NEXT_CALL_S + 3 * STEP_S)
+    assert town.members() == ["a", "b"]
+
+
+def test_a_node_that_is_only_silent_holds_them_up_for_a_lease() -> None:
+    town, (a, b) = formed("a", "b")
+    b.next_at = float("inf")  # frozen: its connection stands
+    a.rejoin()
+    town.run(LEASE_S - 1.1)
+    assert a.report.state == "joining"
+    town.run(1.2 + NEXT_CALL_S)
+    assert town.members() == ["a"] and a.generation.number == 2
+    b.next_at = town.now
+    town.run(0.1)
+    assert b.disturbed and not b.generation.same(a.generation), "it finds that there is a newer one"
+    assert not a.disturbed
+    b.rejoin()
+    town.run(0.1)
+    assert a.disturbed
+
+
+def test_a_node_that_says_that_it_leaves_holds_up_nobody() -> None:
+    town, (a, b) = formed("a", "b")
+    b.tell(state="left")
+    town.run(0.1)
+    b.alive = False
+    a.rejoin()
+    town.run(NEXT_CALL_S + 0.2)
+    assert town.members() == ["a"]
+
+
+def test_ranks_that_failed_on_one_node_make_all_form_the_next() -> None:
+    town, (a, b) = formed("a", "b", most=2)
+    b.rejoin()
+    town.run(0.1)
+    assert a.disturbed
+    a.rejoin()
+    town.run(NEXT_CALL_S + 0.2)
+    assert town.members() == ["a", "b"] and a.generation.number == 2
+
+
+def test_a_node_that_dies_before_it_knows_of_its_rank_is_gone_like_any_other() -> None:
+    town = Town()
+    a, b = town.join("a", "b", most=2)
+    town.core.report(b"a", a.report, town.now)
+    town.core.report(b"b", b.report, town.now)
+    assert len(town.core.decide(town.now)) == 2
+    b.alive = False  # and never heard of it
+    town.run(0.2)
+    assert town.members() == ["a"] and len(a.generation.nodes) == 2
+    a.rejoin()
+    town.run(LEASE_S + NEXT_CALL_S + 0.2)
+    assert town.members() == ["a"] and a.generation.number == 2
+
+
+# --- the end of a run -----------------------------------------------------------------------------
+
+
+def test_a_run_is_over_when_all_are_done_and_whoever_comes_is_told_so() -> None:
+    town, (a, b) = formed("a", "b", most=3)
+    (late,) = town.join("late", most=3)
+    a.tell(state="finished")
+    town.run(0.1)
+    assert late.view is not None and not late.view.closed
+    b.tell(state="finished")
+    town.run(0.1)
+    a.alive = b.alive = False
+    (latest,) = town.join("latest", most=3)
+    town.run(1)
+    assert late.view.closed and latest.view is not None and latest.view.closed
+    assert late.report.state == latest.report.state == "joining"
+    late.alive = latest.alive = False
+    town.run(FORGET_S + 10)
+    (new,) = town.join("new", most=3)
+    town.run(FIRST_CALL_S + 0.2)
+    assert new.report.state == "member", "it is forgotten after a while"
+
+
+def test_a_node_whose_ranks_failed_at_the_very_end_does_its_part_alone() -> None:
+    town, (a, b) = formed("a", "b")
+    a.tell(state="finished")
+    b.rejoin()
+    town.run(NEXT_CALL_S + 0.2)
+    assert b.report.state == "member" and [node.process for node in b.generation.nodes] == ["b"]
+
+
+def test_a_node_that_cannot_go_on_alone_is_told_that_the_run_has_ended() -> None:
+    town, (a, b) = formed("a", "b", least=2)
+    a.tell(state="finished")
+    b.rejoin()
+    town.run(0.1)
+    assert b.view is not None and b.view.closed
+
+
+# --- the coordinator dies ---------------------------------------------------------------------------
+
+
+def test_a_fresh_coordinator_restarts_nobody_and_forms_no_second_group() -> None:
+    town, (a, b) = formed("a", "b")
+    known = a.generation
+    town.there = False
+    town.run(30)
+    town.restart()
+    (c,) = town.join("c")  # it comes before anybody else has a chance to report
+    town.turn()
+    town.run(SETTLE_S + 2)
+    assert a.generation.same(known) and b.generation.same(known)
+    assert c.report.state == "joining"
+    assert a.disturbed and b.disturbed, "c waits, as it would have without the death"
+    a.rejoin()
+    b.rejoin()
+    town.run(NEXT_CALL_S + 0.2)
+    assert town.members() == ["a", "b", "c"] and a.generation.number == known.number + 1
+
+
+def test_a_fresh_coordinator_believes_that_nodes_live_of_which_it_only_heard() -> None:
+    town, (a, b) = formed("a", "b")
+    town.restart(settled=True)
+    b.next_at = town.now + 2.5  # its connection takes that long to come back
+    a.rejoin()
+    town.run(2.4)
+    assert a.report.state == "joining"
+    town.run(0.2)
+    assert b.view is not None and b.disturbed
+    b.rejoin()
+    town.run(NEXT_CALL_S + 0.2)
+    assert town.members() == ["a", "b"]
+
+
+def test_a_generation_that_was_formed_beside_another_gives_way_to_it() -> None:
+    town, (a, b) = formed("a", "b")
+    a.next_at = b.next_at = town.now + 20  # cut off for longer than a fresh coordinator waits
+    town.restart()
+    (c,) = town.join("c")
+    town.run(SETTLE_S + FIRST_CALL_S + 1)
+    assert town.agents["c"].report.state == "member"
+    town.run(20)
+    assert c.disturbed and not a.generation.same(c.generation)
+    assert not a.disturbed and not b.disturbed
+    c.rejoin()
+    town.run(0.2)
+    assert a.disturbed and b.disturbed
+
+
+def test_a_coordinator_that_dies_while_it_tells_of_a_generation_completes_it_in_its_next_life() -> None:
+    town = Town()
+    a, b = town.join("a", "b", most=2)
+    for agent in (a, b):
+        town.core.report(agent.name.encode(), agent.report, town.now)
+    heard = [send for send in town.core.decide(town.now) if send.peer == b"a"]
+    assert isinstance(heard[0].message, RunView)
+    a.hear(heard[0].message)
+    town.restart()
+    town.run(2)
+    assert town.members() == ["a", "b"] and a.generation.same(b.generation)
+
+
+def test_a_coordinator_that_stood_still_takes_nobody_for_dead() -> None:
+    town, (a, b) = formed("a", "b")
+    a.rejoin()
+    town.run(0.1)
+    town.now += 60  # suspended; what waits in its socket comes over several turns
+    a.next_at, b.next_at = town.now, town.now + 1.0
+    town.run(0.9)
+    assert a.report.state == "joining"
+    town.run(0.2)
+    assert b.report.state == "member" and b.disturbed
+
+
+def test_what_waited_in_a_queue_does_not_take_back_what_was_said_since() -> None:
+    town, (a, _) = formed("a", "b")
+    old = a.report
+    a.rejoin()
+    town.run(0.1)
+    town.core.report(b"a", old, town.now)
+    town.core.decide(town.now)
+    town.agents["b"].rejoin()
+    town.run(NEXT_CALL_S + 0.2)
+    assert town.members() == ["a", "b"]
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+def test_the_table_of_a_generation_adds_up_what_its_nodes_wrote() -> None:
+    town, (a, b) = formed("a", "b")
+    (c,) = town.join("c")
+    a.tell(values={"x": b"1"}, counts={"n": 1})
+    b.tell(values={"y": b"2"}, counts={"n": 2})
+    town.run(0.1)
+    for agent in (a, b):
+        assert agent.view is not None
+        assert (agent.view.values, agent.view.counts) == ({"x": b"1", "y": b"2"}, {"n": 3})
+    assert c.view is not None and not c.view.values and not c.view.counts
+    for agent in (a, b):
+        agent.rejoin()
+    town.run(NEXT_CALL_S + 0.2)
+    assert a.view is not None and not a.view.values and not a.view.counts
+
+
+def test_a_fresh_coordinator_says_that_a_sum_is_not_whole_until_everyone_told_his_part() -> None:
+    town, (a, b) = formed("a", "b")
+    a.tell(counts={"n": 1})
+    town.run(0.1)
+    town.restart(settled=True)
+    b.next_at = town.now + 2.0
+    a.tell(counts={"n": 2})
+    town.run(1.0)
+    assert a.view is not None and a.view.counts == {"n": 2} and not a.view.whole
+    b.tell(counts={"n": 5})
+    town.run(0.1)
+    assert a.view.counts == {"n": 7} and a.view.whole
+
+
+def test_nodes_that_are_gone_are_named_to_those_who_may_wait_for_them() -> None:
+    town, (a, b, c) = formed("a", "b", "c")
+    b.alive = False
+    c.rejoin()
+    town.run(LEASE_S + 1)
+    assert a.view is not None and sorted(a.view.gone) == ["b", "c"]
+
+
+# --- strangers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", [{"job": "other.py"}, {"least": 2}, {"most": 3}])
+def test_another_job_with_the_same_run_id_is_refused_with_both_named(other: dict[str, Any]) -> None:
+    town, (a,) = formed("a")
+    (b,) = town.join("b", **other)
+    town.run(0.1)
+    assert b.view is not None and "'train.py' on 1:4 nodes" in b.view.refused
+    assert f"{b.report.job!r} on {b.report.least}:{b.report.most}" in b.view.refused
+    assert "--run-id" in b.view.refused
+    assert not a.disturbed
+
+
+def test_runs_have_nothing_to_do_with_each_other() -> None:
+    town = Town()
+    (a,), (b,) = town.join("a", run="one"), town.join("b", run="other", job="other.py")
+    town.run(FIRST_CALL_S + 0.2)
+    assert len(a.generation.nodes) == len(b.generation.nodes) == 1
+
+
+def test_the_largest_view_fits_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    town = Town()
+    names = [f"{number:064}" for number in range(MAX_NODES)]
+    nodes = [GroupNode(process=name, host="h" * MAX_NAME, port=65_535, ranks=1 << 60) for name in names]
+    generation = Generation(number=1 << 53, token="t" * MAX_NAME, nodes=nodes)
+    table = {f"{number:0256}": b"x" * 700 for number in range(60)}
+    (first, second) = town.join(
+        *names[:2], run="r" * MAX_NAME, state="member", generation=generation, values=table, least=MAX_NODES
+    )
+    town.run(LEASE_S + 1)
+    assert first.view is not None and len(first.view.gone) == MAX_NODES - 2
+    assert first.view.values == table, "and nothing more: the second one's would be too much"
+    assert decode(encode(first.view)) == first.view
+    (late,) = town.join("late", run="r" * MAX_NAME, job="j" * MAX_TEXT)
+    town.run(0.1)
+    assert late.view is not None and decode(encode(late.view)) == late.view and late.view.refused
+
+
+def test_a_flood_of_runs_is_refused_and_forgotten() -> None:
+    town = Town()
+    agents = [town.join(f"n{number}", run=f"r{number}")[0] for number in range(MAX_RUNS + 1)]
+    town.run(0.1)
+    assert agents[-1].view is not None and "takes no more" in agents[-1].view.refused
+    for agent in agents:
+        agent.alive = False
+    town.run(LEASE_S + 1)
+    town.now += FORGET_S
+    town.run(LEASE_S + 1)
+    (new,) = town.join("new", run="new")
+    town.run(FIRST_CALL_S + 0.2)
+    assert new.report.state == "member"
+
+
+# --- any history ----------------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 2**32))
+def test_whatever_happens_one_generation_of_all_who_live_is_there_in_the_end(seed: int) -> None:
+    """Nodes come, die, freeze, leave and fail, and the coordinator dies: no two groups train for long."""
+    dice = random.Random(seed)
+    town = Town()
+    for name in "ab":
+        town.join(name)
+    for event in range(dice.randrange(1, 14)):
+        living = [agent for agent in town.agents.values() if agent.alive]
+        match dice.choice(("come", "kill", "leave", "fail", "freeze", "restart", "away")):
+            case "come" if len(living) < 4:
+                town.join(f"n{event}")
+            case "kill" if living:
+                dice.choice(living).alive = False
+            case "leave" if living:
+                agent = dice.choice(living)
+                agent.tell(state="left")
+                town.turn()
+                agent.alive = False
+            case "fail" if living and (agent := dice.choice(living)).report.state == "member":
+                agent.rejoin()
+            case "freeze" if living:
+                dice.choice(living).next_at = town.now + dice.uniform(0, 2 * LEASE_S)
+            case "restart":
+                town.restart()
+            case "away":
+                town.there = not town.there
+        until = town.now + dice.choice((0.0, 0.1, 1.0, 4.0))
+        while town.now < until:
+            town.turn()
+            for agent in town.agents.values():
+                if agent.disturbed and dice.random() < 0.3:
+                    agent.rejoin()
+            town.now += STEP_S
+    town.there = True
+    for _ in range(12):
+        town.run(LEASE_S)
+        for agent in town.agents.values():
+            if agent.disturbed:
+                agent.rejoin()
+    living = {agent.name for agent in town.agents.values() if agent.alive}
+    if living:
+        assert set(town.members()) == living
+        generations = {(a.generation.number, a.generation.token) for a in town.agents.values() if a.alive}
+        assert len(generations) == 1
+        assert not any(agent.disturbed for agent in town.agents.values() if agent.alive)
