@@ -26,11 +26,11 @@ from dataclasses import dataclass
 import msgspec
 
 from edldist.clock import Clock
-from edldist.errors import ConfigError, CoordinatorUnreachableError, IncompatibleError, ProtocolVersionError
-from edldist.labels.fingerprint import Fingerprint
+from edldist.errors import ConfigError, IncompatibleError, ProtocolVersionError
+from edldist.teacher.identity import TeacherIdentity
+from edldist.teacher.job_link import JobLink
 from edldist.teacher.ledger import Ledger
 from edldist.teacher.tasks import Answer, HeldTask
-from edldist.wire.enrolment import Enrolment
 from edldist.wire.messages import (
     Failure,
     Goodbye,
@@ -38,11 +38,9 @@ from edldist.wire.messages import (
     Idle,
     Labels,
     Links,
-    Message,
     Peer,
     Ping,
     Refused,
-    Register,
     Result,
     Return,
     Scalar,
@@ -54,29 +52,13 @@ from edldist.wire.messages import (
 from edldist.wire.transport import Link, Received, Transport
 from edldist.wire.turns import ServiceThread
 
-__all__ = ["TeacherIdentity", "TeacherService"]
+__all__ = ["TeacherService"]
 
 logger = logging.getLogger(__name__)
 
 _TICK_S = 0.5
 _GREET_AGAIN_S = 2.0
 _TURN_MESSAGES = 64
-
-
-@dataclass(frozen=True)
-class TeacherIdentity:
-    """Who this worker is."""
-
-    worker: str
-    teacher: str
-    coordinator: str
-    batch_size: int
-    fingerprint: Fingerprint
-    process: str
-    host: str
-    pid: int
-    device: str
-    connect_timeout_s: float
 
 
 @dataclass(slots=True, eq=False)
@@ -110,23 +92,14 @@ class TeacherService:
         self._draining = False
         self._stopping = False
         self._error: BaseException | None = None
-        self._fingerprint = identity.fingerprint
-        self._unwanted = False  # the coordinator took another model in this one's place
         self.extra_stats: Callable[[], dict[str, Scalar]] = dict
         self._poller = transport.poller()
         try:
-            self._control = self._poller.connect(identity.coordinator, identity.worker)
+            control = self._poller.connect(identity.coordinator, identity.worker)
         except BaseException:
             self._poller.close()
             raise
-        self._enrolment = Enrolment(
-            identity.worker,
-            self._registration,
-            self._stats,
-            identity.coordinator,
-            identity.connect_timeout_s,
-            clock.monotonic(),
-        )
+        self._job = JobLink(identity, control, clock, self._stats, lambda: list(self._students))
         self._next_tick = clock.monotonic()
         self._thread = ServiceThread("edldist-teacher-io", self, self._poller, clock)
 
@@ -187,7 +160,8 @@ class TeacherService:
 
     def turn(self, now: float) -> float:
         """Take tasks in, carry answers away and ask for more (see ``wire.turns``)."""
-        self._read_control(now)
+        for links in self._job.turn(now, self._serving):
+            self._relink(links, now)
         for student in list(self._students.values()):
             self._read_student(student, now)
         if self._draining and self._ledger.waiting:
@@ -197,7 +171,7 @@ class TeacherService:
         if now >= self._next_tick:
             self._next_tick = now + _TICK_S
             self._tick(now)
-        return min(self._next_tick, now + self._enrolment.next_due_s(now))
+        return min(self._next_tick, now + self._job.next_due_s(now))
 
     def fail(self, error: BaseException) -> None:
         """Raise in the compute thread what ended a turn."""
@@ -205,58 +179,7 @@ class TeacherService:
             self._error = error
             self._arrived.notify_all()
         if isinstance(error, IncompatibleError):
-            for message in self._enrolment.leave(str(error)):
-                self._control.send(message)
-
-    def _read_control(self, now: float) -> None:
-        for _ in range(_TURN_MESSAGES):
-            if (received := self._control.receive()) is None:
-                break
-            if isinstance(received.message, Links):
-                self._relink(received.message, now)
-            elif self._enrol(received.message, now):
-                self._unwanted = False
-                logger.info("joined the job at %s", self._identity.coordinator)
-        for message in self._enrolment.due(now):
-            self._control.send(message)
-
-    def _enrol(self, message: Message, now: float) -> bool:
-        """Whether a message of the coordinator ended a wait to join.
-
-        A coordinator that was cut off from a whole group may have let another model take its place. It then
-        refuses workers that come back; students that they serve know better.
-        """
-        try:
-            return self._enrolment.on_message(message, now, self._clock.wall())
-        except IncompatibleError as exc:
-            if not any(student.serving for student in self._students.values()):
-                raise
-            if not self._unwanted:
-                logger.error("%s. Its students are served on, until they leave", exc)
-            self._unwanted = True
-            return False
-
-    def _registration(self, rejoin: bool) -> Register:
-        me = self._identity
-        return Register(
-            id=me.worker,
-            role="teacher",
-            group=me.teacher,
-            links=list(self._students),
-            process=me.process,
-            host=me.host,
-            pid=me.pid,
-            wall_s=self._clock.wall(),
-            fingerprint=self._fingerprint,
-            info={
-                "device": me.device,
-                "batch_size": me.batch_size,
-                "codec": str(me.fingerprint.codec),
-                "version": me.fingerprint.version,
-                "weights": me.fingerprint.weights,
-                "rejoin": rejoin,
-            },
-        )
+            self._job.leave(str(error))
 
     def _stats(self) -> dict[str, Scalar]:
         own: dict[str, Scalar] = {
@@ -296,7 +219,7 @@ class TeacherService:
         student.greeted_at = now
         student.serving = False
         student.link.send(
-            Hello(worker=me.worker, teacher=me.teacher, fingerprint=self._fingerprint, process=me.process)
+            Hello(worker=me.worker, teacher=me.teacher, fingerprint=self._job.fingerprint, process=me.process)
         )
 
     def _read_student(self, student: _Student, now: float) -> None:
@@ -388,7 +311,7 @@ class TeacherService:
                 student.link.send(Failure(leases=leases, error=error) if error else Return(leases=leases))
                 continue
             results.append(answer.result)
-            if self._fingerprint.outputs is None:
+            if self._job.fingerprint.outputs is None:
                 self._learn_outputs(answer.result)
             frames += answer.frames
             self._ledger.labelled(wanted, answer.result.compute_s)
@@ -397,7 +320,7 @@ class TeacherService:
     def _learn_outputs(self, result: Result) -> None:
         """The first pass has shown what this model's outputs are: whoever is greeted from now on is told."""
         outputs = sorted(spec.name for spec in result.tensors)
-        self._fingerprint = msgspec.structs.replace(self._fingerprint, outputs=outputs)
+        self._job.fingerprint = msgspec.structs.replace(self._job.fingerprint, outputs=outputs)
 
     def _tick(self, now: float) -> None:
         for student in list(self._students.values()):
@@ -415,13 +338,13 @@ class TeacherService:
         reasons = [student.incompatible for student in self._students.values()]
         if reasons and all(reasons) and not self._draining:
             raise IncompatibleError(f"no student takes this worker: {reasons[-1]}")
-        orphan_s = self._enrolment.silent_s(now)
-        serving = any(student.serving for student in self._students.values())
-        if not serving and self._enrolment.ever_joined and orphan_s > self._identity.connect_timeout_s:
-            raise CoordinatorUnreachableError(
-                f"no word from the coordinator at {self._identity.coordinator} for {orphan_s:.0f} s "
-                f"and no student to serve: leaving (--connect-timeout-s {self._identity.connect_timeout_s:g})"
-            )
+        if not self._serving:
+            self._job.end_if_orphaned(now)
+
+    @property
+    def _serving(self) -> bool:
+        """Whether a student takes this worker's labels."""
+        return any(student.serving for student in self._students.values())
 
     def _forget_if_silent(self, student: _Student, now: float) -> None:
         """A student that the coordinator lost may be dead, or the coordinator alone may be cut off."""
@@ -457,8 +380,7 @@ class TeacherService:
         for student in self._students.values():
             if student.serving:
                 student.link.send(Goodbye(id=self._identity.worker, reason=self._reason))
-        for message in self._enrolment.leave(self._reason):
-            self._control.send(message)
+        self._job.leave(self._reason)
 
     def _give_back(self, leases: Mapping[str, list[int]]) -> None:
         for name, those in leases.items():

@@ -17,11 +17,12 @@ from edldist.teacher.batch_size import AUTO, BatchSizeSearch
 from edldist.teacher.dataset import IndexedDataset, parse_entries
 from edldist.teacher.exchange import settle
 from edldist.teacher.forward import Forward
+from edldist.teacher.identity import TeacherIdentity
 from edldist.teacher.lane import Lane, lane_for
 from edldist.teacher.model import Teacher, pick_device
 from edldist.teacher.pipeline import Pipeline
 from edldist.teacher.reader import DatasetReader
-from edldist.teacher.service import TeacherIdentity, TeacherService
+from edldist.teacher.service import TeacherService
 from edldist.teacher.stop_signals import StopSignals
 from edldist.wire.messages import Scalar
 from edldist.wire.process import process_id

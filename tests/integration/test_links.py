@@ -9,7 +9,8 @@ import pytest
 
 from edldist.clock import FakeClock
 from edldist.errors import IncompatibleError
-from edldist.teacher.service import TeacherIdentity, TeacherService
+from edldist.teacher.identity import TeacherIdentity
+from edldist.teacher.service import TeacherService
 from edldist.teacher.tasks import Answer
 from edldist.wire.memory import MemoryTransport
 from edldist.wire.messages import (
@@ -230,7 +231,7 @@ def test_students_are_served_on_by_a_worker_whose_place_another_model_took_while
     party.order(Unknown())
     party.heard(party.coordinator, Register)
     party.order(Refused(reason="version 1 instead of 2", incompatible=True))
-    party.until(lambda: party.service._unwanted)
+    party.until(lambda: party.service._job._refused)
     party.say(Ping(seq=1, buffered=0))
     party.heard(party.student, Pong)
     party.say(Goodbye(id=STUDENT.id, reason="done"))

@@ -1,0 +1,142 @@
+"""A worker's link to the coordinator: it registers, and hears which students to serve."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+from edldist.clock import Clock
+from edldist.errors import CoordinatorUnreachableError, IncompatibleError
+from edldist.labels.fingerprint import Fingerprint
+from edldist.teacher.identity import TeacherIdentity
+from edldist.wire.enrolment import Enrolment
+from edldist.wire.messages import Links, Message, Register, Scalar
+from edldist.wire.transport import Link
+
+__all__ = ["JobLink"]
+
+logger = logging.getLogger(__name__)
+
+_TURN_MESSAGES = 64
+
+
+class JobLink:
+    """What a worker's service says to the coordinator, and hears from it. Owned by the I/O thread.
+
+    Args:
+        identity: who the worker is.
+        link: to the coordinator.
+        stats: the figures for a heartbeat.
+        students: ids of those that it has links to.
+
+    Attributes:
+        fingerprint: what is registered of the worker; its outputs become known with the first pass.
+    """
+
+    def __init__(
+        self,
+        identity: TeacherIdentity,
+        link: Link,
+        clock: Clock,
+        stats: Callable[[], Mapping[str, Scalar]],
+        students: Callable[[], Sequence[str]],
+    ) -> None:
+        self._identity = identity
+        self._link = link
+        self._clock = clock
+        self._students = students
+        self._refused = False  # another model took this one's place
+        self.fingerprint: Fingerprint = identity.fingerprint
+        self._enrolment = Enrolment(
+            identity.worker,
+            self._registration,
+            stats,
+            identity.coordinator,
+            identity.connect_timeout_s,
+            clock.monotonic(),
+        )
+
+    def turn(self, now: float, serving: bool) -> list[Links]:
+        """Read what came, and send what is due.
+
+        Args:
+            serving: whether there is a student that takes this worker's labels.
+
+        Returns:
+            The orders that came, in their order.
+
+        Raises:
+            EdlDistError: the coordinator refuses this worker, or cannot be reached, and nobody else needs it.
+        """
+        orders: list[Links] = []
+        for _ in range(_TURN_MESSAGES):
+            if (received := self._link.receive()) is None:
+                break
+            if isinstance(received.message, Links):
+                orders.append(received.message)
+            elif self._enrol(received.message, now, serving):
+                self._refused = False
+                logger.info("joined the job at %s", self._identity.coordinator)
+        for message in self._enrolment.due(now):
+            self._link.send(message)
+        return orders
+
+    def next_due_s(self, now: float) -> float:
+        """Seconds until something must be sent."""
+        return self._enrolment.next_due_s(now)
+
+    def leave(self, reason: str) -> None:
+        """Say goodbye."""
+        for message in self._enrolment.leave(reason):
+            self._link.send(message)
+
+    def end_if_orphaned(self, now: float) -> None:
+        """To be called while no student is served.
+
+        Raises:
+            CoordinatorUnreachableError: nor was the coordinator heard for so long as one waits for it.
+        """
+        silent_s, patience_s = self._enrolment.silent_s(now), self._identity.connect_timeout_s
+        if self._enrolment.ever_joined and silent_s > patience_s:
+            raise CoordinatorUnreachableError(
+                f"no word from the coordinator at {self._identity.coordinator} for {silent_s:.0f} s "
+                f"and no student to serve: leaving (--connect-timeout-s {patience_s:g})"
+            )
+
+    def _enrol(self, message: Message, now: float, serving: bool) -> bool:
+        """Whether a message of the coordinator ended a wait to join.
+
+        A coordinator that was cut off from a whole group may have let another model take its place. It then
+        refuses workers that come back; students that they serve know better.
+        """
+        try:
+            return self._enrolment.on_message(message, now, self._clock.wall())
+        except IncompatibleError as exc:
+            if not serving:
+                raise
+            if not self._refused:
+                logger.error("%s. Its students are served on, until they leave", exc)
+            self._refused = True
+            return False
+
+    def _registration(self, rejoin: bool) -> Register:
+        me, its = self._identity, self.fingerprint
+        return Register(
+            id=me.worker,
+            role="teacher",
+            group=me.teacher,
+            links=list(self._students()),
+            process=me.process,
+            host=me.host,
+            pid=me.pid,
+            wall_s=self._clock.wall(),
+            fingerprint=its,
+            info={
+                "device": me.device,
+                "batch_size": me.batch_size,
+                "codec": str(its.codec),
+                "version": its.version,
+                "weights": its.weights,
+                "rejoin": rejoin,
+            },
+        )
