@@ -10,7 +10,7 @@ off.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from edldist_launch.agent import EXIT_CLOSED
@@ -94,11 +94,18 @@ class NodeWatch:
         self._groups = groups
         self._ranks = {rank.name: rank for rank in started[(groups - 1) * self._nproc :]}
 
-    def see_progress(self, progress: Mapping[str, Progress]) -> None:
-        """How far ranks have come, by the names of their processes; those of others count for nothing."""
-        for name in self._ranks.keys() & progress.keys():
-            seen = progress[name]
-            if seen.batches > 0 and (seen.epoch, seen.samples) > self._furthest:
+    @property
+    def processes(self) -> Collection[str]:
+        """Names of the processes of the ranks that were started last."""
+        return self._ranks.keys()
+
+    def see_progress(self, progress: Iterable[tuple[str, Progress]]) -> None:
+        """How far ranks have come, by the names of their processes; those of others count for nothing.
+
+        A process may have several loaders: the one that came furthest counts.
+        """
+        for name, seen in progress:
+            if name in self._ranks and seen.batches > 0 and (seen.epoch, seen.samples) > self._furthest:
                 self._furthest = (seen.epoch, seen.samples)
                 self._fruitless = 0
 

@@ -8,14 +8,14 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
 from edldist.cpus import quota_binds
 from edldist.errors import ConfigError, CoordinatorUnreachableError, EdlDistError
-from edldist.wire.messages import Event, Status
+from edldist.wire.messages import NodeStatus, Scalar
 from edldist.wire.query import StatusClient
 from edldist_launch.child import start_ticks, tied_command
 from edldist_launch.exits import EXIT_INTERRUPTED, EXIT_USAGE
@@ -287,7 +287,7 @@ class _Node:
     def _look(self) -> None:
         self._watch.see_notes(self._notes.read())
         try:
-            status = self._client.query(self._seen, STATUS_TIMEOUT_S)
+            status = self._client.node(self._watch.processes, self._seen, STATUS_TIMEOUT_S)
         except EdlDistError:
             # The coordinator may be gone for a while; ranks train on without it.
             self._sure_from = time.monotonic() + REJOIN_S
@@ -295,7 +295,7 @@ class _Node:
         lost = self._read(status)
         if lost:
             self._sure_from = max(self._sure_from, time.monotonic() + self._patience_s)
-        members = [member.process for member in status.members]
+        members = [rank.process for rank in status.ranks]
         for rank in self._watch.written_off(lost, members, sure=time.monotonic() >= self._sure_from):
             if not self._runs(rank):
                 continue
@@ -311,22 +311,16 @@ class _Node:
             return False
         return parent == self._agent.pid and start_ticks(rank.pid) == rank.start_ticks
 
-    def _read(self, status: Status) -> list[str]:
+    def _read(self, status: NodeStatus) -> list[str]:
         """Note progress; return the names of the ranks' processes that were lost."""
         first_look = not self._incarnation
         restarted = status.incarnation != self._incarnation
         self._incarnation = status.incarnation
         self._seen = 0 if restarted and not first_look else status.seq
-        progress = {}
-        for member in status.members:
-            if member.role == "student":
-                figures = [member.stats.get(key, 0) for key in ("batches", "epoch", "epoch_samples")]
-                progress[member.process] = Progress(*(f if isinstance(f, int) else 0 for f in figures))
-        self._watch.see_progress(progress)
-        if first_look:
-            return []
-        return [
-            str(record.fields.get("process"))
-            for record in status.records
-            if isinstance(record, Event) and record.event == "student_lost"
-        ]
+        self._watch.see_progress((rank.process, _progress(rank.stats)) for rank in status.ranks)
+        return [] if first_look else status.lost
+
+
+def _progress(stats: Mapping[str, Scalar]) -> Progress:
+    figures = (stats.get(key, 0) for key in ("batches", "epoch", "epoch_samples"))
+    return Progress(*(figure if isinstance(figure, int) else 0 for figure in figures))

@@ -8,7 +8,7 @@ coordinator is told everything again by those who are here.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from edldist.coordinator.fingerprints import GroupFingerprints
@@ -103,6 +103,7 @@ class Membership:
         """Grows with everything that may change who should serve whom."""
         self._members: OrderedDict[str, Member] = OrderedDict()
         self._ids: dict[bytes, str] = {}
+        self._processes: dict[str, set[str]] = {}
         self._fingerprints = GroupFingerprints()
         self._missing: dict[str, float] = {}
         self._last_tick = now
@@ -114,6 +115,11 @@ class Membership:
     def members(self) -> Mapping[str, Member]:
         """All members by id, the longest silent first."""
         return self._members
+
+    def of_processes(self, processes: Iterable[str]) -> list[Member]:
+        """The members that belong to any of these processes, in the order of their ids."""
+        ids = {member_id for name in processes for member_id in self._processes.get(name, ())}
+        return [self._members[member_id] for member_id in sorted(ids)]
 
     @property
     def missing(self) -> Collection[str]:
@@ -180,6 +186,7 @@ class Membership:
             return actions
         links = frozenset(message.links) if message.role == "teacher" else frozenset()
         self._members[message.id] = Member(peer, message, joined_at=now, last_seen=now, links=links)
+        self._processes.setdefault(message.process, set()).add(message.id)
         self._fingerprints.joined(message)
         self._ids[peer] = message.id
         if now < self._settled_at and _rejoins(message):
@@ -299,6 +306,10 @@ class Membership:
     def _remove(self, member_id: str) -> Member:
         member = self._members.pop(member_id)
         del self._ids[member.peer]
+        of_process = self._processes[member.register.process]
+        of_process.remove(member_id)
+        if not of_process:
+            del self._processes[member.register.process]
         self._fingerprints.left(member.register)
         self.version += 1
         return member

@@ -5,7 +5,9 @@ Pure. It does not outlive the coordinator; whoever keeps ``events.jsonl`` asks o
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -84,6 +86,12 @@ class Records:
         sender.gap_before = None
         self.add(report)
         return sender.held
+
+    def events_since(self, number: int, event: str) -> Iterator[Event]:
+        """The events of one name after ``number`` that are still held, newest first."""
+        for held in itertools.islice(reversed(self._ring), max(0, self._last - number)):
+            if isinstance(held.record, Event) and held.record.event == event:
+                yield held.record
 
     def since(self, number: int) -> tuple[list[Event | Report], int]:
         """The records after ``number`` that are still held, oldest first, as many as fit a reply.

@@ -38,7 +38,10 @@ from edldist.wire.messages import (
     Heartbeat,
     MemberStatus,
     Message,
+    NodeQuery,
     NodeReport,
+    NodeStatus,
+    RankStatus,
     Register,
     Report,
     Scalar,
@@ -293,6 +296,8 @@ class Coordinator:
             self._take_event(peer, message)
         elif isinstance(message, StatusQuery):
             self._send(peer, self._status(now, message.since))
+        elif isinstance(message, NodeQuery):
+            self._send(peer, self._node_status(message))
         elif isinstance(message, NodeReport):
             self._rendezvous.report(peer, message, now)
         else:
@@ -370,6 +375,23 @@ class Coordinator:
             ],
             records=records,
             seq=seq,
+        )
+
+    def _node_status(self, query: NodeQuery) -> NodeStatus:
+        wanted = frozenset(query.processes)
+        lost = {
+            str(event.fields.get("process"))
+            for event in self._records.events_since(query.since, "student_lost")
+        }
+        return NodeStatus(
+            incarnation=self.incarnation,
+            ranks=[
+                RankStatus(process=member.register.process, stats=member.stats)
+                for member in self._members.of_processes(wanted)
+                if not member.is_teacher
+            ],
+            lost=sorted(lost & wanted),
+            seq=self._records.last,
         )
 
     def _snapshot(self, now: float) -> bytes:

@@ -40,11 +40,14 @@ __all__ = [
     "Links",
     "MemberStatus",
     "Message",
+    "NodeQuery",
     "NodeReport",
+    "NodeStatus",
     "Peer",
     "Ping",
     "Pong",
     "Pull",
+    "RankStatus",
     "Refused",
     "Register",
     "Registered",
@@ -355,6 +358,41 @@ class Status(_Struct, frozen=True, tag="status"):
     seq: Count
 
 
+class NodeQuery(_Struct, frozen=True, tag="node_query"):
+    """A student node asks about its own ranks, often, so the answer must not grow with the job.
+
+    Attributes:
+        processes: of the node's ranks.
+        since: number of the last record that was looked at; see ``Status``.
+    """
+
+    processes: Annotated[list[ProcessName], msgspec.Meta(max_length=1_024)]
+    since: Count = 0
+
+
+class RankStatus(_Struct, frozen=True):
+    """A student member: its process, and its latest figures."""
+
+    process: ProcessName
+    stats: Facts
+
+
+class NodeStatus(_Struct, frozen=True, tag="node_status"):
+    """What a node asked for.
+
+    Attributes:
+        incarnation: of the coordinator.
+        ranks: members of the processes that were named, as far as they are here.
+        lost: which of these processes lost a member in the records after ``since``.
+        seq: number of the last record; ask again with it.
+    """
+
+    incarnation: Name
+    ranks: list[RankStatus]
+    lost: list[ProcessName]
+    seq: Count
+
+
 # --- data: teacher worker <-> student ----------------------------------------------------------
 
 
@@ -508,6 +546,8 @@ Message = (
     | Report
     | Ack
     | StatusQuery
+    | NodeQuery
+    | NodeStatus
     | Status
     | Hello
     | Welcome

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Collection
+from typing import TypeVar
 
 from edldist.address import parse_address
 from edldist.errors import CoordinatorUnreachableError, RefusedError
-from edldist.wire.messages import MAX_STATUS_BYTES, Refused, Status, StatusQuery
+from edldist.wire.messages import (
+    MAX_STATUS_BYTES,
+    NodeQuery,
+    NodeStatus,
+    Refused,
+    Status,
+    StatusQuery,
+)
 from edldist.wire.transport import Link, Transport
 from edldist.wire.zmq.transport import ZmqTransport
 
 __all__ = ["StatusClient", "query_status"]
+
+_Answer = TypeVar("_Answer", Status, NodeStatus)
 
 
 class StatusClient:
@@ -34,12 +45,23 @@ class StatusClient:
             RefusedError: the coordinator refuses this client.
             ProtocolVersionError: the coordinator is of another version.
         """
+        return self._ask(StatusQuery(since=since), Status, timeout_s)
+
+    def node(self, processes: Collection[str], since: int = 0, timeout_s: float = 2.0) -> NodeStatus:
+        """What became of a node's ranks, by the names of their processes.
+
+        Raises:
+            CoordinatorUnreachableError, RefusedError, ProtocolVersionError: as for ``query``.
+        """
+        return self._ask(NodeQuery(processes=sorted(processes), since=since), NodeStatus, timeout_s)
+
+    def _ask(self, question: StatusQuery | NodeQuery, kind: type[_Answer], timeout_s: float) -> _Answer:
         deadline = time.monotonic() + timeout_s
-        self._link.send(StatusQuery(since=since))
+        self._link.send(question)
         while (left_s := deadline - time.monotonic()) > 0:
             self._poller.wait(left_s)
             while time.monotonic() < deadline and (received := self._link.receive()) is not None:
-                if isinstance(received.message, Status):
+                if isinstance(received.message, kind):
                     return received.message
                 if isinstance(received.message, Refused):
                     raise RefusedError(f"coordinator {self._address}: {received.message.reason}")

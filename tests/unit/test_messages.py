@@ -43,6 +43,10 @@ SAMPLES = [
     wire.Refused(reason="no"),
     wire.Goodbye(id="t-1", reason="drained"),
     wire.Links(students=[wire.Peer(id="s-0", address="tcp://h:2")], complete=False),
+    wire.NodeQuery(processes=["p-1", "p-2"], since=3),
+    wire.NodeStatus(
+        incarnation="i", ranks=[wire.RankStatus(process="p-1", stats={"batches": 2})], lost=["p-2"], seq=9
+    ),
     wire.Regroup(generation="job@h:1", lost="s-1", reason="silent for 3.4 s"),
     wire.NodeReport(
         run="digits-1",

@@ -35,7 +35,7 @@ def test_coming_further_refills_the_budget() -> None:
     for generation in range(1, 20):
         watch.see_notes(notes(*range(1, generation + 1)))
         if generation % 2:
-            watch.see_progress({f"p{generation}": Progress(1, generation // 10, 20 * (generation % 10))})
+            watch.see_progress([(f"p{generation}", Progress(1, generation // 10, 20 * (generation % 10)))])
     assert not watch.hopeless
     assert watch.restarts == 18
 
@@ -45,7 +45,7 @@ def test_a_script_that_always_dies_at_the_same_place_is_hopeless() -> None:
     for generation in range(1, 5):
         assert not watch.hopeless
         watch.see_notes(notes(*range(1, generation + 1)))
-        watch.see_progress({f"p{generation}": Progress(10, 1, 500)})
+        watch.see_progress([(f"p{generation}", Progress(10, 1, 500))])
     assert watch.hopeless
 
 
@@ -53,7 +53,7 @@ def test_a_restored_position_is_no_progress_before_the_first_batch() -> None:
     watch = NodeWatch(nproc_per_node=1, max_fruitless=1)
     for generation in range(1, 4):
         watch.see_notes(notes(*range(1, generation + 1)))
-        watch.see_progress({f"p{generation}": Progress(0, 1, 500 + generation)})
+        watch.see_progress([(f"p{generation}", Progress(0, 1, 500 + generation))])
     assert watch.hopeless
 
 
@@ -61,8 +61,17 @@ def test_progress_of_other_processes_counts_for_nothing() -> None:
     watch = NodeWatch(nproc_per_node=1, max_fruitless=1)
     for generation in range(1, 4):
         watch.see_notes(notes(*range(1, generation + 1)))
-        watch.see_progress({"of-a-namesake": Progress(9, generation, 0)})
+        watch.see_progress([("of-a-namesake", Progress(9, generation, 0))])
     assert watch.hopeless
+
+
+def test_of_several_loaders_of_a_rank_the_one_that_came_furthest_counts() -> None:
+    watch = NodeWatch(1, 2)
+    watch.see_notes(notes(1))
+    evaluation, training = Progress(3, 0, 30), Progress(5, 2, 40)
+    for order in ([evaluation, training], [training, evaluation]):
+        watch.see_progress([("p1", progress) for progress in order])
+        assert watch.furthest == (2, 40)
 
 
 def test_a_rank_may_say_that_restarting_is_of_no_use() -> None:
