@@ -112,7 +112,17 @@ class TeacherWorker:
         transport: Transport | None = None,
         clock: Clock | None = None,
         lane: Lane | None = None,
+        process: str | None = None,
     ) -> None:
+        """Connect, and be ready for ``run``, or for turns that somebody else calls.
+
+        Args:
+            options: who it is and how it labels.
+            teacher: the model.
+            transport, clock: the wire and the time; None for the real ones.
+            lane: how passes reach the device; None for the one that fits it.
+            process: name of this process; None for its own.
+        """
         self._options = options
         self._teacher = teacher
         codec: Codec = parse_codec(options.codec)
@@ -131,7 +141,7 @@ class TeacherWorker:
                 fingerprint=Fingerprint(
                     model=options.model, weights=teacher.digest, version=options.version, codec=codec.spec
                 ),
-                process=process_id(),
+                process=process or process_id(),
                 host=socket.gethostname(),
                 pid=os.getpid(),
                 device=str(teacher.device),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import threading
 import time
@@ -24,8 +25,11 @@ from edldist.wire.messages import (
     Unknown,
     encode,
 )
+from edldist.wire.simulated.endpoints import SimulatedHub, SimulatedPoller
+from edldist.wire.simulated.network import Network
 from edldist.wire.transport import SKIPPED_A_TURN, Hub, Link, Poller, Received, Transport
 from edldist.wire.zmq.transport import ZmqTransport
+from tests.simulation.schedule import Schedule
 
 WITHIN_S = 10.0
 ANYWHERE = "tcp://127.0.0.1:0"
@@ -43,13 +47,51 @@ class Rig:
         self._pollers.append(self.transport.poller())
         return self._pollers[-1]
 
+    def now(self) -> float:
+        """Seconds on the clock by which the transport waits."""
+        schedule = getattr(self.transport, "schedule", None)
+        return time.monotonic() if schedule is None else schedule.now
+
     def close(self) -> None:
         for poller in self._pollers:
             poller.close()
 
 
+class SteppedPoller(SimulatedPoller):
+    """Waits by letting simulated time pass."""
+
+    rang = False
+
+    def wait(self, timeout_s: float) -> None:
+        schedule = self.schedule
+        until = schedule.now + timeout_s
+        while not self.rang and schedule.next_at <= (schedule.now + 0.001 if self.pending else until):
+            schedule.step()
+        if not (self.rang or self.pending):
+            schedule.now = max(schedule.now, until)
+        self.rang = False
+        super().wait(timeout_s)
+
+    def wake(self) -> None:
+        self.rang = True
+
+
+class SteppedTransport:
+    """A simulated network whose time passes while somebody waits."""
+
+    def __init__(self) -> None:
+        self.schedule = Schedule(random.Random(1))
+        self._network = Network(self.schedule, "contract")
+
+    def poller(self) -> SteppedPoller:
+        poller = SteppedPoller(self._network, "host", lambda: None)
+        poller.schedule = self.schedule
+        return poller
+
+
 TRANSPORTS: dict[str, Callable[[], Transport]] = {
     "memory": MemoryTransport,
+    "simulated": SteppedTransport,
     "zeromq": lambda: ZmqTransport(max_frame_bytes=1 << 24, shared_memory=False),
     "zeromq with shared memory": lambda: ZmqTransport(max_frame_bytes=1 << 24, shared_memory=True),
 }
@@ -333,12 +375,12 @@ def test_waking_first_ends_the_next_wait_and_only_that(rig: Rig) -> None:
     poller = rig.poller()
     poller.wake()
     poller.wake()
-    began = time.monotonic()
+    began = rig.now()
     poller.wait(30)
-    assert time.monotonic() - began < 5
-    began = time.monotonic()
+    assert rig.now() - began < 5
+    began = rig.now()
     poller.wait(0.1)
-    assert time.monotonic() - began >= 0.09
+    assert rig.now() - began >= 0.09
 
 
 def test_a_message_ends_a_wait(rig: Rig) -> None:
@@ -375,9 +417,9 @@ def test_an_endpoint_closed_with_unread_messages_ends_no_wait(rig: Rig) -> None:
     hub.close()
     link.close()
     poller.wait(0)
-    began = time.monotonic()
+    began = rig.now()
     poller.wait(0.1)
-    assert time.monotonic() - began >= 0.09
+    assert rig.now() - began >= 0.09
 
 
 GARBAGE = [
@@ -413,6 +455,8 @@ def test_garbage_at_a_hub_is_counted_and_harms_nothing(rig: Rig, frames: list[by
 def _from_hub(hub: Hub, peer: bytes, frames: list[bytes]) -> None:
     if isinstance(hub, MemoryHub):
         hub._network._to_link(hub.address, peer, frames)
+    elif isinstance(hub, SimulatedHub):
+        hub.send_raw(peer, frames)
     else:
         hub._socket.send_multipart([peer, *frames])
 

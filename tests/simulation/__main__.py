@@ -1,0 +1,81 @@
+"""Run seeds: ``python -m tests.simulation --seeds N [--first K]``, or one: ``--replay SEED [--only 3,17]``.
+
+The last line is ``N seeds, F faults, V violations``; the exit code is 1 if V is not 0. A seed that fails is
+shrunk to the few faults that it takes, whose story is told with the command that tells it in full.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+
+from tests.simulation.runs import fails, run_seed
+from tests.simulation.shrink import shrink
+from tests.simulation.world import Outcome, World
+
+SHRINK_S = 60.0
+MOST_SHRUNK = 5
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=100, metavar="N", help="how many seeds")
+    parser.add_argument("--first", type=int, default=0, metavar="K", help="the first of them")
+    parser.add_argument("--processes", type=int, default=1, metavar="P", help="how many run at once")
+    parser.add_argument("--replay", type=int, nargs="+", metavar="SEED", help="tell the story of seeds")
+    parser.add_argument("--only", metavar="N,N,...", help="with --replay: only these faults of the plan")
+    options = parser.parse_args(arguments)
+    logging.disable(logging.CRITICAL)
+    if options.replay is not None:
+        only = None if options.only is None else [int(number) for number in options.only.split(",") if number]
+        return _report([_replay(seed, only) for seed in options.replay], time.monotonic())
+    began = time.monotonic()
+    seeds = range(options.first, options.first + options.seeds)
+    if options.processes == 1:
+        outcomes = list(map(run_seed, seeds))
+    else:
+        with ProcessPoolExecutor(options.processes) as pool:
+            outcomes = list(pool.map(run_seed, seeds, chunksize=4))
+    for outcome in [outcome for outcome in outcomes if outcome.violations][:MOST_SHRUNK]:
+        _explain(outcome)
+    return _report(outcomes, began)
+
+
+def _replay(seed: int, only: list[int] | None) -> Outcome:
+    print(f"--- seed {seed}")
+    return World(seed, only, print).run()
+
+
+def _explain(outcome: Outcome) -> None:
+    """Shrink a seed that fails, and tell what is left of it."""
+    seed = outcome.seed
+    print(f"--- seed {seed} fails: {outcome.violations[0]}")
+    numbers = [fault.number for fault in World(seed).faults]
+    kept = shrink(numbers, lambda only: fails(seed, only), SHRINK_S)
+    story: list[str] = []
+    World(seed, kept, story.append).run()
+    print(f"{len(kept)} of {len(numbers)} faults are enough:")
+    for line in story:
+        if " <- " not in line:
+            print(line)
+    told = ",".join(map(str, kept))
+    print(f"step by step: python -m tests.simulation --replay {seed} --only '{told}'")
+
+
+def _report(outcomes: list[Outcome], began: float) -> int:
+    faults = sum(outcome.fired for outcome in outcomes)
+    failed = sum(bool(outcome.violations) for outcome in outcomes)
+    steps = sum(outcome.training_steps for outcome in outcomes)
+    simulated_s = sum(outcome.simulated_s for outcome in outcomes)
+    took_s = time.monotonic() - began
+    print(f"{steps} training steps and {simulated_s:.0f} simulated seconds in {took_s:.0f} s")
+    print(f"{len(outcomes)} seeds, {faults} faults, {failed} violations", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

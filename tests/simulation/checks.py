@@ -1,0 +1,60 @@
+"""What must hold after every step of a simulation, and when all is quiet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.simulation.rank import RankProcess
+    from tests.simulation.worker import WorkerProcess
+
+__all__ = ["rank_faults", "rest_faults", "worker_faults"]
+
+
+def rank_faults(rank: RankProcess) -> Iterator[str]:
+    """What is wrong with a rank's tables."""
+    service = rank.service
+    delivery = service.delivery
+    queue = delivery._queue
+    for sleepers in queue._sleepers.values():
+        sleepers.validate()
+    connected = {worker.key for worker in service._peers}
+    known = {name for name, _ in queue._workers}
+    if known != connected:
+        yield f"the queue knows workers {sorted(known)}, connected are {sorted(connected)}"
+    if len(delivery._open) != queue.open_batches or queue.head != next(iter(delivery._open), None):
+        yield f"open are {sorted(delivery._open)}, the queue has {queue.open_batches} from {queue.head} on"
+    leases = [lease for name in known for lease in queue.leases_of(name)]
+    if len(leases) != len(set(leases)) or not all(map(queue.holds, leases)):
+        yield f"leases {sorted(leases)} are held twice, or not open"
+
+
+def worker_faults(process: WorkerProcess) -> Iterator[str]:
+    """What is wrong with a worker's tables."""
+    service = process.worker.service
+    demand = service._demand
+    for name, link in demand._links.items():
+        if link.held < 0:
+            yield f"{process.name} holds {link.held} samples of {name}"
+    strangers = {student for student, _ in service._held} - service._students.keys()
+    if strangers:
+        yield f"{process.name} holds tasks of {sorted(strangers)}, which it does not serve"
+    waiting = {(task.student, task.lease) for task in service._batcher._tasks}
+    if not waiting <= service._held.keys():
+        yield f"{process.name} would label {sorted(waiting - service._held.keys())}, which it does not hold"
+
+
+def rest_faults(ranks: list[RankProcess], workers: list[WorkerProcess]) -> Iterator[str]:
+    """What is left when nothing is under way any more."""
+    for process in workers:
+        service = process.worker.service
+        if service._held or len(service._batcher) or service._answers:
+            yield f"{process.name} still holds {sorted(service._held)}"
+        for name, link in service._demand._links.items():
+            if link.held or name not in service._students:
+                yield f"{process.name} counts {link.held} samples of {name}"
+    for rank in ranks:
+        queue = rank.service.delivery._queue
+        if queue.open_batches or queue.nbytes:
+            yield f"{rank.name} still has {queue.open_batches} batches of {queue.nbytes} bytes"

@@ -1,0 +1,40 @@
+"""The coordinator's process: the real server, called by the schedule."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edldist.coordinator.server import Coordinator, CoordinatorOptions
+from tests.simulation.process import Actor, Process
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+__all__ = ["COORDINATOR", "CoordinatorProcess"]
+
+COORDINATOR = "tcp://coordinator:7070"
+
+
+class CoordinatorProcess(Process):
+    """One life of the coordinator; the next one binds the same address."""
+
+    def __init__(self, world: World, life: int) -> None:
+        super().__init__(world, "coordinator")
+        self.server = Coordinator(
+            CoordinatorOptions(
+                bind=COORDINATOR,
+                http=None,
+                heartbeat_interval_s=world.setup.ttl_s / 3,
+                heartbeat_ttl_s=world.setup.ttl_s,
+                max_students_per_worker=world.setup.max_students_per_worker,
+            ),
+            self.transport,
+            self.clock,
+            incarnation=f"life-{life}",
+        )
+        self.reader = Actor(self, "coordinator", self.server.turn, reads=True)
+        self.server.open()
+        self.ring()
+
+    def failed(self, actor: str, error: Exception) -> None:
+        self.world.violate(f"the coordinator raised {error!r}", error)

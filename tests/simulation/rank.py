@@ -1,0 +1,196 @@
+"""A student rank's process: the real service, delivery, queue, sampler and reading ahead; the loop is played.
+
+The training loop of a ``DistillLoader`` waits in ``next()``, which a simulation cannot; so the rank's loop
+here does what that one does between two waits, with the same objects in the same order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from edldist.errors import EdlDistError, PoisonTaskError
+from edldist.lifecycle.group_change import GroupChanged
+from edldist.sampling.sampler import ElasticSampler
+from edldist.student.queue.flow import Flow
+from edldist.student.reading import ReadAhead
+from edldist.student.service.batch import OpenBatch
+from edldist.student.service.options import ServiceOptions
+from edldist.student.service.service import StudentService
+from tests.simulation.coordinator import COORDINATOR
+from tests.simulation.process import Actor, Process
+
+if TYPE_CHECKING:
+    from tests.simulation.training import Training
+    from tests.simulation.world import World
+
+__all__ = ["RankProcess"]
+
+_EPOCHS = 1_000_000
+
+
+class _Samples:
+    """A data loader over numbered samples."""
+
+    def __init__(self, sampler: ElasticSampler) -> None:
+        self.batch_sampler = sampler
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for indices in self.batch_sampler:
+            yield {"id": torch.tensor(indices)}
+
+
+class RankProcess(Process):
+    """One rank of one generation of the group.
+
+    Attributes:
+        at_barrier: it has a batch, and waits for the step of all ranks.
+    """
+
+    def __init__(
+        self, world: World, training: Training, name: str, rank: int, world_size: int, group: str
+    ) -> None:
+        super().__init__(world, name)
+        setup = world.setup
+        self.training = training
+        self.rank = rank
+        self.at_barrier = False
+        self.group = group
+        self.sampler = ElasticSampler(
+            setup.samples, setup.global_batch, seed=world.seed, rank=rank, world_size=world_size
+        )
+        self.ahead = ReadAhead(_Samples(self.sampler), "id", _EPOCHS)
+        self._loop: Actor | None = None
+        self.service = StudentService(
+            ServiceOptions(
+                student=name,
+                teachers=setup.teachers,
+                coordinator=COORDINATOR,
+                bind=f"tcp://{name}:0",
+                advertise=None,
+                flow=Flow(
+                    setup.low_watermark,
+                    setup.high_watermark,
+                    max_bytes=setup.max_bytes,
+                    task_size=setup.task_size,
+                    fixed=setup.fixed,
+                    first_deadline_s=setup.first_deadline_s,
+                    min_deadline_s=setup.min_deadline_s,
+                ),
+                heartbeat_ttl_s=setup.ttl_s,
+                hedge_after_s=setup.hedge_after_s,
+                connect_timeout_s=setup.connect_timeout_s,
+                group=group,
+                skip_poison=setup.skip_poison,
+                info={"rank": rank},
+            ),
+            self.transport,
+            self.clock,
+            process=name,
+            host=name,
+            pid=1,
+            first_lease=self.chance.randrange(1, 1 << 48),
+            on_group_change=self._changed,
+        )
+        self.reader = Actor(self, f"{name} io", self._io_turn, reads=True)
+        self._loop = Actor(self, f"{name} loop", self._loop_turn)
+
+    def begin(self) -> None:
+        """Start, where the position is."""
+        self._start_reading()
+        self.ring()
+        self.go_on()
+
+    def _start_reading(self) -> None:
+        if not self.ahead.begin():
+            self.ahead.drop()
+            self.ahead.start()
+
+    # --- the I/O thread ---------------------------------------------------------------------------
+
+    def _io_turn(self, now: float) -> float:
+        due = self.service.turn(now)
+        if not self.at_barrier and self.alive:
+            delivery = self.service.delivery
+            if delivery._queue.ready() or delivery._failure() or delivery._queue.wants_batch():
+                self.go_on()
+        return due
+
+    def _changed(self, change: GroupChanged) -> None:
+        self.world.note(f"{self.name} leaves: {change.reason}")
+        self.training.ended(self, "it was told to regroup")
+
+    # --- the training loop ------------------------------------------------------------------------
+
+    def go_on(self) -> None:
+        assert self._loop is not None
+        self._loop.ring()
+
+    def _loop_turn(self, now: float) -> float:
+        """What ``DistillLoader`` does in ``next()``, up to where it waits."""
+        if self.at_barrier:
+            return math.inf
+        delivery, ahead = self.service.delivery, self.ahead
+        while True:
+            ahead.fill(delivery.wants_batch, self.service.offer)
+            if not ahead.ended:
+                break
+            ahead.end()
+            self._start_reading()
+        if not delivery.wait(0.0, reading=ahead.more):
+            return now + 1.0
+        batch = delivery.deliver()
+        ahead.take()
+        self.at_barrier = True
+        self.training.arrived(self, self._consumed(batch))
+        return math.inf
+
+    def _consumed(self, batch: OpenBatch) -> tuple[list[int], bool]:
+        """Check and count a batch; the samples of it that count, and whether they have labels."""
+        where = (self.sampler.epoch, self.sampler.samples)
+        part = batch.mark.part
+        if part.start != self.sampler.part(self.sampler.samples).start:
+            self.world.violate(f"{self.name} got the batch at {part.start} when the one at {where} was due")
+        ids: list[int] = batch.batch["id"].tolist()
+        self.ahead.position.consume(batch.mark, batch.samples)
+        if batch.poison is None:
+            self.world.check_labels(self, batch, ids)
+        else:
+            self.world.check_poison(self, batch.poison, ids)
+        return ids[: part.local_samples], batch.poison is None
+
+    def leave_loop(self) -> None:
+        """Leave the loop and begin it again at the same place, as a restored script does."""
+        self.ahead.drop()
+        self.service.delivery.clear()
+        self.ahead.position.load_state_dict(self.ahead.position.state_dict())
+        self._start_reading()
+        self.go_on()
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """End in order."""
+        self.ahead.drop()
+        self.service.delivery.clear()
+        self.service.close()
+        self.alive = False
+
+    def failed(self, actor: str, error: Exception) -> None:
+        if isinstance(error, PoisonTaskError):
+            ids = self._ids_of(error)
+            self.world.check_poison(self, error, ids)
+            self.training.ended(self, f"poison: {error}")
+            return
+        if not isinstance(error, EdlDistError):
+            self.world.violate(f"{actor} raised {error!r}", error)
+        self.training.ended(self, f"{actor}: {error}")
+
+    def _ids_of(self, error: PoisonTaskError) -> list[int]:
+        batch: Any = self.service.delivery._open.get(error.batch)
+        ids = [] if batch is None else batch.batch["id"].tolist()
+        return ids

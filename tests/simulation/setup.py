@@ -1,0 +1,69 @@
+"""What a seed says about a job before anything happens."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+__all__ = ["Setup"]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Sizes and bounds of one simulated job: small ones, at which what is rare elsewhere is common."""
+
+    teachers: tuple[str, ...]
+    workers: int  # of each teacher, at the start
+    nodes: int
+    samples: int  # of an epoch
+    global_batch: int
+    worker_batch: int
+    low_watermark: int
+    high_watermark: int
+    max_bytes: int
+    task_size: int | None
+    fixed: bool
+    skip_poison: bool
+    first_deadline_s: float
+    min_deadline_s: float
+    hedge_after_s: float
+    ttl_s: float
+    connect_timeout_s: float
+    max_students_per_worker: int
+    step_s: float
+    pass_s: tuple[float, float]
+    checkpoint_every: int
+    faults: int
+    fault_every_s: float
+
+    @classmethod
+    def draw(cls, chance: random.Random) -> Setup:
+        """A job of a seed."""
+        high = chance.randint(1, 6)
+        global_batch = chance.choice((4, 6, 8, 12))
+        fast = chance.choice((0.01, 0.05, 0.1))
+        return cls(
+            teachers=chance.choice((("big",), ("big",), ("big", "small"))),
+            workers=chance.randint(1, 4),
+            nodes=chance.choice((1, 1, 2, 3)),
+            samples=chance.randint(2 * global_batch, 8 * global_batch),
+            global_batch=global_batch,
+            worker_batch=chance.choice((1, 2, 4, 8)),
+            low_watermark=chance.randint(0, high - 1),
+            high_watermark=high,
+            max_bytes=chance.choice((200, 1000, 1 << 30)),
+            task_size=chance.choice((None, None, 1, 3)),
+            fixed=chance.random() < 0.25,
+            skip_poison=chance.random() < 0.5,
+            first_deadline_s=chance.choice((2.0, 20.0)),
+            min_deadline_s=chance.choice((0.5, 5.0)),
+            hedge_after_s=chance.choice((0.1, 0.25, 5.0)),
+            ttl_s=chance.choice((0.9, 3.0)),
+            connect_timeout_s=300.0,
+            max_students_per_worker=chance.choice((1, 2, 16)),
+            step_s=chance.choice((0.02, 0.1, 0.3)),
+            pass_s=(fast / 2, fast * 4),
+            checkpoint_every=chance.randint(2, 10),
+            faults=chance.randint(60, 180),
+            fault_every_s=chance.choice((0.1, 0.25, 0.6)),
+        )

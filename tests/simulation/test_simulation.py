@@ -1,0 +1,98 @@
+"""Seeds of the simulation hold, and a seed is one story."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.faults import KINDS, plan
+from tests.simulation.runs import run_seed
+from tests.simulation.shrink import shrink
+from tests.simulation.world import World
+
+ROOT = Path(__file__).resolve().parents[2]
+SEEDS = 120
+
+
+def _simulate(*arguments: str, hash_seed: str = "random") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tests.simulation", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+
+
+@pytest.mark.timeout(900)
+def test_hundreds_of_jobs_survive_what_their_seeds_do_to_them():
+    """A fault of the code found here is told with its seed, shrunk, and a command that replays it."""
+    done = _simulate("--seeds", str(SEEDS), "--processes", "2")
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-4_000:]
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith(f"{SEEDS} seeds, ") and last.endswith(" faults, 0 violations"), last
+
+
+def test_a_seed_is_the_same_story_in_every_process():
+    """Whatever the hashes of strings are there, so that a failing seed can be told step by step."""
+    stories = [_simulate("--replay", "7", hash_seed=hash_seed).stdout for hash_seed in ("1", "2")]
+    # Less the pid that workers tell, and the figures at the end, one of which is a real time.
+    one, other = (re.sub(r"pid=\d+", "", story).splitlines()[:-2] for story in stories)
+    assert len(one) > 100
+    assert one == other
+
+
+def test_a_seed_is_the_same_story_whether_it_is_told_or_not():
+    told: list[str] = []
+    assert World(11, tell=told.append).run().digest == run_seed(11).digest
+    assert any("FAULT" in line for line in told)
+
+
+def test_all_kinds_of_faults_strike_and_training_goes_on():
+    kinds = set()
+    faults = steps = 0
+    for seed in range(1000, 1016):
+        told: list[str] = []
+        world = World(seed, tell=told.append)
+        outcome = world.run()
+        assert not outcome.violations, outcome.violations
+        struck = {int(line.split("FAULT ")[1].split(":")[0]) for line in told if "FAULT " in line}
+        assert len(struck) == outcome.fired
+        kinds |= {fault.kind for fault in world.faults if fault.number in struck}
+        faults += outcome.fired
+        steps += outcome.training_steps
+    assert kinds == set(KINDS)
+    assert faults > 500 and steps > 500
+
+
+def test_a_plan_is_shrunk_to_the_faults_that_matter():
+    tried = []
+
+    def fails(numbers: list[int]) -> bool:
+        tried.append(numbers)
+        return {3, 17, 40} <= set(numbers)
+
+    assert shrink(range(60), fails, within_s=60.0) == [3, 17, 40]
+    assert len(tried) < 200
+
+
+def test_a_failure_without_any_fault_shrinks_to_none():
+    assert shrink(range(60), lambda numbers: True, within_s=60.0) == []
+
+
+def test_a_fault_can_be_left_out_without_changing_the_others():
+    whole = World(5).faults
+    assert World(5, only=[4, 9]).faults == [fault for fault in whole if fault.number in (4, 9)]
+
+
+def test_every_kind_of_fault_is_planned():
+    import random
+
+    assert {fault.kind for seed in range(40) for fault in plan(random.Random(seed), 50, 0.1)} == set(KINDS)

@@ -1,0 +1,201 @@
+"""A teacher worker's process: the real worker, service and pipeline; model and device are played."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from edldist.errors import CoordinatorUnreachableError, EdlDistError, ModelError
+from edldist.teacher.forward import Computed
+from edldist.teacher.lane import Compute, Parts
+from edldist.teacher.worker import TeacherWorker, WorkerOptions
+from tests.simulation.coordinator import COORDINATOR
+from tests.simulation.process import Actor, Process
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+__all__ = ["WorkerProcess", "labels_of"]
+
+
+def labels_of(ids: Tensor, teacher: str) -> Tensor:
+    """The labels of samples, float32 [n, 2]: a function of the sample and the teacher alone."""
+    salt = float(sum(teacher.encode()))
+    value = ids.to(torch.float32)
+    return torch.stack([value, value * 3 + salt], dim=1)
+
+
+class _Model:
+    """What a worker serves: right labels, unless a fault says otherwise."""
+
+    device = torch.device("cpu")
+    digest = "weights"
+
+    def __init__(self, process: WorkerProcess, teacher: str) -> None:
+        self._process = process
+        self._teacher = teacher
+
+    def __call__(self, inputs: Mapping[str, Tensor], *, fixed: bool = False) -> dict[str, Tensor]:
+        process = self._process
+        ids = inputs["id"]
+        if process.sick:
+            raise ModelError(f"{process.name} is sick")
+        bad = process.world.poison.intersection(ids.tolist())
+        if bad:
+            raise ModelError(f"samples {sorted(bad)} are poison")
+        return {"logits": labels_of(ids, self._teacher)}
+
+
+class _Flight:
+    """A pass that lands when its time has come."""
+
+    def __init__(self, lane: _Lane, computed: Computed, lands_at: float, seconds: float) -> None:
+        self._lane = lane
+        self._computed = computed
+        self._seconds = seconds
+        self.lands_at = lands_at
+        self.outputs = computed.outputs
+
+    def done(self) -> bool:
+        return self._lane.process.world.schedule.now >= self.lands_at
+
+    def wait(self) -> None:
+        raise AssertionError("a turn must not wait")
+
+    def labels(self) -> tuple[dict[str, Tensor], bool, float]:
+        suspect = self._computed.finite is not None and not bool(self._computed.finite)
+        return self._computed.packed, suspect, self._seconds
+
+
+class _Lane:
+    """A device whose passes take simulated time."""
+
+    def __init__(self, process: WorkerProcess, depth: int) -> None:
+        self.process = process
+        self.depth = depth
+        self._free_at = 0.0
+        self.flights: list[_Flight] = []
+
+    def launch(self, parts: Parts, compute: Compute) -> _Flight:
+        process = self.process
+        inputs = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        computed = compute(inputs)
+        now = process.world.schedule.now
+        seconds = process.pass_s * process.slowness * process.chance.uniform(0.8, 1.2)
+        self._free_at = max(now, self._free_at) + seconds
+        flight = _Flight(self, computed, math.inf if process.hung else self._free_at, seconds)
+        self.flights = [other for other in self.flights if not other.done()]
+        self.flights.append(flight)
+        process.lands(flight.lands_at)
+        return flight
+
+    def recover(self) -> bool:
+        return True
+
+    def go_on(self) -> None:
+        """What hung lands now."""
+        now = self.process.world.schedule.now
+        self._free_at = now
+        for flight in self.flights:
+            if flight.lands_at == math.inf:
+                self._free_at = flight.lands_at = self._free_at + self.process.pass_s
+                self.process.lands(flight.lands_at)
+
+
+class WorkerProcess(Process):
+    """A worker of one teacher.
+
+    Attributes:
+        sick, was_sick: its model raises, whatever it gets; or ever did.
+        hung: passes that it launches do not land.
+        slowness: how many times as long its passes take.
+        slowed: it was slow or hung, ever.
+    """
+
+    def __init__(self, world: World, name: str, teacher: str, life: int = 1) -> None:
+        super().__init__(world, f"{name}.{life}")
+        setup = world.setup
+        self.worker_id = name
+        self.life = life
+        self.teacher = teacher
+        self.sick = self.was_sick = False
+        self.hung = self.slowed = False
+        self.slowness = 1.0
+        self.pass_s = self.chance.uniform(*setup.pass_s)
+        self.draining = False
+        self._lane = _Lane(self, self.chance.choice((1, 1, 2)))
+        self._compute: Actor | None = None
+        self.worker = TeacherWorker(
+            WorkerOptions(
+                coordinator=COORDINATOR,
+                model="simulated:model",
+                name=teacher,
+                batch_size=setup.worker_batch,
+                drain_s=5.0,
+                connect_timeout_s=setup.connect_timeout_s,
+                worker_id=name,
+            ),
+            _Model(self, teacher),  # type: ignore[arg-type]
+            self.transport,
+            self.clock,
+            lane=self._lane,
+            process=self.name,
+        )
+        self.reader = Actor(self, f"{name} io", self._io_turn, reads=True)
+        self._compute = Actor(self, f"{name} compute", self._compute_turn)
+        self.ring()
+        self._compute.ring()
+
+    def _io_turn(self, now: float) -> float:
+        service = self.worker.service
+        held = len(service._batcher)
+        due = service.turn(now)
+        if len(service._batcher) != held:
+            assert self._compute is not None
+            self._compute.ring()
+        return due
+
+    def _compute_turn(self, now: float) -> float:
+        if self.worker.finished:
+            self.leave("it was asked to leave")
+            return math.inf
+        due = self.worker.turn(now)
+        # A pass that is under way rings when it lands; production's short polls would only cost time here.
+        return max(due, now + 0.25)
+
+    def lands(self, when: float) -> None:
+        """Look at a pass when it lands."""
+        if when < math.inf and self._compute is not None:
+            compute = self._compute
+            self.world.schedule.at(when, lambda: compute.want(self.world.schedule.now + self.lag_s()))
+
+    def unhang(self) -> None:
+        self.hung = False
+        self._lane.go_on()
+
+    def drain(self) -> None:
+        self.draining = True
+        self.worker.drain()
+        assert self._compute is not None
+        self._compute.ring()
+
+    def leave(self, reason: str) -> None:
+        """End in order."""
+        self.worker.close(reason)
+        self.alive = False
+        self.world.worker_left(self)
+
+    def failed(self, actor: str, error: Exception) -> None:
+        self.alive = False
+        self.world.network.kill(self.name)
+        if isinstance(error, CoordinatorUnreachableError):
+            self.world.note(f"{self.name} gave up: {error}")
+        elif not isinstance(error, EdlDistError):
+            self.world.violate(f"worker {self.name} raised {error!r}", error)
+        elif "is held by" not in str(error):
+            self.world.violate(f"worker {self.name} was ended by {error}", error)
+        self.world.worker_left(self)

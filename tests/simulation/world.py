@@ -1,0 +1,308 @@
+"""One simulated job: its processes, its network, what goes wrong, and what must hold all the same."""
+
+from __future__ import annotations
+
+import random
+import traceback
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from edldist.errors import PoisonTaskError
+from edldist.student.service.batch import OpenBatch
+from edldist.wire.simulated.endpoints import SimulatedLink
+from edldist.wire.simulated.network import Network
+from tests.simulation.checkpoints import Checkpoints
+from tests.simulation.checks import rank_faults, rest_faults, worker_faults
+from tests.simulation.coordinator import COORDINATOR, CoordinatorProcess
+from tests.simulation.faults import Fault, plan
+from tests.simulation.process import Process
+from tests.simulation.rank import RankProcess
+from tests.simulation.schedule import Schedule
+from tests.simulation.setup import Setup
+from tests.simulation.training import Training
+from tests.simulation.worker import WorkerProcess, labels_of
+
+__all__ = ["Outcome", "World"]
+
+_STEPS_AFTER = 4
+_MOST_VIOLATIONS = 3
+
+
+class _Stop(Exception):
+    """Enough is known."""
+
+
+@dataclass
+class Outcome:
+    """What became of a seed.
+
+    Attributes:
+        fired: faults that hit somebody.
+        digest: of everything that happened, in its order.
+    """
+
+    seed: int
+    fired: int = 0
+    violations: list[str] = field(default_factory=list)
+    digest: int = 0
+    simulated_s: float = 0.0
+    turns: int = 0
+    training_steps: int = 0
+
+
+class World:
+    """Runs one seed.
+
+    Args:
+        seed: chooses the job, its faults, and every delay and order.
+        only: numbers of the faults that happen; None: all of the seed's plan.
+        tell: called with every line of the story, or None.
+        setup, faults: instead of those that the seed draws.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        only: Sequence[int] | None = None,
+        tell: Callable[[str], None] | None = None,
+        setup: Setup | None = None,
+        faults: Sequence[Fault] | None = None,
+    ) -> None:
+        self.seed = seed
+        self._tell = tell
+        self.outcome = Outcome(seed)
+        drawing = random.Random(f"{seed}/setup")
+        self.setup = setup or Setup.draw(drawing)
+        planned = plan(drawing, self.setup.faults, self.setup.fault_every_s) if faults is None else faults
+        self.faults = [fault for fault in planned if only is None or fault.number in only]
+        self.schedule = Schedule(random.Random(f"{seed}/schedule"))
+        self.network = Network(self.schedule, f"{seed}/network")
+        if tell is not None:
+            self.network.watch = self.note
+        self.workers: dict[str, WorkerProcess] = {}
+        self.poison: set[int] = set()
+        self.ever_poison: set[int] = set()
+        self.coordinator: CoordinatorProcess | None = None
+        self.coordinator_address = COORDINATOR
+        self.checkpoints = Checkpoints(self)
+        self.training = Training(self, self.setup.nodes)
+        self._lives = 0
+        self._names = 0
+        self._all: list[WorkerProcess] = []
+        self._groups: list[RankProcess] = []
+        self._strangers = 0
+
+    # --- telling ----------------------------------------------------------------------------------
+
+    def note(self, line: str) -> None:
+        """A line of the story, for those who read it."""
+        if self._tell is not None:
+            self._tell(f"{self.schedule.now:9.4f}  {line}")
+
+    def acts(self, process: Process, actor: str) -> None:
+        """Somebody has a turn."""
+        outcome = self.outcome
+        outcome.turns += 1
+        outcome.digest = zlib.crc32(f"{self.schedule.now!r}{actor}".encode(), outcome.digest)
+
+    def acted(self, process: Process) -> None:
+        """Somebody had a turn: what must hold always is looked at."""
+        wrong: list[str] = []
+        if isinstance(process, RankProcess):
+            wrong = list(rank_faults(process))
+        elif isinstance(process, WorkerProcess):
+            wrong = list(worker_faults(process))
+        for what in wrong:
+            self.violate(what)
+
+    def violate(self, what: str, error: BaseException | None = None) -> None:
+        """Something that must never be."""
+        if error is not None:
+            what += "\n" + "".join(traceback.format_exception(error))
+        self.note(f"VIOLATION: {what}")
+        self.outcome.violations.append(f"at {self.schedule.now:.4f} s: {what}")
+        if len(self.outcome.violations) >= _MOST_VIOLATIONS:
+            raise _Stop
+
+    # --- processes --------------------------------------------------------------------------------
+
+    def processes(self) -> list[Process]:
+        """Everybody who is there."""
+        here: list[Process] = [*self.workers.values(), *(r for r in self.training.ranks if r.alive)]
+        return [*here, self.coordinator] if self.coordinator is not None else here
+
+    def start_worker(self, teacher: str, former: WorkerProcess | None = None) -> WorkerProcess:
+        """Start a worker, under the name of a former one or a fresh name."""
+        if former is not None and former.worker_id not in self.workers:
+            worker = WorkerProcess(self, former.worker_id, teacher, former.life + 1)
+        else:
+            self._names += 1
+            worker = WorkerProcess(self, f"{teacher}{self._names}", teacher)
+        self.workers[worker.worker_id] = worker
+        self._all.append(worker)
+        return worker
+
+    def start_worker_later(self, teacher: str, seconds: float, former: WorkerProcess | None = None) -> None:
+        self.schedule.after(seconds, lambda: None if self.training.finished else self._start(teacher, former))
+
+    def _start(self, teacher: str, former: WorkerProcess | None) -> None:
+        self.note(f"{self.start_worker(teacher, former).name} starts")
+
+    def worker_left(self, worker: WorkerProcess) -> None:
+        if self.workers.get(worker.worker_id) is worker:
+            del self.workers[worker.worker_id]
+
+    def start_coordinator(self) -> None:
+        if self.coordinator is None:
+            self._lives += 1
+            self.coordinator = CoordinatorProcess(self, self._lives)
+            self.note(f"coordinator, life {self._lives}, starts")
+
+    def kill_coordinator(self) -> None:
+        if self.coordinator is not None:
+            self.coordinator.kill()
+            self.coordinator = None
+
+    def stranger(self, address: str) -> SimulatedLink:
+        """A connection of somebody who has no business here."""
+        self._strangers += 1
+        poller = self.network.transport("stranger", lambda: None).poller()
+        link = poller.connect(address, f"stranger{self._strangers}")
+        self.schedule.after(1.0, poller.close)
+        return link
+
+    # --- what the loop gets -----------------------------------------------------------------------
+
+    def check_labels(self, rank: RankProcess, batch: OpenBatch, ids: list[int]) -> None:
+        """Every sample has the labels that were computed for it, of every teacher."""
+        packed = batch.labels()
+        for teacher in self.setup.teachers:
+            got = rank.service.codec(teacher).decode(packed[teacher])["logits"]
+            right = labels_of(torch.tensor(ids), teacher)
+            if not torch.equal(got, right):
+                self.violate(f"{rank.name} got {got} of {teacher} for samples {ids}")
+
+    def check_poison(self, rank: RankProcess, error: PoisonTaskError, ids: list[int]) -> None:
+        """A task is given up only for what was really wrong with it, or with those who held it."""
+        samples = ids[error.samples.start : error.samples.stop]
+        for attempt in error.attempts:
+            if "are poison" in attempt:
+                if not self.ever_poison.intersection(samples or self.ever_poison):
+                    self.violate(f"{rank.name} gave {samples} up as poison, which they never were: {error}")
+            elif "is sick" in attempt:
+                if not any(worker.was_sick for worker in self._all):
+                    self.violate(f"{rank.name} gave {samples} up, but nobody was ever sick: {error}")
+            elif "was lost while it held" in attempt:
+                if "its answer is overdue" in attempt:
+                    self.violate(f"{rank.name} blames a live worker for taking long: {error}")
+                if not any(w.hurt or w.slowed for w in self._all) and not rank.hurt:
+                    self.violate(f"{rank.name} gave {samples} up, but nobody was ever lost: {error}")
+            else:
+                self.violate(f"{rank.name} gave {samples} up for no reason known: {error}")
+        self.poison.difference_update(samples or self.poison)  # somebody mends the data
+
+    # --- a run ------------------------------------------------------------------------------------
+
+    def run(self) -> Outcome:
+        """The whole story: faults, then peace, then the end, then silence."""
+        outcome = self.outcome
+        try:
+            self._begin()
+            last = self.faults[-1].at if self.faults else 1.0
+            self._until(last + 0.001, lambda: False)
+            self._heal()
+            self._finish()
+            self._rest()
+        except _Stop:
+            pass
+        except Exception as error:
+            outcome.violations.append(f"at {self.schedule.now:.4f} s: {traceback.format_exc()}")
+            self.note(f"VIOLATION: {error!r}")
+        finally:
+            self.checkpoints.close()
+        outcome.simulated_s = self.schedule.now
+        outcome.training_steps = self.training.steps_computed
+        return outcome
+
+    def _begin(self) -> None:
+        self.start_coordinator()
+        for teacher in self.setup.teachers:
+            for _ in range(self.setup.workers):
+                self.start_worker(teacher)
+        self.training.form()
+        for fault in self.faults:
+            self.schedule.at(fault.at, lambda fault=fault: self._strike(fault))
+
+    def _strike(self, fault: Fault) -> None:
+        what = fault.strike(self)
+        if what is not None:
+            self.outcome.fired += 1
+            self.note(f"FAULT {fault.number}: {what}")
+
+    def _until(self, when: float, done: Callable[[], bool]) -> bool:
+        """Let things happen up to a time; whether what is waited for came true before."""
+        schedule = self.schedule
+        while schedule.now < when:
+            if done():
+                return True
+            if not schedule.step():
+                break
+        return done()
+
+    def _heal(self) -> None:
+        """From now on nothing goes wrong any more."""
+        self.note("peace: everything is mended")
+        self.network.heal()
+        self.network.slow_share, self.network.slow_s = 0.02, 0.05
+        self.poison.clear()
+        self.checkpoints.heal()
+        for process in self.processes():
+            process.lag_most_s = 0.003
+            process.thaw()
+        for worker in self.workers.values():
+            worker.sick = False
+            worker.slowness = 1.0
+            if worker.hung:
+                worker.unhang()
+        self.start_coordinator()
+        for teacher in self.setup.teachers:
+            if not any(w.teacher == teacher and not w.draining for w in self.workers.values()):
+                self.start_worker(teacher)
+
+    def _finish(self) -> None:
+        """The job ends within a bound of simulated time after the last fault."""
+        setup, training = self.setup, self.training
+        training.target = training.progress.steps + _STEPS_AFTER
+        steps = _STEPS_AFTER + setup.checkpoint_every  # a group that breaks now begins at its checkpoint
+        labelling_s = setup.pass_s[1] * 2 * setup.global_batch * len(setup.teachers)
+        bound_s = (
+            60.0 + setup.first_deadline_s + 10 * setup.ttl_s + 2 * steps * (setup.step_s * 2 + labelling_s)
+        )
+        began = self.schedule.now
+        if not self._until(began + bound_s, lambda: training.finished):
+            where = [
+                (rank.name, rank.at_barrier, rank.service.delivery.stats(), rank.service.teachers())
+                for rank in training.ranks
+            ]
+            self.violate(
+                f"the job has not ended {bound_s:.0f} s after the last fault: {training.progress}, aims at "
+                f"step {training.target}, {where}"
+            )
+
+    def _rest(self) -> None:
+        """When the ranks have left nothing of them is left, and the workers leave in order."""
+        if not self.training.finished:
+            return
+        self._until(self.schedule.now + 3 * self.setup.ttl_s, lambda: False)
+        for what in rest_faults([], list(self.workers.values())):
+            self.violate(what)
+        for worker in list(self.workers.values()):
+            worker.drain()
+        if not self._until(self.schedule.now + 10.0, lambda: not self.workers):
+            self.violate(f"{list(self.workers)} have not left 10 s after they were asked to")
+        self._until(self.schedule.now + 3 * self.setup.ttl_s, lambda: False)
+        if self.coordinator is not None and self.coordinator.server._members.members:
+            self.violate(f"the coordinator still lists {list(self.coordinator.server._members.members)}")
