@@ -26,7 +26,7 @@ __all__ = [
 
 Raw = tuple[bytes, ...]
 
-QUEUED_MESSAGES = 1_000
+QUEUED_MESSAGES = 2_000
 """Messages that may wait on their way to a peer, or in a link that has no hub."""
 
 
