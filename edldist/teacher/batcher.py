@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 
 from edldist.teacher.tasks import HeldTask
 
@@ -22,6 +23,10 @@ class Batcher:
 
     def __len__(self) -> int:
         return len(self._tasks)
+
+    def __iter__(self) -> Iterator[HeldTask]:
+        """The tasks in their order."""
+        return iter(self._tasks)
 
     def add(self, task: HeldTask) -> None:
         self._tasks.append(task)

@@ -12,6 +12,7 @@ Students answer pulls in their order, so an answer closes those before it too: t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 __all__ = ["Demand", "PullOrder"]
@@ -32,7 +33,7 @@ class PullOrder:
 
 @dataclass(slots=True)
 class _Link:
-    held: int = 0
+    held: int = 0  # Invariant: the samples of this student's tasks in the ledger
     open: dict[int, int] = field(default_factory=dict)  # samples of each pull that waits for its answer
     asked: int = 0  # number of the last pull
     asleep: bool = False
@@ -116,6 +117,17 @@ class Demand:
         """Number of the last pull if it is open, else 0, and whether the student let this worker sleep."""
         link = self._links.get(student)
         return (0, False) if link is None else (max(link.open, default=0), link.asleep)
+
+    def validate(self, held: Mapping[str, int]) -> None:
+        """Check the invariants. For tests; raises AssertionError.
+
+        Args:
+            held: samples that are held, by student.
+        """
+        assert held.keys() <= self._links.keys(), f"{held.keys() - self._links.keys()} are not connected"
+        for student, link in self._links.items():
+            assert link.held == held.get(student, 0), f"{student}: {link.held} of {held.get(student, 0)}"
+            assert all(0 < seq <= link.asked for seq in link.open), f"{student}: {link.open} of {link.asked}"
 
     def next_pull(self) -> PullOrder | None:
         """The pull to send now, if any; call again until None."""

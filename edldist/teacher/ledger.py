@@ -51,6 +51,16 @@ class Ledger:
         """Change the most samples of a forward pass from now on."""
         self._batcher.batch_size = self._demand.batch_size = batch_size
 
+    def validate(self) -> None:
+        """Check the invariants. For tests; raises AssertionError."""
+        held: dict[str, int] = {}
+        for (student, lease), task in self._held.items():
+            assert (task.student, task.lease) == (student, lease), (student, lease, task)
+            held[student] = held.get(student, 0) + task.samples
+        for task in self._batcher:
+            assert self._held.get((task.student, task.lease)) is task, f"{task} waits and is not held"
+        self._demand.validate(held)
+
     # --- students -----------------------------------------------------------------------------------
 
     def connected(self, student: str) -> None:

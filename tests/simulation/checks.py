@@ -33,27 +33,20 @@ def rank_faults(rank: RankProcess) -> Iterator[str]:
 def worker_faults(process: WorkerProcess) -> Iterator[str]:
     """What is wrong with a worker's tables."""
     service = process.worker.service
-    demand = service._demand
-    for name, link in demand._links.items():
-        if link.held < 0:
-            yield f"{process.name} holds {link.held} samples of {name}"
-    strangers = {student for student, _ in service._held} - service._students.keys()
+    service._ledger.validate()
+    strangers = {student for student, _ in service._ledger._held} - service._students.keys()
     if strangers:
         yield f"{process.name} holds tasks of {sorted(strangers)}, which it does not serve"
-    waiting = {(task.student, task.lease) for task in service._batcher._tasks}
-    if not waiting <= service._held.keys():
-        yield f"{process.name} would label {sorted(waiting - service._held.keys())}, which it does not hold"
 
 
 def rest_faults(ranks: list[RankProcess], workers: list[WorkerProcess]) -> Iterator[str]:
     """What is left when nothing is under way any more."""
     for process in workers:
         service = process.worker.service
-        if service._held or len(service._batcher) or service._answers:
-            yield f"{process.name} still holds {sorted(service._held)}"
-        for name, link in service._demand._links.items():
-            if link.held or name not in service._students:
-                yield f"{process.name} counts {link.held} samples of {name}"
+        if len(service._ledger) or service._answers:
+            yield f"{process.name} still holds {sorted(service._ledger._held)}"
+        if service._students:
+            yield f"{process.name} still serves {sorted(service._students)}, who left long ago"
     for rank in ranks:
         queue = rank.service.delivery._queue
         if queue.open_batches or queue.nbytes:

@@ -152,9 +152,9 @@ class WorkerProcess(Process):
 
     def _io_turn(self, now: float) -> float:
         service = self.worker.service
-        held = len(service._batcher)
+        waiting = service._ledger.waiting
         due = service.turn(now)
-        if len(service._batcher) != held:
+        if service._ledger.waiting != waiting:
             assert self._compute is not None
             self._compute.ring()
         return due
