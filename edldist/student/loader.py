@@ -84,6 +84,9 @@ class DistillLoader:
             leaves them as they come.
         pin_memory: take pinned host memory for labels, and for what is copied to ``device``. Default:
             with a CUDA device. A data loader that pins its batches itself spares them a copy here.
+        copy_batches: copy every batch when it is read, for a data loader that fills the same memory again
+            for the next one, as loaders of videos or onto GPUs do. Without it such a data loader ends in
+            an ``InputError``, because batches wait for their labels while it reads on.
         agree_weights: let all ranks agree in every step on how many samples each has got, so that
             ``loss_weight`` makes the gradient that of their mean, whatever a rank skipped as poison, and
             whatever a collate function left out. Without it, such a step is smaller by what is missing.
@@ -121,6 +124,7 @@ class DistillLoader:
         epochs: int | None = None,
         device: str | int | torch.device | None = None,
         pin_memory: bool | None = None,
+        copy_batches: bool = False,
         agree_weights: bool = False,
         checkpointed: bool = True,
         heartbeat_ttl_s: float | None = None,
@@ -155,7 +159,7 @@ class DistillLoader:
         )
         self._data_loader = data_loader
         copier = copier_for(device, pin_memory)
-        self._ahead = ReadAhead(data_loader, inputs, epochs, copier.allocate, agree_weights)
+        self._ahead = ReadAhead(data_loader, inputs, epochs, copier.allocate, agree_weights, copy_batches)
         self._position = self._ahead.position
         self._iteration = 0
         self._pid = os.getpid()

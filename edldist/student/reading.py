@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from edldist.sampling.choice import position_of
 from edldist.sampling.draws import DataDraws
 from edldist.sampling.look_ahead import obstacle_ahead
 from edldist.sampling.position import Mark, Position
+from edldist.student.borrowed import Borrowed, copied
 from edldist.student.inputs import Inputs, InputSelector
 from edldist.student.service.batch import OpenBatch
 from edldist.student.to_device import Allocate
@@ -24,7 +26,7 @@ class Source:
     """One epoch of a data loader while it is read.
 
     Attributes:
-        out: batches that were read and that the loop has not had yet.
+        out: how the batches looked that were read and that the loop has not had yet, oldest first.
         ended: whether there is nothing more to read, because of ``error`` if that is set.
     """
 
@@ -32,7 +34,7 @@ class Source:
 
     def __init__(self, items: Iterator[tuple[Any, Mark]]) -> None:
         self._items = items
-        self.out = 0
+        self.out: deque[Borrowed] = deque()
         self.ended = False
         self.error: Exception | None = None
 
@@ -61,6 +63,7 @@ class ReadAhead:
             (see ``obstacle_ahead``). None: no epoch is read before its loop.
         allocate: makes the label buffers of its batches (see ``OpenBatch``).
         weights_agreed: whether the ranks agree in every step on how many samples they have.
+        copy_batches: whether batches are copied when they are read (see ``borrowed``).
 
     Raises:
         ConfigError: ``inputs`` or ``epochs`` cannot be.
@@ -73,6 +76,7 @@ class ReadAhead:
         epochs: int | None = None,
         allocate: Allocate | None = None,
         weights_agreed: bool = False,
+        copy_batches: bool = False,
     ) -> None:
         if epochs is not None and (not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1):
             raise ConfigError(
@@ -84,6 +88,7 @@ class ReadAhead:
             data_loader, self._draws.reseed, lambda batch: self._select(batch)[1], weights_agreed
         )
         self._allocate = allocate
+        self._copy_batches = copy_batches
         self._data_loader = data_loader
         self._epochs = epochs or 0
         self._further = False  # the next epoch is read although nobody said that it will come
@@ -133,7 +138,7 @@ class ReadAhead:
 
     def drop(self) -> int:
         """Forget everything that was read; returns how many batches the loop never had."""
-        dropped = sum(source.out for source in (self._current, self._next) if source is not None)
+        dropped = sum(len(source.out) for source in (self._current, self._next) if source is not None)
         self._current = self._next = None
         self._further = False
         return dropped
@@ -149,7 +154,7 @@ class ReadAhead:
     @property
     def outstanding(self) -> int:
         """Batches that were read, of this epoch and the next, and that the loop has not had."""
-        return self._running.out + (0 if self._next is None else self._next.out)
+        return len(self._running.out) + (0 if self._next is None else len(self._next.out))
 
     @property
     def ended(self) -> bool:
@@ -213,8 +218,18 @@ class ReadAhead:
                     return
 
     def take(self) -> None:
-        """The loop gets one more batch of this epoch."""
-        self._running.out -= 1
+        """The loop gets one more batch of this epoch.
+
+        Raises:
+            InputError: its memory was written to since it was read.
+        """
+        self._running.out.popleft().check()
+
+    @property
+    def _on_accelerators(self) -> set[tuple[str, int]]:
+        """Where the tensors of batches that are out lie, of those that are not in host memory."""
+        sources = (source for source in (self._current, self._next) if source is not None)
+        return {place for source in sources for looks in source.out for place in looks.on_accelerators}
 
     def _opened(self) -> Source:
         try:
@@ -230,10 +245,14 @@ class ReadAhead:
             item = source.read()
             if item is not None:
                 batch, mark = item
+                if self._copy_batches:
+                    batch = copied(batch)
                 inputs, samples = self._select(batch)
                 self.position.check(mark, samples)
+                looks = Borrowed(inputs) if self._copy_batches else Borrowed(batch, inputs)
+                looks.check_apart(self._on_accelerators)
                 offer(OpenBatch(batch, inputs, samples, mark, self._allocate))
-                source.out += 1
+                source.out.append(looks)
         except Exception as exc:
             # The batches before the bad one are delivered first.
             source.fail(exc)

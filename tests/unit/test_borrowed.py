@@ -1,0 +1,184 @@
+"""Whoever writes to the memory of a batch that is open is noticed, however it writes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import namedtuple
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from edldist.errors import InputError
+from edldist.student.borrowed import Borrowed, copied
+
+Pair = namedtuple("Pair", "image label")
+
+
+@dataclasses.dataclass
+class Sample:
+    image: torch.Tensor
+
+
+def through_numpy(tensor: torch.Tensor) -> None:
+    tensor.numpy()[:] += 1
+
+
+def through_data(tensor: torch.Tensor) -> None:
+    tensor.data.add_(1)
+
+
+def in_place(tensor: torch.Tensor) -> None:
+    tensor.add_(1)
+
+
+@pytest.mark.parametrize("write", [through_numpy, through_data, in_place])
+@pytest.mark.parametrize("shape", [(4,), (128, 3), (64, 3, 32, 32)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float32])
+def test_a_refill_is_noticed_however_it_is_written(write, shape, dtype):
+    tensor = torch.zeros(shape, dtype=dtype)
+    looks = Borrowed({"x": tensor})
+    looks.check()
+    write(tensor)
+    with pytest.raises(InputError, match=r"a tensor of torch.*was written to.*copy_batches=True"):
+        looks.check()
+
+
+def test_one_element_of_many_that_torch_writes_is_noticed():
+    tensor = torch.zeros(100_000)
+    looks = Borrowed(tensor)
+    tensor[777] = 1.0
+    with pytest.raises(InputError):
+        looks.check()
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda t: t,
+        lambda t: (t, 3, "text"),
+        lambda t: Pair(None, t),
+        lambda t: {"deep": [{"er": t}]},
+        Sample,
+        lambda t: [torch.zeros(2), t],
+    ],
+)
+def test_tensors_are_found_in_any_structure(wrap):
+    tensor = torch.zeros(3)
+    looks = Borrowed(wrap(tensor))
+    tensor.fill_(7)
+    with pytest.raises(InputError):
+        looks.check()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float64"])
+def test_arrays_are_looked_at_too(dtype):
+    whole = np.zeros((64, 40), dtype)
+    for array in (whole, whole[::2], whole[:, ::3], whole[::-1], whole.T):
+        looks = Borrowed({"x": array})
+        looks.check()
+        array += 1
+        with pytest.raises(InputError, match="an array of"):
+            looks.check()
+    Borrowed(np.array(["a", None], dtype=object), np.zeros((0, 3))).check()
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda t: t.permute(0, 2, 3, 1),
+        lambda t: t.to(memory_format=torch.channels_last),
+        lambda t: t[::2],
+        lambda t: t[:, 1:],
+        lambda t: t[..., ::3],
+        lambda t: t[0].expand(4, *t.shape[1:]),
+    ],
+)
+def test_strides_of_any_kind_are_read_where_the_tensor_is(view):
+    whole = torch.zeros(8, 3, 20, 20)
+    tensor = view(whole)
+    looks = Borrowed(tensor)
+    looks.check()
+    tensor.data[0] = 5
+    with pytest.raises(InputError):
+        looks.check()
+
+
+def test_writes_beside_a_view_are_none_to_it():
+    bank = torch.zeros(100, 64)
+    looks = [Borrowed(bank[10:20]), Borrowed(bank[:, ::2]), Borrowed(bank[30:40, 3:9])]
+    bank[0:10] += 1
+    bank[20:] += 1
+    looks[0].check()
+    bank.zero_()
+    bank[:, 1::2] += 1
+    looks[1].check()
+    bank.zero_()
+    bank[30:40, :3] += 1
+    bank[30:40, 9:] += 1
+    looks[2].check()
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(0, 5),
+        torch.zeros(3, 3).to_sparse(),
+        torch.zeros(3, device="meta"),
+        torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged),
+        torch.zeros(3, dtype=torch.bfloat16),
+        torch.zeros(3, dtype=torch.complex64),
+        torch.nn.Parameter(torch.zeros(3)),
+    ],
+    ids=["empty", "sparse", "meta", "nested", "bfloat16", "complex", "parameter"],
+)
+def test_tensors_of_every_kind_pass_untouched(tensor):
+    Borrowed(tensor).check()
+
+
+def test_inference_tensors_count_no_writes_and_are_read():
+    with torch.inference_mode():
+        tensor = torch.zeros(5)
+        looks = Borrowed(tensor)
+        looks.check()
+        tensor += 1
+    with pytest.raises(InputError):
+        looks.check()
+
+
+def test_a_hundred_thousand_entries_of_a_list_cost_nothing():
+    class Counted(list):
+        looked_at = 0
+
+        def __getitem__(self, key):
+            entries = super().__getitem__(key)
+            Counted.looked_at += len(entries)
+            return entries
+
+    Borrowed(Counted([f"file {n}" for n in range(100_000)]))
+    assert 0 < Counted.looked_at <= 100
+
+
+class OnDevice(torch.Tensor):
+    """Host memory that passes for an accelerator's."""
+
+    device = torch.device("cuda", 0)
+
+
+def test_two_open_batches_in_the_same_memory_of_an_accelerator_are_refused():
+    memory = torch.zeros(4).as_subclass(OnDevice)
+    first, second = Borrowed({"x": memory}), Borrowed({"y": torch.zeros(4).as_subclass(OnDevice)})
+    second.check_apart(first.on_accelerators)
+    with pytest.raises(InputError, match="same memory of cuda:0.*copy_batches=True"):
+        Borrowed({"z": memory}).check_apart(first.on_accelerators | second.on_accelerators)
+
+
+def test_a_copy_has_the_structure_of_the_batch_and_none_of_its_memory():
+    image, array, hidden = torch.zeros(3), np.zeros(3), torch.zeros(3)
+    batch = {"pair": Pair(image, 3), "array": [array], "odd": SimpleNamespace(x=hidden), "name": "n"}
+    made = copied(batch)
+    for memory in (image, array, hidden):
+        memory += 1
+    assert type(made["pair"]) is Pair and made["name"] == "n"
+    assert made["pair"].image.tolist() == made["array"][0].tolist() == made["odd"].x.tolist() == [0, 0, 0]
