@@ -22,7 +22,11 @@ _LEVEL_ONE = 1024
 
 
 class TeacherWorker(NamedTuple):
-    """A worker of ``group``; ``capacity`` is relative; ``links`` are the students it serves now."""
+    """A worker of ``group``; ``links`` are the students it serves now.
+
+    ``capacity`` is relative to that of the group's other workers; NaN, where it is not known, counts as
+    their mean.
+    """
 
     group: str
     capacity: float = 1.0
@@ -30,7 +34,7 @@ class TeacherWorker(NamedTuple):
 
 
 class StudentRank(NamedTuple):
-    """A student that wants labels of every one of ``groups``; ``hunger`` is relative."""
+    """A student that wants labels of every one of ``groups``; ``hunger`` as ``capacity`` of a worker."""
 
     groups: Collection[str]
     hunger: float = 1.0
@@ -40,6 +44,8 @@ def assign(
     teachers: Mapping[str, TeacherWorker],
     students: Mapping[str, StudentRank],
     max_students_per_worker: int = 16,
+    *,
+    balance: bool = True,
 ) -> dict[str, frozenset[str]]:
     """Give every teacher worker the students that it is to serve.
 
@@ -53,6 +59,7 @@ def assign(
         teachers: worker id -> its group, capacity and present links.
         students: student id -> the groups it wants and its hunger.
         max_students_per_worker: bound on links of one worker, at least 1.
+        balance: whether links may move only to serve students more evenly.
 
     Returns:
         Worker id -> ids of its students, for every worker.
@@ -88,7 +95,7 @@ def assign(
             for student_id in sorted(set(teachers[worker_id].links)):
                 if student_id in index:
                     graph.link(w, index[student_id])
-        graph.solve()
+        graph.solve(balance)
         for w, worker_id in enumerate(worker_ids):
             result[worker_id] = frozenset(student_ids[s] for s in graph.served[w])
     return result
@@ -114,6 +121,8 @@ class _Graph:
         self._uniform = len(set(capacities)) == 1
         self._hungers = hungers
         self._degree = degree
+        # Invariant: a student is in a worker's served if and only if the worker is in its servers; _supply is
+        # the sum of its servers' capacities, and _level that over its hunger.
         self.served: list[set[int]] = [set() for _ in capacities]
         self._servers: list[set[int]] = [set() for _ in hungers]
         self._supply = [0] * len(hungers)
@@ -133,11 +142,21 @@ class _Graph:
         self._supply[s] += capacity
         self._level[s] = self._supply[s] * _LEVEL_ONE // self._hungers[s]
 
-    def solve(self) -> None:
+    def validate(self) -> None:
+        """Check what holds between any two steps, for tests."""
+        for w, served in enumerate(self.served):
+            assert all(w in self._servers[s] for s in served), f"worker {w} serves who does not know it"
+        for s, servers in enumerate(self._servers):
+            assert all(s in self.served[w] for w in servers), f"student {s} knows who does not serve it"
+            supply = sum(self._capacities[w] for w in servers)
+            assert self._supply[s] == supply, f"student {s}: {self._supply[s]} is not the sum {supply}"
+            assert self._level[s] == supply * _LEVEL_ONE // self._hungers[s]
+
+    def solve(self, balance: bool) -> None:
         self._trim()
         self._fill()
         self._cover()
-        while self._balance():
+        while balance and self._balance():
             pass
 
     def _trim(self) -> None:

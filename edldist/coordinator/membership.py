@@ -7,11 +7,13 @@ coordinator is told everything again by those who are here.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from edldist.coordinator.fingerprints import GroupFingerprints
+from edldist.coordinator.rates import Rate, capacity_counters, demand_counters, differs
 from edldist.wire.messages import (
     Event,
     Goodbye,
@@ -29,6 +31,8 @@ __all__ = ["Action", "Member", "Membership", "Record", "Send"]
 
 MAX_SETTLES = 10
 """A fresh coordinator waits this many settling times at most for those who keep coming back."""
+WEIGH_S = 30.0
+"""Clear changes in what members give and want move links at most so often."""
 MISSING_S = 3600.0
 """How long a lost student's links are remembered, in case it was only cut off."""
 
@@ -62,6 +66,8 @@ class Member:
         last_seen: monotonic seconds of its last message.
         stats: the figures of its last heartbeat.
         links: ids of the students that a teacher worker serves, as far as known here; missing ones too.
+        rate: samples per second that it could give (a teacher worker), or take (a student).
+        weight: that rate, as it was when it last counted for who serves whom; NaN if it never did.
         answered_at: monotonic seconds at which the server last answered a heartbeat of it.
     """
 
@@ -71,6 +77,8 @@ class Member:
     last_seen: float
     stats: dict[str, Scalar] = field(default_factory=dict)
     links: frozenset[str] = frozenset()
+    rate: Rate = field(default_factory=Rate)
+    weight: float = math.nan
     answered_at: float = float("-inf")
 
     @property
@@ -106,6 +114,10 @@ class Membership:
         self._processes: dict[str, set[str]] = {}
         self._fingerprints = GroupFingerprints()
         self._missing: dict[str, float] = {}
+        self.inherits = False
+        """Whether links of a former coordinator stand here that were weighed by rates not known here yet."""
+        self._weights_changed = False
+        self._weigh_at = now + WEIGH_S
         self._last_tick = now
         self._settle_s = max(heartbeat_ttl_s, 2 * heartbeat_interval_s)
         self._settled_at = now + self._settle_s
@@ -190,6 +202,7 @@ class Membership:
         self._fingerprints.joined(message)
         self._ids[peer] = message.id
         if now < self._settled_at and _rejoins(message):
+            self.inherits = True
             # More of a former coordinator's members are still on their way.
             self._settled_at = max(self._settled_at, min(now + self._settle_s, self._settled_by))
         actions.append(Record(_joined(message, wall)))
@@ -205,7 +218,13 @@ class Membership:
         """Note a member's figures; a stranger is told to register."""
         if self._ids.get(peer) != message.id:
             return [Send(peer, Unknown())]
-        self._members[message.id].stats = message.stats
+        member = self._members[message.id]
+        member.stats = message.stats
+        counters = (
+            capacity_counters(member.stats) if member.is_teacher else demand_counters(member.stats, now)
+        )
+        member.rate.see(counters)
+        self._weights_changed |= differs(member.rate.value, member.weight)
         self._touch(message.id, now)
         return []
 
@@ -226,6 +245,8 @@ class Membership:
         if away_s > self.heartbeat_ttl_s / 2:
             for member in self._members.values():
                 member.last_seen = min(now, member.last_seen + away_s)
+        if (self._weights_changed or self.inherits) and now >= self._weigh_at:
+            self._weigh(now)
         while self._missing and now - next(iter(self._missing.values())) > MISSING_S:
             del self._missing[next(iter(self._missing))]
         silent = [i for i, m in self._silent_for(self.heartbeat_ttl_s, now)]
@@ -242,6 +263,14 @@ class Membership:
             actions.append(self._lose(member_id, now, wall))
             actions += self._regroup(group, member_id)
         return actions
+
+    def _weigh(self, now: float) -> None:
+        """Let all rates count as they are now. Seldom, since links move with them."""
+        self._weights_changed = self.inherits = False
+        self._weigh_at = now + WEIGH_S
+        for member in self._members.values():
+            member.weight = member.rate.value
+        self.version += 1
 
     def _regroup(self, group: str, lost: str) -> list[Action]:
         """Tell the ranks that train with a lost one: their collectives may wait for it for ever."""

@@ -78,19 +78,15 @@ class Orders:
         self._decided_for = (self._members.version, settled)
         teachers = {i: m for i, m in members.items() if m.is_teacher}
         students = {
-            i: StudentRank(m.register.teachers, _weight(m, "hunger"))
-            for i, m in members.items()
-            if not m.is_teacher
+            i: StudentRank(m.register.teachers, m.weight) for i, m in members.items() if not m.is_teacher
         }
         if not settled:
             students |= _expected(teachers.values(), students)
         assigned = assign(
-            {
-                i: TeacherWorker(m.register.group, _weight(m, "capacity"), m.links)
-                for i, m in teachers.items()
-            },
+            {i: TeacherWorker(m.register.group, m.weight, m.links) for i, m in teachers.items()},
             students,
             self._max_students_per_worker,
+            balance=not self._members.inherits,
         )
         self._sent = {i: sent for i, sent in self._sent.items() if i in teachers}
         missing = frozenset(self._members.missing)
@@ -153,9 +149,3 @@ def _expected(workers: Iterable[Member], known: Collection[str]) -> dict[str, St
         for student in worker.links.difference(known):
             groups.setdefault(student, set()).add(worker.register.group)
     return {student: StudentRank(wanted) for student, wanted in groups.items()}
-
-
-def _weight(member: Member, figure: str) -> float:
-    """A member's own figure of how much it gives or wants; 1 where it tells none."""
-    value = member.stats.get(figure)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 1.0

@@ -130,7 +130,7 @@ def test_repeated_links_still_name_those_who_were_released() -> None:
 
 
 def test_deciding_takes_a_bounded_share_of_the_time(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(*args: object) -> dict[str, frozenset[str]]:
+    def slow(*args: object, balance: bool) -> dict[str, frozenset[str]]:
         desk.clock.advance(0.5)
         return {"t1": frozenset()}
 

@@ -1,0 +1,193 @@
+"""What members give and want: measured from their counters, and links that follow it calmly."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from edldist.clock import FakeClock
+from edldist.coordinator.membership import WEIGH_S, Membership
+from edldist.coordinator.orders import Orders
+from edldist.coordinator.rates import Rate, capacity_counters, demand_counters, differs
+from edldist.wire.messages import Heartbeat
+from tests.unit.test_membership import WALL, student, teacher
+
+BOUND = 8
+
+
+class TestRate:
+    def test_is_unknown_until_two_looks_with_samples_in_between(self) -> None:
+        rate = Rate()
+        for counters in (None, (0.0, 5.0), (0.0, 50.0), (100.0, 60.0)):
+            rate.see(counters)
+            assert math.isnan(rate.value)
+        rate.see((300.0, 61.0))
+        assert rate.value == 200.0
+
+    def test_time_without_samples_counts_once_there_are_some(self) -> None:
+        rate = Rate()
+        for counters in ((10.0, 0.0), (10.0, 1.0), (10.0, 3.0), (50.0, 4.0)):
+            rate.see(counters)
+        assert rate.value == 10.0
+
+    def test_follows_a_change_and_an_odd_measurement_moves_little(self) -> None:
+        rate = Rate()
+        samples = 10.0
+        rate.see((samples, 0.0))
+        for second in range(1, 30):
+            samples += 100
+            rate.see((samples, float(second)))
+        rate.see((samples + 1, 100.0))
+        assert not differs(rate.value, 100.0)
+        samples += 1
+        for second in range(1, 20):
+            samples += 300
+            rate.see((samples, 100.0 + second))
+        assert rate.value == pytest.approx(300, rel=0.01)
+
+    def test_counters_that_begin_again_are_no_negative_rate(self) -> None:
+        rate = Rate()
+        for counters in ((100.0, 10.0), (200.0, 11.0), (5.0, 1.0), (105.0, 2.0)):
+            rate.see(counters)
+        assert rate.value == 100.0
+
+    @pytest.mark.parametrize("bad", [None, "many", True, -1, math.nan, math.inf])
+    def test_figures_that_are_none_are_passed_over(self, bad: Any) -> None:
+        assert capacity_counters({"samples": bad, "busy_s": 1.0}) is None
+        assert capacity_counters({"samples": 5, "busy_s": bad}) is None
+        assert demand_counters({"samples": 5, "starved_s": bad}, 9.0) is None
+        assert capacity_counters({}) is None
+
+    def test_demand_does_not_depend_on_how_long_the_loop_waits(self) -> None:
+        fed, starved = Rate(), Rate()
+        for second in range(1, 20):
+            fed.see(demand_counters({"samples": 100 * second, "starved_s": 0.0}, float(second)))
+            starved.see(demand_counters({"samples": 25 * second, "starved_s": 0.75 * second}, float(second)))
+        assert fed.value == pytest.approx(100) and starved.value == pytest.approx(100)
+
+    def test_differs_by_a_clear_factor_only(self) -> None:
+        assert not differs(math.nan, math.nan) and not differs(math.nan, 5.0)
+        assert differs(5.0, math.nan)
+        assert (
+            not differs(14.9, 10.0) and differs(15.1, 10.0) and differs(6.6, 10.0) and not differs(6.7, 10.0)
+        )
+
+
+class Fleet:
+    """Twenty workers and sixty students of one coordinator, whose heartbeats a test makes up."""
+
+    def __init__(self, rejoin: bool = False, links: dict[str, frozenset[str]] | None = None) -> None:
+        self.clock = FakeClock(1000.0)
+        self.members = Membership("life", 1.0, 3.0, self.clock.monotonic())
+        self.orders = Orders(self.members, BOUND, self.clock, lambda peer, links: True)
+        self.given = {f"t{n:02}": 100.0 for n in range(20)}
+        self.wanted = {f"s{n:02}": 40.0 for n in range(60)}
+        self.samples: Counter[str] = Counter()
+        self.decided = 0
+        info = {"rejoin": rejoin}
+        for number, name in enumerate(self.wanted):
+            self._join(student(name, address=f"tcp://a:{number}", process=name, info=info))
+        for name in self.given:
+            told = sorted((links or {}).get(name, ()))
+            self._join(teacher(name, process=name, links=told, info=info))
+
+    def _join(self, register: Any) -> None:
+        self.members.register(register.id.encode(), register, self.clock.monotonic(), WALL)
+
+    def live(self, seconds: float, noise: float = 0.0) -> None:
+        rng = random.Random(int(seconds))
+        for _ in range(int(seconds)):
+            self.clock.advance(1.0)
+            now = self.clock.monotonic()
+            for name, rate in (self.given | self.wanted).items():
+                self.samples[name] += round(rate * (1 + noise * rng.uniform(-1, 1)))
+                busy = {"busy_s": now - 1000.0} if name in self.given else {"starved_s": 0.0}
+                stats = {"samples": self.samples[name], **busy}
+                self.members.heartbeat(name.encode(), Heartbeat(id=name, stats=stats), now)
+            self.members.tick(now, WALL)
+            if now >= self.orders.due_at(now):
+                self.orders.decide(now)
+                self.decided += 1
+
+    @property
+    def links(self) -> dict[str, frozenset[str]]:
+        return {name: self.members.members[name].links for name in self.given}
+
+    def workers_of(self, names: list[str]) -> list[int]:
+        counts = Counter(s for served in self.links.values() for s in served)
+        return [counts[name] for name in names]
+
+
+def moved(before: dict[str, frozenset[str]], after: dict[str, frozenset[str]]) -> int:
+    return sum(len(before[name] - after[name]) for name in before)
+
+
+def test_students_that_take_more_get_more_workers() -> None:
+    fleet = Fleet()
+    fleet.live(2 * WEIGH_S)
+    everyone = list(fleet.wanted)
+    assert max(fleet.workers_of(everyone)) - min(fleet.workers_of(everyone)) <= 2
+    hungry = everyone[:10]
+    fleet.wanted |= dict.fromkeys(hungry, 160.0)
+    fleet.live(4 * WEIGH_S)
+    assert min(fleet.workers_of(hungry)) >= 2 * max(fleet.workers_of(everyone[10:]))
+    assert min(fleet.workers_of(everyone)) >= 1
+
+
+def test_workers_that_give_more_are_spread() -> None:
+    fleet = Fleet()
+    strong = list(fleet.given)[:5]
+    fleet.given |= dict.fromkeys(strong, 1500.0)
+    fleet.live(4 * WEIGH_S)
+    served = Counter(s for name in strong for s in fleet.links[name])
+    assert max(served.values()) == 1 and len(served) == 5 * BOUND
+
+
+def test_equal_rates_and_noise_move_no_links() -> None:
+    fleet = Fleet()
+    fleet.live(10.0)
+    unweighed = fleet.links
+    fleet.live(2 * WEIGH_S, noise=0.3)
+    weighed, decided = fleet.links, fleet.decided
+    assert moved(unweighed, weighed) <= 2
+    fleet.live(20 * WEIGH_S, noise=0.3)
+    assert moved(weighed, fleet.links) == 0 and fleet.decided == decided
+
+
+def test_a_change_moves_few_links_and_seldom() -> None:
+    fleet = Fleet()
+    fleet.live(2 * WEIGH_S)
+    before, decided = fleet.links, fleet.decided
+    one = next(iter(fleet.wanted))
+    fleet.wanted[one] = 160.0
+    fleet.live(5 * WEIGH_S)
+    assert fleet.workers_of([one])[0] >= 5
+    assert moved(before, fleet.links) <= 12
+    assert fleet.decided - decided <= 5
+
+
+def test_a_fresh_coordinator_moves_no_links_before_it_knows_the_rates() -> None:
+    former = Fleet()
+    hungry = list(former.wanted)[:10]
+    former.wanted |= dict.fromkeys(hungry, 160.0)
+    former.live(5 * WEIGH_S)
+    fresh = Fleet(rejoin=True, links=former.links)
+    fresh.wanted = former.wanted
+    assert fresh.links == former.links
+    fresh.live(WEIGH_S - 5)
+    assert fresh.decided and fresh.links == former.links
+    fresh.live(3 * WEIGH_S)
+    assert moved(former.links, fresh.links) <= 4
+
+
+def test_a_fresh_coordinator_that_never_learns_rates_balances_all_the_same() -> None:
+    lopsided = {f"t{n:02}": frozenset(f"s{s:02}" for s in range(BOUND)) for n in range(20)}
+    fresh = Fleet(rejoin=True, links=lopsided)
+    fresh.given, fresh.wanted = dict.fromkeys(fresh.given, 0.0), dict.fromkeys(fresh.wanted, 0.0)
+    fresh.live(2 * WEIGH_S)
+    served = fresh.workers_of(list(fresh.wanted))
+    assert max(served) - min(served) <= 2
