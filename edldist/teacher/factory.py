@@ -1,10 +1,8 @@
 """What ``module:factory`` makes: import, find, call, and words for each step that can fail.
 
-A model's outputs are not copied before they are sent, or leave a device while the next pass runs. So it must
-return fresh tensors, or such as it never writes to again: a buffer that the next pass overwrites (``out=``, a
-CUDA graph, ``torch.compile(mode="reduce-overhead")``) would change labels that are still on their way.
-``clone()`` them in the model that the factory makes. Nothing here notices it: by the time that a second pass
-returns the same memory, it has written to it.
+A model's outputs are sent from the memory in which they lie. Memory that the model goes on holding, to write
+to it again, is noticed and copied where torch knows of it (``kept_memory``): a model that returns numpy's
+memory, or that ``torch.compile(mode="reduce-overhead")`` made, has to return clones.
 """
 
 from __future__ import annotations

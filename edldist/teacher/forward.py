@@ -10,6 +10,7 @@ from torch import Tensor
 
 from edldist.errors import ModelError
 from edldist.labels.codec import Codec
+from edldist.teacher.kept_memory import KeptMemory
 from edldist.teacher.model import Teacher, refuse_nonfinite
 
 __all__ = ["Computed", "Forward"]
@@ -41,6 +42,7 @@ class Forward:
         self._teacher = teacher
         self._codec = codec
         self._allow_nonfinite = allow_nonfinite
+        self._memory = KeptMemory()
 
     def __call__(self, inputs: Mapping[str, Tensor], largest: int | None, fixed: bool) -> Computed:
         """Label samples.
@@ -66,7 +68,9 @@ class Forward:
             )
         # By name: workers whose models name their outputs in another order send the same.
         packed = dict(sorted(self._codec.pack(outputs).items()))
-        values = [tensor for name, tensor in packed.items() if tensor is not outputs.get(name)]
+        made = [name for name, tensor in packed.items() if tensor is not outputs.get(name)]
+        packed = self._memory.own(packed, outputs)
+        values = [packed[name] for name in made]
         if not self._allow_nonfinite:
             values += outputs.values()
         return Computed(outputs, packed, _finite(values))
