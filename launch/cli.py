@@ -15,6 +15,7 @@ import click
 from edldist.address import Address, parse_address, parse_place
 from edldist.errors import ConfigError
 from edldist_launch.exits import run_command
+from edldist_launch.init import leave_process_one
 
 __all__ = ["cli", "main"]
 
@@ -368,5 +369,6 @@ def make_folder_importable() -> None:
 
 def main() -> None:
     """Entry of the console script; ends the process with the exit codes of the design."""
+    leave_process_one()
     make_folder_importable()
     run_command(cli, "edldist")
