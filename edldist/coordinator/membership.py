@@ -109,13 +109,17 @@ class Membership:
         self.heartbeat_ttl_s = heartbeat_ttl_s
         self.version = 0
         """Grows with everything that may change who should serve whom."""
+        # Invariant: the member that was heard last comes last.
         self._members: OrderedDict[str, Member] = OrderedDict()
+        # Invariant: both name every member, by its peer and by its process, and nobody else.
         self._ids: dict[bytes, str] = {}
         self._processes: dict[str, set[str]] = {}
         self._fingerprints = GroupFingerprints()
+        # Invariant: no member is in here; who was missed first comes first.
         self._missing: dict[str, float] = {}
         self.inherits = False
         """Whether links of a former coordinator stand here that were weighed by rates not known here yet."""
+        # Invariant: true if any member's rate clearly differs from its weight.
         self._weights_changed = False
         self._weigh_at = now + WEIGH_S
         self._last_tick = now
@@ -127,6 +131,21 @@ class Membership:
     def members(self) -> Mapping[str, Member]:
         """All members by id, the longest silent first."""
         return self._members
+
+    def validate(self) -> None:
+        """Check what holds between any two calls, for tests."""
+        assert self._ids == {member.peer: i for i, member in self._members.items()}
+        processes: dict[str, set[str]] = {}
+        for member_id, member in self._members.items():
+            assert member.register.id == member_id
+            processes.setdefault(member.register.process, set()).add(member_id)
+        assert self._processes == processes
+        heard = [member.last_seen for member in self._members.values()]
+        assert heard == sorted(heard), "members are not in the order in which they were heard"
+        assert not self._missing.keys() & self._members.keys(), "a member is missed"
+        assert list(self._missing.values()) == sorted(self._missing.values())
+        changed = any(differs(member.rate.value, member.weight) for member in self._members.values())
+        assert self._weights_changed or not changed, "a change of rates would go unnoticed"
 
     def of_processes(self, processes: Iterable[str]) -> list[Member]:
         """The members that belong to any of these processes, in the order of their ids."""

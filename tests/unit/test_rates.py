@@ -140,11 +140,11 @@ def test_students_that_take_more_get_more_workers() -> None:
 
 def test_workers_that_give_more_are_spread() -> None:
     fleet = Fleet()
-    strong = list(fleet.given)[:5]
+    strong = list(fleet.given)[::2]
     fleet.given |= dict.fromkeys(strong, 1500.0)
     fleet.live(4 * WEIGH_S)
     served = Counter(s for name in strong for s in fleet.links[name])
-    assert max(served.values()) == 1 and len(served) == 5 * BOUND
+    assert len(served) == len(fleet.wanted) and max(served.values()) <= 2
 
 
 def test_equal_rates_and_noise_move_no_links() -> None:
