@@ -77,9 +77,8 @@ class Demand:
         return sum(link.held for link in self._links.values())
 
     def connected(self, student: str) -> None:
-        """A student welcomed this worker; whatever was open before is void."""
-        held = self._links[student].held if student in self._links else 0
-        self._links[student] = _Link(held=held)
+        """A student welcomed this worker; whatever was held or open before is void."""
+        self._links[student] = _Link()
 
     def disconnected(self, student: str) -> None:
         self._links.pop(student, None)

@@ -150,3 +150,61 @@ def test_a_pass_of_no_measurable_time_or_samples_is_no_error():
     assert made.turn == 8
     made.paced(8, compute_s=0.0, nbytes=0)
     assert made.turn == 64
+
+
+def test_every_answer_of_a_student_tells_how_hungry_it_is():
+    made = demand("s", "t")
+    assert [(order.student, order.seq) for order in orders(made)] == [("s", 1), ("t", 2)]
+    made.granted("s", 1, 0, buffered=5)
+    made.granted("t", 2, 0, buffered=1)
+    assert [(order.student, order.seq) for order in orders(made)] == [("t", 3), ("s", 4)]
+    made.granted("t", 3, 0, buffered=3)
+    made.granted("s", 4, 0, buffered=2)
+    assert pulls(made) == ["s", "t"]
+
+
+def test_what_a_student_says_when_it_has_nothing_counts_too():
+    made = demand("s", "t", "u")
+    for student in "stu":
+        made.idled(student, 0, buffered={"s": 3, "t": 2, "u": 1}[student])
+        made.woken(student, buffered={"s": 3, "t": 2, "u": 1}[student])
+    assert pulls(made) == ["u", "t"]
+
+
+def test_a_new_student_is_taken_for_the_hungriest():
+    made = demand("s")
+    made.idled("s", 0, buffered=1)
+    made.woken("s", buffered=1)
+    made.connected("new")
+    assert pulls(made) == ["new", "s"]
+
+
+def test_a_student_that_welcomes_again_is_owed_nothing():
+    made = demand("s")
+    first = orders(made)[0]
+    made.granted("s", first.seq, 16, buffered=0)
+    made.connected("s")
+    assert made.held == 0 and len(orders(made)) == 2
+
+
+def test_the_state_of_a_stranger_is_that_of_one_who_was_never_asked():
+    assert demand().state("nobody") == (0, False)
+
+
+def test_a_pass_of_nothing_says_nothing_about_the_pace():
+    made = Demand(8)
+    made.connected("s")
+    made.paced(8, 1e-6, 8)
+    assert made.turn == 64
+    made.paced(0, 1.0, 0)
+    assert made.turn == 64
+
+
+def test_a_turn_is_bounded_by_time_and_by_bytes_to_the_very_pass():
+    made = Demand(8)
+    made.paced(32, 1e-6, int(0.55 * (1 << 20)))
+    assert made.turn == 7 * 8, "1.82 such passes make a MiB, of four full ones each"
+    made.paced(8, 0.0005, 1)
+    assert made.turn == 4 * 8
+    made.paced(4, 0.0005, 1)
+    assert made.turn == 2 * 8
