@@ -1,4 +1,4 @@
-"""Between tasks and tensors: the inputs of a forward pass, and its labels as answers to its tasks."""
+"""Between tasks and tensors: the inputs of a forward pass, and answers to its tasks made of its labels."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from edldist.teacher.tasks import Answer, HeldTask
 from edldist.wire.messages import LeaseRows, Result
 from edldist.wire.tensors import pack, unpack
 
-__all__ = ["gather", "settle"]
+__all__ = ["answers_to", "inputs_of"]
 
 
-def gather(tasks: Sequence[HeldTask]) -> dict[str, Tensor]:
+def inputs_of(tasks: Sequence[HeldTask]) -> dict[str, Tensor]:
     """The inputs of a forward pass, samples first.
 
     Tasks that lie back to back in the frames they came in are that very memory.
@@ -55,7 +55,7 @@ def _rows(run: Sequence[HeldTask]) -> dict[str, Tensor]:
     return {name: tensor[start:stop] for name, tensor in tensors.items()}
 
 
-def settle(
+def answers_to(
     tasks: Sequence[HeldTask],
     labels: Mapping[str, Tensor],
     version: str,

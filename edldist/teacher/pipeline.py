@@ -29,7 +29,7 @@ from torch import Tensor
 
 from edldist.errors import EdlDistError, ModelError
 from edldist.teacher.batch_size import BatchSizeSearch
-from edldist.teacher.exchange import gather
+from edldist.teacher.exchange import inputs_of
 from edldist.teacher.factory import own_traceback
 from edldist.teacher.forward import Computed, Forward
 from edldist.teacher.lane import Flight, InputsLostError, Lane
@@ -45,7 +45,7 @@ _POLL_S = 0.0005
 _WAIT_S = 0.25
 
 Parts = Sequence[dict[str, Tensor]]
-Settle = Callable[[list[HeldTask], dict[str, Tensor], float], list[Answer]]
+AnswersTo = Callable[[list[HeldTask], dict[str, Tensor], float], list[Answer]]
 
 
 class Reader(Protocol):
@@ -83,7 +83,7 @@ class Pipeline:
         lane: of the model's device.
         forward: model and codec.
         search: the batch size; told about every pass and every lack of memory.
-        settle: tasks, their labels on the host and the seconds of compute, to answers.
+        answers_to: tasks, their labels on the host and the seconds of compute, to answers.
         resize: called with a new batch size.
         reader: reads inputs that tasks only name, or None when they bring their own.
 
@@ -98,14 +98,14 @@ class Pipeline:
         lane: Lane,
         forward: Forward,
         search: BatchSizeSearch,
-        settle: Settle,
+        answers_to: AnswersTo,
         resize: Callable[[int], None],
         reader: Reader | None = None,
     ) -> None:
         self._lane = lane
         self._forward = forward
         self._search = search
-        self._settle = settle
+        self._answers_to = answers_to
         self._resize = resize
         self._reader = reader
         self._room = lane.depth + (_READ_AHEAD if reader is not None else 0)
@@ -203,7 +203,7 @@ class Pipeline:
 
     def _inputs(self, each: _Pass) -> Parts:
         if self._reader is None:
-            return [gather(each.tasks)]
+            return [inputs_of(each.tasks)]
         return [read.result() for read in each.reads]
 
     def _land(self, each: _Pass) -> bool:
@@ -216,7 +216,7 @@ class Pipeline:
             self.compute_s += seconds
             if suspect:
                 self._forward.refuse(each.flight.outputs)
-            answers = self._settle(each.tasks, labels, seconds)
+            answers = self._answers_to(each.tasks, labels, seconds)
         except Exception as exc:
             self._flying -= 1
             each.flight = None

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from torch import Tensor
 
 from edldist.teacher.dataset import IndexedDataset
-from edldist.teacher.exchange import gather
+from edldist.teacher.exchange import inputs_of
 from edldist.teacher.tasks import HeldTask
 
 __all__ = ["DatasetReader"]
@@ -41,7 +41,7 @@ class DatasetReader:
         parts: list[Future[dict[str, Tensor]]] = []
         for task in tasks:
             try:
-                index, seed = self._dataset.check(gather([task]))
+                index, seed = self._dataset.check(inputs_of([task]))
             except Exception as exc:
                 failed: Future[dict[str, Tensor]] = Future()
                 failed.set_exception(exc)

@@ -15,7 +15,7 @@ from edldist.labels.codec import Codec, parse_codec
 from edldist.labels.fingerprint import Fingerprint, check_version
 from edldist.teacher.batch_size import AUTO, BatchSizeSearch
 from edldist.teacher.dataset import IndexedDataset, parse_entries
-from edldist.teacher.exchange import settle
+from edldist.teacher.exchange import answers_to
 from edldist.teacher.forward import Forward
 from edldist.teacher.identity import TeacherIdentity
 from edldist.teacher.lane import Lane, lane_for
@@ -155,7 +155,7 @@ class TeacherWorker:
             lane or lane_for(teacher.device),
             Forward(teacher, codec, options.allow_nonfinite),
             self._search,
-            lambda tasks, labels, compute_s: settle(
+            lambda tasks, labels, compute_s: answers_to(
                 tasks, labels, options.version, compute_s, service.max_frame_bytes
             ),
             service.resize,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edldist.errors import WireError
-from edldist.teacher.exchange import gather, settle
+from edldist.teacher.exchange import answers_to, inputs_of
 from edldist.teacher.tasks import HeldTask, TaskInputs
 from edldist.wire.tensors import pack, unpack
 
@@ -44,8 +44,8 @@ def test_every_lease_gets_the_labels_of_its_own_samples(groups, data):
         student = data.draw(st.sampled_from("st"))
         held += arrived(*sizes, student=student, first_lease=10 * number, first=100 * number)
     tasks = data.draw(st.permutations(held))
-    inputs = gather(tasks)["x"]
-    got = sent(settle(tasks, {"y": inputs * 2}, "dense", 0.0, lambda student: None))
+    inputs = inputs_of(tasks)["x"]
+    got = sent(answers_to(tasks, {"y": inputs * 2}, "dense", 0.0, lambda student: None))
     for task in held:
         own = unpack(task.inputs.tensors, task.inputs.frames)["x"][task.start : task.start + task.samples]
         assert got[task.lease] == (own * 2).tolist()
@@ -54,21 +54,21 @@ def test_every_lease_gets_the_labels_of_its_own_samples(groups, data):
 def test_tasks_that_lie_back_to_back_are_not_copied():
     tasks = arrived(2, 3, 4)
     address = torch.frombuffer(tasks[0].inputs.frames[0], dtype=torch.uint8).data_ptr()
-    assert gather(tasks)["x"].data_ptr() == address
-    assert gather(tasks[1:])["x"].data_ptr() == address + 2 * 8
-    assert gather([tasks[0], tasks[2]])["x"].tolist() == [0, 1, 5, 6, 7, 8]
+    assert inputs_of(tasks)["x"].data_ptr() == address
+    assert inputs_of(tasks[1:])["x"].data_ptr() == address + 2 * 8
+    assert inputs_of([tasks[0], tasks[2]])["x"].tolist() == [0, 1, 5, 6, 7, 8]
 
 
 def test_one_answer_covers_all_tasks_of_a_student_in_a_row():
     tasks = arrived(2, 3) + arrived(1, student="t", first_lease=9)
-    answers = settle(tasks, {"y": torch.zeros(6)}, "dense", 0.5, lambda student: None)
+    answers = answers_to(tasks, {"y": torch.zeros(6)}, "dense", 0.5, lambda student: None)
     assert [[task.lease for task in answer.tasks] for answer in answers] == [[1, 2], [9]]
     assert all(answer.result.compute_s == 0.5 for answer in answers)
 
 
 def test_labels_that_fit_no_frame_together_are_sent_one_by_one_and_fail_alone():
     tasks = arrived(2, 3, 1)
-    answers = settle(tasks, {"y": torch.zeros(6, dtype=torch.float64)}, "dense", 0.0, lambda student: 16)
+    answers = answers_to(tasks, {"y": torch.zeros(6, dtype=torch.float64)}, "dense", 0.0, lambda student: 16)
     assert [answer.tasks[0].lease for answer in answers] == [1, 2, 3]
     assert [answer.result is None for answer in answers] == [False, True, False]
     assert "24 bytes" in answers[1].error
@@ -79,4 +79,4 @@ def test_inputs_of_another_size_than_their_tasks_are_refused(samples):
     specs, frames = pack({"x": torch.zeros(3)})
     inputs = TaskInputs(samples, specs, frames)
     with pytest.raises(WireError, match=f"tasks of {samples} samples"):
-        gather([HeldTask("s", 1, samples, False, inputs, 0)])
+        inputs_of([HeldTask("s", 1, samples, False, inputs, 0)])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edldist.errors import EdlDistError, InputError
 from edldist.labels.codec import parse_codec
 from edldist.teacher.batch_size import BatchSizeSearch
-from edldist.teacher.exchange import gather, settle
+from edldist.teacher.exchange import answers_to, inputs_of
 from edldist.teacher.forward import Forward
 from edldist.teacher.lane import HostLane
 from edldist.teacher.model import Teacher
@@ -82,7 +82,7 @@ class Shelf:
     def hand_over(self, task: HeldTask) -> None:
         for asked, future in self.reads:
             if asked is task and not future.done():
-                future.set_result(gather([task]))
+                future.set_result(inputs_of([task]))
 
 
 class Crew:
@@ -98,7 +98,7 @@ class Crew:
             self.lane,
             Forward(teacher, parse_codec(codec), **options),
             self.search,
-            lambda tasks, labels, s: settle(tasks, labels, "", s, lambda _: None),
+            lambda tasks, labels, s: answers_to(tasks, labels, "", s, lambda _: None),
             self.sizes.append,
             reader,
         )
