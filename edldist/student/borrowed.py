@@ -10,7 +10,7 @@ import copy
 import ctypes
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -78,7 +78,7 @@ class Borrowed:
             if sample != _array_sample(array):
                 raise _written(f"an array of {array.dtype} and shape {list(array.shape)}")
 
-    def check_apart(self, others: set[tuple[str, int]]) -> None:
+    def check_apart(self, others: Iterable[Borrowed]) -> None:
         """Be sure that it has no accelerator's memory in common with batches that are open.
 
         Writes there are not all counted, and to look at the memory would mean to wait for the device.
@@ -86,7 +86,9 @@ class Borrowed:
         Raises:
             InputError: it has.
         """
-        if common := self.on_accelerators & others:
+        for other in others if self.on_accelerators else ():
+            if not (common := self.on_accelerators & other.on_accelerators):
+                continue
             device = min(common)[0]
             raise InputError(
                 f"two batches that wait for their labels lie in the same memory of {device}. {_REMEDY}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from edldist.errors import ConfigError, LoaderClosedError
 from edldist.sampling.choice import position_of
@@ -13,6 +13,7 @@ from edldist.sampling.draws import DataDraws
 from edldist.sampling.look_ahead import obstacle_ahead
 from edldist.sampling.position import Mark, Position
 from edldist.student.borrowed import Borrowed, copied
+from edldist.student.descriptors import explained, keep_few
 from edldist.student.inputs import Inputs, InputSelector
 from edldist.student.service.batch import OpenBatch
 from edldist.student.to_device import Allocate
@@ -22,11 +23,18 @@ __all__ = ["ReadAhead", "Source"]
 logger = logging.getLogger(__name__)
 
 
+class _Out(NamedTuple):
+    """A batch that was read and that the loop has not had yet: how it looked, and what it keeps open."""
+
+    looks: Borrowed
+    descriptors: int
+
+
 class Source:
     """One epoch of a data loader while it is read.
 
     Attributes:
-        out: how the batches looked that were read and that the loop has not had yet, oldest first.
+        out: batches that were read and that the loop has not had yet, oldest first.
         ended: whether there is nothing more to read, because of ``error`` if that is set.
     """
 
@@ -34,7 +42,7 @@ class Source:
 
     def __init__(self, items: Iterator[tuple[Any, Mark]]) -> None:
         self._items = items
-        self.out: deque[Borrowed] = deque()
+        self.out: deque[_Out] = deque()
         self.ended = False
         self.error: Exception | None = None
 
@@ -223,13 +231,11 @@ class ReadAhead:
         Raises:
             InputError: its memory was written to since it was read.
         """
-        self._running.out.popleft().check()
+        self._running.out.popleft().looks.check()
 
     @property
-    def _on_accelerators(self) -> set[tuple[str, int]]:
-        """Where the tensors of batches that are out lie, of those that are not in host memory."""
-        sources = (source for source in (self._current, self._next) if source is not None)
-        return {place for source in sources for looks in source.out for place in looks.on_accelerators}
+    def _all_out(self) -> Iterator[_Out]:
+        return (out for source in (self._current, self._next) if source is not None for out in source.out)
 
     def _opened(self) -> Source:
         try:
@@ -247,12 +253,13 @@ class ReadAhead:
                 batch, mark = item
                 if self._copy_batches:
                     batch = copied(batch)
+                batch, descriptors = keep_few(batch, sum(out.descriptors for out in self._all_out))
                 inputs, samples = self._select(batch)
                 self.position.check(mark, samples)
                 looks = Borrowed(inputs) if self._copy_batches else Borrowed(batch, inputs)
-                looks.check_apart(self._on_accelerators)
+                looks.check_apart([out.looks for out in self._all_out])
                 offer(OpenBatch(batch, inputs, samples, mark, self._allocate))
-                source.out.append(looks)
+                source.out.append(_Out(looks, descriptors))
         except Exception as exc:
             # The batches before the bad one are delivered first.
-            source.fail(exc)
+            source.fail(explained(exc))

@@ -169,9 +169,9 @@ class OnDevice(torch.Tensor):
 def test_two_open_batches_in_the_same_memory_of_an_accelerator_are_refused():
     memory = torch.zeros(4).as_subclass(OnDevice)
     first, second = Borrowed({"x": memory}), Borrowed({"y": torch.zeros(4).as_subclass(OnDevice)})
-    second.check_apart(first.on_accelerators)
+    second.check_apart([first])
     with pytest.raises(InputError, match="same memory of cuda:0.*copy_batches=True"):
-        Borrowed({"z": memory}).check_apart(first.on_accelerators | second.on_accelerators)
+        Borrowed({"z": memory}).check_apart([second, first])
 
 
 def test_a_copy_has_the_structure_of_the_batch_and_none_of_its_memory():

@@ -1,0 +1,97 @@
+"""File descriptors that come with batches: a tensor that a data loader's worker hands over takes one."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import resource
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from edldist.errors import InputError
+from edldist.student.to_device import mapped
+from edldist.wire.shm.offers import SHARED_FROM_BYTES
+
+__all__ = ["explained", "keep_few"]
+
+_SHARE = 4  # batches that are open may keep one in so many of the descriptors that the process may have
+_SCALARS = (str, int, float, bytes, type(None))
+
+
+def keep_few(batch: Any, held: int) -> tuple[Any, int]:
+    """Bring tensors out of shared memory where that keeps a descriptor for little, or too many are kept.
+
+    Torch keeps a descriptor of every storage that came from another process for as long as it is used (its
+    sharing strategy ``file_descriptor``), and many batches are open at once here. Small tensors are cheap to
+    copy. Large ones stay where they are, because teacher workers on this host read them there, until the
+    open batches keep a quarter of all descriptors that this process may have.
+
+    Args:
+        batch: mappings, lists, tuples and data classes of tensors, nested.
+        held: descriptors of batches that are open.
+
+    Returns:
+        The batch, with some of its tensors in other memory, and how many descriptors it keeps.
+    """
+    shared = list(_shared_tensors(batch))
+    if not shared:
+        return batch, 0
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = sys.maxsize if limit == resource.RLIM_INFINITY else limit // _SHARE - held
+    kept: set[int] = set()
+    moved: set[int] = set()
+    for tensor in shared:
+        place = tensor.untyped_storage().data_ptr()
+        if tensor.nbytes >= SHARED_FROM_BYTES and (place in kept or len(kept) < room):
+            kept.add(place)
+        else:
+            moved.add(id(tensor))
+    if moved:
+        batch = mapped(batch, lambda tensor: tensor.clone() if id(tensor) in moved else tensor)
+    return batch, len(kept)
+
+
+def explained(error: Exception) -> Exception:
+    """The error to raise for one of the data loader: another one if descriptors have run out.
+
+    Torch says ``received 0 items of ancdata`` then, which nobody understands.
+    """
+    ran_out = isinstance(error, OSError) and error.errno == errno.EMFILE
+    if not ran_out and "items of ancdata" not in str(error):
+        return error
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    said = InputError(
+        f"this process has no file descriptor left ({_open_descriptors()} are open, RLIMIT_NOFILE is "
+        f"{limit}), and every tensor that a data loader's worker hands over takes one. Raise the limit "
+        f"(ulimit -n, up to {most} here), lower high_watermark or prefetch_factor, put fewer tensors into a "
+        'batch, or call torch.multiprocessing.set_sharing_strategy("file_system")'
+    )
+    said.__cause__ = error
+    return said
+
+
+def _open_descriptors() -> str:
+    try:
+        return str(len(os.listdir("/proc/self/fd")))
+    except OSError:  # to list them takes one
+        return "all"
+
+
+def _shared_tensors(batch: Any) -> Iterator[Tensor]:
+    stack = [batch]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, Tensor):
+            # Tensors of an accelerator all count as shared.
+            if item.device.type == "cpu" and item.is_shared():  # type: ignore[no-untyped-call]
+                yield item
+        elif isinstance(item, Mapping):
+            stack.extend(item.values())
+        elif isinstance(item, (tuple, list)) and item and not isinstance(item[0], _SCALARS):
+            stack.extend(item)
+        elif dataclasses.is_dataclass(item) and not isinstance(item, type):
+            stack.extend(getattr(item, field.name, None) for field in dataclasses.fields(item))
