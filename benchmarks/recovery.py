@@ -167,16 +167,10 @@ def _drained(party: Crew) -> Outcome:
 
 
 def _quarantined(party: Crew) -> Outcome:
-    sick = FaultJob(
-        party.job.folder,
-        model="tests.fault.teachers:broken",
-        address=party.job.address,
-        roles=party.job.roles,
-    )
     before = int(party.stats()["failed"] or 0)
     start = time.time()
-    worker = sick.teacher("sick")
-    wait_until("its first failure", lambda: party.job.fired("broken"))
+    worker = party.job.teacher("sick", env={"EDLDIST_TEST_SICK": "1"})
+    wait_until("its first failure", lambda: party.job.fired("sick"))
     failed_at = time.time()
 
     def quarantined() -> bool:

@@ -33,6 +33,11 @@ def take(name: str) -> bool:
     return True
 
 
+def is_sick() -> bool:
+    """Whether ``EDLDIST_TEST_SICK`` is set: of workers that serve one model, one may have a broken device."""
+    return bool(os.environ.get("EDLDIST_TEST_SICK"))
+
+
 def _label(id: Tensor, x: Tensor) -> Tensor:  # noqa: A002
     value = id.to(torch.float64)
     return torch.stack([value, value * 2 + 1], dim=1)
@@ -51,6 +56,8 @@ def steady() -> Callable[..., Tensor]:
 
 def faulty() -> Callable[..., Tensor]:
     """As ``steady``, and acts on requests: crash, segfault, oom_kill, hang, pause, hold_gil, raise, slow."""
+    if is_sick():
+        return _sick()
     pass_s = float(os.environ.get("EDLDIST_TEST_PASS_S", "0.01"))
     slow = 1.0
 
@@ -108,6 +115,8 @@ def poison() -> Callable[..., Tensor]:
 
 def cursed() -> Callable[..., Tensor]:
     """On sample 777: raises, or kills its worker if ``deadly`` was asked for. Books its deaths."""
+    if is_sick():
+        return _sick()
     deadly, pass_s = killer(), 0.005
 
     def label(id: Tensor, x: Tensor) -> Tensor:  # noqa: A002
@@ -119,11 +128,11 @@ def cursed() -> Callable[..., Tensor]:
     return label
 
 
-def broken() -> Callable[..., Tensor]:
-    """Never labels anything."""
+def _sick() -> Callable[..., Tensor]:
+    """A model on a device that labels nothing."""
 
     def label(id: Tensor, x: Tensor) -> Tensor:  # noqa: A002
-        fired("broken")
+        fired("sick")
         raise RuntimeError("this device is sick on purpose")
 
     return label

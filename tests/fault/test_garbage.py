@@ -43,9 +43,12 @@ from edldist.wire.messages import (
 from edldist.wire.zmq.transport import CONTROL_FRAME_BYTES
 from tests.fault.crew import Crew, crew
 from tests.fault.harness import wait_for
-from tests.greetings import FINGERPRINT
+from tests.greetings import fingerprint
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(90)]
+
+OURS = fingerprint(model="tests.fault.teachers:faulty")
+"""What the workers of the party are: a stranger may say so too."""
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +197,7 @@ def test_bogus_answers_and_leases_change_no_label(unharmed: Crew):
     with stranger(address) as mallory:
         mallory.say(forged, *[bytes(16)] * 50)
         assert mallory.hear(Unknown)
-        mallory.say(Hello(worker="mallory", teacher="teacher", fingerprint=FINGERPRINT, process="p"))
+        mallory.say(Hello(worker="mallory", teacher="teacher", fingerprint=OURS, process="p"))
         assert mallory.hear(Welcome)
         mallory.say(forged, *[bytes(16)] * 50)
         mallory.say(Failure(leases=list(range(50)), error="none of these was ever mine"))
@@ -222,7 +225,7 @@ def test_a_refusal_tells_another_protocol_version_why(unharmed: Crew):
     before = garbage(unharmed)
     for address in ports(unharmed).values():
         with stranger(address, b"from-the-future") as other:
-            hello = encode(Hello(worker="w", teacher="teacher", fingerprint=FINGERPRINT, process="p"))
+            hello = encode(Hello(worker="w", teacher="teacher", fingerprint=OURS, process="p"))
             other.send(b"ED" + bytes([PROTOCOL_VERSION + 1]) + hello[3:])
             refused = other.hear(Refused)
             assert f"wire protocol {PROTOCOL_VERSION + 1}" in refused.reason

@@ -87,17 +87,14 @@ def test_poison_is_skipped_and_counted_where_the_job_says_so(fleet: FaultJob):
 
 def test_a_worker_that_always_fails_is_quarantined_and_status_says_why(fleet: FaultJob):
     party = Crew(fleet, samples=700, batch_size=BATCH, name="healthy", step_s=0.01)
-    sick = FaultJob(
-        fleet.folder, model="tests.fault.teachers:broken", address=fleet.address, roles=fleet.roles
-    )
-    sick.teacher("sick")
+    fleet.teacher("sick", env={"EDLDIST_TEST_SICK": "1"})
 
     def reason() -> str:
         member = party.member("sick")
         return "" if member is None else str(member.stats.get("quarantine") or "")
 
     said = wait_for("the sick worker's quarantine in the status", reason, 40)
-    assert fleet.fired("broken")
+    assert fleet.fired("sick")
     assert "failures in a row" in said and "this device is sick on purpose" in said
     assert fleet.events("teacher_quarantined")[-1].fields["worker"] == "sick"
     since = time.time()
