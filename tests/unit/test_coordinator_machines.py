@@ -30,6 +30,7 @@ class MembershipMachine(RuleBasedStateMachine):
         self.members = Membership("life", heartbeat_interval_s=1.0, heartbeat_ttl_s=3.0, now=0.0)
         self.here: set[str] = set()  # by the events alone
         self.version = 0
+        self.counted: dict[str, tuple[int, float]] = {}
 
     def take(self, actions: list[Action], changes: bool) -> None:
         for action in actions:
@@ -93,6 +94,25 @@ class MembershipMachine(RuleBasedStateMachine):
         self.now += seconds
         self.take(self.members.tick(self.now, WALL + self.now), changes=True)
         assert all(self.now - m.last_seen < 3.0 for m in self.members.members.values())
+
+    @rule()
+    def silence(self) -> None:
+        """Long enough for all, in steps in which the coordinator listens."""
+        for _ in range(4):
+            self.tick(1.0)
+        assert not self.here
+
+    @precondition(lambda self: self.here)
+    @rule(data=st.data(), samples=st.integers(1, 100))
+    def work(self, data: st.DataObject, samples: int) -> None:
+        """A member counts on, so that it has a rate."""
+        member_id = data.draw(st.sampled_from(sorted(self.here)))
+        member = self.members.members[member_id]
+        self.now += 0.25
+        done, busy_s = self.counted.get(member_id, (0, 0.0))
+        self.counted[member_id] = done + samples, busy_s + 0.25
+        stats = {"samples": done + samples, "busy_s": busy_s + 0.25, "starved_s": 0.0}
+        self.members.heartbeat(member.peer, Heartbeat(id=member_id, stats=stats), self.now)
 
     @precondition(lambda self: self.here)
     @rule()
