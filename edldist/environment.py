@@ -18,22 +18,28 @@ class JobEnvironment:
     Attributes:
         coordinator: ``tcp://host:port``, or None outside a job.
         output: the job's folder, or None.
+        job: the job's name, or None.
         advertise: address by which teachers reach this host, or None to find it out.
         deterministic: fixed cuts, one task a forward pass.
         task_size: samples per fixed cut, or None.
         on_poison: ``raise`` or ``skip``.
         connect_timeout_s: how long to wait for a coordinator.
         heartbeat_ttl_s: a teacher worker silent for longer is written off.
+        checkpoint_keep: how many checkpoints to keep, or None.
+        checkpoint_every_steps: how many steps lie between two checkpoints, or None.
     """
 
     coordinator: str | None
     output: str | None
+    job: str | None
     advertise: str | None
     deterministic: bool
     task_size: int | None
     on_poison: str
     connect_timeout_s: float
     heartbeat_ttl_s: float
+    checkpoint_keep: int | None
+    checkpoint_every_steps: int | None
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> JobEnvironment:
@@ -45,12 +51,15 @@ class JobEnvironment:
         return cls(
             coordinator=environ.get("EDLDIST_COORDINATOR") or None,
             output=environ.get("EDLDIST_OUTPUT") or None,
+            job=environ.get("EDLDIST_JOB") or None,
             advertise=environ.get("EDLDIST_ADVERTISE") or None,
             deterministic=_flag(environ, "EDLDIST_DETERMINISTIC"),
             task_size=whole_number(environ, "EDLDIST_TASK_SIZE", least=1),
             on_poison=_choice(environ, "EDLDIST_ON_POISON", ("raise", "skip")),
             connect_timeout_s=_seconds(environ, "EDLDIST_CONNECT_TIMEOUT_S", 300.0),
             heartbeat_ttl_s=_seconds(environ, "EDLDIST_HEARTBEAT_TTL_S", 3.0),
+            checkpoint_keep=whole_number(environ, "EDLDIST_CHECKPOINT_KEEP", least=1),
+            checkpoint_every_steps=whole_number(environ, "EDLDIST_CHECKPOINT_EVERY_STEPS", least=1),
         )
 
 

@@ -20,6 +20,7 @@ from edldist.checkpoint.snapshot import Snapshot, Stateful
 from edldist.checkpoint.stores.opening import open_store
 from edldist.checkpoint.stores.store import Store
 from edldist.checkpoint.writer import CheckpointWriter, Save
+from edldist.environment import JobEnvironment
 from edldist.errors import CheckpointError, ConfigError
 from edldist.lifecycle import exit_hooks, stopping
 from edldist.observe import reporter
@@ -75,18 +76,18 @@ class Checkpointer:
             CheckpointError: the directory cannot be used, or is another job's.
         """
         exit_hooks.install()
+        environment = JobEnvironment.read()
         if directory is None:
-            output = os.environ.get("EDLDIST_OUTPUT")
-            if not output:
+            if environment.output is None:
                 raise ConfigError(
                     "no checkpoint directory: pass one, or set EDLDIST_OUTPUT to the job's folder"
                 )
-            directory = os.path.join(output, "checkpoints")
-        self.keep = _whole("keep", keep, "EDLDIST_CHECKPOINT_KEEP") or 3
-        self.every_steps = _whole("every_steps", every_steps, "EDLDIST_CHECKPOINT_EVERY_STEPS")
+            directory = os.path.join(environment.output, "checkpoints")
+        self.keep = _count("keep", keep) or environment.checkpoint_keep or 3
+        self.every_steps = _count("every_steps", every_steps) or environment.checkpoint_every_steps
         self.failures = 0
         self.last_error: str | None = None
-        self._job = os.environ.get("EDLDIST_JOB") or None
+        self._job = environment.job
         self._store: Store = open_store(directory)
         self._ranks: Ranks | None = None
         self._thread: threading.Thread | None = None
@@ -261,17 +262,7 @@ class Checkpointer:
             self._ranks = None
 
 
-def _whole(name: str, value: int | None, variable: str) -> int | None:
-    """A whole number of 1 or more, from the argument or else from the environment."""
-    if value is None:
-        text = os.environ.get(variable)
-        if not text:
-            return None
-        name = variable
-        try:
-            value = int(text)
-        except ValueError:
-            raise ConfigError(f"{variable}={text!r} is not a whole number of 1 or more") from None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+def _count(name: str, value: int | None) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise ConfigError(f"{name}={value!r} is not a whole number of 1 or more")
     return value

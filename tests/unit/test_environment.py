@@ -23,12 +23,16 @@ def test_inside_a_job_everything_is_read() -> None:
             "EDLDIST_ADVERTISE": "10.0.0.5",
             "EDLDIST_DETERMINISTIC": "1",
             "EDLDIST_TASK_SIZE": "32",
+            "EDLDIST_JOB": "digits",
+            "EDLDIST_CHECKPOINT_KEEP": "7",
+            "EDLDIST_CHECKPOINT_EVERY_STEPS": "50",
             "EDLDIST_CONNECT_TIMEOUT_S": "2.5",
             "EDLDIST_HEARTBEAT_TTL_S": "20",
         }
     )
     assert (inside.coordinator, inside.output, inside.advertise) == ("tcp://h:1", "/out", "10.0.0.5")
     assert (inside.deterministic, inside.task_size) == (True, 32)
+    assert (inside.job, inside.checkpoint_keep, inside.checkpoint_every_steps) == ("digits", 7, 50)
     assert (inside.connect_timeout_s, inside.heartbeat_ttl_s) == (2.5, 20.0)
 
 
@@ -50,6 +54,8 @@ def test_flags(text: str, value: bool) -> None:
     ("name", "text"),
     [
         ("EDLDIST_DETERMINISTIC", "maybe"),
+        ("EDLDIST_CHECKPOINT_KEEP", "0"),
+        ("EDLDIST_CHECKPOINT_EVERY_STEPS", "often"),
         ("EDLDIST_TASK_SIZE", "0"),
         ("EDLDIST_TASK_SIZE", "-4"),
         ("EDLDIST_TASK_SIZE", "1.5"),

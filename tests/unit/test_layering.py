@@ -31,7 +31,7 @@ ALLOWED = {
     "observe": {"wire", "errors", "address", "environment", "clock", "ranks"},
     "lifecycle": {"errors", "observe", "ranks", "wire"},
     "sampling": {"errors", "lifecycle", "ranks"},
-    "checkpoint": {"errors", "files", "observe", "ranks", "lifecycle"},
+    "checkpoint": {"errors", "environment", "files", "observe", "ranks", "lifecycle"},
     **{role: {role} | SHARED | BASE for role in ROLES},
 }
 MODULES = sorted(path for top in ("edldist", "launch") for path in (ROOT / top).rglob("*.py"))
