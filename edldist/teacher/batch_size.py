@@ -83,7 +83,7 @@ class BatchSizeSearch:
             raise ValueError(f"{samples} samples cannot be cut")
         if samples > self.size:
             return False
-        half, best = samples // 2, self._best[0] if self._best[1] else 0
+        half, best = samples // 2, self._best[0]
         self.size = best if half <= best < samples else half
         self.settled = True
         return True

@@ -40,7 +40,56 @@ def test_it_takes_the_largest_size_that_fits_when_memory_runs_out():
 def test_it_stops_at_the_largest_size_allowed():
     search = BatchSizeSearch(AUTO, largest=40)
     assert run(search, lambda n: 0.01) == [8, 16, 32]
+    assert search.settled and search.size == 32
+    assert run(BatchSizeSearch(AUTO, largest=32), lambda n: 0.01) == [8, 16, 32]
     assert BatchSizeSearch(AUTO, largest=2).size == 2
+
+
+def test_a_size_is_decided_by_its_fifth_pass():
+    search = BatchSizeSearch(AUTO)
+    for size in (8, 16, 32):
+        assert [search.passed(size, 0.01) for _ in range(5)] == [False] * 4 + [True]
+
+
+def test_the_first_pass_of_a_size_decides_nothing():
+    search = BatchSizeSearch(AUTO)
+    for seconds in (1e-6, 0.01, 0.01, 0.01, 0.01):
+        search.passed(8, seconds)
+    for _ in range(5):
+        search.passed(16, 0.01)
+    assert search.size == 32
+
+
+def test_the_slowest_of_devices_may_grow_too():
+    search = BatchSizeSearch(AUTO)
+    assert run(search, lambda n: 100.0)[:3] == [8, 16, 32]
+
+
+def test_memory_that_runs_out_ends_the_growing_at_once():
+    search = BatchSizeSearch(AUTO)
+    assert search.out_of_memory(8)
+    assert search.settled and search.size == 4
+
+
+def test_the_best_size_is_taken_where_more_than_it_did_not_fit():
+    search = BatchSizeSearch(AUTO)
+    for size in (8, 16, 32, 64):
+        for _ in range(5):
+            search.passed(size, 0.01)
+    assert search.size == 128
+    assert search.out_of_memory(100)
+    assert search.size == 64
+
+
+def test_the_best_size_that_does_not_fit_any_more_is_halved():
+    search = BatchSizeSearch(AUTO)
+    for _ in range(5):
+        search.passed(8, 0.01)
+    for _ in range(5):
+        search.passed(16, 1.0)
+    assert search.settled and search.size == 8
+    assert search.out_of_memory(8)
+    assert search.size == 4
 
 
 def test_one_slow_pass_among_several_decides_nothing():

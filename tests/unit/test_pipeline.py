@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import logging
 import random
 from concurrent.futures import Future
@@ -454,3 +455,44 @@ def test_every_task_is_answered_once_with_its_own_labels_in_any_weather(seed, ro
     for lease, error in crew.errors.items():
         poisoned = 13 in ids[lease]
         assert poisoned or (tasks[lease].alone and len(ids[lease]) > room), error
+
+
+def test_a_wait_with_answers_in_hand_waits_for_nothing():
+    lane = Apron()
+    crew = Crew(double, lane)
+    crew.pipeline.begin([task(1)])
+    crew.pipeline.begin([task(2)])
+    crew.pipeline._answers.append([])
+    crew.pipeline.await_any()
+    assert not any(flight.waited for flight in lane.flights)
+
+
+def test_a_wait_without_a_place_on_the_device_is_for_the_oldest_flight():
+    lane = Apron()
+    crew = Crew(double, lane)
+    crew.pipeline.begin([task(1)])
+    crew.pipeline.begin([task(2)])
+    crew.pipeline.await_any()
+    assert [flight.waited for flight in lane.flights] == [True, False]
+
+
+def test_a_wait_for_inputs_ends_when_they_are_there(monkeypatch):
+    waits = []
+    monkeypatch.setattr(
+        concurrent.futures, "wait", lambda those, timeout_s: waits.append((list(those), timeout_s))
+    )
+    lane, shelf = Apron(), Shelf()
+    crew = Crew(double, lane, reader=shelf)
+    first, second = task(1), task(2)
+    crew.pipeline.begin([first])
+    crew.pipeline.await_any()
+    crew.pipeline.begin([second])
+    shelf.hand_over(first)
+    crew.pipeline.step()
+    crew.pipeline.await_any()
+    reads = [future for _, future in shelf.reads]
+    assert waits == [([reads[0]], 0.25), ([reads[1]], 0.0005)], "shortly, while a flight may land"
+
+
+def test_a_wait_with_nothing_to_do_returns():
+    Crew(double, Apron()).pipeline.await_any()
