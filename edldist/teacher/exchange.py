@@ -99,5 +99,5 @@ def _answers(
             answers += _answers([task], labels, first, version, compute_s, max_frame_bytes)
             first += task.samples
         return answers
-    rows = [LeaseRows(lease=task.lease, samples=task.samples) for task in tasks]
+    rows = [LeaseRows(lease=task.lease, count=task.samples) for task in tasks]
     return [Answer(tasks, Result(rows=rows, version=version, compute_s=compute_s, tensors=specs), frames)]

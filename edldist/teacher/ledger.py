@@ -99,7 +99,7 @@ class Ledger:
         """What to ask each student for now."""
         pulls: dict[str, list[Pull]] = {}
         while (order := self._demand.next_pull()) is not None:
-            pulls.setdefault(order.student, []).append(Pull(seq=order.seq, samples=order.samples))
+            pulls.setdefault(order.student, []).append(Pull(seq=order.seq, room=order.samples))
         return pulls
 
     # --- answers ------------------------------------------------------------------------------------
@@ -146,11 +146,11 @@ def _unpacked(student: str, message: Tasks, frames: Sequence[memoryview]) -> Ite
     for group in message.groups:
         own = list(frames[position : position + len(group.tensors)])
         position += len(group.tensors)
-        inputs = TaskInputs(sum(lease.samples for lease in group.leases), group.tensors, own)
+        inputs = TaskInputs(sum(lease.cost for lease in group.leases), group.tensors, own)
         start = 0
         for lease in group.leases:
-            yield HeldTask(student, lease.id, lease.samples, lease.alone, inputs, start)
-            start += lease.samples
+            yield HeldTask(student, lease.id, lease.cost, lease.alone, inputs, start)
+            start += lease.cost
 
 
 def _input_bytes(task: HeldTask) -> int:

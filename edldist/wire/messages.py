@@ -419,17 +419,25 @@ class Welcome(_Struct, frozen=True, tag="welcome"):
 
 
 class Pull(_Struct, frozen=True, tag="pull"):
-    """The worker has room for up to ``samples`` samples. ``seq`` grows from pull to pull of this worker."""
+    """The worker has room for tasks that cost so much together.
+
+    A sample costs 1, one with a length costs its length. ``seq`` grows from pull to pull of this worker.
+    """
 
     seq: Count
-    samples: Annotated[int, msgspec.Meta(ge=1)]
+    room: Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Lease(_Struct, frozen=True, array_like=True):
-    """A task that is handed to a worker. ``alone`` asks for a forward pass without other tasks."""
+    """A task that is handed to a worker. ``alone`` asks for a forward pass without other tasks.
+
+    ``cost`` is what it takes of the room of a pull, and its rows in the tensors of its group: as many as it
+    has ``samples``, unless these have lengths.
+    """
 
     id: Count
     samples: Count
+    cost: Count
     alone: bool
 
 
@@ -472,7 +480,7 @@ class LeaseRows(_Struct, frozen=True, array_like=True):
     """So many rows of a result answer this lease."""
 
     lease: Count
-    samples: Count
+    count: Count
 
 
 class Result(_Struct, frozen=True, array_like=True):

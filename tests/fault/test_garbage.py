@@ -173,8 +173,8 @@ def test_random_frames_are_counted(unharmed: Crew):
         lambda: rng.randbytes(rng.randint(1, 300)),
         lambda: b"ED",
         lambda: b"ED" + bytes([PROTOCOL_VERSION]) + rng.randbytes(rng.randint(0, 60)),
-        lambda: encode(Pull(seq=1, samples=4))[:-3],
-        lambda: encode(Pull(seq=1, samples=4)) + b"\0",
+        lambda: encode(Pull(seq=1, room=4))[:-3],
+        lambda: encode(Pull(seq=1, room=4)) + b"\0",
     ]
     before = garbage(unharmed)
     for number, address in enumerate(ports(unharmed).values()):
@@ -190,7 +190,7 @@ def test_bogus_answers_and_leases_change_no_label(unharmed: Crew):
     spec = TensorSpec(name="logits", dtype="float64", shape=[1, 2])
 
     def forged_result(lease: int) -> Result:
-        row = LeaseRows(lease=lease, samples=1)
+        row = LeaseRows(lease=lease, count=1)
         return Result(rows=[row], version="", compute_s=0.0, tensors=[spec])
 
     forged = Labels(results=[forged_result(lease) for lease in range(50)])
@@ -207,7 +207,7 @@ def test_bogus_answers_and_leases_change_no_label(unharmed: Crew):
 
         def pulled() -> Tasks | None:
             """Other workers may have all there is, again and again."""
-            mallory.say(Pull(seq=next(seqs), samples=5))
+            mallory.say(Pull(seq=next(seqs), room=5))
             answer = mallory.hear(Tasks | Idle)
             return answer if isinstance(answer, Tasks) else None
 

@@ -96,7 +96,7 @@ def test_poison_waits_until_the_batches_before_it_are_delivered(job):
         slow.greet("raises_on_13")
         reader.start()
         _wait(lambda: loader.stats()["open"] > 0)
-        slow.link.send(Pull(seq=1, samples=5))
+        slow.link.send(Pull(seq=1, room=5))
         lease = slow.await_message(Tasks).groups[0].leases[0].id
         ids = slow.frames[0].tobytes()
         for _ in range(3):
@@ -269,7 +269,7 @@ def _wait(condition, timeout_s: float = 20.0) -> None:
 
 def _result(lease: int, shape: list[int], dtype: str = "float64", name: str = "logits") -> Result:
     specs = [TensorSpec(name=name, dtype=dtype, shape=shape)]
-    rows = [LeaseRows(lease=lease, samples=shape[0] if shape else 5)]
+    rows = [LeaseRows(lease=lease, count=shape[0] if shape else 5)]
     return Result(rows=rows, version="", compute_s=0.0, tensors=specs)
 
 
@@ -279,7 +279,7 @@ def test_a_hostile_peer_at_the_students_port_harms_no_batch_and_is_counted(trans
         loader = job.loader([{"id": batch["id"]} for batch in fives(200)], inputs="id")
         with _hostile(job, loader) as peer:
             huge = (1 << 64) - 1
-            peer.link.send(Pull(seq=huge, samples=huge))
+            peer.link.send(Pull(seq=huge, room=huge))
             peer.await_message(Unknown)
             for garbage in (b"", b"garbage", MAGIC, MAGIC + b"\x01", MAGIC + b"\x01\xc1" * 9, b"\x00" * 5000):
                 peer.raw(garbage, b"frame")
@@ -309,7 +309,7 @@ def test_a_hostile_peer_at_the_students_port_harms_no_batch_and_is_counted(trans
 
             # With a lease of its own: labels that lie, and the lease given back twice.
             for seq in range(1, 40):
-                peer.link.send(Pull(seq=seq, samples=3))
+                peer.link.send(Pull(seq=seq, room=3))
                 answer = peer.await_message((Tasks, Idle))
                 if isinstance(answer, Tasks):
                     break
@@ -319,7 +319,7 @@ def test_a_hostile_peer_at_the_students_port_harms_no_batch_and_is_counted(trans
             lease, samples = task.id, task.samples
             peer.link.send(Labels(results=[_result(lease, [samples, 0, 1 << 63])]), [b""])
             _wait(lambda: loader.stats()["failed"] == 1)
-            peer.link.send(Pull(seq=huge, samples=2))
+            peer.link.send(Pull(seq=huge, room=2))
             answer = peer.await_message((Tasks, Idle))
             if isinstance(answer, Tasks):
                 peer.link.send(Return(leases=[answer.groups[0].leases[0].id] * 3))
@@ -351,7 +351,7 @@ def test_lying_labels_fail_their_own_task_only(job, shape, dtype, frames):
         reader = threading.Thread(target=lambda: delivered.extend(running))
         reader.start()
         _wait(lambda: loader.stats()["open"] == 2)
-        peer.link.send(Pull(seq=1, samples=5))
+        peer.link.send(Pull(seq=1, room=5))
         lease = peer.await_message(Tasks).groups[0].leases[0].id
         peer.link.send(Labels(results=[_result(lease, shape, dtype)]), frames)
         _wait(lambda: loader.stats()["failed"] == 1)
@@ -368,7 +368,7 @@ def test_a_lease_returned_several_times_in_one_message_is_returned_once(job):
         peer.greet()
         reader.start()
         _wait(lambda: loader.stats()["open"] == 2)
-        peer.link.send(Pull(seq=1, samples=5))
+        peer.link.send(Pull(seq=1, room=5))
         lease = peer.await_message(Tasks).groups[0].leases[0].id
         peer.link.send(Return(leases=[lease] * 3))
         _wait(lambda: loader.stats()["requeued"] == 1)

@@ -88,7 +88,8 @@ class Counterpart:
         pull = self.heard(self.student, Pull)
         spec = TensorSpec(name="x", dtype="float32", shape=[2])
         groups = [
-            LeaseGroup(leases=[Lease(id=lease, samples=2, alone=False)], tensors=[spec]) for lease in leases
+            LeaseGroup(leases=[Lease(id=lease, samples=2, cost=2, alone=False)], tensors=[spec])
+            for lease in leases
         ]
         self.student.send(b"w", Tasks(seq=pull.seq, groups=groups, buffered=0), [bytes(8)] * len(leases))
 

@@ -145,16 +145,16 @@ def test_the_next_pull_rides_on_the_labels_of_the_last(party: Party) -> None:
     spec = TensorSpec(name="x", dtype="float32", shape=[4])
     pull = heard(Pull)
     for lease in range(1, 4):
-        group = LeaseGroup(leases=[Lease(id=lease, samples=4, alone=False)], tensors=[spec])
+        group = LeaseGroup(leases=[Lease(id=lease, samples=4, cost=4, alone=False)], tensors=[spec])
         party.student.send(b"w", Tasks(seq=pull.seq, groups=[group], buffered=0), [bytes(16)])
         if lease == 1:
             pull = heard(Pull)  # the room of a second turn
-            group = LeaseGroup(leases=[Lease(id=9, samples=4, alone=False)], tensors=[spec])
+            group = LeaseGroup(leases=[Lease(id=9, samples=4, cost=4, alone=False)], tensors=[spec])
             party.student.send(b"w", Tasks(seq=pull.seq, groups=[group], buffered=0), [bytes(16)])
         party.service.await_tasks(5.0)
         tasks = party.service.take()
         result = Result(
-            rows=[LeaseRows(lease=task.lease, samples=4) for task in tasks],
+            rows=[LeaseRows(lease=task.lease, count=4) for task in tasks],
             version="",
             compute_s=1.0,
             tensors=[spec],
@@ -245,7 +245,9 @@ def given(party: Party, *leases: int) -> None:
     """Answer a pull with a task of four samples for each lease."""
     pull = party.heard(party.student, Pull)
     spec = TensorSpec(name="x", dtype="float32", shape=[4])
-    groups = [LeaseGroup(leases=[Lease(id=each, samples=4, alone=False)], tensors=[spec]) for each in leases]
+    groups = [
+        LeaseGroup(leases=[Lease(id=each, samples=4, cost=4, alone=False)], tensors=[spec]) for each in leases
+    ]
     party.student.send(b"w", Tasks(seq=pull.seq, groups=groups, buffered=0), [bytes(16)] * len(leases))
 
 

@@ -128,7 +128,7 @@ def test_a_worker_that_greets_anew_gets_its_tasks_again_without_blame(student):
     student.service.offer(OpenBatch(None, {"x": torch.zeros(4)}, 4))
     for seq in range(1, 5):
         student.link.send(Hello(worker="w", teacher="teacher", fingerprint=FINGERPRINT, process="p"))
-        student.link.send(Pull(seq=seq, samples=4))
+        student.link.send(Pull(seq=seq, room=4))
         (task,) = student.answer(Tasks).groups[0].leases
         assert not task.alone
     assert student.service.stats()["requeued"] == 3
@@ -140,7 +140,7 @@ def test_a_worker_that_was_started_anew_before_its_end_was_noticed_left_a_suspic
     alone = []
     for life in range(3):
         student.link.send(Hello(worker="w", teacher="teacher", fingerprint=FINGERPRINT, process=f"p{life}"))
-        student.link.send(Pull(seq=1, samples=4))
+        student.link.send(Pull(seq=1, room=4))
         (lease,) = student.answer(Tasks).groups[0].leases
         alone.append(lease.alone)
     assert alone == [False, False, True]
@@ -155,7 +155,7 @@ def test_only_a_worker_that_proves_alive_acquits_the_task_that_it_held(student, 
         process = "p" if same_process else f"p{life}"
         student.link = student.poller.connect(student.service.address, "w")
         student.link.send(Hello(worker="w", teacher="teacher", fingerprint=FINGERPRINT, process=process))
-        student.link.send(Pull(seq=1, samples=4))
+        student.link.send(Pull(seq=1, room=4))
         (task,) = student.answer(Tasks).groups[0].leases
         alone.append(task.alone)
         student.transport.sever(student.service.address, "w")

@@ -51,10 +51,10 @@ class Worker:
     ) -> None:
         """Label a task of four samples, as so many, and pull more in the same message."""
         specs = [TensorSpec(name=output, dtype="float32", shape=[samples])]
-        row = LeaseRows(lease=lease, samples=samples)
+        row = LeaseRows(lease=lease, count=samples)
         result = Result(rows=[row], version=version, compute_s=0.0, tensors=specs)
         frame = torch.arange(samples, dtype=torch.float32).numpy().tobytes()
-        self.link.send(Labels(results=[result], pull=Pull(seq=pull, samples=4)), [frame])
+        self.link.send(Labels(results=[result], pull=Pull(seq=pull, room=4)), [frame])
 
     def hear(self, kind, suits: Callable = lambda message: True):
         """The next message of a kind that suits."""
@@ -101,7 +101,7 @@ def offer(service: StudentService) -> None:
 def take(service: StudentService, worker: Worker, pull: int) -> Lease:
     """Offer a batch of one task, which a worker pulls."""
     offer(service)
-    worker.link.send(Pull(seq=pull, samples=4))
+    worker.link.send(Pull(seq=pull, room=4))
     (task,) = worker.hear(Tasks).groups[0].leases
     return task
 
@@ -111,7 +111,7 @@ def test_a_pull_that_rides_on_labels_is_answered_once_they_are_placed(make):
     worker = Worker(poller, service.address, "w")
     offer(service)
     offer(service)
-    worker.link.send(Pull(seq=1, samples=4))
+    worker.link.send(Pull(seq=1, room=4))
     (task,) = worker.hear(Tasks).groups[0].leases
     worker.label(task.id, pull=2)
     tasks = worker.hear((Tasks, Idle))
@@ -143,7 +143,7 @@ def test_a_pull_of_a_worker_that_cannot_be_reached_any_more_harms_nobody(make):
     with service.delivery._lock:
         sick.label(task.id, pull=5, samples=3)
         poller._network.sever(service.address, "sick")
-    well.link.send(Pull(seq=1, samples=4))
+    well.link.send(Pull(seq=1, room=4))
     assert well.hear((Tasks, Idle)).seq == 1
     assert len(service.delivery.leases_of("well")) == 1
 
@@ -154,7 +154,7 @@ def test_a_worker_that_fails_while_it_sleeps_is_told_that_it_is_quarantined(make
     sick = Worker(poller, service.address, "sick")
     for seq in range(1, 5):
         task = take(service, sick, 2 * seq)
-        sick.link.send(Pull(seq=2 * seq + 1, samples=4))
+        sick.link.send(Pull(seq=2 * seq + 1, room=4))
         assert sick.hear(Idle).quarantine == ""
         sick.link.send(Failure(leases=[task.id], error="boom"))
     told = sick.hear(Idle, lambda idle: idle.quarantine != "")
@@ -171,10 +171,10 @@ def test_a_failure_of_the_only_worker_in_good_standing_is_tried_again_at_once(ma
     sick.hear(Idle, lambda idle: idle.quarantine != "")
     offer(service)
     for seq in range(1, 6):
-        well.link.send(Pull(seq=seq, samples=4))
+        well.link.send(Pull(seq=seq, room=4))
         (task,) = well.hear(Tasks).groups[0].leases
     well.link.send(Failure(leases=[task.id], error="out of luck"))
-    well.link.send(Pull(seq=6, samples=4))
+    well.link.send(Pull(seq=6, room=4))
     assert well.hear((Tasks, Idle)).seq == 6
     assert service.stats()["failed"] == 5
     # The sick one is out for half a minute: the loop would stand for as long.
@@ -185,7 +185,7 @@ def test_a_lost_task_is_found_although_answers_to_pings_take_longer_than_the_nex
     service, clock, poller = make()
     worker = Worker(poller, service.address, "w")
     offer(service)
-    worker.link.send(Pull(seq=1, samples=4))
+    worker.link.send(Pull(seq=1, room=4))
     worker.hear(Tasks)  # as if it had been lost on the way
     for seq in (1, 2, 3):
         clock.advance(0.11)
@@ -230,7 +230,7 @@ def test_a_worker_whose_first_labels_have_other_outputs_is_refused_and_nobody_is
     refused = second.hear(Refused)
     assert refused.incompatible and "outputs scores instead of logits" in refused.reason
     first.hear(Wake)
-    first.link.send(Pull(seq=3, samples=4))
+    first.link.send(Pull(seq=3, room=4))
     assert first.hear(Tasks).groups[0].leases[0].samples == 4
     assert service.stats()["failed"] == 0
 

@@ -264,7 +264,7 @@ def _garbage(world: World, fault: Fault) -> str | None:
         b"GET / HTTP/1.1",
         MAGIC + bytes([PROTOCOL_VERSION]) + b"\xc1\xc1",
         MAGIC + bytes([PROTOCOL_VERSION + 1]) + b"later",
-        encode(Pull(seq=fault.a, samples=1 + fault.b)),
+        encode(Pull(seq=fault.a, room=1 + fault.b)),
         encode(Hello(worker="stranger", teacher="nobody", fingerprint=_FOREIGN, process="stranger")),
     ]
     raw = raws[fault.b % len(raws)]

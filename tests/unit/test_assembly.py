@@ -7,8 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edldist.errors import LabelError, LabelMemoryError, WireError
-from edldist.student.service.batch import LabelRows, OpenBatch
+from edldist.errors import InputError, LabelError, LabelMemoryError, WireError
+from edldist.student.queue.flow import Flow
+from edldist.student.service.batch import OpenBatch
+from edldist.student.service.label_rows import LabelRows
+from edldist.student.service.teacher_inputs import TeacherInputs
 from edldist.wire.messages import TensorSpec
 from edldist.wire.tensors import pack, unpack
 
@@ -24,9 +27,9 @@ def place(batch: OpenBatch, start: int, stop: int, teacher: str = "t", **labels)
 def cut(batch: OpenBatch, start: int, stop: int) -> dict[str, torch.Tensor]:
     specs = [
         TensorSpec(name=name, dtype=dtype, shape=[stop - start, *shape])
-        for name, dtype, shape in batch.layout
+        for name, dtype, shape in batch.inputs_of("t").layout
     ]
-    return unpack(specs, batch.cut(start, stop))
+    return unpack(specs, batch.inputs_of("t").cut(start, stop))
 
 
 @given(samples=st.integers(1, 40), cuts=st.sets(st.integers(1, 39)), seed=st.integers(0, 99))
@@ -215,7 +218,7 @@ def test_inputs_that_cannot_travel_are_refused_when_the_batch_is_opened():
 def test_a_batch_of_no_samples_has_no_labels():
     batch = OpenBatch(None, {"x": torch.zeros(0, 3)}, 0)
     assert batch.labels() == {}
-    assert batch.input_bytes == 0
+    assert batch.nbytes == 0 and batch.inputs_of("t").wanted.runs == ()
 
 
 def test_outputs_in_another_order_are_matched_by_name():
@@ -226,3 +229,67 @@ def test_outputs_in_another_order_are_matched_by_name():
     assert list(labels) == ["a", "b"]
     assert labels["a"].tolist() == [0, 0, 2, 2, 2, 2]
     assert labels["b"][:, 0].tolist() == [1, 1, 3, 3, 3, 3]
+
+
+def test_a_teacher_may_see_a_part_of_the_batch_and_other_tensors():
+    ids = torch.arange(6)
+    odd = TeacherInputs({"id": ids[1::2], "more": torch.ones(3)}, 3)
+    batch = OpenBatch({"id": ids}, {"id": ids}, 6, apart={"odd": odd})
+    assert batch.inputs_of("odd") is odd and batch.inputs_of("t").samples == 6
+    assert [name for name, _, _ in batch.inputs_of("odd").layout] == ["id", "more"]
+    assert torch.frombuffer(odd.cut(1, 3)[0], dtype=torch.int64).tolist() == [3, 5]
+    place(batch, 0, 6, y=ids * 2)
+    place(batch, 1, 3, teacher="odd", y=torch.tensor([30, 50]))
+    place(batch, 0, 1, teacher="odd", y=torch.tensor([10]))
+    labels = batch.labels()
+    assert labels["odd"]["y"].tolist() == [10, 30, 50] and labels["t"]["y"].tolist() == [0, 2, 4, 6, 8, 10]
+    assert batch.nbytes == 48 + 24 + 12, "its copy of the odd ones, and what was made for it"
+
+
+def test_samples_with_lengths_are_cut_and_labelled_by_their_rows():
+    tokens = torch.arange(10)
+    packed = TeacherInputs({"token": tokens}, 3, lengths=[2, 5, 3])
+    batch = OpenBatch({"token": tokens}, {}, 3, apart={"t": packed})
+    assert (packed.rows, packed.row_bytes, packed.wanted.cost(1, 3)) == (10, 8, 8)
+    assert torch.frombuffer(packed.cut(1, 2)[0], dtype=torch.int64).tolist() == [2, 3, 4, 5, 6]
+    rows = LabelRows(*pack({"y": torch.arange(10) * 10}), 10)
+    batch.place("t", 1, 3, rows, 2)
+    batch.place("t", 0, 1, rows, 0)
+    assert batch.labels()["t"]["y"].tolist() == list(range(0, 100, 10))
+
+
+@pytest.mark.parametrize(
+    ("flow", "lengths", "most", "message"),
+    [
+        (Flow(), None, 8, None),
+        (
+            Flow(),
+            None,
+            7,
+            "a task of 1 samples of 8 bytes .input 'x'. exceeds the limit .*, 7 bytes$",
+        ),
+        (Flow(task_size=2), None, 16, None),
+        (Flow(task_size=2), None, 15, "a task of 2 samples .* set task_size to at most 1$"),
+        (Flow(fixed=True), None, 32, None),
+        (Flow(fixed=True), None, 31, "a task of 4 samples .* set task_size to at most 3$"),
+        (Flow(), [1, 3, 2, 1], 24, None),
+        (Flow(), [1, 3, 2, 1], 23, "a task of 3 rows of 8 bytes"),
+        (Flow(task_size=2), [1, 3, 2, 1], 32, None),
+        (Flow(task_size=2), [1, 3, 2, 1], 31, "a task of 4 rows .* set task_size to at most 1$"),
+    ],
+)
+def test_what_no_frame_can_carry_is_refused_when_the_batch_is_read(flow, lengths, most, message):
+    rows = 4 if lengths is None else sum(lengths)
+    inputs = TeacherInputs({"small": torch.zeros(rows), "x": torch.zeros(rows, 2)}, 4, lengths)
+    if message is None:
+        inputs.fit_frames(flow, most)
+        assert inputs.wanted.most == most // 8
+    else:
+        with pytest.raises(InputError, match=message):
+            inputs.fit_frames(flow, most)
+
+
+def test_inputs_without_a_byte_fit_everywhere():
+    inputs = TeacherInputs({"x": torch.zeros(4, 0)}, 4)
+    inputs.fit_frames(Flow(), 1)
+    assert inputs.wanted.most is None

@@ -31,8 +31,8 @@ def sent(answers) -> dict[int, list[int]]:
         values = unpack(answer.result.tensors, answer.frames)["y"]
         start = 0
         for row in answer.result.rows:
-            got[row.lease] = values[start : start + row.samples].tolist()
-            start += row.samples
+            got[row.lease] = values[start : start + row.count].tolist()
+            start += row.count
         assert start == len(values)
     return got
 

@@ -18,7 +18,8 @@ def opened(samples: int, width: int = 3, name: str = "x", first: int = 0) -> Ope
 
 
 def granted(lease: int, batch: OpenBatch, start: int = 0, stop: int | None = None) -> Grant:
-    return Grant(lease, "t", lease, start, batch.samples if stop is None else stop, alone=False, pieces=())
+    stop = batch.samples if stop is None else stop
+    return Grant(lease, "t", lease, start, stop, cost=stop - start, alone=False, pieces=())
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.sampled_from([1, 3, 4000])), min_size=1, max_size=8))
@@ -36,7 +37,7 @@ def test_every_task_finds_its_own_rows(shapes):
             rows = {name: tensor[start : start + task.samples] for name, tensor in tensors.items()}
             expected = opened(*shapes[task.id], first=100 * task.id)
             assert task.id == seen and task.samples == batch.samples
-            assert [bytes(view) for view in expected.cut(0, task.samples)] == [
+            assert [bytes(view) for view in expected.inputs_of("t").cut(0, task.samples)] == [
                 rows[name].contiguous().view(torch.uint8).numpy().tobytes() for name in rows
             ]
             start += task.samples
@@ -53,7 +54,7 @@ def test_small_tasks_share_their_frames_and_large_ones_are_views():
     assert len(groups) == 2 and len(frames) == 4
     assert (
         torch.frombuffer(frames[0], dtype=torch.uint8).data_ptr()
-        == torch.frombuffer(large[0].cut(0, 64)[0], dtype=torch.uint8).data_ptr()
+        == torch.frombuffer(large[0].inputs_of("t").cut(0, 64)[0], dtype=torch.uint8).data_ptr()
     )
 
 

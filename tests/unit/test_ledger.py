@@ -26,7 +26,10 @@ def tasks(seq: int, *groups: list[tuple[int, int]]) -> Tasks:
         seq=seq,
         groups=[
             LeaseGroup(
-                leases=[Lease(id=lease, samples=samples, alone=lease % 2 == 0) for lease, samples in group],
+                leases=[
+                    Lease(id=lease, samples=samples, cost=samples, alone=lease % 2 == 0)
+                    for lease, samples in group
+                ],
                 tensors=[SPEC],
             )
             for group in groups
@@ -121,11 +124,11 @@ def test_brief_passes_over_few_bytes_ask_for_several_at_once():
     made = ledger("s")
     give(made, "s", [(1, 4)])
     made.labelled(made.close(made.take()), compute_s=1e-4)
-    assert made.pulls()["s"][0].samples == 32
+    assert made.pulls()["s"][0].room == 32
     slow = ledger("s")
     give(slow, "s", [(1, 4)])
     slow.labelled(slow.close(slow.take()), compute_s=1.0)
-    assert slow.pulls()["s"][0].samples == 4
+    assert slow.pulls()["s"][0].room == 4
 
 
 def test_large_inputs_ask_for_one_pass_at_once_however_brief_it_is():
@@ -133,7 +136,7 @@ def test_large_inputs_ask_for_one_pass_at_once_however_brief_it_is():
     seq = made.pulls()["s"][0].seq
     made.accept("s", tasks(seq, [(1, 4)]), [memoryview(bytes(1 << 20))])
     made.labelled(made.close(made.take()), compute_s=1e-4)
-    assert [pull.samples for pull in made.pulls()["s"]] == [4]
+    assert [pull.room for pull in made.pulls()["s"]] == [4]
 
 
 @given(st.lists(st.sampled_from(["give", "take", "answer", "back", "all", "leave", "welcome"]), max_size=40))
@@ -143,7 +146,7 @@ def test_room_returns_with_every_task_whatever_becomes_of_it(steps):
     for step in steps:
         if step == "give":
             for pull in made.pulls().get("s", []):
-                made.accept("s", tasks(pull.seq, [(lease := lease + 1, pull.samples)]), [memoryview(b"")])
+                made.accept("s", tasks(pull.seq, [(lease := lease + 1, pull.room)]), [memoryview(b"")])
         elif step == "take":
             begun += made.take()
         elif step == "answer":
@@ -159,4 +162,4 @@ def test_room_returns_with_every_task_whatever_becomes_of_it(steps):
         assert made.waiting <= len(made)
     made.give_back_all()
     made.connected("s")
-    assert len(made) == 0 and [pull.samples for pull in made.pulls()["s"]] == [4, 4]
+    assert len(made) == 0 and [pull.room for pull in made.pulls()["s"]] == [4, 4]

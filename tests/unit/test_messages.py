@@ -98,10 +98,10 @@ SAMPLES = [
     ),
     wire.Hello(worker="t-1", teacher="big", fingerprint=FINGERPRINT, process="p-1"),
     wire.Welcome(student="s-0", ping_interval_s=0.1, heartbeat_ttl_s=3.0, max_frame_bytes=1 << 30),
-    wire.Pull(seq=3, samples=64),
+    wire.Pull(seq=3, room=64),
     wire.Tasks(
         seq=3,
-        groups=[wire.LeaseGroup(leases=[wire.Lease(id=1, samples=2, alone=True)], tensors=[SPEC])],
+        groups=[wire.LeaseGroup(leases=[wire.Lease(id=1, samples=2, cost=2, alone=True)], tensors=[SPEC])],
         buffered=4,
     ),
     wire.Idle(seq=3, buffered=8),
@@ -109,10 +109,10 @@ SAMPLES = [
     wire.Labels(
         results=[
             wire.Result(
-                rows=[wire.LeaseRows(lease=1, samples=2)], version="", compute_s=0.25, tensors=[SPEC, SPEC]
+                rows=[wire.LeaseRows(lease=1, count=2)], version="", compute_s=0.25, tensors=[SPEC, SPEC]
             )
         ],
-        pull=wire.Pull(seq=4, samples=64),
+        pull=wire.Pull(seq=4, room=64),
     ),
     wire.Failure(leases=[1, 2], error="Traceback ..."),
     wire.Return(leases=[]),
@@ -333,7 +333,7 @@ def test_a_text_that_cannot_travel_is_made_to(text):
         wire.Labels(
             results=[
                 wire.Result(
-                    rows=[wire.LeaseRows(lease=1, samples=1)],
+                    rows=[wire.LeaseRows(lease=1, count=1)],
                     version="",
                     compute_s=0.0,
                     tensors=[SPEC] * (wire.MAX_FRAMES + 1),

@@ -118,7 +118,7 @@ class Crew:
                     continue
                 rows = unpack(answer.result.tensors, answer.frames)["logits"].flatten().tolist()
                 for row in answer.result.rows:
-                    self.labels[row.lease], rows = rows[: row.samples], rows[row.samples :]
+                    self.labels[row.lease], rows = rows[: row.count], rows[row.count :]
 
     def run(self, *passes: list[HeldTask]) -> Crew:
         for tasks in passes:

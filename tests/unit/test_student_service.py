@@ -9,17 +9,19 @@ import pytest
 import torch
 
 from edldist.clock import FakeClock
-from edldist.errors import LabelMemoryError, PoisonTaskError
+from edldist.errors import InputError, LabelMemoryError, PoisonTaskError
 from edldist.student.queue.flow import Flow
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.options import ServiceOptions
 from edldist.student.service.service import StudentService
+from edldist.student.service.teacher_inputs import TeacherInputs
 from edldist.wire.memory import MemoryTransport
 from edldist.wire.messages import (
     Failure,
     Hello,
     Idle,
     Labels,
+    Lease,
     LeaseRows,
     Message,
     Ping,
@@ -103,7 +105,7 @@ class Worker:
     def pull(self, samples: int = 4) -> list[int]:
         """Ask for work: the leases that come."""
         self.seq += 1
-        self.say(Pull(seq=self.seq, samples=samples))
+        self.say(Pull(seq=self.seq, room=samples))
         answers = [message for message in self.hear() if isinstance(message, Tasks | Idle)]
         self.answer = answers[-1]
         assert self.answer.seq == self.seq
@@ -114,7 +116,7 @@ class Worker:
     def label(self, lease: int, samples: int = 4, width: int = 1) -> None:
         specs = [TensorSpec(name="logits", dtype="float32", shape=[samples, width])]
         result = Result(
-            rows=[LeaseRows(lease=lease, samples=samples)], version="", compute_s=0.0, tensors=specs
+            rows=[LeaseRows(lease=lease, count=samples)], version="", compute_s=0.0, tensors=specs
         )
         frame = torch.arange(samples * width, dtype=torch.float32).numpy().tobytes()
         self.say(Labels(results=[result]), frame)
@@ -362,3 +364,39 @@ def test_max_bytes_bounds_all_that_open_batches_hold_while_workers_hold_their_ta
     for lease, worker in held.items():
         worker.label(lease, width=1 << 16)
     assert 8 << 20 <= job.service.stats()["queue_bytes"] <= 9 << 20
+
+
+def test_a_task_is_no_larger_than_a_frame_however_much_a_worker_asks_for(party):
+    job = party(max_frame_bytes=1000)
+    worker = job.worker("a")
+    job.service.offer(OpenBatch(None, {"x": torch.zeros(10, 64), "y": torch.zeros(10)}, 10))
+    job.service.offer(OpenBatch(None, {"x": torch.zeros(10, 16)}, 10))
+    worker.pull(100)
+    tasks = [lease.samples for group in worker.answer.groups for lease in group.leases]
+    assert tasks == [3, 3, 3, 1, 10], "256 bytes a sample, then 64: each batch has its own bound"
+    with pytest.raises(InputError, match="a task of 1 samples of 1024 bytes .* limit of a frame, 1000 bytes"):
+        job.service.offer(OpenBatch(None, {"x": torch.zeros(10, 256)}, 10))
+    assert job.service.stats()["open"] == 2
+
+
+def test_a_lease_says_what_it_costs_and_is_answered_by_as_many_rows(party):
+    """Two sequences of three and of two tokens."""
+    job = party()
+    worker = job.worker("a")
+    packed = TeacherInputs({"token": torch.arange(5)}, 2, lengths=[3, 2])
+    job.service.offer(OpenBatch(None, {}, 2, apart={"teacher": packed}))
+    (lease,) = worker.pull(5)
+    (group,) = worker.answer.groups
+    assert group.leases == [Lease(id=lease, samples=2, cost=5, alone=False)]
+    assert group.tensors == [TensorSpec(name="token", dtype="int64", shape=[5])]
+    worker.label(lease, samples=5)
+    assert job.delivery.deliver().labels()["teacher"]["logits"].flatten().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_labels_of_too_few_rows_fail_their_task(party):
+    job = party()
+    worker = job.worker("a")
+    job.offer(4)
+    (lease,) = worker.pull()
+    worker.label(lease, samples=3)
+    assert job.service.stats()["failed"] == 1 and not job.delivery.wait(0.0, reading=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edldist.student.queue.flow import Flow
@@ -11,9 +12,9 @@ __all__ = ["Batches"]
 
 @dataclass(slots=True)
 class _Batch:
-    samples: int
+    size: int  # what its labels' memory grows with
     nbytes: int
-    unlabelled: int  # samples x teachers that have no labels yet
+    unlabelled: int  # samples that have no labels yet, over all teachers
     waiting: int = 0  # pieces of it that nobody has leased
     label_bytes: int = 0  # of nbytes
     due_bytes: int = 0  # of labels that are still to come
@@ -40,7 +41,7 @@ class Batches:
         self._labelled = 0
         self._level = 0
         self._filling = True
-        # Bytes and samples of the batch that was labelled last; None until one was.
+        # Bytes of labels and size of the batch that was labelled last; None until one was.
         self._known_labels: tuple[int, int] | None = None
         self._next_bytes = 0  # what the next batch is expected to hold, with its labels: as much as the last
 
@@ -82,15 +83,20 @@ class Batches:
             self._filling = True
         return self._filling
 
-    def offer(self, samples: int, unlabelled: int, nbytes: int) -> int:
+    def offer(self, size: int, unlabelled: int, nbytes: int) -> int:
         """Append a batch and return its number. One that lacks nothing is labelled at once.
+
+        Args:
+            size: what the memory of its labels grows with.
+            unlabelled: samples without labels, over all teachers.
+            nbytes: the memory that it holds now.
 
         Room for its labels is kept at once, as much as those of the batch that was labelled last took.
         """
         number = self._next
         self._next += 1
-        due_bytes = self._labels_of(samples)
-        self._batches[number] = batch = _Batch(samples, nbytes, unlabelled, due_bytes=due_bytes)
+        due_bytes = self._labels_of(size)
+        self._batches[number] = batch = _Batch(size, nbytes, unlabelled, due_bytes=due_bytes)
         self._nbytes += nbytes
         self._due_bytes += due_bytes
         self._next_bytes = nbytes + due_bytes
@@ -160,25 +166,45 @@ class Batches:
         while self._first_unlabelled < self._next and not self._batches[self._first_unlabelled].unlabelled:
             self._first_unlabelled += 1
 
-    def _labels_of(self, samples: int) -> int:
-        """Bytes of labels that so many samples are expected to get."""
+    def lacking(self) -> dict[int, int]:
+        """How many labels each batch lacks."""
+        return {number: batch.unlabelled for number, batch in self._batches.items()}
+
+    def validate(self, waiting: Mapping[int, int]) -> None:
+        """Check the invariants, given how many pieces of each batch wait."""
+        batches = self._batches
+        assert list(batches) == list(range(self._next - len(batches), self._next))
+        unlabelled = [number for number, batch in batches.items() if batch.unlabelled]
+        assert self._first_unlabelled == (unlabelled[0] if unlabelled else self._next)
+        assert self._nbytes == sum(batch.nbytes for batch in batches.values())
+        assert self._due_bytes == sum(batch.due_bytes for batch in batches.values())
+        assert self._labelled == len(batches) - len(unlabelled)
+        assert set(waiting) <= set(batches)
+        for number, batch in batches.items():
+            assert batch.waiting == waiting.get(number, 0)
+            assert 0 <= batch.label_bytes <= batch.nbytes and batch.due_bytes >= 0
+            assert batch.unlabelled or not (batch.waiting or batch.due_bytes)
+        assert self._level == sum(not b.unlabelled or b.waiting > 0 for b in batches.values())
+
+    def _labels_of(self, size: int) -> int:
+        """Bytes of labels that a batch of such a size is expected to get."""
         if self._known_labels is None:
             return 0
-        label_bytes, of_samples = self._known_labels
-        return samples * label_bytes // of_samples
+        label_bytes, of_size = self._known_labels
+        return size * label_bytes // of_size
 
     def _learn(self, batch: _Batch) -> None:
         """All labels of a batch are there: so large are those of others."""
         first = self._known_labels is None
-        self._known_labels = (batch.label_bytes, batch.samples)
+        self._known_labels = (batch.label_bytes, batch.size)
         if not first:
             return
         for other in self._batches.values():
             if other.unlabelled:
-                other.due_bytes = max(0, self._labels_of(other.samples) - other.label_bytes)
+                other.due_bytes = max(0, self._labels_of(other.size) - other.label_bytes)
                 self._due_bytes += other.due_bytes
         last = self._batches[self._next - 1]
-        self._next_bytes = last.nbytes - last.label_bytes + self._labels_of(last.samples)
+        self._next_bytes = last.nbytes - last.label_bytes + self._labels_of(last.size)
 
     def _release(self, batch: _Batch, nbytes: int) -> None:
         """Room that was kept for labels is theirs now, or not needed."""

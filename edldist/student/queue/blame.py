@@ -25,6 +25,8 @@ class Blame:
         self._tracks = tracks
         # Invariant: a task in here does not wait, and no worker holds it in time.
         self._withheld: dict[Task, None] = {}
+        # Batches of which something is poison, or that nobody gets any more: nothing will label them.
+        self._given_up: set[int] = set()
         self.requeued = 0
 
     def __iter__(self) -> Iterator[Task]:
@@ -49,7 +51,7 @@ class Blame:
                 self._tracks[task.teacher].remove(task)
             if len(task.failures) >= self._flow.max_attempts:
                 self._withheld.pop(task, None)
-                poison.append(_poison(task, task.failures))
+                poison.append(self._poison(task, task.failures))
             else:
                 self._withheld[task] = None
         self.requeued += requeued
@@ -60,7 +62,7 @@ class Blame:
         condemned = [task for task in self._withheld if now >= task.verdict_at(self._flow.hang_s)]
         for task in condemned:
             del self._withheld[task]
-        return [_poison(task, task.attempts(now)) for task in condemned]
+        return [self._poison(task, task.attempts(now)) for task in condemned]
 
     def labelled(self, task: Task) -> None:
         """A task has labels: nobody else needs it."""
@@ -69,14 +71,30 @@ class Blame:
         elif self._withheld:
             self._withheld.pop(task, None)
 
-    def forget(self, batch: int) -> None:
-        """Drop what is withheld of a batch."""
+    def give_up(self, batch: int) -> None:
+        """Nobody gets anything of a batch any more."""
         for task in [task for task in self._withheld if task.batch == batch]:
             del self._withheld[task]
+        self._given_up.add(batch)
+
+    def forget(self, batch: int) -> None:
+        """A batch is gone."""
+        self._given_up.discard(batch)
 
     def clear(self) -> None:
         self._withheld.clear()
+        self._given_up.clear()
 
+    def gave_up(self, batch: int) -> bool:
+        """Whether something of a batch will not be labelled."""
+        return batch in self._given_up
 
-def _poison(task: Task, attempts: Sequence[str]) -> Poison:
-    return Poison(task.teacher, task.batch, task.start, task.stop, list(attempts))
+    def _poison(self, task: Task, attempts: Sequence[str]) -> Poison:
+        self._given_up.add(task.batch)
+        return Poison(task.teacher, task.batch, task.start, task.stop, list(attempts))
+
+    def validate(self, now: float) -> None:
+        """Check the invariants."""
+        for task in self._withheld:
+            assert task.idle and not task.waiting
+            assert len(task.attempts(now)) >= self._flow.max_attempts

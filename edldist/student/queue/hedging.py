@@ -26,17 +26,17 @@ def candidates(
     return sorted(old, key=lambda lease: lease.since)
 
 
-def task_for(worker: Worker, samples: int | None, now: float, leases: Sequence[HeldLease]) -> Task | None:
+def task_for(worker: Worker, room: int | None, now: float, leases: Sequence[HeldLease]) -> Task | None:
     """The first candidate that a worker may take: older than three times its own latency.
 
     Args:
-        samples: the most that it takes; None: any number.
+        room: what it takes may cost so much; None: any.
     """
     age_s = 3 * (worker.latency_s or 0.0)
     for lease in leases:
         if now - lease.since <= age_s:
             break  # those behind it are younger
         task = lease.tasks[0]
-        if lease.number not in worker.leases and (samples is None or task.samples <= samples):
+        if lease.number not in worker.leases and (room is None or task.cost <= room):
             return task
     return None

@@ -12,6 +12,7 @@ class Grant(NamedTuple):
     """A lease as the service sends it: samples ``start`` to ``stop`` of a batch, for one teacher.
 
     Attributes:
+        cost: in the units in which workers pull.
         alone: whether it needs a forward pass of its own.
         pieces: what of it still lacks labels, in order. All of it, unless it was overdue and others have
             labelled a part meanwhile.
@@ -22,6 +23,7 @@ class Grant(NamedTuple):
     batch: int
     start: int
     stop: int
+    cost: int
     alone: bool
     pieces: tuple[tuple[int, int], ...]
 

@@ -21,7 +21,8 @@ Not thread-safe: the student's service guards it with one lock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from edldist.errors import ConfigError
 from edldist.student.queue import hedging
@@ -32,6 +33,7 @@ from edldist.student.queue.outcomes import Grant, Overdue, Poison, Returned
 from edldist.student.queue.sleepers import Sleepers
 from edldist.student.queue.task import HeldLease, Suspicion, Task
 from edldist.student.queue.track import Track
+from edldist.student.queue.wanted import Wanted
 from edldist.student.queue.workers import Worker, Workers
 
 __all__ = ["LabelQueue"]
@@ -96,12 +98,20 @@ class LabelQueue:
         """Whether the data loader should be read now (see ``Flow``)."""
         return self._batches.wanted()
 
-    def offer(self, samples: int, nbytes: int) -> int:
-        """Append a batch that holds so many bytes and return its number. An empty one is done at once."""
-        tracks = self._tracks if samples else {}
-        number = self._batches.offer(samples, samples * len(tracks), nbytes)
-        for track in tracks.values():
-            track.offer(number, samples)
+    def offer(self, samples: int, nbytes: int, wanted: Mapping[str, Wanted] | None = None) -> int:
+        """Append a batch and return its number. One of which nothing is wanted is labelled at once.
+
+        Args:
+            samples: of the batch.
+            nbytes: the memory that it holds, without labels.
+            wanted: by teacher; nothing of those that are not named. None: all samples, of every teacher.
+        """
+        if wanted is None:
+            wanted = dict.fromkeys(self._tracks, Wanted.whole(samples))
+        size = sum(one.size for one in wanted.values())
+        number = self._batches.offer(size, sum(one.missing for one in wanted.values()), nbytes)
+        for teacher, one in wanted.items():
+            self._tracks[teacher].offer(number, one)
         return number
 
     def grow(self, number: int, nbytes: int) -> None:
@@ -123,11 +133,13 @@ class LabelQueue:
             self._workers.close(lease)
         for track in self._tracks.values():
             track.forget(batch)
-        self._blame.forget(batch)
+        self._blame.give_up(batch)
 
     def deliver(self) -> int:
         """Take the head batch out and return its number; only when ``ready``."""
-        return self._batches.deliver()
+        number = self._batches.deliver()
+        self._blame.forget(number)
+        return number
 
     def clear(self) -> None:
         """Forget every batch and lease (the loop was left). Late answers count as duplicates."""
@@ -155,11 +167,11 @@ class LabelQueue:
         """Wake sleepers for what waits, the longest sleeper first (see ``Sleepers.rouse``)."""
         track = self._tracks[teacher]
         sleepers = self._sleepers[teacher]
-        if not (sleepers and track.samples):
+        if not (sleepers and track.cost):
             return []
         alone = track.next_alone() is not None
         return sleepers.rouse(
-            *(track.samples, track.next_samples),
+            *(track.cost, track.least_cost),
             lambda worker: self._could_take(worker, track, alone, now),
             *(now, most_passed_over),
         )
@@ -169,8 +181,8 @@ class LabelQueue:
         sleepers = self._sleepers[teacher]
         leases = self._hedge_candidates(teacher, now, older_than_s) if sleepers else []
         woken: list[str] = []
-        for worker, samples in sleepers.items() if leases else ():
-            if self._hedge_for(worker, samples, now, leases) is not None:
+        for worker, room in sleepers.items() if leases else ():
+            if self._hedge_for(worker, room, now, leases) is not None:
                 woken.append(worker)
                 if len(woken) == len(leases):
                     break
@@ -187,9 +199,9 @@ class LabelQueue:
         """Whether a worker waits to be woken."""
         return worker in self._sleepers[self._workers[worker].teacher]
 
-    def sleep(self, worker: str, samples: int) -> None:
-        """A worker that asked for so many samples was told that there are none."""
-        self._sleepers[self._workers[worker].teacher].sleep(worker, samples)
+    def sleep(self, worker: str, room: int) -> None:
+        """A worker with room for so much was told that there is nothing."""
+        self._sleepers[self._workers[worker].teacher].sleep(worker, room)
 
     def has_work(self, worker: str, now: float) -> bool:
         """Whether a pull of this worker would be granted something now."""
@@ -207,22 +219,22 @@ class LabelQueue:
                 return False
         return track.has_work(lambda task: self._suits(task, worker, now))
 
-    def lease(self, worker: str, samples: int, now: float) -> list[Grant]:
-        """Grant up to ``samples`` samples to a worker: tasks that came back first, then fresh cuts.
+    def lease(self, worker: str, room: int, now: float) -> list[Grant]:
+        """Grant a worker tasks that cost ``room`` together: those that came back first, then fresh cuts.
 
-        With a fixed ``task_size``, at least one task is granted if there is any. An empty list
+        With fixed cuts, at least one task is granted if there is any, and else one sample. An empty list
         means that there is nothing for this worker now: it is asleep from now on, unless it gets a ``hedge``.
         """
         me = self._workers[worker]
         me.quarantined = False
-        grants = self._granted(worker, me, samples, now)
+        grants = self._granted(worker, me, room, now)
         if grants:
             self._sleepers[me.teacher].forget(worker)
         else:
-            self._sleepers[me.teacher].sleep(worker, samples)
+            self._sleepers[me.teacher].sleep(worker, room)
         return grants
 
-    def _granted(self, worker: str, me: Worker, samples: int, now: float) -> list[Grant]:
+    def _granted(self, worker: str, me: Worker, room: int, now: float) -> list[Grant]:
         track = self._tracks[me.teacher]
         if not me.free:
             return []
@@ -236,23 +248,22 @@ class LabelQueue:
             if track.draining == worker:
                 return []
         grants: list[Grant] = []
-        room = samples
         while room > 0:
             task = track.take(room, not grants, lambda task: self._suits(task, worker, now))
             if task is None:
                 break
-            room -= task.samples
+            room -= task.cost
             grants.append(self._grant(task, worker, now, alone=False))
         return grants
 
-    def hedge(self, worker: str, samples: int, now: float, older_than_s: float) -> Grant | None:
+    def hedge(self, worker: str, room: int, now: float, older_than_s: float) -> Grant | None:
         """Lease the head batch's oldest open task a second time, to a worker with nothing to do.
 
         Only when it is older than ``older_than_s`` and than three times the idle worker's own
-        latency, has no second lease yet, and fits into ``samples``. The first answer wins.
+        latency, has no second lease yet, and fits into ``room``. The first answer wins.
         """
         teacher = self._workers[worker].teacher
-        task = self._hedge_for(worker, samples, now, self._hedge_candidates(teacher, now, older_than_s))
+        task = self._hedge_for(worker, room, now, self._hedge_candidates(teacher, now, older_than_s))
         if task is None:
             return None
         self.hedged += 1
@@ -362,11 +373,11 @@ class LabelQueue:
         head_leases = self._workers.leases_of_batch(self._batches.head)
         return hedging.candidates(head_leases, teacher, now, older_than_s) if head_leases else []
 
-    def _hedge_for(self, worker: str, samples: int, now: float, leases: list[HeldLease]) -> Task | None:
+    def _hedge_for(self, worker: str, room: int, now: float, leases: list[HeldLease]) -> Task | None:
         me = self._workers[worker]
         if not leases or not me.free:
             return None
-        return hedging.task_for(me, None if self.flow.cuts_fixed else samples, now, leases)
+        return hedging.task_for(me, None if self.flow.cuts_fixed else room, now, leases)
 
     def _suits(self, task: Task, worker: str, now: float) -> bool:
         """Whether a task that came back may go to a worker: not if it has it, or has failed on it.
@@ -405,9 +416,36 @@ class LabelQueue:
             if track.draining == worker:
                 track.draining = None
 
+    def validate(self, now: float) -> None:
+        """Check that all that is known in two places is the same in both."""
+        waiting: Counter[int] = Counter()
+        tasks = {task for lease in self._workers.leases() for task in lease.tasks} | set(self._blame)
+        covered: Counter[int] = Counter()
+        for track in self._tracks.values():
+            track.validate()
+            waiting += track.pieces()
+            covered += track.uncut()
+            tasks |= set(track)
+            assert track.draining is None or track.draining in self._workers
+        self._batches.validate(waiting)
+        self._workers.validate()
+        self._blame.validate(now)
+        for task in tasks:
+            covered[task.batch] += task.samples
+            assert task.waiting == any(each is task for each in self._tracks[task.teacher])
+            assert task.waiting or task in self._blame or not task.idle or self._blame.gave_up(task.batch)
+        for batch, lacking in self._batches.lacking().items():
+            assert covered[batch] == lacking or (covered[batch] < lacking and self._blame.gave_up(batch))
+        for teacher, sleepers in self._sleepers.items():
+            sleepers.validate()
+            for worker, _ in sleepers.items():
+                assert worker in self._workers and self._workers[worker].teacher == teacher
+
 
 def _grant_of(held: HeldLease, *, alone: bool) -> Grant:
     task = held.tasks[0]
+    start, stop = held.start, held.stop
     one = len(held.tasks) == 1
     pieces = ((task.start, task.stop),) if one else tuple([(task.start, task.stop) for task in held.tasks])
-    return Grant(held.number, task.teacher, task.batch, held.start, held.stop, alone, pieces)
+    cost = task.wanted.cost(start, stop)
+    return Grant(held.number, task.teacher, task.batch, start, stop, cost, alone, pieces)

@@ -18,10 +18,10 @@ class Sleepers:
     """
 
     def __init__(self) -> None:
-        # Invariant: nobody is both asleep and promised something; _promised_samples is the sum of what is.
-        self._asleep: dict[str, int] = {}  # and the samples that it asked for
-        self._promised: dict[str, tuple[float, int]] = {}  # until when, and how many samples; oldest first
-        self._promised_samples = 0
+        # Invariant: nobody is both asleep and promised something; _promised_room is the sum of what is.
+        self._asleep: dict[str, int] = {}  # and the room that it has
+        self._promised: dict[str, tuple[float, int]] = {}  # until when, and how much; oldest first
+        self._promised_room = 0
 
     def __len__(self) -> int:
         return len(self._asleep)
@@ -30,24 +30,24 @@ class Sleepers:
         return worker in self._asleep
 
     def items(self) -> Iterable[tuple[str, int]]:
-        """Sleepers, the longest first, and the samples that each asked for."""
+        """Sleepers, the longest first, and the room that each has."""
         return self._asleep.items()
 
-    def sleep(self, worker: str, samples: int) -> None:
-        """A worker asked for so many samples, and got none."""
+    def sleep(self, worker: str, room: int) -> None:
+        """A worker with room for so much asked, and got nothing."""
         self.forget(worker)
-        self._asleep[worker] = samples
+        self._asleep[worker] = room
 
     def forget(self, worker: str) -> None:
         """A worker pulls, or is gone."""
         self._asleep.pop(worker, None)
         promise = self._promised.pop(worker, None)
         if promise is not None:
-            self._promised_samples -= promise[1]
+            self._promised_room -= promise[1]
 
     def rouse(
         self,
-        samples: int,
+        cost: int,
         at_least: int,
         could_take: Callable[[str], bool],
         now: float,
@@ -56,21 +56,21 @@ class Sleepers:
         """Wake so many sleepers that all that waits will be pulled.
 
         Args:
-            samples: how many wait; those that are promised are subtracted.
-            at_least: what each worker takes at least, even if it asks for less.
+            cost: of all that waits; what is promised is subtracted.
+            at_least: what each worker takes at least, even if it has less room.
             could_take: whether something that waits suits a worker.
             most_passed_over: after so many whom nothing suits, the others have to wait for the next call,
                 which begins with them: what a call costs grows with what there is to give.
         """
-        room = samples - self._promised_by(now)
+        left = cost - self._promised_by(now)
         woken: list[tuple[str, int]] = []
         passed_over: list[str] = []
-        for worker, wish in self._asleep.items():
-            if room <= 0 or len(passed_over) >= most_passed_over:
+        for worker, room in self._asleep.items():
+            if left <= 0 or len(passed_over) >= most_passed_over:
                 break
             if could_take(worker):
-                woken.append((worker, max(wish, at_least)))
-                room -= max(wish, at_least)
+                woken.append((worker, max(room, at_least)))
+                left -= max(room, at_least)
             else:
                 passed_over.append(worker)
         for worker in passed_over:
@@ -80,21 +80,21 @@ class Sleepers:
         return [worker for worker, _ in woken]
 
     def wake(self, worker: str, expected: int, now: float) -> None:
-        """A worker is woken, and expected to pull so many of the samples that wait."""
+        """A worker is woken, and expected to pull so much of what waits."""
         self.forget(worker)
         self._promised[worker] = (now + _PROMISE_S, expected)
-        self._promised_samples += expected
+        self._promised_room += expected
 
     def _promised_by(self, now: float) -> int:
-        """How many samples are expected to be pulled by those that were woken."""
+        """How much those that were woken are expected to pull."""
         while self._promised:
             worker = next(iter(self._promised))
             if now < self._promised[worker][0]:
                 break
-            self._promised_samples -= self._promised.pop(worker)[1]
-        return self._promised_samples
+            self._promised_room -= self._promised.pop(worker)[1]
+        return self._promised_room
 
     def validate(self) -> None:
         """Check the invariants."""
         assert not self._asleep.keys() & self._promised.keys()
-        assert self._promised_samples == sum(samples for _, samples in self._promised.values())
+        assert self._promised_room == sum(room for _, room in self._promised.values())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from edldist.student.queue.wanted import Wanted
+
 __all__ = ["HeldLease", "Suspicion", "Task"]
 
 _ALONE_AFTER = 2
@@ -55,6 +57,7 @@ class Task:
     batch: int
     start: int
     stop: int
+    wanted: Wanted  # what costs what
     failures: list[str] = field(default_factory=list)
     failed_by: set[str] = field(default_factory=set)
     failed_at: float = 0.0  # the last time
@@ -67,6 +70,11 @@ class Task:
     @property
     def samples(self) -> int:
         return self.stop - self.start
+
+    @property
+    def cost(self) -> int:
+        """In the units in which workers pull."""
+        return self.wanted.cost(self.start, self.stop)
 
     @property
     def place(self) -> tuple[int, int]:
@@ -110,13 +118,13 @@ class Task:
         self.suspicions.remove(last)
         self.forgiven += 1
 
-    def split(self, samples: int) -> Task:
-        """Keep the first so many samples; the rest as a task with the same past.
+    def split(self, at: int) -> Task:
+        """Keep the samples before ``at``; the rest as a task with the same past.
 
         Leases that are open for the whole are open for both.
         """
         rest = Task(
-            *(self.teacher, self.batch, self.start + samples, self.stop),
+            *(self.teacher, self.batch, at, self.stop, self.wanted),
             failures=list(self.failures),
             failed_by=set(self.failed_by),
             failed_at=self.failed_at,
@@ -126,7 +134,7 @@ class Task:
         )
         for lease in self.leases.values():
             lease.tasks.insert(lease.tasks.index(self) + 1, rest)
-        self.stop = self.start + samples
+        self.stop = at
         return rest
 
     def _overdue(self) -> list[HeldLease]:

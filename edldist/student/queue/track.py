@@ -3,46 +3,63 @@
 from __future__ import annotations
 
 import bisect
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.task import Task
+from edldist.student.queue.wanted import Wanted
 
 __all__ = ["Track"]
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """Samples ``start`` to ``stop`` of a batch that are not cut yet."""
+
+    batch: int
+    start: int
+    stop: int
+    wanted: Wanted
 
 
 class Track:
     """What a teacher's workers may be given, in the order of the batches; what came back goes first.
 
+    Room and cost are counted in the units in which workers pull (see ``Wanted``).
+
     Args:
         teacher: its name.
         flow: how batches are cut.
         waits: called with a batch's number and +1 or -1 for each of its pieces that begins or ends
-            to wait here: its uncut rest, and every task that came back.
+            to wait here: every uncut run of samples, and every task that came back.
     """
 
     def __init__(self, teacher: str, flow: Flow, waits: Callable[[int, int], None]) -> None:
         self._teacher = teacher
         self._flow = flow
         self._waits = waits
-        self._fresh: deque[list[int]] = deque()  # [batch, next start, samples]
-        self._returned: list[Task] = []  # ordered by place
-        # Invariant: the samples of all that waits here.
-        self._samples = 0
+        # Invariant: runs are not empty, and in the order of their batches.
+        self._fresh: deque[_Run] = deque()
+        # Invariant: ordered by place; exactly these tasks of the teacher are ``waiting``.
+        self._returned: list[Task] = []
+        # Invariant: the cost of all that waits here.
+        self._cost = 0
         self.draining: str | None = None  # the worker that is being emptied for a task that must be alone
 
-    def offer(self, batch: int, samples: int) -> None:
-        """A batch that is not cut yet, behind all others."""
-        self._fresh.append([batch, 0, samples])
-        self._samples += samples
-        self._waits(batch, 1)
+    def offer(self, batch: int, wanted: Wanted) -> None:
+        """Samples of a batch that are not cut yet, behind all others."""
+        for start, stop in wanted.runs:
+            self._fresh.append(_Run(batch, start, stop, wanted))
+            self._cost += wanted.cost(start, stop)
+            self._waits(batch, 1)
 
     def put_back(self, task: Task) -> None:
         """A task whose lease ended without labels: to the front, in its place."""
         bisect.insort(self._returned, task, key=lambda other: other.place)
         task.waiting = True
-        self._samples += task.samples
+        self._cost += task.cost
         self._waits(task.batch, 1)
 
     def __iter__(self) -> Iterator[Task]:
@@ -52,14 +69,14 @@ class Track:
     def remove(self, task: Task) -> None:
         self._returned.remove(task)
         task.waiting = False
-        self._samples -= task.samples
+        self._cost -= task.cost
         self._waits(task.batch, -1)
 
     def forget(self, batch: int) -> None:
         """Drop all that waits of a batch."""
-        for entry in [entry for entry in self._fresh if entry[0] == batch]:
-            self._fresh.remove(entry)
-            self._samples -= entry[2] - entry[1]
+        for run in [run for run in self._fresh if run.batch == batch]:
+            self._fresh.remove(run)
+            self._cost -= run.wanted.cost(run.start, run.stop)
             self._waits(batch, -1)
         for task in [task for task in self._returned if task.batch == batch]:
             self.remove(task)
@@ -68,22 +85,25 @@ class Track:
         """Drop all, without calling ``waits``."""
         self._fresh.clear()
         self._returned.clear()
-        self._samples = 0
+        self._cost = 0
         self.draining = None
 
     @property
-    def samples(self) -> int:
-        """How many samples wait here."""
-        return self._samples
+    def cost(self) -> int:
+        """What all that waits here costs."""
+        return self._cost
 
     @property
-    def next_samples(self) -> int:
+    def least_cost(self) -> int:
         """What whoever comes next gets at least, because cuts are fixed; 1 where they are not."""
         if not self._flow.cuts_fixed:
             return 1
         if self._returned:
-            return self._returned[0].samples
-        return self._next_cut() if self._fresh else 1
+            return self._returned[0].cost
+        if not self._fresh:
+            return 1
+        head = self._fresh[0]
+        return head.wanted.cost(head.start, self._fixed_stop(head))
 
     def next_alone(self) -> Task | None:
         """The first task that must be leased alone."""
@@ -93,45 +113,69 @@ class Track:
         return bool(self._fresh) or any(not task.alone and suits(task) for task in self._returned)
 
     def take(self, room: int, first: bool, suits: Callable[[Task], bool]) -> Task | None:
-        """The next task of at most ``room`` samples.
+        """The next task that costs ``room`` at most.
 
         Args:
-            first: whether a fixed cut that is larger may be given all the same.
+            first: whether a fixed cut, or a single sample, that costs more may be given all the same.
             suits: whether a task that came back may go to the worker that asks.
         """
         fixed = self._flow.cuts_fixed
         for task in self._returned:
             if task.alone or not suits(task):
                 continue
-            if task.samples <= room or (first and fixed):
+            if task.cost <= room or (first and (fixed or task.samples == 1)):
                 self.remove(task)
                 return task
-            if fixed:
+            stop = task.wanted.fitting(task.start, task.stop, room)
+            if fixed or (stop == task.start and not first):
                 return None
-            rest = task.split(room)
+            rest = task.split(max(stop, task.start + 1))
             self._returned[self._returned.index(task)] = rest
             task.waiting, rest.waiting = False, True
-            self._samples -= task.samples
+            self._cost -= task.cost
             return task
         return self._cut(room, first) if self._fresh else None
 
     def _cut(self, room: int, first: bool) -> Task | None:
         head = self._fresh[0]
-        batch, start, samples = head
-        size = self._next_cut()
+        start, stop = head.start, self._fixed_stop(head)
         if not self._flow.cuts_fixed:
-            size = min(size, room)
-        elif size > room and not first:
+            stop = head.wanted.fitting(start, stop, room)
+            if stop == start:
+                if not first:
+                    return None
+                stop = start + 1
+        elif not first and head.wanted.cost(start, stop) > room:
             return None
-        head[1] = start + size
-        self._samples -= size
-        if head[1] == samples:
+        head.start = stop
+        self._cost -= head.wanted.cost(start, stop)
+        if stop == head.stop:
             self._fresh.popleft()
-            self._waits(batch, -1)
-        return Task(self._teacher, batch, start, start + size)
+            self._waits(head.batch, -1)
+        return Task(self._teacher, head.batch, start, stop, head.wanted)
 
-    def _next_cut(self) -> int:
-        """Samples of the next fresh cut, for a worker that takes any number of them."""
-        _, start, samples = self._fresh[0]
-        size = samples - start
-        return size if self._flow.task_size is None else min(size, self._flow.task_size)
+    def _fixed_stop(self, run: _Run) -> int:
+        """Where the next cut of a run ends, for a worker that takes any number of samples."""
+        size = self._flow.task_size
+        return run.stop if size is None else min(run.stop, run.start + size - run.start % size)
+
+    def pieces(self) -> Counter[int]:
+        """How many pieces of each batch wait here."""
+        return Counter([run.batch for run in self._fresh] + [task.batch for task in self._returned])
+
+    def uncut(self) -> Counter[int]:
+        """How many samples of each batch are not cut yet."""
+        samples: Counter[int] = Counter()
+        for run in self._fresh:
+            samples[run.batch] += run.stop - run.start
+        return samples
+
+    def validate(self) -> None:
+        """Check the invariants."""
+        assert all(run.start < run.stop for run in self._fresh)
+        assert [run.batch for run in self._fresh] == sorted(run.batch for run in self._fresh)
+        places = [task.place for task in self._returned]
+        assert places == sorted(set(places))
+        assert all(task.waiting and task.teacher == self._teacher for task in self._returned)
+        runs = sum(run.wanted.cost(run.start, run.stop) for run in self._fresh)
+        assert self._cost == runs + sum(task.cost for task in self._returned)

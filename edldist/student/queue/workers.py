@@ -166,3 +166,28 @@ class Workers:
         self._of_batch.clear()
         for worker in self._workers.values():
             worker.leases.clear()
+
+    def validate(self) -> None:
+        """Check the invariants."""
+        assert all(number == lease.number for number, lease in self._leases.items())
+        of_workers = [lease for worker in self._workers.values() for lease in worker.leases.values()]
+        of_batches = [lease for leases in self._of_batch.values() for lease in leases.values()]
+        for listed in (of_workers, of_batches):
+            assert len(listed) == len(self._leases) and set(listed) == set(self._leases.values())
+        assert all(self._of_batch.values())
+        for name, worker in self._workers.items():
+            held = list(worker.leases.values())
+            assert all(lease.worker == name for lease in held)
+            assert [lease.since for lease in held] == sorted(lease.since for lease in held)
+            assert len(held) == 1 or not any(lease.alone for lease in held)
+        for batch, leases in self._of_batch.items():
+            assert all(task.batch == batch for lease in leases.values() for task in lease.tasks)
+        for lease in self._leases.values():
+            assert lease.tasks and all(task.leases.get(lease.number) is lease for task in lease.tasks)
+            edges = [edge for task in lease.tasks for edge in (task.start, task.stop)]
+            assert edges == sorted(edges) and lease.start <= edges[0] and edges[-1] <= lease.stop
+            teacher = self._workers[lease.worker].teacher
+            for task in lease.tasks:
+                assert task.teacher == teacher and task.start < task.stop
+                assert all(self._leases.get(number) is each for number, each in task.leases.items())
+                assert len({each.worker for each in task.leases.values()}) == len(task.leases)

@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from edldist.clock import Clock
-from edldist.errors import EdlDistError, InputError, LabelError, LabelMemoryError, PoisonTaskError
+from edldist.errors import EdlDistError, LabelError, LabelMemoryError, PoisonTaskError
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.outcomes import Grant, Overdue, Poison, Returned
 from edldist.student.queue.queue import LabelQueue
-from edldist.student.service.batch import LabelRows, OpenBatch
+from edldist.student.service.batch import OpenBatch
+from edldist.student.service.label_rows import LabelRows
 from edldist.wire.messages import Result, Scalar
 from edldist.wire.transport import Frames
 
@@ -69,7 +70,6 @@ class Delivery:
         self._changed = threading.Condition(self._lock)
         self._queue = LabelQueue(teachers, flow, first_lease)
         self._open: dict[int, OpenBatch] = {}
-        self._fitting_samples = sys.maxsize
         self._error: BaseException | None = None
         self._errors: dict[int, EdlDistError] = {}  # by batch: raised when that one is due
         self._full_since: float | None = None
@@ -90,27 +90,15 @@ class Delivery:
         Raises:
             InputError: a task of it would not fit into a frame.
         """
-        self._check_size(batch)
+        views = {teacher: batch.inputs_of(teacher) for teacher in self._teachers}
+        for inputs in views.values():
+            inputs.fit_frames(self._flow, self._max_frame_bytes)
+        wanted = {teacher: inputs.wanted for teacher, inputs in views.items()}
         with self._lock:
-            number = self._queue.offer(batch.samples, batch.nbytes)
+            number = self._queue.offer(batch.samples, batch.nbytes, wanted)
             self._open[number] = batch
             self._account()
             return self._queue.sleepers
-
-    def _check_size(self, batch: OpenBatch) -> None:
-        """Tasks that are cut to a worker's wish shrink to fit; fixed ones, and single samples, cannot."""
-        if not batch.sample_bytes:
-            return
-        fitting = self._max_frame_bytes // batch.sample_bytes
-        flow = self._flow
-        fixed = flow.task_size or batch.samples if flow.fixed or flow.task_size else 1
-        if fixed > fitting:
-            raise InputError(
-                f"a task of {fixed} samples of {batch.sample_bytes} bytes exceeds the limit of a frame, "
-                f"{self._max_frame_bytes} bytes"
-                + (f": set task_size to at most {fitting}" if fitting else "")
-            )
-        self._fitting_samples = min(self._fitting_samples, fitting)
 
     def wait(self, timeout_s: float, reading: bool) -> bool:
         """Wait until the head batch is ready, or the data loader should be read, or time is up.
@@ -194,15 +182,15 @@ class Delivery:
         with self._lock:
             return self._queue.asleep(worker)
 
-    def sleep(self, worker: str, samples: int) -> None:
-        """A worker that asked for so many samples was told that there is nothing for it."""
+    def sleep(self, worker: str, room: int) -> None:
+        """A worker with room for so much was told that there is nothing for it."""
         with self._lock:
-            self._queue.sleep(worker, samples)
+            self._queue.sleep(worker, room)
 
-    def quarantine(self, worker: str, samples: int) -> None:
-        """A worker that asked for so many samples was told that it gets nothing for a while."""
+    def quarantine(self, worker: str, room: int) -> None:
+        """A worker with room for so much was told that it gets nothing for a while."""
         with self._lock:
-            self._queue.sleep(worker, samples)
+            self._queue.sleep(worker, room)
             self._queue.quarantine(worker)
 
     def parole(self, worker: str) -> None:
@@ -232,13 +220,13 @@ class Delivery:
 
     # --- the I/O thread: leases -----------------------------------------------------------------
 
-    def lease(self, worker: str, samples: int, hedge_after_s: float) -> Leased:
-        """Grant up to ``samples`` samples, or a second lease on an old task; with nothing, it sleeps."""
+    def lease(self, worker: str, room: int, hedge_after_s: float) -> Leased:
+        """Grant tasks that cost ``room``, or a second lease on an old task; with nothing, it sleeps."""
         with self._changed:
             queue, now = self._queue, self._clock.monotonic()
-            grants = queue.lease(worker, min(samples, self._fitting_samples), now)
+            grants = queue.lease(worker, room, now)
             if not grants:
-                second = queue.hedge(worker, samples, now, hedge_after_s)
+                second = queue.hedge(worker, room, now, hedge_after_s)
                 grants = [second] if second is not None else []
             if queue.wants_batch():
                 self._changed.notify_all()
@@ -268,27 +256,19 @@ class Delivery:
         refused: list[tuple[int, str]] = []
         placed: list[tuple[Grant, int]] = []
         try:
-            samples = sum(row.samples for row in result.rows)
-            rows = LabelRows(result.tensors, frames, samples, own_memory)
+            rows = LabelRows(result.tensors, frames, sum(row.count for row in result.rows), own_memory)
         except LabelError as exc:
             return [(grant.lease, str(exc)) for grant in found if grant is not None]
         first = 0
         for row, grant, batch in zip(result.rows, found, batches, strict=True):
             if grant is not None and batch is not None:
                 try:
-                    if row.samples != grant.stop - grant.start:
-                        raise LabelError(
-                            f"{row.samples} samples were labelled of a task of {grant.stop - grant.start}"
-                        )
-                    made = 0
-                    for start, stop in grant.pieces:
-                        made += batch.place(grant.teacher, start, stop, rows, first + start - grant.start)
-                    placed.append((grant, made))
+                    placed.append((grant, _put(batch, grant, rows, first, row.count)))
                 except LabelError as exc:
                     refused.append((grant.lease, str(exc)))
                 except LabelMemoryError as exc:
                     self._stall(grant, exc)
-            first += row.samples
+            first += row.count
         self._complete(placed)
         return refused
 
@@ -402,3 +382,16 @@ class Delivery:
 
     def _full_for(self) -> float:
         return 0.0 if self._full_since is None else self._clock.monotonic() - self._full_since
+
+
+def _put(batch: OpenBatch, grant: Grant, rows: LabelRows, at: int, count: int) -> int:
+    """Write the rows that answer a lease, ``count`` from ``at`` on; the bytes of buffers that were made."""
+    inputs = batch.inputs_of(grant.teacher)
+    first = inputs.row(grant.start)
+    expected = inputs.row(grant.stop) - first
+    if count != expected:
+        raise LabelError(f"{count} samples were labelled of a task of {expected}")
+    return sum(
+        batch.place(grant.teacher, start, stop, rows, at + inputs.row(start) - first)
+        for start, stop in grant.pieces
+    )

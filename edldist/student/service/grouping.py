@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from edldist.student.queue.outcomes import Grant
 from edldist.student.service.batch import OpenBatch
+from edldist.student.service.teacher_inputs import TeacherInputs
 from edldist.wire.messages import Lease, LeaseGroup, TensorSpec
 from edldist.wire.transport import Piece, payload
 
@@ -26,14 +27,15 @@ def group(
     """
     groups: list[LeaseGroup] = []
     frames: list[memoryview | Piece] = []
-    run: list[tuple[Grant, OpenBatch]] = []
+    run: list[tuple[Grant, TeacherInputs]] = []
     nbytes = 0
     for grant, batch in zip(grants, batches, strict=True):
-        more = batch.input_bytes * (grant.stop - grant.start) // batch.samples
-        if run and (nbytes + more > _GROUP_BYTES or batch.layout != run[0][1].layout):
+        inputs = batch.inputs_of(grant.teacher)
+        more = inputs.row_bytes * grant.cost
+        if run and (nbytes + more > _GROUP_BYTES or inputs.layout != run[0][1].layout):
             _close(run, groups, frames)
             run, nbytes = [], 0
-        run.append((grant, batch))
+        run.append((grant, inputs))
         nbytes += more
     if run:
         _close(run, groups, frames)
@@ -41,17 +43,18 @@ def group(
 
 
 def _close(
-    run: Sequence[tuple[Grant, OpenBatch]], groups: list[LeaseGroup], frames: list[memoryview | Piece]
+    run: Sequence[tuple[Grant, TeacherInputs]], groups: list[LeaseGroup], frames: list[memoryview | Piece]
 ) -> None:
-    cuts = [batch.cut(grant.start, grant.stop) for grant, batch in run]
-    samples = sum(grant.stop - grant.start for grant, _ in run)
+    cuts = [inputs.cut(grant.start, grant.stop) for grant, inputs in run]
+    rows = sum(grant.cost for grant, _ in run)
     groups.append(
         LeaseGroup(
             leases=[
-                Lease(id=grant.lease, samples=grant.stop - grant.start, alone=grant.alone) for grant, _ in run
+                Lease(id=grant.lease, samples=grant.stop - grant.start, cost=grant.cost, alone=grant.alone)
+                for grant, _ in run
             ],
             tensors=[
-                TensorSpec(name=name, dtype=dtype, shape=[samples, *shape])
+                TensorSpec(name=name, dtype=dtype, shape=[rows, *shape])
                 for name, dtype, shape in run[0][1].layout
             ],
         )

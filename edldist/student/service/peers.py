@@ -26,7 +26,7 @@ class ConnectedWorker:
         process: the uuid of its process.
         last_heard, last_sent: when a message came from it, or went to it (monotonic seconds).
         pull_seen: number of its last pull, which was answered at once.
-        pull_samples: what that one asked for.
+        room: what that one asked for.
         labelled: whether labels of it could be used.
         pings: those on their way to it.
     """
@@ -38,7 +38,7 @@ class ConnectedWorker:
     last_heard: float
     last_sent: float
     pull_seen: int = 0
-    pull_samples: int = 1
+    room: int = 1
     labelled: bool = False
     pings: Pings = field(default_factory=Pings)
     key: str = field(init=False)

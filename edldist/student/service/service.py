@@ -255,13 +255,13 @@ class StudentService:
 
     def _on_pull(self, worker: ConnectedWorker, pull: Pull) -> None:
         worker.pull_seen = pull.seq
-        worker.pull_samples = pull.samples
+        worker.room = pull.room
         reason = self._peers.quarantined(worker, self._clock.monotonic())
         if reason:
             self._exclude(worker)
             self._send(worker.peer, Idle(seq=pull.seq, buffered=self.delivery.buffered, quarantine=reason))
             return
-        leased = self.delivery.lease(worker.key, pull.samples, self._options.hedge_after_s)
+        leased = self.delivery.lease(worker.key, pull.room, self._options.hedge_after_s)
         if not leased.grants:
             self._send(worker.peer, Idle(seq=pull.seq, buffered=leased.buffered))
             return
@@ -303,7 +303,7 @@ class StudentService:
 
     def _exclude(self, worker: ConnectedWorker) -> None:
         self._peers.exclude(worker)
-        self.delivery.quarantine(worker.key, worker.pull_samples)
+        self.delivery.quarantine(worker.key, worker.room)
 
     def _fail(self, worker: ConnectedWorker, lease: int, error: str) -> None:
         outcome = self.delivery.fail(worker.key, lease, error)
@@ -379,10 +379,10 @@ class StudentService:
             reason = "its connection broke and the task or its labels were lost"
             self._record(self.delivery.give_back(worker.key, sorted(gone)), worker, reason)
         if missing.pull:
-            self.delivery.sleep(worker.key, worker.pull_samples)
+            self.delivery.sleep(worker.key, worker.room)
             self._send(worker.peer, Idle(seq=missing.pull, buffered=0))
         elif missing.wake:
-            self.delivery.sleep(worker.key, worker.pull_samples)
+            self.delivery.sleep(worker.key, worker.room)
 
     def _wake_sleepers(self, thorough: bool) -> None:
         for key in self.delivery.rouse(self._options.hedge_after_s, thorough):

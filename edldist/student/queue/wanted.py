@@ -1,0 +1,61 @@
+"""What is wanted of a teacher of one batch: which samples, and what each of them costs. Pure."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+__all__ = ["Wanted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The samples of a batch that one teacher is to label.
+
+    Attributes:
+        samples: of the batch that this teacher is shown, from 0 on.
+        runs: ``start`` and ``stop`` of those that are wanted, in order, none empty. Labels of the others are
+            there already.
+        ends: ``ends[k]`` is what the first k samples cost, in the units in which workers pull. None: a sample
+            costs 1. With lengths (packed sequences), a sample costs its length.
+        most: what a cut may cost, because a message holds no more; None: any cut will do.
+    """
+
+    samples: int
+    runs: tuple[tuple[int, int], ...]
+    ends: Sequence[int] | None = None
+    most: int | None = None
+
+    @classmethod
+    def whole(cls, samples: int, lengths: Sequence[int] | None = None) -> Wanted:
+        """All samples of a batch; with ``lengths``, one positive number for each."""
+        ends = None if lengths is None else list(itertools.accumulate(lengths, initial=0))
+        return cls(samples, ((0, samples),) if samples else (), ends)
+
+    def cut_at(self, most: int) -> Wanted:
+        """The same, where no cut may cost more."""
+        return replace(self, most=most)
+
+    @property
+    def missing(self) -> int:
+        """How many samples are wanted."""
+        return sum(stop - start for start, stop in self.runs)
+
+    @property
+    def size(self) -> int:
+        """What all samples cost, wanted or not: the memory of their labels grows with it."""
+        return self.samples if self.ends is None else self.ends[-1]
+
+    def cost(self, start: int, stop: int) -> int:
+        """What some samples cost."""
+        return stop - start if self.ends is None else self.ends[stop] - self.ends[start]
+
+    def fitting(self, start: int, stop: int, cost: int) -> int:
+        """Where a cut ends that begins at ``start`` and costs no more, ``stop`` at most."""
+        if self.most is not None:
+            cost = min(cost, self.most)
+        if self.ends is None:
+            return min(stop, start + cost)
+        return min(stop, bisect.bisect_right(self.ends, self.ends[start] + cost) - 1)

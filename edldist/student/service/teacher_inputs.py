@@ -1,0 +1,112 @@
+"""What one teacher sees of a batch: tensors that can be cut by samples without a copy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from edldist.errors import InputError
+from edldist.student.queue.flow import Flow
+from edldist.student.queue.wanted import Wanted
+from edldist.wire.shm.lending import lend
+from edldist.wire.tensors import as_bytes, dtype_name
+from edldist.wire.transport import Piece
+
+__all__ = ["Layout", "TeacherInputs"]
+
+Layout = tuple[tuple[str, str, tuple[int, ...]], ...]
+"""Names, dtypes and shapes of one row in each tensor."""
+
+
+class _Rows:
+    """One input tensor, sliceable by rows."""
+
+    __slots__ = ("copied", "dtype", "lent", "memory", "name", "row_bytes", "shape")
+
+    def __init__(self, name: str, tensor: Tensor, rows: int) -> None:
+        self.name = name
+        self.dtype = dtype_name(tensor.dtype)
+        self.memory = as_bytes(tensor)
+        self.copied = not (tensor.is_cpu and tensor.is_contiguous() and not tensor.is_neg())
+        self.lent = lend(tensor)  # what a data loader's worker made needs no copy for a worker on this host
+        self.shape = tuple(tensor.shape[1:])
+        self.row_bytes = self.memory.nbytes // rows if rows else 0
+
+    def cut(self, start: int, stop: int) -> memoryview | Piece:
+        first = start * self.row_bytes
+        memory = self.memory[first : stop * self.row_bytes]
+        if self.lent is None:
+            return memory
+        return Piece(memory, self.lent.address, self.lent.offset + first)
+
+
+class TeacherInputs:
+    """Samples of a batch as one teacher sees them.
+
+    A sample is one row of every tensor, or, where samples have lengths and lie back to back (packed
+    sequences), as many rows as it is long. Cost is counted in rows: a sample costs 1, or its length.
+
+    Args:
+        tensors: by name, the rows along their first dimension.
+        samples: how many the teacher sees; not all of the batch, if the others go to another one.
+        lengths: rows of each sample, one at least; None: one each.
+
+    Raises:
+        WireError: a tensor cannot travel.
+    """
+
+    def __init__(
+        self, tensors: Mapping[str, Tensor], samples: int, lengths: Sequence[int] | None = None
+    ) -> None:
+        self.tensors = tensors
+        self.samples = samples
+        self.wanted = Wanted.whole(samples, lengths)
+        self.rows = self.wanted.size
+        self._rows = [_Rows(name, tensor, self.rows) for name, tensor in tensors.items()]
+        self.layout: Layout = tuple((rows.name, rows.dtype, rows.shape) for rows in self._rows)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row in all tensors."""
+        return sum(rows.row_bytes for rows in self._rows)
+
+    @property
+    def copied_bytes(self) -> int:
+        """Memory that is held beside the tensors' own, because it had to be made contiguous or fetched."""
+        return sum(rows.memory.nbytes for rows in self._rows if rows.copied)
+
+    def row(self, sample: int) -> int:
+        """The row at which a sample begins."""
+        return self.wanted.cost(0, sample)
+
+    def cut(self, start: int, stop: int) -> list[memoryview | Piece]:
+        """Some samples of every tensor, in the order of ``layout``: views, no copies."""
+        first, last = self.row(start), self.row(stop)
+        return [rows.cut(first, last) for rows in self._rows]
+
+    def fit_frames(self, flow: Flow, max_frame_bytes: int) -> None:
+        """Bound cuts so that none is larger than a frame may be.
+
+        Raises:
+            InputError: a fixed cut, or a single sample, does not fit.
+        """
+        largest = max(self._rows, key=lambda rows: rows.row_bytes, default=None)
+        if largest is None or not largest.row_bytes:
+            return
+        most = max_frame_bytes // largest.row_bytes
+        size = (flow.task_size or self.samples) if flow.cuts_fixed else 1
+        if self.wanted.ends is None:
+            rows = size
+        else:
+            starts = range(0, self.samples, size)
+            rows = max(self.wanted.cost(start, min(start + size, self.samples)) for start in starts)
+        if rows > most:
+            what = "samples" if self.wanted.ends is None else "rows"
+            fitting = size * most // rows
+            raise InputError(
+                f"a task of {rows} {what} of {largest.row_bytes} bytes (input {largest.name!r}) exceeds the "
+                f"limit of a frame, {max_frame_bytes} bytes"
+                + (f": set task_size to at most {fitting}" if fitting else "")
+            )
+        self.wanted = self.wanted.cut_at(most)
