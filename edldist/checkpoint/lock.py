@@ -11,24 +11,38 @@ from pathlib import Path
 from edldist.errors import CheckpointError
 from edldist.files import lock_file
 
-__all__ = ["DirectoryLock", "close_in_children"]
+__all__ = ["DirectoryLock", "close_in_children", "was_closed"]
 
 # How long a dying predecessor may still hold the lock: the kernel frees a killed process's memory first.
 HANDOVER_S = 5.0
 POLL_S = 0.05
 
-close_in_children: set[int] = set()
-"""Descriptors of locks. A forked data-loader worker would keep its dead parent's locks alive otherwise."""
+_descriptors: set[int] = set()
+_watching_forks = False
 
 
-def _forget_in_child() -> None:
-    for descriptor in close_in_children:
+def close_in_children(descriptor: int) -> None:
+    """Have the descriptor of a lock closed in forked children from now on.
+
+    A data-loader worker that outlives its parent would keep the lock held otherwise.
+    """
+    global _watching_forks
+    _descriptors.add(descriptor)
+    if not _watching_forks:
+        _watching_forks = True
+        os.register_at_fork(after_in_child=_close_all)
+
+
+def was_closed(descriptor: int) -> None:
+    """The number may be another file's from now on. Harmless when repeated."""
+    _descriptors.discard(descriptor)
+
+
+def _close_all() -> None:
+    for descriptor in _descriptors:
         with contextlib.suppress(OSError):
             os.close(descriptor)
-    close_in_children.clear()
-
-
-os.register_at_fork(after_in_child=_forget_in_child)
+    _descriptors.clear()
 
 
 class DirectoryLock:
@@ -66,7 +80,7 @@ class DirectoryLock:
             os.close(descriptor)
             raise
         self._descriptor, self._pid = descriptor, os.getpid()
-        close_in_children.add(descriptor)
+        close_in_children(descriptor)
         with contextlib.suppress(OSError):  # a full disk: the lock holds without its text
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
@@ -76,5 +90,5 @@ class DirectoryLock:
         descriptor, self._descriptor = self._descriptor, None
         # A forked child's copy is closed already, and its number may be another file's by now.
         if descriptor is not None and self._pid == os.getpid():
-            close_in_children.discard(descriptor)
+            was_closed(descriptor)
             os.close(descriptor)

@@ -12,7 +12,7 @@ import time
 import weakref
 from pathlib import Path
 
-from edldist.checkpoint.lock import close_in_children
+from edldist.checkpoint.lock import close_in_children, was_closed
 
 __all__ = ["Scratch"]
 
@@ -89,7 +89,7 @@ def _lock(root: Path) -> int | None:
     except OSError:
         os.close(descriptor)
         return None
-    close_in_children.add(descriptor)
+    close_in_children(descriptor)
     return descriptor
 
 
@@ -98,6 +98,6 @@ def _remove(root: Path, descriptor: int | None, pid: int) -> None:
         return  # a forked child's copy of the object
     shutil.rmtree(root, ignore_errors=True)
     if descriptor is not None:
-        close_in_children.discard(descriptor)
+        was_closed(descriptor)
         with contextlib.suppress(OSError):
             os.close(descriptor)

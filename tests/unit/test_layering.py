@@ -152,3 +152,29 @@ def test_what_must_start_fast_loads_no_torch() -> None:
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )
     assert json.loads(done.stdout) == dict.fromkeys(modules, False)
+
+
+def test_importing_installs_nothing_in_the_process() -> None:
+    names = sorted(_name(path) for path in EDLDIST)
+    script = (
+        "import atexit, importlib, json, os, signal, sys, threading, warnings\n"
+        "found = []\n"
+        "def watch(module, name):\n"
+        "    real = getattr(module, name)\n"
+        "    def call(*args, **options):\n"
+        "        who = sys._getframe(1).f_globals.get('__name__', '')\n"
+        "        if who.startswith('edldist'):\n"
+        "            found.append(f'{who} calls {name}')\n"
+        "        return real(*args, **options)\n"
+        "    setattr(module, name, call)\n"
+        "for module, name in ((atexit, 'register'), (os, 'register_at_fork'), (signal, 'signal'),\n"
+        "                     (warnings, 'filterwarnings'), (threading.Thread, 'start')):\n"
+        "    watch(module, name)\n"
+        f"for name in {names!r}:\n"
+        "    importlib.import_module(name)\n"
+        "print(json.dumps(found))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert json.loads(done.stdout) == []

@@ -63,6 +63,6 @@ def test_a_forked_child_takes_a_lock_of_its_own_with_its_copy(tmp_path, monkeypa
     def take() -> bool:
         held.acquire()
         held.release()
-        return not lock.close_in_children
+        return not lock._descriptors
 
     assert in_a_child(take) == "True"
