@@ -106,6 +106,7 @@ class Rendezvous:
         self._peers: dict[bytes, tuple[str, str]] = {}
         self._answers: list[Send] = []
         self._formed = 0
+        self._decided_at = now
         self._planned_at = float("inf")
 
     def due_at(self) -> float:
@@ -146,13 +147,12 @@ class Rendezvous:
         if run is not None and process in run.nodes:
             node = run.nodes[process]
             node.last_seen = min(node.last_seen, now - LEASE_S + UNREACHABLE_S)
-            run.due(node.last_seen + LEASE_S)
 
     def decide(self, now: float) -> list[Send]:
         """Form what can be formed, and tell everyone whom it concerns."""
-        late_s = now - self._planned_at
-        if late_s > LEASE_S / 2:
-            self._excuse(late_s, now)
+        if now - self._planned_at > LEASE_S / 2:
+            self._excuse(now - self._decided_at, now)
+        self._decided_at = now
         actions, self._answers = self._answers, []
         for run_id, run in list(self._runs.items()):
             if now >= run.due_at:
@@ -299,13 +299,12 @@ class Rendezvous:
             del run.nodes[process]
             self._peers.pop(node.peer, None)
 
-    def _excuse(self, late_s: float, now: float) -> None:
+    def _excuse(self, away_s: float, now: float) -> None:
         """This side stood still itself: what it did not hear meanwhile is no silence."""
         for run in self._runs.values():
-            run.due(now)
-            run.learned_at = min(now, run.learned_at + late_s)
+            run.learned_at = min(now, run.learned_at + away_s)
             for node in run.nodes.values():
-                node.last_seen = min(now, node.last_seen + late_s)
+                node.last_seen = min(now, node.last_seen + away_s)
 
     def _objection(self, run: _Run | None, message: NodeReport, now: float) -> str | None:
         """Why a node has no part in a run, or None."""

@@ -45,6 +45,7 @@ class Agent:
         base["most"] = max(4, fields.get("least", 1))
         self.report = NodeReport(**base | {"state": "joining", "seq": 1} | fields)
         self.view: RunView | None = None
+        self.views: list[RunView] = []
         self.alive = True
         self.next_at = town.now
         town.agents[name] = self
@@ -58,6 +59,7 @@ class Agent:
 
     def hear(self, view: RunView) -> None:
         self.view = view
+        self.views.append(view)
         generation = view.generation
         last = self.report.generation
         if self.report.state != "joining" or view.seq < self.report.seq or generation is None:
@@ -118,11 +120,11 @@ class Town:
             else:
                 self.core.unreachable(send.peer, self.now)
 
-    def run(self, seconds: float) -> None:
+    def run(self, seconds: float, step_s: float = STEP_S) -> None:
         end = self.now + seconds
         while self.now < end:
             self.turn()
-            self.now += STEP_S
+            self.now += step_s
         self.turn()
 
     def members(self) -> list[str]:
@@ -147,7 +149,40 @@ def test_nodes_that_come_together_form_one_generation_in_the_order_of_their_comi
     assert [node.process for node in a.generation.nodes] == ["a", "b", "c"]
     assert a.generation.same(b.generation) and b.generation.same(c.generation)
     town.run(60)
-    assert not any(agent.disturbed for agent in (a, b, c))
+    assert not any(agent.disturbed or any(view.gone for view in agent.views) for agent in (a, b, c))
+
+
+def test_a_node_that_comes_a_little_later_is_in_the_first_generation_too() -> None:
+    town = Town()
+    (a,) = town.join("a")
+    town.run(FIRST_CALL_S - 0.2)
+    town.join("b")
+    town.run(0.4)
+    assert town.members() == ["a", "b"] and a.generation.number == 1
+
+
+def test_the_call_begins_anew_when_there_were_too_few_again() -> None:
+    town = Town()
+    _, b = town.join("a", "b", least=2)
+    town.run(FIRST_CALL_S / 2)
+    b.tell(state="left")
+    town.run(0.1)
+    b.alive = False
+    town.run(5)
+    town.join("c", least=2)
+    town.run(FIRST_CALL_S / 2)
+    town.join("d", least=2)
+    town.run(FIRST_CALL_S)
+    assert town.members() == ["a", "c", "d"]
+
+
+def test_a_quiet_run_costs_one_answer_a_report() -> None:
+    town, (a, b) = formed("a", "b")
+    a.views.clear()
+    b.views.clear()
+    town.run(20)
+    assert 18 <= len(a.views) <= 21 and 18 <= len(b.views) <= 21
+    assert town.core.due_at() > town.now
 
 
 def test_a_run_that_is_full_waits_for_nobody() -> None:
@@ -227,6 +262,7 @@ def test_a_node_that_says_that_it_leaves_holds_up_nobody() -> None:
     b.tell(state="left")
     town.run(0.1)
     b.alive = False
+    assert "b" not in town.core._runs["r"].nodes and b"b" not in town.core._peers
     a.rejoin()
     town.run(NEXT_CALL_S + 0.2)
     assert town.members() == ["a"]
@@ -273,10 +309,16 @@ def test_a_run_is_over_when_all_are_done_and_whoever_comes_is_told_so() -> None:
     assert late.view.closed and latest.view is not None and latest.view.closed
     assert late.report.state == latest.report.state == "joining"
     late.alive = latest.alive = False
-    town.run(FORGET_S + 10)
+    town.run(FORGET_S - LEASE_S - 10, step_s=1.0)
+    (later,) = town.join("later", most=3)
+    town.run(1)
+    assert later.view is not None and later.view.closed, "it is remembered for a while"
+    later.alive = False
+    town.run(FORGET_S + LEASE_S + 10, step_s=1.0)
     (new,) = town.join("new", most=3)
     town.run(FIRST_CALL_S + 0.2)
-    assert new.report.state == "member", "it is forgotten after a while"
+    assert new.report.state == "member"
+    assert not new.generation.same(a.report.generation), "though both are the first of a run of this name"
 
 
 def test_a_node_whose_ranks_failed_at_the_very_end_does_its_part_alone() -> None:
@@ -304,8 +346,8 @@ def test_a_fresh_coordinator_restarts_nobody_and_forms_no_second_group() -> None
     town.there = False
     town.run(30)
     town.restart()
-    (c,) = town.join("c")  # it comes before anybody else has a chance to report
-    town.turn()
+    (c,) = town.join("c")
+    a.next_at = b.next_at = town.now + SETTLE_S - 0.2  # it comes before anybody else has a chance to report
     town.run(SETTLE_S + 2)
     assert a.generation.same(known) and b.generation.same(known)
     assert c.report.state == "joining"
@@ -328,6 +370,44 @@ def test_a_fresh_coordinator_believes_that_nodes_live_of_which_it_only_heard() -
     b.rejoin()
     town.run(NEXT_CALL_S + 0.2)
     assert town.members() == ["a", "b"]
+
+
+def test_ranks_stay_where_they_were_though_a_fresh_coordinator_hears_the_last_one_first() -> None:
+    town, agents = formed("a", "b", "c")
+    town.restart(settled=True)
+    for number, agent in enumerate(reversed(agents)):
+        agent.next_at = town.now + 0.1 * number
+    town.run(1)
+    for agent in agents:
+        agent.rejoin()
+    town.run(NEXT_CALL_S + 0.2)
+    assert town.members() == ["a", "b", "c"]
+
+
+def test_nodes_that_a_fresh_coordinator_never_hears_are_gone_after_a_lease() -> None:
+    town, (a, b) = formed("a", "b")
+    b.alive = False
+    town.restart()
+    a.next_at = town.now
+    town.run(LEASE_S - 0.2)
+    assert a.view is not None and not a.view.whole and not a.view.gone
+    town.run(0.4)
+    assert a.view.whole and a.view.gone == ["b"]
+
+
+def test_a_fresh_coordinator_that_stood_still_goes_on_believing_in_them() -> None:
+    town, (a, b) = formed("a", "b")
+    town.restart(settled=True)
+    b.next_at = town.now + 100
+    a.next_at = town.now
+    town.run(1.0)
+    town.now += 60
+    a.rejoin()
+    b.next_at = town.now + 1.0
+    town.run(0.9)
+    assert a.report.state == "joining"
+    town.run(0.2)
+    assert b.disturbed
 
 
 def test_a_generation_that_was_formed_beside_another_gives_way_to_it() -> None:
@@ -437,6 +517,31 @@ def test_another_job_with_the_same_run_id_is_refused_with_both_named(other: dict
     assert not a.disturbed
 
 
+def test_a_run_whose_nodes_are_all_gone_gives_way_to_another_job() -> None:
+    town, (a,) = formed("a")
+    a.alive = False
+    town.run(LEASE_S + 1)
+    (b,) = town.join("b", job="other.py")
+    town.run(FIRST_CALL_S + 0.2)
+    assert b.report.state == "member"
+
+
+def test_a_run_takes_so_many_nodes_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edldist.coordinator.rendezvous.MAX_NODES", 2)
+    town, (a, b) = formed("a", "b")
+    (c,) = town.join("c")
+    town.run(2)
+    assert c.view is not None and "takes no more" in c.view.refused
+    assert a.view is not None and not a.view.refused and not a.disturbed and not b.disturbed
+
+
+def test_a_stranger_that_cannot_be_reached_is_nobodys_matter() -> None:
+    town, (a,) = formed("a")
+    town.core.unreachable(b"stranger", town.now)
+    town.run(5)
+    assert not a.disturbed
+
+
 def test_runs_have_nothing_to_do_with_each_other() -> None:
     town = Town()
     (a,), (b,) = town.join("a", run="one"), town.join("b", run="other", job="other.py")
@@ -444,7 +549,7 @@ def test_runs_have_nothing_to_do_with_each_other() -> None:
     assert len(a.generation.nodes) == len(b.generation.nodes) == 1
 
 
-def test_the_largest_view_fits_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_largest_view_fits_a_message() -> None:
     town = Town()
     names = [f"{number:064}" for number in range(MAX_NODES)]
     nodes = [GroupNode(process=name, host="h" * MAX_NAME, port=65_535, ranks=1 << 60) for name in names]
@@ -472,6 +577,7 @@ def test_a_flood_of_runs_is_refused_and_forgotten() -> None:
     town.run(LEASE_S + 1)
     town.now += FORGET_S
     town.run(LEASE_S + 1)
+    assert not town.core._runs and not town.core._peers
     (new,) = town.join("new", run="new")
     town.run(FIRST_CALL_S + 0.2)
     assert new.report.state == "member"
