@@ -185,7 +185,8 @@ def test_a_node_whose_wall_clock_jumped_finds_the_others_at_every_regrouping(
     tmp_path: Path, faketime: Path
 ) -> None:
     quiet = quiet_run(tmp_path / "quiet", MEETING)
-    with fault_job(tmp_path, model=STEADY) as job:
+    # As above: two ranks that start up at a time, one of which reads a file at each look at a clock.
+    with fault_job(tmp_path, model=STEADY, heartbeat_ttl_s=5.0) as job:
         clock = WallClock(faketime, tmp_path / "node.clock")
         job.coordinator()
         job.teacher("t-0")
