@@ -39,8 +39,9 @@ SAY_AFTER_S = 5.0
 SAY_EVERY_S = 30.0
 GOODBYE_S = 2.0
 ABSENT_S = 10.0
-"""A generation of which a node is gone for so long is left. Ranks notice long before, unless it was lost
-before its own had begun: then the others wait for them in vain, and torch has half an hour of patience."""
+YOUNG_S = 120.0
+"""A generation that lost a node while it was at most ``YOUNG_S`` old is left after ``ABSENT_S``. Ranks notice
+a loss by themselves, unless the other's had not begun: they would wait for these for torch's half an hour."""
 _SLICE_S = 1.0
 
 
@@ -127,6 +128,7 @@ class CoordinatorRendezvous(RendezvousHandler):
         self._coordinator = coordinator
         self._connect_timeout_s = connect_timeout_s
         self._generation: Generation | None = None
+        self._formed_at = 0.0
         self._absent_since: float | None = None
         self._port = _HeldPort()
         report = NodeReport(
@@ -156,7 +158,7 @@ class CoordinatorRendezvous(RendezvousHandler):
             RendezvousError: the coordinator refuses this node.
         """
         generation = self._join()
-        self._generation, self._absent_since = generation, None
+        self._generation, self._formed_at, self._absent_since = generation, time.monotonic(), None
         self._attendance.tell(state="member", generation=generation)
         node, first = self._attendance.report.node, generation.nodes[0]
         rank = [other.process for other in generation.nodes].index(node.process)
@@ -214,20 +216,23 @@ class CoordinatorRendezvous(RendezvousHandler):
     def num_nodes_waiting(self) -> int:
         """How many nodes would be in the next generation and are not in this one.
 
-        1 as well if that exists already, or if one of this is gone and its ranks do not end for it.
+        1 as well if that exists already, or if one of this is gone that may never have started its ranks.
         """
         view = self._attendance.answer  # an older view may be that of another generation
         if view is None or view.generation is None or self._generation is None:
             return 0
         if not view.generation.same(self._generation):
             return 1
-        now = time.monotonic()
-        if not view.gone:
+        return view.waiting or int(self._lacks_one(bool(view.gone), time.monotonic()))
+
+    def _lacks_one(self, gone: bool, now: float) -> bool:
+        if not gone:
             self._absent_since = None
         elif self._absent_since is None:
             self._absent_since = now
-        absent = self._absent_since is not None and now - self._absent_since > ABSENT_S
-        return view.waiting or int(absent)
+        if self._absent_since is None or self._absent_since - self._formed_at > YOUNG_S:
+            return False
+        return now - self._absent_since > ABSENT_S
 
     def is_closed(self) -> bool:
         view = self._attendance.view

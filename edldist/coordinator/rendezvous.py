@@ -220,6 +220,12 @@ class Rendezvous:
             *(run_id, number, len(nodes), sum(node.ranks for node in nodes)),
             ", ".join(f"{node.host} ({node.process[:8]})" for node in nodes),
         )
+        if len({_is_loopback(node.host) for node in nodes}) > 1:
+            logger.warning(
+                "run %s: %s is an address of its own host only, and other nodes have others. Give all nodes "
+                "the same --coordinator address, or EDLDIST_ADVERTISE",
+                *(run_id, next(node.host for node in nodes if _is_loopback(node.host))),
+            )
 
     def _close_finished(self, run_id: str, run: _Run, holders: set[str], joiners: list[_Node]) -> None:
         """A run is over when some of its last generation are done, and the others cannot go on alone."""
@@ -348,6 +354,10 @@ def _table(reports: Iterable[NodeReport]) -> tuple[dict[str, bytes], dict[str, i
 def _same_job(run: _Run, message: NodeReport) -> bool:
     first = run.first
     return (first.job, first.least, first.most) == (message.job, message.least, message.most)
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "::1" or host.startswith("127.")
 
 
 def _describe(report: NodeReport) -> str:

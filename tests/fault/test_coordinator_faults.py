@@ -99,6 +99,7 @@ def pids(nodes: list[Role]) -> set[int]:
     return {process.pid for node in nodes for process in node.ranks()}
 
 
+@pytest.mark.timeout(360)
 def test_a_coordinator_that_dies_leaves_a_group_alone_and_its_successor_forms_the_next(
     tmp_path: Path,
 ) -> None:

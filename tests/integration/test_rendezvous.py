@@ -157,6 +157,8 @@ def test_a_node_leaves_a_generation_of_which_another_was_lost(
     gone = time.monotonic()
     until(lambda: a.num_nodes_waiting(), "a to find that b is gone")
     assert time.monotonic() - gone > 0.5
+    monkeypatch.setattr(rendezvous, "YOUNG_S", 0.1)  # ranks that began long ago notice by themselves
+    assert a.num_nodes_waiting() == 0
 
 
 def test_a_coordinator_that_never_answers_is_given_up(

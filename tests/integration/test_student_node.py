@@ -74,7 +74,7 @@ def edldist(*args: str, prefix: list[str] | None = None) -> Iterator[subprocess.
         try:
             yield process
         finally:
-            process.terminate()  # it ends its agent and ranks, which are tied to it
+            process.kill()  # its agent and its ranks are tied to it
 
 
 def test_one_node_needs_no_name_of_its_own(nameless: list[str], script: Path) -> None:
@@ -82,6 +82,29 @@ def test_one_node_needs_no_name_of_its_own(nameless: list[str], script: Path) ->
         said = node.communicate(timeout=WITHIN_S)[0]
     assert node.returncode == 0, said
     assert said.count("of 2 name no-such-name.invalid") == 2
+
+
+UNANSWERED = """
+ip link set lo up && hostname no-such-name.invalid &&
+echo nameserver 127.0.0.1 > "$1/resolv.conf" && mount --bind "$1/resolv.conf" /etc/resolv.conf || exit 99
+"$2" -c 'import signal, socket
+silent = socket.socket(type=socket.SOCK_DGRAM); silent.bind(("127.0.0.1", 53)); print("there", flush=True)
+signal.pause()' > "$1/there" &
+while [ ! -s "$1/there" ]; do sleep 0.02; done
+shift 2
+"$@"
+"""
+
+
+def test_one_node_asks_no_resolver(script: Path, tmp_path: Path) -> None:
+    """One that is out of reach, as in many a container, takes 20 s of everybody who asks it."""
+    spaces = ["--net", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    prefix = ["unshare", *spaces, "sh", "-c", UNANSWERED, "sh", str(tmp_path), sys.executable]
+    if shutil.which("unshare") is None or subprocess.run([*prefix, "true"], capture_output=True).returncode:
+        pytest.skip("no namespaces for this user")
+    with student("tcp://127.0.0.1:9", "--nproc-per-node", "2", str(script), prefix=prefix) as node:
+        said = node.communicate(timeout=WITHIN_S)[0]
+    assert node.returncode == 0 and said.count("of 2 name no-such-name.invalid") == 2, said
 
 
 def test_several_nodes_meet_by_the_way_to_the_coordinator(

@@ -180,6 +180,7 @@ def test_a_quiet_run_costs_one_answer_a_report() -> None:
     town, (a, b) = formed("a", "b")
     a.views.clear()
     b.views.clear()
+    b.next_at = a.next_at + 0.5
     town.run(20)
     assert 18 <= len(a.views) <= 21 and 18 <= len(b.views) <= 21
     assert town.core.due_at() > town.now
@@ -540,6 +541,18 @@ def test_a_stranger_that_cannot_be_reached_is_nobodys_matter() -> None:
     town.core.unreachable(b"stranger", town.now)
     town.run(5)
     assert not a.disturbed
+
+
+def test_a_node_that_others_cannot_reach_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    here = GroupNode(process="a", host="127.0.0.1", port=1000, ranks=1)
+    town = Town()
+    town.join("a", node=here)
+    town.join("b")
+    town.run(FIRST_CALL_S + 0.2)
+    assert "127.0.0.1 is an address of its own host only" in caplog.text
+    caplog.clear()
+    formed("a", "b")
+    assert "EDLDIST_ADVERTISE" not in caplog.text
 
 
 def test_runs_have_nothing_to_do_with_each_other() -> None:
