@@ -11,10 +11,10 @@ import contextlib
 import gc
 import io
 
-__all__ = ["part_quickly"]
+__all__ = ["end_quickly"]
 
 
-def part_quickly() -> None:
+def end_quickly() -> None:
     """Let this process end without that search. Call it at exit; calling it again is harmless.
 
     Exit handlers, finalizers and the exit code stay what they were. Files are flushed here, because one that

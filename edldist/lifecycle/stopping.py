@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 
 from edldist.lifecycle import exit_hooks
-from edldist.lifecycle.ending import part_quickly
+from edldist.lifecycle.ending import end_quickly
 from edldist.lifecycle.group_change import exit_to_regroup
 from edldist.observe import reporter
 from edldist.ranks.placement import in_process_group, placement
@@ -134,7 +134,7 @@ def _leave() -> None:
     if not _request.agreed:
         return
     if not _request.partial:
-        part_quickly()
+        end_quickly()
         return
     for closer in _closers:
         closer()

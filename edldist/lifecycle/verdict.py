@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Mapping
 
-from edldist.lifecycle.ending import part_quickly
+from edldist.lifecycle.ending import end_quickly
 from edldist.wire.process import process_id
 
 __all__ = ["NOTES_VARIABLE", "install", "verdict"]
@@ -42,7 +42,7 @@ def install(environment: Mapping[str, str] = os.environ) -> None:
 def _leave_note(notes: str, process: str) -> None:
     if process_id() != process or getattr(sys, "last_value", None) is None:
         return  # a forked child's errors are its parent's to judge
-    part_quickly()  # the agent waits for this end before it starts the group anew
+    end_quickly()  # the agent waits for this end before it starts the group anew
     reason = verdict()
     if reason is None:
         return
