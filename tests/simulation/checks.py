@@ -17,17 +17,11 @@ def rank_faults(rank: RankProcess) -> Iterator[str]:
     service = rank.service
     delivery = service.delivery
     queue = delivery._queue
-    for sleepers in queue._sleepers.values():
-        sleepers.validate()
+    delivery.validate()
     connected = {worker.key for worker in service._peers}
     known = {name for name, _ in queue._workers}
     if known != connected:
         yield f"the queue knows workers {sorted(known)}, connected are {sorted(connected)}"
-    if len(delivery._open) != queue.open_batches or queue.head != next(iter(delivery._open), None):
-        yield f"open are {sorted(delivery._open)}, the queue has {queue.open_batches} from {queue.head} on"
-    leases = [lease for name in known for lease in queue.leases_of(name)]
-    if len(leases) != len(set(leases)) or not all(map(queue.holds, leases)):
-        yield f"leases {sorted(leases)} are held twice, or not open"
 
 
 def worker_faults(process: WorkerProcess) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -59,6 +60,7 @@ class Party:
     def turn(self, after_s: float = 0.0) -> None:
         self.clock.advance(after_s)
         self.service.turn(self.clock.monotonic())
+        self.delivery.validate()
 
     def offer(self, *sizes: int, allocate=None) -> None:
         for samples in sizes:
@@ -288,11 +290,12 @@ def test_a_turn_costs_what_there_is_to_give_however_many_sleep_and_hold_leases(p
     for workers in (32, 256):
         job = party(Flow(low_watermark=500, high_watermark=1000))
         crew = crowd(job, workers)
-        nothing = calls_of(job.turn)
+        turn = partial(job.service.turn, job.clock.monotonic())
+        nothing = calls_of(turn)
         job.offer(4, 4)
-        two = calls_of(job.turn)
+        two = calls_of(turn)
         assert woken(crew) == crew[workers // 2 : workers // 2 + 2], "two batches, two workers"
-        waiting = calls_of(job.turn)
+        waiting = calls_of(turn)
         assert woken(crew) == [], "nobody else is woken for them"
         costs.append((nothing, two, waiting))
     assert costs[0] == costs[1]

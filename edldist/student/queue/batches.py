@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from edldist.student.queue.flow import Flow
@@ -165,6 +165,10 @@ class Batches:
         self._level += 1
         while self._first_unlabelled < self._next and not self._batches[self._first_unlabelled].unlabelled:
             self._first_unlabelled += 1
+
+    def __iter__(self) -> Iterator[int]:
+        """Their numbers, in order."""
+        return iter(self._batches)
 
     def lacking(self) -> dict[int, int]:
         """How many labels each batch lacks."""

@@ -22,7 +22,7 @@ Not thread-safe: the student's service guards it with one lock.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from edldist.errors import ConfigError
 from edldist.student.queue import hedging
@@ -80,6 +80,11 @@ class LabelQueue:
     def head(self) -> int | None:
         """Number of the batch that is delivered next, if there is one."""
         return self._batches.head
+
+    @property
+    def numbers(self) -> Iterator[int]:
+        """The open batches, in order."""
+        return iter(self._batches)
 
     @property
     def labelled_batches(self) -> int:

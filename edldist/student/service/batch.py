@@ -89,6 +89,11 @@ class OpenBatch:
         labels.write(first, last, came, at)
         return made
 
+    @property
+    def label_bytes(self) -> int:
+        """Memory of the buffers that were made."""
+        return sum(labels.nbytes for labels in self._labels.values())
+
     def labels(self) -> dict[str, dict[str, Tensor]]:
         """The tensors in which the labels of each teacher came: what its codec packed."""
         return {

@@ -69,9 +69,11 @@ class Delivery:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._queue = LabelQueue(teachers, flow, first_lease)
+        # Invariant: these are the queue's batches, in its order, and it counts the bytes that they hold.
         self._open: dict[int, OpenBatch] = {}
         self._error: BaseException | None = None
-        self._errors: dict[int, EdlDistError] = {}  # by batch: raised when that one is due
+        # Invariant: of open batches. Raised when that one is due.
+        self._errors: dict[int, EdlDistError] = {}
         self._full_since: float | None = None
         self._backpressure_s = 0.0
 
@@ -131,7 +133,9 @@ class Delivery:
     def deliver(self) -> OpenBatch:
         """Take the head batch out; only when ``wait`` said that it is ready."""
         with self._lock:
-            batch = self._open.pop(self._queue.deliver())
+            number = self._queue.deliver()
+            self._errors.pop(number, None)  # somebody could label it after all
+            batch = self._open.pop(number)
             self._account()
             return batch
 
@@ -347,6 +351,15 @@ class Delivery:
         with self._changed:
             self._error = error
             self._changed.notify_all()
+
+    def validate(self) -> None:
+        """Check that queue and batches agree; for tests, while nobody places labels."""
+        with self._lock:
+            self._queue.validate(self._clock.monotonic())
+            assert list(self._open) == list(self._queue.numbers)
+            assert self._errors.keys() <= self._open.keys()
+            held = sum(batch.nbytes + batch.label_bytes for batch in self._open.values())
+            assert self._queue.nbytes == held
 
     # --- under the lock -------------------------------------------------------------------------
 
