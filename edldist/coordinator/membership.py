@@ -26,6 +26,7 @@ from edldist.wire.messages import (
     Scalar,
     Unknown,
 )
+from edldist.wire.transport import Sender
 
 __all__ = ["Action", "Member", "Membership", "Record", "Send"]
 
@@ -41,7 +42,7 @@ MISSING_S = 3600.0
 class Send:
     """Send a message to a peer."""
 
-    peer: bytes
+    peer: Sender
     message: Message
 
 
@@ -71,7 +72,7 @@ class Member:
         answered_at: monotonic seconds at which the server last answered a heartbeat of it.
     """
 
-    peer: bytes
+    peer: Sender
     register: Register
     joined_at: float
     last_seen: float
@@ -112,7 +113,7 @@ class Membership:
         # Invariant: the member that was heard last comes last.
         self._members: OrderedDict[str, Member] = OrderedDict()
         # Invariant: both name every member, by its peer and by its process, and nobody else.
-        self._ids: dict[bytes, str] = {}
+        self._ids: dict[Sender, str] = {}
         self._processes: dict[str, set[str]] = {}
         self._fingerprints = GroupFingerprints()
         # Invariant: no member is in here; who was missed first comes first.
@@ -161,7 +162,7 @@ class Membership:
         """Whether everyone who is here had time to say so; until then order no disconnects."""
         return now >= self._settled_at
 
-    def register(self, peer: bytes, message: Register, now: float, wall: float) -> list[Action]:
+    def register(self, peer: Sender, message: Register, now: float, wall: float) -> list[Action]:
         """Take in a member, or the same one again.
 
         The same process replaces its former record without an event.
@@ -227,13 +228,13 @@ class Membership:
         actions.append(Record(_joined(message, wall)))
         return actions
 
-    def heard(self, peer: bytes, now: float) -> None:
+    def heard(self, peer: Sender, now: float) -> None:
         """Count any message of a peer as a sign of life."""
         member_id = self._ids.get(peer)
         if member_id is not None:
             self._touch(member_id, now)
 
-    def heartbeat(self, peer: bytes, message: Heartbeat, now: float) -> list[Action]:
+    def heartbeat(self, peer: Sender, message: Heartbeat, now: float) -> list[Action]:
         """Note a member's figures; a stranger is told to register."""
         if self._ids.get(peer) != message.id:
             return [Send(peer, Unknown())]
@@ -247,7 +248,7 @@ class Membership:
         self._touch(message.id, now)
         return []
 
-    def goodbye(self, peer: bytes, message: Goodbye, wall: float) -> list[Action]:
+    def goodbye(self, peer: Sender, message: Goodbye, wall: float) -> list[Action]:
         """Forget a member that leaves on purpose; a stranger's goodbye means nothing."""
         if self._ids.get(peer) != message.id:
             return []

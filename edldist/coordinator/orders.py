@@ -14,6 +14,7 @@ from edldist.clock import Clock
 from edldist.coordinator.assignment import StudentRank, TeacherWorker, assign
 from edldist.coordinator.membership import Member, Membership
 from edldist.wire.messages import Links, Peer
+from edldist.wire.transport import Sender
 
 __all__ = ["Orders"]
 
@@ -24,7 +25,7 @@ LINKS_REFRESH_TTLS = 5
 
 
 class _Sent(NamedTuple):
-    peer: bytes
+    peer: Sender
     links: Links
     at: float
 
@@ -48,7 +49,7 @@ class Orders:
         members: Membership,
         max_students_per_worker: int,
         clock: Clock,
-        send: Callable[[bytes, Links], bool],
+        send: Callable[[Sender, Links], bool],
     ) -> None:
         self._members = members
         self._max_students_per_worker = max_students_per_worker

@@ -48,7 +48,7 @@ from edldist.wire.messages import (
     Status,
     StatusQuery,
 )
-from edldist.wire.transport import Hub, Poller, Received, Transport
+from edldist.wire.transport import Hub, Poller, Received, Sender, Transport
 from edldist.wire.zmq.transport import CONTROL_FRAME_BYTES, CONTROL_UNREAD_BYTES, ZmqTransport
 
 __all__ = ["Coordinator", "CoordinatorOptions", "run_coordinator"]
@@ -277,7 +277,7 @@ class Coordinator:
         return min(max(TURN_S, TURN_A_MEMBER_S * len(self._members.members)), MAX_TURN_S)
 
     def _handle(self, received: Received, now: float, wall: float) -> list[Action]:
-        peer, message = received.peer, received.message
+        peer, message = received.sender, received.message
         members = self._members
         if isinstance(message, Heartbeat):
             actions = members.heartbeat(peer, message, now)
@@ -301,16 +301,16 @@ class Coordinator:
         elif isinstance(message, NodeReport):
             self._rendezvous.report(peer, message, now)
         else:
-            logger.debug("a %s from %r is none of a coordinator's", type(message).__name__, peer[:32])
+            logger.debug("a %s from %s is none of a coordinator's", type(message).__name__, peer)
         return []
 
-    def _take_event(self, peer: bytes, event: Event) -> None:
+    def _take_event(self, peer: Sender, event: Event) -> None:
         try:
             check_event(event)
         except WireError as exc:
             self._refused_events += 1
             if self._refused_events == 1:
-                logger.warning("dropped what %r reported: %s (further ones are only counted)", peer[:32], exc)
+                logger.warning("dropped what %s reported: %s (further ones are only counted)", peer, exc)
             return
         self._records.add(event)
         if event.event == "clock_skew":
@@ -336,7 +336,7 @@ class Coordinator:
                 bad = event.event in ("teacher_lost", "teacher_refused", "student_lost")
                 logger.log(logging.WARNING if bad else logging.INFO, "%s: %s", event.event, _brief(event))
 
-    def _send(self, peer: bytes, message: Message) -> bool:
+    def _send(self, peer: Sender, message: Message) -> bool:
         try:
             self._hub.send(peer, message)
         except PeerUnreachableError:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from edldist.errors import ConfigError, PeerUnreachableError, ProtocolVersionError, WireError
 from edldist.wire.messages import Message, Refused, decode, encode
-from edldist.wire.transport import SKIPPED_A_TURN, Outgoing, Received, payload
+from edldist.wire.transport import SKIPPED_A_TURN, Outgoing, Received, Sender, payload
 
 __all__ = ["MemoryTransport"]
 
@@ -54,10 +54,10 @@ class MemoryHub:
     def address(self) -> str:
         return self._address
 
-    def send(self, peer: bytes, message: Message, frames: Outgoing = ()) -> None:
+    def send(self, peer: Sender, message: Message, frames: Outgoing = ()) -> None:
         raw = [encode(message), *(bytes(payload(frame)) for frame in frames)]
-        if not self._network._to_link(self._address, peer, raw):
-            raise PeerUnreachableError(f"peer {peer!r} is gone")
+        if not self._network._to_link(self._address, peer.route, raw):
+            raise PeerUnreachableError(f"peer {peer} is gone")
 
     def receive(self) -> Received | None:
         while self._inbox:
@@ -230,4 +230,4 @@ class MemoryTransport:
 def _parse(peer: bytes, frames: list[bytes]) -> Received:
     if not frames:
         raise WireError("a message of no frames")
-    return Received(peer, decode(frames[0]), [memoryview(bytearray(frame)) for frame in frames[1:]])
+    return Received(Sender(peer), decode(frames[0]), [memoryview(bytearray(frame)) for frame in frames[1:]])

@@ -25,6 +25,7 @@ __all__ = [
     "Piece",
     "Poller",
     "Received",
+    "Sender",
     "Transport",
     "payload",
 ]
@@ -62,16 +63,35 @@ def payload(frame: Buffer | Piece) -> Buffer:
     return frame.memory if isinstance(frame, Piece) else frame
 
 
+class Sender(NamedTuple):
+    """Who sent a message. Services know their peers by this, and a hub sends to it.
+
+    With keys, two senders are the same only if both parts are: a stranger who takes over a route is somebody
+    else, and inherits nothing.
+
+    Attributes:
+        route: where a hub sends answers: the name under which the sender connected, which it chose
+            itself; ``b""`` on a link.
+        key: the public key that the sender proved to have; empty while a transport has no keys.
+    """
+
+    route: bytes
+    key: str = ""
+
+    def __str__(self) -> str:
+        return repr(self.route[:32].decode("utf-8", errors="replace"))
+
+
 class Received(NamedTuple):
     """One message as it arrived.
 
-    ``peer`` is the sender's address at a hub, and ``b""`` on a link. ``frames`` are its raw
+    ``sender`` says who sent it. ``frames`` are its raw
     tensor frames; they stay valid as long as someone refers to them. They may be written to, but for
     memory that a peer lends (``Piece``), which is read-only. A frame of lent memory that its owner has
     freed in the meantime is empty. ``own_memory``: nobody else waits for any of them to be dropped.
     """
 
-    peer: bytes
+    sender: Sender
     message: Message
     frames: list[memoryview]
     own_memory: bool = True
@@ -90,7 +110,7 @@ class Hub(Protocol):
         """Messages dropped so far because they were malformed."""
         ...
 
-    def send(self, peer: bytes, message: Message, frames: Outgoing = ()) -> None:
+    def send(self, peer: Sender, message: Message, frames: Outgoing = ()) -> None:
         """Queue one message for a peer without blocking.
 
         Raises:
@@ -135,7 +155,7 @@ class Poller(Protocol):
     def bind(self, address: str) -> Hub: ...
 
     def connect(self, address: str, identity: str) -> Link:
-        """Connect to a hub, which will see this link as peer ``identity.encode()``."""
+        """Connect to a hub, which will see this link as the sender of route ``identity.encode()``."""
         ...
 
     def wait(self, timeout_s: float) -> None:

@@ -8,7 +8,7 @@ import time
 
 from edldist.wire.messages import Ack
 from edldist.wire.shm.memfile import address_of
-from edldist.wire.transport import Piece, Received
+from edldist.wire.transport import Piece, Received, Sender
 from edldist.wire.zmq.endpoints import ZmqHub, ZmqLink
 from edldist.wire.zmq.poller import ZmqPoller
 from edldist.wire.zmq.transport import ZmqTransport
@@ -37,7 +37,7 @@ class Pair:
     def there_and_back(self, frame: bytes) -> tuple[Received, Received]:
         self.link.send(Ack(seq=1), [frame])
         there = self.at_hub()
-        self.hub.send(b"t-1", Ack(seq=2), [frame])
+        self.hub.send(Sender(b"t-1"), Ack(seq=2), [frame])
         return there, self.at_link()
 
     def settle(self, seconds: float = 0.05) -> None:

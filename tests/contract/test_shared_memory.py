@@ -16,7 +16,7 @@ import zmq
 
 from edldist.errors import ConfigError
 from edldist.wire.messages import Ack
-from edldist.wire.transport import Piece
+from edldist.wire.transport import Piece, Sender
 from edldist.wire.zmq.transport import ZmqTransport
 from tests.contract.pair import LARGE, Lent, Pair, take
 
@@ -65,7 +65,7 @@ def test_frames_keep_their_places_among_small_ones(pair: Pair, lent: Lent) -> No
     lent.memory[100:300_000] = bytes(range(100)) * 2999
     frames = [b"a", os.urandom(LARGE), b"", lent.piece(100, 300_000), os.urandom(LARGE), b"z"]
     wanted = [bytes(f.memory if isinstance(f, Piece) else f) for f in frames]
-    pair.hub.send(b"t-1", Ack(seq=1), frames)
+    pair.hub.send(Sender(b"t-1"), Ack(seq=1), frames)
     assert [bytes(f) for f in pair.at_link().frames] == wanted
     pair.link.send(Ack(seq=1), frames)
     assert [bytes(f) for f in pair.at_hub().frames] == wanted
@@ -75,7 +75,7 @@ def test_lent_memory_is_read_where_it_lies_and_what_is_written_stays_with_the_re
     pair: Pair, lent: Lent
 ) -> None:
     pair.paired()
-    pair.hub.send(b"t-1", Ack(seq=1), [lent.piece(4096, 4096 + LARGE)])
+    pair.hub.send(Sender(b"t-1"), Ack(seq=1), [lent.piece(4096, 4096 + LARGE)])
     (frame,) = pair.at_link().frames
     lent.memory[4096:4100] = b"live"
     assert bytes(frame[:4]) == b"live"
@@ -95,7 +95,7 @@ def test_lent_memory_that_is_read_again_is_what_the_owner_has(pair: Pair, lent: 
         (100_000, 100_000 + LARGE),
         (0, 2 * LARGE),
     ):
-        pair.hub.send(b"t-1", Ack(seq=1), [lent.piece(start, stop)])
+        pair.hub.send(Sender(b"t-1"), Ack(seq=1), [lent.piece(start, stop)])
         (frame,) = pair.at_link().frames
         assert bytes(frame) == b"o" * (stop - start)
         frame[:] = b"x" * len(frame)
@@ -113,7 +113,7 @@ def test_lent_memory_that_was_freed_meanwhile_is_an_empty_frame(pair: Pair) -> N
     """A task that another worker has answered: its batch may be gone when this one reads it."""
     pair.paired()
     lent = Lent(1 << 20)
-    pair.hub.send(b"t-1", Ack(seq=1), [b"small", lent.piece(0, LARGE)])
+    pair.hub.send(Sender(b"t-1"), Ack(seq=1), [b"small", lent.piece(0, LARGE)])
     lent.close()
     received = pair.at_link()
     assert [bytes(f) for f in received.frames] == [b"small", b""]
@@ -124,7 +124,7 @@ def test_lent_memory_outlives_its_owner_where_it_was_read(pair: Pair) -> None:
     pair.paired()
     lent = Lent(1 << 20)
     lent.memory[:4] = b"kept"
-    pair.hub.send(b"t-1", Ack(seq=1), [lent.piece(0, LARGE)])
+    pair.hub.send(Sender(b"t-1"), Ack(seq=1), [lent.piece(0, LARGE)])
     (frame,) = pair.at_link().frames
     lent.close()
     del lent
@@ -137,7 +137,7 @@ def test_a_reader_that_keeps_everything_costs_no_more_than_the_bound(pair: Pair)
     kept = []
     for number in range(40):
         frame = bytes([number]) * LARGE
-        pair.hub.send(b"t-1", Ack(seq=number), [frame])
+        pair.hub.send(Sender(b"t-1"), Ack(seq=number), [frame])
         kept.append(pair.at_link().frames[0])
     assert [bytes(frame) for frame in kept] == [bytes([number]) * LARGE for number in range(40)]
     assert len(pair.hub._pairings[b"t-1"]._pool) == 8
@@ -188,8 +188,8 @@ def test_another_process_under_the_same_name_is_met_anew(pair: Pair) -> None:
     link = client.connect(pair.hub.address, "t-1")
     link.send(Ack(seq=7))
     assert pair.at_hub().message == Ack(seq=7)
-    pair.hub.send(b"t-1", Ack(seq=8), [bytes(LARGE)])
-    pair.hub.send(b"t-1", Ack(seq=9))
+    pair.hub.send(Sender(b"t-1"), Ack(seq=8), [bytes(LARGE)])
+    pair.hub.send(Sender(b"t-1"), Ack(seq=9))
     assert take(client, link).message == Ack(seq=9)
     assert link.garbage == 1
     ghost, pair.client, pair.link = pair.client, client, link
@@ -244,11 +244,11 @@ def test_a_reader_that_cannot_map_asks_for_the_socket(
     assert placed is not None
     slabs.take_back(placed)
     monkeypatch.setattr("edldist.wire.shm.mappings.mmap.mmap", fail)
-    pair.hub.send(b"t-1", Ack(seq=1), [bytes(1 << 20)])
+    pair.hub.send(Sender(b"t-1"), Ack(seq=1), [bytes(1 << 20)])
     pair.settle()
     monkeypatch.setattr("edldist.wire.shm.mappings.mmap.mmap", real)
     assert pair.link.garbage == 1 and not pair.hub_pairs and pair.link_pairs
-    pair.hub.send(b"t-1", Ack(seq=2), [bytes(1 << 20)])
+    pair.hub.send(Sender(b"t-1"), Ack(seq=2), [bytes(1 << 20)])
     received = pair.at_link()
     assert received.message == Ack(seq=2) and len(received.frames[0]) == 1 << 20
 

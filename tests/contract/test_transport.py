@@ -27,7 +27,7 @@ from edldist.wire.messages import (
 )
 from edldist.wire.simulated.endpoints import SimulatedHub, SimulatedPoller
 from edldist.wire.simulated.network import Network
-from edldist.wire.transport import SKIPPED_A_TURN, Hub, Link, Poller, Received, Transport
+from edldist.wire.transport import SKIPPED_A_TURN, Hub, Link, Poller, Received, Sender, Transport
 from edldist.wire.zmq.transport import ZmqTransport
 from tests.simulation.schedule import Schedule
 
@@ -130,12 +130,12 @@ def until(poller: Poller, step: Callable[[], bool], within_s: float = WITHIN_S) 
 def greet(poller: Poller, hub: Hub, link: Link, identity: str) -> None:
     """Make sure that hub and link know each other."""
     link.send(Unknown())
-    assert take(poller, hub)[0].peer == identity.encode()
+    assert take(poller, hub)[0].sender.route == identity.encode()
 
 
 def unreachable(hub: Hub, peer: bytes) -> bool:
     try:
-        hub.send(peer, Ping(seq=1, buffered=0))
+        hub.send(Sender(peer), Ping(seq=1, buffered=0))
     except PeerUnreachableError:
         return True
     return False
@@ -163,12 +163,12 @@ def test_messages_travel_both_ways_in_order(rig: Rig) -> None:
     assert all(link.send(Ack(seq=number)) for number in range(500))
     received = take(poller, hub, 500)
     assert [r.message for r in received] == [Ack(seq=number) for number in range(500)]
-    assert {r.peer for r in received} == {b"t-1"}
+    assert {r.sender.route for r in received} == {b"t-1"}
     for number in range(500):
-        hub.send(b"t-1", Ack(seq=number))
+        hub.send(Sender(b"t-1"), Ack(seq=number))
     answers = take(poller, link, 500)
     assert [r.message for r in answers] == [Ack(seq=number) for number in range(500)]
-    assert {r.peer for r in answers} == {b""}
+    assert {r.sender.route for r in answers} == {b""}
     assert hub.receive() is None and link.receive() is None
 
 
@@ -189,7 +189,7 @@ def test_frames_arrive_intact_both_ways(rig: Rig, frames: list[bytes]) -> None:
     link.send(Ack(seq=1), frames)
     (there,) = take(poller, hub)
     assert [bytes(frame) for frame in there.frames] == wanted
-    hub.send(b"t-1", Ack(seq=2), there.frames)
+    hub.send(Sender(b"t-1"), Ack(seq=2), there.frames)
     (back,) = take(poller, link)
     assert (back.message, [bytes(frame) for frame in back.frames]) == (Ack(seq=2), wanted)
 
@@ -218,7 +218,7 @@ def test_each_of_several_links_gets_its_own_answers(rig: Rig) -> None:
     for number, link in enumerate(links.values()):
         link.send(Ack(seq=number))
     for received in take(server, hub, 8):
-        hub.send(received.peer, received.message, [received.peer])
+        hub.send(received.sender, received.message, [received.sender.route])
     for number, (name, link) in enumerate(links.items()):
         (answer,) = take(clients, link)
         assert answer.message == Ack(seq=number)
@@ -241,7 +241,7 @@ def test_one_poller_may_serve_several_hubs(rig: Rig) -> None:
 def test_a_peer_that_was_never_there_is_unreachable(rig: Rig) -> None:
     hub = rig.poller().bind(ANYWHERE)
     with pytest.raises(PeerUnreachableError, match="nobody"):
-        hub.send(b"nobody", Unknown())
+        hub.send(Sender(b"nobody"), Unknown())
 
 
 def test_a_peer_that_closed_is_unreachable_soon_and_others_are_not(rig: Rig) -> None:
@@ -252,7 +252,7 @@ def test_a_peer_that_closed_is_unreachable_soon_and_others_are_not(rig: Rig) -> 
     greet(poller, hub, other, "t-2")
     link.close()
     until(poller, lambda: unreachable(hub, b"t-1"), within_s=1.0)
-    hub.send(b"t-2", Ack(seq=7))
+    hub.send(Sender(b"t-2"), Ack(seq=7))
     assert take(poller, other)[0].message == Ack(seq=7)
 
 
@@ -305,7 +305,7 @@ def test_a_link_finds_the_hub_that_follows_at_the_same_address(rig: Rig) -> None
         return hub.receive() is not None
 
     until(poller, asked)
-    hub.send(b"t-1", Ack(seq=5))
+    hub.send(Sender(b"t-1"), Ack(seq=5))
     assert take(poller, link)[0].message == Ack(seq=5)
 
 
@@ -331,7 +331,7 @@ def test_a_later_link_of_the_same_name_takes_over(rig: Rig) -> None:
     greet(poller, hub, ghost, "t-1")
     link = poller.connect(hub.address, "t-1")
     greet(poller, hub, link, "t-1")
-    hub.send(b"t-1", Ack(seq=9))
+    hub.send(Sender(b"t-1"), Ack(seq=9))
     assert take(poller, link)[0].message == Ack(seq=9)
     assert ghost.receive() is None
 
@@ -448,8 +448,10 @@ def test_garbage_at_a_hub_is_counted_and_harms_nothing(rig: Rig, frames: list[by
     received = take(poller, hub, 6)
     assert hub.garbage == 3
     for peer in (b"bad", b"good"):
-        assert [r.message for r in received if r.peer == peer] == [Ack(seq=number) for number in range(3)]
-    hub.send(b"bad", Unknown())
+        assert [r.message for r in received if r.sender.route == peer] == [
+            Ack(seq=number) for number in range(3)
+        ]
+    hub.send(Sender(b"bad"), Unknown())
     assert take(poller, link)[0].message == Unknown()
 
 
@@ -469,7 +471,7 @@ def test_garbage_at_a_link_is_counted_and_harms_nothing(rig: Rig, frames: list[b
     link = poller.connect(hub.address, "t-1")
     greet(poller, hub, link, "t-1")
     _from_hub(hub, b"t-1", frames)
-    hub.send(b"t-1", Ack(seq=1))
+    hub.send(Sender(b"t-1"), Ack(seq=1))
     assert take(poller, link)[0].message == Ack(seq=1)
     assert link.garbage == 1
 
@@ -487,7 +489,7 @@ def test_a_flood_of_garbage_keeps_nobody_from_other_work(rig: Rig, at: str, fram
     endpoint: Hub | Link = hub if at == "hub" else link
     for _ in range(20 * SKIPPED_A_TURN):
         send_raw(link, frames) if at == "hub" else _from_hub(hub, b"t-1", frames)
-    link.send(Ack(seq=1)) if at == "hub" else hub.send(b"t-1", Ack(seq=1))
+    link.send(Ack(seq=1)) if at == "hub" else hub.send(Sender(b"t-1"), Ack(seq=1))
     poller.wait(1)
     before, turns = endpoint.garbage, 0
     while (received := endpoint.receive()) is None:

@@ -18,6 +18,7 @@ import zmq
 from edldist.address import parse_address
 from edldist.errors import ConfigError, PeerUnreachableError
 from edldist.wire.messages import MAX_FRAMES, Ack, Ping, Unknown
+from edldist.wire.transport import Sender
 from edldist.wire.zmq.endpoints import ZmqHub, ZmqLink
 from edldist.wire.zmq.poller import ZmqPoller
 from edldist.wire.zmq.transport import ZmqTransport
@@ -77,7 +78,7 @@ def test_a_message_that_goes_with_its_connection_while_it_is_asked_for_is_none(t
 
 def unreachable(hub: ZmqHub, peer: bytes) -> bool:
     try:
-        hub.send(peer, Ping(seq=1, buffered=0))
+        hub.send(Sender(peer), Ping(seq=1, buffered=0))
     except PeerUnreachableError:
         return True
     return False
@@ -95,15 +96,17 @@ def test_an_oversized_frame_costs_its_sender_the_connection_and_nobody_else(poll
         big, good = careless.connect(hub.address, "big"), careless.connect(hub.address, "good")
         for link in (big, good):
             link.send(Unknown(), [bytes(SMALL)])
-        assert {next_of(poller, hub).peer, next_of(poller, hub).peer} == {b"big", b"good"}
+        assert {next_of(poller, hub).sender.route, next_of(poller, hub).sender.route} == {b"big", b"good"}
         big.send(Ack(seq=1), [bytes(SMALL + 1)])
         until(poller, lambda: unreachable(hub, b"big"))
         good.send(Ack(seq=2), [b"still here"])
         received = next_of(poller, hub)
-        assert (received.peer, received.message) == (b"good", Ack(seq=2))
+        assert (received.sender.route, received.message) == (b"good", Ack(seq=2))
         big.send(Ack(seq=3))
         received = next_of(poller, hub)
-        assert (received.peer, received.message) == (b"big", Ack(seq=3)), "it may come back and behave"
+        assert (received.sender.route, received.message) == (b"big", Ack(seq=3)), (
+            "it may come back and behave"
+        )
     finally:
         careless.close()
 
@@ -118,7 +121,7 @@ def test_a_link_comes_back_after_an_oversized_frame(
         link = poller.connect(hub.address, "t-1")
         link.send(Unknown())
         next_of(careless, hub)
-        hub.send(b"t-1", Ack(seq=1), [bytes(SMALL + 1)])
+        hub.send(Sender(b"t-1"), Ack(seq=1), [bytes(SMALL + 1)])
         until(careless, lambda: unreachable(hub, b"t-1"))
 
         def greeted_again() -> bool:
@@ -127,7 +130,7 @@ def test_a_link_comes_back_after_an_oversized_frame(
             return hub.receive() is not None and not unreachable(hub, b"t-1")
 
         until(careless, greeted_again)
-        hub.send(b"t-1", Ack(seq=2))
+        hub.send(Sender(b"t-1"), Ack(seq=2))
         seen = []
         until(
             poller, lambda: seen.append(r.message) or False if (r := link.receive()) else Ack(seq=2) in seen
@@ -178,11 +181,11 @@ def test_foreign_bytes_on_the_port_harm_nobody(poller: ZmqPoller, garbage: bytes
         for seq in range(20):
             link.send(Ack(seq=seq))
             assert next_of(poller, hub).message == Ack(seq=seq)
-            hub.send(b"good", Ack(seq=seq))
+            hub.send(Sender(b"good"), Ack(seq=seq))
             assert next_of(poller, link).message == Ack(seq=seq)
     newcomer = poller.connect(hub.address, "newcomer")
     newcomer.send(Unknown())
-    assert next_of(poller, hub).peer == b"newcomer"
+    assert next_of(poller, hub).sender.route == b"newcomer"
 
 
 def test_a_link_outlives_a_stranger_at_its_address(
@@ -204,7 +207,7 @@ def test_a_link_outlives_a_stranger_at_its_address(
         return hub.receive() is not None
 
     until(poller, heard)
-    hub.send(b"t-1", Ack(seq=4))
+    hub.send(Sender(b"t-1"), Ack(seq=4))
     assert next_of(poller, link).message == Ack(seq=4)
 
 
@@ -266,13 +269,13 @@ def test_who_listens_everywhere_is_reached_by_both_kinds_of_addresses(poller: Zm
     port = parse_address(hub.address, "test").port
     for host in ("127.0.0.1", "[::1]", "localhost"):
         poller.connect(f"tcp://{host}:{port}", host).send(Unknown())
-        assert next_of(poller, hub).peer == host.encode()
+        assert next_of(poller, hub).sender.route == host.encode()
 
 
 def test_one_may_listen_by_a_name(poller: ZmqPoller) -> None:
     hub = poller.bind("tcp://localhost:0")
     poller.connect(hub.address, "t-1").send(Unknown())
-    assert next_of(poller, hub).peer == b"t-1"
+    assert next_of(poller, hub).sender.route == b"t-1"
 
 
 @with_ipv6
@@ -302,7 +305,7 @@ def test_literal_ipv6_addresses_work(poller: ZmqPoller) -> None:
     hub = poller.bind("tcp://[::1]:0")
     assert hub.address.startswith("tcp://[::1]:")
     poller.connect(hub.address, "t-1").send(Unknown())
-    assert next_of(poller, hub).peer == b"t-1"
+    assert next_of(poller, hub).sender.route == b"t-1"
 
 
 _PEER = """
@@ -321,7 +324,7 @@ def test_a_killed_process_is_found_unreachable_within_200_ms(poller: ZmqPoller) 
     hub = poller.bind(ANYWHERE)
     process = subprocess.Popen([sys.executable, "-c", _PEER, hub.address])
     try:
-        assert next_of(poller, hub).peer == b"victim"
+        assert next_of(poller, hub).sender.route == b"victim"
         assert not unreachable(hub, b"victim")
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -341,7 +344,7 @@ def test_a_hub_tells_when_a_peer_takes_nothing_in_any_more(poller: ZmqPoller) ->
         payload = bytes(SMALL)
         with pytest.raises(PeerUnreachableError, match="takes nothing in"):
             for _ in range(20_000):
-                hub.send(b"victim", Unknown(), [payload])
+                hub.send(Sender(b"victim"), Unknown(), [payload])
     finally:
         process.kill()
         process.wait()

@@ -18,7 +18,7 @@ import pytest
 
 from edldist.errors import PeerUnreachableError
 from edldist.wire.messages import Ack, Ping
-from edldist.wire.transport import Received
+from edldist.wire.transport import Received, Sender
 from edldist.wire.zmq.endpoints import ZmqHub
 from edldist.wire.zmq.poller import ZmqPoller
 from edldist.wire.zmq.transport import ZmqTransport
@@ -70,7 +70,7 @@ class Echo:
         return received
 
     def round(self, frame: bytes) -> None:
-        self.hub.send(b"peer", Ack(seq=1), [frame])
+        self.hub.send(Sender(b"peer"), Ack(seq=1), [frame])
         assert bytes(self.take().frames[0]) == frame
 
     @property
@@ -184,7 +184,7 @@ def test_a_process_with_too_little_of_something_still_answers(tmp_path: Path, li
         held = []
         for number in range(30):
             frame = os.urandom(LARGE + 300_000 * (number % 3))
-            peer.hub.send(b"peer", Ack(seq=number), [frame])
+            peer.hub.send(Sender(b"peer"), Ack(seq=number), [frame])
             held.append(peer.take())
             assert bytes(held[-1].frames[0]) == frame
         warnings = [line for line in peer.log.read_text().splitlines() if line.startswith("WARNING")]
@@ -197,7 +197,7 @@ def test_a_process_with_few_descriptors_loses_no_message_when_many_come_at_once(
         peer.process.send_signal(signal.SIGSTOP)
         frames = [os.urandom(LARGE) for _ in range(12)]
         for number, frame in enumerate(frames):
-            peer.hub.send(b"peer", Ack(seq=number), [frame])
+            peer.hub.send(Sender(b"peer"), Ack(seq=number), [frame])
         assert len(peer.hub._pairings[b"peer"]._pool) == 8, "as many files as there may be"
         peer.process.send_signal(signal.SIGCONT)
         answers = [peer.take() for _ in frames]
@@ -210,7 +210,7 @@ def test_a_killed_process_leaves_no_memory_and_is_given_up(tmp_path: Path) -> No
         peer.pair()
         received = []
         for _ in range(3):
-            peer.hub.send(b"peer", Ack(seq=1), [b"k" * LARGE])
+            peer.hub.send(Sender(b"peer"), Ack(seq=1), [b"k" * LARGE])
             received.append(peer.take())
         inodes = memory_files([peer.process.pid])
         assert inodes
@@ -220,7 +220,7 @@ def test_a_killed_process_leaves_no_memory_and_is_given_up(tmp_path: Path) -> No
         def gone() -> bool:
             peer.poller.wait(0.01)
             try:
-                peer.hub.send(b"peer", Ping(seq=1, buffered=0))
+                peer.hub.send(Sender(b"peer"), Ping(seq=1, buffered=0))
             except PeerUnreachableError:
                 return True
             return False
@@ -243,7 +243,7 @@ def test_a_frozen_process_holds_up_nobody_and_costs_no_more_than_the_bound(tmp_p
         peer.process.send_signal(signal.SIGSTOP)
         began = time.monotonic()
         for _ in range(20):
-            peer.hub.send(b"peer", Ack(seq=1), [b"f" * LARGE])
+            peer.hub.send(Sender(b"peer"), Ack(seq=1), [b"f" * LARGE])
         assert time.monotonic() - began < 5
         assert len(peer.hub._pairings[b"peer"]._pool) == 8
         peer.process.send_signal(signal.SIGCONT)

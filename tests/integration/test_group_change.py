@@ -44,7 +44,7 @@ class Rank:
             self.poller.wait(0.01)
             while (received := self.hub.receive()) is not None:
                 if isinstance(received.message, Register):
-                    return received.peer, received.message
+                    return received.sender, received.message
         raise AssertionError("the rank did not register")
 
     def tell(self, message: Message) -> None:

@@ -38,6 +38,7 @@ from edldist.wire.messages import (
     Wake,
     Welcome,
 )
+from edldist.wire.transport import Sender
 from tests.greetings import FINGERPRINT
 
 pytestmark = pytest.mark.timeout(30)
@@ -78,10 +79,10 @@ class Party:
         self.until(lambda: self.serving)
 
     def order(self, message) -> None:
-        self.coordinator.send(b"w", message)
+        self.coordinator.send(Sender(b"w"), message)
 
     def say(self, message) -> None:
-        self.student.send(b"w", message)
+        self.student.send(Sender(b"w"), message)
 
     @property
     def serving(self) -> bool:
@@ -146,11 +147,11 @@ def test_the_next_pull_rides_on_the_labels_of_the_last(party: Party) -> None:
     pull = heard(Pull)
     for lease in range(1, 4):
         group = LeaseGroup(leases=[Lease(id=lease, samples=4, cost=4, alone=False)], tensors=[spec])
-        party.student.send(b"w", Tasks(seq=pull.seq, groups=[group], buffered=0), [bytes(16)])
+        party.student.send(Sender(b"w"), Tasks(seq=pull.seq, groups=[group], buffered=0), [bytes(16)])
         if lease == 1:
             pull = heard(Pull)  # the room of a second turn
             group = LeaseGroup(leases=[Lease(id=9, samples=4, cost=4, alone=False)], tensors=[spec])
-            party.student.send(b"w", Tasks(seq=pull.seq, groups=[group], buffered=0), [bytes(16)])
+            party.student.send(Sender(b"w"), Tasks(seq=pull.seq, groups=[group], buffered=0), [bytes(16)])
         party.service.await_tasks(5.0)
         tasks = party.service.take()
         result = Result(
@@ -221,9 +222,9 @@ def test_a_worker_that_another_student_takes_goes_on(party):
     party.say(Refused(reason="weights 77 instead of 12", incompatible=True))
     party.until(lambda: party.service._students[STUDENT.id].incompatible)
     party.clock.advance(1.0)
-    hub.send(b"w", WELCOME)
+    hub.send(Sender(b"w"), WELCOME)
     party.until(lambda: party.service._students[second.id].serving)
-    hub.send(b"w", Ping(seq=1, buffered=0))
+    hub.send(Sender(b"w"), Ping(seq=1, buffered=0))
     party.heard(hub, Pong)
 
 

@@ -53,7 +53,7 @@ class Answering:
                 assert isinstance(received.message, StatusQuery)
                 self.asked.append(received.message.since)
                 with contextlib.suppress(PeerUnreachableError):  # who asked may have given up
-                    self._hub.send(received.peer, self._answer(received.message))
+                    self._hub.send(received.sender, self._answer(received.message))
         self._poller.close()
 
     def close(self) -> None:
@@ -161,7 +161,9 @@ def test_a_coordinator_of_another_version_is_named() -> None:
         while not done.is_set():
             poller.wait(0.05)
             if (received := hub.receive()) is not None:
-                hub._socket.send_multipart([received.peer, MAGIC + bytes([PROTOCOL_VERSION + 1]) + b"x"])
+                hub._socket.send_multipart(
+                    [received.sender.route, MAGIC + bytes([PROTOCOL_VERSION + 1]) + b"x"]
+                )
 
     thread = threading.Thread(target=answer)
     thread.start()

@@ -19,7 +19,7 @@ from edldist.observe import reporter as reporting
 from edldist.observe.reporter import Reporter, event
 from edldist.wire.memory import MemoryTransport
 from edldist.wire.messages import MAGIC, PROTOCOL_VERSION, Ack, Event, Message, Refused, Report
-from edldist.wire.transport import Hub, Transport
+from edldist.wire.transport import Hub, Sender, Transport
 from edldist.wire.zmq.transport import ZmqTransport
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +33,7 @@ class Listener:
         self.poller = transport.poller()
         self.hub: Hub = self.poller.bind(address)
         self.address = self.hub.address
-        self.peers: list[bytes] = []
+        self.peers: list[Sender] = []
 
     def take(self, count: int, *, acknowledge: bool = True) -> list[Message]:
         taken: list[Message] = []
@@ -45,9 +45,9 @@ class Listener:
                 self.poller.wait(0.05)
                 continue
             taken.append(received.message)
-            self.peers.append(received.peer)
+            self.peers.append(received.sender)
             if acknowledge and isinstance(received.message, Report):
-                self.hub.send(received.peer, Ack(seq=received.message.seq))
+                self.hub.send(received.sender, Ack(seq=received.message.seq))
         return taken
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ def test_reports_are_numbered_and_acknowledged(network: MemoryTransport) -> None
         reporter.report({"step": step})
     reports = listener.take(5)
     assert [(r.seq, r.rank, r.values["step"]) for r in reports] == [(n + 1, 3, n) for n in range(5)]
-    assert {r.sender.encode() for r in reports} == set(listener.peers)
+    assert {r.sender.encode() for r in reports} == {peer.route for peer in listener.peers}
     assert reporter.close() is True
 
 
@@ -160,7 +160,7 @@ def test_a_coordinator_that_will_never_take_reports_is_logged(
     if bad == "refused":
         listener.hub.send(listener.peers[0], Refused(reason="not you"))
     else:
-        network._to_link(listener.address, listener.peers[0], [MAGIC + bytes([PROTOCOL_VERSION + 1])])
+        network._to_link(listener.address, listener.peers[0].route, [MAGIC + bytes([PROTOCOL_VERSION + 1])])
     reporter._thread.join(10)
     assert not reporter._thread.is_alive()
     assert ("not you" if bad == "refused" else "wire protocol") in caplog.text

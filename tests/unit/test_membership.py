@@ -16,6 +16,7 @@ from edldist.wire.messages import (
     Regroup,
     Unknown,
 )
+from edldist.wire.transport import Sender
 from tests.greetings import FINGERPRINT, fingerprint
 
 WALL = 1_700_000_000.0
@@ -128,6 +129,15 @@ def test_a_connection_that_registers_as_someone_else_was_left_by_its_former_memb
     actions = members.register(b"p", teacher("t2"), 0.0, WALL)
     assert [name for name, _ in events(actions)] == ["teacher_left", "teacher_joined"]
     assert set(members.members) == {"t2"}
+
+
+def test_a_stranger_who_took_over_a_member_s_route_is_not_that_member() -> None:
+    members = make()
+    member, thief = Sender(b"t1", "key of the member"), Sender(b"t1", "another key")
+    members.register(member, teacher(), 0.0, WALL)
+    assert sent(members.heartbeat(thief, Heartbeat(id="t1"), 1.0)) == [(thief, Unknown())]
+    assert members.goodbye(thief, Goodbye(id="t1"), WALL) == []
+    assert members.heartbeat(member, Heartbeat(id="t1"), 1.0) == []
 
 
 def test_strangers_are_told_to_register() -> None:

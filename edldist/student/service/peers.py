@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from edldist.student.queue.pings import Pings
 from edldist.student.queue.quarantine import Quarantine
 from edldist.wire.messages import Hello
+from edldist.wire.transport import Sender
 
 __all__ = ["ConnectedWorker", "Peers"]
 
@@ -31,7 +32,7 @@ class ConnectedWorker:
         pings: those on their way to it.
     """
 
-    peer: bytes
+    peer: Sender
     name: str
     teacher: str
     process: str
@@ -44,19 +45,20 @@ class ConnectedWorker:
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.key = self.peer.decode("latin-1")
+        self.key = f"{self.peer.key}{self.peer.route.decode('latin-1')}"
 
 
 class Peers:
     """Teacher workers by their address. Pure; owned by the I/O thread, others may count."""
 
     def __init__(self) -> None:
-        self._workers: dict[bytes, ConnectedWorker] = {}
+        self._workers: dict[Sender, ConnectedWorker] = {}
+        self._keys: dict[str, ConnectedWorker] = {}  # Invariant: the same workers, by their key
         self._quarantine = Quarantine()  # by key
         self._excluded: set[ConnectedWorker] = set()  # those that were told that they get no work
         # Invariant: whoever is in _quarantine or _excluded is here: who is dropped is forgotten there.
-        self._disconnected: dict[bytes, str] = {}  # the processes behind connections that broke
-        self._unreachable: dict[bytes, float] = {}  # dropped peers, and when they were
+        self._disconnected: dict[Sender, str] = {}  # the processes behind connections that broke
+        self._unreachable: dict[Sender, float] = {}  # dropped peers, and when they were
 
     # --- who is here ------------------------------------------------------------------------------
 
@@ -67,29 +69,29 @@ class Peers:
         """All that are here now; the table may change meanwhile."""
         return iter(list(self._workers.values()))
 
-    def get(self, peer: bytes) -> ConnectedWorker | None:
+    def get(self, peer: Sender) -> ConnectedWorker | None:
         return self._workers.get(peer)
 
     def of_key(self, key: str) -> ConnectedWorker:
         """The worker that the queue calls by this name."""
-        return self._workers[key.encode("latin-1")]
+        return self._keys[key]
 
     def teachers(self) -> set[str]:
         """The groups of which a worker is here."""
         return {worker.teacher for worker in self}
 
-    def add(self, peer: bytes, hello: Hello, now: float) -> ConnectedWorker:
+    def add(self, peer: Sender, hello: Hello, now: float) -> ConnectedWorker:
         """Note a worker that greets; whoever was here under this address must be dropped before."""
         assert peer not in self._workers
         worker = ConnectedWorker(peer, hello.worker, hello.teacher, hello.process, now, now)
-        self._workers[peer] = worker
+        self._workers[peer] = self._keys[worker.key] = worker
         return worker
 
     def drop(self, worker: ConnectedWorker) -> bool:
         """A worker is gone; whether it was here."""
         if self._workers.get(worker.peer) is not worker:
             return False
-        del self._workers[worker.peer]
+        del self._workers[worker.peer], self._keys[worker.key]
         self._quarantine.forget(worker.key)
         self._excluded.discard(worker)
         return True
@@ -103,18 +105,18 @@ class Peers:
         if len(self._disconnected) > _MOST_DISCONNECTED:
             del self._disconnected[next(iter(self._disconnected))]
 
-    def survived(self, peer: bytes, process: str) -> bool:
+    def survived(self, peer: Sender, process: str) -> bool:
         """Whether who greets is the process behind a connection that broke, which so did not die."""
         return self._disconnected.pop(peer, None) == process
 
-    def called_back(self, now: float, within_s: float) -> list[bytes]:
+    def called_back(self, now: float, within_s: float) -> list[Sender]:
         """Addresses of those that were cut off no longer ago, and have not greeted since."""
         for peer, since in list(self._unreachable.items()):
             if peer in self._workers or now - since > within_s:
                 del self._unreachable[peer]
         return list(self._unreachable)
 
-    def reached(self, peer: bytes) -> None:
+    def reached(self, peer: Sender) -> None:
         """Somebody is connected again at an address that was cut off."""
         self._unreachable.pop(peer, None)
 

@@ -59,7 +59,7 @@ from edldist.wire.messages import (
     Wake,
     Welcome,
 )
-from edldist.wire.transport import Outgoing, Received, Transport
+from edldist.wire.transport import Outgoing, Received, Sender, Transport
 from edldist.wire.turns import ServiceThread
 
 __all__ = ["StudentService"]
@@ -188,7 +188,7 @@ class StudentService:
             received = self._hub.receive()
             if received is None:
                 return
-            worker = self._peers.get(received.peer)
+            worker = self._peers.get(received.sender)
             if worker is not None:
                 worker.last_heard = self._clock.monotonic()
             self._take(received, worker)
@@ -196,14 +196,14 @@ class StudentService:
     def _take(self, received: Received, worker: ConnectedWorker | None) -> None:
         message = received.message
         if isinstance(message, Hello):
-            self._greet(received.peer, message)
+            self._greet(received.sender, message)
         elif worker is None:
-            self._answer_stranger(received.peer, message)
+            self._answer_stranger(received.sender, message)
         elif isinstance(message, Pull):
             self._on_pull(worker, message)
         elif isinstance(message, Labels):
             self._on_labels(worker, message, received.frames, received.own_memory)
-            if message.pull is not None and self._peers.get(received.peer) is worker:
+            if message.pull is not None and self._peers.get(received.sender) is worker:
                 self._on_pull(worker, message.pull)
         elif isinstance(message, Failure):
             for lease in message.leases:
@@ -217,7 +217,7 @@ class StudentService:
         else:
             logger.debug("worker %s sent a %s, which is none of ours", worker.name, type(message).__name__)
 
-    def _greet(self, peer: bytes, hello: Hello) -> None:
+    def _greet(self, peer: Sender, hello: Hello) -> None:
         now = self._clock.monotonic()
         before = self._peers.get(peer)
         if before is not None:
@@ -242,11 +242,11 @@ class StudentService:
             ),
         )
 
-    def _refuse(self, peer: bytes, worker: str, refusal: Refused) -> None:
+    def _refuse(self, peer: Sender, worker: str, refusal: Refused) -> None:
         logger.warning("refused teacher worker %s: %s", worker, refusal.reason)
         self._send(peer, refusal)
 
-    def _answer_stranger(self, peer: bytes, message: Message) -> None:
+    def _answer_stranger(self, peer: Sender, message: Message) -> None:
         """A worker that was written off speaks again: its answers are late, it may greet anew."""
         if isinstance(message, Labels):
             self.delivery.count_late(sum(len(result.rows) for result in message.results))
@@ -405,7 +405,7 @@ class StudentService:
     def _record(self, outcome: Returned, worker: ConnectedWorker, reason: str) -> None:
         self._events.requeued(outcome, worker.name, worker.teacher, reason)
 
-    def _send(self, peer: bytes, message: Message, frames: Outgoing = ()) -> None:
+    def _send(self, peer: Sender, message: Message, frames: Outgoing = ()) -> None:
         worker = self._peers.get(peer)
         try:
             self._hub.send(peer, message, frames)

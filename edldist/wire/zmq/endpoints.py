@@ -15,7 +15,7 @@ import zmq
 from edldist.errors import PeerUnreachableError, ProtocolVersionError, WireError
 from edldist.wire.messages import MAX_FRAMES, Message, Refused, decode, encode
 from edldist.wire.shm.offers import SHARED_FROM_BYTES, SHARING_MAGIC, Decline, decode_sharing, encode_sharing
-from edldist.wire.transport import SKIPPED_A_TURN, Buffer, Outgoing, Piece, Received, payload
+from edldist.wire.transport import SKIPPED_A_TURN, Buffer, Outgoing, Piece, Received, Sender, payload
 
 if TYPE_CHECKING:
     from edldist.wire.shm.pairing import Pairing, Wrapped
@@ -28,6 +28,7 @@ __all__ = ["Endpoint", "ZmqHub", "ZmqLink"]
 logger = logging.getLogger(__name__)
 
 _STUCK_S = 5.0
+_HUB = Sender(b"")
 
 
 class Endpoint(ABC):
@@ -71,7 +72,7 @@ class Endpoint(ABC):
             self._socket.send(part, zmq.SNDMORE | zmq.NOBLOCK, copy=_is_small(part))
         self._socket.send(last, zmq.NOBLOCK, copy=_is_small(last))
 
-    def _parse(self, peer: bytes, buffers: list[memoryview]) -> Received | None:
+    def _parse(self, sender: Sender, buffers: list[memoryview]) -> Received | None:
         """The message of some frames; None if it was between the two transports."""
         if not buffers or len(buffers) > MAX_FRAMES:
             raise WireError(f"a message of {len(buffers)} frames (1 to {MAX_FRAMES} are allowed)")
@@ -79,12 +80,12 @@ class Endpoint(ABC):
             raise WireError(f"a message with {len(buffers) - 1} tensors, where none travel")
         sharing = buffers[0][: len(SHARING_MAGIC)] == SHARING_MAGIC
         if sharing:
-            unwrapped = self._unwrap(peer, buffers)
+            unwrapped = self._unwrap(sender.route, buffers)
             if unwrapped is None:
                 return None
             buffers = unwrapped
         return Received(
-            peer, decode(buffers[0], self._poller._max_header_bytes), buffers[1:], own_memory=not sharing
+            sender, decode(buffers[0], self._poller._max_header_bytes), buffers[1:], own_memory=not sharing
         )
 
     def _wrap(self, peer: bytes, message: Message, frames: Outgoing) -> Wrapped | None:
@@ -129,13 +130,13 @@ class Endpoint(ABC):
     def _send_sharing(self, peer: bytes, raw: bytes) -> None:
         """Send a message about shared memory, or drop it if the peer takes nothing in now."""
 
-    def _drop(self, peer: bytes, reason: Exception) -> None:
+    def _drop(self, sender: Sender, reason: Exception) -> None:
         self.garbage += 1
         if self.garbage == 1:
             logger.warning(
-                "dropped a malformed message at %s from %r: %s (further ones are only counted)",
+                "dropped a malformed message at %s from %s: %s (further ones are only counted)",
                 self.address,
-                peer[:32],
+                sender,
                 reason,
             )
 
@@ -170,6 +171,7 @@ class ZmqHub(Endpoint):
     def __init__(self, socket: zmq.Socket[bytes], poller: ZmqPoller, backlog: Backlog) -> None:
         super().__init__(socket, poller)
         self.backlog = backlog
+        self._key = ""  # of who sent the message that was read last
 
     def _receive_frames(self) -> list[memoryview] | None:
         # As an endpoint does, but the first part tells which connection the message came by.
@@ -183,27 +185,27 @@ class ZmqHub(Endpoint):
         if first.more:
             parts += self._rest()
         self.backlog.read(first, parts[1:])
+        if self._poller._keys is not None:
+            self._key = self._poller._keys.sender(first)
         return parts
 
     def close(self) -> None:
         self.backlog.close()
         super().close()
 
-    def send(self, peer: bytes, message: Message, frames: Outgoing = ()) -> None:
-        wrapped = self._wrap(peer, message, frames)
+    def send(self, peer: Sender, message: Message, frames: Outgoing = ()) -> None:
+        wrapped = self._wrap(peer.route, message, frames)
         raw = wrapped.raw if wrapped is not None else [encode(message), *map(payload, frames)]
         try:
-            self._queue([peer, *raw])
+            self._queue([peer.route, *raw])
         except zmq.Again as exc:
-            self._unpair(peer)
-            raise PeerUnreachableError(
-                f"peer {peer!r} takes nothing in any more (its queue is full)"
-            ) from exc
+            self._unpair(peer.route)
+            raise PeerUnreachableError(f"peer {peer} takes nothing in any more (its queue is full)") from exc
         except zmq.ZMQError as exc:
             if exc.errno != errno.EHOSTUNREACH:
                 raise
-            self._unpair(peer)
-            raise PeerUnreachableError(f"peer {peer!r} is gone") from exc
+            self._unpair(peer.route)
+            raise PeerUnreachableError(f"peer {peer} is gone") from exc
 
     def _send_sharing(self, peer: bytes, raw: bytes) -> None:
         # Whoever is unreachable will be found so by the next message.
@@ -212,7 +214,7 @@ class ZmqHub(Endpoint):
 
     def receive(self) -> Received | None:
         while (frames := self._receive_frames()) is not None:
-            peer = bytes(frames[0])
+            peer = Sender(bytes(frames[0]), self._key)
             try:
                 received = self._parse(peer, frames[1:])
                 if received is not None:
@@ -226,11 +228,11 @@ class ZmqHub(Endpoint):
                 return None
         return None
 
-    def _refuse(self, peer: bytes, reason: str) -> None:
+    def _refuse(self, peer: Sender, reason: str) -> None:
         try:
             self.send(peer, Refused(reason=reason))
         except PeerUnreachableError:
-            logger.debug("peer %r left before it could be refused", peer)
+            logger.debug("peer %s left before it could be refused", peer)
 
 
 class ZmqLink(Endpoint):
@@ -284,13 +286,13 @@ class ZmqLink(Endpoint):
     def receive(self) -> Received | None:
         while (frames := self._receive_frames()) is not None:
             try:
-                received = self._parse(b"", frames)
+                received = self._parse(_HUB, frames)
                 if received is not None:
                     return received
             except ProtocolVersionError:
                 raise
             except WireError as exc:
-                self._drop(b"", exc)
+                self._drop(_HUB, exc)
             if not self._may_skip():
                 return None
         return None

@@ -18,6 +18,7 @@ from edldist.wire.zmq.endpoints import Endpoint, ZmqHub, ZmqLink
 
 if TYPE_CHECKING:
     from edldist.wire.shm.sharing import Sharing
+    from edldist.wire.zmq.keys import Keys
 
 __all__ = ["ZmqPoller"]
 
@@ -66,12 +67,14 @@ class ZmqPoller:
         max_unread_bytes: int,
         shared_memory: bool,
         tensors: bool,
+        keys: Keys | None,
     ) -> None:
         if tensors:
             from edldist.wire.zmq.heap import keep_freed_memory
 
             keep_freed_memory()
         self._context = zmq.Context(io_threads=1)
+        self._keys = keys
         self._max_frame_bytes = max_frame_bytes
         self._max_header_bytes = max_header_bytes
         self._max_unread_bytes = max_unread_bytes
@@ -206,6 +209,8 @@ class ZmqPoller:
             (zmq.CONNECT_TIMEOUT, _CONNECT_MS),
         ):
             socket.setsockopt(option, value)
+        if self._keys is not None:
+            self._keys.protect(socket)
         return socket
 
     def _watch(self, socket: zmq.Socket[bytes]) -> None:

@@ -6,6 +6,7 @@ import os
 
 from edldist.errors import ConfigError
 from edldist.wire.messages import MAX_HEADER_BYTES
+from edldist.wire.zmq.keys import Keys
 from edldist.wire.zmq.poller import ZmqPoller
 
 __all__ = [
@@ -44,6 +45,8 @@ class ZmqTransport:
         shared_memory: whether large frames go through shared memory where both ends can map each
             other's. None: as ``EDLDIST_SHARED_MEMORY`` says, which is yes unless it is ``0``.
         tensors: whether any travel here. A coordinator has none.
+        keys: with which ends prove who they are and encrypt what they say. None: nobody does, and a sender
+            is who it says it is.
 
     Raises:
         ConfigError: that variable has another value.
@@ -57,12 +60,14 @@ class ZmqTransport:
         max_header_bytes: int = MAX_HEADER_BYTES,
         max_unread_bytes: int = MAX_UNREAD_BYTES,
         tensors: bool = True,
+        keys: Keys | None = None,
     ) -> None:
         self.max_frame_bytes = max_frame_bytes
         self.max_header_bytes = max_header_bytes
         self.max_unread_bytes = max_unread_bytes
         self.shared_memory = tensors and (_wanted() if shared_memory is None else shared_memory)
         self.tensors = tensors
+        self.keys = keys
 
     def poller(self) -> ZmqPoller:
         return ZmqPoller(
@@ -71,4 +76,5 @@ class ZmqTransport:
             self.max_unread_bytes,
             self.shared_memory,
             self.tensors,
+            self.keys,
         )
