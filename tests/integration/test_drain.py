@@ -29,7 +29,7 @@ from edldist.wire.messages import (
     TensorSpec,
     Welcome,
 )
-from edldist.wire.transport import Hub
+from edldist.wire.transport import Hub, Sender
 from edldist.wire.zmq.transport import ZmqTransport
 from edldist_launch.children import own_command
 
@@ -73,13 +73,13 @@ class Counterpart:
     def meet(self) -> None:
         self.heard(self.coordinator, Register)
         self.coordinator.send(
-            b"w", Registered(incarnation="one", heartbeat_interval_s=1.0, heartbeat_ttl_s=3.0)
+            Sender(b"w"), Registered(incarnation="one", heartbeat_interval_s=1.0, heartbeat_ttl_s=3.0)
         )
         student = Peer(id="s", address=self.student.address)
-        self.coordinator.send(b"w", Links(students=[student], complete=True))
+        self.coordinator.send(Sender(b"w"), Links(students=[student], complete=True))
         self.heard(self.student, Hello)
         self.student.send(
-            b"w",
+            Sender(b"w"),
             Welcome(student="s", ping_interval_s=1.0, heartbeat_ttl_s=60.0, max_frame_bytes=1 << 20),
         )
 
@@ -91,7 +91,9 @@ class Counterpart:
             LeaseGroup(leases=[Lease(id=lease, samples=2, cost=2, alone=False)], tensors=[spec])
             for lease in leases
         ]
-        self.student.send(b"w", Tasks(seq=pull.seq, groups=groups, buffered=0), [bytes(8)] * len(leases))
+        self.student.send(
+            Sender(b"w"), Tasks(seq=pull.seq, groups=groups, buffered=0), [bytes(8)] * len(leases)
+        )
 
     def heard(self, hub, kind):
         """The next message of a kind that a hub gets."""

@@ -36,6 +36,7 @@ class Backlog:
     """Watches the connections of one bound socket. Owned by the thread of its poller.
 
     Does nothing where the system does not count (other systems than Linux, other transports than TCP).
+    Finished messages of a connection that was closed are read in their turn, and not counted meanwhile.
     What comes between two looks is not bounded; they are a quarter of a second apart, and a second for a
     thousand connections.
 
@@ -47,9 +48,7 @@ class Backlog:
     def __init__(self, bound: zmq.Socket[bytes], most_bytes: int) -> None:
         self._socket = bound
         self._most_bytes = most_bytes
-        # By descriptor: bytes received when a connection was first looked at, and those read since.
-        self._first: dict[int, int] = {}
-        self._read: dict[int, int] = {}
+        self._read: dict[int, int] = {}  # bytes read of each connection that is open, by its descriptor
         self._next_look = 0.0
         self._monitor: zmq.Socket[bytes] | None = None
         self.cut = 0
@@ -68,29 +67,28 @@ class Backlog:
             routing_id: its first part, which libzmq made.
             parts: the others, which travelled.
         """
+        if self._monitor is None:
+            return
+        if int(self._monitor.get(zmq.EVENTS)) & zmq.POLLIN:
+            self._note_connections(self._monitor)  # the number may be that of a connection made since
         try:
             source = int(routing_id.get(zmq.SRCFD))
-        except (
-            zmq.ZMQError
-        ):  # a protocol before ZMTP 3, which none of ours speaks: it counts as unread for ever
-            return
-        self._read[source] = self._read.get(source, 0) + sum(
-            part.nbytes + (9 if part.nbytes > _LONG_FRAME_BYTES else 2) for part in parts
-        )
+        except zmq.ZMQError:
+            return  # a protocol before ZMTP 3, which none of ours speaks: it counts as unread for ever
+        if source in self._read:
+            self._read[source] += sum(
+                part.nbytes + (9 if part.nbytes > _LONG_FRAME_BYTES else 2) for part in parts
+            )
 
     def held(self) -> dict[int, int]:
-        """Bytes that are not read yet, by the descriptor of each connection that was seen before."""
+        """Bytes that are not read yet, and some hundred of the handshake, by each connection's descriptor."""
         held = {}
-        for source in list(self._first):
+        for source, read in list(self._read.items()):
             received = _received(source)
             if received is None:
-                self._forget(source)
-            elif self._first[source] < 0:
-                # Of what was read before this moment nobody knows which connection of this number it came by.
-                self._first[source] = received
-                self._read[source] = 0
+                del self._read[source]
             else:
-                held[source] = received - self._first[source] - self._read.get(source, 0)
+                held[source] = received - read
         return held
 
     def look(self, now: float) -> float:
@@ -105,7 +103,7 @@ class Backlog:
         if self._monitor is None:
             return _LOOK_S
         if now >= self._next_look:
-            self._next_look = now + max(_LOOK_S, _LOOK_A_CONNECTION_S * len(self._first))
+            self._next_look = now + max(_LOOK_S, _LOOK_A_CONNECTION_S * len(self._read))
             self._note_connections(self._monitor)
             held = self.held()
             total = sum(max(0, unread) for unread in held.values())
@@ -128,16 +126,12 @@ class Backlog:
             for _ in range(_EVENTS_A_LOOK):
                 event, source = struct.unpack("=HI", monitor.recv_multipart(zmq.NOBLOCK)[0])
                 if event == zmq.EVENT_ACCEPTED:
-                    self._first[source] = -1
+                    self._read[source] = 0
                 else:
-                    self._forget(source)
-
-    def _forget(self, source: int) -> None:
-        self._first.pop(source, None)
-        self._read.pop(source, None)
+                    self._read.pop(source, None)
 
     def _cut(self, source: int, unread: int) -> None:
-        self._forget(source)
+        del self._read[source]
         with contextlib.suppress(OSError), _borrowed(source) as connection:
             # The number may belong to something else of this process by now.
             if connection.getsockname()[1] != _port(self._socket):
