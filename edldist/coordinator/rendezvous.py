@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 
 from edldist.coordinator.membership import Send
 from edldist.wire.messages import Generation, GroupNode, NodeReport, RunView
+from edldist.wire.transport import Sender
 
 __all__ = ["Rendezvous"]
 
@@ -57,7 +58,7 @@ MAX_SHOWN = 300
 
 @dataclass
 class _Node:
-    peer: bytes
+    peer: Sender
     report: NodeReport
     last_seen: float
     answered: bool = False
@@ -103,7 +104,7 @@ class Rendezvous:
         self._incarnation = incarnation
         self._settled_at = now + SETTLE_S
         self._runs: dict[str, _Run] = {}
-        self._peers: dict[bytes, tuple[str, str]] = {}
+        self._peers: dict[Sender, tuple[str, str]] = {}
         self._answers: list[Send] = []
         self._formed = 0
         self._decided_at = now
@@ -113,7 +114,7 @@ class Rendezvous:
         """Monotonic seconds at which to decide although no message came."""
         return min((run.due_at for run in self._runs.values()), default=float("inf"))
 
-    def report(self, peer: bytes, message: NodeReport, now: float) -> None:
+    def report(self, peer: Sender, message: NodeReport, now: float) -> None:
         """Note what a node says; ``decide`` answers it."""
         run = self._runs.get(message.run)
         reason = self._objection(run, message, now)
@@ -140,7 +141,7 @@ class Rendezvous:
             logger.info("run %s: learned of generation %d from %s", message.run, generation.number, process)
             run.generation, run.ours, run.learned_at = generation, False, now
 
-    def unreachable(self, peer: bytes, now: float) -> None:
+    def unreachable(self, peer: Sender, now: float) -> None:
         """A node's connection is gone; it has ``UNREACHABLE_S`` to make another."""
         run_id, process = self._peers.get(peer, ("", ""))
         run = self._runs.get(run_id)
