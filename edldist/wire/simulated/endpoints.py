@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edldist.errors import PeerUnreachableError, ProtocolVersionError, WireError
 from edldist.wire.messages import Message, Refused, decode, encode
-from edldist.wire.transport import SKIPPED_A_TURN, Outgoing, Received, payload
+from edldist.wire.transport import SKIPPED_A_TURN, Outgoing, Received, Sender, payload
 
 if TYPE_CHECKING:
     from edldist.wire.simulated.network import Network
@@ -78,7 +78,7 @@ class _Endpoint:
         peer, raw = self.inbox.popleft()
         if not raw:
             raise WireError("a message of no frames")
-        received = Received(peer, decode(raw[0]), [memoryview(bytearray(frame)) for frame in raw[1:]])
+        received = Received(Sender(peer), decode(raw[0]), [memoryview(bytearray(frame)) for frame in raw[1:]])
         if self._network.watch is not None:
             self._network.watch(f"{self.host} <- {peer.decode() or self.address}: {received.message}")
         return received
@@ -96,8 +96,8 @@ class SimulatedHub(_Endpoint):
         super().__init__(network, poller, address)
         self.connections: dict[bytes, Connection] = {}
 
-    def send(self, peer: bytes, message: Message, frames: Outgoing = ()) -> None:
-        self.send_raw(peer, raw_of(message, frames))
+    def send(self, peer: Sender, message: Message, frames: Outgoing = ()) -> None:
+        self.send_raw(peer.route, raw_of(message, frames))
 
     def send_raw(self, peer: bytes, frames: Sequence[bytes]) -> None:
         """Send frames that need not be a message: what a broken or hostile peer does."""
