@@ -249,7 +249,8 @@ def given(party: Party, *leases: int) -> None:
     groups = [
         LeaseGroup(leases=[Lease(id=each, samples=4, cost=4, alone=False)], tensors=[spec]) for each in leases
     ]
-    party.student.send(Sender(b"w"), Tasks(seq=pull.seq, groups=groups, buffered=0), [bytes(16)] * len(leases))
+    frames = [bytes(16)] * len(leases)
+    party.student.send(Sender(b"w"), Tasks(seq=pull.seq, groups=groups, buffered=0), frames)
 
 
 def test_a_worker_that_drains_gives_back_at_once_what_no_pass_has_taken(party: Party) -> None:
