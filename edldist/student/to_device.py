@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+import logging
 from collections import UserDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -22,9 +23,12 @@ __all__ = [
     "CudaCopier",
     "DeviceTransfer",
     "HostCopier",
+    "LeftBehind",
     "copier_for",
     "mapped",
 ]
+
+logger = logging.getLogger(__name__)
 
 Allocate = Callable[[Sequence[int], torch.dtype], Tensor]
 """Makes an uninitialised host tensor of a shape and a dtype."""
@@ -88,6 +92,27 @@ class HostCopier:
         return copies.value
 
 
+class LeftBehind:
+    """Passes on what ``mapped`` does not go into, and says so once of each type that has tensors in it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._known: set[type] = set()
+
+    def __call__(self, value: Any) -> Any:
+        kind = type(value)
+        if kind not in self._known:
+            self._known.add(kind)
+            if any(isinstance(part, Tensor) for part in getattr(value, "__dict__", {}).values()):
+                logger.warning(
+                    "a %s in the batch is passed on as it is, its tensors where they were and not on %s: put "
+                    "them into a dict, tuple, list or data class, or move them in the loop",
+                    kind.__qualname__,
+                    self._device,
+                )
+        return value
+
+
 class CudaCopier:
     """Copies to a CUDA device on a stream of its own, so that the copies overlap the loop's kernels.
 
@@ -102,6 +127,7 @@ class CudaCopier:
         self._pinned = pinned
         self.allocate: Allocate | None = self._allocate if pinned else None
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._left_behind = LeftBehind(device)
         self._sources: deque[tuple[torch.cuda.Event, list[Tensor]]] = deque()
 
     def _allocate(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -126,7 +152,7 @@ class CudaCopier:
             return made
 
         with torch.cuda.stream(self._stream):
-            there = mapped(value, moved)
+            there = mapped(value, moved, self._left_behind)
             done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             done.record(self._stream)
         # What is copied from must not be given back before the copy is over, whoever allocated it.

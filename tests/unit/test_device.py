@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import OrderedDict, UserDict, defaultdict, namedtuple
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from edldist.errors import ConfigError
 from edldist.student import to_device as module
-from edldist.student.to_device import Copies, CudaCopier, DeviceTransfer, HostCopier, copier_for, mapped
+from edldist.student.to_device import (
+    Copies,
+    CudaCopier,
+    DeviceTransfer,
+    HostCopier,
+    LeftBehind,
+    copier_for,
+    mapped,
+)
 
 Pair = namedtuple("Pair", "x y")
 X, Y = torch.arange(3), torch.ones(2, 2)
@@ -299,3 +309,16 @@ def test_a_copy_overlaps_the_loops_kernels():
     copies = copier.begin(source)
     copies.done.synchronize()
     assert not busy.query()  # the copy was over before the kernels that were queued first
+
+
+def test_tensors_that_nobody_looks_for_are_said_to_stay_where_they_are(caplog):
+    left_behind = LeftBehind(torch.device("cuda", 1))
+    odd = SimpleNamespace(x=X, name="n")
+    for _ in range(3):
+        batch = {"odd": odd, "array": np.zeros(3), "range": range(3), "pair": Pair(X, "text")}
+        made = mapped(batch, lambda tensor: tensor + 1, left_behind)
+        assert made["odd"] is odd and made["pair"].x.tolist() == [1, 2, 3]
+    (message,) = caplog.messages
+    assert re.search(
+        "a SimpleNamespace in the batch is passed on as it is.*not on cuda:1: put them into", message
+    )
