@@ -37,19 +37,15 @@ class Batcher:
             return []
         taken = [self._tasks.popleft()]
         first = taken[0]
-        samples = first.samples
+        rows = first.rows
         if first.alone:
             return taken
         later: deque[HeldTask] = deque()
         while self._tasks:
             task = self._tasks.popleft()
-            if (
-                not task.alone
-                and samples + task.samples <= self.batch_size
-                and first.inputs.fits(task.inputs)
-            ):
+            if not task.alone and rows + task.rows <= self.batch_size and first.inputs.fits(task.inputs):
                 taken.append(task)
-                samples += task.samples
+                rows += task.rows
             else:
                 later.append(task)
         self._tasks = later

@@ -24,17 +24,17 @@ _MOST_PASSES = 8
 
 @dataclass(frozen=True, slots=True)
 class PullOrder:
-    """Ask ``student`` for up to ``samples`` samples. ``seq`` grows from order to order."""
+    """Ask ``student`` for tasks that cost up to ``room``. ``seq`` grows from order to order."""
 
     student: str
     seq: int
-    samples: int
+    room: int
 
 
 @dataclass(slots=True)
 class _Link:
-    held: int = 0  # Invariant: the samples of this student's tasks in the ledger
-    open: dict[int, int] = field(default_factory=dict)  # samples of each pull that waits for its answer
+    held: int = 0  # Invariant: the cost of this student's tasks in the ledger
+    open: dict[int, int] = field(default_factory=dict)  # room of each pull that waits for its answer
     asked: int = 0  # number of the last pull
     asleep: bool = False
     buffered: int = 0
@@ -48,7 +48,7 @@ class Demand:
     """The room of one worker, spread over its students.
 
     Args:
-        batch_size: samples of a full forward pass.
+        batch_size: cost of a full forward pass: a sample costs 1, one with a length costs its length.
         turns: turns that may be held or asked for at once.
     """
 
@@ -61,19 +61,19 @@ class Demand:
 
     @property
     def turn(self) -> int:
-        """Samples that one pull asks for."""
+        """Room that one pull asks for."""
         return self.batch_size * self._passes
 
-    def paced(self, samples: int, compute_s: float, nbytes: int) -> None:
-        """A pass over so many samples, of so many bytes of inputs, took that long."""
-        if samples:
-            brief = _TURN_S / max(compute_s, 1e-9) * samples / self.batch_size
-            small = _TURN_BYTES / max(nbytes, 1) * samples / self.batch_size
+    def paced(self, cost: int, compute_s: float, nbytes: int) -> None:
+        """A pass over tasks of such a cost, of so many bytes of inputs, took that long."""
+        if cost:
+            brief = _TURN_S / max(compute_s, 1e-9) * cost / self.batch_size
+            small = _TURN_BYTES / max(nbytes, 1) * cost / self.batch_size
             self._passes = int(min(_MOST_PASSES, max(1.0, min(brief, small))))
 
     @property
     def held(self) -> int:
-        """Samples that wait for, are in, or left the model and are not answered yet."""
+        """Cost of what waits for, is in, or left the model and is not answered yet."""
         return sum(link.held for link in self._links.values())
 
     def connected(self, student: str) -> None:
@@ -83,12 +83,12 @@ class Demand:
     def disconnected(self, student: str) -> None:
         self._links.pop(student, None)
 
-    def granted(self, student: str, seq: int, samples: int, buffered: int) -> None:
-        """The answer to a pull brought samples."""
+    def granted(self, student: str, seq: int, cost: int, buffered: int) -> None:
+        """The answer to a pull brought tasks of such a cost."""
         link = self._links[student]
         link.close(seq)
         link.asleep = False
-        link.held += samples
+        link.held += cost
         link.buffered = buffered
 
     def idled(self, student: str, seq: int, buffered: int) -> bool:
@@ -106,11 +106,11 @@ class Demand:
         link.asleep = False
         link.buffered = buffered
 
-    def finished(self, student: str, samples: int) -> None:
-        """Samples were answered, failed or given back."""
+    def finished(self, student: str, cost: int) -> None:
+        """Tasks of such a cost were answered, failed or given back."""
         link = self._links.get(student)
         if link is not None:
-            link.held -= samples
+            link.held -= cost
 
     def state(self, student: str) -> tuple[int, bool]:
         """Number of the last pull if it is open, else 0, and whether the student let this worker sleep."""
@@ -121,7 +121,7 @@ class Demand:
         """Check the invariants. For tests; raises AssertionError.
 
         Args:
-            held: samples that are held, by student.
+            held: cost of what is held, by student.
         """
         assert held.keys() <= self._links.keys(), f"{held.keys() - self._links.keys()} are not connected"
         for student, link in self._links.items():

@@ -35,7 +35,7 @@ def _runs(tasks: Sequence[HeldTask]) -> Iterator[list[HeldTask]]:
     run: list[HeldTask] = []
     for task in tasks:
         last = run[-1] if run else None
-        if last is not None and not (task.inputs is last.inputs and task.start == last.start + last.samples):
+        if last is not None and not (task.inputs is last.inputs and task.start == last.start + last.rows):
             yield run
             run = []
         run.append(task)
@@ -45,12 +45,12 @@ def _runs(tasks: Sequence[HeldTask]) -> Iterator[list[HeldTask]]:
 
 def _rows(run: Sequence[HeldTask]) -> dict[str, Tensor]:
     inputs, start = run[0].inputs, run[0].start
-    stop = run[-1].start + run[-1].samples
+    stop = run[-1].start + run[-1].rows
     tensors = unpack(inputs.tensors, inputs.frames)
-    wrong = [n for n, tensor in tensors.items() if tensor.dim() == 0 or tensor.shape[0] != inputs.samples]
+    wrong = [n for n, tensor in tensors.items() if tensor.dim() == 0 or tensor.shape[0] != inputs.rows]
     if wrong or not tensors:
-        raise WireError(f"tasks of {inputs.samples} samples came with inputs {inputs.tensors}")
-    if stop - start == inputs.samples:
+        raise WireError(f"tasks of {inputs.rows} rows came with inputs {inputs.tensors}")
+    if stop - start == inputs.rows:
         return tensors
     return {name: tensor[start:stop] for name, tensor in tensors.items()}
 
@@ -65,16 +65,16 @@ def answers_to(
     """Cut the labels of a forward pass into answers to its tasks.
 
     Args:
-        labels: host tensors, the samples of all tasks in order along the first dimension.
+        labels: host tensors, the rows of all tasks in order along the first dimension.
         max_frame_bytes: the largest frame that a student takes in, by its name.
     """
     answers: list[Answer] = []
     first = 0
     for _, run in itertools.groupby(tasks, key=lambda task: task.student):
         together = list(run)
-        samples = sum(task.samples for task in together)
+        rows = sum(task.rows for task in together)
         answers += _answers(together, labels, first, version, compute_s, max_frame_bytes)
-        first += samples
+        first += rows
     return answers
 
 
@@ -87,8 +87,8 @@ def _answers(
     max_frame_bytes: Callable[[str], int | None],
 ) -> list[Answer]:
     """One answer to all tasks of a student, or one to each where they do not fit into a frame."""
-    samples = sum(task.samples for task in tasks)
-    own = {name: tensor[first : first + samples] for name, tensor in labels.items()}
+    count = sum(task.rows for task in tasks)
+    own = {name: tensor[first : first + count] for name, tensor in labels.items()}
     try:
         specs, frames = pack(own, max_frame_bytes(tasks[0].student))
     except WireError as exc:
@@ -97,7 +97,7 @@ def _answers(
         answers = []
         for task in tasks:
             answers += _answers([task], labels, first, version, compute_s, max_frame_bytes)
-            first += task.samples
+            first += task.rows
         return answers
-    rows = [LeaseRows(lease=task.lease, count=task.samples) for task in tasks]
+    rows = [LeaseRows(lease=task.lease, count=task.rows) for task in tasks]
     return [Answer(tasks, Result(rows=rows, version=version, compute_s=compute_s, tensors=specs), frames)]

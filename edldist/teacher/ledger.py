@@ -29,7 +29,7 @@ class Ledger:
     def __init__(self, batch_size: int) -> None:
         self._batcher = Batcher(batch_size)
         self._demand = Demand(batch_size)
-        # Invariant: what waits in _batcher is in here, and demand counts the samples of all that is.
+        # Invariant: what waits in _batcher is in here, and demand counts the cost of all that is.
         self._held: dict[tuple[str, int], HeldTask] = {}
         self.tasks = 0
         self.samples = 0
@@ -56,7 +56,7 @@ class Ledger:
         held: dict[str, int] = {}
         for (student, lease), task in self._held.items():
             assert (task.student, task.lease) == (student, lease), (student, lease, task)
-            held[student] = held.get(student, 0) + task.samples
+            held[student] = held.get(student, 0) + task.rows
         for task in self._batcher:
             assert self._held.get((task.student, task.lease)) is task, f"{task} waits and is not held"
         self._demand.validate(held)
@@ -76,7 +76,7 @@ class Ledger:
     def accept(self, student: str, message: Tasks, frames: Sequence[memoryview]) -> None:
         """A student answered a pull with tasks."""
         tasks = list(_unpacked(student, message, frames))
-        self._demand.granted(student, message.seq, sum(task.samples for task in tasks), message.buffered)
+        self._demand.granted(student, message.seq, sum(task.rows for task in tasks), message.buffered)
         for task in tasks:
             self._held[student, task.lease] = task
             self._batcher.add(task)
@@ -99,7 +99,7 @@ class Ledger:
         """What to ask each student for now."""
         pulls: dict[str, list[Pull]] = {}
         while (order := self._demand.next_pull()) is not None:
-            pulls.setdefault(order.student, []).append(Pull(seq=order.seq, room=order.samples))
+            pulls.setdefault(order.student, []).append(Pull(seq=order.seq, room=order.room))
         return pulls
 
     # --- answers ------------------------------------------------------------------------------------
@@ -108,15 +108,14 @@ class Ledger:
         """These are answered; those of them that their student still expects."""
         closed = [task for task in tasks if self._held.pop((task.student, task.lease), None) is not None]
         for task in closed:
-            self._demand.finished(task.student, task.samples)
+            self._demand.finished(task.student, task.rows)
         return closed
 
     def labelled(self, tasks: Sequence[HeldTask], compute_s: float) -> None:
         """Tasks of one student were labelled, in a pass that took so long."""
-        samples = sum(task.samples for task in tasks)
-        self._demand.paced(samples, compute_s, sum(map(_input_bytes, tasks)))
+        self._demand.paced(sum(task.rows for task in tasks), compute_s, sum(map(_input_bytes, tasks)))
         self.tasks += len(tasks)
-        self.samples += samples
+        self.samples += sum(task.samples for task in tasks)
 
     # --- giving back ----------------------------------------------------------------------------------
 
@@ -149,10 +148,10 @@ def _unpacked(student: str, message: Tasks, frames: Sequence[memoryview]) -> Ite
         inputs = TaskInputs(sum(lease.cost for lease in group.leases), group.tensors, own)
         start = 0
         for lease in group.leases:
-            yield HeldTask(student, lease.id, lease.cost, lease.alone, inputs, start)
+            yield HeldTask(student, lease.id, lease.samples, lease.cost, lease.alone, inputs, start)
             start += lease.cost
 
 
 def _input_bytes(task: HeldTask) -> int:
     nbytes = sum(frame.nbytes for frame in task.inputs.frames)
-    return nbytes * task.samples // max(1, task.inputs.samples)
+    return nbytes * task.rows // max(1, task.inputs.rows)

@@ -66,7 +66,7 @@ class _Pass:
 
     @property
     def samples(self) -> int:
-        return sum(task.samples for task in self.tasks)
+        return sum(task.rows for task in self.tasks)
 
     @property
     def fixed(self) -> bool:

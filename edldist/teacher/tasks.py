@@ -14,12 +14,12 @@ __all__ = ["Answer", "HeldTask", "TaskInputs"]
 class TaskInputs:
     """The inputs of tasks that arrived together, still raw: their rows back to back in each frame."""
 
-    samples: int
+    rows: int
     tensors: list[TensorSpec]
     frames: list[memoryview] = field(repr=False)
 
     def fits(self, other: TaskInputs) -> bool:
-        """Whether both can be one batch: same names, dtypes and shapes but for the samples."""
+        """Whether both can be one batch: same names, dtypes and shapes of a row."""
         return self is other or (
             len(self.tensors) == len(other.tensors)
             and all(
@@ -31,11 +31,18 @@ class TaskInputs:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldTask:
-    """A leased task in this worker's hands: ``samples`` rows of its inputs from ``start`` on."""
+    """A leased task in this worker's hands.
+
+    Attributes:
+        rows: of its inputs from ``start`` on, and of its labels: one for each of its ``samples``, unless
+            these have lengths. They are what it costs: of the room that was asked for, and of a full pass.
+        alone: it must have a pass of its own.
+    """
 
     student: str
     lease: int
     samples: int
+    rows: int
     alone: bool
     inputs: TaskInputs
     start: int

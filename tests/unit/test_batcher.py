@@ -12,7 +12,9 @@ from edldist.wire.messages import TensorSpec
 
 def task(lease: int, samples: int, student="s", alone=False, name="x", dtype="int64", row=(3,)) -> HeldTask:
     spec = TensorSpec(name=name, dtype=dtype, shape=[samples, *row])
-    return HeldTask(student, lease, samples, alone, TaskInputs(samples, [spec], [memoryview(b"")]), 0)
+    return HeldTask(
+        student, lease, samples, samples, alone, TaskInputs(samples, [spec], [memoryview(b"")]), 0
+    )
 
 
 def batcher(batch_size: int, *tasks: HeldTask) -> Batcher:

@@ -217,7 +217,7 @@ def test_entries_are_parsed_or_refused():
 
 def task(*indices: int) -> HeldTask:
     specs, frames = pack({"index": index(*indices)})
-    return HeldTask("s", 1, len(indices), False, TaskInputs(len(indices), specs, frames), 0)
+    return HeldTask("s", 1, len(indices), len(indices), False, TaskInputs(len(indices), specs, frames), 0)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -15,7 +15,7 @@ def demand(*students: str, batch_size: int = 8) -> Demand:
 def orders(made: Demand) -> list[PullOrder]:
     given = []
     while (order := made.next_pull()) is not None:
-        assert order.samples == made.batch_size
+        assert order.room == made.batch_size
         given.append(order)
     assert sorted({order.seq for order in given}) == [order.seq for order in given]
     return given
@@ -135,13 +135,13 @@ def test_brief_passes_are_asked_for_several_at_a_time_and_long_or_large_ones_are
     made = demand("s")
     made.paced(8, compute_s=0.0001, nbytes=512)
     order = made.next_pull()
-    assert order.samples == 64
+    assert order.room == 64
     made.granted("s", order.seq, 64, buffered=0)
-    assert made.next_pull().samples == 64
+    assert made.next_pull().room == 64
     for compute_s, nbytes in ((0.05, 512), (0.0001, 20 << 20)):
         made = demand("s")
         made.paced(8, compute_s=compute_s, nbytes=nbytes)
-        assert made.next_pull().samples == 8
+        assert made.next_pull().room == 8
 
 
 def test_a_pass_of_no_measurable_time_or_samples_is_no_error():

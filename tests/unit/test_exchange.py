@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from edldist.errors import WireError
 from edldist.teacher.exchange import answers_to, inputs_of
 from edldist.teacher.tasks import HeldTask, TaskInputs
+from edldist.wire.messages import TensorSpec
 from edldist.wire.tensors import pack, unpack
 
 
@@ -19,7 +20,7 @@ def arrived(*sizes: int, student: str = "s", first_lease: int = 1, first: int = 
     inputs = TaskInputs(sum(sizes), specs, [memoryview(bytearray(frame)) for frame in frames])
     tasks, start = [], 0
     for number, size in enumerate(sizes):
-        tasks.append(HeldTask(student, first_lease + number, size, False, inputs, start))
+        tasks.append(HeldTask(student, first_lease + number, size, size, False, inputs, start))
         start += size
     return tasks
 
@@ -78,5 +79,15 @@ def test_labels_that_fit_no_frame_together_are_sent_one_by_one_and_fail_alone():
 def test_inputs_of_another_size_than_their_tasks_are_refused(samples):
     specs, frames = pack({"x": torch.zeros(3)})
     inputs = TaskInputs(samples, specs, frames)
-    with pytest.raises(WireError, match=f"tasks of {samples} samples"):
-        inputs_of([HeldTask("s", 1, samples, False, inputs, 0)])
+    with pytest.raises(WireError, match=f"tasks of {samples} rows"):
+        inputs_of([HeldTask("s", 1, samples, samples, False, inputs, 0)])
+
+
+def test_tasks_of_samples_with_lengths_are_answered_by_rows():
+    frame = memoryview(bytearray(torch.arange(9).numpy().tobytes()))
+    inputs = TaskInputs(9, [TensorSpec(name="x", dtype="int64", shape=[9])], [frame])
+    tasks = [HeldTask("s", 1, 2, 5, False, inputs, 0), HeldTask("s", 3, 1, 4, False, inputs, 5)]
+    assert inputs_of(tasks[1:])["x"].tolist() == [5, 6, 7, 8]
+    (answer,) = answers_to(tasks, {"y": inputs_of(tasks)["x"]}, "", 0.0, lambda student: None)
+    assert answer.result is not None
+    assert [(row.lease, row.count) for row in answer.result.rows] == [(1, 5), (3, 4)]

@@ -53,7 +53,7 @@ def test_tasks_come_with_the_rows_and_frames_of_their_group():
         (3, 2, 1),
         (5, 0, 1),
     ]
-    assert first.inputs is second.inputs and first.inputs.samples == 3
+    assert first.inputs is second.inputs and first.inputs.rows == 3
     assert [frame.nbytes for frame in first.inputs.frames] == [100]
     assert [frame.nbytes for frame in third.inputs.frames] == [101]
     assert (first.student, first.alone) == ("s", False)
@@ -163,3 +163,47 @@ def test_room_returns_with_every_task_whatever_becomes_of_it(steps):
     made.give_back_all()
     made.connected("s")
     assert len(made) == 0 and [pull.room for pull in made.pulls()["s"]] == [4, 4]
+
+
+def test_samples_with_lengths_cost_their_rows_and_count_as_samples():
+    made = ledger("s", batch_size=8)
+    made.pulls()
+    group = LeaseGroup(
+        leases=[
+            Lease(id=1, samples=2, cost=5, alone=False),
+            Lease(id=3, samples=1, cost=4, alone=False),
+            Lease(id=5, samples=3, cost=3, alone=False),
+        ],
+        tensors=[TensorSpec(name="tokens", dtype="uint8", shape=[12])],
+    )
+    made.accept("s", Tasks(seq=LAST, groups=[group], buffered=0), [memoryview(bytes(12))])
+    assert made.pulls() == {}, "12 of 16 are taken: there is no room for a full pass"
+    first = made.take()
+    assert [(task.lease, task.start, task.rows) for task in first] == [(1, 0, 5), (5, 9, 3)], "8 rows fit"
+    made.labelled(made.close(first), compute_s=1.0)
+    assert (made.tasks, made.samples) == (2, 5)
+    assert [pull.room for pull in made.pulls()["s"]] == [8]
+
+
+def test_another_batch_size_changes_passes_and_pulls():
+    made = ledger("s", batch_size=4)
+    made.resize(8)
+    assert [pull.room for pull in made.pulls()["s"]] == [8, 8]
+    give(made, "s", [(1, 4), (3, 4)])
+    assert len(made.take()) == 2
+
+
+def test_a_student_that_is_gone_is_asked_for_nothing():
+    made = ledger("s", "t")
+    made.disconnected("s")
+    assert list(made.pulls()) == ["t"]
+
+
+def test_bytes_of_a_task_are_its_rows_of_the_frames_of_its_group():
+    made = ledger("s")
+    made.pulls()
+    group = LeaseGroup(leases=[Lease(id=n, samples=1, cost=1, alone=True) for n in range(4)], tensors=[SPEC])
+    made.accept("s", Tasks(seq=LAST, groups=[group], buffered=0), [memoryview(bytes(1 << 20))])
+    made.labelled(made.close(made.take()), compute_s=1e-5)
+    made.give_back_all()
+    assert [pull.room for pull in made.pulls()["s"]] == [4, 4], "a quarter of a MiB in a quarter of a pass"

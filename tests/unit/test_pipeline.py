@@ -134,7 +134,7 @@ def task(lease: int, *ids: int, alone: bool = False) -> HeldTask:
     values = list(ids) or [lease]
     spec = TensorSpec(name="id", dtype="int64", shape=[len(values)])
     frame = memoryview(torch.tensor(values).numpy().tobytes())
-    return HeldTask("s", lease, len(values), alone, TaskInputs(len(values), [spec], [frame]), 0)
+    return HeldTask("s", lease, len(values), len(values), alone, TaskInputs(len(values), [spec], [frame]), 0)
 
 
 def double(id):  # noqa: A002
@@ -348,7 +348,7 @@ def test_a_pass_that_failed_is_never_done_again_from_inputs_that_the_model_chang
     def arrived(*ids: int) -> list[HeldTask]:
         frame = memoryview(bytearray(torch.tensor(ids).numpy().tobytes()))  # as sockets give it: writable
         inputs = TaskInputs(len(ids), [TensorSpec(name="id", dtype="int64", shape=[len(ids)])], [frame])
-        return [HeldTask("s", lease, 1, False, inputs, row) for row, lease in enumerate(ids)]
+        return [HeldTask("s", lease, 1, 1, False, inputs, row) for row, lease in enumerate(ids)]
 
     crew = Crew(model).run(arrived(1, 13))
     assert crew.labels == {} and crew.errors == {1: "", 13: ""}, "given back, and nobody's failure"
