@@ -71,7 +71,7 @@ class Tally:
         self.checkpoint: int | None = None
         self.frozen = False
         self._present: set[str] = set()
-        self._reports: dict[str, int] = {}
+        self._numbered: dict[str, int] = {}
         self._position: dict[str, int] = {}
         self._stats: dict[str, dict[str, float]] = {}
         self._processes: dict[Scalar, set[str]] = {}
@@ -180,6 +180,10 @@ class Tally:
         }
 
     def _record(self, record: Event | Report) -> EventLine | None:
+        if record.sender:
+            if record.seq <= self._numbered.get(record.sender, 0):
+                return None
+            self._numbered[record.sender] = record.seq
         if isinstance(record, Report):
             return self._report(record)
         self._member_event(record)
@@ -191,10 +195,7 @@ class Tally:
         # A field of the sender's takes the place of neither the time nor the name.
         return {**record.fields, "t": record.t, "event": record.event}
 
-    def _report(self, report: Report) -> EventLine | None:
-        if report.seq <= self._reports.get(report.sender, 0):
-            return None
-        self._reports[report.sender] = report.seq
+    def _report(self, report: Report) -> EventLine:
         if report.rank == 0:
             for key, value in report.values.items():
                 if key not in POSITION_KEYS:

@@ -36,7 +36,7 @@ class _Sender:
 
 
 class Records:
-    """Keeps the newest records, and every report once.
+    """Keeps the newest records, and every numbered one once.
 
     Owned by the coordinator's main thread. Numbers start at 1.
     """
@@ -61,12 +61,16 @@ class Records:
         while len(self._ring) > MAX_RECORDS or (self._bytes > MAX_BYTES and len(self._ring) > 1):
             self._bytes -= self._ring.popleft().encoded_bytes
 
-    def add_report(self, report: Report) -> int:
-        """Append a report unless it is held already.
+    def add_once(self, report: Report | Event, keep: bool = True) -> int:
+        """Append a report, or a numbered event, unless it is held already.
+
+        Args:
+            report: with its sender and number.
+            keep: false to acknowledge it and no more.
 
         Returns:
-            Number of the sender's last report up to which all are held: what to acknowledge.
-            A report beyond the next one waits for the missing ones, which the sender repeats
+            Number of the sender's last one up to which all are held: what to acknowledge.
+            One beyond the next one waits for the missing ones, which the sender repeats
             before it. If it comes again without them, the sender has them no longer (their
             acknowledgement came from a former coordinator, or its buffer overflowed) and it is taken.
         """
@@ -84,7 +88,8 @@ class Records:
             return sender.held
         sender.held = report.seq
         sender.gap_before = None
-        self.add(report)
+        if keep:
+            self.add(report)
         return sender.held
 
     def events_since(self, number: int, event: str) -> Iterator[Event]:

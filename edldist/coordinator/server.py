@@ -291,7 +291,7 @@ class Coordinator:
         if isinstance(message, Goodbye):
             return members.goodbye(peer, message, wall)
         if isinstance(message, Report):
-            self._send(peer, Ack(seq=self._records.add_report(message)))
+            self._send(peer, Ack(seq=self._records.add_once(message)))
         elif isinstance(message, Event):
             self._take_event(peer, message)
         elif isinstance(message, StatusQuery):
@@ -305,16 +305,23 @@ class Coordinator:
         return []
 
     def _take_event(self, peer: Sender, event: Event) -> None:
+        refused = self._refused(peer, event)
+        if event.sender:
+            self._send(peer, Ack(seq=self._records.add_once(event, keep=not refused)))
+        elif not refused:
+            self._records.add(event)
+        if event.event == "clock_skew" and not refused:
+            logger.warning("%s: %s", event.event, _brief(event))
+
+    def _refused(self, peer: Sender, event: Event) -> bool:
         try:
             check_event(event)
         except WireError as exc:
             self._refused_events += 1
             if self._refused_events == 1:
                 logger.warning("dropped what %s reported: %s (further ones are only counted)", peer, exc)
-            return
-        self._records.add(event)
-        if event.event == "clock_skew":
-            logger.warning("%s: %s", event.event, _brief(event))
+            return True
+        return False
 
     def _answer_heartbeat(self, member: Member, now: float) -> None:
         """Let the member tell a quiet coordinator from a dead one, and repeat what it may have missed."""

@@ -1,7 +1,7 @@
 """``edldist.report``: figures of the training script, kept until the coordinator has them.
 
-One thread and one link per process, made on first use inside a job. Reports are sent until they
-are acknowledged, so a coordinator may die and come back meanwhile. Events are sent once.
+One thread and one link per process, made on first use inside a job; a fork uses its parent's. Reports and
+events are sent until they are acknowledged, so a coordinator may die and come back meanwhile.
 """
 
 from __future__ import annotations
@@ -11,16 +11,21 @@ import contextlib
 import logging
 import math
 import os
+import socket
+import sys
 import threading
 import time
 import uuid
 from collections import deque
+from collections.abc import Callable
+
+import msgspec
 
 from edldist.address import parse_address
 from edldist.environment import JobEnvironment
 from edldist.errors import EdlDistError, InputError, RefusedError, WireError
 from edldist.ranks.placement import placement
-from edldist.wire.messages import MAX_FIELDS, MAX_NAME, Ack, Event, Refused, Report, Scalar, encode
+from edldist.wire.messages import MAX_FIELDS, MAX_NAME, Ack, Event, Refused, Report, Scalar, decode, encode
 from edldist.wire.transport import Transport
 from edldist.wire.zmq.transport import ZmqTransport
 
@@ -30,64 +35,119 @@ logger = logging.getLogger(__name__)
 
 _RESEND_S = 1.0
 _FLUSH_S = 5.0
+"""How long the end of a process waits for a coordinator that answered it before and no longer does."""
+_FIRST_ANSWER_S = 15.0
+"""The same for one that has not answered yet: on a busy machine that may take its time."""
+_FORK_BYTES = 1 << 20
 _TURN_MESSAGES = 64
 _MAX_UNACKNOWLEDGED = 10_000
 
 
+class _ParentGone(Exception):
+    """Nobody takes a fork's reports any more."""
+
+
 class Reporter:
-    """Sends reports and events of one process.
+    """Sends reports and events of one process and of its forks.
 
     ``report``, ``event`` and ``close`` may be called from any thread; the link belongs to the
-    reporter's own.
+    reporter's own. A fork has only the memory of all this, and a lock that some thread held at the moment of
+    the fork is held in it for ever. So a fork opens no link: it hands what it has to say to the process that
+    it was forked from, through a socket of the kernel's, and may end at once, in whichever way.
     """
 
     def __init__(self, coordinator: str, rank: int, transport: Transport | None = None) -> None:
         parse_address(coordinator, "EDLDIST_COORDINATOR")
+        self._pid = os.getpid()
         self._sender = f"report-rank{rank}-{uuid.uuid4().hex[:10]}"
         self._rank = rank
         self._seq = 0
         self._lock = threading.Lock()
-        self._unacknowledged: deque[Report] = deque(maxlen=_MAX_UNACKNOWLEDGED)
+        self._unacknowledged: deque[Report | Event] = deque(maxlen=_MAX_UNACKNOWLEDGED)
         self._fresh: deque[Report | Event] = deque()
         self._closing = False
+        self._heard_at = -math.inf
         self._poller = (transport or ZmqTransport()).poller()
         self._link = self._poller.connect(coordinator, self._sender)
+        self._inbox, self._outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._inbox.setblocking(False)
+        self._outbox.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _FORK_BYTES)
         self._thread = threading.Thread(target=self._run, name="edldist-report", daemon=True)
         self._thread.start()
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this is a fork's copy of another process's reporter."""
+        return os.getpid() != self._pid
 
     def report(self, values: dict[str, Scalar]) -> None:
         """Send figures.
 
         Raises:
             InputError: they are more than one message holds.
+            _ParentGone: in a fork: nobody takes them any more.
         """
-        with self._lock:
-            number = self._seq + 1
-            item = Report(sender=self._sender, seq=number, rank=self._rank, t=time.time(), values=values)
-            _check_size("report", item, values)
-            self._seq = number
-            self._unacknowledged.append(item)
-            self._fresh.append(item)
-        self._poller.wake()
+        self._take("report", Report(sender="", seq=0, rank=self._rank, t=time.time(), values=values), values)
 
     def event(self, name: str, fields: dict[str, Scalar]) -> None:
-        """Send an event, once.
+        """Send an event.
 
         Raises:
             InputError: its fields are more than one message holds.
+            _ParentGone: in a fork: nobody takes it any more.
         """
-        item = Event(event=name, t=time.time(), fields=fields)
-        _check_size("event", item, fields)
-        with self._lock:
-            self._fresh.append(item)
-        self._poller.wake()
+        self._take("event", Event(event=name, t=time.time(), fields=fields), fields)
 
-    def close(self, timeout_s: float = _FLUSH_S) -> bool:
-        """Wait until everything is acknowledged, and end; False if time ran out first."""
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Wait until everything is acknowledged, and end; False if time ran out first.
+
+        Args:
+            timeout_s: most seconds to wait; by default as long as the coordinator answers.
+        """
         self._closing = True
         self._poller.wake()
         self._thread.join(timeout_s)
         return not self._unacknowledged
+
+    def forked(self) -> None:
+        """In a fork: let the inbox be the parent's alone, so that its end is noticed."""
+        self._inbox.close()
+
+    def _take(self, what: str, item: Report | Event, values: dict[str, Scalar]) -> None:
+        _check_size(what, item, values)
+        if self.inherited:
+            self._hand_over(item)
+            return
+        with self._lock:
+            self._number(item)
+        self._poller.wake()
+
+    def _number(self, item: Report | Event) -> None:
+        self._seq += 1
+        numbered = msgspec.structs.replace(item, sender=self._sender, seq=self._seq)
+        self._unacknowledged.append(numbered)
+        self._fresh.append(numbered)
+
+    def _hand_over(self, item: Report | Event) -> None:
+        try:
+            self._outbox.settimeout(_FLUSH_S)
+            self._outbox.send(encode(item))
+        except OSError as exc:
+            raise _ParentGone(f"the process that sent this one's reports is gone: {exc}") from exc
+        self._poller.wake()  # the parent's: its bell is one file of both
+
+    def _take_from_forks(self) -> None:
+        while True:
+            try:
+                data = self._inbox.recv(_FORK_BYTES)
+            except (BlockingIOError, OSError):
+                return
+            if not data:
+                return
+            item = decode(data)
+            if isinstance(item, Report | Event):
+                with self._lock:
+                    self._number(item)
 
     def _run(self) -> None:
         try:
@@ -96,28 +156,39 @@ class Reporter:
             logger.error("reports of this process no longer leave it: %s", exc)
         finally:
             self._poller.close()
+            self._inbox.close()
+            self._outbox.close()
 
     def _serve(self) -> None:
         resend_at = time.monotonic() + _RESEND_S
         give_up_at = math.inf
-        while not (self._closing and not self._fresh and not self._unacknowledged):
+        closed_at: float | None = None
+        while not (closed_at is not None and not self._fresh and not self._unacknowledged):
             now = time.monotonic()
-            if self._closing:
-                give_up_at = min(give_up_at, now + _FLUSH_S)
+            if self._closing and closed_at is None:
+                closed_at = now
+                # From now on forks find nobody; what they have handed over is still in here.
+                with contextlib.suppress(OSError):
+                    self._inbox.shutdown(socket.SHUT_RD)
+            if closed_at is not None:
+                patience_s = _FLUSH_S if self._heard_at > -math.inf else _FIRST_ANSWER_S
+                give_up_at = max(closed_at, self._heard_at) + patience_s
                 if now > give_up_at:
                     break
-            self._poller.wait(max(0.0, min(resend_at, give_up_at) - now))
-            self._take_answers()
-            with self._lock:
-                sending: list[Report | Event] = list(self._fresh)
-                self._fresh.clear()
-                now = time.monotonic()
-                if now >= resend_at:
-                    resend_at = now + _RESEND_S
-                    fresh = {id(item) for item in sending}
-                    sending = [*(r for r in self._unacknowledged if id(r) not in fresh), *sending]
-            for item in sending:
-                self._link.send(item)
+            self._take_from_forks()
+            self._send(fresh_only=now < resend_at)
+            if now >= resend_at:
+                resend_at = now + _RESEND_S
+            if closed_at is None or self._unacknowledged:
+                self._poller.wait(max(0.0, min(resend_at, give_up_at) - time.monotonic()))
+                self._take_answers()
+
+    def _send(self, fresh_only: bool) -> None:
+        with self._lock:
+            sending = list(self._fresh if fresh_only else self._unacknowledged)
+            self._fresh.clear()
+        for item in sending:
+            self._link.send(item)
 
     def _take_answers(self) -> None:
         for _ in range(_TURN_MESSAGES):
@@ -127,13 +198,15 @@ class Reporter:
                 with self._lock:
                     while self._unacknowledged and self._unacknowledged[0].seq <= received.message.seq:
                         self._unacknowledged.popleft()
+                        self._heard_at = time.monotonic()
             elif isinstance(received.message, Refused):
                 raise RefusedError(f"the coordinator refused them: {received.message.reason}")
 
 
 _reporter: Reporter | None = None
-_owner: int | None = None
+_left_alone: list[Reporter] = []
 _made = threading.Lock()
+_watching_forks = False
 
 
 def report(**values: Scalar) -> None:
@@ -147,42 +220,63 @@ def report(**values: Scalar) -> None:
         InputError: a value is no number, string or bool.
     """
     plain = {name: _scalar(name, value) for name, value in values.items()}
-    reporter = _current()
-    if reporter is not None:
-        reporter.report(plain)
+    _tell(lambda reporter: reporter.report(plain))
 
 
 def event(name: str, **fields: Scalar) -> None:
     """Add a line to the job's ``events.jsonl``. Does nothing outside a job."""
     plain = {key: _scalar(key, value) for key, value in fields.items()}
-    reporter = _current()
-    if reporter is not None:
-        reporter.event(name, plain)
+    _tell(lambda reporter: reporter.event(name, plain))
 
 
-def _current() -> Reporter | None:
-    global _reporter, _owner
+def _tell(say: Callable[[Reporter], None]) -> None:
     environment = JobEnvironment.read()
     if environment.coordinator is None:
-        return None
+        return
     with _made:
-        if _reporter is None or _owner != os.getpid():
-            _reporter = Reporter(environment.coordinator, placement().rank)
-            _owner = os.getpid()
-            atexit.register(flush)
-        return _reporter
+        reporter = _reporter or _make(environment.coordinator)
+    try:
+        say(reporter)
+    except _ParentGone:
+        with _made:
+            reporter = _make(environment.coordinator)
+        say(reporter)
+
+
+def _make(coordinator: str) -> Reporter:
+    """A reporter of this process's own, which is flushed however Python ends the process."""
+    global _reporter, _watching_forks
+    if _reporter is not None:
+        _left_alone.append(_reporter)  # its sockets are the parent's: nothing of it may be closed here
+    _reporter = Reporter(coordinator, placement().rank)
+    atexit.register(flush)
+    if "multiprocessing.util" in sys.modules:  # its processes run no exit handlers but these
+        from multiprocessing import util
+
+        util.Finalize(None, flush, exitpriority=100)
+    if not _watching_forks:
+        _watching_forks = True
+        os.register_at_fork(after_in_child=_forked)
+    return _reporter
+
+
+def _forked() -> None:
+    global _made
+    _made = threading.Lock()  # another thread of the parent's may have held it
+    if _reporter is not None:
+        _reporter.forked()
 
 
 def flush() -> None:
     """Wait until everything reported so far has arrived, and end the reporter."""
     global _reporter
     with _made:
+        if _reporter is None or _reporter.inherited:
+            return
         reporter, _reporter = _reporter, None
-    if reporter is None or _owner != os.getpid():
-        return
     try:
         if not reporter.close():
-            logger.warning("the last reports did not reach the coordinator within %.0f s", _FLUSH_S)
+            logger.warning("the last reports did not reach the coordinator")
     except EdlDistError as exc:
         logger.warning("reports were lost: %s", exc)
 

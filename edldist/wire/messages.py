@@ -294,11 +294,16 @@ class RunView(_Struct, frozen=True, tag="run_view"):
 
 
 class Event(_Struct, frozen=True, tag="event"):
-    """Something worth a line in ``events.jsonl``. ``t`` is unix seconds at the member."""
+    """Something worth a line in ``events.jsonl``. ``t`` is unix seconds at the member.
+
+    One with a ``sender`` is numbered among that process's reports, and sent until acknowledged like them.
+    """
 
     event: Name
     t: Wall
     fields: Facts = {}
+    sender: Name = ""
+    seq: Count = 0
 
 
 class Report(_Struct, frozen=True, tag="report"):
@@ -315,7 +320,7 @@ class Report(_Struct, frozen=True, tag="report"):
 
 
 class Ack(_Struct, frozen=True, tag="ack"):
-    """All reports of the receiver up to ``seq`` are held by the coordinator."""
+    """All reports and numbered events of the receiver up to ``seq`` are held by the coordinator."""
 
     seq: Count
 

@@ -8,6 +8,7 @@ import time
 import urllib.request
 from typing import Any
 
+import msgspec
 import pytest
 
 from edldist.wire.messages import (
@@ -205,7 +206,13 @@ def test_reports_and_events_are_kept_once_and_acknowledged(
     client = StatusClient(running.address)
     stack.callback(client.close)
     status = until(lambda: (s := client.query()).seq == 5 and s, "five records")
-    assert [getattr(r, "seq", None) for r in status.records] == [None, 1, 2, 3, None]
+    assert [r.seq for r in status.records] == [0, 1, 2, 3, 0], "0: an event of a member that does not count"
+    saved = Event(event="checkpoint_saved", t=1.0, fields={"step": 4, "bytes": 9, "seconds": 0.5}, sender="p")
+    strange = Event(event="no_such_event", t=1.0, sender="p")
+    for event, seq in ((saved, 4), (saved, 4), (strange, 5), (saved, 6)):
+        reporter.send(msgspec.structs.replace(event, seq=seq))
+    assert [reporter.expect(Ack, beat=False).seq for _ in range(4)] == [4, 4, 5, 6]
+    assert [r.seq for r in client.query(since=status.seq).records] == [4, 6]
     assert [r.event for r in client.query(since=4).records if isinstance(r, Event)] == ["checkpoint_saved"]
     assert client.query(since=5).records == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -37,16 +38,16 @@ class Listener:
 
     def take(self, count: int, *, acknowledge: bool = True) -> list[Message]:
         taken: list[Message] = []
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while len(taken) < count:
-            assert time.monotonic() < deadline, f"{len(taken)} of {count} within 20 s"
+            assert time.monotonic() < deadline, f"{len(taken)} of {count} within 60 s: {taken}"
             received = self.hub.receive()
             if received is None:
                 self.poller.wait(0.05)
                 continue
             taken.append(received.message)
             self.peers.append(received.sender)
-            if acknowledge and isinstance(received.message, Report):
+            if acknowledge and isinstance(received.message, Report | Event):
                 self.hub.send(received.sender, Ack(seq=received.message.seq))
         return taken
 
@@ -63,6 +64,7 @@ def network() -> MemoryTransport:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reporting, "_RESEND_S", 0.1)
     monkeypatch.setattr(reporting, "_FLUSH_S", 3.0)
+    monkeypatch.setattr(reporting, "_FIRST_ANSWER_S", 3.0)
 
 
 @pytest.fixture
@@ -127,21 +129,23 @@ def test_what_was_acknowledged_is_not_sent_again(network: MemoryTransport) -> No
     assert 1 not in later
 
 
-def test_events_are_sent_once_and_closing_waits_for_them(network: MemoryTransport) -> None:
+def test_events_are_numbered_among_the_reports_and_repeated_like_them(network: MemoryTransport) -> None:
+    """What happened last in a process, such as a checkpoint at its end, must not get lost on the way."""
     listener = Listener(network)
     reporter = Reporter(listener.address, rank=0, transport=network)
+    reporter.report({"step": 7})
     reporter.event("checkpoint_saved", {"step": 7})
+    first = listener.take(2, acknowledge=False)
+    again = listener.take(2)
+    assert [(type(m), m.seq) for m in first] == [(Report, 1), (Event, 2)]
+    assert again == first
     assert reporter.close() is True
-    (taken,) = listener.take(1)
-    assert isinstance(taken, Event)
-    assert (taken.event, taken.fields) == ("checkpoint_saved", {"step": 7})
-    assert listener.hub.receive() is None
 
 
 def test_closing_without_a_coordinator_gives_up_in_time(
     network: MemoryTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reporting, "_FLUSH_S", 0.2)
+    monkeypatch.setattr(reporting, "_FIRST_ANSWER_S", 0.2)
     reporter = Reporter(ADDRESS, rank=0, transport=network)
     reporter.report({"step": 0})
     began = time.monotonic()
@@ -255,27 +259,100 @@ edldist.report(step=1, loss=0.5)
 event("note", text="parent")
 if os.fork() == 0:
     edldist.report(step=2)
-    sys.exit(0)
+    {}
 os.wait()
 edldist.report(step=3)
 """
 
 
-def test_reports_of_a_process_and_its_fork_arrive_before_they_exit() -> None:
+@pytest.mark.parametrize("end", ["sys.exit(0)", "os._exit(0)", "os.kill(os.getpid(), 9)"])
+def test_reports_of_a_process_and_its_fork_arrive_before_they_exit(end: str) -> None:
     listener = Listener(ZmqTransport())
-    environment = os.environ | {"EDLDIST_COORDINATOR": listener.address}
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", _SCRIPT], env=environment, cwd=ROOT, stderr=subprocess.PIPE
-    )
-    try:
+    script = _SCRIPT.format(end)
+    with _process(script, listener) as process:
         messages = listener.take(4)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors.decode()
-        steps = {m.values["step"]: m.sender for m in messages if isinstance(m, Report)}
-        assert set(steps) == {1, 2, 3}
-        assert steps[1] == steps[3] != steps[2]
+        assert {m.values["step"] for m in messages if isinstance(m, Report)} == {1, 2, 3}
+        assert sorted(m.seq for m in messages) == [1, 2, 3, 4], "numbered by one process"
         assert b"Traceback" not in errors
-    finally:
-        process.kill()
-        process.wait()
-        listener.close()
+
+
+_ORPHAN = """
+import os, sys, time
+import edldist
+edldist.report(step=1)
+read_end, write_end = os.pipe()
+if os.fork() == 0:
+    os.read(read_end, 1)  # until the parent has ended
+    edldist.report(step=2)
+    sys.exit(0)
+os.set_inheritable(write_end, False)
+"""
+
+
+def test_a_fork_that_outlives_its_parent_reports_by_itself() -> None:
+    listener = Listener(ZmqTransport())
+    with _process(_ORPHAN.replace("os.read(read_end", "os.close(write_end); os.read(read_end"), listener):
+        messages = listener.take(2)
+        assert [m.values["step"] for m in messages] == [1, 2]
+        assert messages[0].sender != messages[1].sender
+
+
+_WORKERS = """
+import multiprocessing, sys
+import edldist
+def work(step):
+    edldist.report(step=step)
+if __name__ == "__main__":
+    edldist.report(step=0)
+    for step, method in enumerate(("fork", "spawn"), 1):
+        worker = multiprocessing.get_context(method).Process(target=work, args=(step,))
+        worker.start()
+        worker.join()
+"""
+
+
+def test_reports_of_worker_processes_arrive_though_these_run_no_exit_handlers(tmp_path: Path) -> None:
+    listener = Listener(ZmqTransport())
+    script = tmp_path / "script.py"
+    script.write_text(_WORKERS)
+    with _process(str(script), listener, by_path=True):
+        assert [m.values["step"] for m in listener.take(3)] == [0, 1, 2]
+
+
+@contextlib.contextmanager
+def _process(script: str, listener: Listener, by_path: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+    """A script inside a job, which is ended and of which nothing stays open, whatever happens."""
+    environment = os.environ | {"EDLDIST_COORDINATOR": listener.address, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "ignore", *([script] if by_path else ["-c", script])]
+    with subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+            listener.close()
+
+
+_BUSY_FORKS = """
+import os, sys, threading
+import edldist
+from edldist.observe import reporter as reporting
+edldist.report(step=0)
+reporting._made.acquire()  # as another thread may at the moment of a fork
+reporting._reporter._lock.acquire()
+child = os.fork()
+if child == 0:
+    edldist.report(step=1)
+    os._exit(0)
+reporting._reporter._lock.release()
+reporting._made.release()
+os.waitpid(child, 0)
+"""
+
+
+def test_a_fork_waits_for_no_lock_that_its_parent_held() -> None:
+    listener = Listener(ZmqTransport())
+    with _process(_BUSY_FORKS, listener) as process:
+        assert [m.values["step"] for m in listener.take(2)] == [0, 1]
+        assert process.wait(60) == 0

@@ -16,19 +16,19 @@ def report(seq: int, sender: str = "p") -> Report:
 
 def test_reports_are_held_once_whatever_is_repeated() -> None:
     records = Records()
-    assert [records.add_report(report(n)) for n in (1, 2, 2, 1, 3)] == [1, 2, 2, 2, 3]
+    assert [records.add_once(report(n)) for n in (1, 2, 2, 1, 3)] == [1, 2, 2, 2, 3]
     assert [r.seq for r in records.since(0)[0] if isinstance(r, Report)] == [1, 2, 3]
-    assert records.add_report(report(1, "q")) == 1
+    assert records.add_once(report(1, "q")) == 1
     assert records.last == 4
 
 
 def test_a_report_lost_on_the_way_is_waited_for_and_a_vanished_one_is_not() -> None:
     records = Records()
     # A fresh coordinator: the former one had acknowledged 6, so nothing before 7 ever comes.
-    assert [records.add_report(report(7)) for _ in range(2)] == [0, 7]
-    assert [records.add_report(report(n)) for n in (9, 10)] == [7, 7]
-    assert [records.add_report(report(n)) for n in (8, 9, 10)] == [8, 9, 10]
-    assert [records.add_report(report(n)) for n in (13, 14, 13, 14)] == [10, 10, 13, 14]
+    assert [records.add_once(report(7)) for _ in range(2)] == [0, 7]
+    assert [records.add_once(report(n)) for n in (9, 10)] == [7, 7]
+    assert [records.add_once(report(n)) for n in (8, 9, 10)] == [8, 9, 10]
+    assert [records.add_once(report(n)) for n in (13, 14, 13, 14)] == [10, 10, 13, 14]
     assert [r.seq for r in records.since(0)[0] if isinstance(r, Report)] == [7, 8, 9, 10, 13, 14]
 
 
