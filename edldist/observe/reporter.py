@@ -67,7 +67,7 @@ class Reporter:
         self._fresh: deque[Report | Event] = deque()
         self._closing = False
         self._heard_at = -math.inf
-        self._poller = (transport or ZmqTransport()).poller()
+        self._poller = (transport or ZmqTransport(tensors=False)).poller()
         self._link = self._poller.connect(coordinator, self._sender)
         self._inbox, self._outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._inbox.setblocking(False)

@@ -207,14 +207,14 @@ def test_reports_and_events_are_kept_once_and_acknowledged(
     stack.callback(client.close)
     status = until(lambda: (s := client.query()).seq == 5 and s, "five records")
     assert [r.seq for r in status.records] == [0, 1, 2, 3, 0], "0: an event of a member that does not count"
+    assert [r.event for r in client.query(since=4).records if isinstance(r, Event)] == ["checkpoint_saved"]
+    assert client.query(since=5).records == []
     saved = Event(event="checkpoint_saved", t=1.0, fields={"step": 4, "bytes": 9, "seconds": 0.5}, sender="p")
     strange = Event(event="no_such_event", t=1.0, sender="p")
     for event, seq in ((saved, 4), (saved, 4), (strange, 5), (saved, 6)):
         reporter.send(msgspec.structs.replace(event, seq=seq))
     assert [reporter.expect(Ack, beat=False).seq for _ in range(4)] == [4, 4, 5, 6]
     assert [r.seq for r in client.query(since=status.seq).records] == [4, 6]
-    assert [r.event for r in client.query(since=4).records if isinstance(r, Event)] == ["checkpoint_saved"]
-    assert client.query(since=5).records == []
 
 
 def test_forged_events_are_dropped_counted_and_said_once(

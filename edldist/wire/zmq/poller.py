@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import math
 import os
 import time
@@ -73,6 +74,11 @@ class ZmqPoller:
             from edldist.wire.zmq.heap import keep_freed_memory
 
             keep_freed_memory()
+        if shared_memory:
+            # Here, and not in the thread that needs them first: a fork in the middle of an import, such as a
+            # worker of a data loader, would wait for the end of that import for ever.
+            importlib.import_module("edldist.wire.shm.sharing")
+            importlib.import_module("edldist.wire.shm.pairing")
         self._context = zmq.Context(io_threads=1)
         self._keys = keys
         self._max_frame_bytes = max_frame_bytes
