@@ -23,7 +23,7 @@ for _ in range(50):  # enough for both sides to find shared memory, too
     link.send(labels, frames)
     while (received := hub.receive()) is None:
         poller.wait(0.05)
-    hub.send(received.peer, Pull(seq=1, samples=1))
+    hub.send(received.sender, Pull(seq=1, samples=1))
     while link.receive() is None:
         poller.wait(0.05)
     del received
