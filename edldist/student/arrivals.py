@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import torch
@@ -51,7 +51,8 @@ class Arrivals:
     this order: one that the loop had; the first labelled one behind it, which is waited for; one of the next
     epoch, if this one has no more.
 
-    * An *empty* one gets labels without rows, under the names and dtypes of the other's.
+    * An *empty* one gets labels without rows, under the names and dtypes of the other's. So does one of
+      which a teacher sees no samples, of that teacher.
     * One that *could not be labelled*, where the loop has to take a step all the same, is replaced by the
       other (``stand_in``). It is not used itself, because what spoiled it might spoil the student too.
 
@@ -63,6 +64,7 @@ class Arrivals:
         transfer: brings them to the device.
         figures: gets the time spent waiting.
         clock: of that time.
+        teachers: names of those whose labels the loop gets.
         prefixed: whether labels are named ``teacher/output``.
         keep_stand_in: whether the batch that the loop had last is kept for ``stand_in``.
     """
@@ -74,6 +76,7 @@ class Arrivals:
         transfer: DeviceTransfer,
         figures: LoopFigures,
         clock: Clock,
+        teachers: Sequence[str],
         prefixed: bool,
         keep_stand_in: bool,
     ) -> None:
@@ -82,10 +85,11 @@ class Arrivals:
         self._transfer = transfer
         self._figures = figures
         self._clock = clock
+        self._teachers = frozenset(teachers)
         self._prefixed = prefixed
         self._keep_stand_in = keep_stand_in
         self._stand_in: tuple[Any, Packed] | None = None
-        self._no_rows: Packed | None = None
+        self._no_rows: Packed = {}
 
     def next(self) -> Arrival | None:
         """The next finished batch; None at the end of the epoch.
@@ -118,7 +122,7 @@ class Arrivals:
             PoisonTaskError: there is none.
         """
         if self._stand_in is None:
-            found = self._labelled_behind()
+            found = self._labelled_behind(self._teachers)
             if found is None:
                 raise poison
             # The loop gets the batch itself later, and may write to what it gets.
@@ -147,16 +151,19 @@ class Arrivals:
         batch = self._service.delivery.deliver()
         self._transfer.put(batch, None if batch.poison else (batch.batch, batch.labels()))
 
-    def _labelled_behind(self) -> OpenBatch | None:
-        """The first batch with labels behind those that have arrived, waited for; None if there is none."""
+    def _labelled_behind(self, teachers: Set[str]) -> OpenBatch | None:
+        """The first batch with labels of these teachers behind those that have arrived, waited for.
+
+        Returns:
+            None if there is none.
+        """
         wait = _Wait(self._service, self._clock, self._figures)
         looked_at = 0
         while looked_at < _MOST_IN_A_ROW:
             batch: OpenBatch
             for batch in self._transfer.tags(looked_at):
                 looked_at += 1
-                if batch.poison is None and batch.samples:
-                    self._learn(batch)
+                if batch.poison is None and teachers <= batch.labels().keys():
                     return batch
             self._read()
             if self._ahead.outstanding > looked_at:
@@ -169,25 +176,28 @@ class Arrivals:
     # --- labels ---------------------------------------------------------------------------------------
 
     def _pair(self, batch: OpenBatch, value: Any, packed: Packed) -> Pair:
-        if not batch.samples:
-            return value, self._labels_of_none()
-        self._learn(batch)
+        self._learn(packed)
+        if missing := self._teachers - packed.keys():
+            return value, self._with_no_rows(packed, missing)
         if self._keep_stand_in:
             self._stand_in = batch.batch, batch.labels()
         return value, self._decoded(packed)
 
-    def _learn(self, batch: OpenBatch) -> None:
-        if self._no_rows is None:
-            self._no_rows = {
-                teacher: {name: torch.empty_like(tensor[:0]) for name, tensor in tensors.items()}
-                for teacher, tensors in batch.labels().items()
+    def _learn(self, packed: Packed) -> None:
+        for teacher in packed.keys() - self._no_rows.keys():
+            self._no_rows[teacher] = {
+                name: torch.empty_like(tensor[:0], device="cpu") for name, tensor in packed[teacher].items()
             }
 
-    def _labels_of_none(self) -> dict[str, Any]:
-        """Labels without rows, for a batch without samples."""
-        if self._no_rows is None and self._labelled_behind() is None:
-            return _NoLabels()
-        return self._decoded(self._transfer.bring(self._no_rows))
+    def _with_no_rows(self, packed: Packed, missing: Set[str]) -> dict[str, Any]:
+        """Labels without rows beside others, of teachers that saw no samples of the batch."""
+        if unknown := missing - self._no_rows.keys():
+            found = self._labelled_behind(unknown)
+            if found is None:
+                return _NoLabels(self._decoded(packed))
+            self._learn(found.labels())
+        no_rows = {teacher: self._no_rows[teacher] for teacher in missing}
+        return self._decoded(packed | self._transfer.bring(no_rows))
 
     def _decoded(self, packed: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
         """What the loop gets of the labels that came from each teacher."""
@@ -202,12 +212,13 @@ class Arrivals:
 
 
 class _NoLabels(dict[str, Any]):
-    """Labels of an empty batch where no worker has labelled anything, so that nobody knows their names."""
+    """Labels where some teacher saw no samples, and never any before, so that nobody knows their names."""
 
     def __missing__(self, key: str) -> Any:
         raise LabelError(
-            f"there are no labels {key!r}: the batch has no samples, and no batch of this epoch has any, so "
-            "no worker could tell which labels there are. Leave such batches out: 'if not labels: continue'"
+            f"there are no labels {key!r} (there are {', '.join(self) or 'none'}): a teacher sees no samples "
+            "of this batch, and of no other one of this epoch, so nobody knows what its labels are called. "
+            "Ask first, as with 'if not labels: continue'"
         )
 
 

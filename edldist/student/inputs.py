@@ -1,19 +1,73 @@
-"""From a data loader's batch to what the teacher sees: named tensors with the samples first."""
+"""From a data loader's batch to what each teacher sees: named tensors with the samples first."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from edldist.errors import ConfigError, InputError
 
-__all__ = ["InputSelector", "Inputs"]
+__all__ = ["InputSelector", "Inputs", "InputsByTeacher", "Seen", "TeacherInputSelector"]
 
 Key = str | int
 Inputs = Key | Sequence[Key] | Callable[[Any], Mapping[str, Tensor]] | None
+InputsByTeacher = Inputs | Mapping[str, Inputs]
+
+
+class Seen(NamedTuple):
+    """What teachers see of a batch.
+
+    Attributes:
+        tensors: what all see that are not in ``apart``, samples first.
+        samples: how many the batch has: as many as the teacher that sees most.
+        apart: tensors and number of samples of teachers that see something else.
+    """
+
+    tensors: dict[str, Tensor]
+    samples: int
+    apart: dict[str, tuple[dict[str, Tensor], int]]
+
+
+class TeacherInputSelector:
+    """Picks what each teacher sees out of a batch.
+
+    Args:
+        inputs: see ``InputSelector``; or one of these for every teacher, by name. A teacher may see a part of
+            the samples then, none of them too, and gets labels of these.
+        teachers: their names.
+
+    Raises:
+        ConfigError: an entry cannot be, or the names are not those of the teachers.
+    """
+
+    def __init__(self, inputs: InputsByTeacher, teachers: Sequence[str]) -> None:
+        self._everyone: InputSelector | None = None
+        self._each: dict[str, InputSelector] = {}
+        if not isinstance(inputs, Mapping):
+            self._everyone = InputSelector(inputs)
+        elif inputs.keys() == set(teachers):
+            self._each = {teacher: InputSelector(inputs[teacher]) for teacher in teachers}
+        else:
+            raise ConfigError(
+                f"inputs has entries for {sorted(inputs, key=str)}, and the teachers are {sorted(teachers)}: "
+                "give each of them one, or the same to all without a mapping"
+            )
+
+    def __call__(self, batch: Any) -> Seen:
+        """What is seen of a batch.
+
+        Raises:
+            InputError: see ``InputSelector``.
+        """
+        if self._everyone is not None:
+            return Seen(*self._everyone(batch), {})
+        each = {teacher: select(batch) for teacher, select in self._each.items()}
+        most = max(each, key=lambda teacher: each[teacher][1])
+        tensors, samples = each.pop(most)
+        return Seen(tensors, samples, each)
 
 
 class InputSelector:

@@ -23,7 +23,7 @@ from edldist.lifecycle import exit_hooks, stopping
 from edldist.ranks.placement import placement
 from edldist.student.arrivals import Arrival, Arrivals, Pair
 from edldist.student.figures import LoopFigures
-from edldist.student.inputs import Inputs
+from edldist.student.inputs import InputsByTeacher
 from edldist.student.queue.flow import Flow
 from edldist.student.reading import ReadAhead
 from edldist.student.service.options import ServiceOptions
@@ -58,7 +58,8 @@ class DistillLoader:
         data_loader: any iterable of batches (dict, tuple, named tuple, tensor, nested).
         inputs: what the teacher sees: a key, an index, a tuple of them, or a callable from batch
             to ``dict[str, Tensor]``. Keys become keyword arguments of the model, indices
-            positional ones. None for batches that are one tensor.
+            positional ones. None for batches that are one tensor. Or one of these for each teacher, by
+            name: a teacher may see a part of the samples then, and its labels are of these.
         teacher: name of the teacher group, or several.
         coordinator: ``tcp://host:port``; default ``EDLDIST_COORDINATOR``.
         codec: the only form in which labels are taken, as ``dense:fp16``, or one by teacher's name; workers
@@ -110,7 +111,7 @@ class DistillLoader:
     def __init__(
         self,
         data_loader: Iterable[Any],
-        inputs: Inputs = None,
+        inputs: InputsByTeacher = None,
         teacher: str | Sequence[str] = "teacher",
         coordinator: str | None = None,
         low_watermark: int = 2,
@@ -159,7 +160,9 @@ class DistillLoader:
         )
         self._data_loader = data_loader
         copier = copier_for(device, pin_memory)
-        self._ahead = ReadAhead(data_loader, inputs, epochs, copier.allocate, agree_weights, copy_batches)
+        self._ahead = ReadAhead(
+            data_loader, inputs, epochs, copier.allocate, agree_weights, copy_batches, teachers
+        )
         self._position = self._ahead.position
         self._iteration = 0
         self._pid = os.getpid()
@@ -198,6 +201,7 @@ class DistillLoader:
             DeviceTransfer(copier),
             self._figures,
             clock,
+            teachers,
             prefixed=not isinstance(teacher, str),
             keep_stand_in=poison == "skip" and self._world_size > 1,
         )

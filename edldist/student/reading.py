@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from edldist.errors import ConfigError, LoaderClosedError
@@ -14,8 +14,9 @@ from edldist.sampling.look_ahead import obstacle_ahead
 from edldist.sampling.position import Mark, Position
 from edldist.student.borrowed import Borrowed, copied
 from edldist.student.descriptors import explained, keep_few
-from edldist.student.inputs import Inputs, InputSelector
+from edldist.student.inputs import InputsByTeacher, TeacherInputSelector
 from edldist.student.service.batch import OpenBatch
+from edldist.student.service.teacher_inputs import TeacherInputs
 from edldist.student.to_device import Allocate
 
 __all__ = ["ReadAhead", "Source"]
@@ -65,13 +66,14 @@ class ReadAhead:
 
     Args:
         data_loader: what is read.
-        inputs: which part of a batch the teacher sees.
+        inputs: which part of a batch the teachers see.
         epochs: how many epochs the script runs, from 0 on. Each but the last is followed by the first
             batches of the next as soon as it is read to its end, unless the data loader forbids that
             (see ``obstacle_ahead``). None: no epoch is read before its loop.
         allocate: makes the label buffers of its batches (see ``OpenBatch``).
         weights_agreed: whether the ranks agree in every step on how many samples they have.
         copy_batches: whether batches are copied when they are read (see ``borrowed``).
+        teachers: names of those that label.
 
     Raises:
         ConfigError: ``inputs`` or ``epochs`` cannot be.
@@ -80,20 +82,21 @@ class ReadAhead:
     def __init__(
         self,
         data_loader: Iterable[Any],
-        inputs: Inputs = None,
+        inputs: InputsByTeacher = None,
         epochs: int | None = None,
         allocate: Allocate | None = None,
         weights_agreed: bool = False,
         copy_batches: bool = False,
+        teachers: Sequence[str] = ("teacher",),
     ) -> None:
         if epochs is not None and (not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1):
             raise ConfigError(
                 f"epochs={epochs!r}: use the number of epochs that the script runs, 1 or more, or None"
             )
-        self._select = InputSelector(inputs)
+        self._select = TeacherInputSelector(inputs, teachers)
         self._draws = DataDraws()
         self.position: Position = position_of(
-            data_loader, self._draws.reseed, lambda batch: self._select(batch)[1], weights_agreed
+            data_loader, self._draws.reseed, lambda batch: self._select(batch).samples, weights_agreed
         )
         self._allocate = allocate
         self._copy_batches = copy_batches
@@ -254,11 +257,12 @@ class ReadAhead:
                 if self._copy_batches:
                     batch = copied(batch)
                 batch, descriptors = keep_few(batch, sum(out.descriptors for out in self._all_out))
-                inputs, samples = self._select(batch)
-                self.position.check(mark, samples)
-                looks = Borrowed(inputs) if self._copy_batches else Borrowed(batch, inputs)
+                seen = self._select(batch)
+                self.position.check(mark, seen.samples)
+                looks = Borrowed(seen) if self._copy_batches else Borrowed(batch, seen)
                 looks.check_apart([out.looks for out in self._all_out])
-                offer(OpenBatch(batch, inputs, samples, mark, self._allocate))
+                apart = {teacher: TeacherInputs(*part) for teacher, part in seen.apart.items()}
+                offer(OpenBatch(batch, seen.tensors, seen.samples, mark, self._allocate, apart))
                 source.out.append(_Out(looks, descriptors))
         except Exception as exc:
             # The batches before the bad one are delivered first.

@@ -62,6 +62,19 @@ def test_where_all_batches_are_empty_the_labels_say_why_they_have_no_names(memor
             labels["logits"]
 
 
+def test_a_teacher_that_sees_a_part_of_the_samples_labels_that_part_which_may_be_none(memory_job):
+    """The second teacher sees even ids only: none of the first batch, where its labels have no rows."""
+    memory_job.teacher("identify_any", name="a")
+    memory_job.teacher("positional", name="b")
+    data = [torch.tensor(numbers) for numbers in ([1, 3], [1, 2, 3, 4], [5], [6])]
+    loader = memory_job.loader(
+        data, teacher=("a", "b"), inputs={"a": None, "b": lambda batch: {"0": batch[batch % 2 == 0]}}
+    )
+    got = [(labels["a/logits"][:, 0].tolist(), labels["b/logits"].flatten().tolist()) for _, labels in loader]
+    assert got == [([1, 3], []), ([1, 2, 3, 4], [2, 4]), ([5], []), ([6], [6])]
+    assert loader.stats()["samples"] == 8
+
+
 # --- poison in a step of several ranks ----------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from edldist.errors import ConfigError, InputError
-from edldist.student.inputs import InputSelector
+from edldist.student.inputs import InputSelector, TeacherInputSelector
 
 A = torch.arange(6).reshape(3, 2)
 B = torch.arange(3)
@@ -65,3 +65,22 @@ def test_what_a_batch_lacks_is_named(inputs, batch, message):
 def test_inputs_that_name_nothing_are_refused(inputs):
     with pytest.raises(ConfigError, match="inputs="):
         InputSelector(inputs)
+
+
+def test_every_teacher_may_see_something_of_its_own():
+    select = TeacherInputSelector({"a": "image", "b": lambda batch: {"x": batch["label"][:2]}}, ("b", "a"))
+    seen = select({"image": A, "label": B})
+    assert (list(seen.tensors), seen.samples, list(seen.apart)) == (["image"], 3, ["b"])
+    assert seen.tensors["image"] is A
+    assert (seen.apart["b"][0]["x"].tolist(), seen.apart["b"][1]) == ([0, 1], 2)
+
+
+def test_all_teachers_see_the_same_without_a_mapping():
+    seen = TeacherInputSelector("image", ("a", "b"))({"image": A})
+    assert (seen.tensors["image"] is A, seen.samples, seen.apart) == (True, 3, {})
+
+
+@pytest.mark.parametrize("inputs", [{}, {"a": "image"}, {"a": 0, "b": 1, "c": 2}, {"a": 0, 3: 1}])
+def test_inputs_of_other_teachers_than_there_are_are_refused(inputs):
+    with pytest.raises(ConfigError, match=r"inputs has entries for \[.*teachers are \['a', 'b'\]"):
+        TeacherInputSelector(inputs, ("a", "b"))
