@@ -62,13 +62,13 @@ class Holder:
             reader.load_state_dict(part)
 
 
-def save(directory: Path, state: dict[str, Any]) -> None:
+def save(directory: Path | str, state: dict[str, Any]) -> None:
     with Checkpointer(directory) as checkpointer:
         checkpointer.save(1, state, wait=True)
         assert checkpointer.last_error is None
 
 
-def restore(directory: Path, state: dict[str, Any]) -> None:
+def restore(directory: Path | str, state: dict[str, Any]) -> None:
     with Checkpointer(directory) as checkpointer:
         assert checkpointer.restore(state) == 1
 
@@ -89,6 +89,14 @@ def test_values_and_tensors_come_back_after_the_shared_state(tmp_path: Path) -> 
     assert [kind for kind, _ in other.calls] == ["all", "own"]
     assert other.own["at"] == 7 and other.own["rng"].tolist() == [0, 1, 2, 3, 4, 5]
     assert other.own["order"].tolist() == [0, 1, 2] and other.own["half"][0].dtype == torch.float16
+
+
+def test_an_object_store_is_asked_for_this_ranks_files(tmp_path: Path) -> None:
+    url = f"memory://{tmp_path.name}-rank-state"
+    save(url, {"reader": Reader({"at": 7, "rng": torch.arange(3)})})
+    other = Reader()
+    restore(url, {"reader": other})
+    assert other.own["at"] == 7 and other.own["rng"].tolist() == [0, 1, 2]
 
 
 def test_nothing_of_its_own_needs_no_file_and_gives_none(tmp_path: Path) -> None:
