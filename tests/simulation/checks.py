@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from tests.simulation.rank import RankProcess
     from tests.simulation.worker import WorkerProcess
 
-__all__ = ["rank_faults", "rest_faults", "worker_faults"]
+__all__ = ["rank_faults", "rest_faults", "stuck_pulls", "worker_faults"]
 
 
 def rank_faults(rank: RankProcess) -> Iterator[str]:
@@ -31,6 +31,20 @@ def worker_faults(process: WorkerProcess) -> Iterator[str]:
     strangers = {student for student, _ in service._ledger._held} - service._students.keys()
     if strangers:
         yield f"{process.name} holds tasks of {sorted(strangers)}, which it does not serve"
+
+
+def stuck_pulls(ranks: list[RankProcess], workers: list[WorkerProcess]) -> Iterator[tuple[str, str, int]]:
+    """Pulls that wait for an answer (worker, rank, number), and sleepers whose rank thinks them awake (0)."""
+    for rank in ranks:
+        for peer in rank.service._peers:
+            worker = next((w for w in workers if w.worker_id == peer.name), None)
+            if worker is None or not worker.alive or worker.draining or worker.hung:
+                continue
+            pulled, asleep = worker.worker.service._ledger._demand.state(rank.name)
+            if pulled:
+                yield worker.name, rank.name, pulled
+            elif asleep and not rank.service.delivery.asleep(peer.key):
+                yield worker.name, rank.name, 0
 
 
 def rest_faults(ranks: list[RankProcess], workers: list[WorkerProcess]) -> Iterator[str]:

@@ -345,6 +345,15 @@ def _poison(world: World, fault: Fault) -> str | None:
     return f"sample {sample} is poison"
 
 
+def _deadly(world: World, fault: Fault) -> str | None:
+    sample = fault.a % world.setup.samples
+    if world.deadly:
+        return None
+    world.deadly[sample] = 0
+    world.ever_poison.add(sample)
+    return f"sample {sample} kills whoever labels it"
+
+
 def _store_error(world: World, fault: Fault) -> str | None:
     world.checkpoints.fail_next(fault.a, crash=False)
     return "the next save meets an error of its disk"
@@ -361,7 +370,7 @@ KINDS: dict[str, Callable[[World, Fault], str | None]] = {
         *(_kill_worker, _vanish_worker, _freeze_worker, _slow_worker, _hang_worker, _sicken_worker),
         *(_add_worker, _drain_worker, _lag, _partition, _break, _slow_network, _garbage),
         *(_kill_coordinator, _freeze_coordinator, _kill_rank, _freeze_rank, _lose_node, _join_node),
-        *(_leave_loop, _poison, _store_error, _store_crash),
+        *(_leave_loop, _poison, _deadly, _store_error, _store_crash),
     )
 }
 """Every kind of fault by its name."""

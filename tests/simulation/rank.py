@@ -17,6 +17,7 @@ from edldist.errors import EdlDistError, PoisonTaskError
 from edldist.lifecycle.group_change import GroupChanged
 from edldist.sampling.sampler import ElasticSampler
 from edldist.student.queue.flow import Flow
+from edldist.student.queue.outcomes import Returned
 from edldist.student.reading import ReadAhead
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.options import ServiceOptions
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["RankProcess"]
 
 _EPOCHS = 1_000_000
+_FAILURES_IN_A_ROW = 4
 
 
 class _Samples:
@@ -84,6 +86,7 @@ class RankProcess(Process):
                 heartbeat_ttl_s=setup.ttl_s,
                 hedge_after_s=setup.hedge_after_s,
                 connect_timeout_s=setup.connect_timeout_s,
+                max_frame_bytes=setup.max_frame_bytes,
                 group=group,
                 skip_poison=setup.skip_poison,
                 info={"rank": rank},
@@ -98,6 +101,33 @@ class RankProcess(Process):
         )
         self.reader = Actor(self, f"{name} io", self._io_turn, reads=True)
         self._loop = Actor(self, f"{name} loop", self._loop_turn)
+        self._watch_quarantine()
+
+    def _watch_quarantine(self) -> None:
+        """A worker is put into quarantine only for failures in a row, by a count of this rank's own."""
+        delivery, events = self.service.delivery, self.service._events
+        failures: dict[str, int] = {}
+        fail, place, quarantined = delivery.fail, delivery.place, events.quarantined
+
+        def on_fail(worker: str, lease: int, error: str) -> Returned | None:
+            outcome = fail(worker, lease, error)
+            if outcome is not None:
+                failures[worker] = failures.get(worker, 0) + 1
+            return outcome
+
+        def on_place(worker: str, *rest: Any) -> list[tuple[int, str]]:
+            refused = place(worker, *rest)
+            if not refused:
+                failures.pop(worker, None)
+            return refused
+
+        def on_quarantine(worker: str, for_s: float, error: str) -> None:
+            if failures.get(worker, 0) < _FAILURES_IN_A_ROW:
+                count = failures.get(worker, 0)
+                self.world.violate(f"{self.name} gives {worker} no work after {count} failures in a row")
+            quarantined(worker, for_s, error)
+
+        delivery.fail, delivery.place, events.quarantined = on_fail, on_place, on_quarantine  # type: ignore
 
     def begin(self) -> None:
         """Start, where the position is."""

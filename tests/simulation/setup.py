@@ -21,6 +21,7 @@ class Setup:
     low_watermark: int
     high_watermark: int
     max_bytes: int
+    max_frame_bytes: int
     task_size: int | None
     fixed: bool
     skip_poison: bool
@@ -41,6 +42,7 @@ class Setup:
         """A job of a seed."""
         high = chance.randint(1, 6)
         global_batch = chance.choice((4, 6, 8, 12))
+        fixed = chance.random() < 0.25
         fast = chance.choice((0.01, 0.05, 0.1))
         return cls(
             teachers=chance.choice((("big",), ("big",), ("big", "small"))),
@@ -52,8 +54,9 @@ class Setup:
             low_watermark=chance.randint(0, high - 1),
             high_watermark=high,
             max_bytes=chance.choice((200, 1000, 1 << 30)),
+            max_frame_bytes=24 if not fixed and chance.random() < 0.3 else 1 << 30,
             task_size=chance.choice((None, None, 1, 3)),
-            fixed=chance.random() < 0.25,
+            fixed=fixed,
             skip_poison=chance.random() < 0.5,
             first_deadline_s=chance.choice((2.0, 20.0)),
             min_deadline_s=chance.choice((0.5, 5.0)),
@@ -65,5 +68,5 @@ class Setup:
             pass_s=(fast / 2, fast * 4),
             checkpoint_every=chance.randint(2, 10),
             faults=chance.randint(60, 180),
-            fault_every_s=chance.choice((0.1, 0.25, 0.6)),
+            fault_every_s=chance.choice((0.03, 0.1, 0.3)),
         )

@@ -31,6 +31,7 @@ class Training:
 
     Attributes:
         nodes: that are there; the next group has a rank on each.
+        target, not_before: at that step, and no earlier than then, the job is done.
         progress: of the model that lives in this group, or in the checkpoint from which the next will start.
     """
 
@@ -42,6 +43,7 @@ class Training:
         self.progress = Progress()
         self.ranks: list[RankProcess] = []
         self.target: int | None = None
+        self.not_before = 0.0
         self.finished = False
         self.steps_computed = 0
         self.regroup_asked = False
@@ -135,7 +137,7 @@ class Training:
 
     def _after_step(self) -> None:
         world, steps = self.world, self.progress.steps
-        done = self.target is not None and steps >= self.target
+        done = self.target is not None and steps >= self.target and world.schedule.now >= self.not_before
         if (done or self.regroup_asked or steps % world.setup.checkpoint_every == 0) and (
             not world.checkpoints.save(self.progress)
         ):

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkerProcess", "labels_of"]
 
+_MOST_DEATHS = 40
+"""Of one sample: three prove it, but those that shared its passes are suspected too, and groups form anew."""
+
 
 def labels_of(ids: Tensor, teacher: str) -> Tensor:
     """The labels of samples, float32 [n, 2]: a function of the sample and the teacher alone."""
@@ -44,6 +47,8 @@ class _Model:
         ids = inputs["id"]
         if process.sick:
             raise ModelError(f"{process.name} is sick")
+        if process.world.deadly.keys() & set(ids.tolist()):
+            process.dies_of(ids.tolist())
         bad = process.world.poison.intersection(ids.tolist())
         if bad:
             raise ModelError(f"samples {sorted(bad)} are poison")
@@ -172,6 +177,24 @@ class WorkerProcess(Process):
         if when < math.inf and self._compute is not None:
             compute = self._compute
             self.world.schedule.at(when, lambda: compute.want(self.world.schedule.now + self.lag_s()))
+
+    def dies_of(self, ids: list[int]) -> None:
+        """Some of these samples kill whoever labels them, at once."""
+        world = self.world
+        self.hung = True  # what it was about to launch never lands
+        for sample in world.deadly.keys() & set(ids):
+            world.deadly[sample] += 1
+            if world.deadly[sample] > _MOST_DEATHS:
+                world.violate(f"sample {sample} has killed {world.deadly[sample]} workers, and goes on")
+
+        def die() -> None:
+            if self.alive:
+                world.note(f"{self.name} dies of its samples {ids}")
+                self.kill()
+                world.worker_left(self)
+                world.start_worker_later(self.teacher, 0.2)
+
+        world.schedule.after(0.0, die)
 
     def unhang(self) -> None:
         self.hung = False

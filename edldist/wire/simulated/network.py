@@ -65,6 +65,8 @@ class Network:
         self.slow_s = 0.05
         self.watch: Callable[[str], None] | None = None
         """Called with a line for each message that is read."""
+        self.max_frame_bytes = 1 << 30
+        self.refused_frames = 0
         self.lost_messages = 0
         self.broken_connections = 0
 
@@ -192,7 +194,11 @@ class Network:
             self._part(connection)
 
     def carry(self, way: Way, raw: Raw) -> None:
-        """Put one message on its way."""
+        """Put one message on its way; one with a frame that nobody takes in ends its connection."""
+        if max(map(len, raw[1:]), default=0) > self.max_frame_bytes:
+            self.refused_frames += 1
+            self.snap(way.connection)
+            return
         arrives_at = self._schedule.now + self._delay_s(way.source, way.sink)
         # Behind what was sent before it; exactly then where it would have overtaken that.
         way.last_at = max(way.last_at, arrives_at)

@@ -1,0 +1,126 @@
+"""Defects put into the code on purpose: what the simulation must be able to find.
+
+Each is one that the code had, or that somebody could make without any other test noticing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+from edldist.student.queue import task as task_module
+from edldist.student.queue.batches import Batches
+from edldist.student.queue.flow import Flow
+from edldist.student.queue.outcomes import Returned
+from edldist.student.queue.queue import LabelQueue
+from edldist.student.queue.sleepers import Sleepers
+from edldist.student.service.batch import OpenBatch
+from edldist.student.service.delivery import Delivery
+from edldist.student.service.peers import Peers
+from edldist.student.service.service import StudentService
+from edldist.wire.enrolment import Enrolment
+from edldist.wire.messages import Unknown
+
+__all__ = ["DEFECTS", "defect"]
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    return None
+
+
+def _ignore_unknown() -> Any:
+    take = Enrolment.on_message
+
+    def on_message(self: Enrolment, message: Any, now: float, wall: float) -> bool:
+        return False if isinstance(message, Unknown) else take(self, message, now, wall)
+
+    return mock.patch.object(Enrolment, "on_message", on_message)
+
+
+def _keep_open_batches() -> Any:
+    clear = Delivery.clear
+
+    def only_the_queue(self: Delivery) -> None:
+        kept = dict(self._open)
+        clear(self)
+        self._open.update(kept)
+
+    return mock.patch.object(Delivery, "clear", only_the_queue)
+
+
+def _lose_what_a_drain_gives_back() -> Any:
+    def give_back(self: LabelQueue, leases: Any, worker: str, now: float) -> Returned:
+        for lease in [lease for lease in leases if lease in self.leases_of(worker)]:
+            self._end(lease)
+        return Returned(0, [])
+
+    return mock.patch.object(LabelQueue, "give_back", give_back)
+
+
+def _write_at_the_first_row() -> Any:
+    place = OpenBatch.place
+
+    def shifted(self: OpenBatch, teacher: str, start: int, stop: int, rows: Any, first: int) -> int:
+        return place(self, teacher, start, stop, rows, 0)
+
+    return mock.patch.object(OpenBatch, "place", shifted)
+
+
+def _no_limit_of_frames() -> Any:
+    check = Delivery._check_size
+
+    def unlimited(self: Delivery, batch: OpenBatch) -> None:
+        check(self, batch)
+        self._fitting_samples = sys.maxsize
+
+    return mock.patch.object(Delivery, "_check_size", unlimited)
+
+
+def _deliver_what_is_half_labelled() -> Any:
+    settle = Batches.settle
+
+    def early(self: Batches, number: int, samples: int) -> bool:
+        batch = self._batches[number]
+        return settle(self, number, batch.unlabelled if batch.unlabelled - samples <= 1 else samples)
+
+    return mock.patch.object(Batches, "settle", early)
+
+
+def _blame_the_slow() -> Any:
+    """As it was: a lease past its deadline was a loss, whoever lived."""
+    make = Flow.__init__
+
+    def impatient(self: Flow, *arguments: Any, **options: Any) -> None:
+        make(self, *arguments, **options | {"hang_s": 0.01})
+
+    return mock.patch.object(Flow, "__init__", impatient)
+
+
+DEFECTS: dict[str, Callable[[], Any]] = {
+    "what a broken connection swallowed is not made good": lambda: mock.patch.object(
+        StudentService, "_reconcile", _nothing
+    ),
+    "success does not end a row of failures": lambda: mock.patch.object(Peers, "succeeded", _nothing),
+    "tasks are cut larger than a frame may be": _no_limit_of_frames,
+    "sleepers are never woken": lambda: mock.patch.object(Sleepers, "rouse", lambda *_: []),
+    "a worker that is slow is blamed": _blame_the_slow,
+    "a member that the coordinator does not know stays silent": _ignore_unknown,
+    "a loop that is left keeps its batches": _keep_open_batches,
+    "what a worker gives back is nobody's": _lose_what_a_drain_gives_back,
+    "rows of a shared answer are taken from its start": _write_at_the_first_row,
+    "a batch is ready before its last label": _deliver_what_is_half_labelled,
+    "a task that kills workers is given to the next": lambda: mock.patch.object(
+        task_module, "_ALONE_AFTER", 1 << 30
+    ),
+}
+"""Each by what it does, and how to put it in."""
+
+
+@contextmanager
+def defect(name: str) -> Iterator[None]:
+    """The code with a defect."""
+    with DEFECTS[name]():
+        yield
