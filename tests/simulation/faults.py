@@ -355,13 +355,13 @@ def _deadly(world: World, fault: Fault) -> str | None:
 
 
 def _store_error(world: World, fault: Fault) -> str | None:
-    world.checkpoints.fail_next(fault.a, crash=False)
-    return "the next save meets an error of its disk"
+    planned = world.checkpoints.fail_next(fault.a, crash=False)
+    return "the next save meets an error of its disk" if planned else None
 
 
 def _store_crash(world: World, fault: Fault) -> str | None:
-    world.checkpoints.fail_next(fault.a, crash=True)
-    return "the next save is cut off by the death of its rank"
+    planned = world.checkpoints.fail_next(fault.a, crash=True)
+    return "the next save is cut off by the death of its rank" if planned else None
 
 
 KINDS: dict[str, Callable[[World, Fault], str | None]] = {

@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import random
 import zlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edldist.sampling.sampler import ElasticSampler
+from tests.simulation.progress import Progress
 from tests.simulation.rank import RankProcess
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-__all__ = ["Progress", "Training"]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a model has become: every sample that ever counted in it, in order, as a checksum."""
-
-    steps: int = 0
-    epoch: int = 0
-    samples: int = 0
-    digest: int = 0
+__all__ = ["Training"]
 
 
 class Training:

@@ -1,0 +1,17 @@
+"""The simulation finds defects that are put into the code on purpose, each within some seeds."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.defects import DEFECTS, defect
+from tests.simulation.runs import run_seed
+
+SEEDS = range(120)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", DEFECTS)
+def test_a_defect_is_found(name: str) -> None:
+    with defect(name):
+        assert any(run_seed(seed).violations for seed in SEEDS), f"nothing in {SEEDS} notices that {name}"
