@@ -26,7 +26,7 @@ def granted(lease: int, batch: OpenBatch, start: int = 0, stop: int | None = Non
 def test_every_task_finds_its_own_rows(shapes):
     batches = [opened(samples, width, first=100 * n) for n, (samples, width) in enumerate(shapes)]
     grants = [granted(n, batch) for n, batch in enumerate(batches)]
-    groups, frames = group(grants, batches)
+    groups, frames = group(grants, batches, 1 << 30)
     seen = 0
     for one in groups:
         own = [frames.pop(0) for _ in one.tensors]
@@ -47,10 +47,10 @@ def test_every_task_finds_its_own_rows(shapes):
 
 def test_small_tasks_share_their_frames_and_large_ones_are_views():
     small = [opened(2), opened(3, first=50)]
-    groups, frames = group([granted(n, batch) for n, batch in enumerate(small)], small)
+    groups, frames = group([granted(n, batch) for n, batch in enumerate(small)], small, 1 << 30)
     assert [[task.id for task in one.leases] for one in groups] == [[0, 1]] and len(frames) == 2
     large = [opened(64, 1000), opened(64, 1000)]
-    groups, frames = group([granted(n, batch) for n, batch in enumerate(large)], large)
+    groups, frames = group([granted(n, batch) for n, batch in enumerate(large)], large, 1 << 30)
     assert len(groups) == 2 and len(frames) == 4
     assert (
         torch.frombuffer(frames[0], dtype=torch.uint8).data_ptr()
@@ -60,12 +60,19 @@ def test_small_tasks_share_their_frames_and_large_ones_are_views():
 
 def test_tasks_of_other_names_or_shapes_are_groups_of_their_own():
     batches = [opened(2), opened(2, name="y"), opened(2, width=5), opened(2, width=5)]
-    groups, _ = group([granted(n, batch) for n, batch in enumerate(batches)], batches)
+    groups, _ = group([granted(n, batch) for n, batch in enumerate(batches)], batches, 1 << 30)
     assert [[task.id for task in one.leases] for one in groups] == [[0], [1], [2, 3]]
 
 
 def test_a_part_of_a_batch_is_cut_where_its_lease_says():
     batch = opened(6)
-    groups, frames = group([granted(0, batch, 1, 3), granted(1, batch, 4, 6)], [batch, batch])
+    groups, frames = group([granted(0, batch, 1, 3), granted(1, batch, 4, 6)], [batch, batch], 1 << 30)
     ids = unpack(groups[0].tensors, frames)["id"]
     assert ids.tolist() == [1, 2, 4, 5]
+
+
+def test_small_tasks_share_no_frame_that_would_be_larger_than_a_frame_may_be():
+    batches = [OpenBatch(None, {"x": torch.zeros(4, dtype=torch.int64)}, 4) for _ in range(3)]
+    groups, frames = group([granted(n, batch) for n, batch in enumerate(batches)], batches, 64)
+    assert [len(each.leases) for each in groups] == [2, 1]
+    assert [memoryview(frame).nbytes for frame in frames] == [64, 32]

@@ -17,22 +17,24 @@ _GROUP_BYTES = 128 << 10
 
 
 def group(
-    grants: Sequence[Grant], batches: Sequence[OpenBatch]
+    grants: Sequence[Grant], batches: Sequence[OpenBatch], max_frame_bytes: int
 ) -> tuple[list[LeaseGroup], list[memoryview | Piece]]:
     """The groups of a message, and its frames.
 
     Args:
         grants: leases in the order in which they travel.
         batches: the batch of each.
+        max_frame_bytes: the largest frame that may travel; no grant needs a larger one by itself.
     """
     groups: list[LeaseGroup] = []
     frames: list[memoryview | Piece] = []
     run: list[tuple[Grant, TeacherInputs]] = []
     nbytes = 0
+    most = min(_GROUP_BYTES, max_frame_bytes)
     for grant, batch in zip(grants, batches, strict=True):
         inputs = batch.inputs_of(grant.teacher)
         more = inputs.row_bytes * grant.cost
-        if run and (nbytes + more > _GROUP_BYTES or inputs.layout != run[0][1].layout):
+        if run and (nbytes + more > most or inputs.layout != run[0][1].layout):
             _close(run, groups, frames)
             run, nbytes = [], 0
         run.append((grant, inputs))

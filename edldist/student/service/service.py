@@ -265,7 +265,7 @@ class StudentService:
         if not leased.grants:
             self._send(worker.peer, Idle(seq=pull.seq, buffered=leased.buffered))
             return
-        groups, frames = group(leased.grants, leased.batches)
+        groups, frames = group(leased.grants, leased.batches, self._options.max_frame_bytes)
         self._send(worker.peer, Tasks(seq=pull.seq, groups=groups, buffered=leased.buffered), frames)
 
     def _on_labels(

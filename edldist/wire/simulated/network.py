@@ -59,6 +59,7 @@ class Network:
         self._links: dict[SimulatedLink, None] = {}
         self._blocked: dict[tuple[str, str], float] = {}  # since when
         self._stopped: set[str] = set()
+        self._doomed: set[tuple[str, str]] = set()
         self.delay_s = (0.0001, 0.002)
         self.slow_share = 0.02
         """Share of messages that take up to ``slow_s`` seconds; those behind them wait, and come at once."""
@@ -95,6 +96,7 @@ class Network:
 
     def heal(self) -> None:
         """Open every path."""
+        self._doomed.clear()
         for source, sink in list(self._blocked):
             self.unblock(source, sink)
 
@@ -116,6 +118,10 @@ class Network:
         for connection in broken:
             self.snap(connection)
         return len(broken)
+
+    def break_at_next_message(self, source: str, sink: str) -> None:
+        """The next message from one host to another is lost, and its connection with it."""
+        self._doomed.add((source, sink))
 
     def kill(self, host: str) -> None:
         """All processes of a host end at once, and its connections with them."""
@@ -200,6 +206,11 @@ class Network:
             self.snap(way.connection)
             return
         arrives_at = self._schedule.now + self._delay_s(way.source, way.sink)
+        if self._doomed and (way.source, way.sink) in self._doomed:
+            self._doomed.discard((way.source, way.sink))
+            self.lost_messages += 1
+            self.snap(way.connection)
+            return
         # Behind what was sent before it; exactly then where it would have overtaken that.
         way.last_at = max(way.last_at, arrives_at)
         way.flying.append((way.last_at, raw))
