@@ -69,16 +69,18 @@ class Backlog:
         """
         if self._monitor is None:
             return
-        if int(self._monitor.get(zmq.EVENTS)) & zmq.POLLIN:
-            self._note_connections(self._monitor)  # the number may be that of a connection made since
         try:
             source = int(routing_id.get(zmq.SRCFD))
         except zmq.ZMQError:
             return  # a protocol before ZMTP 3, which none of ours speaks: it counts as unread for ever
+        if source not in self._read:
+            self._note_connections(self._monitor)
         if source in self._read:
-            self._read[source] += sum(
-                part.nbytes + (9 if part.nbytes > _LONG_FRAME_BYTES else 2) for part in parts
-            )
+            travelled = 0
+            for part in parts:
+                size = part.nbytes
+                travelled += size + (9 if size > _LONG_FRAME_BYTES else 2)
+            self._read[source] += travelled
 
     def held(self) -> dict[int, int]:
         """Bytes that are not read yet, and some hundred of the handshake, by each connection's descriptor."""
@@ -102,9 +104,11 @@ class Backlog:
         """
         if self._monitor is None:
             return _LOOK_S
+        # Often, so that nothing that is read counts for a connection that had its descriptor before.
+        if int(self._monitor.get(zmq.EVENTS)) & zmq.POLLIN:
+            self._note_connections(self._monitor)
         if now >= self._next_look:
             self._next_look = now + max(_LOOK_S, _LOOK_A_CONNECTION_S * len(self._read))
-            self._note_connections(self._monitor)
             held = self.held()
             total = sum(max(0, unread) for unread in held.values())
             for source, unread in sorted(held.items(), key=lambda item: item[1], reverse=True):
