@@ -496,3 +496,44 @@ def test_a_wait_for_inputs_ends_when_they_are_there(monkeypatch):
 
 def test_a_wait_with_nothing_to_do_returns():
     Crew(double, Apron()).pipeline.await_any()
+
+
+def test_patience_is_for_what_is_not_there_yet():
+    lane, shelf = Apron(), Shelf()
+    crew = Crew(double, lane, reader=shelf)
+    first, second, third = task(1), task(2), task(3)
+    crew.pipeline.begin([first])
+    assert crew.pipeline.patience_s(9.0) == 0.0005, "its inputs are being read"
+    shelf.hand_over(first)
+    assert crew.pipeline.patience_s(9.0) == 0.0, "it can be launched"
+    for each in (second, third):
+        crew.pipeline.begin([each])
+        shelf.hand_over(each)
+    crew.pipeline.step()
+    assert crew.pipeline.patience_s(9.0) == 0.0005, "there is no place on the device"
+    crew.pipeline._answers.append([])
+    assert crew.pipeline.patience_s(9.0) == 0.0, "there are answers to carry away"
+
+
+def test_labels_that_are_not_suspect_are_not_looked_at(monkeypatch):
+    crew = Crew(double)
+    monkeypatch.setattr(crew.pipeline._forward, "refuse", lambda outputs: 1 / 0)
+    assert crew.run([task(3)]).labels == {3: [6]}
+
+
+def test_the_seconds_of_compute_are_those_of_the_passes_that_landed():
+    lane = Apron()
+    crew = Crew(double, lane)
+    crew.pipeline.begin([task(1)])
+    crew.pipeline.begin([task(2)])
+    assert crew.pipeline.compute_s == 0
+    lane.flights[0].is_down = True
+    crew.turn()
+    assert crew.pipeline.compute_s == lane.flights[0].labels()[2] > 0
+
+
+def test_an_error_that_is_none_of_ours_is_told_with_its_traceback(monkeypatch):
+    lane = HostLane()
+    monkeypatch.setattr(lane, "launch", lambda parts, compute: [][1])
+    (error,) = Crew(double, lane).run([task(1)]).errors.values()
+    assert error.startswith("Traceback") and error.endswith("IndexError: list index out of range")
