@@ -261,7 +261,10 @@ class _Wait:
             logger.warning(
                 "waiting for labels for %.0f s: no worker of %s is connected; going on when one comes",
                 self._waited_s,
-                ", ".join(repr(name) for name in missing),
+                ", ".join(
+                    f"{name!r} (one was refused: {reason})" if reason else repr(name)
+                    for name, reason in missing.items()
+                ),
             )
         else:
             logger.warning(

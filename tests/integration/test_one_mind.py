@@ -14,6 +14,7 @@ from edldist.errors import ConfigError, IncompatibleError
 from edldist.labels import codec as codecs
 from edldist.labels import grammar
 from edldist.labels.grammar import CodecSpec, Parameter
+from edldist.student import arrivals
 from tests.harness import LocalJob
 
 pytestmark = pytest.mark.timeout(60)
@@ -59,6 +60,7 @@ def test_a_loader_that_insists_on_a_codec_takes_no_other(memory_job, wanted):
     memory_job.teacher(batch_size=2)
     (words,) = ended(memory_job, 1)
     assert "sends codec dense; this student takes labels of teacher 'teacher' as dense:fp16 only" in words
+    assert "sends codec dense" in loader._service.missing_teachers()["teacher"]
     memory_job.teacher(batch_size=2, codec="dense:fp16")
     assert [labels["logits"].dtype for _, labels in loader] == [torch.float16] * 3
 
@@ -146,3 +148,19 @@ def test_a_codec_may_have_parameters_and_typed_labels(memory_job, monkeypatch):
         assert isinstance(sparse, Sparse)
         assert sparse.indices.tolist() == [1] * 8
         assert sparse.values.tolist() == (batch["id"] * 2 + 1).tolist()
+
+
+def test_a_loop_that_waits_says_why_the_worker_that_came_was_refused(memory_job, monkeypatch, caplog):
+    monkeypatch.setattr(arrivals, "_COMPLAIN_S", 0.01)
+    loader = memory_job.loader(batches(1), inputs="id", codec="dense:fp16")
+    memory_job.teacher(batch_size=2)
+    ended(memory_job, 1)
+    read = threading.Thread(target=lambda: list(loader), daemon=True)
+    read.start()
+    pause = threading.Event()
+    while "one was refused" not in caplog.text:
+        pause.wait(0.01)
+    assert "no worker of 'teacher' (one was refused: worker " in caplog.text
+    memory_job.teacher(batch_size=2, codec="dense:fp16")
+    read.join(20)
+    assert not read.is_alive()

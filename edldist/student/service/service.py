@@ -146,10 +146,10 @@ class StudentService:
         """Number of connected workers."""
         return len(self._peers)
 
-    def missing_teachers(self) -> list[str]:
-        """Teacher groups of which no worker is connected."""
-        here = self._peers.teachers()
-        return [name for name in self._options.teachers if name not in here]
+    def missing_teachers(self) -> dict[str, str]:
+        """Groups of which no worker is connected, each with why the last one was refused, if it was."""
+        missing = [name for name in self._options.teachers if name not in self._peers.teachers()]
+        return {name: self._standards.refused(name) for name in missing}
 
     def codec(self, teacher: str) -> Codec:
         """The codec of a group of which there are labels."""

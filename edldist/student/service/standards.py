@@ -15,7 +15,7 @@ __all__ = ["Standards"]
 
 
 class Standards:
-    """The standard of each teacher. Pure; owned by the I/O thread, but for ``codec``, which any may call.
+    """The standard of each teacher. Pure; the I/O thread owns it, but ``codec`` and ``refused`` are for any.
 
     Args:
         teachers: names of the groups whose labels are wanted.
@@ -25,6 +25,7 @@ class Standards:
     def __init__(self, teachers: Sequence[str], codecs: Mapping[str, CodecSpec]) -> None:
         self._standards = {name: Standard(name, codecs.get(name)) for name in teachers}
         self._codecs: dict[str, Codec] = {}
+        self._refused = dict.fromkeys(teachers, "")
 
     def codec(self, teacher: str) -> Codec:
         """The codec of a group of which there are labels."""
@@ -32,6 +33,16 @@ class Standards:
 
     def admit(self, hello: Hello) -> Refused | None:
         """Take a worker that greets, or say why not."""
+        refusal = self._refusal(hello)
+        if hello.teacher in self._refused:
+            self._refused[hello.teacher] = "" if refusal is None else refusal.reason
+        return refusal
+
+    def refused(self, teacher: str) -> str:
+        """Why the last worker of a group that greeted was refused; empty if it was not."""
+        return self._refused.get(teacher, "")
+
+    def _refusal(self, hello: Hello) -> Refused | None:
         standard = self._standards.get(hello.teacher)
         if standard is None:
             wanted = list(self._standards)
