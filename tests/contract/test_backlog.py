@@ -73,7 +73,7 @@ def pour(rig: Rig, connection: socket.socket, frames: bytes, at_most: int = 400)
         while sent < at_most:
             connection.sendall(frames)
             sent += 1
-            rig.hub.backlog._next_look = 0.0  # as if a quarter of a second had passed
+            rig.hub.backlog._next_look = rig.poller._look_at = 0.0  # as if a quarter of a second had passed
             rig.poller.wait(0.01)
     return sent
 

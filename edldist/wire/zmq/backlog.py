@@ -50,15 +50,16 @@ class Backlog:
         self._most_bytes = most_bytes
         self._read: dict[int, int] = {}  # bytes read of each connection that is open, by its descriptor
         self._next_look = 0.0
-        self._monitor: zmq.Socket[bytes] | None = None
+        self.connections: zmq.Socket[bytes] | None = None
+        """Tells of connections that are made and closed; see ``note_connections``."""
         self.cut = 0
         """Connections that were shut down for what they held."""
         if sys.platform.startswith("linux"):
             address = f"inproc://backlog-{bound.FD}"
             bound.monitor(address, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
-            self._monitor = bound.context.socket(zmq.PAIR)
-            self._monitor.setsockopt(zmq.RCVHWM, 0)  # a full one would hold up libzmq's own thread
-            self._monitor.connect(address)
+            self.connections = bound.context.socket(zmq.PAIR)
+            self.connections.setsockopt(zmq.RCVHWM, 0)  # a full one would hold up libzmq's own thread
+            self.connections.connect(address)
 
     def read(self, routing_id: zmq.Frame, parts: Sequence[memoryview]) -> None:
         """Count one message that was read.
@@ -67,14 +68,14 @@ class Backlog:
             routing_id: its first part, which libzmq made.
             parts: the others, which travelled.
         """
-        if self._monitor is None:
+        if self.connections is None:
             return
         try:
             source = int(routing_id.get(zmq.SRCFD))
         except zmq.ZMQError:
             return  # a protocol before ZMTP 3, which none of ours speaks: it counts as unread for ever
         if source not in self._read:
-            self._note_connections(self._monitor)
+            self.note_connections()
         if source in self._read:
             travelled = 0
             for part in parts:
@@ -100,13 +101,9 @@ class Backlog:
             now: monotonic seconds.
 
         Returns:
-            Seconds until the next look.
+            When to look again.
         """
-        if self._monitor is None:
-            return _LOOK_S
-        # Often, so that nothing that is read counts for a connection that had its descriptor before.
-        if int(self._monitor.get(zmq.EVENTS)) & zmq.POLLIN:
-            self._note_connections(self._monitor)
+        self.note_connections()
         if now >= self._next_look:
             self._next_look = now + max(_LOOK_S, _LOOK_A_CONNECTION_S * len(self._read))
             held = self.held()
@@ -116,19 +113,26 @@ class Backlog:
                     break
                 total -= unread
                 self._cut(source, unread)
-        return self._next_look - now
+        return self._next_look
 
     def close(self) -> None:
-        if self._monitor is not None:
+        if self.connections is not None:
             if not self._socket.closed:
                 self._socket.disable_monitor()
-            self._monitor.close()
-            self._monitor = None
+            self.connections.close()
+            self.connections = None
 
-    def _note_connections(self, monitor: zmq.Socket[bytes]) -> None:
+    def note_connections(self) -> None:
+        """Learn which connections there are.
+
+        To be called as soon as ``connections`` has something, so that nothing that is read counts for a
+        connection that had its descriptor before.
+        """
+        if self.connections is None:
+            return
         with contextlib.suppress(zmq.Again):
             for _ in range(_EVENTS_A_LOOK):
-                event, source = struct.unpack("=HI", monitor.recv_multipart(zmq.NOBLOCK)[0])
+                event, source = struct.unpack("=HI", self.connections.recv_multipart(zmq.NOBLOCK)[0])
                 if event == zmq.EVENT_ACCEPTED:
                     self._read[source] = 0
                 else:

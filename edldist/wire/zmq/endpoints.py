@@ -190,7 +190,7 @@ class ZmqHub(Endpoint):
         return parts
 
     def close(self) -> None:
-        self.backlog.close()
+        self._poller._drop_backlog(self.backlog)
         super().close()
 
     def send(self, peer: Sender, message: Message, frames: Outgoing = ()) -> None:

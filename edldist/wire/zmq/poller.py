@@ -94,7 +94,8 @@ class ZmqPoller:
         self._poller.register(self._bell.fd, zmq.POLLIN)
         self._sockets: set[zmq.Socket[bytes]] = set()
         self._endpoints: weakref.WeakSet[Endpoint] = weakref.WeakSet()
-        self._backlogs: list[Backlog] = []
+        self._backlogs: dict[object, Backlog] = {}  # by the socket that tells of connections
+        self._look_at = math.inf
         self._closed = False
 
     def bind(self, address: str) -> ZmqHub:
@@ -120,7 +121,10 @@ class ZmqPoller:
                 "Use tcp://HOST:PORT with an address of this machine and a free port (0 picks one)"
             ) from exc
         self._watch(socket)
-        self._backlogs.append(backlog)
+        if backlog.connections is not None:
+            self._backlogs[backlog.connections] = backlog
+            self._poller.register(backlog.connections, zmq.POLLIN)
+            self._look_at = 0.0
         return ZmqHub(socket, self, backlog)
 
     def connect(self, address: str, identity: str) -> ZmqLink:
@@ -159,14 +163,26 @@ class ZmqPoller:
         self._sweep()
         now = time.monotonic()
         until = now + max(0.0, timeout_s)
+        came = False
         while True:
-            # Nothing wakes a poller for a message that is never finished.
-            look_s = min((backlog.look(now) for backlog in self._backlogs), default=math.inf)
-            came = self._poller.poll(math.ceil(max(0.0, min(until - now, look_s)) * 1e3))
+            if now >= self._look_at:  # nothing wakes a poller for a message that is never finished
+                self._look_at = min((each.look(now) for each in self._backlogs.values()), default=math.inf)
+            left_s = max(0.0, min(until, self._look_at) - now)
+            for ready, _ in self._poller.poll(math.ceil(left_s * 1e3)):
+                backlog = self._backlogs.get(ready)
+                if backlog is not None:
+                    backlog.note_connections()
+                    continue
+                came = True
+                if ready == self._bell.fd:
+                    self._bell.clear()
             if came or (now := time.monotonic()) >= until:
-                break
-        if any(ready == self._bell.fd for ready, _ in came):
-            self._bell.clear()
+                return
+
+    def _drop_backlog(self, backlog: Backlog) -> None:
+        if self._backlogs.pop(backlog.connections, None) is not None:
+            self._poller.unregister(backlog.connections)
+        backlog.close()
 
     def _sweep(self) -> None:
         """Give back what was shared with peers that are no more."""
@@ -191,8 +207,8 @@ class ZmqPoller:
             socket.close()
         for endpoint in self._endpoints:
             endpoint._unpair_all()
-        for backlog in self._backlogs:
-            backlog.close()
+        for backlog in list(self._backlogs.values()):
+            self._drop_backlog(backlog)
         self._context.term()
         if self._made is not None:
             self._made.close()
