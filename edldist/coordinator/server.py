@@ -14,12 +14,9 @@ import secrets
 import signal
 import threading
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-
-import msgspec
 
 from edldist.address import parse_address
 from edldist.clock import Clock, SystemClock
@@ -29,6 +26,7 @@ from edldist.coordinator.membership import Action, Member, Membership, Send
 from edldist.coordinator.orders import Orders
 from edldist.coordinator.records import Records
 from edldist.coordinator.rendezvous import Rendezvous
+from edldist.coordinator.status import StatusView
 from edldist.errors import ConfigError, CoordinatorUnreachableError, PeerUnreachableError, WireError
 from edldist.wire.events import check_event
 from edldist.wire.messages import (
@@ -36,16 +34,12 @@ from edldist.wire.messages import (
     Event,
     Goodbye,
     Heartbeat,
-    MemberStatus,
     Message,
     NodeQuery,
     NodeReport,
-    NodeStatus,
-    RankStatus,
     Register,
     Report,
     Scalar,
-    Status,
     StatusQuery,
 )
 from edldist.wire.transport import Hub, Poller, Received, Sender, Transport
@@ -142,6 +136,7 @@ class Coordinator:
             self.incarnation, options.heartbeat_interval_s, options.heartbeat_ttl_s, self._started_at
         )
         self._rendezvous = Rendezvous(self.incarnation, self._started_at)
+        self._view = StatusView(self.incarnation, self._started_at, self._members, self._records)
         self._orders = Orders(self._members, options.max_students_per_worker, self._clock, self._send)
 
     def stop(self) -> None:
@@ -270,7 +265,7 @@ class Coordinator:
             self._orders.decide(now)
         self._board.turned()
         if self._board.wanted:
-            self._board.publish(self._snapshot(now))
+            self._board.publish(self._view.page(now, self._hub.garbage + self._refused_events))
         return min(self._next_tick, self._orders.due_at(now), self._rendezvous.due_at())
 
     def _turn_s(self) -> float:
@@ -295,9 +290,9 @@ class Coordinator:
         elif isinstance(message, Event):
             self._take_event(peer, message)
         elif isinstance(message, StatusQuery):
-            self._send(peer, self._status(now, message.since))
+            self._send(peer, self._view.whole(now, message.since))
         elif isinstance(message, NodeQuery):
-            self._send(peer, self._node_status(message))
+            self._send(peer, self._view.of_node(message))
         elif isinstance(message, NodeReport):
             self._rendezvous.report(peer, message, now)
         else:
@@ -349,67 +344,6 @@ class Coordinator:
         except PeerUnreachableError:
             return False  # its TTL decides what that means
         return True
-
-    # --- status -------------------------------------------------------------------------------
-
-    def _status(self, now: float, since: int) -> Status:
-        records, seq = self._records.since(since)
-        members = self._members.members
-        serving: dict[str, list[str]] = {}
-        for teacher_id in sorted(members):
-            for student_id in members[teacher_id].links:
-                if student_id in members:
-                    serving.setdefault(student_id, []).append(teacher_id)
-        return Status(
-            incarnation=self.incarnation,
-            uptime_s=now - self._started_at,
-            members=[
-                MemberStatus(
-                    id=member_id,
-                    role=m.register.role,
-                    group=m.register.group,
-                    address=m.register.address,
-                    process=m.register.process,
-                    host=m.register.host,
-                    pid=m.register.pid,
-                    joined_s=now - m.joined_at,
-                    silent_s=now - m.last_seen,
-                    links=sorted(m.links & members.keys()) if m.is_teacher else serving.get(member_id, []),
-                    info=m.register.info,
-                    stats=m.stats,
-                )
-                for member_id, m in sorted(members.items())
-            ],
-            records=records,
-            seq=seq,
-        )
-
-    def _node_status(self, query: NodeQuery) -> NodeStatus:
-        wanted = frozenset(query.processes)
-        lost = {
-            str(event.fields.get("process"))
-            for event in self._records.events_since(query.since, "student_lost")
-        }
-        return NodeStatus(
-            incarnation=self.incarnation,
-            ranks=[
-                RankStatus(process=member.register.process, stats=member.stats)
-                for member in self._members.of_processes(wanted)
-                if not member.is_teacher
-            ],
-            lost=sorted(lost & wanted),
-            seq=self._records.last,
-        )
-
-    def _snapshot(self, now: float) -> bytes:
-        page = msgspec.to_builtins(self._status(now, self._records.last))
-        for key in ("type", "records"):
-            page.pop(key, None)
-        counts = Counter(m["role"] for m in page["members"])
-        page["counts"] = {"teachers": counts["teacher"], "students": counts["student"]}
-        page["garbage"] = self._hub.garbage + self._refused_events
-        page["settled"] = self._members.settled(now)
-        return msgspec.json.encode(page)
 
 
 def run_coordinator(options: CoordinatorOptions) -> int:

@@ -36,7 +36,7 @@ def unconnected(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ask(made: Coordinator, since: int = 0, processes: tuple[str, ...] = ("p-0", "p-1")) -> NodeStatus:
-    return made._node_status(NodeQuery(processes=list(processes), since=since))
+    return made._view.of_node(NodeQuery(processes=list(processes), since=since))
 
 
 def test_the_answer_does_not_grow_with_the_job() -> None:
@@ -45,7 +45,7 @@ def test_the_answer_does_not_grow_with_the_job() -> None:
     assert large.ranks == small.ranks and [rank.process for rank in small.ranks] == ["p-0", "p-1"]
     assert small.ranks[0].stats["epoch_samples"] == 640
     assert len(encode(large)) <= len(encode(small)) + 8 < 500
-    assert len(encode(crowded._status(0.0, 0))) > 100_000  # what was fetched twice a second
+    assert len(encode(crowded._view.whole(0.0, 0))) > 100_000  # what was fetched twice a second
 
 
 def test_only_what_was_lost_since_is_told_and_only_of_these_ranks() -> None:
