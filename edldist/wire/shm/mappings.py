@@ -137,8 +137,10 @@ class _Recent(Generic[_Kept]):
         self._allowance = allowance
         self._most = most
         self._most_bytes = most_bytes
+        # A mapping and the message that used it last, by device and inode.
+        # Invariant: what was used longest ago comes first; each has taken a descriptor of the allowance.
         self._kept: OrderedDict[tuple[int, int], tuple[_Kept, int]] = OrderedDict()
-        self._bytes = 0
+        self._bytes = 0  # Invariant: of all in _kept
 
     def __len__(self) -> int:
         return len(self._kept)

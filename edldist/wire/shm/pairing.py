@@ -79,11 +79,12 @@ class Pairing:
         self._pool = SlabPool(sharing.allowance)
         self._mappings = Mappings(sharing.allowance)
         self._theirs: FileAddress | None = None
-        self._to_them = b""  # what proves us to them
-        self._from_them = b""
-        self._proved = False
-        self._answered = False
-        self._declined = False
+        # Invariant: set while _theirs is: what this side says to prove itself, and what it must hear.
+        self._our_proof = b""
+        self._their_proof = b""
+        self._proved = False  # the peer has read this side's page
+        self._answered = False  # the peer was told this side's proof
+        self._declined = False  # one side cannot map the other's memory
         self._offered_at = -_OFFER_AGAIN_S
         self._no_slab_until = 0.0
 
@@ -129,7 +130,7 @@ class Pairing:
         rest = [payload(frame) for index, frame in enumerate(frames) if index not in shared]
         if not references:
             return Wrapped([header, *rest])
-        return Wrapped([encode_sharing(References(self._to_them, references)), header, *rest], placed)
+        return Wrapped([encode_sharing(References(self._our_proof, references)), header, *rest], placed)
 
     def unsent(self, wrapped: Wrapped) -> None:
         """The message could not be sent: its slab is free."""
@@ -193,7 +194,7 @@ class Pairing:
 
     def _answer(self) -> None:
         self._answered = True
-        self._send(encode_sharing(Answer(self._sharing.address, self._to_them)))
+        self._send(encode_sharing(Answer(self._sharing.address, self._our_proof)))
 
     def _meet(self, address: FileAddress) -> bool:
         """Read the peer's page; whether that could be done."""
@@ -202,8 +203,8 @@ class Pairing:
         self._reset()
         try:
             secret = read_page(address)
-            self._to_them = prove(secret, self._sharing.address)
-            self._from_them = self._sharing.proof(address)
+            self._our_proof = prove(secret, self._sharing.address)
+            self._their_proof = self._sharing.proof(address)
         except SharedMemoryError as exc:
             self._decline(exc)
             return False
@@ -215,7 +216,7 @@ class Pairing:
         self._send(encode_sharing(Decline(str(reason)[:4096])))
 
     def _resolve(self, message: References, rest: Sequence[memoryview]) -> list[memoryview]:
-        if self._theirs is None or not hmac.compare_digest(message.proof, self._from_them):
+        if self._theirs is None or not hmac.compare_digest(message.proof, self._their_proof):
             self._send(encode_sharing(Unpaired()))
             raise WireError("references to shared memory from a peer that is not paired")
         if not rest:

@@ -97,6 +97,7 @@ class SlabPool:
     def __init__(self, allowance: Allowance, clock: Callable[[], float] = time.monotonic) -> None:
         self._allowance = allowance
         self._clock = clock
+        # Invariant: each of them has taken two descriptors and its size from the allowance.
         self._slabs: list[_Slab] = []
         self._generation = 0
 

@@ -43,8 +43,8 @@ class Endpoint(ABC):
         self._poller = poller
         self._pairings: dict[bytes, Pairing] = {}
         self.garbage = 0
-        self._turn = 0
-        self._skipped = 0  # in this turn
+        self._turn = 0  # of the poller, in which something was skipped last
+        self._skipped = 0  # messages of that turn which were none for the service
         poller._endpoints.add(self)
 
     @property

@@ -87,7 +87,7 @@ class ZmqPoller:
         self._tensors = tensors
         self._turn = 0
         self._shared_memory = shared_memory
-        self._made: Sharing | None = None
+        self._sharing_if_made: Sharing | None = None
         self._next_sweep = 0.0
         self._poller = zmq.Poller()
         self._bell = _Bell()
@@ -152,11 +152,11 @@ class ZmqPoller:
     @property
     def _sharing(self) -> Sharing | None:
         """Made when a large frame is first seen, since it needs numpy, which a coordinator does not."""
-        if self._made is None and self._shared_memory:
+        if self._sharing_if_made is None and self._shared_memory:
             from edldist.wire.shm.sharing import Sharing
 
-            self._made = Sharing()
-        return self._made
+            self._sharing_if_made = Sharing()
+        return self._sharing_if_made
 
     def wait(self, timeout_s: float) -> None:
         self._turn += 1
@@ -186,9 +186,9 @@ class ZmqPoller:
 
     def _sweep(self) -> None:
         """Give back what was shared with peers that are no more."""
-        if self._made is None:
+        if self._sharing_if_made is None:
             return
-        self._made.sweep()
+        self._sharing_if_made.sweep()
         now = time.monotonic()
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP_S
@@ -210,8 +210,8 @@ class ZmqPoller:
         for backlog in list(self._backlogs.values()):
             self._drop_backlog(backlog)
         self._context.term()
-        if self._made is not None:
-            self._made.close()
+        if self._sharing_if_made is not None:
+            self._sharing_if_made.close()
         self._poller.unregister(self._bell.fd)
 
     def _open(self, kind: int, ipv6: bool) -> zmq.Socket[bytes]:

@@ -27,7 +27,7 @@ CONTROL_UNREAD_BYTES = 64 << 20
 """The same at a coordinator."""
 
 
-def _wanted() -> bool:
+def _sharing_by_default() -> bool:
     value = os.environ.get("EDLDIST_SHARED_MEMORY", "1")
     if value not in ("0", "1"):
         raise ConfigError(f"EDLDIST_SHARED_MEMORY={value!r}: use 1 (the default) or 0")
@@ -65,7 +65,7 @@ class ZmqTransport:
         self.max_frame_bytes = max_frame_bytes
         self.max_header_bytes = max_header_bytes
         self.max_unread_bytes = max_unread_bytes
-        self.shared_memory = tensors and (_wanted() if shared_memory is None else shared_memory)
+        self.shared_memory = tensors and (_sharing_by_default() if shared_memory is None else shared_memory)
         self.tensors = tensors
         self.keys = keys
 
