@@ -89,6 +89,7 @@ def test_outputs_are_learnt_from_labels_and_bind_workers_that_know_theirs():
     reason = standard.objection("second", "", ["a"])
     assert reason is not None and "outputs a instead of a, b" in reason
     assert standard.admit("third", fingerprint(outputs=["a", "b"])) is None
+    assert standard.admit("new", FINGERPRINT) is None, "it will learn its own; the group's stay what they are"
     reason = standard.admit("fourth", fingerprint(outputs=["c"]))
     assert reason is not None and "outputs c instead of a, b" in reason
 
