@@ -90,7 +90,7 @@ def _memory(tensor: Tensor) -> int:
 
 
 def _fresh() -> dict[str, Tensor]:
-    return {"x": torch.empty(1)}
+    return {"x": torch.empty(1, device="cpu")}
 
 
 _NOBODYS = _references(alone := _fresh(), dict(alone))["x"]
