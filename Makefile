@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test fault check bench soak clean
+.PHONY: setup demo test fault simulate check bench soak clean
 
 setup: $(STAMP)
 
@@ -31,7 +31,12 @@ fault: setup
 bench: setup
 	$(BIN)/edldist bench $(BENCH_ARGS)
 
-soak: setup
+SIMULATION_ARGS ?= --seeds 2000 --processes 2
+
+simulate: setup
+	$(BIN)/python -m tests.simulation $(SIMULATION_ARGS)
+
+soak: simulate
 	$(BIN)/python -m tests.fault.soak $(SOAK_ARGS)
 
 clean:

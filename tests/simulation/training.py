@@ -150,6 +150,7 @@ class Training:
         """The samples of one global batch count in the model: they must be exactly the next ones."""
         setup, progress = self.world.setup, self.progress
         epoch, samples = progress.epoch, progress.samples
+        self.world.note(f"step {progress.steps} trains on samples {counted}")
         expected = self._batches(epoch)[samples // setup.global_batch]
         if counted != expected:
             self.world.violate(f"step {progress.steps} trained on {counted}, due were {expected}")

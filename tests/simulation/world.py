@@ -84,7 +84,7 @@ class World:
         self.network = Network(self.schedule, f"{seed}/network")
         self.network.max_frame_bytes = self.setup.max_frame_bytes
         if tell is not None:
-            self.network.watch = self.note
+            self.network.watch = lambda host, peer, message: self.note(f"{host} <- {peer}: {message}")
         self.workers: dict[str, WorkerProcess] = {}
         self.poison: set[int] = set()
         self.ever_poison: set[int] = set()
@@ -218,9 +218,9 @@ class World:
         """The whole story: faults, then peace, then the end, then silence."""
         outcome = self.outcome
         try:
-            self._begin()
+            self.begin()
             last = self.faults[-1].at if self.faults else 1.0
-            self._until(last + 0.001, lambda: False)
+            self.until(last + 0.001, lambda: False)
             self._heal()
             self._finish()
             self._rest()
@@ -235,7 +235,7 @@ class World:
         outcome.training_steps = self.training.steps_computed
         return outcome
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         self.start_coordinator()
         for teacher in self.setup.teachers:
             for _ in range(self.setup.workers):
@@ -250,7 +250,7 @@ class World:
             self.outcome.fired += 1
             self.note(f"FAULT {fault.number}: {what}")
 
-    def _until(self, when: float, done: Callable[[], bool]) -> bool:
+    def until(self, when: float, done: Callable[[], bool]) -> bool:
         """Let things happen up to a time; whether what is waited for came true before."""
         schedule = self.schedule
         while schedule.now < when:
@@ -293,7 +293,7 @@ class World:
         began = self.schedule.now
         training.not_before = began + _LEAST_PEACE_S
         self.schedule.after(_LEAST_PEACE_S - _PULL_S - 0.5, lambda: self._look_at_pulls(None))
-        if not self._until(began + bound_s, lambda: training.finished):
+        if not self.until(began + bound_s, lambda: training.finished):
             where = [
                 (rank.name, rank.at_barrier, rank.service.delivery.stats(), rank.service.teachers())
                 for rank in training.ranks
@@ -318,13 +318,13 @@ class World:
         if not self.training.finished:
             return
         # Links are repeated every five times to live, and a student that never answered is given 3 s.
-        self._until(self.schedule.now + 6 * self.setup.ttl_s + 5.0, lambda: False)
+        self.until(self.schedule.now + 6 * self.setup.ttl_s + 5.0, lambda: False)
         for what in rest_faults([], list(self.workers.values())):
             self.violate(what)
         for worker in list(self.workers.values()):
             worker.drain()
-        if not self._until(self.schedule.now + 10.0, lambda: not self.workers):
+        if not self.until(self.schedule.now + 10.0, lambda: not self.workers):
             self.violate(f"{list(self.workers)} have not left 10 s after they were asked to")
-        self._until(self.schedule.now + 3 * self.setup.ttl_s, lambda: False)
+        self.until(self.schedule.now + 3 * self.setup.ttl_s, lambda: False)
         if self.coordinator is not None and self.coordinator.server._members.members:
             self.violate(f"the coordinator still lists {list(self.coordinator.server._members.members)}")

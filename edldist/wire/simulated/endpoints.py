@@ -80,7 +80,7 @@ class _Endpoint:
             raise WireError("a message of no frames")
         received = Received(Sender(peer), decode(raw[0]), [memoryview(bytearray(frame)) for frame in raw[1:]])
         if self._network.watch is not None:
-            self._network.watch(f"{self.host} <- {peer.decode() or self.address}: {received.message}")
+            self._network.watch(self.host, peer.decode() or self.address, received.message)
         return received
 
     def _had_enough(self) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from edldist.errors import ConfigError
+from edldist.wire.messages import Message
 from edldist.wire.simulated.endpoints import (
     Connection,
     Raw,
@@ -64,8 +65,8 @@ class Network:
         self.slow_share = 0.02
         """Share of messages that take up to ``slow_s`` seconds; those behind them wait, and come at once."""
         self.slow_s = 0.05
-        self.watch: Callable[[str], None] | None = None
-        """Called with a line for each message that is read."""
+        self.watch: Callable[[str, str, Message], None] | None = None
+        """Called with each message that is read: the reader's host, who it is from, and the message."""
         self.max_frame_bytes = 1 << 30
         self.refused_frames = 0
         self.lost_messages = 0
