@@ -275,3 +275,17 @@ def test_giving_a_batch_up_closes_leases_that_are_overdue_and_tasks_that_await_a
     queue.abandon(0)
     assert queue.ready() and queue.deliver() == 0
     assert queue.find(first.lease, "a", 9.0) is None and queue.verdicts(1e9) == []
+
+
+def test_three_that_seemed_to_hang_and_fail_after_all_make_it_poison_once_and_at_once():
+    queue = joined("a", "b", "c", "d")
+    offer(queue, 8)
+    grants = spread(queue, "a", "b", "c")
+    poison = []
+    for worker, grant in zip("abc", grants, strict=True):
+        assert queue.find(grant.lease, worker, 10.0)
+        poison += queue.fail(grant.lease, f"boom of {worker}", 10.0).poison
+        queue.validate(10.0)
+    (one,) = poison
+    assert one.attempts == ["boom of a", "boom of b", "boom of c"]
+    assert queue.verdicts(1e9) == [] and queue.lease("d", 8, 10.0) == []

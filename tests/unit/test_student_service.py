@@ -403,3 +403,92 @@ def test_labels_of_too_few_rows_fail_their_task(party):
     (lease,) = worker.pull()
     worker.label(lease, samples=3)
     assert job.service.stats()["failed"] == 1 and not job.delivery.wait(0.0, reading=False)
+
+
+def test_a_lease_that_is_answered_twice_in_one_message_counts_once(party):
+    job = party()
+    worker = job.worker("a")
+    job.offer(4)
+    (lease,) = worker.pull()
+    specs = [TensorSpec(name="logits", dtype="float32", shape=[4])]
+    result = Result(rows=[LeaseRows(lease=lease, count=4)], version="", compute_s=0.0, tensors=specs)
+    twice = Result(
+        rows=[*result.rows, *result.rows],
+        version="",
+        compute_s=0.0,
+        tensors=[TensorSpec(name="logits", dtype="float32", shape=[8])],
+    )
+    worker.say(Labels(results=[twice, result]), bytes(32), bytes(16))
+    stats = job.service.stats()
+    assert (stats["done"], stats["duplicates"], stats["teachers"]) == (1, 1, 1)
+    assert job.delivery.wait(0.0, reading=False)
+
+
+def test_answers_of_a_worker_that_is_not_known_any_more_are_counted(party):
+    job = party(heartbeat_ttl_s=1.0)
+    worker = job.worker("a")
+    job.offer(4)
+    (lease,) = worker.pull()
+    job.turn(0.4)
+    job.turn(0.4)
+    job.turn(0.4)
+    assert job.service.teachers() == 0
+    worker.label(lease)
+    assert job.service.stats()["duplicates"] == 1
+
+
+def test_an_idle_worker_is_woken_to_take_an_old_task_a_second_time(party):
+    job = party(heartbeat_ttl_s=1e9, hedge_after_s=0.25)
+    slow, idle = job.worker("slow"), job.worker("idle")
+    job.offer(4)
+    (first,) = slow.pull()
+    assert not idle.pull()
+    job.turn(0.2)
+    assert woken([idle]) == []
+    job.turn(0.2)
+    assert woken([idle]) == [idle] and len(idle.pull()) == 1
+    slow.label(first)
+    assert job.service.stats()["hedged"] == 1 and job.delivery.wait(0.0, reading=False)
+
+
+def test_a_task_that_failed_three_times_is_poison_when_its_last_worker_is_overdue_too(party):
+    """Nobody is at work on it in time any more: that is found out by the clock."""
+    job = party(Flow(max_attempts=1, first_deadline_s=0.5, min_deadline_s=0.5), heartbeat_ttl_s=1e9)
+    slow, failing = job.worker("slow"), job.worker("failing")
+    job.offer(4)
+    (first,) = slow.pull()
+    job.turn(0.4)
+    (second,) = failing.pull()
+    failing.fail(second)
+    assert not job.delivery.wait(0.0, reading=False), "the first may still label it"
+    job.turn(0.4)
+    with pytest.raises(PoisonTaskError, match="boom"):
+        job.delivery.wait(0.0, reading=False)
+    slow.label(first)
+    assert job.delivery.wait(0.0, reading=False), "and in the end it has"
+    assert job.delivery.deliver().poison is None
+    job.delivery.validate()
+
+
+def test_a_late_answer_fills_in_what_others_have_left_with_the_right_rows(party):
+    job = party(Flow(first_deadline_s=0.5, min_deadline_s=0.5), heartbeat_ttl_s=1e9, hedge_after_s=1e9)
+    big, small = job.worker("big"), job.worker("small")
+    job.offer(6)
+    (whole,) = big.pull(6)
+    job.turn(0.6)
+    (part,) = small.pull(2)
+    small.label(part, samples=2)
+    big.label(whole, samples=6)
+    assert job.delivery.wait(0.0, reading=False)
+    assert job.delivery.deliver().labels()["teacher"]["logits"].flatten().tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_poison_that_is_skipped_says_on_its_batch_why(party):
+    job = party(Flow(max_attempts=1), skip_poison=True)
+    worker = job.worker("a")
+    job.offer(4)
+    (lease,) = worker.pull()
+    worker.fail(lease)
+    assert job.delivery.wait(0.0, reading=False)
+    poison = job.delivery.deliver().poison
+    assert poison is not None and poison.samples == range(4) and poison.attempts == ["boom"]
