@@ -1,4 +1,6 @@
-"""torchrun's agent with a rendezvous of our own: ``python -m edldist_launch.agent OPTIONS ARGS...``.
+"""torchrun's agent with a rendezvous of our own: ``python .../launch/agent.py OPTIONS ARGS...``.
+
+It is run by path, so that no module in the user's folder can take the place of one that torch imports.
 
 Signals that are repeated. torchrun's agent answers each SIGTERM by an exception, also while it waits for the
 ranks that it has asked to leave; told three times (by whoever ends the whole tree of processes, and by the
@@ -95,6 +97,7 @@ def ask_no_resolver() -> None:
 
 
 def main() -> None:
+    del sys.path[0]  # the folder of this file, whose modules have names of their own
     from torch.distributed import run
     from torch.distributed.elastic.rendezvous import RendezvousClosedError, rendezvous_handler_registry
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,19 +31,12 @@ def own_command(*args: str) -> list[str]:
 
 
 def inherited_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """What every child gets: this process's variables, unbuffered output, an importable folder."""
+    """What every child gets: this process's variables, and unbuffered output."""
     kept = {
         key: value for key, value in environment.items() if not key.startswith("EDLDIST_") or key in PASSED_ON
     }
     kept.setdefault("PYTHONUNBUFFERED", "1")
-    kept["PYTHONPATH"] = with_folder(kept.get("PYTHONPATH", ""), os.getcwd())
     return kept
-
-
-def with_folder(python_path: str, folder: str) -> str:
-    """``PYTHONPATH`` with ``folder`` in front, once."""
-    others = [part for part in python_path.split(os.pathsep) if part and part != folder]
-    return os.pathsep.join([folder, *others])
 
 
 def coordinator_command(

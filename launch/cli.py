@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -294,10 +293,12 @@ def teacher(codec: str, **settings: Any) -> int:
     except ValueError as exc:
         raise ConfigError(f"--codec {codec}: {exc}") from exc
     from edldist.cpus import quota_binds
+    from edldist_launch.folder import make_importable
     from edldist_launch.torchrun import limit_threads
 
     if quota_binds():
         limit_threads(os.environ, 1)  # before anything imports torch, which would not see the quota
+    make_importable(os.getcwd())
     from edldist.teacher.worker import WorkerOptions, run_worker
 
     _begin(f"teacher {settings['worker_id'] or settings['name']}")
@@ -323,8 +324,10 @@ def student(script: str, args: tuple[str, ...], **settings: Any) -> int:
 
     With a range of nodes, start the same command on each of them; nodes may come and go.
     """
+    from edldist_launch.folder import add_to_environment
     from edldist_launch.student import run_student
 
+    add_to_environment(os.environ, os.getcwd())
     _begin("student")
     return run_student(script=script, args=args, **settings)
 
@@ -354,21 +357,13 @@ def status(coordinator: str, as_json: bool) -> int:
 def bench(args: tuple[str, ...]) -> int:
     """Measure every figure beside its limit."""
     from edldist_launch.bench import run_bench
+    from edldist_launch.folder import add_to_environment
 
+    add_to_environment(os.environ, os.getcwd())
     run_bench(args)
-
-
-def make_folder_importable() -> None:
-    """Let this process and its children import modules of the current directory, as ``python -m`` does."""
-    folder = os.getcwd()
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    others = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part and part != folder]
-    os.environ["PYTHONPATH"] = os.pathsep.join([folder, *others])
 
 
 def main() -> None:
     """Entry of the console script; ends the process with the exit codes of the design."""
     leave_process_one()
-    make_folder_importable()
     run_command(cli, "edldist")

@@ -16,6 +16,7 @@ from edldist.wire.query import StatusClient
 from edldist_launch import children
 from edldist_launch.console import PlainConsole
 from edldist_launch.exits import EXIT_FAILED, EXIT_INCOMPATIBLE, EXIT_INTERRUPTED, EXIT_USAGE
+from edldist_launch.folder import add_to_environment
 from edldist_launch.interrupts import Interrupts
 from edldist_launch.observers import Observers
 from edldist_launch.paths import resolve_paths
@@ -126,6 +127,7 @@ class JobRun:
         if prepare is None:
             return
         environment = self._environment | {"EDLDIST_OUTPUT": str(self._folder.path)}
+        add_to_environment(environment, os.getcwd())
         command = [sys.executable, "-u", prepare.script, *prepare.args]
         child = Child("prepare", command, environment, self._folder.log_path("prepare"))
         self._observers.say(f"preparing: {prepare.script}")

@@ -84,7 +84,7 @@ def torchrun_command(
     )
     restarts = max_restarts if most == 1 else _WITHOUT_END
     agent = [
-        *(sys.executable, "-m", "edldist_launch.agent", options.encode()),
+        *(sys.executable, str(Path(__file__).with_name("agent.py")), options.encode()),
         *(f"--nnodes={least}:{most}", f"--nproc-per-node={nproc_per_node}", f"--max-restarts={restarts}"),
         *(f"--rdzv-backend={BACKEND}", f"--rdzv-endpoint={coordinator or ''}", f"--rdzv-id={run_id}"),
         *(f"--local-addr={local_host}", "--monitor-interval=0.1"),

@@ -257,7 +257,7 @@ def test_a_killed_agent_of_several_nodes_is_replaced_and_meets_the_others(tmp_pa
         wait_for("a group of two", lambda: world(job) == 2, RECOVERY_S)
         await_steps(job, 15)
         former = pids(nodes[0]) | pids(nodes[1])
-        agent = find(psutil.Process(nodes[0].pid), "edldist_launch.agent")
+        agent = find(psutil.Process(nodes[0].pid), "/agent.py")
         assert agent is not None
         agent.kill()
 
@@ -317,7 +317,7 @@ def find(root: psutil.Process, *words: str) -> psutil.Process | None:
 def test_a_killed_agent_and_a_killed_supervisor_leave_nothing_and_are_replaced(tmp_path: Path) -> None:
     with fault_job(tmp_path, model=STEADY) as job:
         run = job._start("run", "run", str(pair_file(job, every_steps=10)), "--output", str(job.output))
-        for words in (("edldist_launch.agent",), ("__main__.py", "student")):
+        for words in (("/agent.py",), ("__main__.py", "student")):
             job.await_step(last_step(job) + 15)
             supervisor = wait_for("the supervisor", lambda w=words: find(psutil.Process(run.pid), *w))
             below = supervisor.children(recursive=True)

@@ -1,0 +1,81 @@
+"""What is installed, and under which names."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edldist_launch.folder import add_to_environment, hidden_modules, make_importable
+
+ROOT = Path(__file__).resolve().parents[2]
+INSTALLED = {"edldist": "edldist", "launch": "edldist_launch", "benchmarks": "edldist_benchmarks"}
+
+
+def _settings() -> dict[str, Any]:
+    tomllib = pytest.importorskip("tomllib")
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        document: dict[str, Any] = tomllib.load(file)
+    return document
+
+
+def test_every_package_is_listed() -> None:
+    found = {
+        ".".join((INSTALLED[top], *init.parent.relative_to(ROOT / top).parts))
+        for top in INSTALLED
+        for init in (ROOT / top).rglob("__init__.py")
+    }
+    assert set(_settings()["tool"]["setuptools"]["packages"]) == found
+
+
+def test_every_extra_is_used() -> None:
+    code = "".join(
+        path.read_text() for top in (*INSTALLED, "examples") for path in (ROOT / top).rglob("*.py")
+    )
+    imported = {"scikit-learn": "sklearn"}
+    for extra, needs in _settings()["project"]["optional-dependencies"].items():
+        for need in needs:
+            name = need.partition(">")[0]
+            if extra != "dev" and not name.startswith("edldist"):
+                assert (
+                    f"import {imported.get(name, name)}" in code or f"from {imported.get(name, name)}" in code
+                )
+
+
+def test_files_that_are_run_by_path_lie_beside_no_module_of_pythons_own() -> None:
+    assert hidden_modules(str(ROOT / "launch")) == []
+
+
+def test_a_folder_comes_after_pythons_own_modules_and_before_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in (["", *sys.path], [str(tmp_path), *sys.path]):
+        monkeypatch.setattr(sys, "path", [part for part in place if part != ""])
+        make_importable(str(tmp_path))
+        at = sys.path.index(str(tmp_path))
+        assert sys.path.count(str(tmp_path)) == 1
+        assert any(part.endswith("lib-dynload") for part in sys.path[:at])
+        assert all("lib-dynload" not in part for part in sys.path[at:])
+        assert not any(part.endswith("site-packages") and "lib-dynload" in part for part in sys.path[:at])
+
+
+def test_a_folder_that_would_hide_pythons_own_modules_is_left_out_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    environment = {"PYTHONPATH": f"/a:{tmp_path}"}
+    add_to_environment(environment, str(tmp_path))
+    assert environment == {"PYTHONPATH": f"{tmp_path}:/a"}
+    (tmp_path / "launch.py").touch()
+    (tmp_path / "random").mkdir()  # no package: Python's own is found first
+    add_to_environment(environment, str(tmp_path))
+    assert environment == {"PYTHONPATH": f"{tmp_path}:/a"} and not caplog.records
+    (tmp_path / "queue.py").touch()
+    (tmp_path / "random" / "__init__.py").touch()
+    add_to_environment(environment, str(tmp_path))
+    assert environment == {"PYTHONPATH": "/a"}
+    assert f"{tmp_path} holds queue.py, random" in caplog.text
+    environment = {}
+    add_to_environment(environment, str(tmp_path))
+    assert environment == {}
