@@ -21,7 +21,7 @@ MODELS = "def teacher():\n    return lambda image: image\n"
 JOB = """\
 name: j
 teachers: [{model: "job.models:teacher"}]
-student: {script: job/train.py, nnodes: "1:2"}
+student: {script: job/train.py, nnodes: "2"}
 """
 SCRIPT = """\
 import edldist, edldist_launch, queue, sys
@@ -64,7 +64,7 @@ def test_an_installation_takes_three_names_and_every_file(site: Path) -> None:
 
 
 def test_an_installed_job_runs_beside_files_with_the_names_of_others(site: Path, tmp_path: Path) -> None:
-    """Every command of a job: coordinator, teacher, two elastic nodes, their agents and ranks."""
+    """Every command of a job: coordinator, teacher, two nodes that meet, their agents and ranks."""
     for name in WRONG:
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('the wrong {name}')\n")
     (tmp_path / "job").mkdir()
