@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import copy
 import ctypes
-import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from edldist.errors import InputError
+from edldist.student.leaves import Leaf
 from edldist.student.to_device import mapped
 
 __all__ = ["Borrowed", "copied"]
 
-_CHUNKS = 16
-_CHUNK_BYTES = 64
-_MOST_ENTRIES = 64  # of a list or tuple in a batch that are looked at: who fills memory again fills all of it
+_CHUNKS = 4  # places at which dense memory is looked at
+_CHUNK_BYTES = 256
+_PICKED = 64  # elements of memory with gaps that are looked at
+_MOST_PARTS = 256
 
 _REMEDY = (
     "The data loader uses its memory again, or the loop wrote to a tensor that several batches share. Pass "
@@ -39,31 +41,25 @@ class Borrowed:
     where the tensor is all of its storage, and some of its bytes (up to 1 KiB, evenly spread), because writes
     through numpy, DLPack or a library of its own are not counted. On an accelerator it keeps the count alone.
 
-    Not noticed: a write that changes none of these bytes; tensors in objects other than mappings, lists,
-    tuples and data classes.
+    Not noticed: a write that changes none of these bytes; tensors in objects that ``leaves`` does not look
+    into; what is beyond the first 256 of them, since who fills memory again fills all of it.
 
     Args:
-        values: nested batches; tensors are kept alive.
+        parts: the batch's tensors and arrays; kept alive.
 
     Attributes:
         on_accelerators: where its tensors that are not in host memory begin.
     """
 
-    __slots__ = ("_arrays", "_tensors", "on_accelerators")
+    __slots__ = ("_pieces", "on_accelerators")
 
-    def __init__(self, *values: Any) -> None:
-        self._tensors: list[tuple[Tensor, int | None, bytes]] = []
-        self._arrays: list[tuple[np.ndarray[Any, Any], bytes]] = []
-        for leaf in _leaves(values):
-            if isinstance(leaf, Tensor):
-                self._tensors.append((leaf, _writes(leaf), _sample(leaf)))
-            else:
-                self._arrays.append((leaf, _array_sample(leaf)))
-        self.on_accelerators = frozenset(
-            (str(tensor.device), tensor.data_ptr())
-            for tensor, _, _ in self._tensors
-            if tensor.device.type not in ("cpu", "meta") and _has_memory(tensor)
-        )
+    def __init__(self, parts: Sequence[Leaf]) -> None:
+        self._pieces = [_piece(part) for part in parts[:_MOST_PARTS]]
+        self.on_accelerators = {
+            (str(piece.part.device), piece.address)
+            for piece in self._pieces
+            if not piece.chunks and piece.address and isinstance(piece.part, Tensor)
+        }
 
     def check(self) -> None:
         """Be sure that it is what was read.
@@ -71,12 +67,15 @@ class Borrowed:
         Raises:
             InputError: something was written to.
         """
-        for tensor, writes, sample in self._tensors:
-            if writes != _writes(tensor) or sample != _sample(tensor):
-                raise _written(f"a tensor of {tensor.dtype} and shape {list(tensor.shape)}")
-        for array, sample in self._arrays:
-            if sample != _array_sample(array):
-                raise _written(f"an array of {array.dtype} and shape {list(array.shape)}")
+        for piece in self._pieces:
+            if piece.address and not piece.looks_like(_piece(piece.part, piece)):
+                part = piece.part
+                kind = "a tensor" if isinstance(part, Tensor) else "an array"
+                what = f"{kind} of {part.dtype} and shape {list(part.shape)}"
+                raise InputError(
+                    f"{what} in a batch was written to after it had been read, while it waited for labels: "
+                    f"it is not what was labelled any more. {_REMEDY}"
+                )
 
     def check_apart(self, others: Iterable[Borrowed]) -> None:
         """Be sure that it has no accelerator's memory in common with batches that are open.
@@ -106,59 +105,55 @@ def _copied_leaf(leaf: Any) -> Any:
     return copy.deepcopy(leaf)  # an object of whatever kind, which may hold tensors
 
 
-def _written(what: str) -> InputError:
-    return InputError(
-        f"{what} in a batch was written to after it had been read, while it waited for its labels: it is not "
-        f"what was labelled any more. {_REMEDY}"
-    )
+class _Piece(NamedTuple):
+    """One tensor or array as it looks.
+
+    Attributes:
+        address: where its memory begins; 0 if it has none that could be looked at.
+        writes: torch's count of writes; None if it cannot be had, or counts writes to other memory too.
+        chunks: (offset, bytes) of what is read of it; nothing on an accelerator.
+        sample: what is there.
+    """
+
+    part: Leaf
+    address: int
+    writes: int | None
+    chunks: tuple[tuple[int, int], ...]
+    sample: bytes
+
+    def looks_like(self, other: _Piece) -> bool:
+        """Whether nothing was written from the one to the other; not ``==``, which asks the tensors."""
+        return self[1:] == other[1:]
 
 
-def _leaves(values: Any) -> Iterator[Tensor | np.ndarray[Any, Any]]:
-    """Every tensor and array once."""
-    seen: set[int] = set()
-    stack = [values]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, (str, int, float, bytes)) or item is None or id(item) in seen:
-            continue
-        seen.add(id(item))
-        if isinstance(item, (Tensor, np.ndarray)):
-            yield item
-        elif isinstance(item, Mapping):
-            stack.extend(item.values())
-        elif isinstance(item, (tuple, list)):
-            stack.extend(item[:_MOST_ENTRIES])
-        elif dataclasses.is_dataclass(item) and not isinstance(item, type):
-            stack.extend(getattr(item, field.name, None) for field in dataclasses.fields(item))
+def _piece(part: Leaf, before: _Piece | None = None) -> _Piece:
+    """How a tensor or array looks now; ``before`` spares finding out again what cannot have changed."""
+    if isinstance(part, Tensor):
+        return _tensor_piece(part, before)
+    if part.dtype.hasobject or not part.size:
+        return _Piece(part, 0, None, (), b"")
+    address = part.__array_interface__["data"][0]
+    strides = tuple(stride // part.itemsize for stride in part.strides)
+    if min(strides, default=0) < 0 or any(stride % part.itemsize for stride in part.strides):
+        picked = part[tuple(slice(None, None, max(1, size // 8)) for size in part.shape)]
+        return _Piece(part, address, None, (), picked.tobytes())
+    chunks = _chunks(part.shape, strides, part.itemsize)
+    return _Piece(part, address, None, chunks, _read(address, chunks))
 
 
-def _has_memory(tensor: Tensor) -> bool:
-    return tensor.layout is torch.strided and not tensor.is_nested and tensor.numel() > 0
-
-
-def _writes(tensor: Tensor) -> int | None:
-    """Torch's count of writes to the tensor's memory; None if there is none, or it counts other memory."""
-    if tensor.is_inference() or not _has_memory(tensor):
-        return None
-    whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
-    return tensor._version if whole else None
-
-
-def _sample(tensor: Tensor) -> bytes:
-    """Some bytes of a host tensor."""
-    if tensor.device.type != "cpu" or not _has_memory(tensor):
-        return b""
-    chunks = _chunks(tuple(tensor.shape), tensor.stride(), tensor.element_size())
-    return _read(tensor.data_ptr(), chunks)
-
-
-def _array_sample(array: np.ndarray[Any, Any]) -> bytes:
-    if array.dtype.hasobject or not array.size:
-        return b""
-    strides = tuple(stride // array.itemsize for stride in array.strides)
-    if min(strides, default=0) < 0 or any(stride % array.itemsize for stride in array.strides):
-        return array[tuple(slice(None, None, max(1, size // 8)) for size in array.shape)].tobytes()
-    return _read(array.__array_interface__["data"][0], _chunks(array.shape, strides, array.itemsize))
+def _tensor_piece(tensor: Tensor, before: _Piece | None) -> _Piece:
+    if before is None:
+        strided = tensor.layout is torch.strided and not tensor.is_nested and not tensor.is_meta
+        if not (strided and tensor.numel()):
+            return _Piece(tensor, 0, None, (), b"")
+        chunks = _chunks(tensor.shape, tensor.stride(), tensor.itemsize) if tensor.is_cpu else ()
+        counts = not tensor.is_inference() and tensor.untyped_storage().nbytes() == tensor.nbytes
+    else:
+        chunks, counts = before.chunks, before.writes is not None
+    address = tensor.data_ptr()
+    # Nothing is read at an address that another one took the place of.
+    sample = _read(address, chunks) if before is None or before.address == address else b""
+    return _Piece(tensor, address, tensor._version if counts else None, chunks, sample)
 
 
 def _read(address: int, chunks: tuple[tuple[int, int], ...]) -> bytes:
@@ -171,16 +166,14 @@ def _read(address: int, chunks: tuple[tuple[int, int], ...]) -> bytes:
 def _chunks(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> tuple[tuple[int, int], ...]:
     """(offset, bytes) of the samples of a tensor of at least one element, none of them outside of it."""
     extent = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    elements = 1
-    for size in shape:
-        elements *= size
+    elements = math.prod(shape)
     if extent == elements:  # no gaps
         nbytes = extent * itemsize
         if nbytes <= _CHUNKS * _CHUNK_BYTES:
             return ((0, nbytes),)
         last = nbytes - _CHUNK_BYTES
         return tuple((last * chunk // (_CHUNKS - 1), _CHUNK_BYTES) for chunk in range(_CHUNKS))
-    picked = sorted({(elements - 1) * chunk // (_CHUNKS * 4 - 1) for chunk in range(_CHUNKS * 4)})
+    picked = sorted({(elements - 1) * number // (_PICKED - 1) for number in range(_PICKED)})
     return tuple((_offset(number, shape, strides) * itemsize, itemsize) for number in picked)
 
 

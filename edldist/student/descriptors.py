@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import os
 import resource
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from edldist.errors import InputError
+from edldist.student.leaves import Leaf
 from edldist.student.to_device import mapped
 from edldist.wire.shm.offers import SHARED_FROM_BYTES
 
 __all__ = ["explained", "keep_few"]
 
 _SHARE = 4  # batches that are open may keep one in so many of the descriptors that the process may have
-_SCALARS = (str, int, float, bytes, type(None))
 
 
-def keep_few(batch: Any, held: int) -> tuple[Any, int]:
+def keep_few(batch: Any, parts: Sequence[Leaf], held: Callable[[], int]) -> tuple[Any, int]:
     """Bring tensors out of shared memory where that keeps a descriptor for little, or too many are kept.
 
     Torch keeps a descriptor of every storage that came from another process for as long as it is used (its
@@ -31,17 +30,19 @@ def keep_few(batch: Any, held: int) -> tuple[Any, int]:
     open batches keep a quarter of all descriptors that this process may have.
 
     Args:
-        batch: mappings, lists, tuples and data classes of tensors, nested.
-        held: descriptors of batches that are open.
+        batch: what the data loader yielded.
+        parts: the tensors and arrays in it.
+        held: says how many descriptors the batches keep that are open.
 
     Returns:
         The batch, with some of its tensors in other memory, and how many descriptors it keeps.
     """
-    shared = list(_shared_tensors(batch))
+    # Tensors of an accelerator all count as shared.
+    shared = [part for part in parts if isinstance(part, Tensor) and part.is_cpu and part.is_shared()]  # type: ignore[no-untyped-call]
     if not shared:
         return batch, 0
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    room = sys.maxsize if limit == resource.RLIM_INFINITY else limit // _SHARE - held
+    room = sys.maxsize if limit == resource.RLIM_INFINITY else limit // _SHARE - held()
     kept: set[int] = set()
     moved: set[int] = set()
     for tensor in shared:
@@ -79,19 +80,3 @@ def _open_descriptors() -> str:
         return str(len(os.listdir("/proc/self/fd")))
     except OSError:  # to list them takes one
         return "all"
-
-
-def _shared_tensors(batch: Any) -> Iterator[Tensor]:
-    stack = [batch]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, Tensor):
-            # Tensors of an accelerator all count as shared.
-            if item.device.type == "cpu" and item.is_shared():  # type: ignore[no-untyped-call]
-                yield item
-        elif isinstance(item, Mapping):
-            stack.extend(item.values())
-        elif isinstance(item, (tuple, list)) and item and not isinstance(item[0], _SCALARS):
-            stack.extend(item)
-        elif dataclasses.is_dataclass(item) and not isinstance(item, type):
-            stack.extend(getattr(item, field.name, None) for field in dataclasses.fields(item))

@@ -15,6 +15,7 @@ from edldist.sampling.position import Mark, Position
 from edldist.student.borrowed import Borrowed, copied
 from edldist.student.descriptors import explained, keep_few
 from edldist.student.inputs import InputsByTeacher, TeacherInputSelector
+from edldist.student.leaves import leaves
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.teacher_inputs import TeacherInputs
 from edldist.student.to_device import Allocate
@@ -236,9 +237,11 @@ class ReadAhead:
         """
         self._running.out.popleft().looks.check()
 
-    @property
     def _all_out(self) -> Iterator[_Out]:
         return (out for source in (self._current, self._next) if source is not None for out in source.out)
+
+    def _descriptors(self) -> int:
+        return sum(out.descriptors for out in self._all_out())
 
     def _opened(self) -> Source:
         try:
@@ -256,11 +259,14 @@ class ReadAhead:
                 batch, mark = item
                 if self._copy_batches:
                     batch = copied(batch)
-                batch, descriptors = keep_few(batch, sum(out.descriptors for out in self._all_out))
+                parts = leaves(batch)
+                batch, descriptors = keep_few(batch, parts, self._descriptors)
                 seen = self._select(batch)
                 self.position.check(mark, seen.samples)
-                looks = Borrowed(seen) if self._copy_batches else Borrowed(batch, seen)
-                looks.check_apart([out.looks for out in self._all_out])
+                # What was copied is nobody else's, unless a callable made more of it.
+                looks = Borrowed(leaves(seen) if self._copy_batches else leaves(batch, seen))
+                if looks.on_accelerators:
+                    looks.check_apart(out.looks for out in self._all_out())
                 apart = {teacher: TeacherInputs(*part) for teacher, part in seen.apart.items()}
                 offer(OpenBatch(batch, seen.tensors, seen.samples, mark, self._allocate, apart))
                 source.out.append(_Out(looks, descriptors))

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from edldist.errors import InputError
 from edldist.student.descriptors import explained, keep_few
+from edldist.student.leaves import leaves
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -86,21 +87,21 @@ def shared(nbytes: int) -> torch.Tensor:
 def test_small_tensors_are_copied_and_large_ones_stay_as_long_as_there_is_room():
     large, small, own = shared(1 << 20), shared(100), torch.zeros(3)
     batch = {"large": large, "small": [small, own], "view": large[:3], "name": ["text"] * 3}
-    made, descriptors = keep_few(batch, held=0)
+    made, descriptors = keep_few(batch, leaves(batch), held=lambda: 0)
     assert descriptors == 1
     assert made["large"] is large and made["small"][1] is own
     assert not made["small"][0].is_shared() and not made["view"].is_shared()
     assert small.is_shared() and batch["small"][0] is small  # somebody else's, perhaps
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    made, descriptors = keep_few(batch, held=limit // 4)
+    made, descriptors = keep_few(batch, leaves(batch), held=lambda: limit // 4)
     assert descriptors == 0 and not made["large"].is_shared()
     assert made["large"].equal(large)
 
 
 def test_a_batch_without_shared_memory_is_passed_on_as_it_is():
     batch = {"x": torch.zeros(3), "deep": [(torch.zeros(2), "text")]}
-    assert keep_few(batch, held=10**6) == (batch, 0)
-    assert keep_few(batch, held=10**6)[0] is batch
+    assert keep_few(batch, leaves(batch), held=lambda: 10**6) == (batch, 0)
+    assert keep_few(batch, leaves(batch), held=lambda: 10**6)[0] is batch
 
 
 class Hungry(Dataset):

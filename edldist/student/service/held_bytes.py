@@ -13,6 +13,13 @@ from torch import Tensor
 
 __all__ = ["held_bytes"]
 
+# Tuples made once, the frequent types first: this is done for every batch.
+_ARRAYS = (Tensor, np.ndarray)
+_SCALARS = (str, int, float, type(None))
+_STRINGS = (bytes, bytearray, memoryview)
+_MAPPINGS = (dict, Mapping)
+_COLLECTIONS = (list, tuple, Sequence, Set)
+
 
 def held_bytes(value: Any) -> int:
     """Bytes of all tensors and arrays in nested mappings, sequences, sets and dataclasses.
@@ -28,20 +35,20 @@ def held_bytes(value: Any) -> int:
     stack = [value]
     while stack:
         item = stack.pop()
-        if isinstance(item, Tensor | np.ndarray):
+        if isinstance(item, _ARRAYS):
             if id(item) not in seen:
                 seen.add(id(item))
                 where, part, whole = _of_tensor(item) if isinstance(item, Tensor) else _of_array(item)
                 pieces[where] = (pieces.get(where, (0, 0))[0] + part, whole)
-        elif isinstance(item, str | int | float | None):
+        elif isinstance(item, _SCALARS):
             continue
-        elif isinstance(item, bytes | bytearray | memoryview):
+        elif isinstance(item, _STRINGS):
             strings += memoryview(item).nbytes
         elif id(item) not in seen:
             seen.add(id(item))
-            if isinstance(item, Mapping):
+            if isinstance(item, _MAPPINGS):
                 stack.extend(item.values())
-            elif isinstance(item, Sequence | Set):
+            elif isinstance(item, _COLLECTIONS):
                 stack.extend(item)
             elif dataclasses.is_dataclass(item) and not isinstance(item, type):
                 stack.extend(getattr(item, field.name, None) for field in dataclasses.fields(item))

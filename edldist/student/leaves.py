@@ -1,0 +1,51 @@
+"""The tensors and arrays that a batch is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["Leaf", "leaves"]
+
+Leaf = Tensor | NDArray[Any]
+
+_SHORT = 16
+_SCALARS = (str, int, float, bytes, type(None))
+
+
+def leaves(*values: Any) -> list[Leaf]:
+    """Every tensor and array in nested mappings, lists, tuples and data classes, each once.
+
+    A long list that begins and ends with strings or numbers is taken for one of such. Other objects are not
+    looked into: nobody knows what else hangs on them.
+    """
+    found: list[Leaf] = []
+    seen: set[int] = set()
+    stack: list[Any] = list(values)
+    while stack:
+        item = stack.pop()
+        if isinstance(item, Tensor):
+            if id(item) not in seen:
+                seen.add(id(item))
+                found.append(item)
+        elif isinstance(item, _SCALARS) or id(item) in seen:
+            continue
+        else:
+            seen.add(id(item))
+            if isinstance(item, (dict, Mapping)):
+                stack.extend(item.values())
+            elif isinstance(item, (tuple, list)):
+                if len(item) <= _SHORT or not (
+                    isinstance(item[0], _SCALARS) and isinstance(item[-1], _SCALARS)
+                ):
+                    stack.extend(item)
+            elif isinstance(item, np.ndarray):
+                found.append(item)
+            elif dataclasses.is_dataclass(item) and not isinstance(item, type):
+                stack.extend(getattr(item, field.name, None) for field in dataclasses.fields(item))
+    return found
