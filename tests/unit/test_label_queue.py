@@ -513,3 +513,25 @@ def test_teacher_names_must_differ():
     for names in ([], ["a", "a"]):
         with pytest.raises(ConfigError):
             LabelQueue(names)
+
+
+def test_a_workers_latency_is_a_moving_average():
+    queue = joined("w1", flow=Flow(first_deadline_s=100.0, min_deadline_s=1.0))
+    fill(queue, 4, 4, 4)
+    for since, took_s in ((0.0, 0.5), (10.0, 1.5)):
+        (grant,) = queue.lease("w1", 4, since)
+        queue.complete(grant.lease, since + took_s)
+    queue.lease("w1", 4, 20.0)
+    assert queue.expire(26.9) == [], "0.8 times 0.5 s and 0.2 times 1.5 s, ten times"
+    assert [overdue.allowed_s for overdue in queue.expire(27.1)] == [pytest.approx(7.0)]
+
+
+def test_as_many_are_woken_for_second_leases_as_there_are_old_tasks():
+    queue = joined("a", "b", "c", "d", "e")
+    fill(queue, 8)
+    for worker in "ab":
+        assert queue.lease(worker, 4, 0.0)
+    for worker in "cde":
+        assert not queue.lease(worker, 4, 0.0)
+    assert queue.rouse_to_hedge("teacher", 5.0, older_than_s=1.0) == ["c", "d"]
+    assert queue.hedge("c", 4, 5.0, 1.0).start == 0 and queue.hedge("d", 4, 5.0, 1.0).start == 4

@@ -492,3 +492,29 @@ def test_poison_that_is_skipped_says_on_its_batch_why(party):
     assert job.delivery.wait(0.0, reading=False)
     poison = job.delivery.deliver().poison
     assert poison is not None and poison.samples == range(4) and poison.attempts == ["boom"]
+
+
+def test_a_wake_that_was_lost_on_the_way_is_sent_again_and_for_as_much(party):
+    """The student thinks that the worker is awake; its answer to a ping says that it sleeps."""
+    job = party(heartbeat_ttl_s=1e9)
+    worker = job.worker("worker")
+    assert not worker.pull(8)
+    job.offer(8)
+    job.turn()
+    assert woken([worker]) == [worker]
+    job.turn(1.1)
+    (ping,) = [received.message for received in iter(worker.link.receive, None)]
+    worker.say(Pong(seq=ping.seq, held=[], pulled=0, asleep=True))
+    assert woken([worker]) == [worker], "told again"
+    assert job.delivery._queue._sleepers["teacher"]._promised_room == 8
+    assert worker.pull(8)
+
+
+def test_tasks_that_others_get_because_their_worker_is_late_are_an_event(party):
+    job = party(Flow(first_deadline_s=0.5, min_deadline_s=0.5), heartbeat_ttl_s=1e9)
+    worker = job.worker("a")
+    job.offer(4)
+    worker.pull()
+    job.turn(0.6)
+    (event,) = job.service._events._waiting
+    assert event.event == "task_requeued" and event.fields["worker"] == "a" and event.fields["tasks"] == 1
