@@ -298,6 +298,7 @@ def test_a_node_that_dies_before_it_knows_of_its_rank_is_gone_like_any_other() -
 
 def test_a_run_is_over_when_all_are_done_and_whoever_comes_is_told_so() -> None:
     town, (a, b) = formed("a", "b", most=3)
+    town.run(FORGET_S, step_s=0.5)
     (late,) = town.join("late", most=3)
     a.tell(state="finished")
     town.run(0.1)
