@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -252,6 +251,6 @@ class Tally:
 
 def _number(value: Scalar) -> int | float | None:
     """The figure in what a member sent, or None: only finite numbers of sane size are figures."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if abs(value) < LARGEST else None
+    return value if abs(value) < LARGEST else None  # NaN is less than nothing
