@@ -289,3 +289,12 @@ def test_three_that_seemed_to_hang_and_fail_after_all_make_it_poison_once_and_at
     (one,) = poison
     assert one.attempts == ["boom of a", "boom of b", "boom of c"]
     assert queue.verdicts(1e9) == [] and queue.lease("d", 8, 10.0) == []
+
+
+def test_a_queue_that_is_cleared_withholds_nothing_any_more():
+    queue = joined("a", "b", "c")
+    offer(queue, 8)
+    spread(queue, "a", "b", "c")
+    queue.clear()
+    assert queue.verdicts(1e9) == [] and queue.open_batches == 0
+    queue.validate(1e9)

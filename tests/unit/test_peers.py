@@ -1,0 +1,72 @@
+"""The table of connected workers: who gets no work, and who is forgotten."""
+
+from __future__ import annotations
+
+from edldist.student.service.peers import ConnectedWorker, Peers
+from edldist.wire.messages import Hello
+from edldist.wire.transport import Sender
+from tests.greetings import FINGERPRINT
+
+A = Sender(b"a")
+
+
+def add(peers: Peers, name: str, teacher: str = "t", process: str = "p") -> ConnectedWorker:
+    hello = Hello(worker=name, teacher=teacher, fingerprint=FINGERPRINT, process=process)
+    return peers.add(Sender(name.encode()), hello, 0.0)
+
+
+def sicken(peers: Peers, worker: ConnectedWorker, now: float = 0.0) -> float | None:
+    return [peers.failed(worker, "boom", now) for _ in range(4)][-1]
+
+
+def test_a_worker_that_keeps_failing_gets_no_work_while_another_of_its_group_is_well():
+    peers = Peers()
+    sick, well = add(peers, "sick"), add(peers, "well")
+    add(peers, "elsewhere", teacher="u")
+    assert sicken(peers, sick) == 30.0 and "4 failures in a row" in peers.quarantined(sick, 1.0)
+    assert peers.quarantined(well, 1.0) == ""
+    peers.drop(well)
+    assert peers.quarantined(sick, 1.0) == "", "the last one of its group gets what there is"
+    assert sicken(peers, sick) is None
+
+
+def test_a_worker_is_paroled_once_when_its_time_is_up():
+    peers = Peers()
+    sick, _ = add(peers, "sick"), add(peers, "well")
+    sicken(peers, sick)
+    peers.exclude(sick)
+    assert peers.paroled(29.0) == []
+    assert peers.paroled(31.0) == [sick] and peers.paroled(31.0) == []
+
+
+def test_nothing_is_known_of_a_worker_that_is_gone():
+    peers = Peers()
+    sick, _ = add(peers, "sick"), add(peers, "well")
+    sicken(peers, sick)
+    peers.exclude(sick)
+    assert peers.drop(sick) and not peers.drop(sick)
+    assert peers.paroled(31.0) == [] and len(peers) == 1
+    assert peers.quarantined(add(peers, "sick"), 1.0) == ""
+
+
+def test_only_the_process_behind_a_broken_connection_has_survived_and_once():
+    peers = Peers()
+    worker = add(peers, "a", process="p1")
+    peers.cut_off(worker, 0.0)
+    peers.drop(worker)
+    assert peers.called_back(2.0, within_s=3.0) == [A]
+    assert not peers.survived(A, "p2") and not peers.survived(A, "p1"), "asked for once"
+    peers.cut_off(worker, 5.0)
+    assert peers.survived(A, "p1")
+    assert peers.called_back(9.0, within_s=3.0) == []
+
+
+def test_a_peer_that_is_reached_or_here_again_is_not_called_back():
+    peers = Peers()
+    first, second = add(peers, "a"), add(peers, "b")
+    for worker in (first, second):
+        peers.cut_off(worker, 0.0)
+        peers.drop(worker)
+    peers.reached(A)
+    add(peers, "b")
+    assert peers.called_back(1.0, within_s=3.0) == []
