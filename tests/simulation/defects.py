@@ -13,7 +13,6 @@ from unittest import mock
 
 from edldist.student.queue import task as task_module
 from edldist.student.queue.batches import Batches
-from edldist.student.queue.flow import Flow
 from edldist.student.queue.outcomes import Returned
 from edldist.student.queue.queue import LabelQueue
 from edldist.student.queue.sleepers import Sleepers
@@ -89,16 +88,6 @@ def _deliver_what_is_half_labelled() -> Any:
     return mock.patch.object(Batches, "settle", early)
 
 
-def _blame_the_slow() -> Any:
-    """As it was: a lease past its deadline was a loss, whoever lived."""
-    make = Flow.__init__
-
-    def impatient(self: Flow, *arguments: Any, **options: Any) -> None:
-        make(self, *arguments, **options | {"hang_s": 0.01})
-
-    return mock.patch.object(Flow, "__init__", impatient)
-
-
 DEFECTS: dict[str, Callable[[], Any]] = {
     "what a broken connection swallowed is not made good": lambda: mock.patch.object(
         StudentService, "_reconcile", _nothing
@@ -106,7 +95,6 @@ DEFECTS: dict[str, Callable[[], Any]] = {
     "success does not end a row of failures": lambda: mock.patch.object(Peers, "succeeded", _nothing),
     "tasks are cut larger than a frame may be": _no_limit_of_frames,
     "sleepers are never woken": lambda: mock.patch.object(Sleepers, "rouse", lambda *_: []),
-    "a worker that is slow is blamed": _blame_the_slow,
     "a member that the coordinator does not know stays silent": _ignore_unknown,
     "a loop that is left keeps its batches": _keep_open_batches,
     "what a worker gives back is nobody's": _lose_what_a_drain_gives_back,

@@ -235,7 +235,7 @@ def _break(world: World, fault: Fault) -> str | None:
         return None
     one, other = pair
     one.hurt = other.hurt = True
-    if fault.b % 2:
+    if fault.b % 4:
         source, sink = (one, other) if fault.b % 4 == 1 else (other, one)
         world.network.break_at_next_message(source.name, sink.name)
         return f"the next message of {source.name} to {sink.name} is lost with its connection"

@@ -97,7 +97,6 @@ class Network:
 
     def heal(self) -> None:
         """Open every path."""
-        self._doomed.clear()
         for source, sink in list(self._blocked):
             self.unblock(source, sink)
 
@@ -299,7 +298,7 @@ class Network:
         if former is not None:
             self.snap(former)
         link.connection = hub.connections[link.identity] = Connection(link, hub)
-        while link.waiting:
+        while link.waiting and link.connection is not None:
             self.carry(link.connection.to_hub, link.waiting.popleft())
         if link.closed:
             self.disconnect(link)
