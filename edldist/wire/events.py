@@ -12,7 +12,8 @@ from typing import Annotated
 import msgspec
 
 from edldist.errors import WireError
-from edldist.wire.messages import Count, Event, Name, Text
+from edldist.wire.messages import Event
+from edldist.wire.messages.fields import Count, Name, Text
 
 __all__ = ["FROM_MEMBERS", "check_event"]
 

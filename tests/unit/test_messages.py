@@ -301,7 +301,7 @@ def test_decoding_needs_no_torch() -> None:
 
 
 def test_a_header_over_its_limit_is_refused_before_it_is_decoded(monkeypatch):
-    monkeypatch.setattr(wire, "_decoder", None)
+    monkeypatch.setattr("edldist.wire.messages.coding._decoder", None)
     raw = encode(wire.Failure(leases=[1], error="x" * 1000))
     with pytest.raises(WireError, match="a header of 10.. bytes; 1000 are allowed"):
         decode(raw, 1000)

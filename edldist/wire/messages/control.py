@@ -1,0 +1,245 @@
+"""Messages between a member (teacher worker or student) and the coordinator, and questions about the job."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from edldist.labels.fingerprint import Fingerprint
+from edldist.wire.messages.fields import (
+    MOST_NAMES,
+    Count,
+    Facts,
+    MessagePart,
+    Metrics,
+    Name,
+    Names,
+    Peer,
+    ProcessName,
+    Scalar,
+    Seconds,
+    Text,
+    Wall,
+)
+
+__all__ = [
+    "Ack",
+    "Event",
+    "Goodbye",
+    "Heartbeat",
+    "Links",
+    "MemberStatus",
+    "NodeQuery",
+    "NodeStatus",
+    "RankStatus",
+    "Refused",
+    "Register",
+    "Registered",
+    "Regroup",
+    "Report",
+    "Status",
+    "StatusQuery",
+    "Unknown",
+]
+
+
+class Register(MessagePart, frozen=True, tag="register"):
+    """A member introduces itself; the same message again after a coordinator's restart.
+
+    ``group`` is the teacher's name for a teacher worker; for a student, the process group that its
+    rank trains in (empty if it trains alone). ``teachers`` are the names that a student
+    wants; ``links`` are the students that a teacher worker serves now (a fresh coordinator learns
+    the standing assignment from them). A teacher worker has a ``fingerprint``. ``process`` tells this
+    very process from every other (``edldist.wire.process``); ``host``, ``pid`` and ``info`` are only shown.
+    """
+
+    id: Name
+    role: Literal["teacher", "student"]
+    process: ProcessName
+    group: Name = ""
+    address: Name = ""
+    teachers: Annotated[list[Name], msgspec.Meta(max_length=64)] = []
+    links: Names = []
+    host: Name = ""
+    pid: Count = 0
+    wall_s: Wall = 0.0
+    fingerprint: Fingerprint | None = None
+    info: Facts = {}
+
+
+class Registered(MessagePart, frozen=True, tag="registered"):
+    """The coordinator knows the member from now on. ``incarnation`` changes when it restarts.
+
+    ``wall_s`` is the coordinator's wall clock, ``asked_wall_s`` that of the registration it answers:
+    one that waited for a coordinator to start is old, and only the member can tell how old.
+    """
+
+    incarnation: Name
+    heartbeat_interval_s: Seconds
+    heartbeat_ttl_s: Seconds
+    wall_s: Wall = 0.0
+    asked_wall_s: Wall = 0.0
+
+
+class Heartbeat(MessagePart, frozen=True, tag="heartbeat"):
+    """A member lives; ``stats`` are its latest figures."""
+
+    id: Name
+    stats: Facts = {}
+
+
+class Unknown(MessagePart, frozen=True, tag="unknown"):
+    """The coordinator does not know the sender: register (again)."""
+
+
+class Refused(MessagePart, frozen=True, tag="refused"):
+    """The receiver of a registration or greeting refuses it, for ever.
+
+    ``incompatible``: because of what the sender is (its model, weights, version, codec, outputs). It would be
+    refused again however often it is started.
+    """
+
+    reason: Text
+    incompatible: bool = False
+
+
+class Goodbye(MessagePart, frozen=True, tag="goodbye"):
+    """A member leaves on purpose: to the coordinator, or from a teacher worker to a student."""
+
+    id: Name
+    reason: Text = ""
+
+
+class Links(MessagePart, frozen=True, tag="links"):
+    """The students that a teacher worker is to serve.
+
+    With ``complete`` false the list only adds: a coordinator that has just started does not yet
+    know everyone and orders no disconnects. With ``complete``, students that are ``released`` are
+    served by others from now on. One that is in neither list is unknown to the coordinator, which
+    may be cut off from it: a worker that hears it goes on serving it.
+    """
+
+    students: Annotated[list[Peer], msgspec.Meta(max_length=MOST_NAMES)]
+    complete: bool
+    released: Names = []
+
+
+class Regroup(MessagePart, frozen=True, tag="regroup"):
+    """To the ranks of a process group that lost one of theirs: a new group has to form.
+
+    Collectives notice a killed rank by themselves, but wait for a frozen or unreachable one.
+
+    Attributes:
+        generation: the group that lost a rank, as its ranks named it when they registered.
+        lost: id of the member that was lost.
+    """
+
+    generation: Name
+    lost: Name
+    reason: Text
+
+
+class Event(MessagePart, frozen=True, tag="event"):
+    """Something worth a line in ``events.jsonl``. ``t`` is unix seconds at the member.
+
+    One with a ``sender`` is numbered among that process's reports, and sent until acknowledged like them.
+    """
+
+    event: Name
+    t: Wall
+    fields: Facts = {}
+    sender: Name = ""
+    seq: Count = 0
+
+
+class Report(MessagePart, frozen=True, tag="report"):
+    """Figures of the training script (``edldist.report``). Sent until acknowledged.
+
+    ``sender`` is one process; ``seq`` counts its reports from 1.
+    """
+
+    sender: Name
+    seq: Count
+    rank: Count
+    t: Wall
+    values: Metrics
+
+
+class Ack(MessagePart, frozen=True, tag="ack"):
+    """All reports and numbered events of the receiver up to ``seq`` are held by the coordinator."""
+
+    seq: Count
+
+
+class StatusQuery(MessagePart, frozen=True, tag="status_query"):
+    """Ask for the state of the job, and the events and reports numbered after ``since``."""
+
+    since: Count = 0
+
+
+class MemberStatus(MessagePart, frozen=True):
+    """One registered member, as ``status`` shows it."""
+
+    id: str
+    role: str
+    group: str
+    address: str
+    process: str
+    host: str
+    pid: int
+    joined_s: float
+    silent_s: float
+    links: list[str]
+    info: dict[str, Scalar]
+    stats: dict[str, Scalar]
+
+
+class Status(MessagePart, frozen=True, tag="status"):
+    """The state of the job.
+
+    ``records`` holds ``Event`` and ``Report`` values in the order of their arrival; ``seq`` is the
+    number of the last one (ask for what follows with ``StatusQuery(since=seq)``). Numbers start
+    again with a new ``incarnation``.
+    """
+
+    incarnation: Name
+    uptime_s: float
+    members: list[MemberStatus]
+    records: list[Event | Report]
+    seq: Count
+
+
+class NodeQuery(MessagePart, frozen=True, tag="node_query"):
+    """A student node asks about its own ranks, often, so the answer must not grow with the job.
+
+    Attributes:
+        processes: of the node's ranks.
+        since: number of the last record that was looked at; see ``Status``.
+    """
+
+    processes: Annotated[list[ProcessName], msgspec.Meta(max_length=1_024)]
+    since: Count = 0
+
+
+class RankStatus(MessagePart, frozen=True):
+    """A student member: its process, and its latest figures."""
+
+    process: ProcessName
+    stats: Facts
+
+
+class NodeStatus(MessagePart, frozen=True, tag="node_status"):
+    """What a node asked for.
+
+    Attributes:
+        incarnation: of the coordinator.
+        ranks: members of the processes that were named, as far as they are here.
+        lost: which of these processes lost a member in the records after ``since``.
+        seq: number of the last record; ask again with it.
+    """
+
+    incarnation: Name
+    ranks: list[RankStatus]
+    lost: list[ProcessName]
+    seq: Count
