@@ -17,6 +17,7 @@ from edldist.coordinator.rendezvous import (
     MAX_NODES,
     MAX_RUNS,
     NEXT_CALL_S,
+    PROBE_S,
     SETTLE_S,
     UNREACHABLE_S,
     Rendezvous,
@@ -239,6 +240,17 @@ def test_a_killed_node_holds_up_the_others_as_long_as_a_connection_may_take_to_c
     assert a.report.state == "joining"
     town.run(0.1 + NEXT_CALL_S + 3 * STEP_S)
     assert town.members() == ["a", "b"]
+
+
+def test_a_node_that_is_killed_while_others_wait_for_it_is_found_out_as_soon() -> None:
+    town, (a, b) = formed("a", "b")
+    a.rejoin()
+    town.run(1.5)
+    b.next_at = town.now
+    town.turn()
+    b.alive = False
+    town.run(UNREACHABLE_S + PROBE_S + NEXT_CALL_S + 0.2)
+    assert town.members() == ["a"]
 
 
 def test_a_node_that_is_only_silent_holds_them_up_for_a_lease() -> None:
