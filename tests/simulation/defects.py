@@ -5,7 +5,6 @@ Each is one that the code had, or that somebody could make without any other tes
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +15,7 @@ from edldist.student.queue.batches import Batches
 from edldist.student.queue.outcomes import Returned
 from edldist.student.queue.queue import LabelQueue
 from edldist.student.queue.sleepers import Sleepers
+from edldist.student.queue.wanted import Wanted
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.delivery import Delivery
 from edldist.student.service.peers import Peers
@@ -69,13 +69,7 @@ def _write_at_the_first_row() -> Any:
 
 
 def _no_limit_of_frames() -> Any:
-    check = Delivery._check_size
-
-    def unlimited(self: Delivery, batch: OpenBatch) -> None:
-        check(self, batch)
-        self._fitting_samples = sys.maxsize
-
-    return mock.patch.object(Delivery, "_check_size", unlimited)
+    return mock.patch.object(Wanted, "cut_at", lambda self, most: self)
 
 
 def _deliver_what_is_half_labelled() -> Any:

@@ -7,11 +7,14 @@ import pytest
 from tests.simulation.defects import DEFECTS, defect
 from tests.simulation.runs import run_seed
 
-SEEDS = range(120)
+SEEDS = (*(0, 2, 3, 9, 34, 71), *range(120))
+"""Those that found one when it was put in; any other, should the code have changed their stories."""
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", DEFECTS)
 def test_a_defect_is_found(name: str) -> None:
     with defect(name):
-        assert any(run_seed(seed).violations for seed in SEEDS), f"nothing in {SEEDS} notices that {name}"
+        assert any(run_seed(seed).violations for seed in SEEDS), (
+            f"none of {len(SEEDS)} seeds notices that {name}"
+        )

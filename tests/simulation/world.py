@@ -123,6 +123,8 @@ class World:
             wrong = list(rank_faults(process))
         elif isinstance(process, WorkerProcess):
             wrong = list(worker_faults(process))
+        elif isinstance(process, CoordinatorProcess):
+            process.server._members.validate()
         for what in wrong:
             self.violate(what)
 
