@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["WorkerProcess", "labels_of"]
 
 _MOST_DEATHS = 40
-"""Of one sample: three prove it, but those that shared its passes are suspected too, and groups form anew."""
+"""Of one sample in one group: three prove it, but those that shared its passes are suspected too."""
 
 
 def labels_of(ids: Tensor, teacher: str) -> Tensor:
