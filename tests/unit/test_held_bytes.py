@@ -52,7 +52,6 @@ class Sample:
         (Sample, 0),
         (object(), 0),
     ],
-    ids=repr,
 )
 def test_tensors_and_arrays_count_wherever_they_are(value, nbytes):
     assert held_bytes(value) == nbytes
