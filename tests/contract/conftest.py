@@ -8,6 +8,7 @@ import pytest
 
 from edldist.wire.zmq.poller import ZmqPoller
 from tests.contract.pair import Lent, Pair
+from tests.contract.rig import TRANSPORTS, Rig
 
 
 @pytest.fixture
@@ -48,3 +49,10 @@ def lent() -> Iterator[Lent]:
     lent = Lent(1 << 24)
     yield lent
     lent.close()
+
+
+@pytest.fixture(params=TRANSPORTS)
+def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    rig = Rig(TRANSPORTS[request.param]())
+    yield rig
+    rig.close()

@@ -2,135 +2,22 @@
 
 from __future__ import annotations
 
-import random
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
 
-import msgspec
 import pytest
 
-from edldist.errors import ConfigError, PeerUnreachableError, ProtocolVersionError
-from edldist.wire.memory import MemoryHub, MemoryTransport
+from edldist.errors import ConfigError, PeerUnreachableError
 from edldist.wire.messages import (
-    MAGIC,
     MAX_FRAMES,
-    PROTOCOL_VERSION,
     Ack,
-    Heartbeat,
     Ping,
-    Refused,
     Unknown,
-    encode,
 )
-from edldist.wire.simulated.endpoints import SimulatedHub, SimulatedPoller
-from edldist.wire.simulated.network import Network
-from edldist.wire.transport import SKIPPED_A_TURN, Hub, Link, Poller, Received, Sender, Transport
-from edldist.wire.zmq.transport import ZmqTransport
-from tests.simulation.schedule import Schedule
-
-WITHIN_S = 10.0
-ANYWHERE = "tcp://127.0.0.1:0"
-OTHER_VERSION = MAGIC + bytes([PROTOCOL_VERSION + 1]) + b"from the future"
-
-
-class Rig:
-    """Pollers over one transport, closed at the end of the test."""
-
-    def __init__(self, transport: Transport) -> None:
-        self.transport = transport
-        self._pollers: list[Poller] = []
-
-    def poller(self) -> Poller:
-        self._pollers.append(self.transport.poller())
-        return self._pollers[-1]
-
-    def now(self) -> float:
-        """Seconds on the clock by which the transport waits."""
-        schedule = getattr(self.transport, "schedule", None)
-        return time.monotonic() if schedule is None else schedule.now
-
-    def close(self) -> None:
-        for poller in self._pollers:
-            poller.close()
-
-
-class SteppedPoller(SimulatedPoller):
-    """Waits by letting simulated time pass."""
-
-    rang = False
-
-    def wait(self, timeout_s: float) -> None:
-        schedule = self.schedule
-        until = schedule.now + timeout_s
-        while not self.rang and schedule.next_at <= (schedule.now + 0.001 if self.pending else until):
-            schedule.step()
-        if not (self.rang or self.pending):
-            schedule.now = max(schedule.now, until)
-        self.rang = False
-        super().wait(timeout_s)
-
-    def wake(self) -> None:
-        self.rang = True
-
-
-class SteppedTransport:
-    """A simulated network whose time passes while somebody waits."""
-
-    def __init__(self) -> None:
-        self.schedule = Schedule(random.Random(1))
-        self._network = Network(self.schedule, "contract")
-        self._network.delay_s, self._network.slow_share = (0.0001, 0.0001), 0.0
-
-    def poller(self) -> SteppedPoller:
-        poller = SteppedPoller(self._network, "host", lambda: None)
-        poller.schedule = self.schedule
-        return poller
-
-
-TRANSPORTS: dict[str, Callable[[], Transport]] = {
-    "memory": MemoryTransport,
-    "simulated": SteppedTransport,
-    "zeromq": lambda: ZmqTransport(max_frame_bytes=1 << 24, shared_memory=False),
-    "zeromq with shared memory": lambda: ZmqTransport(max_frame_bytes=1 << 24, shared_memory=True),
-}
-
-
-@pytest.fixture(params=TRANSPORTS)
-def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
-    rig = Rig(TRANSPORTS[request.param]())
-    yield rig
-    rig.close()
-
-
-def take(poller: Poller, endpoint: Hub | Link, count: int = 1) -> list[Received]:
-    """The next messages of an endpoint, waiting as its owner does."""
-    taken: list[Received] = []
-    deadline = time.monotonic() + WITHIN_S
-    while len(taken) < count:
-        while len(taken) < count and (received := endpoint.receive()) is not None:
-            taken.append(received)
-        if len(taken) < count:
-            assert time.monotonic() < deadline, f"{len(taken)} of {count} messages within {WITHIN_S} s"
-            poller.wait(0.05)
-    return taken
-
-
-def until(poller: Poller, step: Callable[[], bool], within_s: float = WITHIN_S) -> float:
-    """Repeat a step until it is true; the seconds that took."""
-    began = time.monotonic()
-    while not step():
-        assert time.monotonic() - began < within_s, f"not within {within_s} s"
-        poller.wait(0.005)
-    return time.monotonic() - began
-
-
-def greet(poller: Poller, hub: Hub, link: Link, identity: str) -> None:
-    """Make sure that hub and link know each other."""
-    link.send(Unknown())
-    assert take(poller, hub)[0].sender.route == identity.encode()
+from edldist.wire.transport import Hub, Poller, Received, Sender
+from tests.contract.rig import ANYWHERE, Rig, greet, take, until
 
 
 def unreachable(hub: Hub, peer: bytes) -> bool:
@@ -139,14 +26,6 @@ def unreachable(hub: Hub, peer: bytes) -> bool:
     except PeerUnreachableError:
         return True
     return False
-
-
-def send_raw(link: Link, frames: list[bytes]) -> None:
-    """Send what is no message, as a broken or hostile peer does."""
-    if hasattr(link, "send_raw"):
-        link.send_raw(frames)
-    else:
-        link._socket.send_multipart(frames)
 
 
 def test_the_hub_tells_the_port_that_was_chosen(rig: Rig) -> None:
@@ -421,139 +300,6 @@ def test_an_endpoint_closed_with_unread_messages_ends_no_wait(rig: Rig) -> None:
     began = rig.now()
     poller.wait(0.1)
     assert rig.now() - began >= 0.09
-
-
-GARBAGE = [
-    pytest.param([b""], id="empty"),
-    pytest.param([b"", b"", b""], id="empty frames"),
-    pytest.param([b"GET / HTTP/1.1\r\n\r\n"], id="http"),
-    pytest.param([b"\x80\x04\x95K\x00."], id="pickle"),
-    pytest.param([MAGIC], id="magic alone"),
-    pytest.param([encode(Ack(seq=1))[:-1]], id="cut short"),
-    pytest.param([encode(Ack(seq=1)) + b"!"], id="too long"),
-    pytest.param([MAGIC + bytes([PROTOCOL_VERSION]) + b"\x91" * 100_000], id="deep"),
-    pytest.param([b"junk", encode(Ack(seq=1))], id="header in the wrong place"),
-]
-
-
-@pytest.mark.parametrize("frames", GARBAGE)
-def test_garbage_at_a_hub_is_counted_and_harms_nothing(rig: Rig, frames: list[bytes]) -> None:
-    poller = rig.poller()
-    hub = poller.bind(ANYWHERE)
-    link, other = (poller.connect(hub.address, name) for name in ("bad", "good"))
-    for number in range(3):
-        send_raw(link, frames)
-        link.send(Ack(seq=number))
-        other.send(Ack(seq=number))
-    received = take(poller, hub, 6)
-    assert hub.garbage == 3
-    for peer in (b"bad", b"good"):
-        assert [r.message for r in received if r.sender.route == peer] == [
-            Ack(seq=number) for number in range(3)
-        ]
-    hub.send(Sender(b"bad"), Unknown())
-    assert take(poller, link)[0].message == Unknown()
-
-
-def _from_hub(hub: Hub, peer: bytes, frames: list[bytes]) -> None:
-    if isinstance(hub, MemoryHub):
-        hub._network._to_link(hub.address, peer, frames)
-    elif isinstance(hub, SimulatedHub):
-        hub.send_raw(peer, frames)
-    else:
-        hub._socket.send_multipart([peer, *frames])
-
-
-@pytest.mark.parametrize("frames", GARBAGE)
-def test_garbage_at_a_link_is_counted_and_harms_nothing(rig: Rig, frames: list[bytes]) -> None:
-    poller = rig.poller()
-    hub = poller.bind(ANYWHERE)
-    link = poller.connect(hub.address, "t-1")
-    greet(poller, hub, link, "t-1")
-    _from_hub(hub, b"t-1", frames)
-    hub.send(Sender(b"t-1"), Ack(seq=1))
-    assert take(poller, link)[0].message == Ack(seq=1)
-    assert link.garbage == 1
-
-
-@pytest.mark.parametrize("at", ["hub", "link"])
-@pytest.mark.parametrize("frames", [[b"junk"], [OTHER_VERSION]], ids=["junk", "another version"])
-def test_a_flood_of_garbage_keeps_nobody_from_other_work(rig: Rig, at: str, frames: list[bytes]) -> None:
-    """However much there is of it, a turn looks at a bounded number, and what is good arrives in the end."""
-    if at == "link" and frames == [OTHER_VERSION]:
-        return  # ends the link
-    poller = rig.poller()
-    hub = poller.bind(ANYWHERE)
-    link = poller.connect(hub.address, "t-1")
-    greet(poller, hub, link, "t-1")
-    endpoint: Hub | Link = hub if at == "hub" else link
-    for _ in range(20 * SKIPPED_A_TURN):
-        send_raw(link, frames) if at == "hub" else _from_hub(hub, b"t-1", frames)
-    link.send(Ack(seq=1)) if at == "hub" else hub.send(Sender(b"t-1"), Ack(seq=1))
-    poller.wait(1)
-    before, turns = endpoint.garbage, 0
-    while (received := endpoint.receive()) is None:
-        turns += 1
-        assert endpoint.garbage - before <= SKIPPED_A_TURN
-        before = endpoint.garbage
-        poller.wait(0.01)
-    assert received.message == Ack(seq=1)
-    assert turns >= 19 and endpoint.garbage == 20 * SKIPPED_A_TURN
-
-
-def test_a_turn_that_has_seen_its_share_of_garbage_sees_one_more_at_a_call(rig: Rig) -> None:
-    poller = rig.poller()
-    hub = poller.bind(ANYWHERE)
-    link = poller.connect(hub.address, "t-1")
-    for _ in range(2 * SKIPPED_A_TURN):
-        send_raw(link, [b"junk"])
-
-    def looked() -> bool:
-        return hub.receive() is None and hub.garbage >= SKIPPED_A_TURN
-
-    until(poller, looked)
-    seen = hub.garbage
-    for number in range(1, 4):
-        assert hub.receive() is None
-        assert hub.garbage == seen + number
-
-
-def test_a_header_of_more_than_its_limit_is_garbage(rig: Rig) -> None:
-    """Whatever is in it: what it decodes into may take many times its size."""
-    poller = rig.poller()
-    hub = poller.bind(ANYWHERE)
-    link = poller.connect(hub.address, "t-1")
-    start = MAGIC + bytes([PROTOCOL_VERSION])
-    for size in (1_000, 1_100):
-        stats = {f"figure {number}": "x" * size for number in range(1_000)}
-        send_raw(link, [start + msgspec.msgpack.encode(Heartbeat(id="t-1", stats=stats))])
-    link.send(Ack(seq=1))
-    whole, after = take(poller, hub, 2)
-    assert isinstance(whole.message, Heartbeat) and after.message == Ack(seq=1)
-    assert hub.garbage == 1
-
-
-def test_another_version_is_refused_by_a_hub(rig: Rig) -> None:
-    poller = rig.poller()
-    hub = poller.bind(ANYWHERE)
-    link = poller.connect(hub.address, "future")
-    send_raw(link, [OTHER_VERSION])
-    link.send(Ack(seq=1))
-    assert take(poller, hub)[0].message == Ack(seq=1)
-    (answer,) = take(poller, link)
-    assert isinstance(answer.message, Refused)
-    assert f"protocol {PROTOCOL_VERSION + 1}" in answer.message.reason
-    assert hub.garbage == 1
-
-
-def test_another_version_raises_on_a_link(rig: Rig) -> None:
-    poller = rig.poller()
-    hub = poller.bind(ANYWHERE)
-    link = poller.connect(hub.address, "t-1")
-    greet(poller, hub, link, "t-1")
-    _from_hub(hub, b"t-1", [OTHER_VERSION])
-    with pytest.raises(ProtocolVersionError, match="same edldist version"):
-        take(poller, link)
 
 
 def test_closing_twice_is_closing_once(rig: Rig) -> None:

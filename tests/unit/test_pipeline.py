@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
-import logging
 import random
-from concurrent.futures import Future
 
 import pytest
 import torch
@@ -14,149 +12,13 @@ from hypothesis import strategies as st
 
 from edldist.errors import EdlDistError, InputError
 from edldist.labels.codec import parse_codec
-from edldist.teacher.batch_size import BatchSizeSearch
-from edldist.teacher.exchange import answers_to, inputs_of
 from edldist.teacher.forward import Forward
 from edldist.teacher.lane import HostLane
 from edldist.teacher.model import Teacher
-from edldist.teacher.pipeline import Pipeline
 from edldist.teacher.tasks import HeldTask, TaskInputs
 from edldist.wire.messages import TensorSpec
 from edldist.wire.tensors import DTYPES, unpack
-
-CPU = torch.device("cpu")
-
-
-class Flight:
-    """Computed when it was launched, and in the air until it is told to land."""
-
-    def __init__(self, landed) -> None:
-        self._landed = landed
-        self.outputs = landed.outputs
-        self.is_down = False
-        self.error: Exception | None = None
-        self.waited = False
-
-    def done(self) -> bool:
-        if self.error is not None:
-            raise self.error
-        return self.is_down
-
-    def wait(self) -> None:
-        self.waited = self.is_down = True
-
-    def labels(self):
-        assert self.is_down
-        return self._landed.labels()
-
-
-class Apron(HostLane):
-    """A lane whose flights land when the test says so."""
-
-    depth = 2
-
-    def __init__(self) -> None:
-        self.flights: list[Flight] = []
-        self.healthy = True
-
-    def launch(self, parts, compute) -> Flight:
-        flight = Flight(super().launch(parts, compute))
-        self.flights.append(flight)
-        assert sum(not each.is_down for each in self.flights) <= self.depth
-        return flight
-
-    def recover(self) -> bool:
-        return self.healthy
-
-
-class Shelf:
-    """A reader whose parts are there when the test says so."""
-
-    def __init__(self) -> None:
-        self.reads: list[tuple[HeldTask, Future]] = []
-
-    def read(self, tasks):
-        futures = [Future() for _ in tasks]
-        self.reads += zip(tasks, futures, strict=True)
-        return futures
-
-    def hand_over(self, task: HeldTask) -> None:
-        for asked, future in self.reads:
-            if asked is task and not future.done():
-                future.set_result(inputs_of([task]))
-
-
-class Crew:
-    """A pipeline over a model, and what came of it."""
-
-    def __init__(self, model, lane=None, batch_size: int | str = 8, reader=None, codec="dense", **options):
-        teacher = Teacher("tests.models:identify", CPU)
-        teacher._model = model
-        self.lane = lane or HostLane()
-        self.search = BatchSizeSearch(batch_size)
-        self.sizes: list[int] = []
-        self.pipeline = Pipeline(
-            self.lane,
-            Forward(teacher, parse_codec(codec), **options),
-            self.search,
-            lambda tasks, labels, s: answers_to(tasks, labels, "", s, lambda _: None),
-            self.sizes.append,
-            reader,
-        )
-        self.labels: dict[int, list] = {}
-        self.errors: dict[int, str] = {}
-
-    def turn(self, wait: bool = False) -> None:
-        if wait:
-            self.pipeline.await_any()
-        for answers in self.pipeline.step():
-            for answer in answers:
-                leases = [task.lease for task in answer.tasks]
-                assert not (self.labels.keys() | self.errors.keys()) & set(leases), "answered twice"
-                if answer.result is None:
-                    self.errors |= dict.fromkeys(leases, answer.error)
-                    continue
-                rows = unpack(answer.result.tensors, answer.frames)["logits"].flatten().tolist()
-                for row in answer.result.rows:
-                    self.labels[row.lease], rows = rows[: row.count], rows[row.count :]
-
-    def run(self, *passes: list[HeldTask]) -> Crew:
-        for tasks in passes:
-            while not self.pipeline.has_room:
-                self.turn(wait=True)
-            self.pipeline.begin(tasks)
-        while self.pipeline.patience_s(9.0) != 9.0:
-            self.turn(wait=True)
-        return self
-
-
-def task(lease: int, *ids: int, alone: bool = False) -> HeldTask:
-    values = list(ids) or [lease]
-    spec = TensorSpec(name="id", dtype="int64", shape=[len(values)])
-    frame = memoryview(torch.tensor(values).numpy().tobytes())
-    return HeldTask("s", lease, len(values), len(values), alone, TaskInputs(len(values), [spec], [frame]), 0)
-
-
-def double(id):  # noqa: A002
-    return id * 2
-
-
-NO_MEMORY = torch.OutOfMemoryError("no memory on purpose")
-
-
-def fits(largest: int, error=NO_MEMORY):
-    def model(id):  # noqa: A002
-        if len(id) > largest:
-            raise error
-        return id * 2
-
-    return model
-
-
-def poison(id):  # noqa: A002
-    if (id == 13).any():
-        raise ValueError("13 is poison on purpose")
-    return id * 2
+from tests.unit.passes import CPU, NO_MEMORY, Apron, Crew, Shelf, double, poison, task
 
 
 def test_on_a_host_a_pass_is_answered_in_the_step_it_began():
@@ -256,87 +118,6 @@ def test_labels_are_computed_and_packed_without_reading_one_value_back():
     assert computed.finite is not None and computed.finite.device.type == "meta"
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory on purpose"),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
-        MemoryError("no memory on purpose"),
-    ],
-    ids=["device", "host", "python"],
-)
-@pytest.mark.parametrize("lane", [HostLane, Apron])
-def test_a_pass_that_does_not_fit_is_done_again_in_pieces_and_loses_nothing(caplog, lane, error):
-    ids = list(range(100, 130))
-    crew = Crew(fits(3, error), lane(), batch_size=32)
-    with caplog.at_level(logging.WARNING):
-        crew.run([task(1, *ids), task(2, 7, 8)], [task(3, *ids)])
-    assert crew.labels == {1: [2 * i for i in ids], 2: [14, 16], 3: [2 * i for i in ids]}
-    assert crew.errors == {}
-    assert crew.sizes == [16, 8, 4, 2]
-    assert (crew.pipeline.shrinks, crew.search.size) == (4, 2)
-    assert [record.args[0] for record in caplog.records] == [32, 16, 8, 4]
-
-
-def test_a_task_larger_than_the_batch_size_is_labelled_in_pieces_unless_its_cut_is_fixed():
-    sizes = []
-    crew = Crew(lambda id: sizes.append(len(id)) or id * 2, batch_size=4)  # noqa: A006
-    crew.run([task(1, *range(10))], [task(2, *range(10), alone=True)])
-    assert sizes == [4, 4, 2, 10]
-    assert crew.labels[1] == crew.labels[2] == [2 * i for i in range(10)]
-
-
-def test_a_sample_that_does_not_fit_by_itself_fails_its_task_and_no_other():
-    def model(id):  # noqa: A002
-        if (id == 13).any() or len(id) > 2:
-            raise torch.OutOfMemoryError("no memory on purpose")
-        return id * 2
-
-    crew = Crew(model, batch_size=8).run([task(1), task(2, 3, 13, 4), task(5)])
-    assert crew.labels == {1: [2], 5: [10]}
-    assert "no memory for a single sample" in crew.errors[2]
-    assert 'raise torch.OutOfMemoryError("no memory on purpose")' in crew.errors[2]
-    assert crew.search.size == 1
-
-
-def test_a_fixed_cut_that_does_not_fit_fails_and_says_what_to_change():
-    crew = Crew(fits(3), batch_size=8).run([task(1, 1, 2, 3, 4, alone=True)], [task(2, 1, 2, 3, alone=True)])
-    assert crew.labels == {2: [2, 4, 6]}
-    assert "task of 4 samples" in crew.errors[1] and "lower the teacher's batch_size" in crew.errors[1]
-    assert (crew.search.size, crew.pipeline.shrinks) == (8, 0)
-
-
-def test_a_fixed_cut_is_tried_again_by_itself_before_it_fails():
-    lane = Apron()
-    crew = Crew(None, lane)
-    sizes = []
-
-    def model(id):  # noqa: A002
-        sizes.append(len(id))
-        if len(id) == 4 and any(not flight.is_down for flight in lane.flights):
-            raise torch.OutOfMemoryError("no memory beside another pass")
-        return id * 2
-
-    crew.pipeline._forward._teacher._model = model
-    crew.run([task(1, alone=True)], [task(2, 1, 2, 3, 4, alone=True)], [task(3, alone=True)])
-    assert crew.labels == {1: [2], 2: [2, 4, 6, 8], 3: [6]}
-    assert sizes == [1, 4, 4, 1]
-
-
-def test_fixed_cuts_are_never_cut_even_after_others_were():
-    sizes = []
-
-    def model(id):  # noqa: A002
-        sizes.append(len(id))
-        if len(id) > 4:
-            raise torch.OutOfMemoryError("no memory on purpose")
-        return id * 2
-
-    crew = Crew(model, batch_size=8).run([task(1, *range(8))], [task(2, *range(8), alone=True)])
-    assert sizes == [8, 4, 4, 8]
-    assert crew.labels.keys() == {1} and crew.errors.keys() == {2}
-
-
 @pytest.mark.parametrize("error", [ValueError("bad luck"), NO_MEMORY, None])
 def test_a_pass_that_failed_is_never_done_again_from_inputs_that_the_model_changed(error):
     def model(id):  # noqa: A002
@@ -407,17 +188,7 @@ def test_a_task_that_cannot_be_read_fails_alone():
     assert crew.pipeline.shrinks == 0
 
 
-def test_the_batch_size_grows_with_full_passes_and_the_service_hears_of_it():
-    crew = Crew(double, batch_size="auto")
-    for lease in range(40):
-        crew.run([task(lease, *range(crew.search.size))])
-        if crew.search.settled:
-            break
-    assert crew.sizes[:1] == [16]
-    assert crew.search.size in crew.sizes
-
-
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(1, 12), st.booleans())
 def test_every_task_is_answered_once_with_its_own_labels_in_any_weather(seed, room, by_reference):
     rng = random.Random(seed)

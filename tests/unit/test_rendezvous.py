@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,131 +17,17 @@ from edldist.coordinator.rendezvous import (
     MAX_RUNS,
     NEXT_CALL_S,
     PROBE_S,
-    SETTLE_S,
     UNREACHABLE_S,
-    Rendezvous,
 )
 from edldist.wire.messages import (
     MAX_NAME,
     MAX_TEXT,
     Generation,
     GroupNode,
-    NodeReport,
-    RunView,
     decode,
     encode,
 )
-
-STEP_S = 0.05
-
-
-class Agent:
-    """What a node's agent does: it reports every second and whenever something changed."""
-
-    def __init__(self, town: Town, name: str, **fields: Any) -> None:
-        self.town, self.name = town, name
-        node = GroupNode(process=name, host=f"10.0.0.{len(town.agents) + 1}", port=1000, ranks=1)
-        base: dict[str, Any] = {"run": "r", "job": "train.py", "node": node, "least": 1, "most": 4}
-        base["most"] = max(4, fields.get("least", 1))
-        self.report = NodeReport(**base | {"state": "joining", "seq": 1} | fields)
-        self.view: RunView | None = None
-        self.views: list[RunView] = []
-        self.alive = True
-        self.next_at = town.now
-        town.agents[name] = self
-
-    def tell(self, **changes: Any) -> None:
-        self.report = msgspec.structs.replace(self.report, seq=self.report.seq + 1, **changes)
-        self.next_at = self.town.now
-
-    def rejoin(self) -> None:
-        self.tell(state="joining", values={}, counts={})
-
-    def hear(self, view: RunView) -> None:
-        self.view = view
-        self.views.append(view)
-        generation = view.generation
-        last = self.report.generation
-        if self.report.state != "joining" or view.seq < self.report.seq or generation is None:
-            return
-        if last is not None and generation.number <= last.number:
-            return
-        if self.name in [node.process for node in generation.nodes]:
-            self.tell(state="member", generation=generation)
-
-    @property
-    def rank(self) -> int:
-        generation = self.generation
-        return [node.process for node in generation.nodes].index(self.name)
-
-    @property
-    def generation(self) -> Generation:
-        assert self.report.state == "member" and self.report.generation is not None
-        return self.report.generation
-
-    @property
-    def disturbed(self) -> bool:
-        """Whether its agent would restart its ranks."""
-        view = self.view
-        if self.report.state != "member" or view is None or view.seq < self.report.seq:
-            return False
-        return not self.generation.same(view.generation) or view.waiting > 0
-
-
-class Town:
-    """A coordinator, its agents, and the time between them."""
-
-    def __init__(self, settled: bool = True) -> None:
-        self.now = 100.0
-        self.agents: dict[str, Agent] = {}
-        self.lives = 0
-        self.restart(settled)
-
-    def restart(self, settled: bool = False) -> None:
-        self.lives += 1
-        self.there = True
-        self.core = Rendezvous(f"life-{self.lives}", self.now - (SETTLE_S if settled else 0))
-
-    def join(self, *names: str, **fields: Any) -> list[Agent]:
-        return [Agent(self, name, **fields) for name in names]
-
-    def turn(self) -> None:
-        for agent in self.agents.values():
-            if agent.alive and self.there and self.now >= agent.next_at:
-                agent.next_at = self.now + 1.0
-                self.core.report(agent.name.encode(), agent.report, self.now)
-        if not self.there:
-            return
-        for send in self.core.decide(self.now):
-            agent = self.agents[send.peer.decode()]
-            assert isinstance(send.message, RunView)
-            if agent.alive:
-                agent.hear(msgspec.msgpack.decode(msgspec.msgpack.encode(send.message), type=RunView))
-            else:
-                self.core.unreachable(send.peer, self.now)
-
-    def run(self, seconds: float, step_s: float = STEP_S) -> None:
-        end = self.now + seconds
-        while self.now < end:
-            self.turn()
-            self.now += step_s
-        self.turn()
-
-    def members(self) -> list[str]:
-        """The nodes that are in the newest generation, by rank."""
-        inside = [a for a in self.agents.values() if a.alive and a.report.state == "member"]
-        newest = max(a.generation.number for a in inside)
-        return [
-            a.name for a in sorted((a for a in inside if a.generation.number == newest), key=lambda a: a.rank)
-        ]
-
-
-def formed(*names: str, **fields: Any) -> tuple[Town, list[Agent]]:
-    town = Town()
-    agents = town.join(*names, **fields)
-    town.run(FIRST_CALL_S + 0.2)
-    assert town.members() == list(names)
-    return town, agents
+from tests.unit.town import STEP_S, Town, formed
 
 
 def test_nodes_that_come_together_form_one_generation_in_the_order_of_their_coming() -> None:
@@ -349,131 +234,6 @@ def test_a_node_that_cannot_go_on_alone_is_told_that_the_run_has_ended() -> None
     b.rejoin()
     town.run(0.1)
     assert b.view is not None and b.view.closed
-
-
-# --- the coordinator dies ---------------------------------------------------------------------------
-
-
-def test_a_fresh_coordinator_restarts_nobody_and_forms_no_second_group() -> None:
-    town, (a, b) = formed("a", "b")
-    known = a.generation
-    town.there = False
-    town.run(30)
-    town.restart()
-    (c,) = town.join("c")
-    a.next_at = b.next_at = town.now + SETTLE_S - 0.2  # it comes before anybody else has a chance to report
-    town.run(SETTLE_S + 2)
-    assert a.generation.same(known) and b.generation.same(known)
-    assert c.report.state == "joining"
-    assert a.disturbed and b.disturbed, "c waits, as it would have without the death"
-    a.rejoin()
-    b.rejoin()
-    town.run(NEXT_CALL_S + 0.2)
-    assert town.members() == ["a", "b", "c"] and a.generation.number == known.number + 1
-
-
-def test_a_fresh_coordinator_believes_that_nodes_live_of_which_it_only_heard() -> None:
-    town, (a, b) = formed("a", "b")
-    town.restart(settled=True)
-    b.next_at = town.now + 2.5  # its connection takes that long to come back
-    a.rejoin()
-    town.run(2.4)
-    assert a.report.state == "joining"
-    town.run(0.2)
-    assert b.view is not None and b.disturbed
-    b.rejoin()
-    town.run(NEXT_CALL_S + 0.2)
-    assert town.members() == ["a", "b"]
-
-
-def test_ranks_stay_where_they_were_though_a_fresh_coordinator_hears_the_last_one_first() -> None:
-    town, agents = formed("a", "b", "c")
-    town.restart(settled=True)
-    for number, agent in enumerate(reversed(agents)):
-        agent.next_at = town.now + 0.1 * number
-    town.run(1)
-    for agent in agents:
-        agent.rejoin()
-    town.run(NEXT_CALL_S + 0.2)
-    assert town.members() == ["a", "b", "c"]
-
-
-def test_nodes_that_a_fresh_coordinator_never_hears_are_gone_after_a_lease() -> None:
-    town, (a, b) = formed("a", "b")
-    b.alive = False
-    town.restart()
-    a.next_at = town.now
-    town.run(LEASE_S - 0.2)
-    assert a.view is not None and not a.view.whole and not a.view.gone
-    town.run(0.4)
-    assert a.view.whole and a.view.gone == ["b"]
-
-
-def test_a_fresh_coordinator_that_stood_still_goes_on_believing_in_them() -> None:
-    town, (a, b) = formed("a", "b")
-    town.restart(settled=True)
-    b.next_at = town.now + 100
-    a.next_at = town.now
-    town.run(1.0)
-    town.now += 60
-    a.rejoin()
-    b.next_at = town.now + 1.0
-    town.run(0.9)
-    assert a.report.state == "joining"
-    town.run(0.2)
-    assert b.disturbed
-
-
-def test_a_generation_that_was_formed_beside_another_gives_way_to_it() -> None:
-    town, (a, b) = formed("a", "b")
-    a.next_at = b.next_at = town.now + 20  # cut off for longer than a fresh coordinator waits
-    town.restart()
-    (c,) = town.join("c")
-    town.run(SETTLE_S + FIRST_CALL_S + 1)
-    assert town.agents["c"].report.state == "member"
-    town.run(20)
-    assert c.disturbed and not a.generation.same(c.generation)
-    assert not a.disturbed and not b.disturbed
-    c.rejoin()
-    town.run(0.2)
-    assert a.disturbed and b.disturbed
-
-
-def test_a_coordinator_that_dies_while_it_tells_of_a_generation_completes_it_in_its_next_life() -> None:
-    town = Town()
-    a, b = town.join("a", "b", most=2)
-    for agent in (a, b):
-        town.core.report(agent.name.encode(), agent.report, town.now)
-    heard = [send for send in town.core.decide(town.now) if send.peer == b"a"]
-    assert isinstance(heard[0].message, RunView)
-    a.hear(heard[0].message)
-    town.restart()
-    town.run(2)
-    assert town.members() == ["a", "b"] and a.generation.same(b.generation)
-
-
-def test_a_coordinator_that_stood_still_takes_nobody_for_dead() -> None:
-    town, (a, b) = formed("a", "b")
-    a.rejoin()
-    town.run(0.1)
-    town.now += 60  # suspended; what waits in its socket comes over several turns
-    a.next_at, b.next_at = town.now, town.now + 1.0
-    town.run(0.9)
-    assert a.report.state == "joining"
-    town.run(0.2)
-    assert b.report.state == "member" and b.disturbed
-
-
-def test_what_waited_in_a_queue_does_not_take_back_what_was_said_since() -> None:
-    town, (a, _) = formed("a", "b")
-    old = a.report
-    a.rejoin()
-    town.run(0.1)
-    town.core.report(b"a", old, town.now)
-    town.core.decide(town.now)
-    town.agents["b"].rejoin()
-    town.run(NEXT_CALL_S + 0.2)
-    assert town.members() == ["a", "b"]
 
 
 # --- the table ------------------------------------------------------------------------------------

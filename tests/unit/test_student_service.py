@@ -2,152 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from functools import partial
-
 import pytest
 import torch
 
-from edldist.clock import FakeClock
 from edldist.errors import InputError, LabelMemoryError, PoisonTaskError
 from edldist.student.queue.flow import Flow
 from edldist.student.service.batch import OpenBatch
-from edldist.student.service.options import ServiceOptions
-from edldist.student.service.service import StudentService
 from edldist.student.service.teacher_inputs import TeacherInputs
-from edldist.wire.memory import MemoryTransport
 from edldist.wire.messages import (
-    Failure,
-    Hello,
-    Idle,
     Labels,
     Lease,
     LeaseRows,
-    Message,
-    Ping,
-    Pong,
-    Pull,
     Result,
-    Tasks,
     TensorSpec,
-    Wake,
 )
-from tests.greetings import FINGERPRINT
-
-
-class Party:
-    """A student whose turns a test calls, and workers that say what a test says."""
-
-    def __init__(self, flow: Flow | None = None, **options) -> None:
-        self.clock = FakeClock(100.0)
-        transport = MemoryTransport()
-        settings = ServiceOptions(
-            student="s",
-            teachers=("teacher",),
-            coordinator="tcp://nobody:1",
-            bind="tcp://here:0",
-            advertise=None,
-            flow=flow or Flow(),
-            **options,
-        )
-        self.service = StudentService(
-            settings, transport, self.clock, process="p", host="h", pid=os.getpid(), first_lease=1
-        )
-        self.delivery = self.service.delivery
-        self.poller = transport.poller()
-
-    def turn(self, after_s: float = 0.0) -> None:
-        self.clock.advance(after_s)
-        self.service.turn(self.clock.monotonic())
-        self.delivery.validate()
-
-    def offer(self, *sizes: int, allocate=None) -> None:
-        for samples in sizes:
-            self.service.offer(OpenBatch(None, {"x": torch.zeros(samples)}, samples, allocate=allocate))
-
-    def worker(self, name: str) -> Worker:
-        return Worker(self, name)
-
-    def close(self) -> None:
-        self.service.close()
-        self.poller.close()
-
-
-class Worker:
-    """One end of a link."""
-
-    def __init__(self, party: Party, name: str) -> None:
-        self.party = party
-        self.name = name
-        self.link = party.poller.connect(party.service.address, name)
-        self.seq = 0
-        self.said: list[Message] = []  # by the student, not heard yet
-        self.say(Hello(worker=name, teacher="teacher", fingerprint=FINGERPRINT, process=name))
-        self.hear()
-
-    def say(self, message: Message, *frames: bytes) -> None:
-        self.link.send(message, list(frames))
-        self.party.turn()
-
-    def hear(self) -> list[Message]:
-        """What came since the last call. Pings are answered."""
-        heard = []
-        while (received := self.link.receive()) is not None:
-            heard.append(received.message)
-        for ping in [message for message in heard if isinstance(message, Ping)]:
-            self.link.send(Pong(seq=ping.seq, held=sorted(self.held), pulled=0, asleep=True))
-        return heard
-
-    @property
-    def held(self) -> set[int]:
-        """What the student thinks that it holds: nothing was lost on the way."""
-        return set(self.party.delivery.leases_of(self.name))
-
-    def pull(self, samples: int = 4) -> list[int]:
-        """Ask for work: the leases that come."""
-        self.seq += 1
-        self.say(Pull(seq=self.seq, room=samples))
-        answers = [message for message in self.hear() if isinstance(message, Tasks | Idle)]
-        self.answer = answers[-1]
-        assert self.answer.seq == self.seq
-        if isinstance(self.answer, Idle):
-            return []
-        return [lease.id for group in self.answer.groups for lease in group.leases]
-
-    def label(self, lease: int, samples: int = 4, width: int = 1) -> None:
-        specs = [TensorSpec(name="logits", dtype="float32", shape=[samples, width])]
-        result = Result(
-            rows=[LeaseRows(lease=lease, count=samples)], version="", compute_s=0.0, tensors=specs
-        )
-        frame = torch.arange(samples * width, dtype=torch.float32).numpy().tobytes()
-        self.say(Labels(results=[result]), frame)
-
-    def fail(self, *leases: int, error: str = "boom") -> None:
-        self.say(Failure(leases=list(leases), error=error))
-
-
-@pytest.fixture
-def party():
-    """Make a party; it ends with the test."""
-    made: list[Party] = []
-
-    def make(*args, **options) -> Party:
-        made.append(Party(*args, **options))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
-def pass_time(party: Party, seconds: float, *workers: Worker) -> None:
-    """Turns every tenth of a second, in which these workers answer pings."""
-    for _ in range(round(seconds / 0.1)):
-        party.turn(0.1)
-        for worker in workers:
-            worker.hear()
-    party.turn()
+from tests.unit.party import pass_time
 
 
 def test_a_late_answer_of_a_worker_that_lives_labels_its_task_and_accuses_nobody(party):
@@ -252,82 +121,6 @@ def test_a_loop_that_is_left_while_its_labels_find_no_memory_meets_no_error(part
     (lease,) = worker.pull()
     worker.label(lease)
     assert job.delivery.wait(0.0, reading=False)
-
-
-def calls_of(work) -> int:
-    """How many functions of ours are called."""
-    count = 0
-
-    def note(frame, event, arg):
-        nonlocal count
-        count += event == "call" and "edldist" in frame.f_code.co_filename
-
-    sys.setprofile(note)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return count
-
-
-def crowd(job: Party, workers: int) -> list[Worker]:
-    """Half of them hold a task each, the others sleep."""
-    crew = [job.worker(f"w{n}") for n in range(workers)]
-    job.offer(*[4] * (workers // 2))
-    for number, worker in enumerate(crew):
-        assert len(worker.pull()) == (number < workers // 2)
-    return crew
-
-
-def woken(crew: list[Worker]) -> list[Worker]:
-    """Who was told to pull since it last heard."""
-    return [worker for worker in crew if any(isinstance(message, Wake) for message in worker.hear())]
-
-
-def test_a_turn_costs_what_there_is_to_give_however_many_sleep_and_hold_leases(party):
-    """It was the sleepers times the leases: 10 ms for each turn at 512 workers."""
-    costs = []
-    for workers in (32, 256):
-        job = party(Flow(low_watermark=500, high_watermark=1000))
-        crew = crowd(job, workers)
-        turn = partial(job.service.turn, job.clock.monotonic())
-        nothing = calls_of(turn)
-        job.offer(4, 4)
-        two = calls_of(turn)
-        assert woken(crew) == crew[workers // 2 : workers // 2 + 2], "two batches, two workers"
-        waiting = calls_of(turn)
-        assert woken(crew) == [], "nobody else is woken for them"
-        costs.append((nothing, two, waiting))
-    assert costs[0] == costs[1]
-
-
-def test_a_worker_that_was_woken_and_does_not_come_keeps_nobody_from_the_task(party):
-    job = party()
-    crew = [job.worker("first"), job.worker("second")]
-    for worker in crew:
-        assert not worker.pull()
-    job.offer(4)
-    job.turn()
-    assert woken(crew) == crew[:1]
-    job.turn(0.2)
-    assert woken(crew) == crew[1:]
-
-
-def test_a_quarantined_worker_sleeps_until_its_time_is_up_and_is_woken_then(party):
-    job = party(heartbeat_ttl_s=1e9)
-    sick, well = job.worker("sick"), job.worker("well")
-    for _ in range(4):
-        job.offer(4)
-        (lease,) = sick.pull()
-        sick.fail(lease)
-        (lease,) = well.pull()
-        well.label(lease)
-    assert not sick.pull() and "4 failures in a row" in sick.answer.quarantine
-    job.offer(4)
-    job.turn(29.0)
-    assert woken([sick]) == []
-    job.turn(1.1)
-    assert woken([sick]) == [sick] and len(sick.pull()) == 1
 
 
 def test_one_success_clears_a_workers_failures(party):
@@ -437,20 +230,6 @@ def test_answers_of_a_worker_that_is_not_known_any_more_are_counted(party):
     assert job.service.stats()["duplicates"] == 1
 
 
-def test_an_idle_worker_is_woken_to_take_an_old_task_a_second_time(party):
-    job = party(heartbeat_ttl_s=1e9, hedge_after_s=0.25)
-    slow, idle = job.worker("slow"), job.worker("idle")
-    job.offer(4)
-    (first,) = slow.pull()
-    assert not idle.pull()
-    job.turn(0.2)
-    assert woken([idle]) == []
-    job.turn(0.2)
-    assert woken([idle]) == [idle] and len(idle.pull()) == 1
-    slow.label(first)
-    assert job.service.stats()["hedged"] == 1 and job.delivery.wait(0.0, reading=False)
-
-
 def test_a_task_that_failed_three_times_is_poison_when_its_last_worker_is_overdue_too(party):
     """Nobody is at work on it in time any more: that is found out by the clock."""
     job = party(Flow(max_attempts=1, first_deadline_s=0.5, min_deadline_s=0.5), heartbeat_ttl_s=1e9)
@@ -492,22 +271,6 @@ def test_poison_that_is_skipped_says_on_its_batch_why(party):
     assert job.delivery.wait(0.0, reading=False)
     poison = job.delivery.deliver().poison
     assert poison is not None and poison.samples == range(4) and poison.attempts == ["boom"]
-
-
-def test_a_wake_that_was_lost_on_the_way_is_sent_again_and_for_as_much(party):
-    """The student thinks that the worker is awake; its answer to a ping says that it sleeps."""
-    job = party(heartbeat_ttl_s=1e9)
-    worker = job.worker("worker")
-    assert not worker.pull(8)
-    job.offer(8)
-    job.turn()
-    assert woken([worker]) == [worker]
-    job.turn(1.1)
-    (ping,) = [received.message for received in iter(worker.link.receive, None)]
-    worker.say(Pong(seq=ping.seq, held=[], pulled=0, asleep=True))
-    assert woken([worker]) == [worker], "told again"
-    assert job.delivery._queue._sleepers["teacher"]._promised_room == 8
-    assert worker.pull(8)
 
 
 def test_tasks_that_others_get_because_their_worker_is_late_are_an_event(party):
