@@ -81,7 +81,7 @@ def problems(draw: st.DrawFn) -> tuple[dict[str, TeacherWorker], dict[str, Stude
 
 
 @given(problems())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_input_keeps_the_bound_covers_everyone_and_stands_still(
     problem: tuple[dict[str, TeacherWorker], dict[str, StudentRank], int],
 ) -> None:
@@ -104,7 +104,7 @@ def test_any_input_keeps_the_bound_covers_everyone_and_stands_still(
 
 
 @given(st.integers(1, 40), st.integers(17, 120), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_equal_weights_balance_from_any_start(count: int, students_count: int, data: st.DataObject) -> None:
     students = ranks(students_count)
     start = {
@@ -116,7 +116,7 @@ def test_equal_weights_balance_from_any_start(count: int, students_count: int, d
 
 
 @given(st.integers(10, 40), st.integers(20, 100))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_one_worker_more_or_less_moves_links_in_the_order_of_its_degree(count: int, size: int) -> None:
     students, degree = ranks(size), 16
     before = assign(workers(count), students, degree)

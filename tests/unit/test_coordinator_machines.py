@@ -161,6 +161,6 @@ class GraphMachine(RuleBasedStateMachine):
 
 
 TestMembershipMachine = MembershipMachine.TestCase
-TestMembershipMachine.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestMembershipMachine.settings = settings(max_examples=80, stateful_step_count=40)
 TestGraphMachine = GraphMachine.TestCase
-TestGraphMachine.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestGraphMachine.settings = settings(max_examples=80, stateful_step_count=40)

@@ -159,7 +159,7 @@ members = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(members, max_size=3), st.lists(records, max_size=5), st.booleans())
 def test_events_reports_and_figures_of_any_kind_render(
     folder: JobFolder, given_members: list[MemberStatus], given_records: list[Event | Report], terminal: bool

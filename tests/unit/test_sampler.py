@@ -121,7 +121,6 @@ class TestOrder:
 
 class TestGlobalBatches:
     @given(run=runs())
-    @settings(deadline=None)
     def test_are_the_same_at_every_world_size_and_cover_the_epoch(self, run: dict[str, Any]) -> None:
         alone = global_batches(**run["settings"], epoch=run["epoch"])
         assert joined(ranks(run, run["world_size"])) == alone
@@ -131,7 +130,6 @@ class TestGlobalBatches:
             assert sorted(seen) == list(range(run["settings"]["n"]))
 
     @given(run=runs(), data=st.data())
-    @settings(deadline=None)
     def test_survive_a_resize_inside_the_epoch(self, run: dict[str, Any], data: st.DataObject) -> None:
         alone = global_batches(**run["settings"], epoch=run["epoch"])
         steps = data.draw(st.integers(0, len(alone)))
@@ -160,7 +158,6 @@ class TestGlobalBatches:
 
 class TestWeights:
     @given(run=runs())
-    @settings(deadline=None)
     def test_sum_to_the_world_size_and_are_one_for_equal_parts(self, run: dict[str, Any]) -> None:
         samplers = ranks(run, run["world_size"])
         size = run["settings"]["global_batch_size"]
@@ -171,7 +168,7 @@ class TestWeights:
                 assert all(part.weight == 1.0 for part in parts)
 
     @given(run=runs())
-    @settings(deadline=None, max_examples=30)
+    @settings(max_examples=30)
     def test_make_the_mean_of_rank_gradients_that_of_the_global_batch(self, run: dict[str, Any]) -> None:
         generator = torch.Generator().manual_seed(1)
         n = run["settings"]["n"]

@@ -38,7 +38,6 @@ SHAPES = st.lists(st.integers(0, 4), max_size=4)
 
 
 @given(st.sampled_from(sorted(DTYPES)), SHAPES, st.integers(0, 1000))
-@settings(deadline=None)
 def test_every_dtype_and_shape_comes_back_bit_for_bit(name: str, shape: list[int], seed: int) -> None:
     tensor = _filled(DTYPES[name], shape, seed)
     back = _travel(tensor)
@@ -48,7 +47,6 @@ def test_every_dtype_and_shape_comes_back_bit_for_bit(name: str, shape: list[int
 
 
 @given(st.sampled_from(sorted(DTYPES)), st.lists(st.integers(1, 4), min_size=2, max_size=3), st.data())
-@settings(deadline=None)
 def test_strided_views_arrive_as_they_are_seen(name: str, shape: list[int], data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(len(shape))))
     step = data.draw(st.integers(1, 3))
@@ -163,7 +161,7 @@ def test_shapes_that_no_tensor_has_are_refused(shape: list[int], dtype: str) -> 
     st.sampled_from(sorted(DTYPES)),
     st.integers(0, 64),
 )
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_any_shape_of_the_wire_is_a_tensor_or_a_wire_error(shape: list[int], dtype: str, nbytes: int) -> None:
     try:
         tensor = unpack([TensorSpec(name="x", dtype=dtype, shape=shape)], [memoryview(bytearray(nbytes))])[
