@@ -1,4 +1,4 @@
-"""The job file: what it may say, and precise words about what it may not.
+"""The job file: what it may say, and how it is read and written.
 
 ``load_job`` reads YAML, applies ``--set`` overrides and validates; ``dump_job`` writes the
 resolved job so that it loads back equal. Nothing here imports torch.
@@ -9,7 +9,6 @@ YAML is read by the core schema of YAML 1.2: ``1:4`` is text and not the sexages
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -28,12 +27,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
 from edldist.errors import CodecError, ConfigError
 from edldist.labels.fingerprint import VERSION_FORM, check_version
 from edldist.labels.grammar import CODEC_FORMS, parse_spec
 from edldist.nodes import node_range
+from edldist.problems import explain, keys
 
 __all__ = [
     "CheckpointConfig",
@@ -306,7 +306,7 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
     try:
         return JobConfig.model_validate(document)
     except ValidationError as exc:
-        problems = [_explain(error) for error in exc.errors()]
+        problems = [explain(error, JobConfig) for error in exc.errors()]
         several = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         listed = "\n".join(f"  {problem}" for problem in problems)
         raise ConfigError(f"{path}: {several}\n{listed}") from exc
@@ -396,7 +396,7 @@ def _read(path: Path) -> dict[str, Any]:
     document = _parse(text, str(path))
     if not isinstance(document, dict):
         held = "nothing" if document is None else f"a {type(document).__name__}"
-        raise ConfigError(f"{path}: a job file is a mapping of {_keys(JobConfig)}, this one holds {held}")
+        raise ConfigError(f"{path}: a job file is a mapping of {keys(JobConfig)}, this one holds {held}")
     return document
 
 
@@ -427,74 +427,3 @@ def _override(document: dict[str, Any], override: str) -> None:
         if isinstance(place, dict) and place.get(index) is None:
             place[index] = {}
         place = place[index]
-
-
-# --- explaining problems ------------------------------------------------------------------------
-
-
-def _keys(section: type[BaseModel]) -> str:
-    return ", ".join(f"`{key}`" for key in section.model_fields)
-
-
-def _dotted(location: Sequence[int | str]) -> str:
-    path = ""
-    for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-    return path or "the job"
-
-
-def _schema_at(location: Sequence[int | str]) -> tuple[type[BaseModel] | None, str]:
-    """The section that a location lies in (or is), and the description of its last field."""
-    section: type[BaseModel] | None = JobConfig
-    allowed = ""
-    sections: dict[str, type[BaseModel]] = {
-        "teachers": TeacherConfig,
-        "student": StudentConfig,
-        "checkpoint": CheckpointConfig,
-        "coordinator": CoordinatorConfig,
-        "prepare": ScriptConfig,
-        "replicas": ReplicaRange,
-    }
-    for part in location:
-        if isinstance(part, int):
-            continue
-        field = section.model_fields.get(part) if section else None
-        if field is None:
-            break
-        allowed = field.description or allowed
-        section = sections.get(part)
-    return section, allowed
-
-
-def _explain(error: ErrorDetails) -> str:
-    """One problem in one line."""
-    location: list[int | str] = []
-    for part in error["loc"]:
-        # pydantic adds the tags of the union of `replicas`, and a mark on bad keys: no keys of the file.
-        if part != "[key]" and not (part in ("count", "range") and location[-1:] == ["replicas"]):
-            location.append(part)
-    path = _dotted(location)
-    if error["type"] == "extra_forbidden":
-        section, _ = _schema_at(location[:-1])
-        known = list(section.model_fields) if section else []
-        close = difflib.get_close_matches(str(location[-1]), known, n=1)
-        hint = f"; did you mean `{close[0]}`?" if close else ""
-        allowed = f" Allowed here: {', '.join(f'`{key}`' for key in known)}" if known else ""
-        return f"{path}: unknown key (value {_shown(error['input'])}){hint or '.'}{allowed}"
-    _, allowed = _schema_at(location)
-    if error["type"] == "missing":
-        return f"{path}: missing; it must be {allowed}"
-    reason = ""
-    if error["type"] in ("value_error", "quote_it"):
-        reason = f": {error['msg'].removeprefix('Value error, ')}"
-    must = f"it must be {allowed}" if allowed else error["msg"]
-    return f"{path}: {_shown(error['input'])} is not allowed{reason}; {must}"
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, BaseModel):
-        value = value.model_dump()
-    if isinstance(value, list) and any(isinstance(item, BaseModel) for item in value):
-        return f"a list of {len(value)}"
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = {"coordinator", "teacher", "student"}
 SHARED = {"wire", "labels", "losses", "observe", "ranks", "lifecycle", "sampling", "checkpoint"}
-BASE = {"errors", "clock", "address", "nodes", "config", "environment", "files", "cpus"}
+BASE = {"errors", "clock", "address", "nodes", "problems", "config", "environment", "files", "cpus"}
 ALLOWED = {
     "errors": set(),
     "clock": set(),
@@ -22,7 +22,8 @@ ALLOWED = {
     "nodes": set(),
     "files": set(),
     "cpus": set(),
-    "config": {"errors", "nodes", "labels"},
+    "problems": set(),
+    "config": {"errors", "nodes", "labels", "problems"},
     "environment": {"errors"},
     "labels": {"errors"},
     "wire": {"errors", "clock", "address", "labels"},
