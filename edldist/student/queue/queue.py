@@ -21,11 +21,10 @@ Not thread-safe: the student's service guards it with one lock.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from edldist.errors import ConfigError
-from edldist.student.queue import hedging
+from edldist.student.queue import checks, hedging
 from edldist.student.queue.batches import Batches
 from edldist.student.queue.blame import Blame
 from edldist.student.queue.flow import Flow
@@ -372,6 +371,10 @@ class LabelQueue:
             found.append(Overdue(name, len(late), held_s, allowed_s, returned))
         return found
 
+    def validate(self, now: float) -> None:
+        """Check that all that is known in two places is the same in both."""
+        checks.validate(self._batches, self._tracks, self._workers, self._blame, self._sleepers, now)
+
     # --- inside -------------------------------------------------------------------------------
 
     def _hedge_candidates(self, teacher: str, now: float, older_than_s: float) -> list[HeldLease]:
@@ -420,31 +423,6 @@ class LabelQueue:
         for track in self._tracks.values():
             if track.draining == worker:
                 track.draining = None
-
-    def validate(self, now: float) -> None:
-        """Check that all that is known in two places is the same in both."""
-        waiting: Counter[int] = Counter()
-        tasks = {task for lease in self._workers.leases() for task in lease.tasks} | set(self._blame)
-        covered: Counter[int] = Counter()
-        for track in self._tracks.values():
-            track.validate()
-            waiting += track.pieces()
-            covered += track.uncut()
-            tasks |= set(track)
-            assert track.draining is None or track.draining in self._workers
-        self._batches.validate(waiting)
-        self._workers.validate()
-        self._blame.validate(now)
-        for task in tasks:
-            covered[task.batch] += task.samples
-            assert task.waiting == any(each is task for each in self._tracks[task.teacher])
-            assert task.waiting or task in self._blame or not task.idle or self._blame.gave_up(task.batch)
-        for batch, lacking in self._batches.lacking().items():
-            assert covered[batch] == lacking or (covered[batch] < lacking and self._blame.gave_up(batch))
-        for teacher, sleepers in self._sleepers.items():
-            sleepers.validate()
-            for worker, _ in sleepers.items():
-                assert worker in self._workers and self._workers[worker].teacher == teacher
 
 
 def _grant_of(held: HeldLease, *, alone: bool) -> Grant:
