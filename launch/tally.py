@@ -44,7 +44,7 @@ class Tally:
     """Adds up a run, of whatever its members say: a figure that is no sane number counts as not given.
 
     A coordinator that restarts numbers its records anew (``since`` goes back to 0) and hears
-    again from everyone: reports are counted once by (sender, seq), and members once by id.
+    again from everyone: reports are counted once by (reporter, seq), and members once by id.
 
     Definitions, as ``result.json`` states them:
 
@@ -179,10 +179,10 @@ class Tally:
         }
 
     def _record(self, record: Event | Report) -> EventLine | None:
-        if record.sender:
-            if record.seq <= self._numbered.get(record.sender, 0):
+        if record.reporter:
+            if record.seq <= self._numbered.get(record.reporter, 0):
                 return None
-            self._numbered[record.sender] = record.seq
+            self._numbered[record.reporter] = record.seq
         if isinstance(record, Report):
             return self._report(record)
         self._member_event(record)
@@ -191,7 +191,7 @@ class Tally:
             self.checkpoint = int(step)
             if record.event == "checkpoint_saved":
                 self._position["step"] = max(int(step), self._position.get("step", 0))
-        # A field of the sender's takes the place of neither the time nor the name.
+        # A field of the reporter's takes the place of neither the time nor the name.
         return {**record.fields, "t": record.t, "event": record.event}
 
     def _report(self, report: Report) -> EventLine:

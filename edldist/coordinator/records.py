@@ -21,7 +21,7 @@ MAX_RECORDS = 20_000
 MAX_RECORDS_A_REPLY = 2_000
 MAX_BYTES = 64 << 20
 MAX_BYTES_A_REPLY = 4 << 20
-MAX_SENDERS = 10_000
+MAX_REPORTERS = 10_000
 
 
 class _Held(NamedTuple):
@@ -30,7 +30,7 @@ class _Held(NamedTuple):
 
 
 @dataclass
-class _Sender:
+class _Reporter:
     held: int
     gap_before: int | None = None
 
@@ -45,7 +45,7 @@ class Records:
         self._ring: deque[_Held] = deque()
         self._bytes = 0
         self._last = 0
-        self._senders: OrderedDict[str, _Sender] = OrderedDict()
+        self._reporters: OrderedDict[str, _Reporter] = OrderedDict()
 
     @property
     def last(self) -> int:
@@ -65,32 +65,32 @@ class Records:
         """Append a report, or a numbered event, unless it is held already.
 
         Args:
-            report: with its sender and number.
+            report: with its reporter and number.
             keep: false to acknowledge it and no more.
 
         Returns:
-            Number of the sender's last one up to which all are held: what to acknowledge.
-            One beyond the next one waits for the missing ones, which the sender repeats
-            before it. If it comes again without them, the sender has them no longer (their
+            Number of the reporter's last one up to which all are held: what to acknowledge.
+            One beyond the next one waits for the missing ones, which the reporter repeats
+            before it. If it comes again without them, the reporter has them no longer (their
             acknowledgement came from a former coordinator, or its buffer overflowed) and it is taken.
         """
-        sender = self._senders.get(report.sender)
-        if sender is None:
-            sender = self._senders[report.sender] = _Sender(held=0)
-            if len(self._senders) > MAX_SENDERS:
-                self._senders.popitem(last=False)
-        self._senders.move_to_end(report.sender)
-        if report.seq <= sender.held:
-            return sender.held
-        if report.seq > sender.held + 1 and report.seq != sender.gap_before:
-            if sender.gap_before is None or report.seq < sender.gap_before:
-                sender.gap_before = report.seq
-            return sender.held
-        sender.held = report.seq
-        sender.gap_before = None
+        reporter = self._reporters.get(report.reporter)
+        if reporter is None:
+            reporter = self._reporters[report.reporter] = _Reporter(held=0)
+            if len(self._reporters) > MAX_REPORTERS:
+                self._reporters.popitem(last=False)
+        self._reporters.move_to_end(report.reporter)
+        if report.seq <= reporter.held:
+            return reporter.held
+        if report.seq > reporter.held + 1 and report.seq != reporter.gap_before:
+            if reporter.gap_before is None or report.seq < reporter.gap_before:
+                reporter.gap_before = report.seq
+            return reporter.held
+        reporter.held = report.seq
+        reporter.gap_before = None
         if keep:
             self.add(report)
-        return sender.held
+        return reporter.held
 
     def events_since(self, number: int, event: str) -> Iterator[Event]:
         """The events of one name after ``number`` that are still held, newest first."""

@@ -301,7 +301,7 @@ class Coordinator:
 
     def _take_event(self, peer: Sender, event: Event) -> None:
         refused = self._refused(peer, event)
-        if event.sender:
+        if event.reporter:
             self._send(peer, Ack(seq=self._records.add_once(event, keep=not refused)))
         elif not refused:
             self._records.add(event)

@@ -59,7 +59,7 @@ class Reporter:
     def __init__(self, coordinator: str, rank: int, transport: Transport | None = None) -> None:
         parse_address(coordinator, "EDLDIST_COORDINATOR")
         self._pid = os.getpid()
-        self._sender = f"report-rank{rank}-{uuid.uuid4().hex[:10]}"
+        self._name = f"report-rank{rank}-{uuid.uuid4().hex[:10]}"
         self._rank = rank
         self._seq = 0
         self._lock = threading.Lock()
@@ -68,7 +68,7 @@ class Reporter:
         self._closing = False
         self._heard_at = -math.inf
         self._poller = (transport or ZmqTransport(tensors=False)).poller()
-        self._link = self._poller.connect(coordinator, self._sender)
+        self._link = self._poller.connect(coordinator, self._name)
         self._inbox, self._outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._inbox.setblocking(False)
         self._outbox.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _FORK_BYTES)
@@ -87,7 +87,9 @@ class Reporter:
             InputError: they are more than one message holds.
             _ParentGone: in a fork: nobody takes them any more.
         """
-        self._take("report", Report(sender="", seq=0, rank=self._rank, t=time.time(), values=values), values)
+        self._take(
+            "report", Report(reporter="", seq=0, rank=self._rank, t=time.time(), values=values), values
+        )
 
     def event(self, name: str, fields: dict[str, Scalar]) -> None:
         """Send an event.
@@ -124,7 +126,7 @@ class Reporter:
 
     def _number(self, item: Report | Event) -> None:
         self._seq += 1
-        numbered = msgspec.structs.replace(item, sender=self._sender, seq=self._seq)
+        numbered = msgspec.structs.replace(item, reporter=self._name, seq=self._seq)
         self._unacknowledged.append(numbered)
         self._fresh.append(numbered)
 

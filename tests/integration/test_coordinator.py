@@ -200,7 +200,7 @@ def test_reports_and_events_are_kept_once_and_acknowledged(
 ) -> None:
     reporter = teacher(stack, running.address, "reporter")
     for seq in (1, 2, 2, 1, 3):
-        reporter.send(Report(sender="p", seq=seq, rank=0, t=1.0, values={"step": seq}))
+        reporter.send(Report(reporter="p", seq=seq, rank=0, t=1.0, values={"step": seq}))
     reporter.send(Event(event="checkpoint_saved", t=1.0, fields={"step": 3, "bytes": 9, "seconds": 0.5}))
     assert [reporter.expect(Ack, beat=False).seq for _ in range(5)] == [1, 2, 2, 2, 3]
     client = StatusClient(running.address)
@@ -209,8 +209,10 @@ def test_reports_and_events_are_kept_once_and_acknowledged(
     assert [r.seq for r in status.records] == [0, 1, 2, 3, 0], "0: an event of a member that does not count"
     assert [r.event for r in client.query(since=4).records if isinstance(r, Event)] == ["checkpoint_saved"]
     assert client.query(since=5).records == []
-    saved = Event(event="checkpoint_saved", t=1.0, fields={"step": 4, "bytes": 9, "seconds": 0.5}, sender="p")
-    strange = Event(event="no_such_event", t=1.0, sender="p")
+    saved = Event(
+        event="checkpoint_saved", t=1.0, fields={"step": 4, "bytes": 9, "seconds": 0.5}, reporter="p"
+    )
+    strange = Event(event="no_such_event", t=1.0, reporter="p")
     for event, seq in ((saved, 4), (saved, 4), (strange, 5), (saved, 6)):
         reporter.send(msgspec.structs.replace(event, seq=seq))
     assert [reporter.expect(Ack, beat=False).seq for _ in range(4)] == [4, 4, 5, 6]

@@ -89,7 +89,7 @@ def test_reports_are_numbered_and_acknowledged(network: MemoryTransport) -> None
         reporter.report({"step": step})
     reports = listener.take(5)
     assert [(r.seq, r.rank, r.values["step"]) for r in reports] == [(n + 1, 3, n) for n in range(5)]
-    assert {r.sender.encode() for r in reports} == {peer.route for peer in listener.peers}
+    assert {r.reporter.encode() for r in reports} == {peer.route for peer in listener.peers}
     assert reporter.close() is True
 
 
@@ -296,7 +296,7 @@ def test_a_fork_that_outlives_its_parent_reports_by_itself() -> None:
     with _process(_ORPHAN.replace("os.read(read_end", "os.close(write_end); os.read(read_end"), listener):
         messages = listener.take(2)
         assert [m.values["step"] for m in messages] == [1, 2]
-        assert messages[0].sender != messages[1].sender
+        assert messages[0].reporter != messages[1].reporter
 
 
 _WORKERS = """

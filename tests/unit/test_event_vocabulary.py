@@ -103,10 +103,10 @@ def test_figures_that_are_added_up_are_finite_and_a_loss_may_be_anything(value: 
         decode(encode(Heartbeat(id="w", stats={"buffered": value})))
     with pytest.raises(WireError, match="Expected `float`"):
         decode(encode(Register(id="w", role="teacher", process="p", info={"rank": value})))
-    report = decode(encode(Report(sender="r", seq=1, rank=0, t=1.0, values={"loss": value})))
+    report = decode(encode(Report(reporter="r", seq=1, rank=0, t=1.0, values={"loss": value})))
     assert isinstance(report, Report) and str(report.values["loss"]) == str(value)
     for message in (
-        Report(sender="r", seq=1, rank=0, t=value, values={}),
+        Report(reporter="r", seq=1, rank=0, t=value, values={}),
         Event(event="e", t=value),
         Register(id="w", role="teacher", process="p", wall_s=value),
     ):

@@ -22,7 +22,7 @@ SPEC = wire.TensorSpec(name="image", dtype="bfloat16", shape=[2, 0, 3])
 EVENT = wire.Event(event="scaled", t=1.5, fields={"to": 3, "why": None, "up": True, "load": 0.5})
 NODE = wire.GroupNode(process="p-12", host="10.0.0.5", port=65_535, ranks=8)
 GENERATION = wire.Generation(number=2, token="abc.1", nodes=[NODE])
-REPORT = wire.Report(sender="r0", seq=7, rank=1, t=2.5, values={"loss": 0.25, "note": "ü", "step": 2**63})
+REPORT = wire.Report(reporter="r0", seq=7, rank=1, t=2.5, values={"loss": 0.25, "note": "ü", "step": 2**63})
 SAMPLES = [
     wire.Register(
         id="t-1",
@@ -310,7 +310,7 @@ def test_a_header_over_its_limit_is_refused_before_it_is_decoded(monkeypatch):
 def test_a_message_that_nobody_would_take_is_refused_where_it_is_made():
     values = {f"m{number}": "x" * 60_000 for number in range(20)}
     with pytest.raises(WireError, match="a Report of .* bytes; 1048576 can be sent"):
-        encode(wire.Report(sender="r", seq=1, rank=0, t=0.0, values=values))
+        encode(wire.Report(reporter="r", seq=1, rank=0, t=0.0, values=values))
 
 
 @pytest.mark.parametrize("text", ["/data/\udcff.jpg", "\ud800", "a" * 200_000, "\U0001f600" * 70_000])

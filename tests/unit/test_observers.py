@@ -136,7 +136,7 @@ records = st.one_of(
     st.builds(Event, event=names, t=st.floats(), fields=fields),
     st.builds(
         Report,
-        sender=st.sampled_from("ab"),
+        reporter=st.sampled_from("ab"),
         seq=st.integers(1, 9),
         rank=st.just(0),
         t=st.floats(),

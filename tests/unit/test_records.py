@@ -10,8 +10,8 @@ from edldist.wire.messages import Event, Report
 WALL = 1_700_000_000.0
 
 
-def report(seq: int, sender: str = "p") -> Report:
-    return Report(sender=sender, seq=seq, rank=0, t=WALL, values={"step": seq})
+def report(seq: int, reporter: str = "p") -> Report:
+    return Report(reporter=reporter, seq=seq, rank=0, t=WALL, values={"step": seq})
 
 
 def test_reports_are_held_once_whatever_is_repeated() -> None:

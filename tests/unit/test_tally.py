@@ -34,8 +34,8 @@ def status(
     return Status(incarnation=life, uptime_s=0.0, members=list(members), records=list(records), seq=seq)
 
 
-def report(seq: int, rank: int = 0, sender: str = "p", **values: Scalar) -> Report:
-    return Report(sender=sender, seq=seq, rank=rank, t=100.0 + seq, values=values)
+def report(seq: int, rank: int = 0, reporter: str = "p", **values: Scalar) -> Report:
+    return Report(reporter=reporter, seq=seq, rank=rank, t=100.0 + seq, values=values)
 
 
 def event(name: str, **fields: Scalar) -> Event:
@@ -58,7 +58,7 @@ def test_the_last_values_of_rank_zero_are_the_metrics() -> None:
         status(
             records=[
                 report(1, step=1, epoch=0, loss=2.0, accuracy=0.1),
-                report(1, rank=1, sender="q", step=9, loss=7.0),
+                report(1, rank=1, reporter="q", step=9, loss=7.0),
                 report(2, step=2, epoch=1, steps=10, epochs=4, loss=1.0),
                 report(3, teacher_accuracy=0.9, note="x"),
             ]

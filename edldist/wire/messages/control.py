@@ -143,23 +143,23 @@ class Regroup(MessagePart, frozen=True, tag="regroup"):
 class Event(MessagePart, frozen=True, tag="event"):
     """Something worth a line in ``events.jsonl``. ``t`` is unix seconds at the member.
 
-    One with a ``sender`` is numbered among that process's reports, and sent until acknowledged like them.
+    One with a ``reporter`` is numbered among that process's reports, and sent until acknowledged like them.
     """
 
     event: Name
     t: Wall
     fields: Facts = {}
-    sender: Name = ""
+    reporter: Name = ""
     seq: Count = 0
 
 
 class Report(MessagePart, frozen=True, tag="report"):
     """Figures of the training script (``edldist.report``). Sent until acknowledged.
 
-    ``sender`` is one process; ``seq`` counts its reports from 1.
+    ``reporter`` is one process; ``seq`` counts its reports from 1.
     """
 
-    sender: Name
+    reporter: Name
     seq: Count
     rank: Count
     t: Wall
