@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -103,6 +104,27 @@ def test_the_framework_never_imports_the_launcher(path: Path) -> None:
     assert not tops & {"examples", "tests", "benchmarks"}
     if _name(path).startswith("edldist"):
         assert not tops & {"launch", "edldist_launch", "edldist_benchmarks"}
+
+
+def test_the_table_of_the_rooms_names_the_files_that_are_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = text.partition("\n## The rooms\n")[2].partition("\n## ")[0]
+    rows = [row.split(" | ") for row in table.splitlines() if row.startswith("| `")]
+    ground, *packages = rows
+    flat = {path.stem for path in (ROOT / "edldist").glob("*.py")} - {"__init__", "losses"}
+    assert set(re.findall(r"`(?:edldist\.)?([a-z]+)`", ground[0])) == flat
+    nouns = {
+        row[0].strip("|` ").replace(".", "/"): set(re.findall(r"`([a-z_]+/?)`", row[1])) for row in packages
+    }
+    found: dict[str, set[str]] = {package: set() for package in nouns}
+    for path in MODULES:
+        room = max((room for room in nouns if ROOT / room in path.parents), key=len, default=None)
+        if room and path.stem not in ("__init__", "__main__"):
+            found[room].add(path.stem)
+            inside = path.parent.relative_to(ROOT / room).parts
+            found[room] |= {f"{folder}/" for folder in inside}
+    nouns["launch"] -= {"benchmarks"}
+    assert nouns == found
 
 
 def test_the_package_itself_imports_nothing_when_it_is_imported() -> None:
