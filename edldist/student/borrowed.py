@@ -147,13 +147,17 @@ def _tensor_piece(tensor: Tensor, before: _Piece | None) -> _Piece:
         if not (strided and tensor.numel()):
             return _Piece(tensor, 0, None, (), b"")
         chunks = _chunks(tensor.shape, tensor.stride(), tensor.itemsize) if tensor.is_cpu else ()
-        counts = not tensor.is_inference() and tensor.untyped_storage().nbytes() == tensor.nbytes
+        counts = tensor.untyped_storage().nbytes() == tensor.nbytes
     else:
         chunks, counts = before.chunks, before.writes is not None
+    try:
+        writes = tensor._version if counts else None
+    except RuntimeError:  # one that was made in inference mode has no count
+        writes = None
     address = tensor.data_ptr()
     # Nothing is read at an address that another one took the place of.
     sample = _read(address, chunks) if before is None or before.address == address else b""
-    return _Piece(tensor, address, tensor._version if counts else None, chunks, sample)
+    return _Piece(tensor, address, writes, chunks, sample)
 
 
 def _read(address: int, chunks: tuple[tuple[int, int], ...]) -> bytes:

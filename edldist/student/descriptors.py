@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from edldist.errors import InputError
@@ -38,7 +39,15 @@ def keep_few(batch: Any, parts: Sequence[Leaf], held: Callable[[], int]) -> tupl
         The batch, with some of its tensors in other memory, and how many descriptors it keeps.
     """
     # Tensors of an accelerator all count as shared.
-    shared = [part for part in parts if isinstance(part, Tensor) and part.is_cpu and part.is_shared()]  # type: ignore[no-untyped-call]
+    shared = [
+        part
+        for part in parts
+        if isinstance(part, Tensor)
+        and part.is_cpu
+        and part.layout is torch.strided
+        and not part.is_nested
+        and part.untyped_storage().is_shared()
+    ]
     if not shared:
         return batch, 0
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -14,8 +14,8 @@ from edldist.sampling.look_ahead import obstacle_ahead
 from edldist.sampling.position import Mark, Position
 from edldist.student.borrowed import Borrowed, copied
 from edldist.student.descriptors import explained, keep_few
-from edldist.student.inputs import InputsByTeacher, TeacherInputSelector
-from edldist.student.leaves import leaves
+from edldist.student.inputs import InputsByTeacher, Seen, TeacherInputSelector
+from edldist.student.leaves import Leaf, leaves
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.teacher_inputs import TeacherInputs
 from edldist.student.to_device import Allocate
@@ -260,11 +260,13 @@ class ReadAhead:
                 if self._copy_batches:
                     batch = copied(batch)
                 parts = leaves(batch)
-                batch, descriptors = keep_few(batch, parts, self._descriptors)
+                kept, descriptors = keep_few(batch, parts, self._descriptors)
+                if kept is not batch:
+                    batch, parts = kept, leaves(kept)
                 seen = self._select(batch)
                 self.position.check(mark, seen.samples)
                 # What was copied is nobody else's, unless a callable made more of it.
-                looks = Borrowed(leaves(seen) if self._copy_batches else leaves(batch, seen))
+                looks = Borrowed(_with_seen([] if self._copy_batches else parts, seen))
                 if looks.on_accelerators:
                     looks.check_apart(out.looks for out in self._all_out())
                 apart = {teacher: TeacherInputs(*part) for teacher, part in seen.apart.items()}
@@ -273,3 +275,10 @@ class ReadAhead:
         except Exception as exc:
             # The batches before the bad one are delivered first.
             source.fail(explained(exc))
+
+
+def _with_seen(parts: Sequence[Leaf], seen: Seen) -> list[Leaf]:
+    """Parts of a batch and what teachers see of it, each once."""
+    known = {id(part) for part in parts}
+    views = [seen.tensors, *(tensors for tensors, _ in seen.apart.values())]
+    return [*parts, *(tensor for view in views for tensor in view.values() if id(tensor) not in known)]

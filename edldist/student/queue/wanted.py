@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 __all__ = ["Wanted"]
 
@@ -36,7 +36,7 @@ class Wanted:
 
     def cut_at(self, most: int) -> Wanted:
         """The same, where no cut may cost more."""
-        return replace(self, most=most)
+        return Wanted(self.samples, self.runs, self.ends, most)
 
     @property
     def missing(self) -> int:

@@ -54,8 +54,10 @@ class OpenBatch:
         self._apart = dict(apart or {})
         self._labels: dict[str, TeacherLabels] = {}
         views = [self._inputs, *self._apart.values()]
-        tensors = [view.tensors for view in views]
-        self.nbytes = held_bytes((batch, tensors)) + sum(view.copied_bytes for view in views)
+        # What teachers see is the batch's own as a rule, which need not be counted, nor told apart, again.
+        others = [tensor for view in views for tensor in view.tensors.values() if tensor is not batch]
+        held = held_bytes((batch, others) if others else batch)
+        self.nbytes = held + sum(view.copied_bytes for view in views)
 
     def inputs_of(self, teacher: str) -> TeacherInputs:
         """What a teacher sees of it."""

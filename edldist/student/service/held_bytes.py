@@ -28,8 +28,10 @@ def held_bytes(value: Any) -> int:
     that is cut into batches, the part counts. Byte strings count too. Other objects count nothing: nobody
     knows what else hangs on them.
     """
+    if type(value) is Tensor and value.layout is torch.strided and not value.is_nested:
+        return min(value.nbytes, value.untyped_storage().nbytes())
     # By where a piece of memory begins: what is looked at of it, and its size.
-    pieces: dict[tuple[str, int], tuple[int, int]] = {}
+    pieces: dict[tuple[object, int], tuple[int, int]] = {}
     seen: set[int] = set()
     strings = 0
     stack = [value]
@@ -55,16 +57,17 @@ def held_bytes(value: Any) -> int:
     return strings + sum(min(part, whole) for part, whole in pieces.values())
 
 
-def _of_tensor(tensor: Tensor) -> tuple[tuple[str, int], int, int]:
-    nbytes = tensor.numel() * tensor.element_size()
+def _of_tensor(tensor: Tensor) -> tuple[tuple[object, int], int, int]:
     if tensor.layout is not torch.strided or tensor.is_nested:
+        nbytes = tensor.numel() * tensor.element_size()
         return (("object", id(tensor)), nbytes, nbytes)
     storage = tensor.untyped_storage()
-    return ((str(tensor.device), storage.data_ptr()), nbytes, storage.nbytes())
+    device = None if tensor.is_cpu else tensor.device
+    return ((device, storage.data_ptr()), tensor.nbytes, storage.nbytes())
 
 
-def _of_array(array: NDArray[Any]) -> tuple[tuple[str, int], int, int]:
+def _of_array(array: NDArray[Any]) -> tuple[tuple[object, int], int, int]:
     owner: Any = array
     while isinstance(owner.base, np.ndarray):
         owner = owner.base
-    return (("cpu", owner.ctypes.data), array.nbytes, owner.nbytes)
+    return ((None, owner.ctypes.data), array.nbytes, owner.nbytes)
