@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
 
-from edldist.wire.messages import Event, MemberStatus, Status
+from edldist.wire.messages import NodeStatus
 from edldist.wire.process import PROCESS_VARIABLE, process_id
 from edldist_launch.child import start_ticks, tied_command
 from edldist_launch.node import NodeWatch
@@ -89,13 +89,13 @@ class Rank:
 
 
 class Answers:
-    """A coordinator that answers each question with the next of some states."""
+    """A coordinator that tells a node of losses, those of other nodes too."""
 
     def __init__(self) -> None:
-        self.states: list[Status] = []
+        self.lost: list[str] = []
 
-    def query(self, since: int, timeout_s: float) -> Status:
-        return self.states.pop(0)
+    def node(self, processes: Collection[str], since: int, timeout_s: float) -> NodeStatus:
+        return NodeStatus(incarnation="i", ranks=[], lost=list(self.lost), seq=0)
 
     def close(self) -> None:
         pass
@@ -120,33 +120,26 @@ def rank(notes: RankNotes) -> Iterator[Rank]:
     made.end()
 
 
-def lost(process: str, pid: int) -> Event:
-    return Event(event="student_lost", t=0.0, fields={"process": process, "host": "shared", "pid": pid})
-
-
-def look(notes: RankNotes, event: Event, members: list[MemberStatus]) -> None:
-    """One look of a supervisor that has looked before, at an event that is new since."""
+def look(notes: RankNotes, lost: str) -> None:
+    """One look of a supervisor that has looked before, at a process that was lost since."""
     node = _Node(Agent(), "tcp://127.0.0.1:9", NodeWatch(1, 3), notes, 0.0)  # type: ignore[arg-type]
     node._client.close()
     answers = node._client = Answers()  # type: ignore[assignment]
-    answers.states = [
-        Status(incarnation="i", uptime_s=0.0, members=members, records=records, seq=0)
-        for records in ([], [event])
-    ]
     node._look()
+    answers.lost = [lost]
     node._look()
 
 
 def test_a_frozen_rank_is_killed_whatever_its_container_calls_host_and_pid(
     notes: RankNotes, rank: Rank
 ) -> None:
-    look(notes, lost(rank.name, 1), [])
+    look(notes, rank.name)
     assert rank.process.wait(10) == -9
 
 
 def test_a_namesake_of_another_container_costs_no_rank_its_life(notes: RankNotes, rank: Rank) -> None:
     """The same host name and the same process id, and frozen: it is not ours."""
-    look(notes, lost("of another container", rank.process.pid), [])
+    look(notes, "of another container")
     assert rank.ends_well()
 
 
@@ -156,7 +149,7 @@ def test_a_process_that_was_given_a_rank_s_id_is_left_alone(notes: RankNotes, ra
     with watched, open(watched.path, "a", encoding="utf-8") as book:
         book.write(f"start former {pid} {ticks - 1}\n")
         book.flush()
-        look(watched, lost("former", pid), [])
+        look(watched, "former")
     assert rank.ends_well()
 
 

@@ -108,7 +108,6 @@ def test_options_that_make_no_sense_are_refused(options, says):
     ],
 )
 def test_a_worker_that_cannot_work_says_so_before_it_joins(monkeypatch, options, says):
-    monkeypatch.setattr(edldist.teacher.worker.signal, "signal", lambda *_: None)
     monkeypatch.setattr(edldist.observe.logs, "install_logging", lambda *_: None)
     failure = invoke(
         *("teacher", "--coordinator", "tcp://127.0.0.1:9", "--model", "tests.models:identify"),
