@@ -184,10 +184,11 @@ class Arrivals:
         return value, self._decoded(packed)
 
     def _learn(self, packed: Packed) -> None:
-        for teacher in packed.keys() - self._no_rows.keys():
-            self._no_rows[teacher] = {
-                name: torch.empty_like(tensor[:0], device="cpu") for name, tensor in packed[teacher].items()
-            }
+        for teacher, tensors in packed.items():
+            if teacher not in self._no_rows:
+                self._no_rows[teacher] = {
+                    name: torch.empty_like(tensor[:0], device="cpu") for name, tensor in tensors.items()
+                }
 
     def _with_no_rows(self, packed: Packed, missing: Set[str]) -> dict[str, Any]:
         """Labels without rows beside others, of teachers that saw no samples of the batch."""

@@ -404,7 +404,7 @@ def _put(batch: OpenBatch, grant: Grant, rows: LabelRows, at: int, count: int) -
     expected = inputs.row(grant.stop) - first
     if count != expected:
         raise LabelError(f"{count} samples were labelled of a task of {expected}")
-    return sum(
-        batch.place(grant.teacher, start, stop, rows, at + inputs.row(start) - first)
-        for start, stop in grant.pieces
-    )
+    made = 0
+    for start, stop in grant.pieces:
+        made += batch.place(grant.teacher, start, stop, rows, at + inputs.row(start) - first)
+    return made
