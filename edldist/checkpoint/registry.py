@@ -88,7 +88,9 @@ def require_all(names: Collection[str], taken: Collection[object]) -> None:
     """
     for thing in list(_required):
         if not any(thing is other for other in taken):
-            raise _lacking(names, _announced[thing])
+            kind = _announced[thing]
+            same = any(_announced.get(other) == kind for other in taken)
+            raise _lacking(names, f"other {kind}" if same else kind)
 
 
 def require_some(names: Collection[str], taken: Collection[object]) -> None:
@@ -107,8 +109,8 @@ def require_some(names: Collection[str], taken: Collection[object]) -> None:
 
 def _lacking(names: Collection[str], what: str) -> CheckpointError:
     return CheckpointError(
-        f"the state ({', '.join(names) or 'empty'}) lacks the {what}. Add it, as in "
+        f"the state ({', '.join(names) or 'empty'}) lacks the {what}. If its position does not matter, as in "
+        "an evaluation, make it with checkpointed=False. Else add it, as in "
         '{"model": model, "optimizer": optimizer, "loader": loader}, or to an object of the state, whose '
-        "state_dict() then has to call its state_dict(). If its position does not matter, as in an "
-        "evaluation, make it with checkpointed=False"
+        "state_dict() then has to call its state_dict()"
     )

@@ -99,6 +99,8 @@ class CountedPosition:
         while samples < self._samples or number < self._batches:
             self._reseed(self._epoch, 1 + number)
             batch = next(batches, batches)
+            if batch is batches and samples == self._samples:
+                break  # larger batches than before: the last sample of the epoch was consumed
             if batch is batches:
                 raise CheckpointError(
                     f"the checkpoint is behind {place}; the data loader ended after {samples} samples "

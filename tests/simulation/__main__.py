@@ -23,16 +23,22 @@ MOST_SHRUNK = 5
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=100, metavar="N", help="how many seeds")
+    parser.add_argument("--seeds", type=_count, default=100, metavar="N", help="how many seeds (100)")
     parser.add_argument("--first", type=int, default=0, metavar="K", help="the first of them")
-    parser.add_argument("--processes", type=int, default=1, metavar="P", help="how many run at once")
+    parser.add_argument("--processes", type=_count, default=1, metavar="P", help="how many run at once (1)")
     parser.add_argument("--replay", type=int, nargs="+", metavar="SEED", help="tell the story of seeds")
-    parser.add_argument("--only", metavar="N,N,...", help="with --replay: only these faults of the plan")
+    parser.add_argument(
+        "--only", type=_numbers, metavar="N,N,...", help="with --replay: only these faults of the plan"
+    )
     options = parser.parse_args(arguments)
     logging.disable(logging.CRITICAL)
     if options.replay is not None:
-        only = None if options.only is None else [int(number) for number in options.only.split(",") if number]
-        return _report([_replay(seed, only) for seed in options.replay], time.monotonic())
+        for seed in options.replay:
+            known = {fault.number for fault in World(seed).faults}
+            if unknown := sorted(set(options.only or ()) - known):
+                there = f"0 to {max(known)}" if known else "none"
+                parser.error(f"--only: seed {seed} has no faults {unknown}; its plan has {there}")
+        return _report([_replay(seed, options.only) for seed in options.replay], time.monotonic())
     began = time.monotonic()
     seeds = range(options.first, options.first + options.seeds)
     if options.processes == 1:
@@ -43,6 +49,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for outcome in [outcome for outcome in outcomes if outcome.violations][:MOST_SHRUNK]:
         _explain(outcome)
     return _report(outcomes, began)
+
+
+def _count(text: str) -> int:
+    """A number of 1 or more: nothing that ran is not a success."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def _numbers(text: str) -> list[int]:
+    parts = [part for part in text.split(",") if part]
+    if not all(part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers like 3,17")
+    return [int(part) for part in parts]
 
 
 def _replay(seed: int, only: list[int] | None) -> Outcome:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.simulation.__main__ import main
 from tests.simulation.faults import KINDS, plan
 from tests.simulation.runs import run_seed
 from tests.simulation.shrink import shrink
@@ -96,3 +97,20 @@ def test_every_kind_of_fault_is_planned():
     import random
 
     assert {fault.kind for seed in range(40) for fault in plan(random.Random(seed), 50, 0.1)} == set(KINDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--seeds", "0"], "'0' is not a whole number of 1 or more"),
+        (["--seeds", "-1"], "'-1' is not a whole number of 1 or more"),
+        (["--processes", "x"], "'x' is not a whole number of 1 or more"),
+        (["--replay", "3", "--only", "x"], "'x' is not a list of numbers like 3,17"),
+        (["--replay", "3", "--only", "9999"], "seed 3 has no faults [9999]; its plan has 0 to"),
+    ],
+)
+def test_what_cannot_be_run_is_no_success(arguments: list[str], says: str, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err

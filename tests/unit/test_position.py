@@ -148,6 +148,16 @@ def test_a_resume_with_another_batch_size_goes_on_behind_the_very_samples(batch_
     assert other.epoch == epoch + 1
 
 
+@pytest.mark.parametrize("batch_size", [8, 12, 24])
+def test_a_resume_behind_the_last_sample_of_an_epoch_has_nothing_left_in_larger_batches(batch_size):
+    whole, position = CountedPosition(numbers(4), Seeded()), CountedPosition(numbers(4), Seeded())
+    everything = run(whole)
+    assert run(position, len(everything)) == everything  # and the loop is left before it asks for more
+    other = resumed(position, batch_size)
+    assert run(other) == []
+    assert other.epoch == 1
+
+
 @pytest.mark.parametrize(
     ("batch_size", "ends"), [(5, "10 and at 15"), (8, "8 and at 16"), (24, "0 and at 24")]
 )
