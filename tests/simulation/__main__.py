@@ -31,14 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--only", type=_numbers, metavar="N,N,...", help="with --replay: only these faults of the plan"
     )
     options = parser.parse_args(arguments)
-    logging.disable(logging.CRITICAL)
     if options.replay is not None:
         for seed in options.replay:
             known = {fault.number for fault in World(seed).faults}
             if unknown := sorted(set(options.only or ()) - known):
                 there = f"0 to {max(known)}" if known else "none"
                 parser.error(f"--only: seed {seed} has no faults {unknown}; its plan has {there}")
+        logging.disable(logging.CRITICAL)
         return _report([_replay(seed, options.only) for seed in options.replay], time.monotonic())
+    logging.disable(logging.CRITICAL)
     began = time.monotonic()
     seeds = range(options.first, options.first + options.seeds)
     if options.processes == 1:
