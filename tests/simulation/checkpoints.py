@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,6 +122,8 @@ class Checkpoints:
         self._world = world
         base = _MEMORY if os.path.isdir(_MEMORY) else None
         self._folder = Path(tempfile.mkdtemp(prefix="edldist-simulation-", dir=base))
+        # Some worlds are only asked for their plan, and never run.
+        self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._root = str(self._folder / "checkpoints")
         self._checkpointer: Checkpointer | None = None
         self._fault: tuple[int, int | None] | None = None
@@ -190,4 +193,4 @@ class Checkpoints:
     def close(self) -> None:
         """Leave nothing behind."""
         self._leave()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._remove()
