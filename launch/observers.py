@@ -205,6 +205,7 @@ class Observers:
                 workers=figures.workers,
                 buffered=figures.buffered,
                 starved_s=round(figures.starved_s, 3),
+                skipped_samples=figures.skipped_samples,
             )
         self._view.update(figures, "stopping" if stopping else phase, elapsed_s)
 

@@ -78,6 +78,11 @@ def _seconds(value: object) -> str:
     return f"{value:.1f}" if isinstance(value, float) else number(value)
 
 
+def _left_out(samples: int) -> str:
+    noun = "sample" if samples == 1 else "samples"
+    return f"{samples} {noun} that no worker could label"
+
+
 def plain_line(figures: Figures, workers_wanted: int, elapsed_s: float) -> str:
     """The figures in one line."""
     parts = [f"[{duration(elapsed_s)}]"]
@@ -89,6 +94,8 @@ def plain_line(figures: Figures, workers_wanted: int, elapsed_s: float) -> str:
     parts.append(f"workers {figures.workers}/{workers_wanted}")
     parts.append(f"buffered {figures.buffered}")
     parts.append(f"starved {figures.starved_s:.1f}s")
+    if figures.skipped_samples:
+        parts.append(f"left out {_left_out(figures.skipped_samples)}")
     if figures.eta_s is not None:
         parts.append(f"eta {duration(figures.eta_s)}")
     return " · ".join(parts)
@@ -172,6 +179,8 @@ class ProgressView:
             *("", ""),
         )
         rows: list[RenderableType] = [head]
+        if figures.skipped_samples:
+            rows.append(Text(f"left out {_left_out(figures.skipped_samples)}", style="yellow"))
         if figures.steps and figures.step is not None:
             bar = Table.grid()  # alone, the bar would not end its line
             bar.add_row(
@@ -200,6 +209,8 @@ def show_result(console: PlainConsole, result: Mapping[str, Any]) -> None:
     summary.add_row("status", Text(str(result["status"]), style=style))
     summary.add_row("steps", f"{result['steps']} (epochs {result['epochs']})")
     summary.add_row("samples", f"{result['samples']} ({result['samples_per_s']:.1f} per second)")
+    if result["skipped_samples"]:
+        summary.add_row("left out", Text(_left_out(result["skipped_samples"]), style="yellow"))
     summary.add_row("wall time", duration(result["wall_s"]))
     summary.add_row(
         "waited",

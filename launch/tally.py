@@ -37,6 +37,7 @@ class Figures:
     ranks: int = 0
     buffered: int = 0
     starved_s: float = 0.0
+    skipped_samples: int = 0
     metrics: Mapping[str, Scalar] = field(default_factory=dict)
 
 
@@ -53,6 +54,8 @@ class Tally:
     - ``samples``: labelled samples that training loops took, summed over every member that ever
       was a student. After a restart, samples since the last checkpoint count again: they were
       labelled and consumed again.
+    - ``skipped_samples``: those that no worker could label and that ``on_poison: skip`` left out, summed
+      in the same way.
     - ``samples_per_s``: samples over the time from the first to the last batch seen.
     - ``starved_s``, ``backpressure_s``: the most of any student member.
     - teachers ``left`` and ``lost``: while the students ran, not when the job ends its workers.
@@ -143,6 +146,7 @@ class Tally:
             ranks=len(students),
             buffered=sum(int(_number(member.stats.get("buffered")) or 0) for member in students),
             starved_s=self._most("starved_s"),
+            skipped_samples=int(self._total("skipped")),
             metrics=dict(self.metrics),
         )
 

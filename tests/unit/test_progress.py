@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edldist_launch.console import PlainConsole, shown
 from edldist_launch.curves import collect, draw_curves
 from edldist_launch.progress import ProgressView, describe_event, duration, number, plain_line, show_result
-from edldist_launch.tally import Figures
+from edldist_launch.tally import Figures, Tally
 
 FIGURES = Figures(
     step=120,
@@ -27,7 +29,7 @@ FIGURES = Figures(
     starved_s=0.42,
     metrics={"loss": 0.123456, "accuracy": 0.97, "note": "ok"},
 )
-RESULT = {
+RESULT: dict[str, Any] = {
     "status": "completed",
     "job": "digits",
     "steps": 500,
@@ -35,6 +37,7 @@ RESULT = {
     "samples": 32000,
     "wall_s": 75.2,
     "samples_per_s": 1800.5,
+    "skipped_samples": 0,
     "starved_s": 0.4,
     "backpressure_s": 3.0,
     "metrics": {"accuracy": 0.97},
@@ -79,6 +82,30 @@ def test_a_plain_line_says_everything_once() -> None:
         "workers 1/2 · buffered 6 · starved 0.4s · eta 13s"
     )
     assert "step - " in plain_line(Figures(), 2, 0)
+
+
+def test_samples_that_were_left_out_are_seen_in_every_view_and_at_the_end() -> None:
+    words = "left out 64 samples that no worker could label"
+    figures = replace(FIGURES, skipped_samples=64)
+    assert words in plain_line(figures, 2, 65)
+    live, plain, end = console(terminal=True), console(), console()
+    for target in (live, plain):
+        with ProgressView(target, "digits", 2) as view:
+            view.update(figures, "training", 65)
+        assert words in written(target)
+    show_result(end, {**RESULT, "skipped_samples": 1})
+    assert re.search(r"left out +│ 1 sample that no worker could label", written(end))
+    assert "left out" not in plain_line(FIGURES, 2, 65)
+
+
+@pytest.mark.parametrize("key", Tally().result(1.0))
+def test_every_figure_of_the_result_is_seen_at_the_end(key: str) -> None:
+    changed = {"metrics": {"accuracy": 4321.0}, "teachers": {"joined": 4321, "left": 0, "lost": 0}}
+    if isinstance(RESULT[key], dict) and key not in changed:
+        changed[key] = dict.fromkeys(RESULT[key], 4321)
+    target = console()
+    show_result(target, {**RESULT, key: changed.get(key, 4321)})
+    assert "4321" in written(target)
 
 
 def test_without_a_terminal_there_is_a_line_every_five_seconds() -> None:
