@@ -29,10 +29,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from edldist.bounds import LONGEST_TTL_S, MOST, MOST_RANKS_A_NODE, MOST_THREADS, MOST_WORKERS, node_range
 from edldist.errors import CodecError, ConfigError
 from edldist.labels.fingerprint import VERSION_FORM, check_version
 from edldist.labels.grammar import CODEC_FORMS, parse_spec
-from edldist.nodes import node_range
 from edldist.problems import explain, keys
 
 __all__ = [
@@ -46,7 +46,6 @@ __all__ = [
     "check_codec_name",
     "dump_job",
     "load_job",
-    "node_range",
 ]
 
 
@@ -85,6 +84,10 @@ VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 Environment = dict[Annotated[str, Field(pattern=VARIABLE)], Text]
 
 
+def _whole(least: int, most: int) -> str:
+    return f"a whole number from {least} to {most}"
+
+
 class _Section(BaseModel):
     """A mapping of the job file. Every field's description says what is allowed."""
 
@@ -94,8 +97,8 @@ class _Section(BaseModel):
 class ReplicaRange(_Section):
     """Bounds between which the number of a teacher's workers may move."""
 
-    min: int = Field(ge=0, description="a whole number, 0 or more")
-    max: int = Field(ge=1, description="a whole number, 1 or more")
+    min: int = Field(ge=0, le=MOST_WORKERS, description=_whole(0, MOST_WORKERS))
+    max: int = Field(ge=1, le=MOST_WORKERS, description=_whole(1, MOST_WORKERS))
 
     @model_validator(mode="after")
     def _ordered(self) -> ReplicaRange:
@@ -109,22 +112,22 @@ def _replicas_kind(value: object) -> str:
 
 
 Replicas = Annotated[
-    Annotated[int, Field(ge=1), Tag("count")] | Annotated[ReplicaRange, Tag("range")],
+    Annotated[int, Field(ge=1, le=MOST_WORKERS), Tag("count")] | Annotated[ReplicaRange, Tag("range")],
     Discriminator(_replicas_kind),
 ]
 
 
 def _batch_size(value: object) -> object:
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST):
         return value
-    raise PydanticCustomError("batch_size", "a whole number, 1 or more, or auto")
+    raise PydanticCustomError("batch_size", "a whole number, or auto")
 
 
 def _entry(value: object) -> object:
     """A key or a position of a sample's entries; commas part them on the command line."""
     if isinstance(value, str) and value.strip() and "," not in value:
         return value.strip()
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST:
         return value
     raise PydanticCustomError("entry", "a key, or a position from 0")
 
@@ -141,12 +144,12 @@ class TeacherConfig(_Section):
     model: str = Field(pattern=MODEL_PATH, description="module:factory, as in `package.module:factory`")
     weights: str | None = Field(default=None, min_length=1, description="a path, or null")
     version: str = Field(default="", description=f"text, {VERSION_FORM}")
-    replicas: Replicas = Field(default=1, description="a whole number, 1 or more, or {min: M, max: N}")
+    replicas: Replicas = Field(default=1, description=f"{_whole(1, MOST_WORKERS)}, or {{min: M, max: N}}")
     device: str = Field(
         default="auto", pattern=DEVICE, description="auto, cpu, cuda, cuda:N or another torch device"
     )
     batch_size: Annotated[int | Literal["auto"], PlainValidator(_batch_size)] = Field(
-        default=64, description="a whole number, 1 or more, or auto"
+        default=64, description=f"{_whole(1, MOST)}, or auto"
     )
     codec: str = Field(default="dense", description=CODEC_FORMS)
     compile: bool = Field(default=False, description="true or false")
@@ -162,7 +165,7 @@ class TeacherConfig(_Section):
         min_length=1,
         description="a list of different keys or positions of a sample's entries, or null",
     )
-    dataset_threads: int = Field(default=1, ge=1, description="a whole number, 1 or more")
+    dataset_threads: int = Field(default=1, ge=1, le=MOST_THREADS, description=_whole(1, MOST_THREADS))
     allow_nonfinite: bool = Field(default=False, description="true or false")
     env: Environment = Field(default={}, description="a mapping of variable names to text")
 
@@ -206,8 +209,10 @@ class StudentConfig(_Section):
     nnodes: Annotated[str, BeforeValidator(_node_text)] = Field(
         default="1", description='a number of nodes, as in "1", or a range, as in "1:4"'
     )
-    nproc_per_node: int = Field(default=1, ge=1, description="a whole number, 1 or more")
-    max_restarts: int = Field(default=3, ge=0, description="a whole number, 0 or more")
+    nproc_per_node: int = Field(
+        default=1, ge=1, le=MOST_RANKS_A_NODE, description=_whole(1, MOST_RANKS_A_NODE)
+    )
+    max_restarts: int = Field(default=3, ge=0, le=MOST, description=_whole(0, MOST))
     env: Environment = Field(default={}, description="a mapping of variable names to text")
 
     @field_validator("nnodes")
@@ -223,18 +228,18 @@ class CoordinatorConfig(_Section):
     heartbeat_ttl_s: float = Field(
         default=3.0,
         ge=0.5,
-        le=3600,
+        le=LONGEST_TTL_S,
         allow_inf_nan=False,
-        description="seconds of silence after which a process counts as lost, from 0.5 to 3600",
+        description=f"seconds of silence after which a process counts as lost, from 0.5 to {LONGEST_TTL_S:g}",
     )
-    max_students_per_worker: int = Field(default=16, ge=1, description="a whole number, 1 or more")
+    max_students_per_worker: int = Field(default=16, ge=1, le=MOST, description=_whole(1, MOST))
 
 
 class CheckpointConfig(_Section):
     """When the training script saves, and how many checkpoints stay."""
 
-    every_steps: int | None = Field(default=50, ge=1, description="a whole number, 1 or more, or null")
-    keep: int = Field(default=3, ge=1, description="a whole number, 1 or more")
+    every_steps: int | None = Field(default=50, ge=1, le=MOST, description=f"{_whole(1, MOST)}, or null")
+    keep: int = Field(default=3, ge=1, le=MOST, description=_whole(1, MOST))
 
 
 class ScriptConfig(_Section):

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edldist.bounds import LONGEST_TTL_S, LONGEST_WAIT_S, MOST
 from edldist.errors import ConfigError
 
 __all__ = ["JobEnvironment", "whole_number"]
@@ -56,8 +57,8 @@ class JobEnvironment:
             deterministic=_flag(environ, "EDLDIST_DETERMINISTIC"),
             task_size=whole_number(environ, "EDLDIST_TASK_SIZE", least=1),
             on_poison=_choice(environ, "EDLDIST_ON_POISON", ("raise", "skip")),
-            connect_timeout_s=_seconds(environ, "EDLDIST_CONNECT_TIMEOUT_S", 300.0),
-            heartbeat_ttl_s=_seconds(environ, "EDLDIST_HEARTBEAT_TTL_S", 3.0),
+            connect_timeout_s=_seconds(environ, "EDLDIST_CONNECT_TIMEOUT_S", 300.0, LONGEST_WAIT_S),
+            heartbeat_ttl_s=_seconds(environ, "EDLDIST_HEARTBEAT_TTL_S", 3.0, LONGEST_TTL_S),
             checkpoint_keep=whole_number(environ, "EDLDIST_CHECKPOINT_KEEP", least=1),
             checkpoint_every_steps=whole_number(environ, "EDLDIST_CHECKPOINT_EVERY_STEPS", least=1),
         )
@@ -83,22 +84,22 @@ def whole_number(environ: Mapping[str, str], name: str, *, least: int) -> int | 
     """The number that a variable holds; None if it is not set, or empty.
 
     Raises:
-        ConfigError: it holds something else, or less than ``least``.
+        ConfigError: it holds something else, less than ``least``, or more than ``MOST``.
     """
     text = environ.get(name, "").strip()
     if not text:
         return None
-    if not text.isdecimal() or int(text) < least:
-        raise ConfigError(f"{name}={text!r}: needs a whole number of at least {least}")
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and least <= int(text) <= MOST):
+        raise ConfigError(f"{name}={text!r}: needs a whole number from {least} to {MOST}")
     return int(text)
 
 
-def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+def _seconds(environ: Mapping[str, str], name: str, default: float, most: float) -> float:
     text = environ.get(name, "").strip()
     try:
         value = float(text) if text else default
     except ValueError:
         value = -1.0
-    if not 0 < value < float("inf"):
-        raise ConfigError(f"{name}={text!r}: needs a number of seconds above 0")
+    if not 0 < value <= most:
+        raise ConfigError(f"{name}={text!r}: needs a number of seconds above 0, and at most {most:g}")
     return value

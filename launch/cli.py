@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
@@ -12,6 +13,7 @@ from typing import Any
 import click
 
 from edldist.address import Address, parse_address, parse_place
+from edldist.bounds import LONGEST_TTL_S, LONGEST_WAIT_S, MOST, MOST_RANKS_A_NODE, MOST_THREADS
 from edldist.errors import ConfigError
 from edldist_launch.exits import run_command
 from edldist_launch.init import leave_process_one
@@ -50,7 +52,20 @@ HTTP = _address(parse_place, "HOST:PORT, such as 127.0.0.1:7071", port_zero=True
 MODEL = _pattern(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", "module:factory, such as package.module:factory")
 NAME = _pattern(r"[A-Za-z0-9_.-]{1,100}", "up to 100 letters, digits, `_`, `.` and `-`")
 DEVICE = _pattern(r"[a-z]+(:\d+)?", "auto, cpu, cuda, cuda:N or another torch device")
-POSITIVE_S = click.FloatRange(min=0, min_open=True)
+
+
+class Seconds(click.FloatRange):
+    """So many seconds; "not a number" is in no range, though no comparison says so."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is no number of seconds.", param, ctx)
+        return seconds
+
+
+TTL_S = Seconds(min=0, min_open=True, max=LONGEST_TTL_S)
+WAIT_S = Seconds(min=0, min_open=True, max=LONGEST_WAIT_S)
 
 
 def _version(text: str) -> str:
@@ -173,11 +188,11 @@ def run(job: Path, overrides: tuple[str, ...], output: Path | None) -> int:
     default="127.0.0.1:7071",
     help="Where /status is served; port 0: any.",
 )
-@_option("--heartbeat-interval-s", type=POSITIVE_S, default=1.0, help="How often members report.")
-@_option("--heartbeat-ttl-s", type=POSITIVE_S, default=3.0, help="Silence after which one is lost.")
+@_option("--heartbeat-interval-s", type=TTL_S, default=1.0, help="How often members report.")
+@_option("--heartbeat-ttl-s", type=TTL_S, default=3.0, help="Silence after which one is lost.")
 @_option(
     "--max-students-per-worker",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=MOST),
     default=16,
     help="Students that one teacher worker serves at most, where there are workers enough.",
 )
@@ -215,7 +230,7 @@ def coordinator(
 @_option("--device", type=DEVICE, metavar="DEVICE", default="auto", help="auto, cpu, cuda, cuda:N ...")
 @_option(
     "--batch-size",
-    type=BatchSize(min=1),
+    type=BatchSize(min=1, max=MOST),
     metavar="N",
     default=64,
     help="Most samples in a forward pass, or auto to find the number by measuring.",
@@ -259,7 +274,7 @@ def coordinator(
 )
 @_option(
     "--dataset-threads",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=MOST_THREADS),
     default=1,
     help="Threads that read the data set; with more than one it must be thread-safe.",
 )
@@ -270,8 +285,10 @@ def coordinator(
     envvar="EDLDIST_ALLOW_NONFINITE",
     help="Whether labels may hold NaN or infinity (default: refuse).",
 )
-@_option("--drain-s", type=click.FloatRange(min=0), default=30.0, help="Time to finish work on SIGTERM.")
-@_option("--connect-timeout-s", type=POSITIVE_S, default=300.0, help="How long to look for a coordinator.")
+@_option(
+    "--drain-s", type=Seconds(min=0, max=LONGEST_WAIT_S), default=30.0, help="Time to finish work on SIGTERM."
+)
+@_option("--connect-timeout-s", type=WAIT_S, default=300.0, help="How long to look for a coordinator.")
 @_option(
     "--id",
     "worker_id",
@@ -308,15 +325,25 @@ def teacher(codec: str, **settings: Any) -> int:
 @cli.command(context_settings={"allow_interspersed_args": False})
 @coordinator_option
 @_option("--nnodes", default="1", help='Nodes, as in "1", or a range, as in "1:4".')
-@_option("--nproc-per-node", type=click.IntRange(min=1), default=1, help="Ranks on this node.")
-@_option("--max-restarts", type=click.IntRange(min=0), default=3, help="Restarts in a row without progress.")
+@_option(
+    "--nproc-per-node",
+    type=click.IntRange(min=1, max=MOST_RANKS_A_NODE),
+    default=1,
+    help="Ranks on this node.",
+)
+@_option(
+    "--max-restarts",
+    type=click.IntRange(min=0, max=MOST),
+    default=3,
+    help="Restarts in a row without progress.",
+)
 @_option(
     "--run-id",
     metavar="ID",
     help="Nodes of one run share it; a new run needs a new one "
     "(default: made of the command and the job's folder, the same for nodes that start the same).",
 )
-@_option("--connect-timeout-s", type=POSITIVE_S, default=300.0, help="How long to look for a coordinator.")
+@_option("--connect-timeout-s", type=WAIT_S, default=300.0, help="How long to look for a coordinator.")
 @click.argument("script", type=click.Path())
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def student(script: str, args: tuple[str, ...], **settings: Any) -> int:

@@ -21,6 +21,7 @@ from edldist_launch.interrupts import Interrupts
 from edldist_launch.observers import Observers
 from edldist_launch.paths import resolve_paths
 from edldist_launch.record import JobFolder
+from edldist_launch.room import check_room, processes_of
 from edldist_launch.student import GRACE_S
 from edldist_launch.supervisor import Change, Child, Fleet, describe_exit, end_children
 from edldist_launch.torchrun import limit_threads
@@ -58,9 +59,11 @@ def run_job(job_path: Path, overrides: Sequence[str], output: Path | None) -> in
     """Run a job to its end and return the exit code (0 completed, 1 failed, 130 interrupted).
 
     Raises:
-        ConfigError: the job file, a script's path or the output folder is wrong; nothing was started.
+        ConfigError: the job file, a script's path or the output folder is wrong, or this machine has no room
+            for so many processes; nothing was started.
     """
     job = resolve_paths(load_job(job_path, overrides), job_path)
+    check_room(processes_of(job))
     with JobFolder(output or Path("out") / job.name, job) as folder, Interrupts() as interrupts:
         return JobRun(job, folder, interrupts, PlainConsole()).run()
 

@@ -22,6 +22,7 @@ from edldist_launch.exits import EXIT_INTERRUPTED, EXIT_USAGE
 from edldist_launch.interrupts import Interrupts
 from edldist_launch.node import AGENT_TRIES, AgentRestarts, NodeWatch, Progress, RankProcess
 from edldist_launch.notes import RankNotes
+from edldist_launch.room import check_room
 from edldist_launch.torchrun import (
     bounds_of,
     default_run_id,
@@ -71,12 +72,13 @@ def run_student(
         0, 1 (the script failed), 130, or 128 + the signal that killed the agent.
 
     Raises:
-        ConfigError: the script does not exist, or ``nnodes`` is wrong.
+        ConfigError: the script does not exist, ``nnodes`` is wrong, or here is no room for so many ranks.
         CoordinatorUnreachableError: several nodes are wanted, and no coordinator answers.
     """
     _, most = bounds_of(nnodes)
     if not Path(script).is_file():
         raise ConfigError(f"no such script: {script} (looked from {Path.cwd()})")
+    check_room({"--nproc-per-node": nproc_per_node})
     run_id = run_id or default_run_id(script, args, nnodes, os.environ)
     local_host = meeting_host(coordinator, most, os.environ.get("EDLDIST_ADVERTISE"))
     with Interrupts() as interrupts, RankNotes() as notes:

@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 
 from edldist.address import local_host_towards, parse_address, parse_advertised
+from edldist.bounds import MOST, node_range
 from edldist.cpus import usable_cpus
 from edldist.errors import ConfigError
-from edldist.nodes import node_range
 from edldist_launch.agent import BACKEND, AgentOptions
 from edldist_launch.child import tied_command
 
@@ -28,7 +28,6 @@ __all__ = [
     "torchrun_command",
 ]
 
-_WITHOUT_END = 1_000_000
 LOOPBACK = "127.0.0.1"
 
 
@@ -82,7 +81,7 @@ def torchrun_command(
         job=shlex.join([Path(script).name, *args]),
         connect_timeout_s=connect_timeout_s,
     )
-    restarts = max_restarts if most == 1 else _WITHOUT_END
+    restarts = max_restarts if most == 1 else MOST
     agent = [
         *(sys.executable, str(Path(__file__).with_name("agent.py")), options.encode()),
         *(f"--nnodes={least}:{most}", f"--nproc-per-node={nproc_per_node}", f"--max-restarts={restarts}"),

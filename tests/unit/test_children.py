@@ -13,9 +13,13 @@ import edldist.coordinator.server
 from edldist.config import JobConfig
 from edldist.coordinator.server import CoordinatorOptions
 from edldist.environment import JobEnvironment
+from edldist.errors import ConfigError
 from edldist.teacher.model import pick_device
 from edldist_launch.children import coordinator_command, student_environment, teacher_names
 from edldist_launch.cli import cli
+from edldist_launch.room import LEAST_PROCESS_BYTES, check_room, processes_of
+from edldist_launch.run import run_job
+from edldist_launch.student import run_student
 
 
 def job(*teachers: dict[str, Any], **settings: Any) -> JobConfig:
@@ -78,3 +82,36 @@ def test_automatic_workers_spread_over_the_accelerators_there_are(
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: accelerators)
     assert [str(pick_device(f"auto:{number}")) for number in range(4)] == picked
     assert str(pick_device("auto")) == ("cuda" if accelerators else "cpu")
+
+
+def test_a_job_that_cannot_fit_into_this_machine_is_refused_with_what_asks_for_it() -> None:
+    student = {"script": "s.py", "nproc_per_node": 4, "nnodes": "1:2"}
+    config = job({"replicas": 3}, {"replicas": {"min": 2, "max": 900}}, student=student)
+    processes = processes_of(config)
+    assert sum(processes.values()) == 3 + 2 + 2 * 4
+    check_room(processes, 13 * LEAST_PROCESS_BYTES)
+    with pytest.raises(ConfigError) as caught:
+        check_room(processes, 12 * LEAST_PROCESS_BYTES)
+    for part in (
+        "13 processes",
+        "3 of teachers[0].replicas",
+        "8 of student (nnodes: 1:2, nproc_per_node: 4)",
+    ):
+        assert part in str(caught.value)
+    assert "Start 12 at most here" in str(caught.value)
+
+
+def test_nothing_begins_of_a_job_or_a_node_without_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edldist_launch.room.memory_bytes", lambda: 100 * LEAST_PROCESS_BYTES)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "student.py").touch()
+    (tmp_path / "job.yaml").write_text(
+        "name: crowd\nteachers: [{model: m:f}]\nstudent: {script: student.py, nproc_per_node: 200}\n"
+    )
+    with pytest.raises(ConfigError, match="no room for 201 processes"):
+        run_job(tmp_path / "job.yaml", (), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ConfigError, match="200 of --nproc-per-node"):
+        run_student("tcp://127.0.0.1:1", "student.py", (), nproc_per_node=200)

@@ -79,6 +79,18 @@ def test_every_option_has_a_variable() -> None:
             assert option.envvar == f"EDLDIST_{long}", (command.name, option.name)
 
 
+def test_every_number_has_a_most_and_is_a_number() -> None:
+    seen = 0
+    for command in (cli, *cli.commands.values()):
+        for option in command.params:
+            if isinstance(option.type, click.types.IntParamType | click.types.FloatParamType):
+                seen += 1
+                for value in ("1000000001", "1" + "0" * 30, "inf", "nan"):
+                    with pytest.raises(click.BadParameter, match="range|number"):
+                        option.type.convert(value, option, None)
+    assert seen >= 10
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -88,19 +100,25 @@ def test_every_option_has_a_variable() -> None:
         (("coordinator", "--bind", "localhost"), "tcp://127.0.0.1:7070"),
         (("coordinator", "--bind", "udp://a:1"), "'udp://a:1' is not an address"),
         (("coordinator", "--http", "7071"), "'7071' is not HOST:PORT"),
-        (("coordinator", "--heartbeat-interval-s", "0"), "x>0"),
+        (("coordinator", "--heartbeat-interval-s", "0"), "0<x<=3600"),
         (("coordinator", "--heartbeat-ttl-s", "soon"), "'soon' is not a valid float"),
-        (("coordinator", "--max-students-per-worker", "0"), "x>=1"),
+        (("coordinator", "--max-students-per-worker", "0"), "1<=x<=1000000000"),
         (("teacher", "--model", "a:b"), "Missing option '--coordinator'"),
         (("teacher", "--coordinator", "tcp://h:1"), "Missing option '--model'"),
         (("teacher", "--coordinator", "h:1", "--model", "a:b"), "'h:1' is not an address"),
         (("teacher", "--coordinator", "tcp://h:1", "--model", "a.b"), "'a.b' is not module:factory"),
         (("teacher", "--coordinator", "tcp://h:1", "--model", "a:b", "--name", "a b"), "'a b' is not up to"),
         (("teacher", "--coordinator", "tcp://h:1", "--model", "a:b", "--id", "a/b"), "'a/b' is not up to"),
-        (("teacher", "--coordinator", "tcp://h:1", "--model", "a:b", "--batch-size", "0"), "x>=1"),
+        (
+            ("teacher", "--coordinator", "tcp://h:1", "--model", "a:b", "--batch-size", "0"),
+            "1<=x<=1000000000",
+        ),
         (("teacher", "--coordinator", "tcp://h:1", "--model", "a:b", "--device", "GPU"), "'GPU' is not auto"),
-        (("teacher", "--coordinator", "tcp://h:1", "--model", "a:b", "--drain-s", "-1"), "x>=0"),
-        (("teacher", "--coordinator", "tcp://h:1", "--model", "a:b", "--connect-timeout-s", "0"), "x>0"),
+        (("teacher", "--coordinator", "tcp://h:1", "--model", "a:b", "--drain-s", "-1"), "0<=x<=604800"),
+        (
+            ("teacher", "--coordinator", "tcp://h:1", "--model", "a:b", "--connect-timeout-s", "0"),
+            "0<x<=604800",
+        ),
         ((*TEACHER, "--batch-size", "automatic"), "'automatic' is not a valid integer range. Or say auto."),
         ((*TEACHER, "--autocast", "fp32"), "'fp32' is not one of"),
         ((*TEACHER, "--model-version", "1\n2"), "version '1\\n2': use up to 100 printable characters"),
@@ -108,11 +126,11 @@ def test_every_option_has_a_variable() -> None:
         ((*TEACHER, "--compile=1"), "does not take a value"),
         ((*TEACHER, "--channels-last=1"), "does not take a value"),
         ((*TEACHER, "--dataset", "a.b"), "'a.b' is not module:factory"),
-        ((*TEACHER, "--dataset-threads", "0"), "x>=1"),
+        ((*TEACHER, "--dataset-threads", "0"), "1<=x<=1024"),
         (("student", "--coordinator", "tcp://h:1"), "Missing argument 'SCRIPT'"),
         (("student", "--coordinatr", "tcp://h:1", "s.py"), "No such option"),
-        (("student", "--coordinator", "tcp://h:1", "--nproc-per-node", "0", "s.py"), "x>=1"),
-        (("student", "--coordinator", "tcp://h:1", "--max-restarts", "-1", "s.py"), "x>=0"),
+        (("student", "--coordinator", "tcp://h:1", "--nproc-per-node", "0", "s.py"), "1<=x<=1024"),
+        (("student", "--coordinator", "tcp://h:1", "--max-restarts", "-1", "s.py"), "0<=x<=1000000000"),
         (("status", "--coordinator", "nowhere"), "'nowhere' is not an address"),
         (("stats",), "No such command"),
         (("--log-level", "loud", "status"), "'loud' is not one of"),

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
-from edldist.config import JobConfig, ReplicaRange, dump_job, load_job, node_range
+from edldist.bounds import node_range
+from edldist.config import JobConfig, ReplicaRange, dump_job, load_job
 from edldist.errors import ConfigError
 
 MINIMAL = """\
@@ -123,14 +128,18 @@ def test_yaml_traps_of_version_1_1_are_gone(tmp_path: Path) -> None:
         ("teachers.0.replicas=two", "teachers[0].replicas", "{min: M, max: N}"),
         ("teachers.0.replicas={min: 3, max: 2}", "teachers[0].replicas", "min must not exceed max"),
         ("teachers.0.replicas={min: -1, max: 2}", "teachers[0].replicas.min", "-1 is not allowed"),
-        ("teachers.0.replicas={min: 0, max: 0}", "teachers[0].replicas.max", "1 or more"),
+        ("teachers.0.replicas={min: 0, max: 0}", "teachers[0].replicas.max", "from 1 to 10000"),
         ("teachers.0.replicas={min: 1}", "teachers[0].replicas.max", "missing"),
         ("teachers.0.device=GPU 0", "teachers[0].device", "cuda:N"),
-        ("teachers.0.batch_size=0", "teachers[0].batch_size", "1 or more"),
+        ("teachers.0.batch_size=0", "teachers[0].batch_size", "from 1 to 1000000000, or auto"),
         ('teachers.0.batch_size="64"', "teachers[0].batch_size", "'64' is not allowed"),
         ("teachers.0.batch_size=true", "teachers[0].batch_size", "True is not allowed"),
         ("teachers.0.batch_size=1.5", "teachers[0].batch_size", "1.5 is not allowed"),
-        ("teachers.0.batch_size=automatic", "teachers[0].batch_size", "a whole number, 1 or more, or auto"),
+        (
+            "teachers.0.batch_size=automatic",
+            "teachers[0].batch_size",
+            "a whole number from 1 to 1000000000, or auto",
+        ),
         ("teachers.0.compile=1", "teachers[0].compile", "true or false"),
         ("teachers.0.autocast=fp32", "teachers[0].autocast", "bf16, fp16 or null"),
         ("teachers.0.channels_last=yes", "teachers[0].channels_last", "true or false"),
@@ -156,7 +165,7 @@ def test_yaml_traps_of_version_1_1_are_gone(tmp_path: Path) -> None:
             "'a,b' is not allowed",
         ),
         ("teachers.0={model: 'a:b', dataset_inputs: [0]}", "teachers[0]", "give dataset, too"),
-        ("teachers.0.dataset_threads=0", "teachers[0].dataset_threads", "1 or more"),
+        ("teachers.0.dataset_threads=0", "teachers[0].dataset_threads", "from 1 to 1024"),
         ("teachers.0.codec=topk:8", "teachers[0].codec", "'topk:8' is not allowed: no such codec"),
         ("teachers.0.codec=dense:int8", "teachers[0].codec", "dense[:fp32|fp16|bf16]"),
         ("teachers.0.version=1.10", "teachers[0].version", "1.1 is not allowed"),
@@ -174,18 +183,22 @@ def test_yaml_traps_of_version_1_1_are_gone(tmp_path: Path) -> None:
         ("student.nnodes=0", "student.nnodes", "1 <= MIN <= MAX"),
         ("student.nnodes=4:1", "student.nnodes", "1 <= MIN <= MAX"),
         ("student.nnodes=many", "student.nnodes", "a range"),
-        ("student.nproc_per_node=0", "student.nproc_per_node", "1 or more"),
+        ("student.nproc_per_node=0", "student.nproc_per_node", "from 1 to 1024"),
         ("student.nproc_per_node=gpu", "student.nproc_per_node", "'gpu' is not allowed"),
-        ("student.max_restarts=-1", "student.max_restarts", "0 or more"),
+        ("student.max_restarts=-1", "student.max_restarts", "from 0 to 1000000000"),
         ("student.env={A: {}}", "student.env.A", "{} is not allowed"),
         ("checkpoint=5", "checkpoint", "a mapping"),
         ("checkpoint.every_steps=0", "checkpoint.every_steps", "or null"),
-        ("checkpoint.keep=0", "checkpoint.keep", "1 or more"),
+        ("checkpoint.keep=0", "checkpoint.keep", "from 1 to 1000000000"),
         ("coordinator=5", "coordinator", "a mapping"),
         ("coordinator.heartbeat_ttl_s=0", "coordinator.heartbeat_ttl_s", "from 0.5 to 3600"),
         ("coordinator.heartbeat_ttl_s=.inf", "coordinator.heartbeat_ttl_s", "inf is not allowed"),
         ("coordinator.heartbeat_ttl_s=soon", "coordinator.heartbeat_ttl_s", "'soon' is not allowed"),
-        ("coordinator.max_students_per_worker=0", "coordinator.max_students_per_worker", "1 or more"),
+        (
+            "coordinator.max_students_per_worker=0",
+            "coordinator.max_students_per_worker",
+            "from 1 to 1000000000",
+        ),
         ("prepare={}", "prepare.script", "missing; it must be the path of a Python script"),
         ("prepare={script: p.py, args: x}", "prepare.args", "a list"),
     ],
@@ -300,10 +313,40 @@ def test_an_override_that_leads_nowhere_says_where_it_stopped(
     assert says in refusal(tmp_path, MINIMAL, override)
 
 
+def _counts(section: type[BaseModel], path: str = "") -> Iterator[str]:
+    """Dotted keys of all fields of the job file that hold a whole number, or may."""
+    for name, field in section.model_fields.items():
+        key = f"{path}{name}"
+        kinds = list(_kinds(field.annotation))
+        if int in kinds and key != "teachers.0.dataset_inputs":
+            yield key
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _counts(kind, f"{key}.0." if name == "teachers" else f"{key}.")
+
+
+def _kinds(annotation: object) -> Iterator[object]:
+    yield annotation
+    for part in get_args(annotation):
+        yield from _kinds(part)
+
+
+@pytest.mark.parametrize("key", [*_counts(JobConfig), "student.nnodes", "teachers.0.dataset_inputs.0"])
+def test_every_count_has_a_most(tmp_path: Path, key: str) -> None:
+    document = yaml.safe_load(MINIMAL)
+    document["teachers"][0]["dataset"] = "data:make"
+    document["teachers"][0]["dataset_inputs"] = [0]
+    if key.startswith("teachers.0.replicas."):
+        document["teachers"][0]["replicas"] = {"min": 1, "max": 2}
+    for value in (1_000_000_001, 10**30):
+        said = refusal(tmp_path, yaml.safe_dump(document), f"{key}={value}")
+        assert str(value) in said
+
+
 def test_node_ranges() -> None:
     assert node_range("3") == (3, 3)
     assert node_range("1:4") == (1, 4)
-    for wrong in ("", "1:", ":2", "a", "2:1", "0", "1:2:3", "-1"):
+    for wrong in ("", "1:", ":2", "a", "2:1", "0", "1:2:3", "-1", "10001", "1:99999", "\u0663"):
         with pytest.raises(ValueError):
             node_range(wrong)
 

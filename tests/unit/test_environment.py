@@ -67,6 +67,10 @@ def test_flags(text: str, value: bool) -> None:
         ("EDLDIST_CONNECT_TIMEOUT_S", "soon"),
         ("EDLDIST_HEARTBEAT_TTL_S", "0"),
         ("EDLDIST_HEARTBEAT_TTL_S", "soon"),
+        ("EDLDIST_HEARTBEAT_TTL_S", "3601"),
+        ("EDLDIST_CONNECT_TIMEOUT_S", "1e300"),
+        ("EDLDIST_TASK_SIZE", "1000000001"),
+        ("EDLDIST_CHECKPOINT_KEEP", "1" + "0" * 5000),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_name(name: str, text: str) -> None:

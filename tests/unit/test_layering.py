@@ -15,17 +15,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = {"coordinator", "teacher", "student"}
 SHARED = {"wire", "labels", "losses", "observe", "ranks", "lifecycle", "sampling", "checkpoint"}
-BASE = {"errors", "clock", "address", "nodes", "problems", "config", "environment", "files", "cpus"}
+BASE = {"errors", "clock", "address", "bounds", "problems", "config", "environment", "files", "cpus"}
 ALLOWED = {
     "errors": set(),
     "clock": set(),
     "address": {"errors"},
-    "nodes": set(),
+    "bounds": set(),
     "files": set(),
     "cpus": set(),
     "problems": set(),
-    "config": {"errors", "nodes", "labels", "problems"},
-    "environment": {"errors"},
+    "config": {"errors", "bounds", "labels", "problems"},
+    "environment": {"errors", "bounds"},
     "labels": {"errors"},
     "wire": {"errors", "clock", "address", "labels"},
     "losses": {"errors"},

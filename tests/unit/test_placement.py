@@ -58,8 +58,8 @@ def test_what_cannot_be_told_from_another_group_has_no_generation() -> None:
     ("variables", "says"),
     [
         ({"RANK": "-1"}, "RANK='-1'"),
-        ({"RANK": "two", "WORLD_SIZE": "4"}, "RANK='two': needs a whole number of at least 0"),
-        ({"WORLD_SIZE": "0"}, "WORLD_SIZE='0': needs a whole number of at least 1"),
+        ({"RANK": "two", "WORLD_SIZE": "4"}, "RANK='two': needs a whole number from 0 to 1000000000"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE='0': needs a whole number from 1 to 1000000000"),
         ({"WORLD_SIZE": "2.0"}, "WORLD_SIZE='2.0'"),
         ({"RANK": "1"}, "RANK=1 is outside WORLD_SIZE=1"),
         ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2 is outside WORLD_SIZE=2"),
