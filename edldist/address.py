@@ -29,6 +29,7 @@ __all__ = [
     "parse_address",
     "parse_advertised",
     "parse_place",
+    "why_unresolved",
 ]
 
 _PLACE = re.compile(r"(?:\[(?P<literal>[^\[\]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}))?", re.ASCII)
@@ -128,6 +129,17 @@ def needs_ipv6(host: str, port: int = _ANY_PORT) -> bool:
     return found[0][0] == socket.AF_INET6
 
 
+def why_unresolved(host: str) -> str:
+    """What is wrong with a host's name, in words; empty if it has an address, or is one."""
+    if host == EVERYWHERE or _is_literal(host):
+        return ""
+    try:
+        _ways(host, _ANY_PORT)
+    except OSError as exc:
+        return _no_address(host, exc)
+    return ""
+
+
 def local_host_towards(host: str, port: int) -> str:
     """The address of this host on its route to ``host``, which is one that ``host``'s network reaches.
 
@@ -143,7 +155,7 @@ def local_host_towards(host: str, port: int) -> str:
                 return local
         reason = "there is none to any of its addresses"
     except OSError as exc:
-        reason = str(exc)
+        reason = _no_address(host, exc)
     raise ConfigError(
         f"cannot find a route to the coordinator's host {host!r}: {reason}. "
         "Check the name, or set EDLDIST_ADVERTISE to this host's address"
@@ -212,6 +224,10 @@ def _ways(host: str, port: int) -> list[_Way]:
     if not ways:
         raise OSError("it has no address")
     return sorted(ways, key=lambda way: way[0] == socket.AF_INET6)
+
+
+def _no_address(host: str, exc: OSError) -> str:
+    return f"the name {host!r} does not resolve ({exc.strerror or exc})"
 
 
 def _local_end(family: socket.AddressFamily, target: _Target) -> str | None:

@@ -21,7 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BufferedIOBase
 from typing import Any
 
-from edldist.address import Address, is_ipv6, listening_hosts, parse_place
+from edldist.address import Address, is_ipv6, listening_hosts, parse_place, why_unresolved
 from edldist.coordinator.board import StatusBoard
 from edldist.errors import ConfigError
 
@@ -201,9 +201,10 @@ class HttpServer:
         try:
             self._server = _listen(place, board)
         except OSError as exc:
-            advice = "another process listens there" if exc.errno == errno.EADDRINUSE else "check the host"
+            reason = why_unresolved(place.host) or exc.strerror or str(exc)
+            advice = " (another process listens there)" if exc.errno == errno.EADDRINUSE else ""
             raise ConfigError(
-                f"cannot serve HTTP on {address}: {exc.strerror or exc} ({advice}). "
+                f"cannot serve HTTP on {address}: {reason}{advice}. "
                 "Choose another address with --http, or port 0 for any free one"
             ) from exc
         self.address = str(Address(place.host, self._server.server_port))

@@ -17,6 +17,7 @@ from edldist.address import (
     parse_address,
     parse_advertised,
     parse_place,
+    why_unresolved,
 )
 from edldist.errors import ConfigError
 
@@ -192,12 +193,14 @@ def test_a_name_that_does_not_resolve_yet_is_left_open(names_of: Callable[..., N
     names_of()
     assert needs_ipv6("later") is has_ipv6()
     assert listening_hosts("eth0") == ["eth0"]
-    with pytest.raises(ConfigError, match="'later'.*not known.*EDLDIST_ADVERTISE"):
+    with pytest.raises(ConfigError, match="'later' does not resolve .Name or.*not known.*EDLDIST_ADVERTISE"):
         local_host_towards("later", 7070)
+    assert why_unresolved("later") == "the name 'later' does not resolve (Name or service not known)"
 
 
 def test_nothing_is_asked_about_what_is_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(socket, "getaddrinfo")
+    assert not any(map(why_unresolved, ("10.0.0.5", "fd00::5", "*")))
     assert not needs_ipv6("10.0.0.5") and needs_ipv6("fd00::5")
     assert listening_hosts("10.0.0.5") == ["10.0.0.5"] and listening_hosts("::1") == ["::1"]
 

@@ -236,6 +236,27 @@ def test_an_unreachable_coordinator_ends_status_with_one() -> None:
     assert done.stderr.startswith("error: no coordinator answered at tcp://127.0.0.1:9")
 
 
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (("coordinator", "--bind", "tcp://nohost.invalid:7070", "--http", "127.0.0.1:0"), 2),
+        (("coordinator", "--bind", "tcp://127.0.0.1:0", "--http", "nohost.invalid:7071"), 2),
+        (("status", "--coordinator", "tcp://nohost.invalid:7070"), 1),
+        (("student", "--nnodes", "2", "--coordinator", "tcp://nohost.invalid:7070", __file__), 2),
+        (
+            ("teacher", "--coordinator", "tcp://nohost.invalid:1", "--model", "torch.nn:Identity")
+            + ("--connect-timeout-s", "0.1"),
+            1,
+        ),
+    ],
+)
+def test_a_name_that_does_not_resolve_is_named_wherever_it_is_given(args: tuple[str, ...], code: int) -> None:
+    done = edldist(*args)
+    assert done.returncode == code
+    assert "the name 'nohost.invalid' does not resolve (" in done.stderr
+    assert "device" not in done.stderr
+
+
 def test_a_missing_student_script_ends_with_two(tmp_path: Path) -> None:
     done = edldist("student", "--coordinator", "tcp://127.0.0.1:9", "none.py", cwd=tmp_path)
     assert done.returncode == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import math
 import os
 import time
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import zmq
 
-from edldist.address import Address, is_ipv6, listening_hosts, needs_ipv6, parse_address
+from edldist.address import Address, is_ipv6, listening_hosts, needs_ipv6, parse_address, why_unresolved
 from edldist.errors import ConfigError
 from edldist.wire.zmq.backlog import Backlog
 from edldist.wire.zmq.endpoints import Endpoint, ZmqHub, ZmqLink
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from edldist.wire.zmq.keys import Keys
 
 __all__ = ["ZmqPoller"]
+
+logger = logging.getLogger(__name__)
 
 _LINGER_MS = 2_000
 _HANDSHAKE_MS = 5_000
@@ -93,6 +96,9 @@ class ZmqPoller:
         self._bell = _Bell()
         self._poller.register(self._bell.fd, zmq.POLLIN)
         self._sockets: set[zmq.Socket[bytes]] = set()
+        self._looked_up: set[str] = (
+            set()
+        )  # hosts of which is known whether they have an address, and was said
         self._endpoints: weakref.WeakSet[Endpoint] = weakref.WeakSet()
         self._backlogs: dict[object, Backlog] = {}  # by the socket that tells of connections
         self._look_at = math.inf
@@ -117,7 +123,7 @@ class ZmqPoller:
             backlog.close()
             socket.close()
             raise ConfigError(
-                f"cannot listen on {address}: {exc.strerror.lower()}. "
+                f"cannot listen on {address}: {_why_not(address, exc)}. "
                 "Use tcp://HOST:PORT with an address of this machine and a free port (0 picks one)"
             ) from exc
         self._watch(socket)
@@ -129,6 +135,10 @@ class ZmqPoller:
 
     def connect(self, address: str, identity: str) -> ZmqLink:
         target = _target(address)
+        if target is not None and target.host not in self._looked_up:
+            self._looked_up.add(target.host)
+            if why := why_unresolved(target.host):
+                logger.warning("cannot connect to %s yet: %s; trying on", address, why)
         ipv6 = target is not None and needs_ipv6(*target)
 
         def dial() -> zmq.Socket[bytes]:
@@ -249,6 +259,12 @@ def _target(address: str) -> Address | None:
     if not address.startswith("tcp://"):
         return None
     return parse_address(address, "cannot listen on or connect to it", port_zero=True)
+
+
+def _why_not(address: str, exc: zmq.ZMQError) -> str:
+    """libzmq takes a name that does not resolve for an interface's, and says that there is no such device."""
+    target = _target(address)
+    return (target and why_unresolved(target.host)) or str(exc.strerror).lower()
 
 
 def _to_bind(address: str) -> list[tuple[str, bool]]:
