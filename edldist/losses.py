@@ -30,6 +30,8 @@ Reduction = Literal["mean", "sum", "none"]
 _LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 1e-6, 1e6
 # Above, softened distributions are so alike that float32 loses their divergence: it shrinks with 1 / T².
 _WIDE_TEMPERATURE = 16.0
+# Makes a normal number of every denormal one, of float32 and of float64.
+_RAISING = 2.0**64
 _IGNORE_INDEX = -100
 _REDUCTIONS = ("mean", "sum", "none")
 
@@ -102,7 +104,8 @@ def mse(
         student_features: float [..., D].
         teacher_features: the same shape, on the student's device.
         normalize: scale the vectors along the last dimension to length 1 first, so that only their
-            direction counts. A zero vector stays zero, with no gradient.
+            direction counts. A zero vector stays zero, with no gradient, and one whose components are all
+            below 1.2e-38 (float64: 2.3e-308) has no gradient either.
         mask: bool [...], true where a vector counts; None for all.
         reduction: ``"mean"`` over all *elements* that count as in torch, ``"sum"``, or ``"none"``.
 
@@ -135,7 +138,8 @@ def cosine(
         student_features: float, any shape with ``dim``.
         teacher_features: the same shape, on the student's device.
         dim: the dimension that holds a vector, of whatever length. A zero vector counts as orthogonal, with
-            no gradient.
+            no gradient. One whose components are all below 1.2e-38 (float64: 2.3e-308) counts by its
+            direction, with no gradient either, which would be too large for the dtype.
         mask: bool of the shape without ``dim``, true where a vector counts; None for all.
         reduction: ``"mean"`` over all vectors that count, ``"sum"``, or ``"none"``.
 
@@ -241,9 +245,14 @@ def _unit(vectors: Tensor, dim: int) -> Tensor:
     unit's features would send through the whole student. They also take the length of what they are
     given, whose squares leave float32 beyond 1e19 and below 1e-19: here the largest component is made 1
     first. As length does not matter to a direction, that factor needs no gradient.
+
+    Nor has a vector one whose components are all below the smallest normal number (1.2e-38): its gradient is
+    as much larger, and leaves the dtype. Its direction counts: a power of two brings it where dividing works.
     """
+    tiny = vectors.detach().abs().amax(dim=dim, keepdim=True) < torch.finfo(vectors.dtype).tiny
+    vectors = torch.where(tiny, vectors.detach() * _RAISING, vectors)
     largest = vectors.detach().abs().amax(dim=dim, keepdim=True)
-    zero = largest < torch.finfo(vectors.dtype).tiny  # false for NaN, which must show in the loss
+    zero = largest == 0  # false for NaN, which must show in the loss
     scaled = vectors / largest.masked_fill(zero, 1.0)
     length: Tensor = torch.linalg.vector_norm(scaled, dim=dim, keepdim=True)
     return (scaled / length.masked_fill(zero, 1.0)).masked_fill(zero, 0.0)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 from torch import Tensor
 
@@ -57,11 +59,38 @@ class TestScales:
         broken, whole = torch.tensor([[value, 1.0]]), torch.ones(1, 2)
         assert loss(broken, whole).isnan() and loss(whole, broken).isnan()
 
-    def test_vectors_too_small_for_the_dtype_count_as_zero(self) -> None:
-        student = torch.full((1, 3), 1e-42, requires_grad=True)
-        loss = losses.cosine(student, torch.ones(1, 3))
+    @given(
+        dtype=st.sampled_from([torch.float32, torch.float64]),
+        values=st.lists(st.floats(-1, 1).map(lambda value: round(value, 3)), min_size=1, max_size=6),
+        power=st.floats(-323, 308),
+    )
+    @example(dtype=torch.float32, values=[1.0, 1.0], power=-40.0)
+    @example(dtype=torch.float32, values=[1.0, -0.5], power=-45.0)
+    @example(dtype=torch.float64, values=[1.0], power=-323.0)
+    def test_every_vector_is_aligned_with_itself_and_has_a_finite_gradient(
+        self, dtype: torch.dtype, values: list[float], power: float
+    ) -> None:
+        vector = (torch.tensor([values], dtype=torch.float64) * 10.0**power).to(dtype)
+        assume(bool(vector.isfinite().all()))
+        wanted = 1.0 if not vector.any() else 0.0
+        leaf = vector.clone().requires_grad_()
+        loss = losses.cosine(leaf, vector)
+        assert loss.item() == pytest.approx(wanted, abs=1e-6)
+        assert losses.cosine(vector, -vector).item() == pytest.approx(2.0 - wanted, abs=1e-6)
+        assert losses.mse(vector, vector, normalize=True).item() == 0.0
         loss.backward()
-        assert loss.item() == 1.0 and student.grad is not None and student.grad.tolist() == [[0.0] * 3]
+        assert leaf.grad is not None and leaf.grad.isfinite().all()
+
+    @pytest.mark.parametrize("loss", [losses.cosine, lambda s, t: losses.mse(s, t, normalize=True)])
+    def test_a_direction_too_small_to_learn_counts_and_has_no_gradient(
+        self, loss: Callable[..., Tensor]
+    ) -> None:
+        student = torch.full((1, 3), 1e-42, requires_grad=True)
+        teacher = torch.tensor([[1.0, 2.0, 3.0]])
+        value = loss(student, teacher)
+        value.backward()
+        torch.testing.assert_close(value, loss(torch.ones(1, 3), teacher))
+        assert student.grad is not None and student.grad.tolist() == [[0.0] * 3]
 
     @pytest.mark.parametrize("temperature", [1e-6, 1e-3, 0.1, 1.0, 4.0, 20.0, 100.0, 1e4, 1e6])
     def test_a_soft_loss_at_any_temperature_is_that_of_float64(
