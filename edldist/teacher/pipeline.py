@@ -28,6 +28,7 @@ from typing import Protocol
 from torch import Tensor
 
 from edldist.errors import EdlDistError, ModelError
+from edldist.observe.repeats import Repeats
 from edldist.teacher.batch_size import BatchSizeSearch
 from edldist.teacher.exchange import inputs_of
 from edldist.teacher.factory import own_traceback
@@ -113,6 +114,7 @@ class Pipeline:
         self._flying = 0
         self._answers: list[list[Answer]] = []
         self._broken: EdlDistError | None = None
+        self._failures = Repeats(logger)
         self.passes = 0
         self.compute_s = 0.0
         self.shrinks = 0
@@ -121,6 +123,10 @@ class Pipeline:
     def has_room(self) -> bool:
         """Whether another pass may begin."""
         return len(self._passes) < self._room and self._broken is None
+
+    def end(self) -> None:
+        """Nothing more will be begun: say what was left unsaid of failures."""
+        self._failures.end()
 
     def patience_s(self, idle_s: float) -> float:
         """How long to look out for new tasks before the next step: ``idle_s`` with nothing to do."""
@@ -299,7 +305,8 @@ class Pipeline:
         self._answers.append([Answer([task], None, error=words) for task in each.tasks])
 
     def _answer_failure(self, each: _Pass, error: str) -> None:
-        logger.warning("a task of %d samples failed: %s", each.samples, error.rpartition("\n")[2])
+        what = error.rpartition("\n")[2]
+        self._failures.warn(f"a task failed: {what}", f" (of {each.samples} samples)")
         self._replace(each, [])
         self._answers.append([Answer(each.tasks, None, error=error)])
 

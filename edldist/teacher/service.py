@@ -27,6 +27,7 @@ import msgspec
 
 from edldist.clock import Clock
 from edldist.errors import ConfigError, IncompatibleError, ProtocolVersionError
+from edldist.observe.repeats import Repeats
 from edldist.teacher.identity import TeacherIdentity
 from edldist.teacher.job_link import JobLink
 from edldist.teacher.ledger import Ledger
@@ -90,6 +91,7 @@ class TeacherService:
         self._students: dict[str, _Student] = {}
         self._answers: deque[list[Answer]] = deque()
         self._draining = False
+        self._unusable = Repeats(logger)
         self._stopping = False
         self._error: BaseException | None = None
         self.extra_stats: Callable[[], dict[str, Scalar]] = dict
@@ -209,7 +211,7 @@ class TeacherService:
         try:
             link = self._poller.connect(peer.address, self._identity.worker)
         except ConfigError as exc:
-            logger.warning("student %s has an address that cannot be used: %s", peer.id, exc)
+            self._unusable.warn(f"student {peer.id} has an address that cannot be used: {exc}")
             return
         self._students[peer.id] = student = _Student(peer, link, now, now)
         self._greet(student, now)
@@ -381,6 +383,7 @@ class TeacherService:
             if student.serving:
                 student.link.send(Goodbye(id=self._identity.worker, reason=self._reason))
         self._job.leave(self._reason)
+        self._unusable.end()
 
     def _give_back(self, leases: Mapping[str, list[int]]) -> None:
         for name, those in leases.items():

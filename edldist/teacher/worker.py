@@ -188,6 +188,7 @@ class TeacherWorker:
     def close(self, reason: str) -> None:
         """Say goodbye with a reason, and release everything."""
         self.service.close(reason)
+        self._pipeline.end()
         if self._reader is not None:
             self._reader.close()
 

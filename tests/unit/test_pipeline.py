@@ -56,6 +56,22 @@ def test_two_passes_fly_at_once_and_each_is_answered_when_it_lands():
     assert crew.lane.flights[0].waited and crew.labels == {1: [2], 2: [4]}
 
 
+def test_a_model_that_fails_every_task_is_no_flood_of_warnings(caplog):
+    def broken(**inputs):
+        raise ValueError("no such layer")
+
+    crew = Crew(broken)
+    for lease in range(24):
+        crew.pipeline.begin([task(lease, *range(1 + lease % 3))])
+        crew.turn(wait=True)
+    assert len(crew.errors) == 24
+    crew.pipeline.end()
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    first, tenth, rest = said
+    assert first == "a task failed: ValueError: no such layer (of 1 samples)"
+    assert "10 times so far" in tenth and rest.endswith("(14 more)")
+
+
 @pytest.mark.parametrize("lane", [HostLane, Apron])
 def test_one_bad_task_of_a_merged_pass_fails_alone_with_the_models_traceback(lane):
     crew = Crew(poison, lane()).run([task(1), task(13), task(2)], [task(3)])

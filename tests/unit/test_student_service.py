@@ -273,6 +273,20 @@ def test_poison_that_is_skipped_says_on_its_batch_why(party):
     assert poison is not None and poison.samples == range(4) and poison.attempts == ["boom"]
 
 
+def test_a_worker_that_fails_every_task_is_no_flood_of_warnings(party, caplog):
+    job = party(
+        Flow(max_attempts=1, high_watermark=30), skip_poison=True, heartbeat_ttl_s=1e9, connect_timeout_s=1e9
+    )
+    worker = job.worker("a")
+    job.offer(*[4] * 24)
+    for _ in range(24):
+        job.turn(60.0)  # out of quarantine
+        worker.fail(*worker.pull())
+    job.service.leave()
+    said = [record.message for record in caplog.records if "worker a failed a task: boom" in record.message]
+    assert len(said) == 3 and said[-1].endswith("(14 more)")
+
+
 def test_tasks_that_others_get_because_their_worker_is_late_are_an_event(party):
     job = party(Flow(first_deadline_s=0.5, min_deadline_s=0.5), heartbeat_ttl_s=1e9)
     worker = job.worker("a")

@@ -31,6 +31,7 @@ from edldist.errors import (
 )
 from edldist.labels.codec import Codec
 from edldist.lifecycle.group_change import GroupChangeHandler, leave_group
+from edldist.observe.repeats import Repeats
 from edldist.student.queue.outcomes import Returned
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.delivery import Delivery
@@ -110,6 +111,7 @@ class StudentService:
         self._idle_ping_s = min(_IDLE_PING_S, options.heartbeat_ttl_s / 3)
         self._last_probe = self._next_probe = clock.monotonic()
         self._stopping = False
+        self._failures = Repeats(logger)
         self.extra_stats: Callable[[], dict[str, Scalar]] = dict
         self._poller = transport.poller()
         try:
@@ -310,7 +312,7 @@ class StudentService:
         if outcome is None:
             return
         line = last_line(error)
-        logger.warning("worker %s failed a task: %s", worker.name, line)
+        self._failures.warn(f"worker {worker.name} failed a task: {line}")
         now = self._clock.monotonic()
         for_s = self._peers.failed(worker, line, now)
         if for_s is not None:
@@ -421,3 +423,4 @@ class StudentService:
         for worker in self._peers:
             self._send(worker.peer, Goodbye(id=self._options.student, reason="the loader was closed"))
         self._job.leave("the loader was closed")
+        self._failures.end()

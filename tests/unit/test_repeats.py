@@ -1,0 +1,67 @@
+"""Warnings that come again and again."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from edldist.observe.repeats import Repeats
+
+LOGGER = logging.getLogger("edldist.tests.repeats")
+
+
+@pytest.fixture
+def repeats(caplog: pytest.LogCaptureFixture) -> Repeats:
+    caplog.set_level(logging.DEBUG, LOGGER.name)
+    return Repeats(LOGGER)
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.levelno == logging.WARNING]
+
+
+def test_the_first_is_said_and_at_the_end_how_many_more_there_were(
+    repeats: Repeats, caplog: pytest.LogCaptureFixture
+) -> None:
+    for rows in range(24):
+        repeats.warn("it failed", f" (of {rows})")
+    assert warned(caplog) == ["it failed (of 0)", "it failed (of 9) (10 times so far)"]
+    repeats.end()
+    repeats.end()
+    assert warned(caplog)[2:] == ["it failed (14 more)"]
+
+
+def test_every_one_is_in_the_log_whatever_is_said_of_it(
+    repeats: Repeats, caplog: pytest.LogCaptureFixture
+) -> None:
+    for rows in range(24):
+        repeats.warn("it failed", f" (of {rows}.)")
+    for rows in range(24):
+        assert sum(f"(of {rows}.)" in record.message for record in caplog.records) == 1
+
+
+def test_what_differs_is_said_by_itself(repeats: Repeats, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(3):
+        repeats.warn("100% of a")
+        repeats.warn("%s of b")
+    repeats.warn("once")
+    repeats.end()
+    assert warned(caplog) == [
+        *("100% of a", "%s of b", "once"),
+        *("100% of a (2 more)", "%s of b (2 more)"),
+    ]
+
+
+def test_texts_without_end_are_not_kept_and_none_is_lost(
+    repeats: Repeats, caplog: pytest.LogCaptureFixture
+) -> None:
+    repeats.warn("early")
+    repeats.warn("early")
+    for number in range(1_000):
+        repeats.warn(f"error {number}")
+    assert len(repeats._seen) <= 64
+    assert "early (1 more)" in warned(caplog)
+    assert [f"error {number}" for number in range(1_000)] == [
+        words for words in warned(caplog) if words.startswith("error")
+    ]
