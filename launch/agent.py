@@ -101,6 +101,7 @@ def main() -> None:
     from torch.distributed import run
     from torch.distributed.elastic.rendezvous import RendezvousClosedError, rendezvous_handler_registry
 
+    from edldist.lifecycle.ending import end_quickly
     from edldist_launch.rendezvous import CoordinatorRendezvous
 
     heed_once()
@@ -123,6 +124,7 @@ def main() -> None:
         for handler in handlers:
             if isinstance(handler, CoordinatorRendezvous):
                 handler.leave()
+        end_quickly()
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ class Attendance:
             time.sleep(_POLL_S)
 
     def close(self) -> None:
-        """End the thread; the last report may still be on its way."""
+        """End the thread."""
         self._thread.close()
 
     # --- the thread's side ----------------------------------------------------------------------
@@ -124,7 +124,8 @@ class Attendance:
         return self._next_at
 
     def leave(self) -> None:
-        """Nothing: what is to be said last was told and answered before."""
+        """What is to be said last was told before; if it was not answered, it was waited for long enough."""
+        self._link.close(at_once=self.answer is None)
 
     def fail(self, error: BaseException) -> None:
         self.error = error

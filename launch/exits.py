@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
 from typing import NoReturn
 
 import click
 
 from edldist.errors import ConfigError, EdlDistError, IncompatibleError, ModelError
+from edldist.lifecycle.ending import end_quickly
 
 __all__ = ["EXIT_FAILED", "EXIT_INCOMPATIBLE", "EXIT_INTERRUPTED", "EXIT_USAGE", "run_command"]
 
@@ -25,6 +27,7 @@ def run_command(command: click.Command, name: str) -> NoReturn:
         command: returns its exit code, or None for 0.
         name: what help calls it.
     """
+    atexit.register(end_quickly)
     try:
         code = command.main(prog_name=name, standalone_mode=False)
     except click.ClickException as exc:

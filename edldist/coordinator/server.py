@@ -21,6 +21,7 @@ from types import FrameType
 from edldist.address import parse_address
 from edldist.clock import Clock, SystemClock
 from edldist.coordinator.board import StatusBoard
+from edldist.coordinator.closing import Closing
 from edldist.coordinator.http import HttpServer
 from edldist.coordinator.membership import Action, Member, Membership, Send
 from edldist.coordinator.orders import Orders
@@ -54,6 +55,8 @@ MAX_MESSAGES_A_TURN = 2_000
 TURN_S = 0.005
 """Least time between turns while messages keep coming: a thousand heartbeats need no thousand polls."""
 TURN_A_MEMBER_S = 50e-6
+LEAVING_TURN_S = 0.05
+"""How often one that was told to leave looks who is still connected: nothing wakes it for that."""
 MAX_TURN_S = 0.05
 """In a crowd turns are further apart, so that one wake-up of either thread handles many messages."""
 STUCK_INTERVALS, LEAST_STUCK_S = 3, 5.0
@@ -99,8 +102,8 @@ class CoordinatorOptions:
 class Coordinator:
     """Keeps members, decides their links and answers questions.
 
-    The thread that calls ``run`` owns the poller and all state; ``stop`` and ``wait_ready`` are
-    for any thread, ``stop`` for signal handlers too. Nothing survives a restart but the address.
+    The thread that calls ``run`` owns the poller and all state; ``stop``, ``leave`` and ``wait_ready`` are
+    for any thread, the first two for signal handlers too. Nothing survives a restart but the address.
     Instead of ``run``, somebody may call ``open``, then ``turn`` as often as it asks for it, then ``close``.
 
     Args:
@@ -124,9 +127,10 @@ class Coordinator:
         self._transport = transport
         self._clock = clock or SystemClock()
         self._stopping = False
+        self._closing = Closing()
         self._bound = threading.Event()
         self._poller: Poller | None = None
-        self._closing = contextlib.ExitStack()
+        self._resources = contextlib.ExitStack()
         self._hub: Hub
         self._board: StatusBoard
         self._records = Records()
@@ -142,6 +146,14 @@ class Coordinator:
     def stop(self) -> None:
         """Make ``run`` return soon."""
         self._stopping = True  # no Event: a signal may come while another holds its lock
+        self._wake()
+
+    def leave(self, signum: int) -> None:
+        """Make ``run`` return once everyone has hung up (see ``closing``), because of a signal."""
+        self._closing.told(signum, self._clock.monotonic())
+        self._wake()
+
+    def _wake(self) -> None:
         if (poller := self._poller) is not None:
             poller.wake()
 
@@ -156,7 +168,7 @@ class Coordinator:
         return self.address
 
     def run(self) -> None:
-        """Serve until ``stop()`` is called.
+        """Serve until ``stop()`` is called, or ``leave()`` and everyone has left.
 
         Raises:
             ConfigError: an address cannot be bound, or the ready file not written.
@@ -164,7 +176,7 @@ class Coordinator:
         self.open()
         try:
             due = self._clock.monotonic()
-            while not self._stopping:
+            while not (self._stopping or self._over()):
                 self._await(due)
                 due = self.turn(self._clock.monotonic())
         finally:
@@ -179,7 +191,7 @@ class Coordinator:
         """
         self._remove_ready_file()
         poller = self._transport.poller()
-        self._closing.callback(poller.close)
+        self._resources.callback(poller.close)
         try:
             self._hub = self._bind(poller)
             self.address = self._hub.address
@@ -188,7 +200,7 @@ class Coordinator:
             self._board = StatusBoard(poller.wake, longest_turn_s)
             if self.options.http is not None:
                 server = HttpServer(self.options.http, self._board)
-                self._closing.callback(server.close)
+                self._resources.callback(server.close)
                 self.http_address = server.address
             self._announce()
         except BaseException:
@@ -198,7 +210,7 @@ class Coordinator:
     def close(self) -> None:
         """Release everything that ``open`` bound."""
         self._poller = None
-        self._closing.close()
+        self._resources.close()
 
     # --- starting -----------------------------------------------------------------------------
 
@@ -238,10 +250,16 @@ class Coordinator:
 
     # --- one turn of the loop -----------------------------------------------------------------
 
+    def _over(self) -> bool:
+        return self._closing.begun and self._closing.over(self._hub.connected, self._clock.monotonic())
+
     def _await(self, due: float) -> None:
         """Wait until a turn is due or messages came, but not less than the pause between turns."""
         assert self._poller is not None
-        self._poller.wait(max(0.0, due - self._clock.monotonic()))
+        now = self._clock.monotonic()
+        if self._closing.begun:
+            due = min(due, now + LEAVING_TURN_S)
+        self._poller.wait(max(0.0, due - now))
         if (early_s := self._next_turn - self._clock.monotonic()) > 0:
             time.sleep(early_s)  # in Event.wait, a signal handler's stop() could find its lock held below it
 
@@ -347,7 +365,7 @@ class Coordinator:
 
 
 def run_coordinator(options: CoordinatorOptions) -> int:
-    """Run a coordinator in this process until SIGTERM or SIGINT.
+    """Run a coordinator in this process until SIGTERM or SIGINT, and then until everyone has left.
 
     Returns:
         0.
@@ -360,7 +378,7 @@ def run_coordinator(options: CoordinatorOptions) -> int:
     _allow_many_connections()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        coordinator.stop()
+        coordinator.leave(number)
 
     former = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -21,7 +21,7 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 
-from edldist.lifecycle import exit_hooks
+from edldist.lifecycle import exit_hooks, readers
 from edldist.lifecycle.ending import end_quickly
 from edldist.lifecycle.group_change import exit_to_regroup
 from edldist.observe import reporter
@@ -56,6 +56,7 @@ class StopRequest:
 
         def on_term(number: int, frame: FrameType | None) -> None:
             self.asked = True
+            reporter.expect_end()
             if callable(earlier):
                 earlier(number, frame)
 
@@ -102,6 +103,9 @@ def should_stop() -> bool:
 
     Call it once after each step, on every rank. Outside the main thread, where signals cannot be
     caught, it only follows what it saw installed there.
+
+    Before the first call SIGTERM ends the process at once, as it does by default: no step was done yet, so
+    there is nothing to save, and a script that waits in its preparation has no other way to hear of it.
     """
     global _request
     if _request is None:
@@ -112,6 +116,8 @@ def should_stop() -> bool:
         else:
             logger.warning("should_stop() was first called outside the main thread: SIGTERM is not caught")
         atexit.register(_leave)
+    if threading.current_thread() is threading.main_thread():
+        readers.excuse(asked)
     return _request()
 
 

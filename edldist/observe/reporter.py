@@ -29,7 +29,7 @@ from edldist.wire.messages import MAX_FIELDS, MAX_NAME, Ack, Event, Refused, Rep
 from edldist.wire.transport import Transport
 from edldist.wire.zmq.transport import ZmqTransport
 
-__all__ = ["Reporter", "event", "flush", "report"]
+__all__ = ["Reporter", "event", "expect_end", "flush", "report"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ _FLUSH_S = 5.0
 """How long the end of a process waits for a coordinator that answered it before and no longer does."""
 _FIRST_ANSWER_S = 15.0
 """The same for one that has not answered yet: on a busy machine that may take its time."""
+_HURRIED_S = 1.0
+"""The same for either once this process was asked to end: the coordinator may have been, too."""
 _FORK_BYTES = 1 << 20
 _TURN_MESSAGES = 64
 _MAX_UNACKNOWLEDGED = 10_000
@@ -157,7 +159,7 @@ class Reporter:
         except (EdlDistError, RuntimeError) as exc:
             logger.error("reports of this process no longer leave it: %s", exc)
         finally:
-            self._poller.close()
+            self._poller.close(at_once=True)  # what is left was waited for long enough
             self._inbox.close()
             self._outbox.close()
 
@@ -174,6 +176,7 @@ class Reporter:
                     self._inbox.shutdown(socket.SHUT_RD)
             if closed_at is not None:
                 patience_s = _FLUSH_S if self._heard_at > -math.inf else _FIRST_ANSWER_S
+                patience_s = _HURRIED_S if _end_expected else patience_s
                 give_up_at = max(closed_at, self._heard_at) + patience_s
                 if now > give_up_at:
                     break
@@ -209,6 +212,7 @@ _reporter: Reporter | None = None
 _left_alone: list[Reporter] = []
 _made = threading.Lock()
 _watching_forks = False
+_end_expected = False
 
 
 def report(**values: Scalar) -> None:
@@ -267,6 +271,12 @@ def _forked() -> None:
     _made = threading.Lock()  # another thread of the parent's may have held it
     if _reporter is not None:
         _reporter.forked()
+
+
+def expect_end() -> None:
+    """This process was asked to end: be brief for a coordinator. For signal handlers, too."""
+    global _end_expected
+    _end_expected = True
 
 
 def flush() -> None:

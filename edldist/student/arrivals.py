@@ -97,16 +97,16 @@ class Arrivals:
         Raises:
             Exception: the data loader's, once all before it has arrived.
             EdlDistError: what ended the service, or why the batch that is due has no labels.
-            SystemExit: this process was asked to stop, and no labels come.
+            SystemExit: this process was asked to stop, and no labels or no batches come.
         """
         wait = _Wait(self._service, self._clock, self._figures)
         while True:
             self._read()
-            if self._ahead.ended:
+            if self._ended():
                 return None
             if self._transfer:
                 break
-            if wait.for_labels(reading=self._ahead.more):
+            if wait.for_labels(self._may_read):
                 self._send_on()
                 break
         self._ahead.take()
@@ -144,7 +144,29 @@ class Arrivals:
     # --- towards the loop -----------------------------------------------------------------------------
 
     def _read(self) -> None:
-        self._ahead.fill(self._service.delivery.wants_batch, self._service.offer)
+        self._ahead.fill(self._wants_batch, self._service.offer)
+
+    def _wants_batch(self) -> bool:
+        return self._service.delivery.wants_batch() and not self._winds_up
+
+    @property
+    def _may_read(self) -> bool:
+        return self._ahead.more and not self._winds_up
+
+    @property
+    def _winds_up(self) -> bool:
+        """Once asked to stop, the loop gets what is there already: who reads may have been ended, too."""
+        return stopping.asked() and self._ahead.outstanding > 0
+
+    def _ended(self) -> bool:
+        try:
+            return self._ahead.ended
+        except Exception:
+            if not stopping.asked():
+                raise
+            what = "asked to stop, and no batch can be read: leaving without a checkpoint"
+            logger.warning(what, exc_info=True)
+            raise SystemExit(0) from None
 
     def _send_on(self) -> None:
         """Put the head of the queue, which is finished, on its way to the device."""
@@ -167,7 +189,7 @@ class Arrivals:
                     return batch
             self._read()
             if self._ahead.outstanding > looked_at:
-                if wait.for_labels(reading=self._ahead.more):
+                if wait.for_labels(self._may_read):
                     self._send_on()
             elif not (self._ahead.more or self._ahead.read_further()):
                 break

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from edldist.errors import ConfigError, LoaderClosedError
+from edldist.lifecycle import readers
 from edldist.sampling.choice import position_of
 from edldist.sampling.draws import DataDraws
 from edldist.sampling.look_ahead import obstacle_ahead
@@ -254,7 +255,8 @@ class ReadAhead:
 
     def _read(self, source: Source, offer: Callable[[OpenBatch], None]) -> None:
         try:
-            item = source.read()
+            with readers.reading():
+                item = source.read()
             if item is not None:
                 batch, mark = item
                 if self._copy_batches:

@@ -86,9 +86,11 @@ class JobLink:
         return self._enrolment.next_due_s(now)
 
     def leave(self, reason: str) -> None:
-        """Say goodbye."""
-        for message in self._enrolment.leave(reason):
+        """Say goodbye, and hang up."""
+        messages = self._enrolment.leave(reason, self._clock.monotonic())
+        for message in messages:
             self._link.send(message)
+        self._link.close(at_once=not messages)
 
     def end_if_orphaned(self, now: float) -> None:
         """To be called while no student is served.

@@ -178,9 +178,13 @@ class Enrolment:
             }
             self._events.append(Event(event="clock_skew", t=wall, fields=fields))
 
-    def leave(self, reason: str) -> list[Message]:
-        """The last messages: final figures, then goodbye."""
-        if not self.joined:
+    def leave(self, reason: str, now: float) -> list[Message]:
+        """The last messages: final figures, then goodbye.
+
+        None where nobody would hear them: while joining, and after a silence of more than a TTL. What waits
+        on the link is of no use then either: it may be closed at once.
+        """
+        if not self.joined or self.silent_s(now) > self.heartbeat_ttl_s:
             return []
         self.joined = False
         return [

@@ -59,6 +59,10 @@ class MemoryHub:
         if not self._network._to_link(self._address, peer.route, raw):
             raise PeerUnreachableError(f"peer {peer} is gone")
 
+    @property
+    def connected(self) -> int:
+        return self._network._links_to(self._address)
+
     def receive(self) -> Received | None:
         while self._inbox:
             peer, frames = self._inbox.popleft()
@@ -117,7 +121,7 @@ class MemoryLink:
                 return None
         return None
 
-    def close(self) -> None:
+    def close(self, at_once: bool = False) -> None:
         self._network._disconnect(self)
         self._inbox.clear()
 
@@ -149,7 +153,7 @@ class MemoryPoller:
     def wake(self) -> None:
         self._bell.ring()
 
-    def close(self) -> None:
+    def close(self, at_once: bool = False) -> None:
         for endpoint in self._endpoints:
             endpoint.close()
         self._endpoints.clear()
@@ -187,6 +191,10 @@ class MemoryTransport:
                     link._waiting.clear()
         bell.ring()
         return hub
+
+    def _links_to(self, address: str) -> int:
+        with self._lock:
+            return sum(where == address for where, _ in self._links)
 
     def _unbind(self, hub: MemoryHub) -> None:
         with self._lock:

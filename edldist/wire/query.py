@@ -67,7 +67,7 @@ class StatusClient:
                     raise RefusedError(f"coordinator {self._address}: {received.message.reason}")
         # The question may still be answered, perhaps by a coordinator that starts later. A link of
         # a new name keeps that answer, for an older ``since``, apart from those to come.
-        self._link.close()
+        self._link.close(at_once=True)
         self._link = self._connect()
         raise CoordinatorUnreachableError(
             f"no coordinator answered at {self._address} within {timeout_s:g} s. "
@@ -78,7 +78,7 @@ class StatusClient:
         return self._poller.connect(self._address, f"status-{uuid.uuid4().hex[:12]}")
 
     def close(self) -> None:
-        self._poller.close()
+        self._poller.close(at_once=True)  # nobody waits for the answer to a question that has not left
 
 
 def query_status(address: str, since: int = 0, timeout_s: float = 2.0) -> Status:

@@ -110,6 +110,11 @@ class Hub(Protocol):
         """Messages dropped so far because they were malformed."""
         ...
 
+    @property
+    def connected(self) -> int:
+        """How many links are connected now, as far as that is known; whoever hung up is not."""
+        ...
+
     def send(self, peer: Sender, message: Message, frames: Outgoing = ()) -> None:
         """Queue one message for a peer without blocking.
 
@@ -146,7 +151,9 @@ class Link(Protocol):
         """As for a hub."""
         ...
 
-    def close(self) -> None: ...
+    def close(self, at_once: bool = False) -> None:
+        """Close it; ``at_once`` as for a poller."""
+        ...
 
 
 class Poller(Protocol):
@@ -166,8 +173,13 @@ class Poller(Protocol):
         """End the current (or the next) ``wait``. Safe from any thread and from signal handlers."""
         ...
 
-    def close(self) -> None:
-        """Close every endpoint that was opened here. What was sent has a moment to leave."""
+    def close(self, at_once: bool = False) -> None:
+        """Close every endpoint that was opened here.
+
+        Args:
+            at_once: drop what was sent and did not leave yet, for it is of no use, or there is nobody to
+                read it; else it has a moment to leave.
+        """
         ...
 
 

@@ -180,3 +180,15 @@ def test_a_coordinator_of_another_version_is_named() -> None:
 def test_a_wrong_address_is_a_configuration_error(address: str) -> None:
     with pytest.raises(ConfigError, match="coordinator.*tcp://HOST:PORT"):
         StatusClient(address)
+
+
+def test_a_client_of_a_coordinator_that_is_gone_is_closed_at_once() -> None:
+    """Its question has not left, and nobody waits for the answer any more."""
+    with socket.socket() as held:  # bound, and nobody listens
+        held.bind(("127.0.0.1", 0))
+        client = StatusClient(f"tcp://127.0.0.1:{held.getsockname()[1]}")
+        with pytest.raises(CoordinatorUnreachableError):
+            client.query(timeout_s=0.1)
+        began = time.monotonic()
+        client.close()
+    assert time.monotonic() - began < 1.0  # libzmq would linger for 2 s

@@ -65,6 +65,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reporting, "_RESEND_S", 0.1)
     monkeypatch.setattr(reporting, "_FLUSH_S", 3.0)
     monkeypatch.setattr(reporting, "_FIRST_ANSWER_S", 3.0)
+    monkeypatch.setattr(reporting, "_end_expected", False)
 
 
 @pytest.fixture
@@ -356,3 +357,15 @@ def test_a_fork_waits_for_no_lock_that_its_parent_held() -> None:
     with _process(_BUSY_FORKS, listener) as process:
         assert [m.values["step"] for m in listener.take(2)] == [0, 1]
         assert process.wait(60) == 0
+
+
+def test_a_process_that_was_asked_to_end_waits_no_longer_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a coordinator that may have been asked, too; nor does its socket linger for one."""
+    monkeypatch.setattr(reporting, "_FIRST_ANSWER_S", 30.0)
+    monkeypatch.setattr(reporting, "_HURRIED_S", 0.2)
+    reporter = Reporter("tcp://127.0.0.1:9", 0)
+    reporter.report({"step": 1})
+    reporting.expect_end()
+    began = time.monotonic()
+    assert not reporter.close()
+    assert time.monotonic() - began < 1.5

@@ -1,9 +1,13 @@
-"""SIGTERM to every process of a job at once, as systemd and ``scancel --full`` send it."""
+"""SIGTERM to every process of a job at once, as systemd and ``scancel --full`` send it.
+
+Those of a data loader are among them, and the coordinator, to which the others say what they did.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import signal
 import time
@@ -12,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.integration.launching import Start, folder, running, start, until
+from tests.integration.launching import Start, folder, result, running, start, until
 
 __all__ = ["folder", "start"]  # fixtures
 
@@ -22,6 +26,7 @@ SCRIPT = """
 import os, time
 import edldist
 import torch.distributed as dist
+from torch.utils.data import DataLoader
 
 world = int(os.environ["WORLD_SIZE"])
 if world > 1:
@@ -34,6 +39,8 @@ class Count:
 
 count = Count()
 checkpointer = edldist.Checkpointer(os.path.join(os.environ["EDLDIST_OUTPUT"], "checkpoints"))
+batches = iter(DataLoader(range(1_000_000), num_workers=1))  # its process is one of the tree
+next(batches)
 while not edldist.should_stop():
     count.step += 1
     if count.step == 1:
@@ -41,7 +48,8 @@ while not edldist.should_stop():
     time.sleep(0.02)
 time.sleep(1.0)  # a step, and a save, that take their time
 checkpointer.save(count.step, {"count": count}, wait=True)
-print(f"saved {count.step}", flush=True)
+edldist.report(step=count.step)
+print(f"saved {count.step} at {time.monotonic()}", flush=True)
 """
 
 
@@ -58,13 +66,19 @@ def test_a_tree_that_is_told_to_end_again_and_again_saves_first(
     until(lambda: "".join(log.read_text() for log in logs.glob("student-*.log")).count(told) == ranks, 60)
     tree = [job.pid, *(child.pid for child in psutil.Process(job.pid).children(recursive=True))]
     for _ in range(3):  # Slurm at a time limit, and whoever else
+        random.shuffle(tree)
         for pid in tree:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
         time.sleep(0.1)  # far less than a save takes, and enough to be heard as another one
     output, _ = job.communicate()
+    ended_at = time.monotonic()
     assert job.returncode == 130, output
-    saved = re.search(r"saved (\d+)\n", "".join(log.read_text() for log in logs.glob("student-*.log")))
-    assert saved, output
+    said = "".join(log.read_text() for log in logs.glob("student-*.log"))
+    saved = re.search(r"saved (\d+) at ([\d.]+)\n", said)
+    assert saved, said
+    # The coordinator is there until the last has left: nobody waits for one that is gone, 12 s in a row.
+    assert ended_at - float(saved[2]) < 6.0, said
+    assert result(folder)["steps"] == int(saved[1])
     assert f"interrupted: the same command goes on from the checkpoint of step {saved[1]}" in output
     until(lambda: not any(running(pid) for pid in tree))

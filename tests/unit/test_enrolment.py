@@ -245,18 +245,25 @@ def test_leaving_sends_the_last_figures_then_goodbye() -> None:
     rig = Rig()
     rig.join()
     rig.figures["done"] = 9
-    assert rig.enrolment.leave("drained") == [
+    assert rig.enrolment.leave("drained", rig.now) == [
         Heartbeat(id="t-1", stats={"done": 9}),
         Goodbye(id="t-1", reason="drained"),
     ]
     assert not rig.enrolment.joined
-    assert rig.enrolment.leave("again") == []
+    assert rig.enrolment.leave("again", rig.now) == []
 
 
 def test_one_who_never_joined_leaves_without_a_word() -> None:
     rig = Rig()
     rig.step()
-    assert rig.enrolment.leave("interrupted") == []
+    assert rig.enrolment.leave("interrupted", rig.now) == []
+
+
+def test_one_whose_coordinator_is_gone_leaves_without_a_word() -> None:
+    rig = Rig()
+    rig.join(ttl_s=3.0)
+    rig.run(3.5)
+    assert rig.enrolment.leave("drained", rig.now) == []
 
 
 def registered(rig: Rig, *, waited_s: float, skew_s: float, travelled_s: float = 0.0) -> list[Message]:

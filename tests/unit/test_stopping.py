@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -64,3 +66,10 @@ def test_every_rank_learns_it_one_call_later_and_keeps_it(monkeypatch, asked_her
     calls = exchange.calls
     assert request()
     assert exchange.calls == calls
+
+
+def test_before_the_first_call_sigterm_ends_a_process_at_once():
+    """There is nothing to save yet, and whoever prepares for minutes has no other way to hear of it."""
+    script = "import os, signal, edldist; print('ready', flush=True); os.kill(os.getpid(), signal.SIGTERM)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, "ready\n"), done.stderr

@@ -84,11 +84,13 @@ class JobLink:
         return self._enrolment.next_due_s(now)
 
     def leave(self, reason: str) -> None:
-        """Send the last events, and say goodbye."""
-        if self._enrolment.joined:
+        """Send the last events, say goodbye, and hang up."""
+        messages = self._enrolment.leave(reason, self._clock.monotonic())
+        if messages:
             self.events.send(self._link)
-        for message in self._enrolment.leave(reason):
+        for message in messages:
             self._link.send(message)
+        self._link.close(at_once=not messages)
 
     def _change_group(self, order: Regroup) -> None:
         if order.generation != self._options.group:

@@ -96,6 +96,10 @@ class SimulatedHub(_Endpoint):
         super().__init__(network, poller, address)
         self.connections: dict[bytes, Connection] = {}
 
+    @property
+    def connected(self) -> int:
+        return len(self.connections)
+
     def send(self, peer: Sender, message: Message, frames: Outgoing = ()) -> None:
         self.send_raw(peer.route, raw_of(message, frames))
 
@@ -168,7 +172,7 @@ class SimulatedLink(_Endpoint):
                 return None
         return None
 
-    def close(self) -> None:
+    def close(self, at_once: bool = False) -> None:
         if not self.closed:
             self.closed = True
             self._network.disconnect(self)
@@ -207,7 +211,7 @@ class SimulatedPoller:
     def wake(self) -> None:
         self.ring()
 
-    def close(self) -> None:
+    def close(self, at_once: bool = False) -> None:
         """End as a process does that said goodbye: what was sent has left and arrives."""
         for endpoint in self.endpoints:
             endpoint.close()

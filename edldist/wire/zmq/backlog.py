@@ -61,6 +61,11 @@ class Backlog:
             self.connections.setsockopt(zmq.RCVHWM, 0)  # a full one would hold up libzmq's own thread
             self.connections.connect(address)
 
+    @property
+    def open(self) -> int:
+        """How many connections there are."""
+        return len(self._read)
+
     def read(self, routing_id: zmq.Frame, parts: Sequence[memoryview]) -> None:
         """Count one message that was read.
 

@@ -157,12 +157,12 @@ class Endpoint(ABC):
         for peer in list(self._pairings):
             self._unpair(peer)
 
-    def close(self) -> None:
+    def close(self, at_once: bool = False) -> None:
         self._unpair_all()
         self._poller._endpoints.discard(self)
         if not self._socket.closed:
             self._poller._forget(self._socket)
-            self._socket.close()
+            self._socket.close(linger=0 if at_once else None)
 
 
 class ZmqHub(Endpoint):
@@ -172,6 +172,10 @@ class ZmqHub(Endpoint):
         super().__init__(socket, poller)
         self.backlog = backlog
         self._key = ""  # of who sent the message that was read last
+
+    @property
+    def connected(self) -> int:
+        return self.backlog.open
 
     def _receive_frames(self) -> list[memoryview] | None:
         # As an endpoint does, but the first part tells which connection the message came by.
@@ -189,9 +193,9 @@ class ZmqHub(Endpoint):
             self._key = self._poller._keys.sender(first)
         return parts
 
-    def close(self) -> None:
+    def close(self, at_once: bool = False) -> None:
         self._poller._drop_backlog(self.backlog)
-        super().close()
+        super().close(at_once)
 
     def send(self, peer: Sender, message: Message, frames: Outgoing = ()) -> None:
         wrapped = self._wrap(peer.route, message, frames)

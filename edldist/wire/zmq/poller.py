@@ -208,13 +208,13 @@ class ZmqPoller:
     def wake(self) -> None:
         self._bell.ring()
 
-    def close(self) -> None:
+    def close(self, at_once: bool = False) -> None:
         if self._closed:
             return
         self._closed = True
         for socket in list(self._sockets):
             self._forget(socket)
-            socket.close()
+            socket.close(linger=0 if at_once else None)
         for endpoint in self._endpoints:
             endpoint._unpair_all()
         for backlog in list(self._backlogs.values()):
