@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from edldist.errors import ConfigError, InputError
@@ -107,7 +108,7 @@ class InputSelector:
         for name, value in chosen.items():
             key = self._keys.get(name, name)
             if not isinstance(value, Tensor):
-                raise InputError(f"input {key!r} is {_describe(value)}, not a tensor")
+                raise InputError(f"input {key!r} is {_describe(value)}, not a tensor{_way_out(value)}")
             if value.dim() == 0:
                 raise InputError(f"input {key!r} has no dimensions; the first one must count the samples")
         sizes = {self._keys.get(name, name): value.shape[0] for name, value in chosen.items()}
@@ -127,6 +128,8 @@ class InputSelector:
             return {name: _pick(batch, key) for name, key in self._keys.items()}
         if isinstance(batch, Tensor):
             return {"0": batch}
+        if isinstance(batch, np.ndarray):
+            raise InputError(f"the batch is {_describe(batch)}, not a tensor{_way_out(batch)}")
         raise InputError(f"the batch is {_describe(batch)}: say with inputs= which part the teacher sees")
 
 
@@ -140,6 +143,16 @@ def _pick(batch: Any, key: Key) -> Any:
         return getattr(batch, key)
     except (KeyError, IndexError, AttributeError, TypeError):
         raise InputError(f"inputs={key!r}: the batch has no such entry; it is {_describe(batch)}") from None
+
+
+def _way_out(value: Any) -> str:
+    """What helps one who has arrays where teachers need tensors."""
+    if not isinstance(value, np.ndarray):
+        return ""
+    return (
+        ": let the data loader's collate_fn pass it through torch.from_numpy, which copies nothing, or do so "
+        "in a callable: inputs=lambda batch: {name: torch.from_numpy(array), ...}"
+    )
 
 
 def _describe(batch: Any) -> str:

@@ -48,6 +48,8 @@ def test_inputs_are_picked_by_key_index_or_callable(inputs, batch, expected):
         (1, A, "inputs=1.*Tensor"),
         ("image", {"image": "file.png"}, "'image' is a str"),
         (1, (A, [B]), "input 1 is a list of 1, not a tensor"),
+        (1, (A, A.numpy()), r"input 1 is a ndarray, not a tensor: .*torch\.from_numpy"),
+        (None, A.numpy(), r"the batch is a ndarray, not a tensor: .*torch\.from_numpy"),
         (None, (A, B), "say with inputs="),
         ("image", {"image": torch.tensor(1.0)}, "no dimensions"),
         (("image", "label"), {"image": A, "label": B[:2]}, "first dimension.*'image': 3, 'label': 2"),
