@@ -137,7 +137,9 @@ class CountedPosition:
                 self._end = epoch, state
                 return
             number += 1
-            yield batch, Mark(state=state)
+            items = [(batch, Mark(state=state))]
+            del batch  # held by nobody here while it is open
+            yield items.pop()
 
     # --- consuming ------------------------------------------------------------------------------------
 

@@ -102,7 +102,9 @@ class SampledPosition:
                 return
             part = part or self._sampler.part(position)  # refuses what is past the end
             position += part.global_samples
-            yield batch, Mark(part=part)
+            items = [(batch, Mark(part=part))]
+            del batch  # held by nobody here while it is open
+            yield items.pop()
 
     def check(self, mark: Mark, samples: int) -> None:
         assert mark.part is not None

@@ -9,24 +9,30 @@ from __future__ import annotations
 import copy
 import ctypes
 import functools
-import math
+import zlib
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from edldist.errors import InputError
+from edldist.student.containers import LeftContainer
 from edldist.student.leaves import Leaf
 from edldist.student.to_device import mapped
 
-__all__ = ["Borrowed", "copied"]
+__all__ = ["WHOLE_BYTES", "Borrowed", "copied"]
 
-_CHUNKS = 4  # places at which dense memory is looked at
+WHOLE_BYTES = 16 << 10
+"""So much of a tensor or array is kept byte by byte, which takes no longer than to ask whose it is."""
+
+_CHUNKS = 4  # places at which memory is looked at that is nobody else's
 _CHUNK_BYTES = 256
-_PICKED = 64  # elements of memory with gaps that are looked at
-_MOST_PARTS = 256
+
+_Looks = tuple[Any, ...]
+"""Where memory lies and what is there; empty where there is none to look at."""
 
 _REMEDY = (
     "The data loader uses its memory again, or the loop wrote to a tensor that several batches share. Pass "
@@ -37,45 +43,63 @@ _REMEDY = (
 class Borrowed:
     """How the memory of a batch looked when it was read.
 
-    Of each tensor and array it keeps what tells whether it was written to since: torch's count of writes,
-    where the tensor is all of its storage, and some of its bytes (up to 1 KiB, evenly spread), because writes
-    through numpy, DLPack or a library of its own are not counted. On an accelerator it keeps the count alone.
+    Of each tensor and array in host memory it keeps what any write changes, whoever writes and however:
 
-    Not noticed: a write that changes none of these bytes; tensors in objects that ``leaves`` does not look
-    into; what is beyond the first 256 of them, since who fills memory again fills all of it.
+    - of up to 16 KiB: all bytes;
+    - of more: a checksum of all bytes (CRC-32: one change in 2**32 goes unnoticed);
+    - of more that is ``alone``: a sample. Whoever wrote to it later would have had to refer to it when it
+      was read, and nobody did; only another process that goes on writing to what it handed over could,
+      which a plain loop would not notice either.
+
+    Of an accelerator's tensor it keeps torch's count of writes: to look at it would mean to wait.
+
+    Not looked at: what is in objects that ``leaves`` does not look into, but for tensors that are their
+    attributes.
 
     Args:
         parts: the batch's tensors and arrays; kept alive.
+        alone: those that nothing but the batch refers to, by ``id`` (see ``ownership``).
+        left: objects that may be filled again (see ``containers``).
 
     Attributes:
         on_accelerators: where its tensors that are not in host memory begin.
     """
 
-    __slots__ = ("_pieces", "on_accelerators")
+    __slots__ = ("_left", "_parts", "on_accelerators")
 
-    def __init__(self, parts: Sequence[Leaf]) -> None:
-        self._pieces = [_piece(part) for part in parts[:_MOST_PARTS]]
+    def __init__(
+        self,
+        parts: Sequence[Leaf],
+        alone: frozenset[int] = frozenset(),
+        left: Sequence[LeftContainer] = (),
+    ) -> None:
+        if left:
+            # Whoever holds such an object has its tensors, however few refer to them.
+            alone = alone.difference(id(part) for holder in left for part in holder.tensors)
+            known = {id(part) for part in parts}
+            parts = [*parts, *(part for holder in left for part in holder.tensors if id(part) not in known)]
+        self._parts = [(part, mine := id(part) in alone, _looks(part, mine)) for part in parts]
+        self._left = left
         self.on_accelerators = {
-            (str(piece.part.device), piece.address)
-            for piece in self._pieces
-            if not piece.chunks and piece.address and isinstance(piece.part, Tensor)
+            (looks[0], looks[1])
+            for part, _, looks in self._parts
+            if looks and isinstance(part, Tensor) and not part.is_cpu
         }
 
     def check(self) -> None:
         """Be sure that it is what was read.
 
         Raises:
-            InputError: something was written to.
+            InputError: something was written to, or filled again.
         """
-        for piece in self._pieces:
-            if piece.address and not piece.looks_like(_piece(piece.part, piece)):
-                part = piece.part
+        for part, alone, looks in self._parts:
+            if _looks(part, alone) != looks:
                 kind = "a tensor" if isinstance(part, Tensor) else "an array"
-                what = f"{kind} of {part.dtype} and shape {list(part.shape)}"
-                raise InputError(
-                    f"{what} in a batch was written to after it had been read, while it waited for labels: "
-                    f"it is not what was labelled any more. {_REMEDY}"
-                )
+                what = f"{kind} of {part.dtype} and shape {list(part.shape)} in a batch was written to"
+                raise _changed(what)
+        for left in self._left:
+            if (wrong := left.check()) is not None:
+                raise _changed(wrong)
 
     def check_apart(self, others: Iterable[Borrowed]) -> None:
         """Be sure that it has no accelerator's memory in common with batches that are open.
@@ -105,86 +129,97 @@ def _copied_leaf(leaf: Any) -> Any:
     return copy.deepcopy(leaf)  # an object of whatever kind, which may hold tensors
 
 
-class _Piece(NamedTuple):
-    """One tensor or array as it looks.
-
-    Attributes:
-        address: where its memory begins; 0 if it has none that could be looked at.
-        writes: torch's count of writes; None if it cannot be had, or counts writes to other memory too.
-        chunks: (offset, bytes) of what is read of it; nothing on an accelerator.
-        sample: what is there.
-    """
-
-    part: Leaf
-    address: int
-    writes: int | None
-    chunks: tuple[tuple[int, int], ...]
-    sample: bytes
-
-    def looks_like(self, other: _Piece) -> bool:
-        """Whether nothing was written from the one to the other; not ``==``, which asks the tensors."""
-        return self[1:] == other[1:]
+def _changed(what: str) -> InputError:
+    return InputError(
+        f"{what} after it had been read, while it waited for labels: it is not what was labelled any more. "
+        f"{_REMEDY}"
+    )
 
 
-def _piece(part: Leaf, before: _Piece | None = None) -> _Piece:
-    """How a tensor or array looks now; ``before`` spares finding out again what cannot have changed."""
-    if isinstance(part, Tensor):
-        return _tensor_piece(part, before)
-    if part.dtype.hasobject or not part.size:
-        return _Piece(part, 0, None, (), b"")
-    address = part.__array_interface__["data"][0]
-    strides = tuple(stride // part.itemsize for stride in part.strides)
-    if min(strides, default=0) < 0 or any(stride % part.itemsize for stride in part.strides):
-        picked = part[tuple(slice(None, None, max(1, size // 8)) for size in part.shape)]
-        return _Piece(part, address, None, (), picked.tobytes())
-    chunks = _chunks(part.shape, strides, part.itemsize)
-    return _Piece(part, address, None, chunks, _read(address, chunks))
+# --- how one part looks -------------------------------------------------------------------------------
 
 
-def _tensor_piece(tensor: Tensor, before: _Piece | None) -> _Piece:
-    if before is None:
-        strided = tensor.layout is torch.strided and not tensor.is_nested and not tensor.is_meta
-        if not (strided and tensor.numel()):
-            return _Piece(tensor, 0, None, (), b"")
-        chunks = _chunks(tensor.shape, tensor.stride(), tensor.itemsize) if tensor.is_cpu else ()
-        counts = tensor.untyped_storage().nbytes() == tensor.nbytes
-    else:
-        chunks, counts = before.chunks, before.writes is not None
+def _looks(part: Leaf, alone: bool) -> _Looks:
+    if not isinstance(part, Tensor):
+        return _looks_of_array(part, alone)
+    if not part.is_cpu:
+        return _looks_on_accelerator(part)
+    if part.layout is not torch.strided or part.is_nested:
+        return tuple(_looks(inner, False) for inner in _dense_parts(part))
+    nbytes = part.nbytes
+    if not nbytes:
+        return ()
+    address = part.data_ptr()
+    if part.is_contiguous():
+        return address, _seen(address, nbytes, alone)
+    extent = _extent(part.shape, part.stride()) * part.itemsize
+    if extent <= nbytes:  # in another order, or some of it several times
+        return address, _seen(address, extent, alone)
+    # What lies between is somebody else's. What is there several times is read once.
+    once = part.detach()[tuple(slice(None) if stride else slice(1) for stride in part.stride())].contiguous()
+    return address, _seen(once.data_ptr(), once.nbytes, alone)
+
+
+def _looks_of_array(array: NDArray[Any], alone: bool) -> _Looks:
+    if isinstance(array, np.ma.MaskedArray):
+        return _looks_of_array(array.data, False), _looks_of_array(np.ma.getmaskarray(array), False)
+    if array.dtype.hasobject or not array.size:
+        return ()
+    if min(array.strides, default=0) < 0:
+        array = array[tuple(slice(None, None, -1 if stride < 0 else None) for stride in array.strides)]
+    address = array.__array_interface__["data"][0]
+    to_last = sum((size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True))
+    if (extent := array.itemsize + to_last) <= array.nbytes:
+        return address, _seen(address, extent, alone)
+    once = array[tuple(slice(None) if stride else slice(1) for stride in array.strides)].copy()
+    return address, _seen(once.__array_interface__["data"][0], once.nbytes, alone)
+
+
+def _looks_on_accelerator(tensor: Tensor) -> _Looks:
+    strided = tensor.layout is torch.strided and not tensor.is_nested
+    if not strided or tensor.is_meta or not tensor.numel():
+        return ()
+    whole = tensor.untyped_storage().nbytes() == tensor.nbytes
     try:
-        writes = tensor._version if counts else None
+        # Views count the writes to what they are views of.
+        writes = tensor._version if whole else None
     except RuntimeError:  # one that was made in inference mode has no count
         writes = None
-    address = tensor.data_ptr()
-    # Nothing is read at an address that another one took the place of.
-    sample = _read(address, chunks) if before is None or before.address == address else b""
-    return _Piece(tensor, address, writes, chunks, sample)
+    return str(tensor.device), tensor.data_ptr(), writes
 
 
-def _read(address: int, chunks: tuple[tuple[int, int], ...]) -> bytes:
-    if len(chunks) == 1:
-        return ctypes.string_at(address + chunks[0][0], chunks[0][1])
-    return b"".join([ctypes.string_at(address + offset, nbytes) for offset, nbytes in chunks])
+def _dense_parts(tensor: Any) -> list[Tensor]:
+    """The dense tensors of which a sparse or nested one is made."""
+    if tensor.layout is torch.sparse_coo:
+        return [tensor._indices(), tensor._values()]
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+    if tensor.layout is torch.jagged:
+        lengths = tensor.lengths()
+        return [tensor.values(), tensor.offsets(), *([] if lengths is None else [lengths])]
+    return [] if tensor.layout is not torch.strided else [tensor.values()]
+
+
+def _seen(address: int, nbytes: int, alone: bool) -> bytes | int:
+    """What is in memory: all of it, a sample, or the checksum."""
+    if nbytes <= WHOLE_BYTES:
+        return ctypes.string_at(address, nbytes)
+    if alone:
+        last = nbytes - _CHUNK_BYTES
+        places = (address + last * chunk // (_CHUNKS - 1) for chunk in range(_CHUNKS))
+        return b"".join([ctypes.string_at(place, _CHUNK_BYTES) for place in places])
+    return zlib.crc32(_memory_at(address, nbytes, _READ_ONLY))
 
 
 @functools.lru_cache(maxsize=1024)
-def _chunks(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> tuple[tuple[int, int], ...]:
-    """(offset, bytes) of the samples of a tensor of at least one element, none of them outside of it."""
-    extent = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    elements = math.prod(shape)
-    if extent == elements:  # no gaps
-        nbytes = extent * itemsize
-        if nbytes <= _CHUNKS * _CHUNK_BYTES:
-            return ((0, nbytes),)
-        last = nbytes - _CHUNK_BYTES
-        return tuple((last * chunk // (_CHUNKS - 1), _CHUNK_BYTES) for chunk in range(_CHUNKS))
-    picked = sorted({(elements - 1) * number // (_PICKED - 1) for number in range(_PICKED)})
-    return tuple((_offset(number, shape, strides) * itemsize, itemsize) for number in picked)
+def _extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """Elements from the first to the last of a tensor that has any, with those that lie between."""
+    return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
 
 
-def _offset(number: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
-    """Where the element of a number, counted in row-major order, lies."""
-    offset = 0
-    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
-        number, index = divmod(number, size)
-        offset += index * stride
-    return offset
+_READ_ONLY = 0x100  # PyBUF_READ
+_memory_at = ctypes.pythonapi.PyMemoryView_FromMemory
+_memory_at.restype = ctypes.py_object
+_memory_at.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)

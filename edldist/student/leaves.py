@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Leaf", "leaves"]
+__all__ = ["Leaf", "leaves", "of_plain_values"]
 
 Leaf = Tensor | NDArray[Any]
 
@@ -40,12 +40,15 @@ def leaves(*values: Any) -> list[Leaf]:
             if isinstance(item, (dict, Mapping)):
                 stack.extend(item.values())
             elif isinstance(item, (tuple, list)):
-                if len(item) <= _SHORT or not (
-                    isinstance(item[0], _SCALARS) and isinstance(item[-1], _SCALARS)
-                ):
+                if not of_plain_values(item):
                     stack.extend(item)
             elif isinstance(item, np.ndarray):
                 found.append(item)
             elif dataclasses.is_dataclass(item) and not isinstance(item, type):
                 stack.extend(getattr(item, field.name, None) for field in dataclasses.fields(item))
     return found
+
+
+def of_plain_values(items: list[Any] | tuple[Any, ...]) -> bool:
+    """Whether a sequence is taken for one of strings or numbers: long, and beginning and ending with such."""
+    return len(items) > _SHORT and isinstance(items[0], _SCALARS) and isinstance(items[-1], _SCALARS)

@@ -41,9 +41,10 @@ __all__ = ["DistillLoader"]
 class DistillLoader:
     """Iterate over a data loader and get each batch with its labels.
 
-    ``for batch, labels in loader``: ``batch`` is what the data loader yielded, untouched;
-    ``labels`` is ``dict[str, Tensor]`` on the host, first dimension = samples of the batch (with
-    ``device``, the tensors of both are there). A tensor-valued teacher's output is named ``logits``;
+    ``for batch, labels in loader``: ``batch`` is what the data loader yielded: the same tensors and
+    values, in containers of the same types. ``labels`` is ``dict[str, Tensor]`` on the host, first
+    dimension = samples of the batch (with ``device``, the tensors of both are there). A tensor-valued
+    teacher's output is named ``logits``;
     with a sequence of teachers, keys are ``"<teacher>/<output>"``. Every batch arrives once, in the
     data loader's order; one without samples has labels under the same keys, without rows.
 
@@ -87,7 +88,8 @@ class DistillLoader:
             with a CUDA device. A data loader that pins its batches itself spares them a copy here.
         copy_batches: copy every batch when it is read, for a data loader that fills the same memory again
             for the next one, as loaders of videos or onto GPUs do. Without it such a data loader ends in
-            an ``InputError``, because batches wait for their labels while it reads on.
+            an ``InputError``, because batches wait for their labels while it reads on. Also for one that
+            keeps hold of large batches, whose memory is read twice otherwise, to be sure that nobody wrote.
         agree_weights: let all ranks agree in every step on how many samples each has got, so that
             ``loss_weight`` makes the gradient that of their mean, whatever a rank skipped as poison, and
             whatever a collate function left out. Without it, such a step is smaller by what is missing.

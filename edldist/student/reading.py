@@ -13,10 +13,12 @@ from edldist.sampling.choice import position_of
 from edldist.sampling.draws import DataDraws
 from edldist.sampling.look_ahead import obstacle_ahead
 from edldist.sampling.position import Mark, Position
-from edldist.student.borrowed import Borrowed, copied
+from edldist.student.borrowed import WHOLE_BYTES, Borrowed, copied
+from edldist.student.containers import LeftContainer, taken_over
 from edldist.student.descriptors import explained, keep_few
 from edldist.student.inputs import InputsByTeacher, Seen, TeacherInputSelector
 from edldist.student.leaves import Leaf, leaves
+from edldist.student.ownership import alone
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.teacher_inputs import TeacherInputs
 from edldist.student.to_device import Allocate
@@ -259,16 +261,24 @@ class ReadAhead:
                 item = source.read()
             if item is not None:
                 batch, mark = item
+                del item  # whoever holds a batch beside this name may write to it
+                left: list[LeftContainer] = []
                 if self._copy_batches:
                     batch = copied(batch)
+                else:
+                    batch, left = taken_over(batch)
                 parts = leaves(batch)
                 kept, descriptors = keep_few(batch, parts, self._descriptors)
                 if kept is not batch:
                     batch, parts = kept, leaves(kept)
+                del kept
+                ours = alone(parts, WHOLE_BYTES + 1)
                 seen = self._select(batch)
                 self.position.check(mark, seen.samples)
+                if beside := _seen_beside(parts, seen):
+                    ours |= alone(beside, WHOLE_BYTES + 1)
                 # What was copied is nobody else's, unless a callable made more of it.
-                looks = Borrowed(_with_seen([] if self._copy_batches else parts, seen))
+                looks = Borrowed(beside if self._copy_batches else [*parts, *beside], ours, left)
                 if looks.on_accelerators:
                     looks.check_apart(out.looks for out in self._all_out())
                 apart = {teacher: TeacherInputs(*part) for teacher, part in seen.apart.items()}
@@ -279,8 +289,8 @@ class ReadAhead:
             source.fail(explained(exc))
 
 
-def _with_seen(parts: Sequence[Leaf], seen: Seen) -> list[Leaf]:
-    """Parts of a batch and what teachers see of it, each once."""
+def _seen_beside(parts: Sequence[Leaf], seen: Seen) -> list[Leaf]:
+    """What teachers see that is no part of the batch."""
     known = {id(part) for part in parts}
     views = [seen.tensors, *(tensors for tensors, _ in seen.apart.values())]
-    return [*parts, *(tensor for view in views for tensor in view.values() if id(tensor) not in known)]
+    return [tensor for view in views for tensor in view.values() if id(tensor) not in known]

@@ -126,3 +126,36 @@ def test_a_table_may_be_written_to_beside_the_batches_that_are_open(memory_job):
     for number, _ in enumerate(loader):
         table[100 + number] = -1
     assert number == 5
+
+
+@pytest.mark.parametrize("held", [{}, [None]])
+def test_a_container_that_is_filled_again_arrives_as_often_as_it_was_filled(memory_job, held):
+    key = "id" if isinstance(held, dict) else 0
+
+    def batches():
+        for number in range(6):
+            held[key] = torch.arange(4) + 4 * number
+            yield held
+
+    memory_job.teacher()
+    seen = []
+    for batch, labels in memory_job.loader(batches(), inputs=key):
+        ids = batch[key].tolist()
+        assert next(iter(labels.values())).tolist() == [[n, 2 * n + 1] for n in ids]
+        seen += ids
+    assert seen == list(range(24))
+
+
+@pytest.mark.parametrize("write", ["numpy", "data", "slice"])
+def test_large_memory_between_zeros_is_looked_at_in_full(memory_job, write):
+    pool = torch.zeros(2, 100_000)
+
+    def batches():
+        for number in range(6):
+            view = {"numpy": pool.numpy(), "data": pool.data, "slice": pool}[write]
+            view[:, 40_000] = number
+            yield {"id": torch.arange(4) + number, "x": pool[0] if write == "slice" else pool}
+
+    memory_job.teacher()
+    with pytest.raises(InputError, match=r"torch.float32.*copy_batches=True"):
+        list(memory_job.loader(batches(), inputs="id"))

@@ -1,0 +1,83 @@
+"""Whether memory in a batch is reached from nowhere else, so that nobody is left who could write to it."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edldist.student.leaves import Leaf
+
+__all__ = ["alone"]
+
+
+def alone(parts: Sequence[Leaf], at_least_bytes: int = 0) -> frozenset[int]:
+    """Those of a batch's tensors and arrays that nothing but the batch and this list refers to.
+
+    Their memory was made by torch or numpy, or came from another process, and every way to it is counted:
+    the objects of Python, torch's own, the storage, and what the tensor is a view of. Whoever keeps one of
+    them, a view, an array over it, a capsule of DLPack or the storage, keeps one of the counts up. Memory of
+    anybody else's (of an array under a tensor, a buffer, a file) is never alone.
+
+    Counts are compared with those of a tensor that was just made, so nothing is assumed about what counts.
+    To be wrong about one that is alone costs time alone.
+
+    Args:
+        parts: each in one container that is not shared with anybody (see ``containers``), and in this list.
+        at_least_bytes: smaller ones are left out.
+
+    Returns:
+        The ``id`` of each that is alone.
+    """
+    large = [_is_dense(part) and part.nbytes >= at_least_bytes for part in parts]
+    if not any(large):
+        return frozenset()
+    found = _all_counts(parts, large)
+    usual = _usual_counts()
+    return frozenset(id(part) for part, counts in zip(parts, found, strict=True) if counts in usual)
+
+
+def _is_dense(part: Leaf) -> bool:
+    if not isinstance(part, Tensor):
+        return True
+    return part.is_cpu and part.layout is torch.strided and not part.is_nested
+
+
+@functools.cache
+def _usual_counts() -> frozenset[tuple[int, ...] | None]:
+    """The counts of a tensor, a view and an array, just made and in one container and one list."""
+    with torch.inference_mode(False):
+        boxes = ([torch.empty(2)], [torch.empty(2)[1:]], [np.empty(2)])
+        probes: list[Leaf] = [part for box in boxes for part in box]
+    return frozenset(_all_counts(probes, [True] * len(probes))) - {None}
+
+
+def _all_counts(parts: Sequence[Leaf], asked: Sequence[bool]) -> list[tuple[int, ...] | None]:
+    """The counts of those that are asked about, always taken here, where the same names refer to them."""
+    return [_counts(part) if wanted else None for part, wanted in zip(parts, asked, strict=True)]
+
+
+def _counts(part: Leaf) -> tuple[int, ...] | None:
+    """How often what leads to the memory of a part is referred to; None if that cannot be said."""
+    if isinstance(part, np.ndarray):
+        return (sys.getrefcount(part),) if part.flags.owndata and type(part) is np.ndarray else None
+    try:
+        return _counts_of_tensor(part)
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return None  # a release of torch without these counts, or a tensor without a storage
+
+
+def _counts_of_tensor(tensor: Any) -> tuple[int, ...] | None:
+    storage = tensor.untyped_storage()
+    from_process = storage.is_shared() and storage.filename is None
+    if not (from_process or storage.resizable()):
+        return None
+    uses = torch._C._storage_Use_Count(storage._cdata)
+    counts = (sys.getrefcount(tensor), tensor._use_count(), sys.getrefcount(storage), uses)
+    base = tensor._base
+    return counts if base is None else (*counts, sys.getrefcount(base), base._use_count())
