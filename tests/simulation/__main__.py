@@ -1,7 +1,8 @@
 """Run seeds: ``python -m tests.simulation --seeds N [--first K]``, or one: ``--replay SEED [--only 3,17]``.
 
 The last line is ``N seeds, F faults, V violations``; the exit code is 1 if V is not 0. A seed that fails is
-shrunk to the few faults that it takes, whose story is told with the command that tells it in full.
+told at once; when all have run, the first five are shrunk to the few faults that each takes, whose
+story is told with the command that tells it in full.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import argparse
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 from tests.simulation.runs import fails, run_seed
@@ -19,6 +20,7 @@ from tests.simulation.world import Outcome, World
 
 SHRINK_S = 60.0
 MOST_SHRUNK = 5
+TELL_EVERY = 100
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,14 +44,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.disable(logging.CRITICAL)
     began = time.monotonic()
     seeds = range(options.first, options.first + options.seeds)
-    if options.processes == 1:
-        outcomes = list(map(run_seed, seeds))
-    else:
-        with ProcessPoolExecutor(options.processes) as pool:
-            outcomes = list(pool.map(run_seed, seeds, chunksize=4))
+    outcomes: list[Outcome] = []
+    try:
+        for outcome in _outcomes(seeds, options.processes):
+            outcomes.append(outcome)
+            _tell_progress(outcomes, len(seeds), began)
+    except KeyboardInterrupt:
+        print(f"interrupted after {len(outcomes)} of {len(seeds)} seeds", file=sys.stderr)
+        return _report(outcomes, began) or 130
+    code = _report(outcomes, began)
     for outcome in [outcome for outcome in outcomes if outcome.violations][:MOST_SHRUNK]:
         _explain(outcome)
-    return _report(outcomes, began)
+    if code:
+        print(_verdict(outcomes), flush=True)  # the last line, whatever was told in between
+    return code
+
+
+def _outcomes(seeds: range, processes: int) -> Iterator[Outcome]:
+    """What became of each seed, in order."""
+    if processes == 1:
+        yield from map(run_seed, seeds)
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        try:
+            yield from pool.map(run_seed, seeds, chunksize=4)
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _tell_progress(outcomes: list[Outcome], seeds: int, began: float) -> None:
+    """A violation at once, and from time to time how far it is."""
+    latest = outcomes[-1]
+    if latest.violations:
+        print(f"seed {latest.seed}: {latest.violations[0]}", file=sys.stderr, flush=True)
+    if len(outcomes) % TELL_EVERY == 0:
+        took_s = time.monotonic() - began
+        rate = sum(outcome.fired for outcome in outcomes) / max(took_s, 1e-9)
+        told = f"{len(outcomes)} of {seeds} seeds in {took_s:.0f} s, {rate:.0f} faults a second"
+        print(told, file=sys.stderr, flush=True)
 
 
 def _count(text: str) -> int:
@@ -88,14 +121,18 @@ def _explain(outcome: Outcome) -> None:
 
 
 def _report(outcomes: list[Outcome], began: float) -> int:
-    faults = sum(outcome.fired for outcome in outcomes)
-    failed = sum(bool(outcome.violations) for outcome in outcomes)
     steps = sum(outcome.training_steps for outcome in outcomes)
     simulated_s = sum(outcome.simulated_s for outcome in outcomes)
     took_s = time.monotonic() - began
     print(f"{steps} training steps and {simulated_s:.0f} simulated seconds in {took_s:.0f} s")
-    print(f"{len(outcomes)} seeds, {faults} faults, {failed} violations", flush=True)
-    return 1 if failed else 0
+    print(_verdict(outcomes), flush=True)
+    return 1 if any(outcome.violations for outcome in outcomes) else 0
+
+
+def _verdict(outcomes: list[Outcome]) -> str:
+    faults = sum(outcome.fired for outcome in outcomes)
+    failed = sum(bool(outcome.violations) for outcome in outcomes)
+    return f"{len(outcomes)} seeds, {faults} faults, {failed} violations"
 
 
 if __name__ == "__main__":

@@ -333,6 +333,7 @@ def _leave_loop(world: World, fault: Fault) -> str | None:
     if rank is None or rank.at_barrier or rank.frozen:
         return None
     rank.leave_loop()
+    world.forget_deaths()
     return f"the loop of {rank.name} is left, and begun again"
 
 

@@ -52,7 +52,7 @@ class Training:
         self._here = {}
         self._breaking = False
         self.regroup_asked = False
-        world.deadly = dict.fromkeys(world.deadly, 0)  # what a rank knew of a sample is gone with it
+        world.forget_deaths()
         found = world.checkpoints.restore()
         self.progress = found or Progress()
         size = self.nodes

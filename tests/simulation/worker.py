@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkerProcess", "labels_of"]
 
-_MOST_DEATHS = 40
+_MOST_DEATHS = 30
 """Of one sample in one group: three prove it, but those that shared its passes are suspected too."""
 
 

@@ -89,7 +89,7 @@ class World:
         self.poison: set[int] = set()
         self.ever_poison: set[int] = set()
         self.deadly: dict[int, int] = {}
-        """Samples that kill workers, and how many each has killed."""
+        """Samples that kill workers, and how many each has killed since a loop began."""
         self.coordinator: CoordinatorProcess | None = None
         self.coordinator_address = COORDINATOR
         self.checkpoints = Checkpoints(self)
@@ -261,6 +261,10 @@ class World:
             if not schedule.step():
                 break
         return done()
+
+    def forget_deaths(self) -> None:
+        """A queue that had counted whom a sample killed is gone: a new one finds out by itself."""
+        self.deadly = dict.fromkeys(self.deadly, 0)
 
     def _heal(self) -> None:
         """From now on nothing goes wrong any more."""

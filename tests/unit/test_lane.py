@@ -160,4 +160,4 @@ class TestOnAGpu:
             expected = model(x.to(device)).cpu()
         lane, run = CudaLane(device), forward("cuda", model)
         for _ in range(20):
-            assert torch.equal(fly(lane, [{"x": x}], run).labels()[0]["logits"], expected)
+            assert torch.equal(fly(lane, [{"0": x}], run).labels()[0]["logits"], expected)
