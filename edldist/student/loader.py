@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import threading
@@ -213,6 +214,8 @@ class DistillLoader:
             what = f"DistillLoader(teacher={teacher!r}): a restored run would repeat or lose samples"
             registry.announce(self, what)
         self._finalizer = weakref.finalize(self, self._service.close)
+        # weakref's own exit handler may be older than pyzmq's, and come too late (see wire.zmq.poller).
+        atexit.register(self._finalizer)
         stopping.at_partial_stop(self._finalizer)
 
     # --- iteration ------------------------------------------------------------------------------
@@ -358,6 +361,7 @@ class DistillLoader:
     def close(self) -> None:
         """Release the workers and leave the job. Idempotent; also done at interpreter exit."""
         self._finalizer()
+        atexit.unregister(self._finalizer)
         if os.getpid() == self._pid:  # a forked child has no thread that could give the queue's lock back
             self._arrivals.close()
         registry.need_not_be_saved(self)

@@ -369,3 +369,49 @@ def test_a_process_that_was_asked_to_end_waits_no_longer_than_needed(monkeypatch
     began = time.monotonic()
     assert not reporter.close()
     assert time.monotonic() - began < 1.5
+
+
+_LARGE_AND_LAST = """
+import edldist
+edldist.report(text="x" * 200_000)
+import zmq.utils.garbage  # as the first large frame does
+"""
+
+
+def test_a_large_report_is_sent_again_while_its_process_ends() -> None:
+    """A socket that sends without a copy needs help that pyzmq gives no longer by then."""
+    listener = Listener(ZmqTransport())
+    with _process(_LARGE_AND_LAST, listener) as process:
+        first, second = listener.take(1, acknowledge=False), listener.take(1)
+        assert first == second
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, b"")
+
+
+_LOADER_AT_EXIT = """
+import weakref
+class Older: ...
+older = Older()
+weakref.finalize(older, int)  # so that weakref's exit handler is older than all others
+import edldist
+from edldist.student.service.service import StudentService
+
+leave = StudentService.leave
+def noted(service):
+    from zmq.utils.garbage import gc
+    print("sockets work:", not gc._stay_down, flush=True)
+    leave(service)
+StudentService.leave = noted
+loader = edldist.DistillLoader([], checkpointed=False)
+import zmq.utils.garbage  # as the first large task does
+"""
+
+
+def test_a_loader_that_nobody_closed_says_goodbye_while_sockets_work() -> None:
+    """Its thread sends tasks without copying them until then, from memory that pyzmq would give back."""
+    listener = Listener(ZmqTransport())
+    environment = os.environ | {"EDLDIST_COORDINATOR": listener.address, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "ignore", "-c", _LOADER_AT_EXIT]
+    with contextlib.closing(listener):
+        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "sockets work: True\n"), done.stderr

@@ -66,11 +66,18 @@ class Endpoint(ABC):
         return [frame.buffer for frame in self._socket.recv_multipart(zmq.NOBLOCK, copy=False)]
 
     def _queue(self, parts: Sequence[Buffer]) -> None:
-        """Hand over one message without blocking: small parts as copies, large ones as they are."""
+        """Hand over one message without blocking: small parts as copies, large ones as they are.
+
+        Where no tensors travel all are copies, however large: memory that is lent to libzmq takes pyzmq to
+        give it back, which it does no longer while the interpreter ends, when last words are said.
+        """
         *others, last = parts
         for part in others:
-            self._socket.send(part, zmq.SNDMORE | zmq.NOBLOCK, copy=_is_small(part))
-        self._socket.send(last, zmq.NOBLOCK, copy=_is_small(last))
+            self._socket.send(part, zmq.SNDMORE | zmq.NOBLOCK, copy=self._is_copied(part))
+        self._socket.send(last, zmq.NOBLOCK, copy=self._is_copied(last))
+
+    def _is_copied(self, part: Buffer) -> bool:
+        return not self._poller._tensors or _is_small(part)
 
     def _parse(self, sender: Sender, buffers: list[memoryview]) -> Received | None:
         """The message of some frames; None if it was between the two transports."""

@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING
 
 import zmq
 
+# Large frames are lent to libzmq, and this gives them back until its exit handler has run. Handlers run in
+# reverse: imported here, before anything of ours can register one, it outlasts whoever sends until the end.
+import zmq.utils.garbage
+
 from edldist.address import Address, is_ipv6, listening_hosts, needs_ipv6, parse_address, why_unresolved
 from edldist.errors import ConfigError
 from edldist.wire.zmq.backlog import Backlog
