@@ -69,10 +69,14 @@ def teacher_names(job: JobConfig) -> dict[str, TeacherConfig]:
     return workers
 
 
-def teacher_command(teacher: TeacherConfig, worker_id: str, coordinator: str) -> list[str]:
-    """One worker. Every option is given, so that no variable of the user's decides."""
+def teacher_command(teacher: TeacherConfig, worker_id: str, coordinator: str, beside: Path) -> list[str]:
+    """One worker. Every option is given, so that no variable of the user's decides.
+
+    Args:
+        beside: the folder of the job file.
+    """
     return own_command(
-        "teacher",
+        *("teacher", "--import-from", str(beside)),
         *("--coordinator", coordinator, "--id", worker_id, "--name", teacher.name),
         *("--model", teacher.model, "--device", teacher.device),
         *("--batch-size", str(teacher.batch_size), "--codec", teacher.codec),
@@ -100,11 +104,11 @@ def student_nodes(job: JobConfig) -> list[str]:
     return [str(number) for number in range(bounds_of(job.student.nnodes)[1])]
 
 
-def student_command(job: JobConfig, coordinator: str) -> Sequence[str]:
-    """One node of the training script's process group."""
+def student_command(job: JobConfig, coordinator: str, beside: Path) -> Sequence[str]:
+    """One node of the training script's process group; ``beside`` is the folder of the job file."""
     student = job.student
     return own_command(
-        "student",
+        *("student", "--import-from", str(beside)),
         *("--coordinator", coordinator, "--nnodes", student.nnodes),
         *("--nproc-per-node", str(student.nproc_per_node), "--max-restarts", str(student.max_restarts)),
         *(student.script, *student.args),

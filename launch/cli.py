@@ -130,6 +130,17 @@ coordinator_option = _option(
     "--coordinator", type=ADDRESS, metavar="URL", required=True, help="Address of the coordinator."
 )
 
+import_from_option = _option(
+    "--import-from",
+    type=click.Path(exists=True, file_okay=False),
+    metavar="DIR",
+    help="Another folder to import from, after the current one: `run` gives that of the job file.",
+)
+
+
+def _import_places(import_from: str | None) -> list[str]:
+    return [os.getcwd(), *([os.path.abspath(import_from)] if import_from else [])]
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @_option(
@@ -297,7 +308,8 @@ def coordinator(
     callback=_own_id,
     help="Name of this worker (default: made up). EDLDIST_ID, which several may inherit, is its beginning.",
 )
-def teacher(codec: str, **settings: Any) -> int:
+@import_from_option
+def teacher(codec: str, import_from: str | None, **settings: Any) -> int:
     """Run one teacher worker.
 
     Exit codes: 0 drained, 2 the model or an option is wrong, 3 it is not the teacher that the group's other
@@ -315,7 +327,7 @@ def teacher(codec: str, **settings: Any) -> int:
 
     if quota_binds():
         limit_threads(os.environ, 1)  # before anything imports torch, which would not see the quota
-    make_importable(os.getcwd())
+    make_importable(*_import_places(import_from))
     from edldist.teacher.worker import WorkerOptions, run_worker
 
     _begin(f"teacher {settings['worker_id'] or settings['name']}")
@@ -344,9 +356,10 @@ def teacher(codec: str, **settings: Any) -> int:
     "(default: made of the command and the job's folder, the same for nodes that start the same).",
 )
 @_option("--connect-timeout-s", type=WAIT_S, default=300.0, help="How long to look for a coordinator.")
+@import_from_option
 @click.argument("script", type=click.Path())
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
-def student(script: str, args: tuple[str, ...], **settings: Any) -> int:
+def student(script: str, args: tuple[str, ...], import_from: str | None, **settings: Any) -> int:
     """Run a training SCRIPT under torchrun on this node; ARGS are passed through to it.
 
     With a range of nodes, start the same command on each of them; nodes may come and go.
@@ -354,7 +367,7 @@ def student(script: str, args: tuple[str, ...], **settings: Any) -> int:
     from edldist_launch.folder import add_to_environment
     from edldist_launch.student import run_student
 
-    add_to_environment(os.environ, os.getcwd())
+    add_to_environment(os.environ, *_import_places(import_from))
     _begin("student")
     return run_student(script=script, args=args, **settings)
 

@@ -1,8 +1,10 @@
-"""The current folder as a place from which models and scripts import, without hiding Python's own modules.
+"""Folders from which models and scripts import, without hiding Python's own modules.
+
+They are the current folder, and then that of the job file.
 
 A folder in front of the standard library, as ``PYTHONPATH`` and ``python -m`` put it there, makes a user's
-``queue.py`` the ``queue`` of every library in the process. So only those processes get the folder that run a
-user's code, and those of edldist's own kind get it behind the standard library.
+``queue.py`` the ``queue`` of every library in the process. So only those processes get such a folder that run
+a user's code, and those of edldist's own kind get it behind the standard library.
 """
 
 from __future__ import annotations
@@ -18,17 +20,23 @@ __all__ = ["add_to_environment", "hidden_modules", "make_importable"]
 logger = logging.getLogger(__name__)
 
 
-def make_importable(folder: str) -> None:
-    """Let this process import modules of a folder: after Python's own, before what is installed."""
-    places = [place for place in sys.path if place != folder]
+def make_importable(*folders: str) -> None:
+    """Let this process import modules of folders: after Python's own, before what is installed."""
+    places = [place for place in sys.path if place not in folders]
     standard = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
     own = [number for number, place in enumerate(places) if _within(place, standard)]
-    places.insert(own[-1] + 1 if own else 0, folder)
+    at = own[-1] + 1 if own else 0
+    places[at:at] = dict.fromkeys(folders)
     sys.path[:] = places
 
 
-def add_to_environment(environment: MutableMapping[str, str], folder: str) -> None:
-    """Put a folder in front of ``PYTHONPATH``, unless it would hide modules of Python's own; in place."""
+def add_to_environment(environment: MutableMapping[str, str], *folders: str) -> None:
+    """Put folders in front of ``PYTHONPATH``, unless they would hide modules of Python's own; in place."""
+    for folder in reversed(folders):
+        _put_in_front(environment, folder)
+
+
+def _put_in_front(environment: MutableMapping[str, str], folder: str) -> None:
     others = [part for part in environment.get("PYTHONPATH", "").split(os.pathsep) if part and part != folder]
     if hidden := hidden_modules(folder):
         logger.warning(

@@ -65,21 +65,27 @@ def run_job(job_path: Path, overrides: Sequence[str], output: Path | None) -> in
     job = resolve_paths(load_job(job_path, overrides), job_path)
     check_room(processes_of(job))
     with JobFolder(output or Path("out") / job.name, job) as folder, Interrupts() as interrupts:
-        return JobRun(job, folder, interrupts, PlainConsole()).run()
+        return JobRun(job, job_path.absolute().parent, folder, interrupts, PlainConsole()).run()
 
 
 class JobRun:
-    """One run of one job. Main thread only; nothing of it outlives the process."""
+    """One run of one job. Main thread only; nothing of it outlives the process.
+
+    Args:
+        beside: the folder of the job file, from which models and scripts may import.
+    """
 
     def __init__(
         self,
         job: JobConfig,
+        beside: Path,
         folder: JobFolder,
         interrupts: Interrupts,
         console: PlainConsole,
         clock: Clock | None = None,
     ) -> None:
         self._job = job
+        self._beside = beside
         self._folder = folder
         self._interrupts = interrupts
         self._clock = clock or SystemClock()
@@ -130,7 +136,7 @@ class JobRun:
         if prepare is None:
             return
         environment = self._environment | {"EDLDIST_OUTPUT": str(self._folder.path)}
-        add_to_environment(environment, os.getcwd())
+        add_to_environment(environment, os.getcwd(), str(self._beside))
         command = [sys.executable, "-u", prepare.script, *prepare.args]
         child = Child("prepare", command, environment, self._folder.log_path("prepare"))
         self._observers.say(f"preparing: {prepare.script}")
@@ -204,7 +210,7 @@ class JobRun:
     def _make_teacher(self, name: str, attempt: int) -> Child:
         teacher = self._workers[name]
         worker_id = f"{name}.r{attempt}" if attempt else name
-        command = children.teacher_command(teacher, worker_id, self._address)
+        command = children.teacher_command(teacher, worker_id, self._address, self._beside)
         environment = self._environment | teacher.env
         return Child(worker_id, command, environment, self._folder.log_path("teacher", name))
 
@@ -212,7 +218,7 @@ class JobRun:
         environment = self._environment | children.student_environment(
             self._job, self._address, self._folder.path
         )
-        command = children.student_command(self._job, self._address)
+        command = children.student_command(self._job, self._address, self._beside)
         return Child(f"student-{name}", command, environment, self._folder.log_path("student", name))
 
     @property

@@ -8,7 +8,9 @@ memory, or that ``torch.compile(mode="reduce-overhead")`` made, has to return cl
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import sysconfig
 import traceback
 from pathlib import Path
 from typing import Any
@@ -38,8 +40,9 @@ def make(what: str, path: str) -> Any:
     except ModuleNotFoundError as exc:
         if exc.name is not None and (module_name == exc.name or module_name.startswith(f"{exc.name}.")):
             raise ModelError(
-                f"{what} {path}: no module named {exc.name!r} in {', '.join(sys.path[:3])}, ...; "
-                "run from the folder that contains it, or install it"
+                f"{what} {path}: no module named {exc.name!r} in {_own_places()}, and none is installed. "
+                "Start from the folder that contains it, name that folder with --import-from (that of a job "
+                "file is), or install it"
             ) from exc
         raise ModelError(f"{what} {path} cannot be imported:\n{own_traceback(exc)}") from exc
     except Exception as exc:
@@ -56,6 +59,14 @@ def make(what: str, path: str) -> Any:
         return factory()
     except Exception as exc:
         raise ModelError(f"{what} {path}: the factory raised:\n{own_traceback(exc)}") from exc
+
+
+def _own_places() -> str:
+    """The folders that somebody chose to import from: Python's own and those of packages say nothing."""
+    paths = sysconfig.get_paths()
+    usual = {os.path.realpath(paths[key]) for key in ("stdlib", "platstdlib", "purelib", "platlib")}
+    places = [os.path.realpath(place) for place in sys.path if not place.endswith(".zip")]
+    return ", ".join(place for place in places if not place.startswith(tuple(usual))) or "any folder"
 
 
 def own_traceback(exc: BaseException) -> str:

@@ -45,7 +45,7 @@ install_steady_streams()
 teacher, student = sys.argv[1:3]
 children.teacher_command = lambda *given: [sys.executable, "-c", teacher]
 if student:
-    children.student_command = lambda job, coordinator: [sys.executable, "-c", student]
+    children.student_command = lambda *given: [sys.executable, "-c", student]
 sys.exit(run_job(Path("job.yaml"), [], Path("out")))
 """
 WAIT = "import time; time.sleep(60)"

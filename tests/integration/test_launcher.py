@@ -299,3 +299,33 @@ def test_a_model_that_raises_shows_its_own_traceback(folder: Path) -> None:
     assert "ValueError: my own model" in done.stderr
     assert "error: teacher worker teacher-" in done.stderr
     assert not any(running(pid) for pid in pids(folder))
+
+
+def test_a_job_elsewhere_finds_the_modules_beside_its_file(tmp_path: Path) -> None:
+    here, jobs = tmp_path / "here", tmp_path / "jobs"
+    for place in (here, jobs):
+        place.mkdir()
+    (jobs / "beside.py").write_text("def teacher():\n    return lambda x: x\n")
+    (here / "common.py").write_text("BATCHES = 3\n")
+    (jobs / "script.py").write_text(
+        "import torch, edldist, beside, common\n"
+        "data = [torch.ones(4, 2)] * common.BATCHES\n"
+        "with edldist.DistillLoader(data, inputs=lambda batch: {'x': batch}) as loader:\n"
+        "    for batch, labels in loader:\n"
+        "        assert torch.equal(labels['logits'], batch)\n"
+    )
+    (jobs / "prepare.py").write_text("import beside, common\n")
+    (jobs / "job.yaml").write_text(
+        "name: elsewhere\nteachers: [{model: 'beside:teacher'}]\n"
+        "student: {script: script.py}\nprepare: {script: prepare.py}\n"
+    )
+    done = subprocess.run(
+        own_command("run", str(jobs / "job.yaml"), "--output", str(tmp_path / "out")),
+        cwd=here,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert result(tmp_path)["samples"] == 12

@@ -257,6 +257,26 @@ def test_a_name_that_does_not_resolve_is_named_wherever_it_is_given(args: tuple[
     assert "device" not in done.stderr
 
 
+@pytest.mark.parametrize("command", ["teacher", "student"])
+def test_modules_are_found_in_a_folder_that_is_named(tmp_path: Path, command: str) -> None:
+    here, jobs = tmp_path / "here", tmp_path / "jobs"
+    for folder in (here, jobs):
+        folder.mkdir()
+    (jobs / "beside.py").write_text("def teacher():\n    return lambda x: x\n")
+    (here / "script.py").write_text("import beside\nprint('from', beside.__file__)\n")
+    common = ("--coordinator", "tcp://127.0.0.1:9", "--connect-timeout-s", "0.1")
+    rest = ("--model", "beside:teacher") if command == "teacher" else ("script.py",)
+    alone = edldist(command, *common, *rest, cwd=here)
+    assert "beside" in alone.stderr and alone.returncode != 0
+    if command == "teacher":
+        assert f"no module named 'beside' in {here}" in alone.stderr and "--import-from" in alone.stderr
+    found = edldist(command, "--import-from", "../jobs", *common, *rest, cwd=here)
+    if command == "teacher":
+        assert "no coordinator answered" in found.stderr, "the model was made"
+    else:
+        assert found.returncode == 0 and str(jobs / "beside.py") in found.stdout
+
+
 def test_a_missing_student_script_ends_with_two(tmp_path: Path) -> None:
     done = edldist("student", "--coordinator", "tcp://127.0.0.1:9", "none.py", cwd=tmp_path)
     assert done.returncode == 2

@@ -61,6 +61,23 @@ def test_a_folder_comes_after_pythons_own_modules_and_before_others(
         assert not any(part.endswith("site-packages") and "lib-dynload" in part for part in sys.path[:at])
 
 
+def test_folders_are_looked_into_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, beside = str(tmp_path / "here"), str(tmp_path / "beside")
+    for folder in (here, beside):
+        Path(folder).mkdir()
+    monkeypatch.setattr(sys, "path", [beside, *sys.path])
+    make_importable(here, beside)
+    at = sys.path.index(here)
+    assert sys.path[at : at + 2] == [here, beside] and sys.path.count(beside) == 1
+    make_importable(here, here)
+    assert sys.path.count(here) == 1
+    environment = {"PYTHONPATH": f"{beside}:/a"}
+    add_to_environment(environment, here, beside)
+    assert environment == {"PYTHONPATH": f"{here}:{beside}:/a"}
+    add_to_environment(environment, here, here)
+    assert environment == {"PYTHONPATH": f"{here}:{beside}:/a"}
+
+
 def test_a_folder_that_would_hide_pythons_own_modules_is_left_out_and_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

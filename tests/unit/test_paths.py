@@ -84,3 +84,29 @@ def test_an_absolute_path_is_itself(job_file: Path, tmp_path: Path) -> None:
         path.write_text("")
     job_file.write_text(TEXT.replace("s.py", str(script)))
     assert resolve(job_file).student.script == str(script)
+
+
+@pytest.mark.parametrize("key", ["model", "dataset"])
+def test_a_module_that_is_in_both_folders_is_refused_with_both(job_file: Path, key: str) -> None:
+    for name in ("s.py", "p.py", "here_only.py"):
+        Path(name).write_text("")
+    job_file.with_name("beside_only.py").write_text("")
+    text = TEXT.replace("a:b", "here_only:f").replace("weights: w.pt", "dataset: 'beside_only.part:f'")
+    job_file.write_text(text)
+    resolve(job_file)
+    job_file.write_text(
+        text.replace("here_only:f" if key == "model" else "beside_only.part:f", "both.part:f")
+    )
+    here, beside = Path("both"), job_file.with_name("both.py")
+    here.mkdir()
+    beside.write_text("")
+    resolve(job_file)  # a folder that is no package gives way
+    (here / "__init__.py").write_text("")
+    with pytest.raises(
+        ConfigError, match=rf"teachers\[0\].{key}: both.part:f could be .*both/__init__.py or"
+    ) as refused:
+        resolve(job_file)
+    assert str(beside) in str(refused.value)
+    (here / "__init__.py").unlink()
+    (here / "__init__.py").symlink_to(beside)
+    resolve(job_file)

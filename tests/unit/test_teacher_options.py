@@ -48,7 +48,7 @@ def invoke(*args: str, **variables: str):
 def test_every_key_of_a_teacher_reaches_its_worker(started):
     config = TeacherConfig(**ALL)
     for teacher in (config, TeacherConfig(model="a:b")):
-        command = teacher_command(teacher, "w-0", "tcp://h:1")
+        command = teacher_command(teacher, "w-0", "tcp://h:1", Path.cwd())
         assert invoke(*command[2:]).exception is None
     full, plain = started
     told = {key: getattr(full, key) for key in ALL}
@@ -57,7 +57,7 @@ def test_every_key_of_a_teacher_reaches_its_worker(started):
 
 
 def test_the_job_decides_and_no_variable_of_the_users(started):
-    command = teacher_command(TeacherConfig(model="a:b"), "w-0", "tcp://h:1")
+    command = teacher_command(TeacherConfig(model="a:b"), "w-0", "tcp://h:1", Path.cwd())
     invoke(*command[2:], EDLDIST_COMPILE="1", EDLDIST_CHANNELS_LAST="1", EDLDIST_BATCH_SIZE="auto")
     assert (started[0].compile, started[0].channels_last, started[0].batch_size) == (False, False, 64)
 
