@@ -113,6 +113,8 @@ class TeacherWorker:
         clock: Clock | None = None,
         lane: Lane | None = None,
         process: str | None = None,
+        host: str | None = None,
+        pid: int | None = None,
     ) -> None:
         """Connect, and be ready for ``run``, or for turns that somebody else calls.
 
@@ -121,7 +123,7 @@ class TeacherWorker:
             teacher: the model.
             transport, clock: the wire and the time; None for the real ones.
             lane: how passes reach the device; None for the one that fits it.
-            process: name of this process; None for its own.
+            process, host, pid: of this process; None for what they are.
         """
         self._options = options
         self._teacher = teacher
@@ -142,8 +144,8 @@ class TeacherWorker:
                     model=options.model, weights=teacher.digest, version=options.version, codec=codec.spec
                 ),
                 process=process or process_id(),
-                host=socket.gethostname(),
-                pid=os.getpid(),
+                host=host or socket.gethostname(),
+                pid=pid or os.getpid(),
                 device=str(teacher.device),
                 connect_timeout_s=options.connect_timeout_s,
             ),

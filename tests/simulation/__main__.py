@@ -124,7 +124,9 @@ def _report(outcomes: list[Outcome], began: float) -> int:
     steps = sum(outcome.training_steps for outcome in outcomes)
     simulated_s = sum(outcome.simulated_s for outcome in outcomes)
     took_s = time.monotonic() - began
-    print(f"{steps} training steps and {simulated_s:.0f} simulated seconds in {took_s:.0f} s")
+    # On standard error, since the story of a seed has to be the same in every process.
+    print(f"took {took_s:.0f} s", file=sys.stderr)
+    print(f"{steps} training steps and {simulated_s:.0f} simulated seconds")
     print(_verdict(outcomes), flush=True)
     return 1 if any(outcome.violations for outcome in outcomes) else 0
 

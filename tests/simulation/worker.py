@@ -149,6 +149,8 @@ class WorkerProcess(Process):
             self.clock,
             lane=self._lane,
             process=self.name,
+            host=self.name,
+            pid=1,
         )
         self.reader = Actor(self, f"{name} io", self._io_turn, reads=True)
         self._compute = Actor(self, f"{name} compute", self._compute_turn)
