@@ -10,13 +10,14 @@ from pathlib import Path
 
 import torch
 import torch.distributed.checkpoint as dcp
+import torch.utils.serialization.config  # torch.save would, in a thread that must import nothing
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
 from edldist.errors import CheckpointError
 from edldist.ranks.agreement import Ranks, describe
 
-__all__ = ["INDEX_FILE", "own_shards", "read_shards", "write_shards"]
+__all__ = ["INDEX_FILE", "Shards", "read_shards"]
 
 INDEX_FILE = ".metadata"
 
@@ -42,28 +43,36 @@ class _TensorWriter(dcp.FileSystemWriter):
             raise OSError(first.errno, first.strerror, str(self._folder)) from exc
 
 
-def write_shards(ranks: Ranks, folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Write every rank's shards and, on rank 0, their index. A collective.
+class Shards:
+    """This rank's parts of sharded tensors, in host memory, to be written in another thread.
 
-    Raises:
-        CheckpointError: a rank failed; raised on every rank.
+    Made in the thread of the script, which so is the one that imports this module.
     """
-    _hush()
-    try:
-        dcp.save(
-            tensors,
-            storage_writer=_TensorWriter(folder),
-            process_group=ranks.group,
-            no_dist=ranks.group is None,
-        )
-    except dcp.CheckpointException as exc:
-        raise CheckpointError(_reason(exc)) from exc
 
+    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
+        self._tensors = tensors
 
-def own_shards(ranks: Ranks, folder: Path) -> list[str]:
-    """Names of the files that this rank wrote."""
-    index = [INDEX_FILE] if ranks.rank == 0 else []
-    return [file.name for file in folder.glob(f"__{ranks.rank}_*")] + index
+    def write(self, ranks: Ranks, folder: Path) -> None:
+        """Write every rank's shards and, on rank 0, their index. A collective.
+
+        Raises:
+            CheckpointError: a rank failed; raised on every rank.
+        """
+        _hush()
+        try:
+            dcp.save(
+                self._tensors,
+                storage_writer=_TensorWriter(folder),
+                process_group=ranks.group,
+                no_dist=ranks.group is None,
+            )
+        except dcp.CheckpointException as exc:
+            raise CheckpointError(_reason(exc)) from exc
+
+    def files(self, ranks: Ranks, folder: Path) -> list[str]:
+        """Names of the files that this rank wrote."""
+        index = [INDEX_FILE] if ranks.rank == 0 else []
+        return [file.name for file in folder.glob(f"__{ranks.rank}_*")] + index
 
 
 def read_shards(ranks: Ranks, folder: Path, targets: dict[str, torch.Tensor]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -13,6 +13,9 @@ from edldist.checkpoint.registry import states_taken
 from edldist.checkpoint.sameness import SharedValues, values_of
 from edldist.checkpoint.tree import Json, TensorInfo, info_of, is_sharded, pack, placeholders, unpack
 from edldist.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from edldist.checkpoint.shards import Shards
 
 __all__ = ["Snapshot", "Stateful"]
 
@@ -81,7 +84,7 @@ class Snapshot:
             for name, tree in self.tree.items()
         }
 
-    def staged(self, rank: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    def staged(self, rank: int) -> tuple[dict[str, torch.Tensor], Shards | None]:
         """Copies in host memory of the tensors that this rank has to write: whole ones, and sharded ones.
 
         Whole tensors are rank 0's alone: under DDP its buffers are the ones that count. Sharded ones
@@ -103,7 +106,13 @@ class Snapshot:
                 whole[key] = tensor.to("cpu", copy=True).contiguous()
         for device in in_flight:
             torch.cuda.synchronize(device)
-        return whole, sharded
+        if not sharded:
+            return whole, None
+        # Here, and not in the thread that writes: a fork in the middle of an import would leave the child
+        # with a lock that nobody gives back, and a process that ends imports nothing any more.
+        from edldist.checkpoint.shards import Shards
+
+        return whole, Shards(sharded)
 
     def differences(self, saved: Mapping[str, Json], own: Mapping[str, Sequence[Any]]) -> list[str]:
         """Why a checkpoint does not fit this state, one line each; empty if it fits.

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+# safetensors would import it as it writes, in a thread that must import nothing.
+import numpy.ctypeslib  # noqa: F401
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import time
+from typing import TYPE_CHECKING
 
 import msgspec
 import torch
@@ -19,6 +20,9 @@ from edldist.checkpoint.tensorfile import TENSORS_FILE, write_tensors
 from edldist.checkpoint.tree import Json
 from edldist.errors import CheckpointError
 from edldist.ranks.agreement import Ranks, describe
+
+if TYPE_CHECKING:
+    from edldist.checkpoint.shards import Shards
 
 __all__ = ["STATE_FILE", "CheckpointWriter", "Save", "is_rng_file", "rng_file"]
 
@@ -33,7 +37,7 @@ class Save(msgspec.Struct, frozen=True):
     Attributes:
         shared: what has to be equal on all ranks.
         whole: tensors for this rank to write alone; none but on rank 0.
-        sharded: tensors of which every rank writes its part.
+        sharded: tensors of which every rank writes its part; None if there are none, on any rank.
         own: what this rank has of its own.
     """
 
@@ -41,7 +45,7 @@ class Save(msgspec.Struct, frozen=True):
     tree: dict[str, Json]
     shared: dict[str, SharedValues]
     whole: dict[str, torch.Tensor]
-    sharded: dict[str, torch.Tensor]
+    sharded: Shards | None
     own: RankState
     rng: bytes
     began: float
@@ -77,10 +81,8 @@ class CheckpointWriter:
         draft = ranks.lead(lambda: self._store.begin(work.step))
         try:
             if work.sharded:  # on all ranks or none, which was compared
-                from edldist.checkpoint.shards import write_shards
-
                 ranks.each(lambda: str(self._store.folder(draft)))
-                write_shards(ranks, self._store.folder(draft), work.sharded)
+                work.sharded.write(ranks, self._store.folder(draft))
             outcomes = ranks.each(lambda: self._write_own(draft, work))
             size: int = ranks.lead(lambda: self._commit(draft, work, outcomes))
         except BaseException:
@@ -101,9 +103,7 @@ class CheckpointWriter:
             write_tensors(folder / TENSORS_FILE, work.whole)
             names += [STATE_FILE, TENSORS_FILE]
         if work.sharded:
-            from edldist.checkpoint.shards import own_shards
-
-            names += own_shards(self._ranks, folder)
+            names += work.sharded.files(self._ranks, folder)
         entries = {}
         for name in names:
             with open(folder / name, "rb") as stream:

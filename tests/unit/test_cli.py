@@ -269,7 +269,7 @@ def test_modules_are_found_in_a_folder_that_is_named(tmp_path: Path, command: st
     alone = edldist(command, *common, *rest, cwd=here)
     assert "beside" in alone.stderr and alone.returncode != 0
     if command == "teacher":
-        assert f"no module named 'beside' in {here}" in alone.stderr and "--import-from" in alone.stderr
+        assert re.search(f"no module named 'beside' in .*{here}.*--import-from", alone.stderr)
     found = edldist(command, "--import-from", "../jobs", *common, *rest, cwd=here)
     if command == "teacher":
         assert "no coordinator answered" in found.stderr, "the model was made"
