@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from edldist.sampling import draws as module
 from edldist.sampling.draws import DataDraws
 
 
@@ -129,3 +130,23 @@ def test_a_replaced_bit_generator_of_numpy_stays_in_place(seeded):
         got.append(np.random.normal())
     assert got == expected
     assert np.random.get_bit_generator() is mine
+
+
+@pytest.mark.parametrize("found", [True, False], ids=["by its memory", "by asking"])
+def test_pythons_generator_comes_back_whether_or_not_its_memory_is_found(seeded, monkeypatch, found):
+    assert module._words_of(random.getstate.__self__) is not None  # or small batches cost twice as much here
+    if not found:
+        monkeypatch.setattr(module, "_words_of", lambda generator: None)
+    own = draws()
+    for drawn in range(3):
+        random.setstate((3, tuple([*range(1, 625), 624 - drawn]), None))
+        for _ in range(drawn):
+            random.gauss(0, 1)
+        before = random.getstate()
+        reading(own, 0, drawn, numbers=700)
+        assert random.getstate() == before
+
+
+@pytest.mark.parametrize("generator", [random.SystemRandom(), object(), None])
+def test_memory_of_another_kind_of_generator_is_left_alone(generator):
+    assert module._words_of(generator) is None

@@ -83,6 +83,10 @@ class Batches:
             self._filling = True
         return self._filling
 
+    def full(self) -> bool:
+        """Whether there are some, all are labelled, and no more should be read."""
+        return self._labelled == len(self._batches) > 0 and not self.wanted()
+
     def offer(self, size: int, unlabelled: int, nbytes: int) -> int:
         """Append a batch and return its number. One that lacks nothing is labelled at once.
 

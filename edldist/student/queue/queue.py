@@ -102,6 +102,10 @@ class LabelQueue:
         """Whether the data loader should be read now (see ``Flow``)."""
         return self._batches.wanted()
 
+    def full(self) -> bool:
+        """Backpressure: every open batch is labelled, and no more should be read."""
+        return self._batches.full()
+
     def offer(self, samples: int, nbytes: int, wanted: Mapping[str, Wanted] | None = None) -> int:
         """Append a batch and return its number. One of which nothing is wanted is labelled at once.
 

@@ -380,13 +380,8 @@ class Delivery:
         self._changed.notify_all()
 
     def _account(self) -> None:
-        """Backpressure: every open batch is labelled and reading is paused."""
-        queue = self._queue
-        full = (
-            queue.open_batches > 0
-            and queue.labelled_batches == queue.open_batches
-            and not queue.wants_batch()
-        )
+        """Count the time for which the queue is full."""
+        full = self._queue.full()
         if full and self._full_since is None:
             self._full_since = self._clock.monotonic()
         elif not full and self._full_since is not None:
