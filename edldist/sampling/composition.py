@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from torch.utils.data import BatchSampler
+from torch.utils.data import BatchSampler, IterableDataset
 
 from edldist.errors import ConfigError
 from edldist.sampling.sampler import ElasticSampler
 
-__all__ = ["Component", "components", "elastic_sampler", "is_stateful"]
+__all__ = ["Component", "components", "data_set_size", "elastic_sampler", "is_stateful"]
 
 _MOST = 64  # components that are looked at, in case they go round in circles
 
@@ -78,6 +78,19 @@ def elastic_sampler(data_loader: Iterable[Any]) -> ElasticSampler | None:
 
 def is_stateful(data_loader: Iterable[Any]) -> bool:
     return hasattr(data_loader, "state_dict") and hasattr(data_loader, "load_state_dict")
+
+
+def data_set_size(data_loader: Iterable[Any]) -> int | None:
+    """The number of samples of what a data loader indexes; None if it has none, or that does not say."""
+    values = (each.value for each in components(data_loader) if each.kind == "data set")
+    data_set = next(values, None)
+    # The length of a stream is a guess as a rule, and nothing is indexed by it.
+    if isinstance(data_set, IterableDataset) or not hasattr(data_set, "__getitem__"):
+        return None
+    try:
+        return len(data_set)  # type: ignore[arg-type]
+    except (TypeError, NotImplementedError):
+        return None
 
 
 def _ranks_served(component: Component) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from edldist.errors import CheckpointError, ConfigError
 from edldist.ranks.placement import placement
-from edldist.sampling.composition import is_stateful
+from edldist.sampling.composition import data_set_size, is_stateful
 from edldist.sampling.own_state import OwnState
 from edldist.sampling.position import Mark, Reseed, part_of, unseeded
 from edldist.sampling.sampler import ElasticSampler
@@ -29,7 +29,8 @@ class CountedPosition:
     Each rank counts its own samples, and its data loader may be elsewhere than that of another: that much
     is this rank's own part of a saved position, and goes to the same rank of as many ranks. In the middle
     of an epoch, or with a state of the data loader's own, another number of ranks is refused: only an
-    ``ElasticSampler`` knows what the others had.
+    ``ElasticSampler`` knows what the others had. In the middle of an epoch a data set of another size is
+    refused, too.
 
     Args:
         data_loader: any iterable.
@@ -171,6 +172,8 @@ class CountedPosition:
 
     def _rank_part(self) -> dict[str, Any]:
         part: dict[str, Any] = {"samples": self._samples}
+        if (size := data_set_size(self._data_loader)) is not None:
+            part["data_set"] = size
         return part if self._own is None else part | {"data_loader": self._own_state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -185,7 +188,7 @@ class CountedPosition:
                 "rank(s), or train with an ElasticSampler, whose position knows no world size"
             )
         if has_rank_part and here == 1:
-            self._load_rank_part(state)
+            self._load_rank_part(state, epoch, batches)
         else:
             self._samples = 0
             self._lacks_rank_part = has_rank_part
@@ -198,10 +201,18 @@ class CountedPosition:
             return
         if state is None:
             raise self._no_rank_part()
-        self._load_rank_part(state)
+        self._load_rank_part(state, self._epoch, self._batches)
 
-    def _load_rank_part(self, state: Mapping[str, Any]) -> None:
-        samples = part_of(state, "samples")
+    def _load_rank_part(self, state: Mapping[str, Any], epoch: int, batches: int) -> None:
+        samples, saved_size = part_of(state, "samples"), state.get("data_set")
+        size = data_set_size(self._data_loader)
+        if batches and None not in (saved_size, size) and saved_size != size:
+            raise CheckpointError(
+                f"the checkpoint is behind {samples} samples ({batches} batches) of epoch {epoch} of a data "
+                f"set of {saved_size} samples, and the data loader's has {size}: others come first in an "
+                "order of other samples, so some would be repeated or left out. Use the data set that the "
+                "checkpoint was made with, or go on from a checkpoint at the end of an epoch"
+            )
         if self._own is not None:
             own_state = part_of(state, "data_loader")
             self._own.load(own_state)

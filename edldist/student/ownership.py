@@ -52,9 +52,13 @@ def _is_dense(part: Leaf) -> bool:
 def _usual_counts() -> frozenset[tuple[int, ...] | None]:
     """The counts of a tensor, a view and an array, just made and in one container and one list."""
     with torch.inference_mode(False):
-        boxes = ([torch.empty(2)], [torch.empty(2)[1:]], [np.empty(2)])
+        boxes = ([_made()], [_made()[1:]], [np.empty(2)])
         probes: list[Leaf] = [part for box in boxes for part in box]
     return frozenset(_all_counts(probes, [True] * len(probes))) - {None}
+
+
+def _made() -> Tensor:
+    return torch.empty(2, device="cpu")
 
 
 def _all_counts(parts: Sequence[Leaf], asked: Sequence[bool]) -> list[tuple[int, ...] | None]:
