@@ -10,6 +10,7 @@ import contextlib
 import functools
 import itertools
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +26,8 @@ from edldist_benchmarks.memcpy import copy_rate
 from edldist_benchmarks.teachers import label_bytes
 
 __all__ = ["CASES", "LARGE", "LARGE_SHARED", "SMALL", "TOKENS", "Case", "open_path"]
+
+_HANDED_OVER_FROM_BYTES = 1 << 20  # smaller ones are quicker to copy than to map
 
 
 @dataclass(frozen=True)
@@ -63,18 +66,30 @@ class Case:
         return "copying" if self.shared else "noop"
 
     def batches(self) -> Iterator[Tensor]:
-        """Endless batches. Shared ones lie where workers of a DataLoader put theirs, each in its own file."""
+        """Endless batches, none of which anybody else refers to, as is so of what a ``DataLoader`` yields.
+
+        Large ones lie where its workers put theirs, each in its own file that is mapped when it is yielded.
+        """
         shape = (self.batch, *self.sample_shape)
         ring = [torch.ones(shape, dtype=self.input_dtype) for _ in range(self.ring)]
-        if self.shared:
-            for batch in ring:
-                batch.share_memory_()
-        return itertools.cycle(ring)
+        if not self.handed_over:
+            yield from (batch.clone() for batch in itertools.cycle(ring))
+        files = [batch.untyped_storage()._share_fd_cpu_() for batch in ring]
+        for descriptor, nbytes in itertools.cycle(files):
+            yield self._mapped(descriptor, nbytes)
+
+    def _mapped(self, descriptor: int, nbytes: int) -> Tensor:
+        storage = torch.UntypedStorage._new_shared_fd_cpu(os.dup(descriptor), nbytes)
+        return torch.empty(0, dtype=self.input_dtype).set_(storage, 0, (self.batch, *self.sample_shape))
+
+    @property
+    def handed_over(self) -> bool:
+        return self.shared or self.input_bytes >= _HANDED_OVER_FROM_BYTES
 
     @property
     def ring(self) -> int:
         """Different batches: more than can be under way at once, or a reader would find them in its cache."""
-        return 2 * self.high_watermark if self.shared else 1
+        return 2 * self.high_watermark if self.handed_over else 1
 
 
 LARGE = Case("images", 128, (3, 224, 224), torch.uint8, "float16:1000", 0.85, worker_batch=128)
