@@ -43,6 +43,9 @@ YOUNG_S = 120.0
 """A generation that lost a node while it was at most ``YOUNG_S`` old is left after ``ABSENT_S``. Ranks notice
 a loss by themselves, unless the other's had not begun: they would wait for these for torch's half an hour."""
 _SLICE_S = 1.0
+_GENERATION_VARIABLE = "EDLDIST_GENERATION"
+"""Tells ranks of which generation they are (``edldist.ranks.placement``); agents hand theirs on to them."""
+_SHOWN_OF_RUN = 100
 
 
 class _HeldPort:
@@ -73,6 +76,7 @@ class LoneRendezvous(RendezvousHandler):
         self._run_id = run_id
         self._local_host = local_host
         self._port: _HeldPort | None = None
+        self._rounds = 0
 
     def get_backend(self) -> str:
         return BACKEND
@@ -80,6 +84,8 @@ class LoneRendezvous(RendezvousHandler):
     def next_rendezvous(self) -> RendezvousInfo:
         self.shutdown()
         self._port = _HeldPort()
+        self._rounds += 1
+        os.environ[_GENERATION_VARIABLE] = _name(self._run_id, self._rounds, process_id())
         return RendezvousInfo(HashStore(), 0, 1, RendezvousStoreInfo(self._local_host, self._port.port))
 
     def is_closed(self) -> bool:
@@ -165,6 +171,8 @@ class CoordinatorRendezvous(RendezvousHandler):
         # The agent may leave out counting the ranks of all nodes where every node has as many.
         same = all(other.ranks == node.ranks for other in generation.nodes)
         os.environ["TORCH_ELASTIC_WORKER_IDENTICAL"] = str(int(same))
+        run = self._attendance.report.run
+        os.environ[_GENERATION_VARIABLE] = _name(run, generation.number, first.process)
         return RendezvousInfo(
             GenerationTable(self._attendance, generation),
             rank,
@@ -259,6 +267,15 @@ class CoordinatorRendezvous(RendezvousHandler):
             )
         self._attendance.close()
         self._port.release()
+
+
+def _name(run: str, number: int, first: str) -> str:
+    """What no other generation is called.
+
+    A coordinator that knows nothing of a run counts its generations from 1 again, but the process of a first
+    node (``first``) is in none of that number twice.
+    """
+    return f"{run[:_SHOWN_OF_RUN]}/{number}/{first}"
 
 
 def _with_port(node: GroupNode, port: int) -> GroupNode:

@@ -66,8 +66,10 @@ def in_process_group() -> bool:
 
 def _generation(environ: Mapping[str, str]) -> str:
     # Every round of torchrun has a store of its own, whose address is set for all ranks; restart counts
-    # differ between nodes and name nothing.
+    # differ between nodes and name nothing. An address may be given away again, so edldist's own agent adds
+    # what it knows of the round. It replaces nothing: torchrun inside of a rank hands it on to other groups.
     address, port = environ.get("MASTER_ADDR", ""), environ.get("MASTER_PORT", "")
     if not (address or port):
         return ""
-    return f"{environ.get('TORCHELASTIC_RUN_ID', '')}@{address}:{port}"
+    name = environ.get("EDLDIST_GENERATION") or environ.get("TORCHELASTIC_RUN_ID", "")
+    return f"{name}@{address}:{port}"

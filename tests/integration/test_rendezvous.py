@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -51,6 +52,7 @@ def nodes(
     running: Running, hasty: None, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., CoordinatorRendezvous]]:
     """Makes nodes of one run; in truth each is a process."""
+    monkeypatch.setenv("EDLDIST_GENERATION", "")  # put back after what nodes set
     with contextlib.ExitStack() as stack:
 
         def make(name: str, most: int = 2, connect_timeout_s: float = 60.0) -> CoordinatorRendezvous:
@@ -78,6 +80,21 @@ def test_nodes_agree_on_ranks_and_on_the_place_where_these_meet(
         (info.bootstrap_store_info.master_addr, info.bootstrap_store_info.master_port) for info in infos
     }
     assert len(places) == 1 and places.pop()[0] == "127.0.0.1"
+
+
+def test_every_generation_has_a_name_of_its_own_which_its_ranks_inherit(
+    nodes: Callable[..., CoordinatorRendezvous], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(
+        rendezvous, "_name", lambda *given: told.append("/".join(map(str, given))) or told[-1]
+    )
+    a, b = nodes("a"), nodes("b")
+    for number in (1, 2):
+        meet(a, b)
+        one, other = told[-2:]
+        assert one == other == os.environ["EDLDIST_GENERATION"]
+        assert one.startswith(f"run/{number}/") and one.endswith(("a", "b"))
 
 
 def test_nobody_listens_for_it_and_the_port_is_still_to_be_had_by_torchs_store(
@@ -171,9 +188,12 @@ def test_a_coordinator_that_never_answers_is_given_up(
         node.next_rendezvous()
 
 
-def test_a_node_of_its_own_asks_nobody() -> None:
+def test_a_node_of_its_own_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDLDIST_GENERATION", "")
     node = LoneRendezvous("run", "127.0.0.1")
-    first, second = node.next_rendezvous(), node.next_rendezvous()
+    first, name = node.next_rendezvous(), os.environ["EDLDIST_GENERATION"]
+    second = node.next_rendezvous()
+    assert name == f"run/1/{process_id()}" and os.environ["EDLDIST_GENERATION"] == f"run/2/{process_id()}"
     for info in (first, second):
         assert (info.rank, info.world_size) == (0, 1)
         assert info.bootstrap_store_info.master_addr == "127.0.0.1"

@@ -48,6 +48,14 @@ def test_ranks_of_one_round_share_a_generation_and_of_another_do_not() -> None:
         assert placement(ROUND | {variable: "2"}).generation not in ("", generations[0])
 
 
+def test_generations_that_met_at_the_same_place_are_told_apart_by_their_agents_word() -> None:
+    first, second = (ROUND | {"EDLDIST_GENERATION": f"job/{number}/node"} for number in (1, 2))
+    assert placement(first).generation != placement(second).generation
+    assert placement(first | {"RANK": "1"}).generation == placement(first).generation
+    inside = first | {"MASTER_PORT": "2"}  # torchrun in a rank: its ranks inherit the word
+    assert placement(inside).generation != placement(first).generation
+
+
 def test_what_cannot_be_told_from_another_group_has_no_generation() -> None:
     assert placement(ROUND | {"WORLD_SIZE": "1"}).generation == ""
     assert placement({"WORLD_SIZE": "2"}).generation == ""
@@ -71,7 +79,7 @@ def test_a_wrong_value_is_refused_with_its_variable(variables: dict[str, str], s
 
 
 def test_nothing_else_in_the_framework_asks_who_it_is() -> None:
-    asking = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"}
+    asking = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "EDLDIST_GENERATION"}
     for path in (ROOT / "edldist").rglob("*.py"):
         if path.name == "placement.py":
             continue
