@@ -100,9 +100,7 @@ class ZmqPoller:
         self._bell = _Bell()
         self._poller.register(self._bell.fd, zmq.POLLIN)
         self._sockets: set[zmq.Socket[bytes]] = set()
-        self._looked_up: set[str] = (
-            set()
-        )  # hosts of which is known whether they have an address, and was said
+        self._looked_up: set[str] = set()  # hosts, whose names were said not to resolve if they do not
         self._endpoints: weakref.WeakSet[Endpoint] = weakref.WeakSet()
         self._backlogs: dict[object, Backlog] = {}  # by the socket that tells of connections
         self._look_at = math.inf
