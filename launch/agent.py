@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 
 BACKEND = "edldist"
 EXIT_CLOSED = 3
-"""The agent's exit code when its run has ended on other nodes: nobody will ever meet there again."""
+"""The agent's exit code when its run has ended on other nodes, and its own ranks had failed: nobody will ever
+meet there again. One that was not needed any more ends with 0."""
 
 
 class AgentOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,7 +103,7 @@ def main() -> None:
     from torch.distributed.elastic.rendezvous import RendezvousClosedError, rendezvous_handler_registry
 
     from edldist.lifecycle.ending import end_quickly
-    from edldist_launch.rendezvous import CoordinatorRendezvous
+    from edldist_launch.rendezvous import CompleteError, CoordinatorRendezvous
 
     heed_once()
     ask_no_resolver()
@@ -116,6 +117,8 @@ def main() -> None:
     rendezvous_handler_registry.register(BACKEND, create)
     try:
         run.main(sys.argv[2:])
+    except CompleteError as exc:
+        logger.warning("%s. Nothing is left to do here; a new run needs another --run-id", exc)
     except RendezvousClosedError:
         logger.error("this run has ended on other nodes; a new one needs another --run-id")
         sys.exit(EXIT_CLOSED)

@@ -31,7 +31,7 @@ from edldist_launch.agent import BACKEND
 from edldist_launch.attendance import Attendance
 from edldist_launch.generation_table import GenerationTable
 
-__all__ = ["CoordinatorRendezvous", "LoneRendezvous"]
+__all__ = ["CompleteError", "CoordinatorRendezvous", "LoneRendezvous"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,10 @@ _SLICE_S = 1.0
 _GENERATION_VARIABLE = "EDLDIST_GENERATION"
 """Tells ranks of which generation they are (``edldist.ranks.placement``); agents hand theirs on to them."""
 _SHOWN_OF_RUN = 100
+
+
+class CompleteError(RendezvousClosedError):
+    """The run has ended without this node, which came too late, or was not in its last generation."""
 
 
 class _HeldPort:
@@ -159,7 +163,8 @@ class CoordinatorRendezvous(RendezvousHandler):
         """Join the next generation.
 
         Raises:
-            RendezvousClosedError: the run has ended.
+            CompleteError: the run was completed by others.
+            RendezvousClosedError: the run has ended, and this node's part of it failed.
             RendezvousConnectionError: no coordinator answered for ``connect_timeout_s``.
             RendezvousError: the coordinator refuses this node.
         """
@@ -196,9 +201,11 @@ class CoordinatorRendezvous(RendezvousHandler):
         def joined(view: RunView) -> bool:
             if view.refused:
                 raise RendezvousError(f"the coordinator refuses this node: {view.refused}")
-            if view.closed:
-                raise RendezvousClosedError(f"run {view.run} has ended")
             found = view.generation
+            if view.closed and found is not None and any(node.process == process for node in found.nodes):
+                raise RendezvousClosedError(f"run {view.run} has ended")
+            if view.closed:
+                raise CompleteError(f"run {view.run} is complete: other nodes have finished it")
             newer = found is not None and (former is None or found.number > former.number)
             return newer and any(node.process == process for node in found.nodes)  # type: ignore[union-attr]
 

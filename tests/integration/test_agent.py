@@ -114,13 +114,26 @@ def test_a_node_that_dies_while_nodes_meet_is_not_waited_for(running: Running, t
     assert output.splitlines()[-1] == "rank 0 of 1" and " of 2" in output
 
 
-def test_a_run_that_has_ended_takes_no_more_nodes(running: Running, script: Path) -> None:
+def test_a_node_that_comes_after_the_end_has_nothing_to_do(running: Running, script: Path) -> None:
     with agent(running.address, script, "1:2") as first:
         first.communicate(timeout=WITHIN_S)
     with agent(running.address, script, "1:2") as second:
-        error = second.communicate(timeout=WITHIN_S)[1]
-    assert (first.returncode, second.returncode) == (0, EXIT_CLOSED)
-    assert "has ended on other nodes" in error
+        output, error = second.communicate(timeout=WITHIN_S)
+    assert (first.returncode, second.returncode) == (0, 0), error
+    assert output == ""
+    assert "run job is complete: other nodes have finished it" in error
+    assert "Traceback" not in error
+
+
+def test_a_node_whose_ranks_failed_at_the_end_has_failed(running: Running, tmp_path: Path) -> None:
+    """The other of two is done, and one alone may not go on."""
+    script = tmp_path / "script.py"
+    script.write_text("import os, sys, time\nif os.environ['RANK'] == '1': time.sleep(1); sys.exit(5)\n")
+    with contextlib.ExitStack() as stack:
+        agents = [stack.enter_context(agent(running.address, script, "2")) for _ in range(2)]
+        said = [process.communicate(timeout=WITHIN_S) for process in agents]
+    assert sorted(process.returncode for process in agents) == [0, EXIT_CLOSED], said
+    assert sum("has ended on other nodes" in error for _, error in said) == 1
 
 
 def test_a_node_of_another_job_is_refused_and_says_which(running: Running, script: Path) -> None:
