@@ -18,6 +18,7 @@ from edldist_launch.console import PlainConsole
 from edldist_launch.exits import EXIT_FAILED, EXIT_INCOMPATIBLE, EXIT_INTERRUPTED, EXIT_USAGE
 from edldist_launch.folder import add_to_environment
 from edldist_launch.interrupts import Interrupts
+from edldist_launch.last_words import own_error
 from edldist_launch.observers import Observers
 from edldist_launch.paths import resolve_paths
 from edldist_launch.record import JobFolder
@@ -119,7 +120,9 @@ class JobRun:
         except _Stopped as stop:
             status, reason = stop.status, str(stop)
             if stop.child is not None:
-                last_words = f"--- the last lines of {stop.child.log_path}:\n{stop.child.output()}\n---"
+                output = stop.child.output()
+                last_words = f"--- the last lines of {stop.child.log_path}:\n{output}\n---"
+                reason = ": ".join(part for part in (reason, own_error(output)) if part)
         finally:
             self._end_everything()
             if status == "interrupted":
@@ -157,7 +160,10 @@ class JobRun:
         code = child.poll() or 0
         self._observers.event("prepare_finished", code=code)
         if code != 0:
-            raise _Stopped("failed", f"{prepare.script} failed: {describe_exit(code)}")
+            said = own_error(child.output())
+            raise _Stopped(
+                "failed", f"{prepare.script} failed ({describe_exit(code)}){f': {said}' if said else ''}"
+            )
 
     def _show_output(self, child: Child, start: int) -> int:
         """Show what a child's log holds from byte ``start`` on; how much that was."""
@@ -242,7 +248,7 @@ class JobRun:
                 self._forget_ready_file()
                 return
             if (code := child.poll()) is not None:
-                raise _Stopped("failed", f"the coordinator did not start: {describe_exit(code)}", child)
+                raise _Stopped("failed", f"the coordinator did not start ({describe_exit(code)})", child)
             if self._interrupts.count:
                 raise _Stopped("interrupted", "stopped while starting")
             if self._now() > deadline:
@@ -288,7 +294,7 @@ class JobRun:
                     raise _Stopped("interrupted", "every student node was asked to leave")
                 continue  # a node was taken away; the others train on
             if change.event == "hopeless":
-                raise _Stopped("failed", f"the student failed: {describe_exit(change.code)}", change.child)
+                raise _Stopped("failed", f"the student failed ({describe_exit(change.code)})", change.child)
 
     def _note(self, role: str, change: Change) -> None:
         """Record and say what became of a child."""

@@ -1,0 +1,36 @@
+"""What a program says when it ends by an error: the one line that a person looks for. Pure."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["own_error"]
+
+MOST_SHOWN = 300
+
+# In a traceback the error itself is the line that is not indented; torch puts the rank before each.
+_FORMS = (
+    re.compile(r"(?:\[rank\d+\]: ?)?error: (?P<said>\S.*)"),
+    re.compile(r"\d\d:\d\d:\d\d ERROR +[^:]+: (?P<said>\S.*)"),
+    re.compile(
+        r"(?:\[rank\d+\]: ?)?(?P<said>(?:\w+\.)*(?P<kind>\w*(?:Error|Exception|Warning|Exit|Interrupt))"
+        r"(?:: .*)?)"
+    ),
+)
+_OF_THE_AGENT = ("SignalException", "ChildFailedError")
+"""What torchrun's agent raises because its ranks ended."""
+
+
+def own_error(output: str) -> str:
+    """The last error that a program's output names, in one line; empty where it names none.
+
+    Args:
+        output: its last lines.
+    """
+    for line in reversed(output.splitlines()):
+        for form in _FORMS:
+            found = form.fullmatch(line.rstrip())
+            if found is not None and found.groupdict().get("kind") not in _OF_THE_AGENT:
+                said = " ".join(found["said"].split())
+                return said if len(said) <= MOST_SHOWN else f"{said[:MOST_SHOWN]} ..."
+    return ""

@@ -1,0 +1,41 @@
+"""Of all that a failed program printed, the last line of a job repeats the one that says why."""
+
+from __future__ import annotations
+
+import pytest
+
+from edldist_launch.last_words import MOST_SHOWN, own_error
+
+TORCHRUN = """W1126 23:10:57.9 1050 torch/distributed/elastic/agent/api.py:753] Received 15 death signal
+Traceback (most recent call last):
+  File "agent.py", line 129, in <module>
+    main()
+torch.distributed.elastic.multiprocessing.api.SignalException: Process 1050 got signal: 15
+"""
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("", ""),
+        ("loading\nall is well\n", ""),
+        ("23:10:07 INFO    teacher t-0: loading m:f on cpu\nerror: no module named m\n", "no module named m"),
+        ("Traceback (most recent call last):\n  File 's.py'\nValueError: bad\n", "ValueError: bad"),
+        ("Traceback (most recent call last):\n  File 's.py'\nKeyError: 'x'\nbye\n", "KeyError: 'x'"),
+        ("[rank0]: Traceback\n[rank0]:   File 's.py'\n[rank0]: OSError: gone\n", "OSError: gone"),
+        (f"a.b.errors.ModelError: no\n{TORCHRUN}", "a.b.errors.ModelError: no"),
+        (
+            "RuntimeError: x\n23:11:09 ERROR   student: giving up: PoisonTaskError: y\n",
+            "giving up: PoisonTaskError: y",
+        ),
+        ("AssertionError\n", "AssertionError"),
+        ("  indented.Error: a part of a traceback\n", ""),
+        ("the Error: of a sentence\n", ""),
+    ],
+)
+def test_the_last_error_that_is_the_programs_own(output: str, said: str) -> None:
+    assert own_error(output) == said
+
+
+def test_a_long_one_is_cut() -> None:
+    assert own_error(f"ValueError: {'x' * 1000}") == f"ValueError: {'x' * (MOST_SHOWN - 12)} ..."
