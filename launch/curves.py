@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edldist.files import replace_file
 from edldist_launch.eventfile import read_events
 
 __all__ = ["Series", "collect", "draw_curves"]
@@ -50,7 +52,11 @@ def collect(events: Iterable[Mapping[str, Any]]) -> Series:
 
 
 def draw_curves(events_path: Path, picture: Path, title: str) -> bool:
-    """Draw ``picture`` (PNG); False when matplotlib is not installed or there is nothing to draw."""
+    """Draw ``picture`` (PNG); False when matplotlib is not installed or there is nothing to draw.
+
+    Raises:
+        OSError: it cannot be written; a former picture stands.
+    """
     try:
         import matplotlib
     except ImportError:
@@ -64,6 +70,7 @@ def draw_curves(events_path: Path, picture: Path, title: str) -> bool:
         return False
     losses = {name: points for name, points in curves.items() if "loss" in name}
     accuracies = {name: points for name, points in curves.items() if "acc" in name}
+    drawn = io.BytesIO()
     figure, axes = pyplot.subplots(2, 2, figsize=(11, 7), layout="constrained")
     try:
         figure.suptitle(title)
@@ -79,9 +86,10 @@ def draw_curves(events_path: Path, picture: Path, title: str) -> bool:
             axis.set_ylim(bottom=0, top=None if any(values) else 1)
             axis.grid(alpha=0.3)
         axes[1][1].yaxis.get_major_locator().set_params(integer=True)
-        figure.savefig(picture, dpi=120)
+        figure.savefig(drawn, format="png", dpi=120)
     finally:
         pyplot.close(figure)
+    replace_file(picture, drawn.getvalue())
     return True
 
 

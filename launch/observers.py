@@ -236,7 +236,11 @@ class Observers:
 
     @harmless
     def _draw(self, status: str) -> None:
-        draw_curves(self._folder.events_path, self._folder.path / "curves.png", f"{self._job} ({status})")
+        picture = self._folder.path / "curves.png"
+        try:
+            draw_curves(self._folder.events_path, picture, f"{self._job} ({status})")
+        except OSError as exc:
+            logger.warning("cannot write %s (%s)", picture, exc.strerror or exc)
 
     @harmless
     def _show_result(self, result: dict[str, Any]) -> None:
@@ -247,12 +251,19 @@ class Observers:
         names = [
             name
             for name in ("result.json", "events.jsonl", "curves.png", "logs", "checkpoints")
-            if (self._folder.path / name).exists()
+            if _holds_something(self._folder.path / name)
         ]
         self._console.print(f"in {_near(self._folder.path)}: {', '.join(names)}", soft_wrap=True)
 
     def _now(self) -> float:
         return self._clock.monotonic()
+
+
+def _holds_something(path: Path) -> bool:
+    """A folder, or a file of which there is more than its name."""
+    with contextlib.suppress(OSError):
+        return path.is_dir() or path.stat().st_size > 0
+    return False
 
 
 def _near(path: Path) -> Path:
