@@ -7,18 +7,17 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from edldist.observe.printable import printable
+
 __all__ = ["PlainConsole", "shown"]
 
 MOST_SHOWN = 4_000
 """Characters of one text. A traceback has its place in the log, not between two lines of progress."""
 
-# Escape sequences would let whoever names a worker move the cursor, or type into the terminal.
-_CONTROL = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
-
 
 def shown(value: object) -> str:
     """Any value as text that a terminal shows and does not obey."""
-    text = str(value).encode(errors="replace").decode().translate(_CONTROL)
+    text = printable(str(value))
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]} ..."
 
 

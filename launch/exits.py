@@ -10,6 +10,7 @@ import click
 
 from edldist.errors import ConfigError, EdlDistError, IncompatibleError, ModelError
 from edldist.lifecycle.ending import end_quickly
+from edldist.observe.printable import printable
 
 __all__ = ["EXIT_FAILED", "EXIT_INCOMPATIBLE", "EXIT_INTERRUPTED", "EXIT_USAGE", "run_command"]
 
@@ -36,7 +37,7 @@ def run_command(command: click.Command, name: str) -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         code = EXIT_INTERRUPTED
     except EdlDistError as exc:
-        print(f"error: {exc}", file=sys.stderr)
+        print(printable(f"error: {exc}"), file=sys.stderr)
         code = _code(exc)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -19,6 +19,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from edldist.clock import Clock
 from edldist.errors import EdlDistError
+from edldist.observe.printable import printable
 from edldist.wire.messages import Status
 from edldist.wire.query import StatusClient
 from edldist_launch.console import PlainConsole
@@ -115,8 +116,9 @@ class Observers:
 
     @harmless
     def echo(self, output: bytes) -> None:
-        """Show what a program printed, as it is."""
-        self._console.file.write(output.decode(errors="replace"))
+        """Show what a program of the user's own printed; its bars of progress move, but it does no more."""
+        lines = output.decode(errors="replace").split("\r")
+        self._console.file.write("\r".join(map(printable, lines)))
         self._console.file.flush()
 
     @harmless
@@ -166,11 +168,11 @@ class Observers:
         self._write_result(result)
         self._draw(status)
         if last_words:
-            print(last_words, file=sys.stderr)
+            print(printable(last_words), file=sys.stderr)
         self._show_result(result)
         self._show_places()
         if reason:
-            print(f"{'error' if status == 'failed' else status}: {reason}", file=sys.stderr)
+            print(printable(f"{'error' if status == 'failed' else status}: {reason}"), file=sys.stderr)
 
     # --- what those are made of: each part fails alone --------------------------------------
 
@@ -230,7 +232,7 @@ class Observers:
             except OSError as exc:
                 if not rest:
                     logger.error("cannot write result.json (%s); it would say:", exc)
-                    print(json_text(result), file=sys.stderr)
+                    print(printable(json_text(result)), file=sys.stderr)
                     return
                 time.sleep(RESULT_WAIT_S)
 

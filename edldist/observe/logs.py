@@ -8,6 +8,7 @@ import sys
 from typing import TextIO
 
 from edldist.errors import ConfigError
+from edldist.observe.printable import printable
 
 __all__ = ["install_logging"]
 
@@ -25,9 +26,16 @@ def install_logging(prefix: str, stream: TextIO | None = None) -> None:
         raise ConfigError(f"EDLDIST_LOG_LEVEL={level!r}: use DEBUG, INFO, WARNING or ERROR")
     handler = logging.StreamHandler(stream or sys.stderr)
     shown = prefix.replace("%", "%%")
-    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)-7s {shown}: %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_Formatter(f"%(asctime)s %(levelname)-7s {shown}: %(message)s", "%H:%M:%S"))
     for name in ("edldist", "edldist_launch"):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.setLevel(level)
         logger.propagate = False
+
+
+class _Formatter(logging.Formatter):
+    """Names and errors of other processes are in many lines, and standard error may be a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))

@@ -68,6 +68,45 @@ def test_a_disk_that_stays_full_changes_nothing_for_the_job(start: Start, tiny_d
     assert (said["status"], said["job"]) == ("completed", "toy")
 
 
+FILL_AT_THE_END = (
+    FILL[: FILL.index("fill()\nfor line")]
+    + """
+import edldist
+for step in range(1, 4):
+    edldist.report(step=step, loss=1.0 / step)
+while open(os.environ["EDLDIST_OUTPUT"] + "/events.jsonl").read().count('"progress"') < 2:
+    time.sleep(0.05)
+fill()
+"""
+)
+
+
+def test_a_picture_that_the_disk_does_not_take_is_one_line_and_no_file(
+    start: Start, folder: Path, tiny_disk: Path
+) -> None:
+    output, _ = start(student=FILL_AT_THE_END).communicate()
+    assert output.count("curves.png") == 1, output
+    assert "curves.png (No space left on device)" in output
+    assert "Traceback" not in output
+    assert not list(tiny_disk.glob("*curves*"))
+    assert output.splitlines()[-1].startswith("in out: events.jsonl, logs")
+
+
+OBEYED = "\x1b[2J\x1b]0;title\x07\x9b31m\x7f"
+SAY_IT = f"print({OBEYED!r}, 'said', flush=True)"
+
+
+def test_what_a_program_printed_is_shown_and_not_obeyed(start: Start, folder: Path) -> None:
+    with (folder / "job.yaml").open("a") as job_file:
+        job_file.write("prepare: {script: prepare.py}\n")
+    (folder / "prepare.py").write_text(f"{SAY_IT}\nprint('10%\\r20%')\n")
+    output, _ = start(student=f"{SAY_IT}\nraise ValueError({OBEYED!r})", text=False).communicate()
+    text = output.decode()
+    assert text.count("said") == 2 and "10%\r20%" in text
+    assert not set(text) & set(OBEYED) - set("[2J]0;title31m"), text
+    assert OBEYED in (folder / "out" / "logs" / "student-0.log").read_text()  # a file keeps what was said
+
+
 def test_a_disk_that_has_room_again_gets_every_event_and_the_result(
     start: Start, folder: Path, tiny_disk: Path
 ) -> None:
