@@ -96,7 +96,7 @@ def test_a_message_that_is_never_finished_ends_with_its_connection(
 
 
 def test_finished_messages_that_nobody_reads_are_bounded_in_bytes_too(rig: Rig) -> None:
-    """By number they are bounded anyway: 4,096 of each peer, whatever their size."""
+    """By number they are bounded anyway: 4,096 of each peer, and at a coordinator fewer."""
     assert pour(rig, rig.stranger(), LAST) < 400
     assert rig.hub.backlog.cut == 1
 
@@ -155,3 +155,33 @@ def test_a_connection_that_takes_over_a_descriptor_owes_nothing_of_the_former(ri
     rig.poller.wait(0.3)
     assert all(0 < unread < HANDSHAKE for unread in rig.hub.backlog.held().values())
     assert len(rig.hub.backlog._read) <= 1
+
+
+def test_who_connects_again_and_again_costs_one_line_in_a_while(
+    rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            pour(rig, rig.stranger(), MORE)
+        assert rig.hub.backlog.cut == 3
+        assert caplog.text.count("cut off a connection") == 1
+        rig.hub.backlog._say_at = 0.0  # half a minute later
+        pour(rig, rig.stranger(), MORE)
+    assert caplog.text.count("cut off a connection") == 2
+    assert "(2 more since the last such line)" in caplog.text
+
+
+def test_no_connection_of_a_coordinator_holds_more_than_the_bound_while_it_gets_no_time() -> None:
+    """Nobody looks, nobody reads: libzmq itself stops taking in, and what the kernel holds comes on top."""
+    rig = Rig(tensors=False)
+    try:
+        connection = rig.stranger()
+        connection.settimeout(0.5)
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while sent < 200:
+                connection.sendall(LAST)
+                sent += 1
+        assert sent < 100
+    finally:
+        rig.close()

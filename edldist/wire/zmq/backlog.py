@@ -23,6 +23,10 @@ __all__ = ["Backlog"]
 logger = logging.getLogger(__name__)
 
 _LOOK_S = 0.25
+_LEAST_LOOK_S = 0.05
+_FAST_BYTES_S = 1 << 30
+"""What a fast network brings: a small bound is looked at more often, or it is passed many times over."""
+_SAY_EVERY_S = 30.0
 _LOOK_A_CONNECTION_S = 1e-3  # a look at one takes some microseconds
 _EVENTS_A_LOOK = 4096
 _TCP_INFO_BYTES = 136
@@ -37,8 +41,8 @@ class Backlog:
 
     Does nothing where the system does not count (other systems than Linux, other transports than TCP).
     Finished messages of a connection that was closed are read in their turn, and not counted meanwhile.
-    What comes between two looks is not bounded; they are a quarter of a second apart, and a second for a
-    thousand connections.
+    What comes between two looks is not bounded. They are a quarter of a second apart, a twentieth where the
+    bound is small, as a coordinator's is, and a second for a thousand connections.
 
     Args:
         bound: a socket, before it is bound.
@@ -49,7 +53,10 @@ class Backlog:
         self._socket = bound
         self._most_bytes = most_bytes
         self._read: dict[int, int] = {}  # bytes read of each connection that is open, by its descriptor
+        self._look_s = min(_LOOK_S, max(_LEAST_LOOK_S, most_bytes / _FAST_BYTES_S))
         self._next_look = 0.0
+        self._say_at = 0.0
+        self._unsaid = 0
         self.connections: zmq.Socket[bytes] | None = None
         """Tells of connections that are made and closed; see ``note_connections``."""
         self.cut = 0
@@ -110,14 +117,14 @@ class Backlog:
         """
         self.note_connections()
         if now >= self._next_look:
-            self._next_look = now + max(_LOOK_S, _LOOK_A_CONNECTION_S * len(self._read))
+            self._next_look = now + max(self._look_s, _LOOK_A_CONNECTION_S * len(self._read))
             held = self.held()
             total = sum(max(0, unread) for unread in held.values())
             for source, unread in sorted(held.items(), key=lambda item: item[1], reverse=True):
                 if total <= self._most_bytes:
                     break
                 total -= unread
-                self._cut(source, unread)
+                self._cut(source, unread, now)
         return self._next_look
 
     def close(self) -> None:
@@ -143,7 +150,7 @@ class Backlog:
                 else:
                     self._read.pop(source, None)
 
-    def _cut(self, source: int, unread: int) -> None:
+    def _cut(self, source: int, unread: int, now: float) -> None:
         del self._read[source]
         with contextlib.suppress(OSError), _borrowed(source) as connection:
             # The number may belong to something else of this process by now.
@@ -152,14 +159,23 @@ class Backlog:
             peer = connection.getpeername()[0]
             connection.shutdown(socket.SHUT_RDWR)
             self.cut += 1
-            logger.warning(
-                "cut off a connection from %s at %s: %d MiB of it waited unread, or unfinished; "
-                "all connections together may hold %d MiB",
-                peer,
-                self._socket.getsockopt_string(zmq.LAST_ENDPOINT),
-                unread >> 20,
-                self._most_bytes >> 20,
-            )
+            self._say(peer, unread, now)
+
+    def _say(self, peer: str, unread: int, now: float) -> None:
+        """One line in a while: who was cut off connects again at once."""
+        if now < self._say_at:
+            self._unsaid += 1
+            return
+        logger.warning(
+            "cut off a connection from %s at %s: %d MiB of it waited unread, or unfinished; "
+            "all connections together may hold %d MiB%s",
+            peer,
+            self._socket.getsockopt_string(zmq.LAST_ENDPOINT),
+            unread >> 20,
+            self._most_bytes >> 20,
+            f" ({self._unsaid} more since the last such line)" if self._unsaid else "",
+        )
+        self._say_at, self._unsaid = now + _SAY_EVERY_S, 0
 
 
 @contextlib.contextmanager

@@ -39,6 +39,7 @@ _RECONNECT_MAX_MS = 1_000
 _UNCONFIRMED_MS = 5_000
 _CONNECT_MS = 2_000
 _QUEUED_MESSAGES = 4_096
+_LEAST_QUEUED_MESSAGES = 16
 # Thousands come back at once to a coordinator that was restarted; whom the system turns away tries
 # again only after a second, then two, then four.
 _BACKLOG = 4_096
@@ -118,6 +119,11 @@ class ZmqPoller:
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
         socket.setsockopt(zmq.BACKLOG, _BACKLOG)
+        if not self._tensors:
+            # Of the largest messages no connection may hold more than all may together, not even while this
+            # process gets no time to look at them. Who sends more is read from later.
+            most = max(_LEAST_QUEUED_MESSAGES, self._max_unread_bytes // self._max_frame_bytes)
+            socket.setsockopt(zmq.RCVHWM, min(_QUEUED_MESSAGES, most))
         backlog = Backlog(socket, self._max_unread_bytes)
         try:
             socket.bind(address)
