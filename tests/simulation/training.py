@@ -105,7 +105,7 @@ class Training:
         self._here[rank.rank] = consumed
         if len(self._here) == len(self.ranks):
             generation = self.generation
-            seconds = self.world.setup.step_s * self.chance.uniform(0.5, 1.5)
+            seconds = self.world.step_s * self.chance.uniform(0.5, 1.5)
             self.world.schedule.after(seconds, lambda: self._stepped(generation))
 
     def _stepped(self, generation: int) -> None:

@@ -31,6 +31,7 @@ _STEPS_AFTER = 4
 _MOST_VIOLATIONS = 3
 _LEAST_PEACE_S = 8.0
 _PULL_S = 4.0
+_PEACEFUL_STEP_S = 0.5  # steps in peace show little, and took half of all the time
 
 
 class _Stop(Exception):
@@ -79,6 +80,7 @@ class World:
         drawing = random.Random(f"{seed}/setup")
         self.setup = setup or Setup.draw(drawing)
         planned = plan(drawing, self.setup.faults, self.setup.fault_every_s) if faults is None else faults
+        self.step_s = self.setup.step_s
         self.faults = [fault for fault in planned if only is None or fault.number in only]
         self.schedule = Schedule(random.Random(f"{seed}/schedule"))
         self.network = Network(self.schedule, f"{seed}/network")
@@ -273,6 +275,7 @@ class World:
         self.network.slow_share, self.network.slow_s = 0.02, 0.05
         self.poison.clear()
         self.deadly.clear()
+        self.step_s = max(self.step_s, _PEACEFUL_STEP_S)
         self.checkpoints.heal()
         for process in self.processes():
             process.lag_most_s = 0.003
@@ -294,7 +297,7 @@ class World:
         steps = _STEPS_AFTER + setup.checkpoint_every  # a group that breaks now begins at its checkpoint
         labelling_s = setup.pass_s[1] * 2 * setup.global_batch * len(setup.teachers)
         bound_s = (
-            60.0 + setup.first_deadline_s + 10 * setup.ttl_s + 2 * steps * (setup.step_s * 2 + labelling_s)
+            60.0 + setup.first_deadline_s + 10 * setup.ttl_s + 2 * steps * (self.step_s * 2 + labelling_s)
         )
         began = self.schedule.now
         training.not_before = began + _LEAST_PEACE_S
