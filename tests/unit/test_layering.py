@@ -35,6 +35,7 @@ ALLOWED = {
     "sampling": {"errors", "lifecycle", "ranks"},
     "checkpoint": {"errors", "environment", "files", "observe", "ranks", "lifecycle"},
     **{role: {role} | SHARED | BASE for role in ROLES},
+    "integrations": {"student"} | SHARED | BASE,
 }
 MODULES = sorted(path for top in ("edldist", "launch") for path in (ROOT / top).rglob("*.py"))
 TRAVELS = ("edldist/wire", "edldist/teacher", "edldist/labels", "edldist/coordinator")
