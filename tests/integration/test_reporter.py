@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from edldist.errors import ConfigError, InputError
 from edldist.observe import reporter as reporting
 from edldist.observe.reporter import Reporter, event
 from edldist.wire.memory import MemoryTransport
-from edldist.wire.messages import MAGIC, PROTOCOL_VERSION, Ack, Event, Message, Refused, Report
+from edldist.wire.messages import MAGIC, PROTOCOL_VERSION, Ack, Event, Message, Refused, Report, encode
 from edldist.wire.transport import Hub, Sender, Transport
 from edldist.wire.zmq.transport import ZmqTransport
 
@@ -35,6 +36,7 @@ class Listener:
         self.hub: Hub = self.poller.bind(address)
         self.address = self.hub.address
         self.peers: list[Sender] = []
+        self._seen: set[tuple[str, int]] = set()
 
     def take(self, count: int, *, acknowledge: bool = True) -> list[Message]:
         taken: list[Message] = []
@@ -50,6 +52,17 @@ class Listener:
             if acknowledge and isinstance(received.message, Report | Event):
                 self.hub.send(received.sender, Ack(seq=received.message.seq))
         return taken
+
+    def take_new(self, count: int) -> list[Report | Event]:
+        """So many that did not come before: what is acknowledged late is sent again."""
+        new: list[Report | Event] = []
+        while len(new) < count:
+            (message,) = self.take(1)
+            assert isinstance(message, Report | Event)
+            if (key := (message.reporter, message.seq)) not in self._seen:
+                self._seen.add(key)
+                new.append(message)
+        return new
 
     def close(self) -> None:
         self.poller.close()
@@ -271,7 +284,7 @@ def test_reports_of_a_process_and_its_fork_arrive_before_they_exit(end: str) -> 
     listener = Listener(ZmqTransport())
     script = _SCRIPT.format(end)
     with _process(script, listener) as process:
-        messages = listener.take(4)
+        messages = listener.take_new(4)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors.decode()
         assert {m.values["step"] for m in messages if isinstance(m, Report)} == {1, 2, 3}
@@ -295,9 +308,77 @@ os.set_inheritable(write_end, False)
 def test_a_fork_that_outlives_its_parent_reports_by_itself() -> None:
     listener = Listener(ZmqTransport())
     with _process(_ORPHAN.replace("os.read(read_end", "os.close(write_end); os.read(read_end"), listener):
-        messages = listener.take(2)
+        messages = listener.take_new(2)
         assert [m.values["step"] for m in messages] == [1, 2]
         assert messages[0].reporter != messages[1].reporter
+
+
+_KILLED = """
+import os, select, signal
+import edldist
+edldist.report(step=1)
+parent = os.getpid()
+watch = os.pidfd_open(parent)
+if os.fork() == 0:
+    select.select([watch], [], [])  # until the parent has ended, and all that it had is closed
+    edldist.report(step=2)
+    os._exit(0 if edldist.observe.reporter._reporter.close() else 1)
+os.read(0, 1)
+os.kill(parent, signal.SIGKILL)
+"""
+
+
+def test_a_fork_of_a_process_that_was_killed_reports_by_itself() -> None:
+    """Nobody closed anything for it: it must not be its own copy of the inbox into which it speaks."""
+    listener = Listener(ZmqTransport())
+    with _process(_KILLED, listener, stdin=subprocess.PIPE) as process:
+        listener.take_new(1)
+        assert process.stdin is not None
+        process.stdin.close()
+        assert [m.values["step"] for m in listener.take_new(1)] == [2]
+
+
+def handed_over(reporter: Reporter, step: int) -> None:
+    """As a fork does, but nobody is woken."""
+    reporter._outbox.send(encode(Report(reporter="", seq=0, rank=0, t=0.0, values={"step": step})))
+
+
+def test_what_a_fork_has_handed_over_when_its_parent_ends_is_sent(
+    network: MemoryTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "_RESEND_S", 60.0)
+    listener = Listener(network, ADDRESS)
+    reporter = Reporter(ADDRESS, 0, network)
+    reporter.report({"step": 1})
+    listener.take(1)
+    handed_over(reporter, 2)
+    with ThreadPoolExecutor() as pool:
+        closed = pool.submit(reporter.close)
+        (last,) = listener.take(1)
+        assert closed.result(60)
+    assert isinstance(last, Report) and last.values["step"] == 2
+    listener.close()
+
+
+def test_a_process_that_ends_takes_nothing_of_forks_any_more(
+    network: MemoryTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they handed over between its last look and its end would be lost."""
+    monkeypatch.setattr(reporting, "_FIRST_ANSWER_S", 100.0)
+    listener = Listener(network, ADDRESS)
+    reporter = Reporter(ADDRESS, 0, network)
+    reporter.report({"step": 1})
+    (first,) = listener.take(1, acknowledge=False)
+    assert isinstance(first, Report) and not reporter.close(timeout_s=0.0), "it waits for an answer"
+    deadline = time.monotonic() + 60
+    with pytest.raises(OSError):
+        while time.monotonic() < deadline:
+            handed_over(reporter, 2)
+            listener.take(1, acknowledge=False)  # it comes round
+    assert reporter._thread.is_alive()
+    listener.hub.send(listener.peers[0], Ack(seq=1_000_000))
+    assert reporter.close()
+    listener.close()
 
 
 _WORKERS = """
@@ -319,15 +400,17 @@ def test_reports_of_worker_processes_arrive_though_these_run_no_exit_handlers(tm
     script = tmp_path / "script.py"
     script.write_text(_WORKERS)
     with _process(str(script), listener, by_path=True):
-        assert [m.values["step"] for m in listener.take(3)] == [0, 1, 2]
+        assert [m.values["step"] for m in listener.take_new(3)] == [0, 1, 2]
 
 
 @contextlib.contextmanager
-def _process(script: str, listener: Listener, by_path: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+def _process(
+    script: str, listener: Listener, by_path: bool = False, stdin: int | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """A script inside a job, which is ended and of which nothing stays open, whatever happens."""
     environment = os.environ | {"EDLDIST_COORDINATOR": listener.address, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "ignore", *([script] if by_path else ["-c", script])]
-    with subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(command, env=environment, cwd=ROOT, stdin=stdin, stderr=subprocess.PIPE) as process:
         try:
             yield process
         finally:
@@ -355,7 +438,7 @@ os.waitpid(child, 0)
 def test_a_fork_waits_for_no_lock_that_its_parent_held() -> None:
     listener = Listener(ZmqTransport())
     with _process(_BUSY_FORKS, listener) as process:
-        assert [m.values["step"] for m in listener.take(2)] == [0, 1]
+        assert [m.values["step"] for m in listener.take_new(2)] == [0, 1]
         assert process.wait(60) == 0
 
 

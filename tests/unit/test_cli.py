@@ -204,6 +204,9 @@ def test_workers_that_inherit_a_name_have_names_of_their_own(monkeypatch: pytest
     first, second, *others = names
     assert first != second and all(re.fullmatch(r"pod-7-[0-9a-f]{8}", name or "") for name in (first, second))
     assert others == ["given", None]
+    invoke(*TEACHER, EDLDIST_ID=100 * "a")
+    longest = names.pop()
+    assert longest is not None and len(longest) <= 100 and longest.startswith(90 * "a"), "one that is taken"
     failure = invoke(*TEACHER, EDLDIST_ID="a/b").exception
     assert isinstance(failure, click.BadParameter)
 

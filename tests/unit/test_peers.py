@@ -70,3 +70,26 @@ def test_a_peer_that_is_reached_or_here_again_is_not_called_back():
     peers.reached(A)
     add(peers, "b")
     assert peers.called_back(1.0, within_s=3.0) == []
+
+
+def test_peers_that_took_the_same_name_are_told_apart_by_their_keys():
+    """The queue's name for a worker is as much its own as its address."""
+    peers = Peers()
+    hello = Hello(worker="a", teacher="t", fingerprint=FINGERPRINT, process="p")
+    member, thief = Sender(b"a", "key of the member"), Sender(b"a", "another key")
+    first, second = peers.add(member, hello, 0.0), peers.add(thief, hello, 0.0)
+    assert peers.get(member) is first and peers.get(thief) is second
+    assert peers.of_key(first.key) is first and peers.of_key(second.key) is second
+    peers.cut_off(first, 1.0)
+    peers.drop(first)
+    assert not peers.survived(thief, "p") and peers.of_key(second.key) is second
+
+
+def test_connections_that_broke_long_ago_are_forgotten_for_new_ones():
+    peers = Peers()
+    for number in range(1_001):
+        worker = add(peers, f"w{number}")
+        peers.cut_off(worker, 0.0)
+        peers.drop(worker)
+    assert not peers.survived(Sender(b"w0"), "p"), "a thousand are known"
+    assert peers.survived(Sender(b"w1"), "p") and peers.survived(Sender(b"w1000"), "p")
