@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test fault simulate check bench soak clean
+.PHONY: setup demo test fault simulate check bench soak mutants clean
 
 setup: $(STAMP)
 
@@ -38,6 +38,9 @@ simulate: setup
 
 soak: simulate
 	$(BIN)/python -m tests.fault.soak $(SOAK_ARGS)
+
+mutants: setup
+	$(BIN)/python -m tests.mutation $(MUTANTS)
 
 clean:
 	rm -rf $(VENV) build out *.egg-info .mypy .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,42 @@
+"""The modules that are checked, and the unit tests that stand for each, the quickest first."""
+
+from __future__ import annotations
+
+__all__ = ["SUBJECTS"]
+
+_QUEUE = ("queue_bounds", "overdue_leases", "label_queue", "waking", "wanted", "label_queue_states")
+_SERVICE = ("student_service", "peers", "quarantine", "pings", "waking", "assembly")
+_PIPELINE = ("pipeline_memory", "pipeline")
+
+SUBJECTS: dict[str, tuple[str, ...]] = {
+    "student/service/delivery.py": _SERVICE,
+    "student/service/service.py": _SERVICE,
+    "student/queue/queue.py": (*_QUEUE, "student_service"),
+    "teacher/pipeline.py": _PIPELINE,
+    "student/queue/blame.py": _QUEUE,
+    "student/queue/batches.py": _QUEUE,
+    "student/queue/track.py": _QUEUE,
+    "student/queue/sleepers.py": ("sleepers", *_QUEUE),
+    "student/queue/hedging.py": _QUEUE,
+    "student/queue/task.py": _QUEUE,
+    "student/queue/workers.py": _QUEUE,
+    "student/queue/wanted.py": _QUEUE,
+    "student/queue/flow.py": _QUEUE,
+    "student/queue/pings.py": ("pings", "student_service"),
+    "student/queue/quarantine.py": ("quarantine", "student_service"),
+    "student/service/batch.py": ("assembly", "held_bytes", "student_service", "waking"),
+    "student/service/grouping.py": ("grouping", "student_service"),
+    "student/service/peers.py": ("peers", "student_service"),
+    "teacher/ledger.py": ("ledger", "demand", "batcher"),
+    "teacher/demand.py": ("demand", "ledger"),
+    "teacher/batcher.py": ("batcher", "ledger", "demand"),
+    "teacher/batch_size.py": ("batch_size", *_PIPELINE),
+    "coordinator/membership.py": ("membership", "status", "orders", "coordinator_machines"),
+    "coordinator/assignment.py": ("rates", "membership", "assignment"),
+    "coordinator/rates.py": ("rates", "membership", "assignment"),
+    "coordinator/records.py": ("records", "membership"),
+    "coordinator/board.py": ("membership", "status", "orders"),
+    "coordinator/orders.py": ("orders", "membership"),
+    "coordinator/fingerprints.py": ("membership",),
+    "coordinator/rendezvous.py": ("rendezvous_restart", "rendezvous", "coordinator_machines"),
+}
