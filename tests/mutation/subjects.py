@@ -9,7 +9,7 @@ _SERVICE = ("student_service", "peers", "quarantine", "pings", "waking", "assemb
 _PIPELINE = ("pipeline_memory", "pipeline")
 
 SUBJECTS: dict[str, tuple[str, ...]] = {
-    "student/service/delivery.py": _SERVICE,
+    "student/service/delivery.py": ("delivery", *_SERVICE),
     "student/service/service.py": _SERVICE,
     "student/queue/queue.py": (*_QUEUE, "student_service"),
     "teacher/pipeline.py": _PIPELINE,

@@ -236,9 +236,7 @@ class Delivery:
                 self._changed.notify_all()
             return Leased(grants, [self._open[grant.batch] for grant in grants], queue.deliverable_batches)
 
-    def place(
-        self, worker: str, result: Result, frames: Frames, own_memory: bool = False
-    ) -> list[tuple[int, str]]:
+    def place(self, worker: str, result: Result, frames: Frames, own_memory: bool) -> list[tuple[int, str]]:
         """Put the labels of a forward pass in their places, and complete their leases.
 
         Answers to leases that are not open any more are dropped and counted. A batch for whose labels this
