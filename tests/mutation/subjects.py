@@ -4,7 +4,15 @@ from __future__ import annotations
 
 __all__ = ["SUBJECTS"]
 
-_QUEUE = ("queue_bounds", "overdue_leases", "label_queue", "waking", "wanted", "label_queue_states")
+_QUEUE = (
+    "queue_bounds",
+    "label_queue_turns",
+    "overdue_leases",
+    "label_queue",
+    "waking",
+    "wanted",
+    "label_queue_states",
+)
 _SERVICE = ("student_service", "peers", "quarantine", "pings", "waking", "assembly")
 _PIPELINE = ("pipeline_memory", "pipeline")
 

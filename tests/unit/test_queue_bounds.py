@@ -24,6 +24,33 @@ def test_reading_pauses_at_the_high_watermark_and_resumes_at_the_low_one():
     assert queue.wants_batch()
 
 
+def test_reading_begins_with_as_many_as_the_high_watermark_allows():
+    queue = joined(flow=Flow(low_watermark=0, high_watermark=4))
+    for _ in range(2):
+        while queue.wants_batch():
+            fill(queue, 8)
+        assert queue.open_batches == 4
+        queue.clear()
+
+
+def test_what_fits_exactly_is_read():
+    queue = joined(flow=Flow(max_bytes=20))
+    queue.offer(8, nbytes=10)
+    assert queue.wants_batch()
+
+
+def test_labels_that_have_come_count_once_while_others_of_their_batch_are_missing():
+    queue = joined("w1", flow=Flow(max_bytes=90))
+    label(queue, queue.offer(8, nbytes=10), 20)
+    number = queue.offer(8, nbytes=10)
+    (part,) = queue.lease("w1", 4, 0.0)
+    queue.grow(number, 20)
+    assert not queue.complete(part.lease, 1.0)
+    assert queue.wants_batch(), "30, and 30 for the next one"
+    queue.offer(8, nbytes=10)
+    assert queue.wants_batch(), "30 and 30, and 30 for the next one"
+
+
 def test_leased_batches_make_room_unless_cuts_are_fixed():
     for fixed, most in ((False, 12), (True, 4)):
         queue = joined("w1", flow=Flow(low_watermark=3, high_watermark=4, fixed=fixed))

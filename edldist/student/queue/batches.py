@@ -15,9 +15,9 @@ class _Batch:
     size: int  # what its labels' memory grows with
     nbytes: int
     unlabelled: int  # samples that have no labels yet, over all teachers
+    due_bytes: int  # of labels that are still to come
     waiting: int = 0  # pieces of it that nobody has leased
     label_bytes: int = 0  # of nbytes
-    due_bytes: int = 0  # of labels that are still to come
 
 
 class Batches:
@@ -100,7 +100,7 @@ class Batches:
         number = self._next
         self._next += 1
         due_bytes = self._labels_of(size)
-        self._batches[number] = batch = _Batch(size, nbytes, unlabelled, due_bytes=due_bytes)
+        self._batches[number] = batch = _Batch(size, nbytes, unlabelled, due_bytes)
         self._nbytes += nbytes
         self._due_bytes += due_bytes
         self._next_bytes = nbytes + due_bytes
@@ -125,25 +125,23 @@ class Batches:
             self._level += (batch.waiting > 0) - before
 
     def settle(self, number: int, samples: int) -> bool:
-        """So many samples of a batch have labels now; True if nothing is missing."""
+        """So many samples that had none have labels now; True if nothing is missing, or waits, any more."""
         batch = self._batches[number]
-        if batch.unlabelled == 0:
-            return True
         batch.unlabelled -= samples
         if batch.unlabelled:
             return False
-        self._level -= batch.waiting > 0
+        assert not batch.waiting
         if batch.label_bytes:
             self._learn(batch)
         self._now_labelled(batch)
         return True
 
     def abandon(self, number: int) -> None:
-        """Labels of a batch will not come: it counts as labelled."""
+        """Labels of a batch, of which nothing waits, will not come: it counts as labelled."""
         batch = self._batches[number]
+        assert not batch.waiting
         if batch.unlabelled:
             batch.unlabelled = 0
-            self._level -= batch.waiting > 0
             self._now_labelled(batch)
 
     def deliver(self) -> int:
