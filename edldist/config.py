@@ -80,6 +80,7 @@ JOB_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 TEACHER_NAME = r"^[A-Za-z0-9_.-]+$"
 MODEL_PATH = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 DEVICE = r"^[a-z]+(:\d+)?$"
+OUTPUT_NAME = r"^[^\s,]+$"
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 Environment = dict[Annotated[str, Field(pattern=VARIABLE)], Text]
 
@@ -143,6 +144,9 @@ class TeacherConfig(_Section):
     )
     model: str = Field(pattern=MODEL_PATH, description="module:factory, as in `package.module:factory`")
     weights: str | None = Field(default=None, min_length=1, description="a path, or null")
+    outputs: list[Annotated[str, Field(pattern=OUTPUT_NAME)]] | None = Field(
+        default=None, min_length=1, description="a list of different names of the model's outputs, or null"
+    )
     version: str = Field(default="", description=f"text, {VERSION_FORM}")
     replicas: Replicas = Field(default=1, description=f"{_whole(1, MOST_WORKERS)}, or {{min: M, max: N}}")
     device: str = Field(
@@ -188,6 +192,13 @@ class TeacherConfig(_Section):
         if entries is not None and len({str(entry) for entry in entries}) != len(entries):
             raise ValueError("an entry is given twice")
         return entries
+
+    @field_validator("outputs")
+    @classmethod
+    def _different_outputs(cls, names: list[str] | None) -> list[str] | None:
+        if names is not None and len(set(names)) != len(names):
+            raise ValueError("an output is given twice")
+        return names
 
     @model_validator(mode="after")
     def _inputs_of_a_dataset(self) -> TeacherConfig:

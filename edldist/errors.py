@@ -12,6 +12,7 @@ __all__ = [
     "CheckpointError",
     "CodecError",
     "ConfigError",
+    "ContractError",
     "CoordinatorUnreachableError",
     "EdlDistError",
     "IncompatibleError",
@@ -47,6 +48,16 @@ class ConfigError(EdlDistError):
 
 class ModelError(EdlDistError):
     """A teacher's model cannot be imported, built or loaded, or breaks the output contract."""
+
+
+class ContractError(ModelError):
+    """What a teacher's model takes or returns is not what it must be: each attempt would end the same.
+
+    A worker that meets it says so to the student, which tries nobody else, unless the group has labelled
+    something before: then the model is well, and the samples or that worker are not.
+    """
+
+    final = True
 
 
 class InputError(EdlDistError):

@@ -81,6 +81,7 @@ def teacher_command(teacher: TeacherConfig, worker_id: str, coordinator: str, be
         *("--model", teacher.model, "--device", teacher.device),
         *("--batch-size", str(teacher.batch_size), "--codec", teacher.codec),
         *(("--weights", teacher.weights) if teacher.weights is not None else ()),
+        *(("--outputs", ",".join(teacher.outputs)) if teacher.outputs is not None else ()),
         *("--model-version", teacher.version),
         "--allow-nonfinite" if teacher.allow_nonfinite else "--refuse-nonfinite",
         "--compile" if teacher.compile else "--no-compile",

@@ -249,6 +249,11 @@ def coordinator(
 @_option("--codec", metavar="CODEC", default="dense", help="How labels travel: dense[:fp16|bf16|fp32].")
 @_option("--weights", type=click.Path(), help="File to load into the model.")
 @_option(
+    "--outputs",
+    metavar="NAMES",
+    help="Outputs of the model that are sent, as in logits or logits,features (default: all).",
+)
+@_option(
     "--model-version",
     "version",
     type=_version,

@@ -6,12 +6,9 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-import torch
-
 import edldist
 from edldist.coordinator.server import Coordinator, CoordinatorOptions
-from edldist.teacher.model import Teacher
-from edldist.teacher.worker import TeacherWorker, WorkerOptions
+from edldist.teacher.worker import TeacherWorker, WorkerOptions, load_teacher
 from edldist.wire.zmq.transport import ZmqTransport
 
 
@@ -33,8 +30,9 @@ class LocalJob:
         self.loaders: list[edldist.DistillLoader] = []
 
     def teacher(self, model: str = "identify", **options) -> TeacherWorker:
-        settings = WorkerOptions(coordinator=self.address, model=f"tests.models:{model}", **options)
-        worker = TeacherWorker(settings, Teacher(settings.model, torch.device("cpu")), self.transport)
+        options = {"device": "cpu", "model": f"tests.models:{model}"} | options
+        settings = WorkerOptions(coordinator=self.address, **options)
+        worker = TeacherWorker(settings, load_teacher(settings), self.transport)
         self.workers.append(worker)
         self._threads.append(self._spawn(worker.run))
         return worker

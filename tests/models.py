@@ -81,6 +81,23 @@ def no_tensor():
     return lambda id: "labels"  # noqa: A006
 
 
+def cached():
+    """Labels, with what language models return beside them."""
+    return lambda id: {  # noqa: A006
+        "logits": id.unsqueeze(1),
+        "cache": ((id,),),
+        "extra": id.unsqueeze(1),
+    }
+
+
+def looks_for_image():
+    return lambda **inputs: inputs["image"]
+
+
+def numbers():
+    return list(range(40))
+
+
 NOT_CALLABLE = 7
 
 

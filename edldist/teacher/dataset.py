@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from edldist.errors import ConfigError, InputError, ModelError
+from edldist.errors import ConfigError, ContractError, InputError, ModelError
 from edldist.teacher.factory import make, own_traceback
 
 __all__ = ["INDEX", "SEED", "IndexedDataset", "parse_entries"]
@@ -78,17 +78,18 @@ class IndexedDataset:
             references: ``index`` and perhaps ``seed``, both int64 [samples].
 
         Raises:
-            InputError: something else, or an index that the data set does not have.
+            ContractError: something else.
+            InputError: an index that the data set does not have.
         """
         if INDEX not in references or not references.keys() <= {INDEX, SEED}:
-            raise InputError(
+            raise ContractError(
                 f"this teacher reads its inputs from dataset {self.path}: a task must bring {INDEX!r}, and "
                 f"may bring {SEED!r}, not {', '.join(map(repr, references))}. Let the loader's inputs= pick "
                 "these, or leave the teacher's dataset out"
             )
         for name, tensor in references.items():
             if tensor.dtype is not torch.int64 or tensor.dim() != 1:
-                raise InputError(
+                raise ContractError(
                     f"{name!r} is {str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}; "
                     "it must be int64 with one number for each sample"
                 )
@@ -103,7 +104,7 @@ class IndexedDataset:
                 "samples here. Do student and teacher read the same data?"
             )
         if seed is not None and not callable(self._seeded):
-            raise InputError(
+            raise ContractError(
                 f"the student sends {SEED!r}, but dataset {self.path} has no method sample(index, seed): "
                 "write one, or send no seeds"
             )
@@ -121,6 +122,7 @@ class IndexedDataset:
             Tensors by the names that the model takes them under, samples first.
 
         Raises:
+            ContractError: its samples are not what ``entries`` says.
             InputError: the data set raised, or made something that cannot be stacked.
         """
         indices = index.tolist()
@@ -142,7 +144,7 @@ class IndexedDataset:
                 f"{type(exc).__name__}: {exc}. Samples of dataset {self.path} must have one shape and type"
             ) from exc
         if not isinstance(stacked, Tensor):
-            raise InputError(
+            raise ContractError(
                 f"entry {name!r} of the samples of dataset {self.path} is a {type(values[0]).__name__}, not "
                 "a tensor. Say with dataset_inputs which entries the model takes"
             )
@@ -193,7 +195,7 @@ class IndexedDataset:
                     else sample[entry]
                 )
             except (KeyError, IndexError, AttributeError):
-                raise InputError(
+                raise ContractError(
                     f"sample {at} of the task (index {index}) of dataset {self.path} has no entry {entry!r} "
                     f"(dataset_inputs); it is {_describe(sample)}"
                 ) from None

@@ -11,7 +11,7 @@ from torch import Tensor
 from edldist.errors import WireError
 from edldist.teacher.tasks import Answer, HeldTask
 from edldist.wire.messages import LeaseRows, Result
-from edldist.wire.tensors import pack, unpack
+from edldist.wire.tensors import DTYPES, pack, unpack
 
 __all__ = ["answers_to", "inputs_of"]
 
@@ -93,7 +93,8 @@ def _answers(
         specs, frames = pack(own, max_frame_bytes(tasks[0].student))
     except WireError as exc:
         if len(tasks) == 1:
-            return [Answer(tasks, None, error=f"the labels cannot be sent: {exc}")]
+            final = not all(tensor.dtype in DTYPES.values() for tensor in own.values())
+            return [Answer(tasks, None, error=f"the labels cannot be sent: {exc}", final=final)]
         answers = []
         for task in tasks:
             answers += _answers([task], labels, first, version, compute_s, max_frame_bytes)

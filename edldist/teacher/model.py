@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from edldist.errors import ConfigError, ModelError
+from edldist.errors import ConfigError, ContractError, ModelError
 from edldist.teacher.digest import weights_digest
 from edldist.teacher.factory import make, own_traceback
+from edldist.teacher.outputs import OutputChoice
+from edldist.teacher.signature import misfit, takes_any_name
 
 __all__ = ["Teacher", "is_out_of_memory", "pick_device", "refuse_nonfinite"]
 
@@ -56,6 +58,7 @@ class Teacher:
         compiled: run through ``torch.compile``, the number of samples left open.
         autocast: ``bf16`` or ``fp16`` to run under autocast.
         channels_last: weights and 4-dimensional inputs in channels-last memory format.
+        outputs: names of those that are sent; None: all.
 
     Attributes:
         digest: of an ``nn.Module``'s weights (``weights_digest``); empty for another callable.
@@ -75,8 +78,10 @@ class Teacher:
         compiled: bool = False,
         autocast: str | None = None,
         channels_last: bool = False,
+        outputs: Sequence[str] | None = None,
     ) -> None:
         self.path = path
+        self._outputs = OutputChoice(path, outputs)
         self.device = device
         self._autocast = None if autocast is None else _autocast_dtype(autocast, device)
         self._channels_last = channels_last
@@ -127,7 +132,8 @@ class Teacher:
             Outputs on the device, samples first; a lone tensor is named ``logits``.
 
         Raises:
-            ModelError: the model raised, or its output is not what it must be.
+            ContractError: it does not take such inputs, or its output is not what it must be.
+            ModelError: it raised.
             Exception: whatever ``is_out_of_memory`` recognizes.
         """
         samples = next(iter(inputs.values())).shape[0]
@@ -155,29 +161,26 @@ class Teacher:
                 raise ModelError(
                     f"model {self.path} cannot be compiled here; leave compile out (--no-compile), or:\n{exc}"
                 ) from exc
+            self._refuse_inputs(positional, placed, exc)
             raise ModelError(f"model {self.path} raised:\n{own_traceback(exc)}") from exc
-        return self._checked(outputs, samples)
+        return self._outputs(outputs, samples)
 
-    def _checked(self, outputs: Any, samples: int) -> dict[str, Tensor]:
-        if isinstance(outputs, Tensor):
-            outputs = {"logits": outputs}
-        if not isinstance(outputs, Mapping) or not outputs:
-            raise ModelError(
-                f"model {self.path} returned a {type(outputs).__name__}; "
-                "it must return a tensor or a non-empty dict of named tensors"
-            )
-        for name, tensor in outputs.items():
-            if not isinstance(name, str) or not isinstance(tensor, Tensor):
-                raise ModelError(
-                    f"model {self.path} returned {name!r}: {type(tensor).__name__}; "
-                    "outputs must be tensors under string names"
-                )
-            if tensor.dim() == 0 or tensor.shape[0] != samples:
-                raise ModelError(
-                    f"output {name!r} of model {self.path} has shape {list(tensor.shape)} "
-                    f"for {samples} samples; its first dimension must be the samples"
-                )
-        return dict(outputs)
+    def _refuse_inputs(
+        self, positional: Sequence[Tensor], named: Mapping[str, Tensor], exc: Exception
+    ) -> None:
+        """Say that the model takes other inputs, if that is what its error comes from."""
+        why = misfit(self._model, positional, named) if isinstance(exc, TypeError) else None
+        if isinstance(exc, KeyError) and takes_any_name(self._model):
+            key = exc.args[0] if exc.args else None
+            if isinstance(key, str) and key not in named:
+                why = f"it has no {key!r}, for which the model looks"
+        if why is not None:
+            sent = [*(f"{len(positional)} by position",) * bool(positional), *map(repr, named)]
+            raise ContractError(
+                f"model {self.path} cannot be called with what the student sends ({', '.join(sent)}): {why}. "
+                "Pick what the model takes, under its names, with inputs= of the DistillLoader (or the "
+                "teacher's dataset_inputs)"
+            ) from exc
 
 
 def refuse_nonfinite(outputs: Mapping[str, Tensor]) -> None:

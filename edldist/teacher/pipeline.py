@@ -8,7 +8,7 @@ A pass goes through::
                                             |
               several tasks: each again in a pass of its own, so that a bad one fails alone
               memory ran out: again in smaller pieces (fixed cuts: again by itself, then it fails)
-              one task: its failure, with the model's own traceback
+              one task: its failure, with the model's own traceback (final where each attempt would end so)
               the model wrote to its inputs: all go back, to be sent again from pristine ones
 
 Nothing here blocks but ``await_any``, and on a lane that computes at once, the computing.
@@ -27,7 +27,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from edldist.errors import EdlDistError, ModelError
+from edldist.errors import ContractError, EdlDistError, ModelError
 from edldist.observe.repeats import Repeats
 from edldist.teacher.batch_size import BatchSizeSearch
 from edldist.teacher.exchange import inputs_of
@@ -265,7 +265,7 @@ class Pipeline:
         if len(each.tasks) > 1:
             self._replace(each, [_Pass([task], self._reads([task])) for task in each.tasks])
         else:
-            self._answer_failure(each, _words(exc))
+            self._answer_failure(each, _words(exc), final=isinstance(exc, ContractError))
 
     def _cut(self, each: _Pass, exc: Exception) -> None:
         """Memory ran out: do it again in a way that needs less."""
@@ -304,11 +304,11 @@ class Pipeline:
         self._replace(each, [])
         self._answers.append([Answer([task], None, error=words) for task in each.tasks])
 
-    def _answer_failure(self, each: _Pass, error: str) -> None:
+    def _answer_failure(self, each: _Pass, error: str, *, final: bool = False) -> None:
         what = error.rpartition("\n")[2]
         self._failures.warn(f"a task failed: {what}", f" (of {each.samples} samples)")
         self._replace(each, [])
-        self._answers.append([Answer(each.tasks, None, error=error)])
+        self._answers.append([Answer(each.tasks, None, error=error, final=final)])
 
     def _resized(self) -> None:
         self._resize(self._search.size)

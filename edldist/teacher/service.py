@@ -310,7 +310,8 @@ class TeacherService:
             if answer.result is None:
                 leases = [task.lease for task in wanted]
                 error = answer.error[-60_000:]
-                student.link.send(Failure(leases=leases, error=error) if error else Return(leases=leases))
+                failure = Failure(leases=leases, error=error, final=answer.final)
+                student.link.send(failure if error else Return(leases=leases))
                 continue
             results.append(answer.result)
             if self._job.fingerprint.outputs is None:

@@ -50,9 +50,13 @@ class HeldTask:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The outcome of some tasks of one student: labels, an error, or neither: they go back without blame."""
+    """The outcome of some tasks of one student: labels, an error, or neither: they go back without blame.
+
+    ``final``: each attempt would end with that error.
+    """
 
     tasks: list[HeldTask]
     result: Result | None
     frames: Sequence[memoryview] = ()
     error: str = ""
+    final: bool = False

@@ -20,6 +20,7 @@ from edldist.teacher.forward import Forward
 from edldist.teacher.identity import TeacherIdentity
 from edldist.teacher.lane import Lane, lane_for
 from edldist.teacher.model import Teacher, pick_device
+from edldist.teacher.outputs import parse_outputs
 from edldist.teacher.pipeline import Pipeline
 from edldist.teacher.reader import DatasetReader
 from edldist.teacher.service import TeacherService
@@ -29,7 +30,7 @@ from edldist.wire.process import process_id
 from edldist.wire.transport import Transport
 from edldist.wire.zmq.transport import ZmqTransport
 
-__all__ = ["TeacherWorker", "WorkerOptions", "run_worker"]
+__all__ = ["TeacherWorker", "WorkerOptions", "load_teacher", "run_worker"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class WorkerOptions:
         batch_size: most samples of one forward pass, or ``auto`` to find it out.
         codec: how labels travel.
         weights: file to load into the model, or None.
+        outputs: names of those that are sent, separated by commas, or None for all.
         version: of the model, where its weights do not tell; labels are of one version only.
         compile: run the model through ``torch.compile``.
         autocast: ``bf16`` or ``fp16``, or None.
@@ -68,6 +70,7 @@ class WorkerOptions:
     batch_size: int | str = 64
     codec: str = "dense"
     weights: str | None = None
+    outputs: str | None = None
     version: str = ""
     compile: bool = False
     autocast: str | None = None
@@ -84,6 +87,8 @@ class WorkerOptions:
         parse_address(self.coordinator, "coordinator")
         parse_codec(self.codec)
         check_version(self.version)
+        if self.outputs is not None:
+            parse_outputs(self.outputs)
         if self.batch_size != AUTO and (not isinstance(self.batch_size, int) or self.batch_size < 1):
             raise ConfigError(f"batch_size={self.batch_size}: must be at least 1, or {AUTO}")
         if self.dataset_threads < 1:
@@ -249,6 +254,25 @@ def _reader(options: WorkerOptions) -> DatasetReader | None:
     return DatasetReader(IndexedDataset(options.dataset, entries), options.dataset_threads)
 
 
+def load_teacher(options: WorkerOptions) -> Teacher:
+    """The model, ready to label.
+
+    Raises:
+        ModelError, ConfigError: it cannot be loaded.
+    """
+    device = pick_device(options.device)
+    logger.info("loading %s on %s", options.model, device)
+    return Teacher(
+        options.model,
+        device,
+        options.weights,
+        compiled=options.compile,
+        autocast=options.autocast,
+        channels_last=options.channels_last,
+        outputs=None if options.outputs is None else parse_outputs(options.outputs),
+    )
+
+
 def run_worker(options: WorkerOptions) -> int:
     """Run one worker in this process until it is told to leave.
 
@@ -262,16 +286,7 @@ def run_worker(options: WorkerOptions) -> int:
         EdlDistError: the job refused this worker or is gone. The caller exits with 1.
     """
     with StopSignals(options.drain_s) as signals:
-        device = pick_device(options.device)
-        logger.info("loading %s on %s", options.model, device)
-        teacher = Teacher(
-            options.model,
-            device,
-            options.weights,
-            compiled=options.compile,
-            autocast=options.autocast,
-            channels_last=options.channels_last,
-        )
+        teacher = load_teacher(options)
         worker = TeacherWorker(options, teacher)
         signals.serve(worker)
         logger.info(

@@ -11,6 +11,7 @@ import torch
 import edldist
 from edldist.errors import (
     ConfigError,
+    ContractError,
     CoordinatorUnreachableError,
     InputError,
     PoisonTaskError,
@@ -118,21 +119,48 @@ def _until_poison(loader):
         yield "poison"
 
 
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        ("nan_on_13", r"'logits' has non-finite values in 1 of 5 samples .*sample 3 of.*allow_nonfinite"),
-        ("wrong_first_dimension", r"'logits' of model tests.models:wrong_first_dimension .*\[4, 1\] for 5"),
-        ("no_tensor", "returned a str"),
-        ("complex_labels", "labels cannot be sent: tensors of torch.complex64"),
-    ],
-)
-def test_labels_that_are_none_end_in_the_loop_with_the_reason(job, model, message):
-    job.teacher(model)
+def test_labels_that_are_not_finite_end_in_the_loop_with_the_reason(job):
+    job.teacher("nan_on_13")
     loader = job.loader(fives(4), inputs="id", task_size=5)
     delivered, caught = run_into(PoisonTaskError, loader)
-    assert delivered == (2 if model == "nan_on_13" else 0)
+    assert delivered == 2
+    caught.match(r"'logits' has non-finite values in 1 of 5 samples .*sample 3 of.*allow_nonfinite")
+
+
+@pytest.mark.parametrize("on_poison", ["raise", "skip"])
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        ("wrong_first_dimension", {}, r"'logits' of model .*:wrong_first_dimension .*\[4, 1\] for 5"),
+        ("no_tensor", {}, "returned a str"),
+        ("complex_labels", {}, "labels cannot be sent: tensors of torch.complex64"),
+        ("cached", {}, r"'cache': tuple; .*outputs: \[logits, extra\] .*--outputs logits,extra"),
+        ("identify", {"outputs": "features"}, "returned a dict without 'features': logits. Choose others"),
+        ("difference", {}, r"cannot be called with .*\('id'\): missing .* 'a'; it takes \(a, b\)"),
+        ("looks_for_image", {}, r"\('id'\): it has no 'image', for which the model looks"),
+        ("identify", {"dataset": "tests.models:numbers"}, "must bring 'index'"),
+    ],
+)
+def test_what_no_attempt_could_label_ends_at_once_with_one_message(job, model, options, message, on_poison):
+    for _ in range(2):
+        job.teacher(model, **options)
+    loader = job.loader(fives(4), inputs="id", task_size=5, on_poison=on_poison)
+    delivered, caught = run_into(ContractError, loader)
+    assert delivered == 0
+    caught.match(
+        r"teacher 'teacher' cannot label what this student sends \(samples 0..4 of batch 0\); no other"
+    )
     caught.match(message)
+    assert caught.value.final
+    assert loader.stats()["requeued"] == 0
+
+
+def test_chosen_outputs_are_sent_and_no_others(job):
+    worker = job.teacher("cached", outputs="logits")
+    labels = [labels for _, labels in job.loader(fives(2), inputs="id")]
+    assert [set(each) for each in labels] == [{"logits"}] * 2
+    assert torch.equal(torch.cat([each["logits"] for each in labels]).flatten(), torch.arange(10))
+    assert worker.service._job.fingerprint.outputs == ["logits"]
 
 
 def test_non_finite_labels_pass_when_they_are_allowed(job):
@@ -155,10 +183,10 @@ def test_inputs_that_name_a_missing_key_list_the_keys_there_are(job):
     caught.match("inputs='id'.*keys 'image', 'label'")
 
 
-def test_inputs_that_the_model_does_not_take_show_its_own_error(job):
+def test_inputs_that_the_model_does_not_take_are_named_beside_those_that_it_does(job):
     job.teacher()
     loader = job.loader([{"picture": torch.zeros(5)}], inputs="picture")
-    with pytest.raises(PoisonTaskError, match="unexpected keyword argument 'picture'"):
+    with pytest.raises(ContractError, match=r"\('picture'\): missing .* 'id'; it takes \(id\)"):
         list(loader)
 
 

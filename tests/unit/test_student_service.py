@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from edldist.errors import InputError, LabelMemoryError, PoisonTaskError
+from edldist.errors import ContractError, InputError, LabelMemoryError, PoisonTaskError
 from edldist.student.queue.flow import Flow
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.teacher_inputs import TeacherInputs
 from edldist.wire.messages import (
+    Failure,
     Labels,
     Lease,
     LeaseRows,
@@ -53,6 +54,35 @@ def test_a_task_that_hangs_three_workers_raises_with_their_names_and_the_fourth_
     with pytest.raises(PoisonTaskError, match="worker c has held only this task for .* answers pings"):
         job.delivery.wait(0.0, reading=False)
     assert job.service.teachers() == 4 and job.service.stats()["done"] == 1
+
+
+def test_a_final_failure_is_no_attempt_and_ends_the_batch_when_it_is_due(party):
+    job = party()
+    bad, other = job.worker("bad"), job.worker("other")
+    job.offer(4, 4)
+    (lease,) = bad.pull()
+    bad.say(Failure(leases=[lease], error="returned a str", final=True))
+    assert len(other.pull()) == 1, "of the second batch: nobody gets the first one again"
+    assert other.pull() == []
+    with pytest.raises(ContractError, match=r"samples 0..3 of batch 0\)[\s\S]*returned a str"):
+        job.delivery.wait(0.0, reading=False)
+    assert (job.service.stats()["failed"], job.service.stats()["requeued"]) == (1, 0)
+
+
+def test_a_final_failure_of_a_group_that_has_labelled_is_one_attempt(party):
+    """A worker that was installed otherwise ends no job that its group can do."""
+    job = party()
+    well, bad = job.worker("well"), job.worker("bad")
+    job.offer(4, 4)
+    (first,) = well.pull()
+    (second,) = bad.pull()
+    well.label(first)
+    bad.say(Failure(leases=[second], error="returned a str", final=True))
+    assert job.delivery.wait(0.0, reading=False) and job.delivery.deliver()
+    (again,) = well.pull()
+    well.label(again)
+    assert job.delivery.wait(0.0, reading=False)
+    assert (job.service.stats()["failed"], job.service.stats()["requeued"]) == (1, 1)
 
 
 def test_a_worker_that_is_late_gets_no_more_work_until_it_answers(party, caplog):

@@ -19,6 +19,7 @@ from edldist_launch.cli import cli
 ALL = {
     "model": "a.b:c",
     "weights": "w.pt",
+    "outputs": ["logits", "features"],
     "version": "7 b",
     "batch_size": "auto",
     "codec": "dense:fp16",
@@ -52,7 +53,7 @@ def test_every_key_of_a_teacher_reaches_its_worker(started):
         assert invoke(*command[2:]).exception is None
     full, plain = started
     told = {key: getattr(full, key) for key in ALL}
-    assert told == {**ALL, "dataset_inputs": "image,2"}
+    assert told == {**ALL, "dataset_inputs": "image,2", "outputs": "logits,features"}
     assert plain == WorkerOptions(coordinator="tcp://h:1", model="a:b", worker_id="w-0")
 
 
@@ -88,6 +89,8 @@ def test_variables_set_the_options_of_a_worker_started_by_hand(started):
         ({"dataset_inputs": "0"}, "dataset_inputs=0: there is no dataset"),
         ({"dataset": "a:b", "dataset_inputs": "a,,b"}, "dataset_inputs 'a,,b'"),
         ({"dataset": "a:b", "dataset_inputs": "a,a"}, "use different keys"),
+        ({"outputs": "a,,b"}, "outputs 'a,,b': use different names"),
+        ({"outputs": "a,a"}, "outputs 'a,a'"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, says):
@@ -104,6 +107,7 @@ def test_options_that_make_no_sense_are_refused(options, says):
         (("--compile",), "compile True: tests.models:identify made a function, not an nn.Module"),
         (("--autocast", "bf16"), "autocast bf16: tests.models:identify made a function"),
         (("--channels-last",), "channels_last True: tests.models:identify made a function"),
+        (("--outputs", ""), "outputs '': use different names"),
         (("--dataset-inputs", "0"), "dataset_inputs=0: there is no dataset"),
     ],
 )

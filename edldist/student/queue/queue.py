@@ -318,6 +318,12 @@ class LabelQueue:
             task.failed_at = now
         return self._blame.reconsider(held.tasks, now)
 
+    def refuse(self, lease: int) -> None:
+        """Every attempt at an open lease would fail: nobody gets anything of its batch any more."""
+        held = self._end(lease)
+        self.failed += 1
+        self.stall(held.tasks[0].batch)
+
     def give_back(self, leases: Sequence[int], worker: str, now: float) -> Returned:
         """A worker returns leases that it has not begun, or never got; nobody is to blame."""
         me = self._workers[worker]

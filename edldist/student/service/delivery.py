@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from edldist.clock import Clock
-from edldist.errors import EdlDistError, LabelError, LabelMemoryError, PoisonTaskError
+from edldist.errors import ContractError, EdlDistError, LabelError, LabelMemoryError, PoisonTaskError
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.outcomes import Grant, Overdue, Poison, Returned
 from edldist.student.queue.queue import LabelQueue
@@ -308,12 +308,21 @@ class Delivery:
         with self._lock:
             self._queue.duplicates += leases
 
-    def fail(self, worker: str, lease: int, error: str) -> Returned | None:
-        """The model raised on a lease; None if that is not open any more (then it counts as late)."""
+    def fail(self, worker: str, lease: int, error: str, *, final: bool = False) -> Returned | None:
+        """The model raised on a lease; None if that is not open any more (then it counts as late).
+
+        Args:
+            final: every attempt would end with that error: nobody else gets anything of the batch, and the
+                loop gets the error when the batch is due, whatever ``on_poison`` says.
+        """
         with self._lock:
             now = self._clock.monotonic()
-            if self._queue.find(lease, worker, now) is None:
+            grant = self._queue.find(lease, worker, now)
+            if grant is None:
                 return None
+            if final:
+                self._refuse(grant, error)
+                return Returned(0, [])
             return self._settled(self._queue.fail(lease, error, now))
 
     def give_back(self, worker: str, leases: Sequence[int]) -> Returned:
@@ -375,6 +384,14 @@ class Delivery:
             self._queue.abandon(poison.batch)
         else:
             self._errors.setdefault(poison.batch, error)
+        self._changed.notify_all()
+
+    def _refuse(self, grant: Grant, error: str) -> None:
+        self._errors[grant.batch] = ContractError(
+            f"teacher {grant.teacher!r} cannot label what this student sends (samples {grant.start}.."
+            f"{grant.stop - 1} of batch {grant.batch}); no other attempt would end differently:\n{error}"
+        )
+        self._queue.refuse(grant.lease)
         self._changed.notify_all()
 
     def _account(self) -> None:

@@ -209,7 +209,7 @@ class StudentService:
                 self._on_pull(worker, message.pull)
         elif isinstance(message, Failure):
             for lease in message.leases:
-                self._fail(worker, lease, message.error)
+                self._fail(worker, lease, message.error, final=message.final)
         elif isinstance(message, Return):
             self._record(self.delivery.give_back(worker.key, message.leases), worker, "it gave them back")
         elif isinstance(message, Goodbye):
@@ -307,8 +307,10 @@ class StudentService:
         self._peers.exclude(worker)
         self.delivery.quarantine(worker.key, worker.room)
 
-    def _fail(self, worker: ConnectedWorker, lease: int, error: str) -> None:
-        outcome = self.delivery.fail(worker.key, lease, error)
+    def _fail(self, worker: ConnectedWorker, lease: int, error: str, *, final: bool = False) -> None:
+        # Labels of its group have shown that the model is well: then this worker may be the one that is not.
+        final = final and self._standards.undecided(worker.teacher)
+        outcome = self.delivery.fail(worker.key, lease, error, final=final)
         if outcome is None:
             return
         line = last_line(error)

@@ -146,10 +146,14 @@ class Labels(MessagePart, frozen=True, tag="labels"):
 
 
 class Failure(MessagePart, frozen=True, tag="failure"):
-    """The model raised on these leases; ``error`` is its traceback."""
+    """The model raised on these leases; ``error`` is its traceback.
+
+    ``final``: what the model takes or returns is not what it must be: every attempt would end the same.
+    """
 
     leases: Leases
     error: Text
+    final: bool = False
 
 
 class Return(MessagePart, frozen=True, tag="return"):

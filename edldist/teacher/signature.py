@@ -1,0 +1,47 @@
+"""Whether a function can be called with some arguments, told by its signature and without calling it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+__all__ = ["misfit", "takes_any_name"]
+
+
+def misfit(function: Callable[..., Any], positional: Sequence[Any], named: Mapping[str, Any]) -> str | None:
+    """Why a function cannot be called so, with what it takes; None if it can, or does not tell.
+
+    Args:
+        function: of a module, its ``forward`` counts.
+    """
+    signature = _signature(function)
+    if signature is None:
+        return None
+    try:
+        signature.bind(*positional, **named)
+    except TypeError as exc:
+        return f"{exc}; it takes {_brief(signature)}"
+    return None
+
+
+def takes_any_name(function: Callable[..., Any]) -> bool:
+    """Whether a function looks up its arguments by itself (``**inputs``)."""
+    signature = _signature(function)
+    kinds = [] if signature is None else [each.kind for each in signature.parameters.values()]
+    return inspect.Parameter.VAR_KEYWORD in kinds
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(function.forward if isinstance(function, nn.Module) else function)
+    except (TypeError, ValueError):  # of some that are written in C
+        return None
+
+
+def _brief(signature: inspect.Signature) -> str:
+    """Names and defaults: annotations fill lines."""
+    plain = [each.replace(annotation=inspect.Parameter.empty) for each in signature.parameters.values()]
+    return str(inspect.Signature(plain))
