@@ -160,6 +160,23 @@ class CountedPosition:
         self._batches = self._samples = 0
         self._begun = False
 
+    def set_epoch(self, epoch: int) -> None:
+        if epoch == self._epoch:
+            if self._own is not None and self._begun:
+                self._own.load(self._own_state)
+        elif self._own is not None:
+            raise ConfigError(
+                f"set_epoch({epoch}) in epoch {self._epoch}: the data loader "
+                f"({type(self._data_loader).__name__}) keeps a state of its own, and goes from one epoch to "
+                "the next only: restore the state_dict of that epoch, or use an ElasticSampler"
+            )
+        else:
+            self._epoch = epoch
+            self._batches = self._samples = 0
+            self._lacks_rank_part = False
+        self._begun = False
+        self._end = None
+
     # --- saving ---------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:

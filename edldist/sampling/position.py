@@ -69,6 +69,14 @@ class Position(Protocol):
         """The data loader is exhausted and all of it consumed."""
         ...
 
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch; naming the current one keeps the position, to resume inside it.
+
+        Raises:
+            ConfigError: it cannot be gone to.
+        """
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """What is the same on all ranks; with one rank, everything."""
         ...

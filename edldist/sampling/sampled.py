@@ -140,6 +140,10 @@ class SampledPosition:
         self._sampler.set_epoch(self._sampler.epoch + 1)
         self._begun = None
 
+    def set_epoch(self, epoch: int) -> None:
+        self._sampler.set_epoch(epoch)
+        self._begun = None
+
     def state_dict(self) -> dict[str, Any]:
         return {"sampler": self._sampler.state_dict()}
 

@@ -50,7 +50,8 @@ class DistillLoader:
     data loader's order; one without samples has labels under the same keys, without rows.
 
     Each ``for`` runs one epoch; leaving a loop early forgets what was read ahead, and the next
-    ``for`` begins the next epoch. The data loader is read in the training thread, inside the
+    ``for`` begins the next epoch. A loop that counts, and takes the last batch without asking for one
+    more, has not left early. The data loader is read in the training thread, inside the
     loop's ``next``, up to the high watermark: its errors surface here, after the batches before
     them, and it draws from random numbers of its own (docs/architecture.md). With ``epochs``, the
     first batches of the next epoch are read and labelled before this one's last is consumed.
@@ -230,13 +231,12 @@ class DistillLoader:
         if self._checkpointed:
             registry.must_be_saved(self)
         if self._ahead.in_epoch:
-            self._arrivals.clear()
+            self._leave_epoch()
         return self._iterate(self._iteration)
 
     def _iterate(self, iteration: int) -> Iterator[Pair]:
         self._check_current(iteration)
         thread = threading.get_ident()
-        ended = False
         try:
             if not self._ahead.begin():
                 self._arrivals.clear()
@@ -250,15 +250,23 @@ class DistillLoader:
                     yield pairs.pop()
                     self._check_current(iteration)
             self._weights.end_of_epoch()
+        finally:
+            # A loop that was not left but forgotten ends in whichever thread looks for garbage, the I/O
+            # thread in mid-change too: the next loop leaves the epoch then.
+            here = thread == threading.get_ident()
+            if here and iteration == self._iteration and self._finalizer.alive:
+                self._leave_epoch()
+
+    def _leave_epoch(self) -> None:
+        """No loop goes on with this epoch.
+
+        What was read of the next one stays if this one was consumed, whether its loop saw the end or not.
+        """
+        if self._ahead.consumed:
             self._ahead.end()
             self._note_position()
-            ended = self._ahead.holds_next
-        finally:
-            # What was read of the next epoch stays in the queue. A loop that was not left but forgotten ends
-            # in whichever thread looks for garbage, the I/O thread in mid-change too: the next loop drops.
-            here = thread == threading.get_ident()
-            if here and not ended and iteration == self._iteration and self._finalizer.alive:
-                self._arrivals.clear()
+        if self._ahead.in_epoch or not self._ahead.holds_next:
+            self._arrivals.clear()
 
     def _consumed(self, arrival: Arrival) -> list[Pair]:
         """Count a batch as consumed; what the loop gets for it, which is nothing where it takes no step."""
@@ -346,6 +354,27 @@ class DistillLoader:
         self._arrivals.clear()
         self._position.load_state_dict(state)
         self._note_position()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next ``for`` begin that epoch; naming the current one resumes inside of it.
+
+        Nobody has to call it: each ``for`` goes on with the next epoch by itself. It is for loops that count
+        epochs themselves, and say so, and costs nothing where both agree.
+
+        Raises:
+            ConfigError: no number of an epoch, or the data loader keeps a state of its own, so that it
+                cannot go to the start of just any epoch.
+        """
+        if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 0:
+            raise ConfigError(f"set_epoch({epoch!r}): use the number of an epoch, from 0")
+        if self._ahead.consumed:
+            self._leave_epoch()
+        if self._ahead.in_epoch or epoch != self._position.epoch:
+            if self._ahead.in_epoch:
+                self._iteration += 1
+            self._arrivals.clear()
+            self._position.set_epoch(epoch)
+            self._note_position()
 
     def load_rank_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """What this rank's ``rank_state_dict`` was, after ``load_state_dict``; None where none was saved.

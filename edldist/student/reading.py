@@ -126,6 +126,12 @@ class ReadAhead:
         return self._current is not None
 
     @property
+    def consumed(self) -> bool:
+        """Whether an epoch was begun, and the loop had all of it, whether it was told so or not."""
+        current = self._current
+        return current is not None and current.ended and current.error is None and not current.out
+
+    @property
     def holds_next(self) -> bool:
         """Whether the next epoch is being read, and expected."""
         return self._next is not None and not self._further

@@ -471,3 +471,14 @@ def test_a_state_of_another_kind_of_loader_is_refused():
         sampled()[0].load_state_dict(CountedPosition([]).state_dict())
     with pytest.raises(CheckpointError, match="lacks 'epoch'"):
         CountedPosition([]).load_state_dict(sampled()[0].state_dict())
+
+
+def test_a_stateful_loader_resumes_in_the_epoch_that_is_named_and_goes_to_no_other():
+    whole = run(position_of(StatefulLoader()))
+    position = position_of(StatefulLoader())
+    head = run(position, 2)
+    position.set_epoch(0)
+    assert head + run(position) == whole
+    with pytest.raises(ConfigError, match="epoch 1: the data loader .StatefulLoader. keeps a state"):
+        position.set_epoch(3)
+    assert position.epoch == 1
