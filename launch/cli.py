@@ -170,18 +170,34 @@ def cli(log_level: str) -> None:
     help="Change the job: a dotted key and a YAML value, as in teachers.0.replicas=3. Repeatable; the "
     "variable holds several, parted and quoted as in a shell.",
 )
-@_option("--output", type=click.Path(path_type=Path, file_okay=False), help="Folder for everything written.")
-def run(job: Path, overrides: tuple[str, ...], output: Path | None) -> int:
+@_option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for everything written (default: out/NAME, or the next free one of out/NAME-2, ...).",
+)
+@_option(
+    "--fresh",
+    is_flag=True,
+    help="Begin anew: what an earlier run recorded in the folder moves into earlier-N there.",
+)
+@_option(
+    "--extend",
+    is_flag=True,
+    help="Go on from the folder's last checkpoint, though the run is finished or the job has changed.",
+)
+def run(job: Path, overrides: tuple[str, ...], output: Path | None, fresh: bool, extend: bool) -> int:
     """Run the whole job of a JOB file on this machine.
 
     Starts a coordinator, the teacher workers and the students, watches over them, and writes
-    result.json, events.jsonl, logs and checkpoints to --output (default: out/NAME). The same
-    folder again goes on from the last checkpoint.
+    result.json, events.jsonl, logs and checkpoints to --output. The same command again goes on with a run
+    that was interrupted, from its last checkpoint.
     """
+    if fresh and extend:
+        raise click.UsageError("--fresh begins anew and --extend goes on: give one of them.")
     from edldist_launch.run import run_job
 
     _begin("run")
-    return run_job(job, overrides, output)
+    return run_job(job, overrides, output, "fresh" if fresh else "extend" if extend else "resume")
 
 
 @cli.command()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from edldist.clock import Clock
+from edldist.config import JobConfig
 from edldist.errors import EdlDistError
 from edldist.observe.printable import printable
 from edldist.wire.messages import Status
@@ -25,6 +26,7 @@ from edldist.wire.query import StatusClient
 from edldist_launch.console import PlainConsole
 from edldist_launch.curves import draw_curves
 from edldist_launch.eventfile import json_text
+from edldist_launch.paths import near
 from edldist_launch.progress import ProgressView, describe_event, show_result
 from edldist_launch.record import JobFolder
 from edldist_launch.tally import Tally
@@ -108,6 +110,11 @@ class Observers:
     def event(self, name: str, /, **fields: Any) -> None:
         """Write down something that happened."""
         self._folder.event({"t": self._clock.wall(), "event": name, **fields})
+
+    @harmless
+    def job(self, job: JobConfig) -> None:
+        """Write down the job as it is known now."""
+        self._folder.write_job(job)
 
     @harmless
     def say(self, text: str, style: str = "") -> None:
@@ -255,7 +262,7 @@ class Observers:
             for name in ("result.json", "events.jsonl", "curves.png", "logs", "checkpoints")
             if _holds_something(self._folder.path / name)
         ]
-        self._console.print(f"in {_near(self._folder.path)}: {', '.join(names)}", soft_wrap=True)
+        self._console.print(f"in {near(self._folder.path)}: {', '.join(names)}", soft_wrap=True)
 
     def _now(self) -> float:
         return self._clock.monotonic()
@@ -266,10 +273,3 @@ def _holds_something(path: Path) -> bool:
     with contextlib.suppress(OSError):
         return path.is_dir() or path.stat().st_size > 0
     return False
-
-
-def _near(path: Path) -> Path:
-    """The path relative to here, where that is shorter to read."""
-    with contextlib.suppress(ValueError):
-        return path.relative_to(Path.cwd())
-    return path

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from edldist.config import JobConfig
 from edldist.errors import ConfigError
 
-__all__ = ["resolve_paths"]
+__all__ = ["check_weights", "near", "resolve_paths"]
 
 
 def resolve_paths(job: JobConfig, job_file: Path) -> JobConfig:
-    """The job with its scripts and weights found.
+    """The job with its scripts and weights found: whole paths, whichever folder it is started from.
 
     A relative path is looked for from the current folder and from that of the job file. It has to be in one
     of them, or the same file in both. Weights may be in neither yet: ``prepare`` may make them. Modules are
@@ -41,12 +42,37 @@ def resolve_paths(job: JobConfig, job_file: Path) -> JobConfig:
     return job.model_copy(update={"student": student, "prepare": prepare, "teachers": teachers})
 
 
+def check_weights(job: JobConfig, beside: Path) -> None:
+    """Refuse a resolved job with weights that are not there.
+
+    Raises:
+        ConfigError: with the key, the path and where it was looked for.
+    """
+    for number, teacher in enumerate(job.teachers):
+        if teacher.weights is not None and not Path(teacher.weights).exists():
+            raise ConfigError(_nowhere(f"teachers[{number}].weights", teacher.weights, (Path.cwd(), beside)))
+
+
+def near(path: Path) -> Path:
+    """The path relative to the current folder, where that is shorter to read."""
+    try:
+        return path.relative_to(Path.cwd())
+    except (ValueError, OSError):
+        return path
+
+
 def _script(key: str, path: str, places: tuple[Path, Path]) -> str:
     found = _find(key, path, places)
     if found is None:
-        looked = " and ".join(str(place) for place in dict.fromkeys(places))
-        raise ConfigError(f"{key}: no such file: {path} (looked from {looked})")
+        raise ConfigError(_nowhere(key, path, places))
+    if not Path(found).is_file():
+        raise ConfigError(f"{key}: {found} is a folder; a Python script is a file")
     return found
+
+
+def _nowhere(key: str, path: str, places: tuple[Path, Path]) -> str:
+    looked = " and ".join(str(place) for place in dict.fromkeys(places))
+    return f"{key}: no such file: {path} (looked from {looked})"
 
 
 def _check_module(key: str, factory: str, places: tuple[Path, Path]) -> None:
@@ -66,13 +92,13 @@ def _module(place: Path, name: str) -> Path | None:
 
 
 def _find(key: str, path: str, places: tuple[Path, Path]) -> str | None:
-    """The path as given where it leads to a file from here, else from the job file; None if from neither."""
+    """The whole path where it leads to something from here, else from the job file; None if from neither."""
     here, beside = (place / path for place in places)
-    if not here.is_file():
-        return str(beside) if beside.is_file() else None
-    if beside.is_file() and not beside.samefile(here):
+    if not here.exists():
+        return os.path.abspath(beside) if beside.exists() else None
+    if beside.exists() and not beside.samefile(here):
         raise ConfigError(
             f"{key}: {path} could be {here} or {beside}, beside the job file: "
             "write the whole path of the one that you mean"
         )
-    return path
+    return os.path.abspath(here)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -14,9 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from edldist_launch.console import PlainConsole, shown
+from edldist_launch.paths import near
 from edldist_launch.tally import Figures
 
-__all__ = ["ProgressView", "describe_event", "duration", "plain_line", "show_result"]
+__all__ = ["ProgressView", "describe_event", "duration", "plain_line", "show_finished", "show_result"]
 
 PLAIN_EVERY_S = 5.0
 ONE_LINE_METRICS = 4
@@ -197,6 +200,17 @@ class ProgressView:
                 )
             )
         return Group(*rows)
+
+
+def show_finished(console: PlainConsole, folder: Path, result: Mapping[str, Any]) -> None:
+    """The result of a job that was found finished, and how to run it again."""
+    with contextlib.suppress(KeyError, TypeError, ValueError):  # a file that somebody has changed
+        show_result(console, result)
+    console.print(
+        f"{near(folder)} holds this job's finished run: nothing was started. Say --fresh to run it again ("
+        "this run is kept, in earlier-N), or --extend to start the script again from the last checkpoint",
+        soft_wrap=True,
+    )
 
 
 def show_result(console: PlainConsole, result: Mapping[str, Any]) -> None:

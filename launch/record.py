@@ -9,44 +9,75 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from edldist.checkpoint.manifest import MARKER
-from edldist.checkpoint.stores.local import LocalStore
-from edldist.config import JobConfig, dump_job, load_job
+from edldist.config import JobConfig, dump_job
 from edldist.errors import ConfigError
 from edldist.files import lock_file, replace_file
+from edldist_launch.earlier import Beginning, EarlierRun, last_checkpoint, set_aside
 from edldist_launch.eventfile import EventFile, json_text
 
-__all__ = ["JobFolder"]
+__all__ = ["FolderHeldError", "JobFolder", "open_default_folder"]
+
+
+class FolderHeldError(ConfigError):
+    """Another run writes to the folder."""
 
 
 class JobFolder:
     """Writes ``job.yaml``, ``events.jsonl``, ``result.json`` and names the logs of one job.
 
-    Opening the folder of an earlier run of the same job goes on with it: events and logs are
+    Opening the folder of an unfinished run of the same job goes on with it: events and logs are
     appended to, checkpoints stay, the result is replaced. One run at a time holds the folder.
 
+    Args:
+        path: the folder; it is made where it is missing.
+        job: as resolved.
+        beginning: what becomes of an earlier run that the folder holds.
+
+    Attributes:
+        finished: the result of an earlier run of this very job that came to its end; there is nothing left to
+            run then, and nothing is written.
+        earlier: the run that this one goes on with, or None.
+        set_aside: where a fresh beginning moved an earlier run, or None.
+
     Raises (on opening):
-        ConfigError: the folder holds another job, is held by another run, or cannot be written.
+        ConfigError: the folder holds another job, or checkpoints or the result of another configuration, is
+            held by another run, or cannot be written.
     """
 
-    def __init__(self, path: Path, job: JobConfig) -> None:
+    def __init__(self, path: Path, job: JobConfig, beginning: Beginning = "resume") -> None:
         self.path = path.absolute()
+        self.finished: Mapping[str, Any] | None = None
+        self.earlier: EarlierRun | None = None
+        self.set_aside: Path | None = None
         self._lock: IO[str] | None = None
         self._events: EventFile | None = None
         try:
-            (self.path / "logs").mkdir(parents=True, exist_ok=True)
-            (self.path / "checkpoints").mkdir(exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
             self._hold()
-            self._check_same_job(job)
-            replace_file(self.path / "job.yaml", dump_job(job).encode())
-            (self.path / "result.json").unlink(missing_ok=True)
-            self._events = EventFile(self.path / "events.jsonl")
+            self._begin(job, beginning)
         except OSError as exc:
             self.close()
             raise ConfigError(f"cannot write the output folder {self.path}: {exc}") from exc
         except ConfigError:
             self.close()
             raise
+
+    def _begin(self, job: JobConfig, beginning: Beginning) -> None:
+        earlier = EarlierRun.read(self.path)
+        if earlier is not None:
+            earlier.check(job, self.path, beginning)
+            if beginning == "resume" and earlier.finished:
+                self.finished = earlier.result
+                return
+        if beginning == "fresh":
+            self.set_aside = set_aside(self.path)
+        else:
+            self.earlier = earlier
+        (self.path / "logs").mkdir(exist_ok=True)
+        (self.path / "checkpoints").mkdir(exist_ok=True)
+        self.write_job(job)
+        (self.path / "result.json").unlink(missing_ok=True)
+        self._events = EventFile(self.path / "events.jsonl")
 
     def __enter__(self) -> JobFolder:
         return self
@@ -87,21 +118,24 @@ class JobFolder:
         """
         replace_file(self.path / "result.json", f"{json_text(result, indent=2)}\n".encode())
 
+    def write_job(self, job: JobConfig) -> None:
+        """Replace ``job.yaml``.
+
+        Raises:
+            OSError: it was not written.
+        """
+        replace_file(self.path / "job.yaml", dump_job(job).encode())
+
     def last_checkpoint(self) -> int | None:
         """The step of the latest whole checkpoint in ``checkpoints/``; None without one."""
-        store = LocalStore(self.path / "checkpoints")
-        with contextlib.suppress(OSError):
-            return next(
-                (step for step, name in store.checkpoints() if (store.folder(name) / MARKER).exists()), None
-            )
-        return None
+        return last_checkpoint(self.path)
 
     def _hold(self) -> None:
         self._lock = (self.path / ".lock").open("a+", encoding="utf-8")
         if not lock_file(self._lock.fileno(), self.path):
             self._lock.seek(0)
             holder = self._lock.read().strip() or "unknown"
-            raise ConfigError(
+            raise FolderHeldError(
                 f"another run (pid {holder}) is writing to {self.path}; "
                 "wait for it, or choose another --output"
             )
@@ -110,17 +144,38 @@ class JobFolder:
             self._lock.write(str(os.getpid()))
             self._lock.flush()
 
-    def _check_same_job(self, job: JobConfig) -> None:
-        earlier = self.path / "job.yaml"
-        if not earlier.exists():
-            return
+
+def open_default_folder(places: Path, job: JobConfig, beginning: Beginning) -> JobFolder:
+    """The folder of a run for which nobody named one: ``NAME``, or ``NAME-2``, ``NAME-3`` and so on.
+
+    The last one is gone on with if its run did not come to its end and has the same configuration; else, and
+    while another run holds it, the run gets a number of its own.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    number = 1
+    while _numbered(places, job.name, number + 1).exists():
+        number += 1
+    while True:
+        path = _numbered(places, job.name, number)
         try:
-            name = load_job(earlier).name
-        except ConfigError as exc:
-            raise ConfigError(
-                f"{self.path} holds a job.yaml that cannot be read; choose another --output. It says:\n{exc}"
-            ) from exc
-        if name != job.name:
-            raise ConfigError(
-                f"{self.path} belongs to job {name!r}, this is job {job.name!r}; choose another --output"
-            )
+            if beginning == "extend" or _goes_on(path, job, beginning):
+                return JobFolder(path, job, beginning)
+        except FolderHeldError:
+            pass
+        number += 1
+
+
+def _numbered(places: Path, name: str, number: int) -> Path:
+    return places / (name if number == 1 else f"{name}-{number}")
+
+
+def _goes_on(path: Path, job: JobConfig, beginning: Beginning) -> bool:
+    try:
+        earlier = EarlierRun.read(path)
+        if earlier is not None:
+            earlier.check(job, path, beginning)
+    except ConfigError:
+        return False
+    return earlier is None or not (beginning == "fresh" or earlier.finished)

@@ -12,16 +12,19 @@ from pathlib import Path
 
 from edldist.clock import Clock, SystemClock
 from edldist.config import JobConfig, ReplicaRange, TeacherConfig, load_job
+from edldist.errors import ConfigError
 from edldist.wire.query import StatusClient
 from edldist_launch import children
 from edldist_launch.console import PlainConsole
+from edldist_launch.earlier import Beginning, differences
 from edldist_launch.exits import EXIT_FAILED, EXIT_INCOMPATIBLE, EXIT_INTERRUPTED, EXIT_USAGE
 from edldist_launch.folder import add_to_environment
 from edldist_launch.interrupts import Interrupts
 from edldist_launch.last_words import own_error
 from edldist_launch.observers import Observers
-from edldist_launch.paths import resolve_paths
-from edldist_launch.record import JobFolder
+from edldist_launch.paths import check_weights, near, resolve_paths
+from edldist_launch.progress import show_finished
+from edldist_launch.record import JobFolder, open_default_folder
 from edldist_launch.room import check_room, processes_of
 from edldist_launch.student import GRACE_S
 from edldist_launch.supervisor import Change, Child, Fleet, describe_exit, end_children
@@ -56,17 +59,46 @@ class _Stopped(Exception):
         self.child = child
 
 
-def run_job(job_path: Path, overrides: Sequence[str], output: Path | None) -> int:
+def run_job(
+    job_path: Path, overrides: Sequence[str], output: Path | None, beginning: Beginning = "resume"
+) -> int:
     """Run a job to its end and return the exit code (0 completed, 1 failed, 130 interrupted).
+
+    Args:
+        job_path: the job file.
+        overrides: ``key=value``, see ``load_job``.
+        output: the folder for everything written; None for the default of this job.
+        beginning: what becomes of an earlier run in that folder.
 
     Raises:
         ConfigError: the job file, a script's path or the output folder is wrong, or this machine has no room
             for so many processes; nothing was started.
     """
     job = resolve_paths(load_job(job_path, overrides), job_path)
+    if job.prepare is None:  # which may make them
+        check_weights(job, job_path.absolute().parent)
     check_room(processes_of(job))
-    with JobFolder(output or Path("out") / job.name, job) as folder, Interrupts() as interrupts:
-        return JobRun(job, job_path.absolute().parent, folder, interrupts, PlainConsole()).run()
+    if output is not None:
+        _spare_the_job_file(job_path, output)
+        folder = JobFolder(output, job, beginning)
+    else:
+        folder = open_default_folder(Path("out"), job, beginning)
+    with folder, Interrupts() as interrupts:
+        console = PlainConsole()
+        if folder.finished is not None:
+            show_finished(console, folder.path, folder.finished)
+            return EXIT_CODES["completed"]
+        return JobRun(job, job_path.absolute().parent, folder, interrupts, console).run()
+
+
+def _spare_the_job_file(job_path: Path, output: Path) -> None:
+    """Refuse a folder whose ``job.yaml`` is the job file itself, which the resolved job would replace."""
+    recorded = output / "job.yaml"
+    if recorded.exists() and recorded.samefile(job_path) and not (output / "events.jsonl").exists():
+        raise ConfigError(
+            f"--output {output} is the folder of the job file, and its job.yaml would be replaced by the "
+            "resolved job: choose another folder, as in --output out"
+        )
 
 
 class JobRun:
@@ -110,9 +142,11 @@ class JobRun:
     def run(self) -> int:
         """Prepare, start, watch, end, and account for it."""
         self._observers.event("job_started", job=self._job.name, pid=os.getpid())
+        self._say_of_earlier()
         status, reason, last_words = "failed", "the launcher itself failed", ""
         try:
             self._prepare()
+            self._find_weights()
             with self._observers:
                 self._start()
                 self._watch()
@@ -133,6 +167,35 @@ class JobRun:
 
     # --- starting ---------------------------------------------------------------------------
 
+    def _say_of_earlier(self) -> None:
+        """Which folder this is, where nobody named it, and what it holds that this run goes on with."""
+        folder, earlier = self._folder, self._folder.earlier
+        if folder.set_aside is not None:
+            self._observers.say(f"the earlier run of {near(folder.path)} is in {near(folder.set_aside)} now")
+        if earlier is None:
+            self._observers.say(f"output: {near(folder.path)}")
+            return
+        step = earlier.checkpoint
+        where = (
+            f"the checkpoint of step {step}" if step is not None else "the beginning: no checkpoint was saved"
+        )
+        self._observers.say(f"output: {near(folder.path)}, where an earlier run is gone on with from {where}")
+        for difference in differences(earlier.job, self._job):
+            self._observers.event("job_changed", difference=difference)
+            self._observers.say(f"changed since then: {difference}", "yellow")
+
+    def _find_weights(self) -> None:
+        """The preparation may have made weights beside the job file, where nobody looked before."""
+        if self._job.prepare is None:
+            return
+        try:
+            self._job = resolve_paths(self._job, self._beside / "job.yaml")
+            check_weights(self._job, self._beside)
+        except ConfigError as exc:
+            raise _Stopped("failed", str(exc)) from exc
+        self._workers = children.teacher_names(self._job)
+        self._observers.job(self._job)
+
     def _prepare(self) -> None:
         """Run the job's own preparation and show what it prints."""
         prepare = self._job.prepare
@@ -142,7 +205,7 @@ class JobRun:
         add_to_environment(environment, os.getcwd(), str(self._beside))
         command = [sys.executable, "-u", prepare.script, *prepare.args]
         child = Child("prepare", command, environment, self._folder.log_path("prepare"))
-        self._observers.say(f"preparing: {prepare.script}")
+        self._observers.say(f"preparing: {near(Path(prepare.script))}")
         child.start()
         self._observers.event("prepare_started", pid=child.pid)
         try:
@@ -161,8 +224,10 @@ class JobRun:
         self._observers.event("prepare_finished", code=code)
         if code != 0:
             said = own_error(child.output())
+            script = near(Path(prepare.script))
             raise _Stopped(
-                "failed", f"{prepare.script} failed ({describe_exit(code)}){f': {said}' if said else ''}"
+                "failed",
+                f"{script} failed ({describe_exit(code)}){f': {said}' if said else ''}",
             )
 
     def _show_output(self, child: Child, start: int) -> int:

@@ -34,8 +34,10 @@ __all__ = [
 
 # Runs a job with stand-ins: the teachers and the student are one-line programs (no text: a real student).
 STAND_INS = """
+import os
 import sys
 from pathlib import Path
+from edldist.errors import ConfigError
 from edldist.observe.streams import install_steady_streams
 from edldist_launch import children
 from edldist_launch import run
@@ -46,7 +48,13 @@ teacher, student = sys.argv[1:3]
 children.teacher_command = lambda *given: [sys.executable, "-c", teacher]
 if student:
     children.student_command = lambda *given: [sys.executable, "-c", student]
-sys.exit(run_job(Path("job.yaml"), [], Path("out")))
+try:
+    said = os.environ.get
+    job, output = said("JOB", "job.yaml"), said("OUTPUT", "out")
+    sys.exit(run_job(Path(job), [], Path(output), said("BEGINNING") or "resume"))
+except ConfigError as exc:
+    print(f"error: {exc}")
+    sys.exit(2)
 """
 WAIT = "import time; time.sleep(60)"
 SAVE_ON_TERM = """

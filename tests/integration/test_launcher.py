@@ -242,6 +242,62 @@ def test_a_run_after_a_kill_goes_on_in_the_same_folder(start: Start, folder: Pat
     assert result(folder)["status"] == "completed"
 
 
+def test_a_finished_run_stands_until_somebody_says_what_is_wanted(start: Start, folder: Path) -> None:
+    def run(*options: str) -> tuple[int, str]:
+        job = start(student="print('trained')", env={"BEGINNING": " ".join(options)})
+        output, _ = job.communicate()
+        return job.returncode, output
+
+    assert run()[0] == 0
+    first = (folder / "out" / "result.json").read_bytes()
+    code, output = run()
+    assert code == 0
+    assert "out holds this job's finished run: nothing was started" in output and "completed" in output
+    assert (folder / "out" / "result.json").read_bytes() == first
+    assert len(events(folder, "job_started")) == 1
+    text = (folder / "job.yaml").read_text()
+    (folder / "job.yaml").write_text(text.replace("script: s.py", "script: s.py, args: [--lr, 1]"))
+    code, output = run()
+    assert code == 2 and "student.args[0]: not given -> --lr" in output
+    assert (folder / "out" / "result.json").read_bytes() == first
+    code, output = run("extend")
+    assert code == 0 and "changed since then: student.args[0]: not given -> --lr" in output
+    assert [event["difference"] for event in events(folder, "job_changed")][1].endswith("-> 1")
+    code, output = run("fresh")
+    assert code == 0 and "the earlier run of out is in out/earlier-1 now" in output
+    assert len(events(folder, "job_started")) == 1
+
+
+def test_the_job_file_is_not_replaced_by_the_resolved_job(start: Start, folder: Path) -> None:
+    text = (folder / "job.yaml").read_text()
+    job = start(env={"OUTPUT": "."})
+    output, _ = job.communicate()
+    assert job.returncode == 2 and "--output . is the folder of the job file" in output
+    assert (folder / "job.yaml").read_text() == text
+
+
+def test_weights_that_the_preparation_makes_beside_the_job_file_are_found(
+    start: Start, folder: Path, tmp_path: Path
+) -> None:
+    jobs, here = folder / "jobs", folder
+    jobs.mkdir()
+    (jobs / "prepare.py").write_text("from pathlib import Path; Path(__file__).with_name('w.pt').touch()")
+    (here / "job.yaml").replace(jobs / "job.yaml")
+    (jobs / "job.yaml").write_text(
+        "name: toy\nteachers: [{model: 'a:b', weights: w.pt}]\nstudent: {script: s.py}\n"
+        "prepare: {script: prepare.py}\n"
+    )
+    job = start(student="pass", env={"JOB": "jobs/job.yaml"})
+    output, _ = job.communicate()
+    assert job.returncode == 0, output
+    assert f"weights: {jobs / 'w.pt'}\n" in (folder / "out" / "job.yaml").read_text()
+    (jobs / "prepare.py").write_text("pass")
+    (jobs / "w.pt").unlink()
+    job = start(student="pass", env={"JOB": "jobs/job.yaml", "BEGINNING": "fresh"})
+    output, _ = job.communicate()
+    assert job.returncode == 1 and "teachers[0].weights: no such file: w.pt (looked from" in output
+
+
 @pytest.mark.parametrize(
     ("code", "status", "exit_code"), [("print('made it')", "completed", 0), ("1/0", "failed", 1)]
 )

@@ -97,6 +97,7 @@ def test_every_number_has_a_most_and_is_a_number() -> None:
         (("run",), "Missing argument 'JOB'"),
         (("run", "job.yaml", "--outptu", "x"), "No such option"),
         (("run", "job.yaml", "--output", __file__), "is a file"),
+        (("run", "job.yaml", "--fresh", "--extend"), "--fresh begins anew and --extend goes on"),
         (("coordinator", "--bind", "localhost"), "tcp://127.0.0.1:7070"),
         (("coordinator", "--bind", "udp://a:1"), "'udp://a:1' is not an address"),
         (("coordinator", "--http", "7071"), "'7071' is not HOST:PORT"),
@@ -180,7 +181,7 @@ def test_overrides_come_from_the_variable_too(monkeypatch: pytest.MonkeyPatch) -
 
     seen: list[tuple[str, ...]] = []
     monkeypatch.setattr(
-        edldist_launch.run, "run_job", lambda job, overrides, output: seen.append(overrides) or 0
+        edldist_launch.run, "run_job", lambda job, overrides, output, beginning: seen.append(overrides) or 0
     )
     invoke("run", "job.yaml", EDLDIST_SET="a=1 b=2")
     invoke("run", "job.yaml", "--set", "c=3 d", EDLDIST_SET="a=1 b=2")

@@ -8,7 +8,7 @@ import pytest
 
 from edldist.config import JobConfig, load_job
 from edldist.errors import ConfigError
-from edldist_launch.paths import resolve_paths
+from edldist_launch.paths import check_weights, resolve_paths
 
 TEXT = """\
 name: j
@@ -36,7 +36,7 @@ def test_a_path_leads_from_here_or_from_the_job_file(job_file: Path) -> None:
     for path in (Path("s.py"), job_file.with_name("p.py"), job_file.with_name("w.pt")):
         path.write_text("")
     job = resolve(job_file)
-    assert job.student.script == "s.py"
+    assert job.student.script == str(Path.cwd() / "s.py")  # whole: job.yaml is read from elsewhere, too
     assert job.prepare is not None and Path(job.prepare.script) == job_file.with_name("p.py")
     assert job.teachers[0].weights == str(job_file.with_name("w.pt"))
 
@@ -44,7 +44,27 @@ def test_a_path_leads_from_here_or_from_the_job_file(job_file: Path) -> None:
 def test_weights_may_come_into_being_later(job_file: Path) -> None:
     for name in ("s.py", "p.py"):
         Path(name).write_text("")
-    assert resolve(job_file).teachers[0].weights == "w.pt"
+    job = resolve(job_file)
+    assert job.teachers[0].weights == "w.pt"
+    with pytest.raises(
+        ConfigError, match=r"teachers\[0\].weights: no such file: w.pt \(looked from .*jobs\)"
+    ):
+        check_weights(job, job_file.parent)
+    job_file.with_name("w.pt").write_text("")  # what prepare did
+    again = resolve_paths(job, job_file)
+    assert again.teachers[0].weights == str(job_file.with_name("w.pt"))
+    check_weights(again, job_file.parent)
+
+
+def test_weights_may_be_a_folder_and_a_script_may_not(job_file: Path) -> None:
+    for name in ("s.py", "p.py"):
+        Path(name).write_text("")
+    job_file.with_name("w.pt").mkdir()
+    assert resolve(job_file).teachers[0].weights == str(job_file.with_name("w.pt"))
+    Path("s.py").unlink()
+    Path("s.py").mkdir()
+    with pytest.raises(ConfigError, match=r"student.script: .*s.py is a folder"):
+        resolve(job_file)
 
 
 def test_a_script_that_is_nowhere_is_refused_with_both_places(job_file: Path) -> None:
@@ -72,7 +92,7 @@ def test_a_job_file_of_this_folder_has_one_place_to_look(
     monkeypatch.chdir(job_file.parent)
     for name in ("s.py", "p.py"):
         Path(name).write_text("")
-    assert resolve(Path("job.yaml")).student.script == "s.py"
+    assert resolve(Path("job.yaml")).student.script == str(job_file.with_name("s.py"))
     Path("s.py").unlink()
     with pytest.raises(ConfigError, match=rf"s.py \(looked from {job_file.parent}\)$"):
         resolve(Path("job.yaml"))
