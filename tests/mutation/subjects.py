@@ -13,7 +13,7 @@ _QUEUE = (
     "wanted",
     "label_queue_states",
 )
-_SERVICE = ("student_service", "peers", "quarantine", "pings", "waking", "assembly")
+_SERVICE = ("student_links", "student_service", "peers", "quarantine", "pings", "waking", "assembly")
 _PIPELINE = ("pipeline_memory", "pipeline")
 
 SUBJECTS: dict[str, tuple[str, ...]] = {

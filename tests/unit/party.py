@@ -32,23 +32,36 @@ from tests.greetings import FINGERPRINT
 class Party:
     """A student whose turns a test calls, and workers that say what a test says."""
 
-    def __init__(self, flow: Flow | None = None, **options) -> None:
+    def __init__(
+        self,
+        flow: Flow | None = None,
+        *,
+        first_lease: int | None = 1,
+        pid: int | None = None,
+        transport: MemoryTransport | None = None,
+        **options,
+    ) -> None:
         self.clock = FakeClock(100.0)
-        transport = MemoryTransport()
-        settings = ServiceOptions(
-            student="s",
-            teachers=("teacher",),
-            coordinator="tcp://nobody:1",
-            bind="tcp://here:0",
-            advertise=None,
-            flow=flow or Flow(),
-            **options,
-        )
+        self.transport = transport or MemoryTransport()
+        usual = {
+            "student": "s",
+            "teachers": ("teacher",),
+            "coordinator": "tcp://nobody:1",
+            "bind": "tcp://here:0",
+            "advertise": None,
+            "flow": flow or Flow(),
+        }
         self.service = StudentService(
-            settings, transport, self.clock, process="p", host="h", pid=os.getpid(), first_lease=1
+            ServiceOptions(**usual | options),
+            self.transport,
+            self.clock,
+            process="p",
+            host="h",
+            pid=os.getpid() if pid is None else pid,
+            first_lease=first_lease,
         )
         self.delivery = self.service.delivery
-        self.poller = transport.poller()
+        self.poller = self.transport.poller()
 
     def turn(self, after_s: float = 0.0) -> None:
         self.clock.advance(after_s)
@@ -59,8 +72,14 @@ class Party:
         for samples in sizes:
             self.service.offer(OpenBatch(None, {"x": torch.zeros(samples)}, samples, allocate=allocate))
 
-    def worker(self, name: str) -> Worker:
-        return Worker(self, name)
+    def worker(self, name: str, **hello) -> Worker:
+        """One that greets; ``hello``: what it says of itself, other than usual."""
+        return Worker(self, name, **hello)
+
+    def events(self) -> list[tuple[str, object]]:
+        """Those that wait for the coordinator: what happened, and why."""
+        waiting = self.service._events._waiting
+        return [(event.event, event.fields.get("reason", event.fields.get("error"))) for event in waiting]
 
     def close(self) -> None:
         self.service.close()
@@ -70,14 +89,26 @@ class Party:
 class Worker:
     """One end of a link."""
 
-    def __init__(self, party: Party, name: str) -> None:
+    def __init__(self, party: Party, name: str, **hello) -> None:
         self.party = party
         self.name = name
-        self.link = party.poller.connect(party.service.address, name)
         self.seq = 0
-        self.said: list[Message] = []  # by the student, not heard yet
-        self.say(Hello(worker=name, teacher="teacher", fingerprint=FINGERPRINT, process=name))
-        self.hear()
+        self.connect()
+        self.greet(**hello)
+
+    def connect(self) -> None:
+        """Connect, or do so anew."""
+        self.link = self.party.poller.connect(self.party.service.address, self.name)
+
+    def sever(self) -> None:
+        """The connection breaks: neither side is told."""
+        self.party.transport.sever(self.party.service.address, self.name)
+
+    def greet(self, **hello) -> None:
+        """Say hello, and hear the answer."""
+        usual = {"teacher": "teacher", "fingerprint": FINGERPRINT, "process": self.name}
+        self.say(Hello(worker=self.name, **usual | hello))
+        self.greeted = self.hear()
 
     def say(self, message: Message, *frames: bytes) -> None:
         self.link.send(message, list(frames))
@@ -101,6 +132,10 @@ class Worker:
         """Ask for work: the leases that come."""
         self.seq += 1
         self.say(Pull(seq=self.seq, room=samples))
+        return self.answered()
+
+    def answered(self) -> list[int]:
+        """The leases that came for the last pull."""
         answers = [message for message in self.hear() if isinstance(message, Tasks | Idle)]
         self.answer = answers[-1]
         assert self.answer.seq == self.seq
@@ -108,16 +143,23 @@ class Worker:
             return []
         return [lease.id for group in self.answer.groups for lease in group.leases]
 
-    def label(self, lease: int, samples: int = 4, width: int = 1) -> None:
-        specs = [TensorSpec(name="logits", dtype="float32", shape=[samples, width])]
-        result = Result(
-            rows=[LeaseRows(lease=lease, count=samples)], version="", compute_s=0.0, tensors=specs
-        )
-        frame = torch.arange(samples * width, dtype=torch.float32).numpy().tobytes()
-        self.say(Labels(results=[result]), frame)
+    def label(self, *leases: int, pull: Pull | None = None, **labels) -> None:
+        """Labels of leases, each in a result of its own (see ``result``)."""
+        results, frames = zip(*(result(lease, **labels) for lease in leases), strict=True)
+        self.say(Labels(results=list(results), pull=pull), *frames)
 
     def fail(self, *leases: int, error: str = "boom") -> None:
         self.say(Failure(leases=list(leases), error=error))
+
+
+def result(
+    lease: int, samples: int = 4, width: int = 1, first: int = 0, name: str = "logits", version: str = ""
+) -> tuple[Result, bytes]:
+    """Labels of one task, which count up from ``first``."""
+    specs = [TensorSpec(name=name, dtype="float32", shape=[samples, width])]
+    rows = [LeaseRows(lease=lease, count=samples)]
+    values = torch.arange(first, first + samples * width, dtype=torch.float32)
+    return Result(rows=rows, version=version, compute_s=0.0, tensors=specs), values.numpy().tobytes()
 
 
 def pass_time(party: Party, seconds: float, *workers: Worker) -> None:
