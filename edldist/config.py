@@ -21,8 +21,10 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    JsonValue,
     PlainValidator,
     Tag,
+    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -44,8 +46,10 @@ __all__ = [
     "StudentConfig",
     "TeacherConfig",
     "check_codec_name",
+    "dump_argument",
     "dump_job",
     "load_job",
+    "parse_argument",
 ]
 
 
@@ -78,11 +82,15 @@ def _node_text(value: object) -> object:
 Text = Annotated[str, BeforeValidator(_text)]
 JOB_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 TEACHER_NAME = r"^[A-Za-z0-9_.-]+$"
-MODEL_PATH = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
+FACTORY = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
+MODEL = rf"^({FACTORY[1:-1]}|hf:\S(.*\S)?)$"
 DEVICE = r"^[a-z]+(:\d+)?$"
 OUTPUT_NAME = r"^[^\s,]+$"
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 Environment = dict[Annotated[str, Field(pattern=VARIABLE)], Text]
+
+
+_argument: TypeAdapter[Any] = TypeAdapter(JsonValue)
 
 
 def _whole(least: int, most: int) -> str:
@@ -142,7 +150,13 @@ class TeacherConfig(_Section):
         max_length=100,
         description="up to 100 letters, digits, `_`, `.` and `-`",
     )
-    model: str = Field(pattern=MODEL_PATH, description="module:factory, as in `package.module:factory`")
+    model: str = Field(
+        pattern=MODEL,
+        description="module:factory, as in `package.module:factory`, or hf:FOLDER, as in `hf:models/gpt2`",
+    )
+    kwargs: dict[Annotated[str, Field(pattern=VARIABLE)], JsonValue] = Field(
+        default={}, description="a mapping of the factory's arguments to values, as in {path: models/big}"
+    )
     weights: str | None = Field(default=None, min_length=1, description="a path, or null")
     outputs: list[Annotated[str, Field(pattern=OUTPUT_NAME)]] | None = Field(
         default=None, min_length=1, description="a list of different names of the model's outputs, or null"
@@ -161,7 +175,7 @@ class TeacherConfig(_Section):
     channels_last: bool = Field(default=False, description="true or false")
     dataset: str | None = Field(
         default=None,
-        pattern=MODEL_PATH,
+        pattern=FACTORY,
         description="module:factory, as in `package.module:factory`, or null",
     )
     dataset_inputs: list[Annotated[str | int, PlainValidator(_entry)]] | None = Field(
@@ -332,6 +346,29 @@ def dump_job(job: JobConfig) -> str:
     """The resolved job as YAML, every default written out; ``load_job`` of it gives an equal job."""
     text = yaml.dump(job.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
     return str(text)
+
+
+def parse_argument(text: str) -> tuple[str, Any]:
+    """``name=value`` of a factory's argument, the value in YAML, as in ``layers=3`` or ``path=models/big``.
+
+    Raises:
+        ConfigError: it has another form, or its value is none that a job file could hold.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not re.match(VARIABLE, name):
+        raise ConfigError(f"{text}: write name=value, as in path=models/big")
+    try:
+        return name, _argument.validate_python(_parse(value, text))
+    except ValidationError as exc:
+        raise ConfigError(
+            f"{text}: the value must be text, a number, true, false, null, a list or a mapping"
+        ) from exc
+
+
+def dump_argument(name: str, value: Any) -> str:
+    """What ``parse_argument`` reads as that name and value."""
+    text = yaml.dump([value], Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=1 << 30)
+    return f"{name}={text.strip()[1:-1]}"
 
 
 # --- reading YAML -------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edldist.config import CoordinatorConfig, JobConfig, TeacherConfig
+from edldist.config import CoordinatorConfig, JobConfig, TeacherConfig, dump_argument
 from edldist_launch.torchrun import bounds_of
 
 __all__ = [
@@ -79,6 +79,11 @@ def teacher_command(teacher: TeacherConfig, worker_id: str, coordinator: str, be
         *("teacher", "--import-from", str(beside)),
         *("--coordinator", coordinator, "--id", worker_id, "--name", teacher.name),
         *("--model", teacher.model, "--device", teacher.device),
+        *(
+            each
+            for name in teacher.kwargs
+            for each in ("--model-arg", dump_argument(name, teacher.kwargs[name]))
+        ),
         *("--batch-size", str(teacher.batch_size), "--codec", teacher.codec),
         *(("--weights", teacher.weights) if teacher.weights is not None else ()),
         *(("--outputs", ",".join(teacher.outputs)) if teacher.outputs is not None else ()),

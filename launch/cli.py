@@ -49,7 +49,11 @@ def _address(parse: Callable[..., Address], allowed: str, *, port_zero: bool) ->
 ADDRESS = _address(parse_address, "an address such as tcp://127.0.0.1:7070", port_zero=False)
 BIND = _address(parse_address, "an address such as tcp://127.0.0.1:7070", port_zero=True)
 HTTP = _address(parse_place, "HOST:PORT, such as 127.0.0.1:7071", port_zero=True)
-MODEL = _pattern(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", "module:factory, such as package.module:factory")
+FACTORY = _pattern(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", "module:factory, such as package.module:factory")
+MODEL = _pattern(
+    r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*|hf:\S(.*\S)?",
+    "module:factory, such as package.module:factory, or hf:FOLDER, such as hf:models/gpt2",
+)
 NAME = _pattern(r"[A-Za-z0-9_.-]{1,100}", "up to 100 letters, digits, `_`, `.` and `-`")
 DEVICE = _pattern(r"[a-z]+(:\d+)?", "auto, cpu, cuda, cuda:N or another torch device")
 
@@ -94,11 +98,30 @@ class Override(click.ParamType[str]):
 
     name = "override"
 
+    def __init__(self, variable: str) -> None:
+        self._variable = variable
+
     def split_envvar_value(self, rv: str) -> list[str]:
         try:
             return shlex.split(rv)
         except ValueError as exc:
-            raise click.BadParameter(f"EDLDIST_SET={rv!r}: {exc}; quote as in a shell") from exc
+            raise click.BadParameter(f"{self._variable}={rv!r}: {exc}; quote as in a shell") from exc
+
+
+def _model_args(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
+    """The arguments of a factory, by name."""
+    if not given:
+        return {}
+    from edldist.config import parse_argument
+
+    try:
+        arguments = [parse_argument(text) for text in given]
+    except ConfigError as exc:
+        raise click.BadParameter(str(exc)) from exc
+    names = [name for name, _ in arguments]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise click.BadParameter(f"{', '.join(twice)} is given twice.")
+    return dict(arguments)
 
 
 def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
@@ -164,7 +187,7 @@ def cli(log_level: str) -> None:
 @_option(
     "--set",
     "overrides",
-    type=Override(),
+    type=Override("EDLDIST_SET"),
     multiple=True,
     metavar="KEY=VALUE",
     help="Change the job: a dotted key and a YAML value, as in teachers.0.replicas=3. Repeatable; the "
@@ -250,7 +273,23 @@ def coordinator(
 
 @cli.command()
 @coordinator_option
-@_option("--model", type=MODEL, metavar="MODULE:FACTORY", required=True, help="What makes the model.")
+@_option(
+    "--model",
+    type=MODEL,
+    metavar="MODULE:FACTORY",
+    required=True,
+    help="What makes the model; or hf:FOLDER[#CLASS], a folder of Hugging Face's save_pretrained.",
+)
+@_option(
+    "--model-arg",
+    "model_args",
+    type=Override("EDLDIST_MODEL_ARG"),
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_model_args,
+    help="An argument of the factory (with hf:, of from_pretrained), the value in YAML, as in layers=3. "
+    "Repeatable; the variable holds several, parted and quoted as in a shell.",
+)
 @_option(
     "--name", type=NAME, metavar="NAME", default="teacher", help="Teacher group that this worker serves in."
 )
@@ -263,7 +302,9 @@ def coordinator(
     help="Most samples in a forward pass, or auto to find the number by measuring.",
 )
 @_option("--codec", metavar="CODEC", default="dense", help="How labels travel: dense[:fp16|bf16|fp32].")
-@_option("--weights", type=click.Path(), help="File to load into the model.")
+@_option(
+    "--weights", type=click.Path(), help="File, index of shards, or folder of either, to load into the model."
+)
 @_option(
     "--outputs",
     metavar="NAMES",
@@ -294,7 +335,7 @@ def coordinator(
 )
 @_option(
     "--dataset",
-    type=MODEL,
+    type=FACTORY,
     metavar="MODULE:FACTORY",
     help="What makes the data set: students then send sample indices instead of inputs.",
 )

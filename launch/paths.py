@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from edldist.config import JobConfig
+from edldist.config import JobConfig, TeacherConfig
 from edldist.errors import ConfigError
 
 __all__ = ["check_weights", "near", "resolve_paths"]
+
+_FOLDER = "hf:"
 
 
 def resolve_paths(job: JobConfig, job_file: Path) -> JobConfig:
     """The job with its scripts and weights found: whole paths, whichever folder it is started from.
 
     A relative path is looked for from the current folder and from that of the job file. It has to be in one
-    of them, or the same file in both. Weights may be in neither yet: ``prepare`` may make them. Modules are
-    imported from the same two folders, so what holds for files holds for those of a model and of a data set.
+    of them, or the same file in both. Weights and model folders (``hf:``) may be in neither yet: ``prepare``
+    may make them. Modules are imported from the same two folders, so what holds for files holds for those of
+    a model and of a data set.
 
     Raises:
         ConfigError: a script is in neither, or two different files are meant; names both places.
@@ -28,29 +31,25 @@ def resolve_paths(job: JobConfig, job_file: Path) -> JobConfig:
         prepare = prepare.model_copy(update={"script": _script("prepare.script", prepare.script, places)})
     for number, teacher in enumerate(job.teachers):
         for key, factory in (("model", teacher.model), ("dataset", teacher.dataset)):
-            if factory is not None:
+            if factory is not None and not factory.startswith(_FOLDER):
                 _check_module(f"teachers[{number}].{key}", factory, places)
     teachers = [
-        teacher.model_copy(
-            update={
-                "weights": teacher.weights
-                and (_find(f"teachers[{number}].weights", teacher.weights, places) or teacher.weights)
-            }
-        )
+        teacher.model_copy(update=_found(f"teachers[{number}]", teacher, places))
         for number, teacher in enumerate(job.teachers)
     ]
     return job.model_copy(update={"student": student, "prepare": prepare, "teachers": teachers})
 
 
 def check_weights(job: JobConfig, beside: Path) -> None:
-    """Refuse a resolved job with weights that are not there.
+    """Refuse a resolved job with weights, or the folder of a model, that are not there.
 
     Raises:
         ConfigError: with the key, the path and where it was looked for.
     """
     for number, teacher in enumerate(job.teachers):
-        if teacher.weights is not None and not Path(teacher.weights).exists():
-            raise ConfigError(_nowhere(f"teachers[{number}].weights", teacher.weights, (Path.cwd(), beside)))
+        for key, path in (("weights", teacher.weights), ("model", _folder_of(teacher))):
+            if path is not None and not Path(path).exists():
+                raise ConfigError(_nowhere(f"teachers[{number}].{key}", path, (Path.cwd(), beside)))
 
 
 def near(path: Path) -> Path:
@@ -59,6 +58,24 @@ def near(path: Path) -> Path:
         return path.relative_to(Path.cwd())
     except (ValueError, OSError):
         return path
+
+
+def _folder_of(teacher: TeacherConfig) -> str | None:
+    """The folder of a model that is one."""
+    if not teacher.model.startswith(_FOLDER):
+        return None
+    return teacher.model.removeprefix(_FOLDER).partition("#")[0]
+
+
+def _found(key: str, teacher: TeacherConfig, places: tuple[Path, Path]) -> dict[str, str]:
+    """The paths of one teacher that lead somewhere, in full."""
+    found = {}
+    if teacher.weights is not None:
+        found["weights"] = _find(f"{key}.weights", teacher.weights, places) or teacher.weights
+    if (folder := _folder_of(teacher)) is not None:
+        whole = _find(f"{key}.model", folder, places) or folder
+        found["model"] = f"{_FOLDER}{whole}{teacher.model.removeprefix(_FOLDER + folder)}"
+    return found
 
 
 def _script(key: str, path: str, places: tuple[Path, Path]) -> str:

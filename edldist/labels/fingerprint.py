@@ -25,9 +25,11 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What all workers of a teacher group have in common, or else are not one teacher.
 
     Attributes:
-        model: its reference, ``package.module:factory``.
+        model: its reference, ``package.module:factory``; ``hf:CLASS`` of a Hugging Face folder, which may lie
+            elsewhere on another host.
         weights: digest of the parameters and buffers of an ``nn.Module`` (``edldist.teacher.digest``);
             empty for other callables, of which nobody can tell what they compute with.
+        tokenizer: digest of the tokenizer that lies beside a Hugging Face model, or empty.
         version: what its user calls it (``--model-version``), or empty.
         codec: how the labels travel.
         outputs: names of the tensors that travel, sorted; None until the first pass has shown them.
@@ -35,6 +37,7 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     model: _Text
     weights: _Name = ""
+    tokenizer: _Name = ""
     version: _Name = ""
     codec: CodecSpec
     outputs: Annotated[list[_Name], msgspec.Meta(max_length=1_000)] | None = None

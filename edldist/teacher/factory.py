@@ -12,21 +12,24 @@ import os
 import sys
 import sysconfig
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edldist.errors import ConfigError, ModelError
+from edldist.teacher.signature import misfit
 
 __all__ = ["make", "own_traceback"]
 
 _OWN = (str(Path(__file__).parent), str(Path("torch", "utils", "_contextlib.py")))
 
 
-def make(what: str, path: str) -> Any:
+def make(what: str, path: str, kwargs: Mapping[str, Any] | None = None) -> Any:
     """Import ``package.module:factory`` and call it.
 
     Args:
         what: ``model`` or ``dataset``, for messages.
+        kwargs: what the factory is called with.
 
     Raises:
         ConfigError: ``path`` is malformed.
@@ -55,8 +58,17 @@ def make(what: str, path: str) -> Any:
             raise ModelError(f"{what} {path}: {module_name} has no {factory_name!r}") from None
     if not callable(factory):
         raise ModelError(f"{what} {path}: {factory_name} is a {type(factory).__name__}, not a factory")
+    kwargs = kwargs or {}
+    if (why := misfit(factory, (), kwargs)) is not None:
+        how = (
+            ". Give them as kwargs: {name: value} of the teacher, or --model-arg name=value"
+            if what == "model"
+            else ""
+        )
+        given = f" with {', '.join(kwargs)}" if kwargs else " without arguments"
+        raise ModelError(f"{what} {path}: {factory_name} cannot be called{given}: {why}{how}")
     try:
-        return factory()
+        return factory(**kwargs)
     except Exception as exc:
         raise ModelError(f"{what} {path}: the factory raised:\n{own_traceback(exc)}") from exc
 

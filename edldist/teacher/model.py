@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +12,10 @@ from torch import Tensor, nn
 from edldist.errors import ConfigError, ContractError, ModelError
 from edldist.teacher.digest import weights_digest
 from edldist.teacher.factory import make, own_traceback
+from edldist.teacher.huggingface import PREFIX, HuggingFaceFolder
 from edldist.teacher.outputs import OutputChoice
 from edldist.teacher.signature import misfit, takes_any_name
+from edldist.teacher.weights import Weights
 
 __all__ = ["Teacher", "is_out_of_memory", "pick_device", "refuse_nonfinite"]
 
@@ -52,15 +53,18 @@ class Teacher:
     inputs on that device and is left to itself.
 
     Args:
-        path: ``package.module:factory``; the factory takes nothing.
-        device: where to run.
-        weights: ``.safetensors``, or a file that ``torch.load(weights_only=True)`` reads.
+        path: ``package.module:factory``, or ``hf:FOLDER`` (``huggingface``).
+        device: where to run. A model that was spread over devices (``device_map``) stays where it is.
+        weights: to load into it, in any form that ``Weights`` knows.
         compiled: run through ``torch.compile``, the number of samples left open.
         autocast: ``bf16`` or ``fp16`` to run under autocast.
         channels_last: weights and 4-dimensional inputs in channels-last memory format.
         outputs: names of those that are sent; None: all.
+        kwargs: of the factory, or of ``from_pretrained``.
 
     Attributes:
+        identity: what workers of one group call the model, wherever it lies on their hosts.
+        tokenizer: digest of the tokenizer that lies beside it, or empty.
         digest: of an ``nn.Module``'s weights (``weights_digest``); empty for another callable.
 
     Raises:
@@ -79,26 +83,33 @@ class Teacher:
         autocast: str | None = None,
         channels_last: bool = False,
         outputs: Sequence[str] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        self.path = path
+        self.path = self.identity = path
+        self.tokenizer = ""
         self._outputs = OutputChoice(path, outputs)
         self.device = device
         self._autocast = None if autocast is None else _autocast_dtype(autocast, device)
         self._channels_last = channels_last
         self.digest = ""
         self._compiled: Callable[..., Any] | None = None
-        self._model: Callable[..., Any] = make("model", path)
+        files = Weights(weights) if weights is not None else None
+        self._model = self._make(path, kwargs or {})
         if not callable(self._model):
             raise ModelError(
                 f"model {path}: the factory returned a {type(self._model).__name__}; "
                 "it must return an nn.Module or another callable"
             )
         if isinstance(self._model, nn.Module):
-            if weights is not None:
-                _load_weights(self._model, Path(weights), path)
+            if files is not None:
+                files.load_into(self._model, path)
             self.digest = weights_digest(self._model)
             try:
-                self._model = self._model.to(device).eval()
+                if getattr(self._model, "hf_device_map", None) or "device_map" in (kwargs or {}):
+                    self.device = next(self._model.parameters()).device
+                else:
+                    self._model = self._model.to(device)
+                self._model = self._model.eval()
                 if channels_last:
                     self._model = self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             except Exception as exc:
@@ -117,6 +128,14 @@ class Teacher:
                 raise ModelError(
                     f"{option} {value}: {path} made a {type(self._model).__name__}, not an nn.Module"
                 )
+
+    def _make(self, path: str, kwargs: Mapping[str, Any]) -> Callable[..., Any]:
+        if not path.startswith(PREFIX):
+            made: Callable[..., Any] = make("model", path, kwargs)
+            return made
+        folder = HuggingFaceFolder.parse(path)
+        self.identity, self.tokenizer = folder.identity, folder.tokenizer_digest()
+        return folder.load(kwargs)
 
     @torch.inference_mode()
     def __call__(self, inputs: Mapping[str, Tensor], *, fixed: bool = False) -> dict[str, Tensor]:
@@ -229,24 +248,3 @@ def _leave_samples_open(tensors: Iterable[Tensor]) -> None:
 
     for tensor in tensors:
         maybe_mark_dynamic(tensor, 0)
-
-
-def _load_weights(model: nn.Module, file: Path, path: str) -> None:
-    if not file.is_file():
-        raise ConfigError(f"weights {file}: no such file")
-    state: Any
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as exc:
-        raise ModelError(f"weights {file} cannot be read: {exc}") from exc
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
-    try:
-        model.load_state_dict(state)
-    except Exception as exc:
-        raise ModelError(f"weights {file} do not fit model {path}: {exc}") from exc

@@ -6,7 +6,9 @@ import logging
 import os
 import socket
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from edldist.address import parse_address
 from edldist.clock import Clock, SystemClock
@@ -43,7 +45,8 @@ class WorkerOptions:
 
     Attributes:
         coordinator: ``tcp://host:port``.
-        model: ``package.module:factory``.
+        model: ``package.module:factory``, or ``hf:FOLDER``.
+        model_args: arguments of the factory.
         name: of the teacher group.
         device: ``auto``, ``auto:K`` (see ``pick_device``), ``cpu``, ``cuda:1``, ...
         batch_size: most samples of one forward pass, or ``auto`` to find it out.
@@ -70,6 +73,7 @@ class WorkerOptions:
     batch_size: int | str = 64
     codec: str = "dense"
     weights: str | None = None
+    model_args: Mapping[str, Any] = field(default_factory=dict)
     outputs: str | None = None
     version: str = ""
     compile: bool = False
@@ -146,7 +150,11 @@ class TeacherWorker:
                 coordinator=options.coordinator,
                 batch_size=self._search.size,
                 fingerprint=Fingerprint(
-                    model=options.model, weights=teacher.digest, version=options.version, codec=codec.spec
+                    model=teacher.identity,
+                    weights=teacher.digest,
+                    tokenizer=teacher.tokenizer,
+                    version=options.version,
+                    codec=codec.spec,
                 ),
                 process=process or process_id(),
                 host=host or socket.gethostname(),
@@ -270,6 +278,7 @@ def load_teacher(options: WorkerOptions) -> Teacher:
         autocast=options.autocast,
         channels_last=options.channels_last,
         outputs=None if options.outputs is None else parse_outputs(options.outputs),
+        kwargs=options.model_args,
     )
 
 

@@ -37,6 +37,8 @@ class _Model:
 
     device = torch.device("cpu")
     digest = "weights"
+    tokenizer = ""
+    identity = "tests.models:simulated"
 
     def __init__(self, process: WorkerProcess, teacher: str) -> None:
         self._process = process

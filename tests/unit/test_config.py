@@ -63,7 +63,8 @@ teachers:
   - {name: big, model: "a.b:c", weights: w.safetensors, replicas: {min: 0, max: 8}, device: "cuda:1",
      version: "7 b",
      batch_size: 7, codec: "dense:bf16", allow_nonfinite: true, env: {A: "1", B: 2}, compile: true,
-     autocast: bf16, channels_last: true, dataset: "d:f", dataset_inputs: [0, mask], dataset_threads: 4}
+     autocast: bf16, channels_last: true, dataset: "d:f", dataset_inputs: [0, mask], dataset_threads: 4,
+     kwargs: {path: m, layers: [1, 2.5, null, {a: "1"}]}, outputs: [logits]}
   - {name: small, model: "a:c.d", replicas: 2}
 student:
   script: s.py
@@ -165,6 +166,11 @@ def test_yaml_traps_of_version_1_1_are_gone(tmp_path: Path) -> None:
             "'a,b' is not allowed",
         ),
         ("teachers.0={model: 'a:b', dataset_inputs: [0]}", "teachers[0]", "give dataset, too"),
+        ("teachers.0.model=hf:", "teachers[0].model", "or hf:FOLDER"),
+        ("teachers.0={model: 'a:b', dataset: 'hf:/x'}", "teachers[0].dataset", "module:factory"),
+        ("teachers.0.kwargs=3", "teachers[0].kwargs", "a mapping of the factory's arguments"),
+        ("teachers.0.kwargs={'a b': 3}", "teachers[0].kwargs.a b", "a mapping of the factory's arguments"),
+        ("teachers.0.kwargs={a: !!set {b}}", "teachers[0].kwargs.a", "a mapping of the factory's arguments"),
         ("teachers.0={model: 'a:b', outputs: logits}", "teachers[0].outputs", "a list of different names"),
         ("teachers.0={model: 'a:b', outputs: []}", "teachers[0].outputs", "a list of different names"),
         ("teachers.0={model: 'a:b', outputs: [a, a]}", "teachers[0].outputs", "an output is given twice"),

@@ -67,6 +67,19 @@ def test_weights_may_be_a_folder_and_a_script_may_not(job_file: Path) -> None:
         resolve(job_file)
 
 
+def test_the_folder_of_a_model_is_found_as_weights_are_and_its_class_kept(job_file: Path) -> None:
+    Path("s.py").write_text("")
+    job_file.write_text("name: j\nteachers: [{model: 'hf:m#AutoModel'}]\nstudent: {script: s.py}\n")
+    assert resolve(job_file).teachers[0].model == "hf:m#AutoModel"
+    with pytest.raises(ConfigError) as refused:
+        check_weights(resolve(job_file), job_file.parent)
+    both = f"looked from {Path.cwd()} and {job_file.parent}"
+    assert str(refused.value) == f"teachers[0].model: no such file: m ({both})"
+    job_file.with_name("m").mkdir()
+    assert resolve(job_file).teachers[0].model == f"hf:{job_file.with_name('m')}#AutoModel"
+    check_weights(resolve(job_file), job_file.parent)
+
+
 def test_a_script_that_is_nowhere_is_refused_with_both_places(job_file: Path) -> None:
     Path("s.py").write_text("")
     with pytest.raises(ConfigError) as refused:

@@ -78,6 +78,21 @@ def test_a_factory_that_makes_no_model_is_refused(factory, message):
     assert "teacher/model.py" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("kwargs", "says"),
+    [
+        ({}, r"f cannot be called without arguments: missing .*'path'; it takes \(path, size=3\)"),
+        ({"pth": "x"}, r"f cannot be called with pth: missing .*'path'"),
+        ({"path": "x", "sise": 1}, "with path, sise: got an unexpected keyword argument 'sise'"),
+    ],
+)
+def test_a_factory_that_wants_other_arguments_says_how_to_give_them(module, kwargs, says):
+    name = module("def f(path: str, size: int = 3):\n    return lambda id: id * size\n")
+    with pytest.raises(ModelError, match=says + r".*kwargs: \{name: value\} .*--model-arg name=value"):
+        Teacher(f"{name}:f", CPU, kwargs=kwargs)
+    assert Teacher(f"{name}:f", CPU, kwargs={"path": "x", "size": 2})(IDS)["logits"].tolist() == [0, 2, 4, 6]
+
+
 def test_a_module_runs_in_eval_and_inference_mode():
     teacher = Teacher("tests.models:Linear", CPU)
     x = torch.randn(5, 4)

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 import edldist.observe.logs
 import edldist.teacher.worker
-from edldist.config import TeacherConfig, load_job
+from edldist.config import TeacherConfig, dump_argument, load_job, parse_argument
 from edldist.errors import ConfigError, EdlDistError
 from edldist.teacher.worker import WorkerOptions
 from edldist_launch.children import teacher_command
@@ -18,6 +18,13 @@ from edldist_launch.cli import cli
 
 ALL = {
     "model": "a.b:c",
+    "kwargs": {
+        "path": "models/a b",
+        "layers": 3,
+        "names": ["x", "1e3", "null", "é"],
+        "rate": 1e-4,
+        "off": None,
+    },
     "weights": "w.pt",
     "outputs": ["logits", "features"],
     "version": "7 b",
@@ -52,7 +59,7 @@ def test_every_key_of_a_teacher_reaches_its_worker(started):
         command = teacher_command(teacher, "w-0", "tcp://h:1", Path.cwd())
         assert invoke(*command[2:]).exception is None
     full, plain = started
-    told = {key: getattr(full, key) for key in ALL}
+    told = {key: getattr(full, "model_args" if key == "kwargs" else key) for key in ALL}
     assert told == {**ALL, "dataset_inputs": "image,2", "outputs": "logits,features"}
     assert plain == WorkerOptions(coordinator="tcp://h:1", model="a:b", worker_id="w-0")
 
@@ -71,12 +78,14 @@ def test_variables_set_the_options_of_a_worker_started_by_hand(started):
         EDLDIST_BATCH_SIZE="auto",
         EDLDIST_DATASET="d:f",
         EDLDIST_MODEL_VERSION="7 b",
+        EDLDIST_MODEL_ARG="layers=3 'path=a b'",
         EDLDIST_DATASET_INPUTS="1",
         EDLDIST_DATASET_THREADS="2",
     )
     (options,) = started
     assert (options.compile, options.autocast, options.batch_size) == (True, "fp16", "auto")
     assert options.version == "7 b"
+    assert options.model_args == {"layers": 3, "path": "a b"}
     assert (options.dataset, options.dataset_inputs, options.dataset_threads) == ("d:f", "1", 2)
 
 
@@ -107,6 +116,8 @@ def test_options_that_make_no_sense_are_refused(options, says):
         (("--compile",), "compile True: tests.models:identify made a function, not an nn.Module"),
         (("--autocast", "bf16"), "autocast bf16: tests.models:identify made a function"),
         (("--channels-last",), "channels_last True: tests.models:identify made a function"),
+        (("--model-arg", "size=3"), "identify cannot be called with size: got an unexpected keyword"),
+        (("--weights", "no.pt"), "weights no.pt: no such file or folder"),
         (("--outputs", ""), "outputs '': use different names"),
         (("--dataset-inputs", "0"), "dataset_inputs=0: there is no dataset"),
     ],
@@ -129,3 +140,28 @@ def test_a_job_file_takes_the_new_keys(tmp_path: Path):
     (tmp_path / "job.yaml").write_text(text)
     teacher = load_job(tmp_path / "job.yaml", ["teachers.0.batch_size=auto"]).teachers[0]
     assert (teacher.batch_size, teacher.dataset, teacher.dataset_inputs) == ("auto", "d:f", [0])
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("size",), "size: write name=value, as in path=models/big"),
+        (("=3",), "write name=value"),
+        (("a b=3",), "write name=value"),
+        (("a=[1",), "a=[1:1:3: not valid YAML"),
+        (("a=!!set {b}",), "the value must be text, a number"),
+        (("a=1", "a=2"), "a is given twice"),
+    ],
+)
+def test_a_factorys_arguments_of_another_form_are_refused(started, args, says):
+    options = [part for arg in args for part in ("--model-arg", arg)]
+    failure = invoke("teacher", "--coordinator", "tcp://h:1", "--model", "a:b", *options).exception
+    assert says in str(failure)
+    assert started == []
+
+
+@pytest.mark.parametrize(
+    "value", [3, -1.5, True, None, "", "3", "null", "a: b", "[x", "é\n\"'", [1, ["2"]], {"a": {}}]
+)
+def test_every_value_of_an_argument_travels(value):
+    assert parse_argument(dump_argument("name", value)) == ("name", value)

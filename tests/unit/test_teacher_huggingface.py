@@ -1,0 +1,127 @@
+"""A folder of Hugging Face's is a teacher as it lies there, or says what it lacks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from edldist.errors import ConfigError, ModelError
+from edldist.teacher.huggingface import HuggingFaceFolder
+from edldist.teacher.model import Teacher
+
+transformers = pytest.importorskip("transformers")
+
+CPU = torch.device("cpu")
+IDS = torch.arange(6).reshape(2, 3)
+
+
+def gpt2() -> torch.nn.Module:
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        n_layer=1, n_embd=8, n_head=2, vocab_size=20, n_positions=16, bos_token_id=0, eos_token_id=1
+    )
+    return transformers.GPT2LMHeadModel(config).eval()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("gpt2")
+    gpt2().save_pretrained(folder)
+    (folder / "vocab.json").write_text('{"a": 0}')
+    return folder
+
+
+@pytest.mark.parametrize("name", ["", "#AutoModelForCausalLM", "#GPT2LMHeadModel"])
+def test_a_folder_labels_as_the_model_that_was_saved(saved, name):
+    teacher = Teacher(f"hf:{saved}{name}", CPU)
+    labels = teacher({"input_ids": IDS, "attention_mask": torch.ones_like(IDS)})
+    assert set(labels) == {"logits"}, "no cache"
+    with torch.no_grad():
+        torch.testing.assert_close(labels["logits"], gpt2()(input_ids=IDS).logits)
+
+
+def test_arguments_go_to_from_pretrained(saved):
+    teacher = Teacher(f"hf:{saved}", CPU, kwargs={"dtype": "bfloat16", "output_hidden_states": True})
+    with pytest.raises(ModelError, match=r"'hidden_states': tuple; .*outputs: \[logits\]"):
+        teacher({"input_ids": IDS})
+    teacher = Teacher(
+        f"hf:{saved}",
+        CPU,
+        kwargs={"dtype": "bfloat16", "output_hidden_states": True},
+        outputs=["logits"],
+    )
+    assert teacher({"input_ids": IDS})["logits"].dtype == torch.bfloat16
+    with pytest.raises(
+        ModelError, match=r"cannot be loaded as GPT2LMHeadModel:\nTraceback[\s\S]*layer_count"
+    ):
+        Teacher(f"hf:{saved}", CPU, kwargs={"layer_count": 3})
+
+
+def test_a_model_that_was_placed_by_its_device_map_is_not_moved(saved):
+    teacher = Teacher(f"hf:{saved}", torch.device("meta"), kwargs={"device_map": "cpu"})
+    assert teacher.device == CPU
+    assert teacher({"input_ids": IDS})["logits"].device == CPU
+
+
+def test_workers_are_told_apart_by_class_weights_and_tokenizer_and_not_by_folder(saved, tmp_path):
+    one = Teacher(f"hf:{saved}", CPU)
+    copy = tmp_path / "copy"
+    shutil.copytree(saved, copy)
+    same = Teacher(f"hf:{copy}", CPU)
+    assert (one.identity, one.digest, one.tokenizer) == (same.identity, same.digest, same.tokenizer)
+    assert one.identity == "hf:GPT2LMHeadModel" and len(one.tokenizer) == 32
+    (copy / "vocab.json").write_text('{"b": 0}')
+    assert HuggingFaceFolder.parse(f"hf:{copy}").tokenizer_digest() not in ("", one.tokenizer)
+    (copy / "vocab.json").unlink()
+    assert HuggingFaceFolder.parse(f"hf:{copy}").tokenizer_digest() == ""
+
+
+def test_weights_that_would_be_random_are_refused(saved):
+    with pytest.raises(
+        ModelError, match=r"lacks 1 weights of a GPT2ForSequence\w+, which would be random: score"
+    ):
+        Teacher(f"hf:{saved}#GPT2ForSequenceClassification", CPU)
+
+
+@pytest.mark.parametrize(
+    ("config", "mark", "error", "says"),
+    [
+        (None, "", ConfigError, "it has no config.json. Name a folder that save_pretrained has written"),
+        ("{", "", ConfigError, "config.json cannot be read"),
+        ("[]", "", ConfigError, "config.json cannot be read"),
+        ({}, "", ConfigError, "names no architectures. Say which class .*#AutoModelForCausalLM"),
+        ({"architectures": 3}, "", ConfigError, "config.json cannot be read|names no architectures"),
+        ({"architectures": []}, "", ConfigError, "names no architectures"),
+        ({}, "#", ConfigError, "behind # goes a class"),
+        ({}, "#a.b", ConfigError, "behind # goes a class"),
+        ({"architectures": ["MineForever"]}, "", ModelError, "no model class 'MineForever'"),
+        ({"architectures": ["pipeline"]}, "", ModelError, "no model class 'pipeline'"),
+        ({"architectures": ["AutoTokenizer"]}, "", ModelError, "no model class 'AutoTokenizer'"),
+        (
+            {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"},
+            "",
+            ModelError,
+            "cannot be loaded as GPT2",
+        ),
+    ],
+)
+def test_a_folder_that_holds_no_model_says_what_it_lacks(tmp_path, config, mark, error, says):
+    if config is not None:
+        (tmp_path / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    with pytest.raises(error, match=says):
+        Teacher(f"hf:{tmp_path}{mark}", CPU)
+
+
+def test_a_folder_that_is_not_there_is_no_name_on_a_hub():
+    with pytest.raises(ConfigError, match="model hf:openai/gpt2: no such folder.*nothing is downloaded"):
+        Teacher("hf:openai/gpt2", CPU)
+
+
+@pytest.mark.parametrize("name", ["trust_remote_code", "local_files_only"])
+def test_neither_code_nor_downloads_can_be_asked_for(saved, name):
+    with pytest.raises(ConfigError, match=f"{name} is not for you to choose"):
+        Teacher(f"hf:{saved}", CPU, kwargs={name: True})
