@@ -10,7 +10,15 @@ from torch.utils.data import BatchSampler, IterableDataset
 from edldist.errors import ConfigError
 from edldist.sampling.sampler import ElasticSampler
 
-__all__ = ["Component", "components", "data_set_size", "elastic_sampler", "is_stateful"]
+__all__ = [
+    "Component",
+    "components",
+    "data_set_size",
+    "elastic_sampler",
+    "is_stateful",
+    "reads_together",
+    "tell_epoch",
+]
 
 _MOST = 64  # components that are looked at, in case they go round in circles
 
@@ -77,7 +85,51 @@ def elastic_sampler(data_loader: Iterable[Any]) -> ElasticSampler | None:
 
 
 def is_stateful(data_loader: Iterable[Any]) -> bool:
-    return hasattr(data_loader, "state_dict") and hasattr(data_loader, "load_state_dict")
+    """Whether a data loader can say its state and be put back to it.
+
+    One that wraps another may have the methods for what it wraps, and fail where that has none, as those do
+    that Accelerate prepared: it is asked. Others are not, because to be asked starts some of them.
+    """
+    if not (hasattr(data_loader, "state_dict") and hasattr(data_loader, "load_state_dict")):
+        return False
+    held = (
+        getattr(data_loader, name, None)
+        for name, kind in _INNER["data loader"].items()
+        if kind == "data loader"
+    )
+    inner = next((each for each in held if each is not None), None)
+    if inner is None or is_stateful(inner):
+        return True
+    try:
+        data_loader.state_dict()
+    except (AttributeError, NotImplementedError):
+        return False
+    return True
+
+
+def tell_epoch(data_loader: Iterable[Any], epoch: int) -> None:
+    """Tell a data loader that counts epochs by itself which one is opened now.
+
+    Those that Accelerate prepared set the epoch of their samplers when they are opened: to the number of
+    times that they were run through, in this process and to the end.
+    """
+    for kind, part, _ in components(data_loader):
+        counts = kind == "data loader" and isinstance(getattr(part, "iteration", None), int)
+        if counts and hasattr(part, "set_epoch"):
+            part.set_epoch(epoch)
+            return
+
+
+def reads_together(data_loader: Iterable[Any]) -> bool:
+    """Whether a data loader is known to do collectives while it is read.
+
+    Accelerate's dispatcher does: rank 0 reads, and broadcasts what it has read.
+    """
+    kinds = (kind for each in components(data_loader) for kind in type(each.value).__mro__)
+    return any(
+        kind.__name__ == "DataLoaderDispatcher" and kind.__module__.startswith("accelerate.")
+        for kind in kinds
+    )
 
 
 def data_set_size(data_loader: Iterable[Any]) -> int | None:

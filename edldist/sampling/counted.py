@@ -8,9 +8,12 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from torch import Tensor
+
 from edldist.errors import CheckpointError, ConfigError
 from edldist.ranks.placement import placement
-from edldist.sampling.composition import data_set_size, is_stateful
+from edldist.sampling.composition import data_set_size, is_stateful, tell_epoch
+from edldist.sampling.own_generators import OwnGenerators
 from edldist.sampling.own_state import OwnState
 from edldist.sampling.position import Mark, Reseed, part_of, unseeded
 from edldist.sampling.sampler import ElasticSampler
@@ -24,7 +27,8 @@ class CountedPosition:
     """Counts what was consumed, and skips it after a restore.
 
     A data loader with ``state_dict`` and ``load_state_dict`` is not skipped but put where it was, by a copy
-    of the state that it had when it had yielded the last batch that was consumed, or had ended.
+    of the state that it had when it had yielded the last batch that was consumed, or had ended. Random
+    generators of its own are put back to where they were when the epoch was opened.
 
     Each rank counts its own samples, and its data loader may be elsewhere than that of another: that much
     is this rank's own part of a saved position, and goes to the same rank of as many ranks. In the middle
@@ -45,6 +49,8 @@ class CountedPosition:
         self._reseed = reseed
         self._count = count
         self._own = OwnState(data_loader) if is_stateful(data_loader) else None
+        self._generators = OwnGenerators(data_loader)
+        self._draws: list[Tensor] | None = None  # their states when the epoch was opened that is running
         self._epoch = 0
         self._batches = 0
         self._samples = 0
@@ -70,6 +76,7 @@ class CountedPosition:
         if self._begun:
             self.end_epoch()
         self._begun = True
+        self._draws = self._generators.taken()
         batches = self._opened(self._epoch)
         if self._own is None:
             batches = self._skipped(batches)
@@ -90,6 +97,7 @@ class CountedPosition:
 
     def _opened(self, epoch: int) -> Iterator[Any]:
         self._reseed(epoch, 0)
+        tell_epoch(self._data_loader, epoch)
         with _in_sight(self._data_loader):
             return iter(self._data_loader)
 
@@ -159,11 +167,14 @@ class CountedPosition:
         self._epoch += 1
         self._batches = self._samples = 0
         self._begun = False
+        self._draws = None
 
     def set_epoch(self, epoch: int) -> None:
         if epoch == self._epoch:
             if self._own is not None and self._begun:
                 self._own.load(self._own_state)
+            if self._draws is not None:
+                self._generators.load(self._draws)
         elif self._own is not None:
             raise ConfigError(
                 f"set_epoch({epoch}) in epoch {self._epoch}: the data loader "
@@ -176,6 +187,7 @@ class CountedPosition:
             self._lacks_rank_part = False
         self._begun = False
         self._end = None
+        self._draws = None
 
     # --- saving ---------------------------------------------------------------------------------------
 
@@ -191,6 +203,8 @@ class CountedPosition:
         part: dict[str, Any] = {"samples": self._samples}
         if (size := data_set_size(self._data_loader)) is not None:
             part["data_set"] = size
+        if draws := self._generators.taken() if self._draws is None else self._draws:
+            part["generators"] = draws
         return part if self._own is None else part | {"data_loader": self._own_state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -209,12 +223,17 @@ class CountedPosition:
         else:
             self._samples = 0
             self._lacks_rank_part = has_rank_part
+            if here == 1:
+                self._load_generators(state)
         self._epoch, self._batches = epoch, batches
         self._begun = False
         self._end = None
+        self._draws = None
 
     def load_rank_state_dict(self, state: Mapping[str, Any] | None) -> None:
         if not self._lacks_rank_part:
+            if state is not None:
+                self._load_generators(state)
             return
         if state is None:
             raise self._no_rank_part()
@@ -234,8 +253,13 @@ class CountedPosition:
             own_state = part_of(state, "data_loader")
             self._own.load(own_state)
             self._own_state = own_state
+        self._load_generators(state)
         self._samples = samples
         self._lacks_rank_part = False
+
+    def _load_generators(self, state: Mapping[str, Any]) -> None:
+        if (states := state.get("generators")) is not None:
+            self._generators.load(states)
 
     def _no_rank_part(self) -> CheckpointError:
         return CheckpointError(

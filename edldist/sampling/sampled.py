@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from edldist.errors import InputError
+from edldist.sampling.composition import tell_epoch
 from edldist.sampling.position import Mark, Reseed, part_of, unseeded
 from edldist.sampling.sampler import ElasticSampler, Part
 
@@ -80,6 +81,7 @@ class SampledPosition:
 
     def _batches(self) -> Iterator[Any]:
         self._reseed(self._sampler.epoch, 0)
+        tell_epoch(self._data_loader, self._sampler.epoch)
         return iter(self._data_loader)
 
     def _marked(self, batches: Iterator[Any], epoch: int, position: int) -> Iterator[tuple[Any, Mark]]:
