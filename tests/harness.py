@@ -37,9 +37,9 @@ class LocalJob:
         self._threads.append(self._spawn(worker.run))
         return worker
 
-    def loader(self, data_loader, **options) -> edldist.DistillLoader:
+    def loader(self, data_loader, inputs=None, **options) -> edldist.DistillLoader:
         loader = edldist.DistillLoader(
-            data_loader, coordinator=self.address, transport=self.transport, **options
+            data_loader, inputs, coordinator=self.address, transport=self.transport, **options
         )
         self.loaders.append(loader)
         return loader

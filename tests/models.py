@@ -126,6 +126,19 @@ def negative():
     return lambda id: -id  # noqa: A006
 
 
+class Doubled(nn.Module):
+    """A linear layer in float64, with the same weights in every process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            self.layer = nn.Linear(4, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.double())
+
+
 def pass_size():
     """Labels that say how many samples shared the forward pass."""
     return lambda id: torch.full((id.shape[0], 1), id.shape[0])  # noqa: A006

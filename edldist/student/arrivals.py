@@ -67,6 +67,8 @@ class Arrivals:
         teachers: names of those whose labels the loop gets.
         prefixed: whether labels are named ``teacher/output``.
         keep_stand_in: whether the batch that the loop had last is kept for ``stand_in``.
+        depth: how many batches are open where reading is in lock step: as many as the loop has asked for, and
+            this many more.
     """
 
     def __init__(
@@ -79,8 +81,10 @@ class Arrivals:
         teachers: Sequence[str],
         prefixed: bool,
         keep_stand_in: bool,
+        depth: int,
     ) -> None:
         self._ahead = ahead
+        self._depth = depth
         self._service = service
         self._transfer = transfer
         self._figures = figures
@@ -100,6 +104,9 @@ class Arrivals:
             SystemExit: this process was asked to stop, and no labels or no batches come.
         """
         wait = _Wait(self._service, self._clock, self._figures)
+        if self._ahead.lock_step:
+            # Here and nowhere else, so that every rank has read as much when its loop has had as much.
+            self._ahead.fill(lambda: self._ahead.outstanding < self._depth, self._service.offer)
         while True:
             self._read()
             if self._ended():
@@ -130,6 +137,10 @@ class Arrivals:
         batch, packed = self._transfer.bring(self._stand_in)
         return batch, self._decoded(packed)
 
+    def at_end(self) -> bool:
+        """Whether the loop has the last batch of its epoch; reads one more if that is not known."""
+        return self._ahead.at_end(self._service.offer)
+
     def clear(self) -> None:
         """Forget what was read and not consumed."""
         self._service.delivery.clear()
@@ -144,14 +155,15 @@ class Arrivals:
     # --- towards the loop -----------------------------------------------------------------------------
 
     def _read(self) -> None:
-        self._ahead.fill(self._wants_batch, self._service.offer)
+        if not self._ahead.lock_step:
+            self._ahead.fill(self._wants_batch, self._service.offer)
 
     def _wants_batch(self) -> bool:
         return self._service.delivery.wants_batch() and not self._winds_up
 
     @property
     def _may_read(self) -> bool:
-        return self._ahead.more and not self._winds_up
+        return self._ahead.more and not self._winds_up and not self._ahead.lock_step
 
     @property
     def _winds_up(self) -> bool:
@@ -191,7 +203,7 @@ class Arrivals:
             if self._ahead.outstanding > looked_at:
                 if wait.for_labels(self._may_read):
                     self._send_on()
-            elif not (self._ahead.more or self._ahead.read_further()):
+            elif self._ahead.lock_step or not (self._ahead.more or self._ahead.read_further()):
                 break
         return None
 

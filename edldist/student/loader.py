@@ -24,6 +24,7 @@ from edldist.lifecycle import exit_hooks, stopping
 from edldist.ranks.placement import placement
 from edldist.student.arrivals import Arrival, Arrivals, Pair
 from edldist.student.figures import LoopFigures
+from edldist.student.gradient_state import LoopEnd
 from edldist.student.inputs import InputsByTeacher
 from edldist.student.queue.flow import Flow
 from edldist.student.reading import ReadAhead
@@ -100,6 +101,10 @@ class DistillLoader:
         checkpointed: whether the position matters to a restored run. From its first ``for`` on a loader
             has to be in the state that a ``Checkpointer`` saves; False for one whose position does not
             matter, as of an evaluation that reads all of its data each time.
+        lock_step: whether the data loader does collectives while it is read (rank 0 reads, and broadcasts),
+            so that all ranks have to read it at the same points of their loops: ``high_watermark`` batches
+            ahead of the loop, whatever labels there are, and whatever ``max_bytes`` says. Default: if it is
+            Accelerate's dispatcher; any other that is seen to do so ends in a ``ConfigError``.
         heartbeat_ttl_s: a worker silent for longer is written off (default: the job's, else 3).
         first_deadline_s, min_deadline_s: age at which a task is given to others too, because its worker
             lives but has not answered. The first one holds until the worker has answered once; after
@@ -132,6 +137,7 @@ class DistillLoader:
         copy_batches: bool = False,
         agree_weights: bool = False,
         checkpointed: bool = True,
+        lock_step: bool | None = None,
         heartbeat_ttl_s: float | None = None,
         first_deadline_s: float = 300.0,
         min_deadline_s: float = 10.0,
@@ -165,7 +171,7 @@ class DistillLoader:
         self._data_loader = data_loader
         copier = copier_for(device, pin_memory)
         self._ahead = ReadAhead(
-            data_loader, inputs, epochs, copier.allocate, agree_weights, copy_batches, teachers
+            data_loader, inputs, epochs, copier.allocate, agree_weights, copy_batches, teachers, lock_step
         )
         self._position = self._ahead.position
         self._iteration = 0
@@ -208,7 +214,9 @@ class DistillLoader:
             teachers,
             prefixed=not isinstance(teacher, str),
             keep_stand_in=poison == "skip" and self._world_size > 1,
+            depth=max(2, high_watermark),
         )
+        self._loop_end = LoopEnd(data_loader, self._arrivals.at_end)
         self._service.start()
         self._checkpointed = checkpointed
         if checkpointed:
@@ -242,13 +250,14 @@ class DistillLoader:
                 self._arrivals.clear()
                 self._ahead.start()
             self._note_position()
-            while (arrival := self._arrivals.next()) is not None:
-                pairs = self._consumed(arrival)
-                del arrival
-                while pairs:
-                    # Held by nobody here while the loop works on it, nor while the next one is fetched.
-                    yield pairs.pop()
-                    self._check_current(iteration)
+            with self._loop_end.entered():
+                while (arrival := self._arrivals.next()) is not None:
+                    pairs = self._consumed(arrival)
+                    del arrival
+                    while pairs:
+                        # Held by nobody here while the loop works on it, nor while the next one is fetched.
+                        yield pairs.pop()
+                        self._check_current(iteration)
             self._weights.end_of_epoch()
         finally:
             # A loop that was not left but forgotten ends in whichever thread looks for garbage, the I/O
@@ -311,6 +320,19 @@ class DistillLoader:
         ``ElasticSampler``), or was skipped, or the ranks agree on what each has got (``agree_weights``).
         """
         return self._loss_weight
+
+    @property
+    def ends_epoch(self) -> bool:
+        """Whether the batch that the running loop has is the last one of its epoch: time for the last step.
+
+        Reads one more batch where that is not known yet.
+
+        Raises:
+            LoaderClosedError: no loop runs.
+        """
+        if not self._ahead.in_epoch:
+            raise LoaderClosedError("ends_epoch: no loop runs over this DistillLoader")
+        return self._arrivals.at_end()
 
     def stats(self) -> dict[str, Scalar]:
         """Figures since the loader was made.

@@ -9,13 +9,17 @@ from typing import Any, NamedTuple
 
 from edldist.errors import ConfigError, LoaderClosedError
 from edldist.lifecycle import readers
+from edldist.ranks.collectives import collectives_begun
+from edldist.ranks.placement import placement
 from edldist.sampling.choice import position_of
+from edldist.sampling.composition import reads_together
 from edldist.sampling.draws import DataDraws
 from edldist.sampling.look_ahead import obstacle_ahead
 from edldist.sampling.position import Mark, Position
 from edldist.student.borrowed import WHOLE_BYTES, Borrowed, copied
 from edldist.student.containers import LeftContainer, taken_over
 from edldist.student.descriptors import explained, keep_few
+from edldist.student.gradient_state import reading_unseen
 from edldist.student.inputs import InputsByTeacher, Seen, TeacherInputSelector
 from edldist.student.leaves import Leaf, leaves
 from edldist.student.ownership import alone
@@ -40,20 +44,23 @@ class Source:
 
     Attributes:
         out: batches that were read and that the loop has not had yet, oldest first.
+        reads: how often the data loader was asked for a batch.
         ended: whether there is nothing more to read, because of ``error`` if that is set.
     """
 
-    __slots__ = ("_items", "ended", "error", "out")
+    __slots__ = ("_items", "ended", "error", "out", "reads")
 
     def __init__(self, items: Iterator[tuple[Any, Mark]]) -> None:
         self._items = items
         self.out: deque[_Out] = deque()
+        self.reads = 0
         self.ended = False
         self.error: Exception | None = None
 
     def read(self) -> tuple[Any, Mark] | None:
         """The next batch; None at the end of the epoch."""
         item = next(self._items, None)
+        self.reads += 1
         self.ended = item is None
         return item
 
@@ -78,6 +85,11 @@ class ReadAhead:
         weights_agreed: whether the ranks agree in every step on how many samples they have.
         copy_batches: whether batches are copied when they are read (see ``borrowed``).
         teachers: names of those that label.
+        lock_step: whether the data loader does collectives while it is read. None: if it is known to. One
+            that turns out to is not read any further.
+
+    Attributes:
+        lock_step: whether all ranks have to read at the same points of their loops, whatever labels come.
 
     Raises:
         ConfigError: ``inputs`` or ``epochs`` cannot be.
@@ -92,6 +104,7 @@ class ReadAhead:
         weights_agreed: bool = False,
         copy_batches: bool = False,
         teachers: Sequence[str] = ("teacher",),
+        lock_step: bool | None = None,
     ) -> None:
         if epochs is not None and (not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1):
             raise ConfigError(
@@ -106,6 +119,8 @@ class ReadAhead:
         self._copy_batches = copy_batches
         self._data_loader = data_loader
         self._epochs = epochs or 0
+        self.lock_step = reads_together(data_loader) if lock_step is None else lock_step
+        self._watched = lock_step is None and not self.lock_step
         self._further = False  # the next epoch is read although nobody said that it will come
         self._current: Source | None = None
         self._next: Source | None = None
@@ -149,7 +164,7 @@ class ReadAhead:
 
     def start(self) -> None:
         """Begin an epoch where the position is."""
-        with self._draws.apart():
+        with self._draws.apart(), reading_unseen():
             self._current = Source(self.position.start())
 
     def end(self) -> None:
@@ -223,7 +238,7 @@ class ReadAhead:
         """Read as long as batches are wanted, and hand each of them on."""
         if not (self.more and wants()):
             return
-        with self._draws.apart():
+        with self._draws.apart(), reading_unseen():
             while True:
                 current = self._running
                 if not current.ended:
@@ -235,8 +250,15 @@ class ReadAhead:
                     if current.out:
                         # Worker processes start to load now; do not wait for them with labels in hand.
                         return
-                if not (self.more and wants()):
+                if not (self.more and (wants() or self._looks)):
                     return
+
+    def at_end(self, offer: Callable[[OpenBatch], None]) -> bool:
+        """Whether the loop has had the last batch of this epoch; reads one more if that is not known."""
+        current = self._running
+        if not current.ended and not current.out:
+            self.fill(lambda: not current.ended and not current.out, offer)
+        return current.ended and not current.out and current.error is None
 
     def take(self) -> None:
         """The loop gets one more batch of this epoch.
@@ -261,10 +283,32 @@ class ReadAhead:
             failed.fail(exc)
             return failed
 
+    @property
+    def _looks(self) -> bool:
+        """Whether one more batch is read to see if that does collectives, before the loop does its own."""
+        current = self._running
+        return self._watched and current.reads == 1 and not current.ended and placement().world_size > 1
+
+    def _check_apart(self, source: Source, collectives: int | None) -> None:
+        """Refuse a data loader that meets those of other ranks whenever it is asked for a batch.
+
+        To meet them once is fine: all ranks begin an epoch at the same point of their loops.
+        """
+        if not self._watched or source.reads < 2 or collectives == collectives_begun():
+            return
+        raise ConfigError(
+            f"the data loader ({type(self._data_loader).__name__}) does collectives while it is read. How "
+            "far it is read ahead depends on how fast labels come: the ranks would meet in different ones, "
+            "and hang. Pass lock_step=True, which reads all of them at the same points of their loops, or a "
+            "data loader that reads on every rank by itself (with Accelerate: dispatch_batches=False)"
+        )
+
     def _read(self, source: Source, offer: Callable[[OpenBatch], None]) -> None:
         try:
+            collectives = collectives_begun() if self._watched else None
             with readers.reading():
                 item = source.read()
+            self._check_apart(source, collectives)
             if item is not None:
                 batch, mark = item
                 del item  # whoever holds a batch beside this name may write to it
