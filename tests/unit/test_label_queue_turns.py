@@ -102,6 +102,18 @@ def test_a_worker_that_is_overdue_changes_nothing_about_who_is_being_emptied():
     assert queue.lease("e", 4, 11.0) != []
 
 
+def test_a_queue_that_is_cleared_empties_nobody_any_more():
+    queue = joined("c", "d")
+    busy(queue, "c", "d")
+    suspected(queue, 1)
+    assert queue.lease("c", 4, 1.0) == []
+    queue.clear()
+    busy(queue, "c", "d")
+    suspected(queue, 1)
+    fill(queue, 4)
+    assert queue.lease("d", 4, 1.0) == [], "now this one is being emptied"
+
+
 def test_a_task_that_waits_for_others_when_its_late_worker_fails_on_it_may_be_poison_at_once():
     queue = joined("late", "other", flow=Flow(max_attempts=1, first_deadline_s=1.0, min_deadline_s=1.0))
     fill(queue, 4)
@@ -120,6 +132,50 @@ def test_a_batch_that_is_given_up_changes_nothing_for_the_tasks_of_others():
         queue.lose(worker, "killed", 0.0)
     queue.abandon(0)
     assert [poison.batch for poison in queue.verdicts(100.0)] == [1]
+
+
+# --- what a worker gets, and how many are woken for it --------------------------------------------------
+
+
+def woken(queue: LabelQueue, room: int) -> list[str]:
+    """Who of three sleepers is woken for what waits."""
+    for worker in "abc":
+        queue.join(worker, "teacher")
+        queue.sleep(worker, room)
+    return queue.rouse("teacher", 0.0, ROUSED_AT_MOST)
+
+
+@pytest.mark.parametrize(("samples", "who"), [(1, "a"), (2, "ab"), (3, "abc")])
+def test_as_many_are_woken_as_have_room_for_what_waits(samples: int, who: str):
+    queue = joined()
+    fill(queue, samples)
+    assert woken(queue, 1) == list(who)
+
+
+@pytest.mark.parametrize("came_back", [False, True])
+def test_where_cuts_are_fixed_as_many_are_woken_as_there_are_cuts(came_back: bool):
+    queue = joined(flow=Flow(task_size=8))
+    fill(queue, 6, 8) if came_back else fill(queue, 14)
+    if came_back:
+        queue.join("gone", "teacher")
+        assert len(queue.lease("gone", 6, 0.0)) == 1
+        queue.leave("gone", 0.0)
+    assert woken(queue, 2) == list("abc" if came_back else "ab")
+
+
+def test_cuts_that_fill_a_pull_exactly_are_in_it():
+    queue = joined("a", flow=Flow(task_size=4))
+    fill(queue, 12)
+    assert [grant.cost for grant in queue.lease("a", 8, 0.0)] == [4, 4]
+
+
+def test_a_task_on_which_a_worker_has_failed_hides_none_behind_it():
+    queue = joined("a", "b")
+    fill(queue, 4, 4)
+    first, second = queue.lease("a", 8, 0.0)
+    queue.fail(first.lease, "boom", 0.0)
+    queue.give_back([second.lease], "a", 0.0)
+    assert [grant.batch for grant in queue.lease("a", 8, 0.0)] == [1]
 
 
 # --- a second lease -----------------------------------------------------------------------------------

@@ -95,13 +95,11 @@ class Track:
 
     @property
     def least_cost(self) -> int:
-        """What whoever comes next gets at least, because cuts are fixed; 1 where they are not."""
+        """What whoever comes next gets at least of what waits: a cut, where cuts are fixed, and else 1."""
         if not self._flow.cuts_fixed:
             return 1
         if self._returned:
             return self._returned[0].cost
-        if not self._fresh:
-            return 1
         head = self._fresh[0]
         return head.wanted.cost(head.start, self._fixed_stop(head))
 
