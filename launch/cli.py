@@ -140,6 +140,12 @@ def _own_id(context: click.Context, option: click.Parameter, given: str | None) 
     return f"{given[:90]}-{os.urandom(4).hex()}"
 
 
+def _on_command_line(name: str) -> bool:
+    """Whether an option of this command was given there, and not by its variable."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is click.core.ParameterSource.COMMANDLINE
+
+
 def _begin(prefix: str) -> None:
     """Log with a prefix, and go on whatever becomes of the terminal: for commands that work for hours."""
     from edldist.observe.logs import install_logging
@@ -439,16 +445,33 @@ def student(script: str, args: tuple[str, ...], import_from: str | None, **setti
     "--coordinator",
     type=ADDRESS,
     metavar="URL",
-    default="tcp://127.0.0.1:7070",
-    help="Address of the coordinator.",
+    help="Address of the coordinator (default: tcp://127.0.0.1:7070).",
+)
+@_option(
+    "--output",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR",
+    help="The output folder of a job, in place of its coordinator's address; shows its result after its end.",
 )
 @_option("--json", "as_json", is_flag=True, help="Print JSON.")
-def status(coordinator: str, as_json: bool) -> int:
-    """Show the members of a job and their figures."""
+@_option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C or the job's end.")
+def status(coordinator: str | None, output: Path | None, as_json: bool, watch: bool) -> int:
+    """Show the members of a job, their figures, and who waits for whom and why."""
+    if coordinator is not None and output is not None:
+        if _on_command_line("coordinator") and _on_command_line("output"):
+            raise click.UsageError("--coordinator and --output both say which job: give one of them.")
+        output = output if _on_command_line("output") else None
     from edldist_launch.console import PlainConsole
-    from edldist_launch.status import show_status
+    from edldist_launch.status import show_status, show_status_of_folder
 
-    return show_status(coordinator, as_json, PlainConsole())
+    try:
+        if output is not None:
+            return show_status_of_folder(output, as_json, PlainConsole(), watch)
+        return show_status(coordinator or "tcp://127.0.0.1:7070", as_json, PlainConsole(), watch)
+    except KeyboardInterrupt:
+        if watch:
+            return 0  # the way to end it
+        raise
 
 
 @cli.command(

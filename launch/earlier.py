@@ -20,7 +20,7 @@ from edldist.checkpoint.stores.local import LocalStore
 from edldist.config import JobConfig, load_job
 from edldist.errors import ConfigError
 
-__all__ = ["Beginning", "EarlierRun", "differences", "last_checkpoint", "set_aside"]
+__all__ = ["Beginning", "EarlierRun", "differences", "last_checkpoint", "read_result", "set_aside"]
 
 Beginning = Literal["resume", "fresh", "extend"]
 """How a run begins in a folder that holds an earlier one: go on with an unfinished run of the same job,
@@ -65,7 +65,7 @@ class EarlierRun:
             raise ConfigError(
                 f"{folder} holds a job.yaml that cannot be read; choose another --output. It says:\n{exc}"
             ) from exc
-        return cls(job, _read_result(folder / "result.json"), last_checkpoint(folder))
+        return cls(job, read_result(folder / "result.json"), last_checkpoint(folder))
 
     @property
     def finished(self) -> bool:
@@ -165,7 +165,8 @@ def _shown(value: Any) -> str:
     return "not given" if value is None else str(value)
 
 
-def _read_result(path: Path) -> dict[str, Any] | None:
+def read_result(path: Path) -> dict[str, Any] | None:
+    """What a ``result.json`` says; None where there is none that can be read."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         document = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(document, dict):

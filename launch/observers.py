@@ -145,6 +145,11 @@ class Observers:
         return self._tally.joined_ids
 
     @harmless
+    def wanted(self) -> set[str]:
+        """Teacher groups that students want and that are not there."""
+        return self._tally.wanted
+
+    @harmless
     def crashed(self, member_id: str) -> None:
         """The launcher saw a teacher worker die; the coordinator may be too young to have known it."""
         self._tally.crashed(member_id)

@@ -351,7 +351,7 @@ class JobRun:
                 self._observers.crashed(change.child.id)
             if change.event == "hopeless":
                 raise _Stopped("failed", f"teacher worker {_hopeless(change)}", change.child)
-
+        self._check_groups()
         for change in self._students.tick(now):
             self._note("student", change)
             if change.event == "hopeless" and change.code == EXIT_INTERRUPTED:
@@ -360,6 +360,19 @@ class JobRun:
                 continue  # a node was taken away; the others train on
             if change.event == "hopeless":
                 raise _Stopped("failed", f"the student failed ({describe_exit(change.code)})", change.child)
+
+    def _check_groups(self) -> None:
+        """End a job whose script waits for a teacher that the job does not have, and never will."""
+        names = [teacher.name for teacher in self._job.teachers]
+        strangers = sorted((self._observers.wanted() or set()) - set(names))
+        if not strangers:
+            return
+        listed, has = ", ".join(map(repr, strangers)), ", ".join(map(repr, names))
+        raise _Stopped(
+            "failed",
+            f"the script wants labels of teacher {listed}, the job has {has}: give the loader "
+            f"teacher={names[0]!r}, or a teacher of the job file name: {strangers[0]}",
+        )
 
     def _note(self, role: str, change: Change) -> None:
         """Record and say what became of a child."""

@@ -117,6 +117,12 @@ class Tally:
             self.teachers["lost"] += not self.frozen
 
     @property
+    def wanted(self) -> set[str]:
+        """Teacher groups that students want and of which no worker is present, as far as known."""
+        here = {member.group for member in self.members if member.role == "teacher"}
+        return {name for member in self.members for name in member.teachers} - here
+
+    @property
     def joined_ids(self) -> set[str]:
         """Members that are present as far as known."""
         return self._present | {member.id for member in self.members}

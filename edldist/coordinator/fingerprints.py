@@ -7,6 +7,7 @@ begin again with another model; a student that has used labels of the former one
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from edldist.labels.fingerprint import Fingerprint
@@ -27,6 +28,11 @@ class GroupFingerprints:
     def __init__(self) -> None:
         # Invariant: a group in here has a worker, and none of its workers differs from its fingerprint.
         self._groups: dict[str, _Group] = {}
+
+    @property
+    def groups(self) -> Collection[str]:
+        """The groups that have a worker."""
+        return self._groups.keys()
 
     def objection(self, message: Register) -> str | None:
         """Why a teacher worker does not belong to the group that it names, or None."""

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from edldist.coordinator.fingerprints import GroupFingerprints
-from edldist.coordinator.rates import Rate, capacity_counters, demand_counters, differs
+from edldist.coordinator.rates import Rate, RecentRate, capacity_counters, demand_counters, differs
 from edldist.wire.messages import (
     Event,
     Goodbye,
@@ -24,6 +24,7 @@ from edldist.wire.messages import (
     Registered,
     Regroup,
     Scalar,
+    TeachersHere,
     Unknown,
 )
 from edldist.wire.transport import Sender
@@ -36,6 +37,8 @@ WEIGH_S = 30.0
 """Clear changes in what members give and want move links at most so often."""
 MISSING_S = 3600.0
 """How long a lost student's links are remembered, in case it was only cut off."""
+
+MOST_GROUPS_TOLD = 64
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Member:
         stats: the figures of its last heartbeat.
         links: ids of the students that a teacher worker serves, as far as known here; missing ones too.
         rate: samples per second that it could give (a teacher worker), or take (a student).
+        recent: samples per second that it gave or took in the last seconds.
         weight: that rate, as it was when it last counted for who serves whom; NaN if it never did.
         answered_at: monotonic seconds at which the server last answered a heartbeat of it.
     """
@@ -79,6 +83,7 @@ class Member:
     stats: dict[str, Scalar] = field(default_factory=dict)
     links: frozenset[str] = frozenset()
     rate: Rate = field(default_factory=Rate)
+    recent: RecentRate = field(default_factory=RecentRate)
     weight: float = math.nan
     answered_at: float = float("-inf")
 
@@ -245,7 +250,11 @@ class Membership:
         )
         member.rate.see(counters)
         self._weights_changed |= differs(member.rate.value, member.weight)
+        member.recent.see(member.stats.get("samples"), now)
         self._touch(message.id, now)
+        here = self._fingerprints.groups
+        if here and not all(name in here for name in member.register.teachers):
+            return [Send(peer, TeachersHere(groups=sorted(here)[:MOST_GROUPS_TOLD]))]
         return []
 
     def goodbye(self, peer: Sender, message: Goodbye, wall: float) -> list[Action]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping
 
 from edldist.wire.messages import Scalar
 
-__all__ = ["Rate", "capacity_counters", "demand_counters", "differs"]
+__all__ = ["Rate", "RecentRate", "capacity_counters", "demand_counters", "differs"]
 
 SMOOTHING = 0.25
 """Weight of a new measurement: one odd one, as of an evaluation between two batches, moves little."""
+RECENT_S = 5.0
+"""How far back "the last seconds" reach."""
 CLEAR_CHANGE = 1.5
 """A rate has changed when it is so many times another, or so many times smaller."""
 
@@ -48,6 +51,31 @@ class Rate:
             return
         measured = samples / seconds
         self.value = measured if math.isnan(self.value) else self.value + SMOOTHING * (measured - self.value)
+
+
+class RecentRate:
+    """Samples per second over the last seconds, as people want to see it: 0 soon after nothing is done."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, float]] = deque()
+
+    def see(self, samples: Scalar, now: float) -> None:
+        """Take in the count of samples as it is now; anything else counts for nothing."""
+        if not isinstance(samples, int | float) or isinstance(samples, bool) or not 0 <= samples < math.inf:
+            return
+        if self._seen and samples < self._seen[-1][1]:
+            self._seen.clear()  # another process under the same name counts from 0
+        self._seen.append((now, float(samples)))
+        while len(self._seen) > 2 and now - self._seen[1][0] >= RECENT_S:
+            self._seen.popleft()
+
+    @property
+    def value(self) -> float | None:
+        """None until it was looked at twice."""
+        if len(self._seen) < 2:
+            return None
+        (before, first), (now, last) = self._seen[0], self._seen[-1]
+        return (last - first) / (now - before) if now > before else None
 
 
 def capacity_counters(stats: Mapping[str, Scalar]) -> Counters:

@@ -48,6 +48,8 @@ class StatusView:
                     links=sorted(m.links & members.keys()) if m.is_teacher else serving.get(member_id, []),
                     info=m.register.info,
                     stats=m.stats,
+                    teachers=m.register.teachers,
+                    samples_per_s=m.recent.value,
                 )
                 for member_id, m in sorted(members.items())
             ],

@@ -280,6 +280,7 @@ class _Wait:
         waited_s = self._clock.monotonic() - before
         self._waited_s += waited_s
         self._figures.waited(waited_s)
+        self._figures.waiting_s = 0.0 if ready else self._waited_s
         if ready:
             return True
         if self._waited_s > _STOP_STARVED_S and stopping.asked():
@@ -292,14 +293,19 @@ class _Wait:
 
     def _complain(self) -> None:
         missing = self._service.missing_teachers()
+        others = [group for group in self._service.groups_here() if group not in missing]
         if missing:
             logger.warning(
-                "waiting for labels for %.0f s: no worker of %s is connected; going on when one comes",
+                "waiting for labels for %.0f s: no worker of %s is connected%s; going on when one comes",
                 self._waited_s,
                 ", ".join(
                     f"{name!r} (one was refused: {reason})" if reason else repr(name)
                     for name, reason in missing.items()
                 ),
+                f"; there are workers of {', '.join(map(repr, others))} (a worker's --name and the loader's "
+                "teacher= have to agree)"
+                if others
+                else "",
             )
         else:
             logger.warning(

@@ -11,7 +11,10 @@ __all__ = ["LoopFigures"]
 
 @dataclass(slots=True)
 class LoopFigures:
-    """Counts for ``DistillLoader.stats``; the service keeps them when the loader is collected."""
+    """Counts for ``DistillLoader.stats``; the service keeps them when the loader is collected.
+
+    ``waiting_s`` is how long the loop has waited for the labels that it waits for now, 0 while it does not.
+    """
 
     batches: int = 0
     samples: int = 0
@@ -19,6 +22,7 @@ class LoopFigures:
     discarded: int = 0
     starved_s: float = 0.0
     startup_s: float = 0.0
+    waiting_s: float = 0.0
     epoch: int = 0
     epoch_samples: int = 0
 
@@ -37,6 +41,7 @@ class LoopFigures:
             "discarded": self.discarded,
             "starved_s": round(self.starved_s, 6),
             "startup_s": round(self.startup_s, 6),
+            "waiting_s": round(self.waiting_s, 3),
             "epoch": self.epoch,
             "epoch_samples": self.epoch_samples,
         }

@@ -339,10 +339,11 @@ class DistillLoader:
 
         ``batches`` and ``samples`` delivered, the position in ``epoch`` and ``epoch_samples``,
         samples ``skipped`` as poison; ``starved_s`` waited for labels (``startup_s`` before the
-        very first batch is counted apart); ``backpressure_s`` with the queue full and the teachers
-        idle; ``done``, ``requeued``, ``duplicates``, ``hedged``, ``failed`` tasks; batches
-        ``discarded`` after they were read, because the loop was left early or another epoch began
-        than was read ahead; ``buffered`` labelled batches and ``teachers`` connected now.
+        very first batch is counted apart), ``waiting_s`` for those that it waits for now;
+        ``backpressure_s`` with the queue full and the teachers idle; ``done``, ``requeued``,
+        ``duplicates``, ``hedged``, ``failed`` tasks; batches ``discarded`` after they were read,
+        because the loop was left early or another epoch began than was read ahead; ``buffered``
+        labelled batches and ``teachers`` connected now.
         """
         return self._service.stats()
 

@@ -356,6 +356,22 @@ def test_a_model_that_raises_shows_its_own_traceback(folder: Path) -> None:
     assert not any(running(pid) for pid in pids(folder))
 
 
+def test_a_script_that_wants_another_teacher_ends_the_job_at_once(start: Start, folder: Path) -> None:
+    (folder / "s.py").write_text(
+        "import torch, edldist\n"
+        "for _ in edldist.DistillLoader([torch.ones(4, 2)], inputs=lambda b: {'x': b}, teacher='bert'):\n"
+        "    pass\n"
+    )
+    job = start(student="")
+    output, _ = job.communicate()
+    assert job.returncode == 1
+    assert output.splitlines()[-1] == (
+        "error: the script wants labels of teacher 'bert', the job has 'teacher': give the loader "
+        "teacher='teacher', or a teacher of the job file name: bert"
+    )
+    assert result(folder)["status"] == "failed"
+
+
 def test_a_job_elsewhere_finds_the_modules_beside_its_file(tmp_path: Path) -> None:
     here, jobs = tmp_path / "here", tmp_path / "jobs"
     for place in (here, jobs):

@@ -164,3 +164,22 @@ def test_a_loop_that_waits_says_why_the_worker_that_came_was_refused(memory_job,
     memory_job.teacher(batch_size=2, codec="dense:fp16")
     read.join(20)
     assert not read.is_alive()
+
+
+def test_a_loop_that_waits_for_a_group_that_is_not_there_says_which_are(memory_job, monkeypatch, caplog):
+    monkeypatch.setattr(arrivals, "_COMPLAIN_S", 0.01)
+    loader = memory_job.loader(batches(1), inputs="id", teacher="teacher")
+    memory_job.teacher(batch_size=2, name="bert")
+    read = threading.Thread(target=lambda: list(loader), daemon=True)
+    read.start()
+    pause = threading.Event()
+    while "there are workers of" not in caplog.text:
+        pause.wait(0.01)
+    assert (
+        "no worker of 'teacher' is connected; there are workers of 'bert' (a worker's --name" in caplog.text
+    )
+    assert loader.stats()["waiting_s"] > 0
+    memory_job.teacher(batch_size=2)
+    read.join(20)
+    assert not read.is_alive()
+    assert loader.stats()["waiting_s"] == 0

@@ -14,6 +14,7 @@ from edldist.wire.messages import (
     Register,
     Registered,
     Regroup,
+    TeachersHere,
     Unknown,
 )
 from edldist.wire.transport import Sender
@@ -65,6 +66,17 @@ def live(members: Membership, until: float, *ids: str, since: float = 0.0) -> li
             actions += members.heartbeat(member_id.encode(), Heartbeat(id=member_id), now)
         actions += members.tick(now, WALL + now)
     return actions
+
+
+def test_a_student_is_told_which_teachers_are_here_while_the_one_it_wants_is_not() -> None:
+    members = make()
+    members.register(b"s1", student(teachers=["big", "teacher"]), 0.0, WALL)
+    beat = Heartbeat(id="s1")
+    assert members.heartbeat(b"s1", beat, 1.0) == []  # teachers may only be about to come
+    members.register(b"t1", teacher(), 1.0, WALL)
+    assert sent(members.heartbeat(b"s1", beat, 2.0)) == [(b"s1", TeachersHere(groups=["big"]))]
+    members.register(b"t2", teacher("t2", group="teacher", process="p9"), 2.0, WALL)
+    assert members.heartbeat(b"s1", beat, 3.0) == []
 
 
 def test_a_registration_is_answered_and_recorded() -> None:

@@ -47,6 +47,7 @@ SAMPLES = [
     wire.NodeStatus(
         incarnation="i", ranks=[wire.RankStatus(process="p-1", stats={"batches": 2})], lost=["p-2"], seq=9
     ),
+    wire.TeachersHere(groups=["bert"]),
     wire.Regroup(generation="job@h:1", lost="s-1", reason="silent for 3.4 s"),
     wire.NodeReport(
         run="digits-1",

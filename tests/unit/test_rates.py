@@ -12,7 +12,7 @@ import pytest
 from edldist.clock import FakeClock
 from edldist.coordinator.membership import WEIGH_S, Membership
 from edldist.coordinator.orders import Orders
-from edldist.coordinator.rates import Rate, capacity_counters, demand_counters, differs
+from edldist.coordinator.rates import Rate, RecentRate, capacity_counters, demand_counters, differs
 from edldist.wire.messages import Heartbeat
 from tests.unit.test_membership import WALL, student, teacher
 
@@ -191,3 +191,30 @@ def test_a_fresh_coordinator_that_never_learns_rates_balances_all_the_same() -> 
     fresh.live(2 * WEIGH_S)
     served = fresh.workers_of(list(fresh.wanted))
     assert max(served) - min(served) <= 2
+
+
+class TestTheLastSeconds:
+    def test_what_was_done_long_ago_does_not_count(self) -> None:
+        recent = RecentRate()
+        assert recent.value is None
+        for second in range(10):
+            recent.see(100 * second, float(second))
+        assert recent.value == 100.0
+        for second in range(10, 17):
+            recent.see(900, float(second))
+        assert recent.value == 0.0
+        recent.see(910, 17.0)
+        assert recent.value == 2.0
+
+    def test_a_count_that_begins_again_is_no_negative_rate(self) -> None:
+        recent = RecentRate()
+        for samples, now in ((500, 1.0), (5, 2.0), (25, 3.0)):
+            recent.see(samples, now)
+        assert recent.value == 20.0
+
+    @pytest.mark.parametrize("bad", [None, "many", True, -1, math.nan, math.inf])
+    def test_what_is_no_count_is_passed_over(self, bad: Any) -> None:
+        recent = RecentRate()
+        for second in range(3):
+            recent.see(bad, float(second))
+        assert recent.value is None

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import msgspec
 import pytest
 
 import edldist_launch.status
+from edldist.errors import ConfigError, CoordinatorUnreachableError
 from edldist.wire.messages import MemberStatus, Scalar, Status
 from edldist_launch.console import PlainConsole
-from edldist_launch.status import show_status
+from edldist_launch.status import show_status, show_status_of_folder
+from edldist_launch.waiting import waits
 
 
 def member(member_id: str, role: str, info: dict[str, Scalar], **stats: Scalar) -> MemberStatus:
@@ -28,7 +31,35 @@ def member(member_id: str, role: str, info: dict[str, Scalar], **stats: Scalar) 
         links=[],
         info=info,
         stats=stats,
+        samples_per_s=float(rate) if isinstance(rate := stats.pop("rate", None), int) else None,
+        teachers=["big"] if role == "student" else [],
     )
+
+
+class Answers:
+    """A stand-in for the link to a coordinator; None is no answer."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *statuses: Status | None) -> None:
+        self._left = list(statuses)
+        monkeypatch.setattr(edldist_launch.status, "StatusClient", lambda address: self)
+        monkeypatch.setattr(edldist_launch.status, "WATCH_EVERY_S", 0.0)
+
+    def query(self, since: int, timeout_s: float) -> Status:
+        status = self._left.pop(0) if len(self._left) > 1 else self._left[0]
+        if status is None:
+            raise CoordinatorUnreachableError("no coordinator answered")
+        return status
+
+    def close(self) -> None:
+        pass
+
+
+def printed(monkeypatch: pytest.MonkeyPatch, status: Status) -> list[str]:
+    Answers(monkeypatch, status)
+    target = PlainConsole(file=io.StringIO(), width=80)
+    assert show_status("tcp://coordinator.example:7070", False, target) == 0
+    assert isinstance(target.file, io.StringIO)
+    return target.file.getvalue().splitlines()
 
 
 @pytest.fixture
@@ -37,41 +68,56 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Status:
         incarnation="i",
         uptime_s=65.0,
         members=[
-            member("t-0", "teacher", {}, samples=640, held=2, students=1, up_s=20.0),
+            member("t-0", "teacher", {}, samples=640, held=2, students=1, up_s=20.0, rate=70),
             member(
-                "rank0-0123456789", "student", {"rank": 0}, samples=500, batches=8, starved_s=1.25, teachers=1
+                "rank0-0123456789",
+                "student",
+                {"rank": 0},
+                samples=500,
+                batches=8,
+                starved_s=1.25,
+                teachers=1,
+                rate=40,
             ),
-            member("s-1", "student", {"rank": 1, "rejoin": True}, samples=500),
+            member("s-1", "student", {"rank": 1}, samples=500),
         ],
         records=[],
         seq=0,
     )
-    monkeypatch.setattr(edldist_launch.status, "query_status", lambda *args, **kwargs: status)
+    Answers(monkeypatch, status)
     return status
 
 
-def test_the_tables_fit_a_terminal_and_show_members_with_their_rates(answer: Status) -> None:
-    target = PlainConsole(file=io.StringIO(), width=80)
-    assert show_status("tcp://coordinator.example:7070", False, target) == 0
-    assert isinstance(target.file, io.StringIO)
-    text = target.file.getvalue()
-    assert text.startswith(
-        "coordinator tcp://coordinator.example:7070 · up 1m05s · 1 teacher worker · 2 student ranks\n"
-    )
-    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
-    assert rows["t-0"] == ["big", "h", "10s", "0.2s", "32", "640", "2", "1"]
-    assert rows["rank0-0123456789"] == ["0", "h", "10s", "0.2s", "50", "1.25", "1"]
-    assert rows["s-1"][4] == "-", "its age is unknown, and so is its rate"
+def test_the_tables_fit_a_terminal_and_show_members_with_their_rates(
+    answer: Status, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for member in answer.members:
+        if member.role == "teacher":
+            member.links.append("rank0-0123456789")
+    answer.members[1].links.append("t-0")
+    lines = printed(monkeypatch, answer)
+    assert lines[0].startswith("coordinator tcp://coordinator.example:7070 · up 1m05s · 1 teacher worker · 2")
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
+    assert rows["t-0"] == ["big", "h", "10s", "0.2s", "70", "640", "2", "1"], "the rate of its last seconds"
+    assert rows["rank0-0123456789"] == ["0", "h", "10s", "0.2s", "40", "1.25", "1"]
+    assert rows["s-1"] == ["1", "h", "10s", "0.2s", "-", "-", "-"], "no rate is known of it yet"
+
+
+def test_a_rank_is_shown_by_its_number_and_not_by_its_group(
+    answer: Status, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranks = [
+        msgspec.structs.replace(member(f"r-{rank}", "student", {"rank": rank}), group="digits-1234/3/0")
+        for rank in (10, 9)
+    ]
+    lines = printed(monkeypatch, msgspec.structs.replace(answer, members=ranks))
+    assert [line.split()[:2] for line in lines if line.startswith("r-")][:2] == [["r-9", "9"], ["r-10", "10"]]
 
 
 def test_ids_that_workers_make_up_stay_in_one_line(answer: Status, monkeypatch: pytest.MonkeyPatch) -> None:
     named = member("teacher-node1-e5677488", "teacher", {}, samples=123456, held=12, students=2)
-    status = msgspec.structs.replace(answer, members=[msgspec.structs.replace(named, host="node1")])
-    monkeypatch.setattr(edldist_launch.status, "query_status", lambda *args, **kwargs: status)
-    target = PlainConsole(file=io.StringIO(), width=80)
-    show_status("tcp://h:1", False, target)
-    assert isinstance(target.file, io.StringIO)
-    row = target.file.getvalue().splitlines()[-1].split()
+    named = msgspec.structs.replace(named, host="node1", links=["s"])
+    row = printed(monkeypatch, msgspec.structs.replace(answer, members=[named]))[-1].split()
     assert (row[0], row[-3:]) == ("teacher-node1-e5677488", ["123456", "12", "2"])
 
 
@@ -80,6 +126,7 @@ def test_json_holds_every_figure(answer: Status, capsys: pytest.CaptureFixture[s
     document = json.loads(capsys.readouterr().out)
     assert [item["id"] for item in document["members"]] == ["t-0", "rank0-0123456789", "s-1"]
     assert document["members"][0]["stats"]["up_s"] == 20.0
+    assert document["members"][1]["teachers"] == ["big"]
     assert document["incarnation"] == "i"
 
 
@@ -90,12 +137,9 @@ def test_trouble_is_said_below_the_tables(answer: Status, monkeypatch: pytest.Mo
         member("leaving", "teacher", {}, draining=True),
         member("rank0", "student", {"rank": 0}, skipped=32),
     ]
-    troubled = msgspec.structs.replace(answer, members=members)
-    monkeypatch.setattr(edldist_launch.status, "query_status", lambda *args, **kwargs: troubled)
-    target = PlainConsole(file=io.StringIO(), width=80)
-    show_status("tcp://h:1", False, target)
-    assert isinstance(target.file, io.StringIO)
-    assert target.file.getvalue().splitlines()[-4:] == [
+    for other in members[:2]:
+        other.links.append("rank0")
+    assert printed(monkeypatch, msgspec.structs.replace(answer, members=members))[-4:] == [
         "leaving finishes what it holds, and leaves",
         "sick gets no work: 4 failures in a row, the last one: no [red] pixel",
         "small ran out of memory (2x): at most 16 samples a pass now",
@@ -105,12 +149,115 @@ def test_trouble_is_said_below_the_tables(answer: Status, monkeypatch: pytest.Mo
 
 def test_names_and_figures_of_strangers_are_text(answer: Status, monkeypatch: pytest.MonkeyPatch) -> None:
     stranger = member("[/x]", "teacher", {}, samples="[/y]", held=float("inf"), up_s=float("nan"))
-    monkeypatch.setattr(
-        edldist_launch.status,
-        "query_status",
-        lambda *args, **kwargs: msgspec.structs.replace(answer, members=[stranger]),
+    stranger.links.append("s")
+    lines = printed(monkeypatch, msgspec.structs.replace(answer, members=[stranger]))
+    assert lines[-1].split()[0] == "[/x]"
+
+
+def test_watching_shows_every_answer_until_the_job_has_a_result(
+    answer: Status, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "events.jsonl").write_text(
+        '{"t": 1, "event": "coordinator_started", "address": "tcp://h:1"}\n'
+        '{"t": 2, "event": "coordinator_started", "address": "tcp://h:2"}\n'
     )
+    result = {"status": "completed", "job": "toy"}
+
+    class Ending(Answers):
+        def query(self, since: int, timeout_s: float) -> Status:
+            if self._left == [answer]:
+                (tmp_path / "result.json").write_text(json.dumps(result))
+            return super().query(since, timeout_s)
+
+    Ending(monkeypatch, answer, None, answer)
+    assert show_status_of_folder(tmp_path, True, PlainConsole(), watch=True) == 0
+    shown = capsys.readouterr()
+    first, second, *end = shown.out.splitlines()
+    assert json.loads(first)["incarnation"] == json.loads(second)["incarnation"] == "i"
+    assert json.loads("".join(end)) == result
+    assert shown.err == "no answer of the coordinator at tcp://h:2\n"
+
+
+def test_a_folder_stands_for_its_coordinator(
+    answer: Status, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"--output .*: no job writes there \(no events.jsonl in it\)"):
+        show_status_of_folder(tmp_path, False, PlainConsole())
+    (tmp_path / "events.jsonl").write_text('{"t": 1, "event": "job_started"}\n')
+    with pytest.raises(ConfigError, match="its job has started no coordinator yet"):
+        show_status_of_folder(tmp_path, False, PlainConsole())
+    (tmp_path / "events.jsonl").write_text(
+        '{"t": 1, "event": "coordinator_started", "address": "tcp://h:1"}\n'
+    )
+    Answers(monkeypatch, None)
+    with pytest.raises(
+        CoordinatorUnreachableError, match="left no result.json, and its coordinator at tcp://h:1"
+    ):
+        show_status_of_folder(tmp_path, False, PlainConsole())
+    (tmp_path / "result.json").write_text('{"status": "completed"}')
     target = PlainConsole(file=io.StringIO(), width=80)
-    show_status("tcp://h:1", False, target)
+    assert show_status_of_folder(tmp_path, False, target) == 0
+    assert isinstance(target.file, io.StringIO) and "completed" in target.file.getvalue()
+
+
+def test_a_terminal_is_redrawn_and_says_when_nobody_answers(
+    answer: Status, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "events.jsonl").write_text(
+        '{"t": 1, "event": "coordinator_started", "address": "tcp://h:1"}\n'
+    )
+    target = PlainConsole(file=io.StringIO(), width=80, force_terminal=True)
+
+    class Ending(Answers):
+        def query(self, since: int, timeout_s: float) -> Status:
+            if self._left == [None]:
+                (tmp_path / "result.json").write_text('{"status": "completed"}')
+            return super().query(since, timeout_s)
+
+    Ending(monkeypatch, answer, None)
+    show_status_of_folder(tmp_path, False, target, watch=True)
     assert isinstance(target.file, io.StringIO)
-    assert target.file.getvalue().splitlines()[-1].split()[0] == "[/x]"
+    assert "student ranks" in target.file.getvalue()
+    assert "no answer of the coordinator at tcp://h:1 for 2s" in target.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("who", "says"),
+    [
+        ("lone", ["waits for teacher 'big': no worker of it is here; there are workers of 'bert'"]),
+        ("fed", []),
+        (
+            "hungry",
+            ["waits for labels for 12s: 2 of 2 workers serve it, and 1 other rank"],
+        ),
+        ("sick", ["waits for labels for 12s: all its workers keep failing (t-0)"]),
+        ("unlinked", ["waits for labels for 12s: none of 2 workers serves it yet"]),
+        ("cut", ["waits for labels for 12s: its workers (t-0) have no connection to it at tcp://h:9"]),
+        ("idle", ["waits for students that want 'bert': those that are here want 'big'"]),
+        ("first", ["waits for students: none is here"]),
+        ("spare", ["waits for students: others serve those that are here"]),
+    ],
+)
+def test_it_says_who_waits_for_whom_and_why(who: str, says: list[str]) -> None:
+    def worker(number: int, *links: str, group: str = "big", **stats: Scalar) -> MemberStatus:
+        made = member(f"t-{number}", "teacher", {}, **stats)
+        return msgspec.structs.replace(made, links=list(links), group=group)
+
+    def rank(*links: str, **stats: Scalar) -> MemberStatus:
+        made = member("me", "student", {"rank": 0}, **{"teachers": len(links), **stats})
+        return msgspec.structs.replace(made, links=list(links), address="tcp://h:9")
+
+    waiting: dict[str, Scalar] = {"waiting_s": 12.3}
+    bert, both = worker(0, group="bert"), [worker(0, "me", "you"), worker(1, "me")]
+    me, members = {
+        "lone": (rank(), [bert]),
+        "fed": (rank("t-0", waiting_s=0.4), [worker(0, "me")]),
+        "hungry": (rank("t-0", "t-1", **waiting), both),
+        "sick": (rank("t-0", **waiting), [worker(0, "me", quarantine="no pixel")]),
+        "unlinked": (rank(**waiting), [worker(0, "you"), worker(1, "you")]),
+        "cut": (rank("t-0", teachers=0, **waiting), [worker(0, "me")]),
+        "idle": (bert, [rank()]),
+        "first": (bert, []),
+        "spare": (worker(0), [rank("t-1")]),
+    }[who]
+    assert waits(me, [me, *members]) == says

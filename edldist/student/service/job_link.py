@@ -11,7 +11,7 @@ from edldist.lifecycle.group_change import GroupChanged, GroupChangeHandler
 from edldist.student.service.events import Events
 from edldist.student.service.options import ServiceOptions
 from edldist.wire.enrolment import Enrolment
-from edldist.wire.messages import Register, Regroup, Scalar
+from edldist.wire.messages import Register, Regroup, Scalar, TeachersHere
 from edldist.wire.transport import Link
 
 __all__ = ["JobLink", "Whereabouts"]
@@ -55,6 +55,8 @@ class JobLink:
         self._link = link
         self._clock = clock
         self._on_group_change = on_group_change
+        self.groups_here: list[str] = []
+        """Teacher groups that the coordinator knew when it last knew none of a group that is wanted."""
         self.events = Events(options.student, clock)
         self._enrolment = Enrolment(
             options.student,
@@ -72,7 +74,10 @@ class JobLink:
                 break
             if isinstance(received.message, Regroup):
                 self._change_group(received.message)
-            elif self._enrolment.on_message(received.message, now, self._clock.wall()):
+                continue
+            if isinstance(received.message, TeachersHere):
+                self.groups_here = received.message.groups
+            if self._enrolment.on_message(received.message, now, self._clock.wall()):
                 logger.info("student %s joined at %s", self._options.student, self._options.coordinator)
         for message in self._enrolment.due(now):
             self._link.send(message)

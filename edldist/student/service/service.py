@@ -153,6 +153,10 @@ class StudentService:
         missing = [name for name in self._options.teachers if name not in self._peers.teachers()]
         return {name: self._standards.refused(name) for name in missing}
 
+    def groups_here(self) -> list[str]:
+        """Teacher groups that were there when a wanted one was not, as the coordinator said last."""
+        return self._job.groups_here
+
     def codec(self, teacher: str) -> Codec:
         """The codec of a group of which there are labels."""
         return self._standards.codec(teacher)

@@ -23,6 +23,7 @@ from edldist.wire.messages.control import (
     Report,
     Status,
     StatusQuery,
+    TeachersHere,
     Unknown,
 )
 from edldist.wire.messages.fields import (
@@ -103,6 +104,7 @@ __all__ = [
     "Scalar",
     "Status",
     "StatusQuery",
+    "TeachersHere",
     "Tasks",
     "TensorSpec",
     "Unknown",

@@ -22,6 +22,7 @@ from edldist.wire.messages.control import (
     Report,
     Status,
     StatusQuery,
+    TeachersHere,
     Unknown,
 )
 from edldist.wire.messages.fields import MAGIC, MAX_HEADER_BYTES, MAX_STATUS_BYTES, MAX_TEXT, PROTOCOL_VERSION
@@ -51,6 +52,7 @@ Message = (
     | Goodbye
     | Links
     | Regroup
+    | TeachersHere
     | NodeReport
     | RunView
     | Event

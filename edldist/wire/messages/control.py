@@ -40,6 +40,7 @@ __all__ = [
     "Report",
     "Status",
     "StatusQuery",
+    "TeachersHere",
     "Unknown",
 ]
 
@@ -140,6 +141,12 @@ class Regroup(MessagePart, frozen=True, tag="regroup"):
     reason: Text
 
 
+class TeachersHere(MessagePart, frozen=True, tag="teachers_here"):
+    """To a student, in answer to a heartbeat: a teacher group that it wants is not here, these are."""
+
+    groups: Annotated[list[Name], msgspec.Meta(max_length=64)]
+
+
 class Event(MessagePart, frozen=True, tag="event"):
     """Something worth a line in ``events.jsonl``. ``t`` is unix seconds at the member.
 
@@ -179,7 +186,11 @@ class StatusQuery(MessagePart, frozen=True, tag="status_query"):
 
 
 class MemberStatus(MessagePart, frozen=True):
-    """One registered member, as ``status`` shows it."""
+    """One registered member, as ``status`` shows it.
+
+    ``group`` and ``teachers`` are as in ``Register``; ``samples_per_s`` is what it gave or took in the last
+    seconds, None where that is not known yet.
+    """
 
     id: str
     role: str
@@ -193,6 +204,8 @@ class MemberStatus(MessagePart, frozen=True):
     links: list[str]
     info: dict[str, Scalar]
     stats: dict[str, Scalar]
+    teachers: list[str] = []
+    samples_per_s: float | None = None
 
 
 class Status(MessagePart, frozen=True, tag="status"):
