@@ -271,6 +271,17 @@ def test_the_time_in_which_all_is_labelled_and_nothing_may_be_read_is_backpressu
         assert desk.backpressure_s == total, "the loop has taken it"
 
 
+def test_backpressure_goes_on_when_the_loop_takes_a_batch_and_still_nothing_may_be_read():
+    desk = Desk("a", low_watermark=0, high_watermark=2)
+    desk.offer(2, 2)
+    desk.label("a", *desk.lease("a"))
+    desk.clock.advance(1.0)
+    desk.delivery.deliver()
+    assert not desk.delivery.wants_batch()
+    desk.clock.advance(1.0)
+    assert desk.backpressure_s == 2.0
+
+
 def test_backpressure_ends_when_the_loop_is_left():
     desk = Desk("a", low_watermark=0, high_watermark=1)
     full(desk)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from edldist.teacher.lane import HostLane
-from tests.unit.passes import Apron, Crew, double, fits, task
+from tests.unit.passes import NO_MEMORY, Apron, Crew, double, fits, task
 
 
 @pytest.mark.parametrize(
@@ -76,6 +76,33 @@ def test_a_fixed_cut_is_tried_again_by_itself_before_it_fails():
     crew.run([task(1, alone=True)], [task(2, 1, 2, 3, 4, alone=True)], [task(3, alone=True)])
     assert crew.labels == {1: [2], 2: [2, 4, 6, 8], 3: [6]}
     assert sizes == [1, 4, 4, 1]
+
+
+def test_memory_that_ran_out_on_the_device_is_found_when_the_pass_lands_and_it_flies_again_in_pieces():
+    lane = Apron()
+    crew = Crew(double, lane, batch_size=4)
+    crew.pipeline.begin([task(1, 1, 2, 3, 4)])
+    lane.flights[0].error = NO_MEMORY
+    lane.flights[0].is_down = True
+    crew.turn()
+    assert (len(lane.flights), crew.pipeline.shrinks, crew.search.size) == (2, 1, 2)
+    crew.turn(wait=True)
+    assert crew.labels == {1: [2, 4, 6, 8]} and crew.errors == {}
+
+
+def test_while_a_fixed_cut_waits_to_fly_by_itself_the_wait_is_for_who_still_flies():
+    lane = Apron()
+    crew = Crew(double, lane)
+    crew.pipeline.begin([task(1, 1, 2, alone=True)])
+    crew.pipeline.begin([task(2, 3, 4, alone=True)])
+    first, second = lane.flights
+    first.error, first.is_down = NO_MEMORY, True
+    crew.turn()
+    assert len(lane.flights) == 2 and not second.waited
+    crew.turn(wait=True)
+    assert second.waited and crew.labels == {2: [6, 8]} and len(lane.flights) == 3
+    crew.turn(wait=True)
+    assert crew.labels == {1: [2, 4], 2: [6, 8]}
 
 
 def test_fixed_cuts_are_never_cut_even_after_others_were():

@@ -13,8 +13,12 @@ __all__ = ["candidates", "task_for"]
 def candidates(
     head_leases: Collection[HeldLease], teacher: str, now: float, older_than_s: float
 ) -> list[HeldLease]:
-    """Leases of the head batch whose tasks have no second lease yet and are old enough, the oldest first."""
-    old = [
+    """Leases of the head batch whose tasks have no second lease yet and are old enough.
+
+    Args:
+        head_leases: the oldest first, as the result.
+    """
+    return [
         lease
         for lease in head_leases
         if now - lease.since > older_than_s
@@ -23,7 +27,6 @@ def candidates(
         and len(task.leases) == 1
         and not task.alone
     ]
-    return sorted(old, key=lambda lease: lease.since)
 
 
 def task_for(worker: Worker, room: int | None, now: float, leases: Sequence[HeldLease]) -> Task | None:

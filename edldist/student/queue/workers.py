@@ -123,6 +123,7 @@ class Workers:
         return self._leases.values()
 
     def leases_of_batch(self, batch: int | None) -> Collection[HeldLease]:
+        """The oldest first."""
         held = None if batch is None else self._of_batch.get(batch)
         return () if held is None else held.values()
 
@@ -175,10 +176,12 @@ class Workers:
         for listed in (of_workers, of_batches):
             assert len(listed) == len(self._leases) and set(listed) == set(self._leases.values())
         assert all(self._of_batch.values())
+        for held_by in (*(worker.leases for worker in self._workers.values()), *self._of_batch.values()):
+            since = [lease.since for lease in held_by.values()]
+            assert since == sorted(since)
         for name, worker in self._workers.items():
             held = list(worker.leases.values())
             assert all(lease.worker == name for lease in held)
-            assert [lease.since for lease in held] == sorted(lease.since for lease in held)
             assert len(held) == 1 or not any(lease.alone for lease in held)
         for batch, leases in self._of_batch.items():
             assert all(task.batch == batch for lease in leases.values() for task in lease.tasks)
