@@ -175,6 +175,8 @@ class CountedPosition:
                 self._own.load(self._own_state)
             if self._draws is not None:
                 self._generators.load(self._draws)
+        elif self._begun and epoch == self._epoch + 1:
+            self.end_epoch()
         elif self._own is not None:
             raise ConfigError(
                 f"set_epoch({epoch}) in epoch {self._epoch}: the data loader "

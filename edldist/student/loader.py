@@ -22,6 +22,7 @@ from edldist.errors import CodecError, ConfigError, LoaderClosedError
 from edldist.labels.grammar import CODEC_FORMS, CodecSpec, parse_spec
 from edldist.lifecycle import exit_hooks, stopping
 from edldist.ranks.placement import placement
+from edldist.sampling.composition import elastic_sampler
 from edldist.student.arrivals import Arrival, Arrivals, Pair
 from edldist.student.figures import LoopFigures
 from edldist.student.gradient_state import LoopEnd
@@ -232,6 +233,12 @@ class DistillLoader:
     def __len__(self) -> int:
         """Batches of an iteration that starts now, if the data loader knows."""
         return len(self._data_loader)  # type: ignore[arg-type]
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of a whole epoch, wherever the position is, if the data loader knows."""
+        elastic = elastic_sampler(self._data_loader)
+        return len(self._data_loader) if elastic is None else elastic.batches_per_epoch  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Pair]:
         self._iteration += 1

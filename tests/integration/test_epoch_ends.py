@@ -268,12 +268,13 @@ def test_an_epoch_that_is_named_is_begun_at_its_start_or_resumed_inside(job, mak
     loader = job.loader(make(), inputs="id", epochs=4)
     running = iter(loader)
     next(running), next(running)
+    assert loader.batches_per_epoch == 6
     loader.set_epoch(0)
     with pytest.raises(LoaderClosedError, match="another iteration"):
         next(running)
     assert ids(loader) == epochs[0][2:]
     loader.set_epoch(3)
-    assert (loader.epoch, len(loader)) == (3, 6)
+    assert (loader.epoch, len(loader), loader.batches_per_epoch) == (3, 6, 6)
     assert ids(loader) == epochs[3]
     unstarted = iter(loader)
     loader.set_epoch(1)

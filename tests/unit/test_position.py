@@ -482,3 +482,6 @@ def test_a_stateful_loader_resumes_in_the_epoch_that_is_named_and_goes_to_no_oth
     with pytest.raises(ConfigError, match="epoch 1: the data loader .StatefulLoader. keeps a state"):
         position.set_epoch(3)
     assert position.epoch == 1
+    run(position, 6, ahead=1)
+    position.set_epoch(2)
+    assert run(position) == plain(3)[12:]

@@ -1,0 +1,1 @@
+"""A small classifier of digits, distilled in Lightning's Trainer."""

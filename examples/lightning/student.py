@@ -1,0 +1,64 @@
+"""Train the small classifier of digits with Lightning, on what a teacher says of all images."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # not the script's folder: the project's
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+import edldist
+from edldist.integrations.lightning import DistillCallback, FitLoader
+from examples.lightning.data import splits
+from examples.lightning.models import student
+
+
+class Classifier(lightning.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = student()
+
+    def training_step(self, pair: Any, _: int) -> Tensor:
+        batch, labels = pair
+        loss = edldist.losses.kd(self.model(batch["pixels"]), labels["logits"], alpha=1.0)
+        return loss * self.trainer.train_dataloader.loss_weight
+
+    def validation_step(self, batch: Any, _: int) -> None:
+        right = self.model(batch["pixels"]).argmax(1) == batch["label"]
+        self.log("accuracy", right.float().mean(), sync_dist=True)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=1e-2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=20)
+    args = parser.parse_args()
+    lightning.seed_everything(0)
+    train, labelled, test = splits()
+    data = DataLoader(train, batch_sampler=edldist.ElasticSampler(len(train), 64))
+    loader = FitLoader(edldist.DistillLoader(data, inputs="pixels", epochs=args.epochs))
+    folder = Path(os.environ.get("EDLDIST_OUTPUT", "out/by-hand"))
+    checkpoints = ModelCheckpoint(folder / "checkpoints", every_n_train_steps=10, save_last=True)
+    trainer = lightning.Trainer(
+        max_epochs=args.epochs,
+        logger=False,
+        callbacks=[checkpoints, DistillCallback()],
+        enable_progress_bar=False,
+    )
+    trainer.fit(Classifier(), loader, DataLoader(test, batch_size=256), ckpt_path="last")
+    print(f"accuracy {trainer.callback_metrics['accuracy']:.2%}")
+
+
+if __name__ == "__main__":
+    main()
