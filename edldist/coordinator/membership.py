@@ -26,6 +26,7 @@ from edldist.wire.messages import (
     Scalar,
     TeachersHere,
     Unknown,
+    Vouch,
 )
 from edldist.wire.transport import Sender
 
@@ -238,6 +239,13 @@ class Membership:
         member_id = self._ids.get(peer)
         if member_id is not None:
             self._touch(member_id, now)
+
+    def vouched(self, peer: Sender, message: Vouch, now: float) -> None:
+        """Count what a process says beside a member as a sign of the member's life."""
+        member = self._members.get(message.id)
+        if member is None or member.register.process != message.process or member.peer.key != peer.key:
+            return
+        self._touch(message.id, now)
 
     def heartbeat(self, peer: Sender, message: Heartbeat, now: float) -> list[Action]:
         """Note a member's figures; a stranger is told to register."""

@@ -42,6 +42,7 @@ from edldist.wire.messages import (
     Report,
     Scalar,
     StatusQuery,
+    Vouch,
 )
 from edldist.wire.transport import Hub, Poller, Received, Sender, Transport
 from edldist.wire.zmq.transport import CONTROL_FRAME_BYTES, CONTROL_UNREAD_BYTES, ZmqTransport
@@ -298,6 +299,9 @@ class Coordinator:
                 self._answer_heartbeat(members.members[message.id], now)
             return actions
         members.heard(peer, now)
+        if isinstance(message, Vouch):
+            members.vouched(peer, message, now)
+            return []
         if isinstance(message, Register):
             self._orders.forget(message.id)
             return members.register(peer, message, now, wall)

@@ -85,6 +85,11 @@ class JobLink:
         """Seconds until something must be sent."""
         return self._enrolment.next_due_s(now)
 
+    @property
+    def heartbeat_ttl_s(self) -> float:
+        """Silence after which the coordinator takes this worker for lost."""
+        return self._enrolment.heartbeat_ttl_s
+
     def leave(self, reason: str) -> None:
         """Say goodbye, and hang up."""
         messages = self._enrolment.leave(reason, self._clock.monotonic())

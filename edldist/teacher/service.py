@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -58,6 +58,7 @@ __all__ = ["TeacherService"]
 logger = logging.getLogger(__name__)
 
 _TICK_S = 0.5
+_TICKS_A_TTL = 5
 _GREET_AGAIN_S = 2.0
 _TURN_MESSAGES = 64
 
@@ -82,7 +83,20 @@ class _Student:
 class TeacherService:
     """Pulls tasks for the compute thread and carries its answers away."""
 
-    def __init__(self, identity: TeacherIdentity, transport: Transport, clock: Clock) -> None:
+    def __init__(
+        self,
+        identity: TeacherIdentity,
+        transport: Transport,
+        clock: Clock,
+        alive: Callable[[Collection[str], float], None] = lambda addresses, ttl_s: None,
+    ) -> None:
+        """Connect to the coordinator, and be ready for ``start``, or for turns that somebody else calls.
+
+        Args:
+            alive: called at every tick with the addresses of those that count this worker's silence, and the
+                shortest of it that any of them takes for a loss (``Voucher.alive``).
+        """
+        self._alive = alive
         self._identity = identity
         self._clock = clock
         self._lock = threading.Lock()
@@ -171,8 +185,8 @@ class TeacherService:
                 self._give_back(self._ledger.give_back_waiting())
         self._answer_and_pull()
         if now >= self._next_tick:
-            self._next_tick = now + _TICK_S
             self._tick(now)
+            self._next_tick = now + min(_TICK_S, self._ttl_s / _TICKS_A_TTL)
         return min(self._next_tick, now + self._job.next_due_s(now))
 
     def fail(self, error: BaseException) -> None:
@@ -338,11 +352,19 @@ class TeacherService:
                 self._greet(student, now)
             elif not student.serving and not student.refused and now - student.greeted_at > _GREET_AGAIN_S:
                 self._greet(student, now)
+        serving = [student.peer.address for student in self._students.values() if student.serving]
+        self._alive([self._identity.coordinator, *serving], self._ttl_s)
         reasons = [student.incompatible for student in self._students.values()]
         if reasons and all(reasons) and not self._draining:
             raise IncompatibleError(f"no student takes this worker: {reasons[-1]}")
         if not self._serving:
             self._job.end_if_orphaned(now)
+
+    @property
+    def _ttl_s(self) -> float:
+        """The shortest silence of this worker that anybody takes for its loss."""
+        served = (student.ttl_s for student in self._students.values() if student.serving)
+        return min([self._job.heartbeat_ttl_s, *served])
 
     @property
     def _serving(self) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,7 @@ from edldist.teacher.stop_signals import StopSignals
 from edldist.wire.messages import Scalar
 from edldist.wire.process import process_id
 from edldist.wire.transport import Transport
+from edldist.wire.voucher import Voucher
 from edldist.wire.zmq.transport import ZmqTransport
 
 __all__ = ["TeacherWorker", "WorkerOptions", "load_teacher", "run_worker"]
@@ -124,6 +126,7 @@ class TeacherWorker:
         process: str | None = None,
         host: str | None = None,
         pid: int | None = None,
+        alive: Callable[[Collection[str], float], None] = lambda addresses, ttl_s: None,
     ) -> None:
         """Connect, and be ready for ``run``, or for turns that somebody else calls.
 
@@ -133,6 +136,7 @@ class TeacherWorker:
             transport, clock: the wire and the time; None for the real ones.
             lane: how passes reach the device; None for the one that fits it.
             process, host, pid: of this process; None for what they are.
+            alive: as of ``TeacherService``.
         """
         self._options = options
         self._teacher = teacher
@@ -164,6 +168,7 @@ class TeacherWorker:
             ),
             transport or ZmqTransport(),
             self._clock,
+            alive,
         )
         service = self.service
         self._pipeline = Pipeline(
@@ -294,9 +299,10 @@ def run_worker(options: WorkerOptions) -> int:
         ModelError, ConfigError: the model cannot be loaded. The caller exits with 2.
         EdlDistError: the job refused this worker or is gone. The caller exits with 1.
     """
-    with StopSignals(options.drain_s) as signals:
+    with StopSignals(options.drain_s) as signals, contextlib.closing(Voucher()) as voucher:
         teacher = load_teacher(options)
-        worker = TeacherWorker(options, teacher)
+        worker = TeacherWorker(options, teacher, alive=voucher.alive)
+        voucher.start(worker.worker_id, process_id())
         signals.serve(worker)
         logger.info(
             "worker %s of teacher %r is up, batch size %s", worker.worker_id, options.name, options.batch_size

@@ -16,6 +16,7 @@ from edldist.wire.messages import (
     Regroup,
     TeachersHere,
     Unknown,
+    Vouch,
 )
 from edldist.wire.transport import Sender
 from tests.greetings import FINGERPRINT, fingerprint
@@ -256,6 +257,21 @@ def test_a_fresh_coordinator_does_not_wait_for_ever_for_those_who_come_back() ->
     for second in range(1, 40):
         members.register(b"t%d" % second, teacher(f"t{second}", links=["s1"]), float(second), WALL)
     assert members.settled(30.0)
+
+
+def test_a_vouch_counts_as_a_heartbeat_of_that_very_process_and_of_no_other() -> None:
+    members = make()
+    its = teacher()
+    members.register(Sender(b"t1", "key"), its, 0.0, WALL)
+    members.register(b"t2", teacher("t2"), 0.0, WALL)
+    beside = Sender(b"t1~voucher", "key")
+    live(members, 2.5, "t2")
+    members.vouched(beside, Vouch(id="nobody", process=its.process), 2.5)
+    members.vouched(beside, Vouch(id="t1", process=its.process), 2.5)
+    assert live(members, 5.0, "t2", since=2.5) == []
+    members.vouched(beside, Vouch(id="t1", process="another"), 5.0)
+    members.vouched(Sender(b"t1~voucher", "a stranger's"), Vouch(id="t1", process=its.process), 5.0)
+    assert [name for name, _ in events(live(members, 5.5, "t2", since=5.0))] == ["teacher_lost"]
 
 
 def test_the_coordinators_own_absence_is_not_its_members_silence() -> None:

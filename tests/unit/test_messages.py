@@ -40,6 +40,7 @@ SAMPLES = [
     wire.Registered(incarnation="abc", heartbeat_interval_s=1.0, heartbeat_ttl_s=3.0),
     wire.Heartbeat(id="t-1", stats={"rate": 1e9, "device": "cpu"}),
     wire.Unknown(),
+    wire.Vouch(id="t-0", process="9f"),
     wire.Refused(reason="no"),
     wire.Goodbye(id="t-1", reason="drained"),
     wire.Links(students=[wire.Peer(id="s-0", address="tcp://h:2")], complete=False),

@@ -16,6 +16,7 @@ from edldist.wire.messages import (
     LeaseRows,
     Result,
     TensorSpec,
+    Vouch,
 )
 from tests.unit.party import pass_time
 
@@ -83,6 +84,22 @@ def test_a_final_failure_of_a_group_that_has_labelled_is_one_attempt(party):
     well.label(again)
     assert job.delivery.wait(0.0, reading=False)
     assert (job.service.stats()["failed"], job.service.stats()["requeued"]) == (1, 1)
+
+
+def test_a_silent_worker_that_is_vouched_for_is_not_lost(party):
+    job = party(heartbeat_ttl_s=1.0)
+    busy, other = job.worker("busy"), job.worker("other")
+    job.offer(4)
+    (lease,) = busy.pull()
+    beside = job.poller.connect(job.service.address, "busy~voucher")
+    for _ in range(30):
+        beside.send(Vouch(id="busy", process="busy"))
+        pass_time(job, 0.1, other)
+    assert job.service.teachers() == 2
+    assert beside.receive() is None, "nobody talks to it"
+    beside.send(Vouch(id="busy", process="another"))
+    pass_time(job, 1.2, other)
+    assert job.service.teachers() == 1 and job.service.stats()["requeued"] == 1
 
 
 def test_a_worker_that_is_late_gets_no_more_work_until_it_answers(party, caplog):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from edldist.student.queue.pings import Pings
 from edldist.student.queue.quarantine import Quarantine
-from edldist.wire.messages import Hello
+from edldist.wire.messages import Hello, Vouch
 from edldist.wire.transport import Sender
 
 __all__ = ["ConnectedWorker", "Peers"]
@@ -86,6 +86,13 @@ class Peers:
         worker = ConnectedWorker(peer, hello.worker, hello.teacher, hello.process, now, now)
         self._workers[peer] = self._keys[worker.key] = worker
         return worker
+
+    def vouched(self, sender: Sender, message: Vouch, now: float) -> None:
+        """Count what a process says beside a worker as a sign of the worker's life."""
+        for worker in self._workers.values():
+            same = (worker.name, worker.process) == (message.id, message.process)
+            if same and worker.peer.key == sender.key:
+                worker.last_heard = now
 
     def drop(self, worker: ConnectedWorker) -> bool:
         """A worker is gone; whether it was here."""

@@ -5,7 +5,8 @@ It answers workers out of ``Delivery``, which it shares with the training loop's
 What happens when a party dies:
 
 * worker killed: the next probe (every ``PROBE_S`` to who holds a lease) raises, its tasks requeue;
-* worker frozen or cut off: silent for ``heartbeat_ttl_s``, the same;
+* worker frozen or cut off: silent for ``heartbeat_ttl_s``, the same (one whose model keeps its interpreter
+  is vouched for, and not silent: ``wire/voucher.py``);
 * worker's compute stuck: its leases pass their deadlines, others get the tasks too, and it gets no more;
 * another rank of the group lost: the coordinator says ``Regroup``, and this process's answer to a
   ``GroupChanged`` is called here: it leaves at once, whatever its training thread waits for, and its
@@ -57,6 +58,7 @@ from edldist.wire.messages import (
     Scalar,
     Tasks,
     Unknown,
+    Vouch,
     Wake,
     Welcome,
 )
@@ -203,6 +205,8 @@ class StudentService:
         message = received.message
         if isinstance(message, Hello):
             self._greet(received.sender, message)
+        elif isinstance(message, Vouch):
+            self._peers.vouched(received.sender, message, self._clock.monotonic())
         elif worker is None:
             self._answer_stranger(received.sender, message)
         elif isinstance(message, Pull):

@@ -25,6 +25,7 @@ from edldist.wire.messages.control import (
     StatusQuery,
     TeachersHere,
     Unknown,
+    Vouch,
 )
 from edldist.wire.messages.fields import (
     MAGIC,
@@ -108,6 +109,7 @@ __all__ = [
     "Tasks",
     "TensorSpec",
     "Unknown",
+    "Vouch",
     "Wake",
     "Welcome",
     "decode",

@@ -24,6 +24,7 @@ from edldist.wire.messages.control import (
     StatusQuery,
     TeachersHere,
     Unknown,
+    Vouch,
 )
 from edldist.wire.messages.fields import MAGIC, MAX_HEADER_BYTES, MAX_STATUS_BYTES, MAX_TEXT, PROTOCOL_VERSION
 from edldist.wire.messages.labelling import (
@@ -48,6 +49,7 @@ Message = (
     | Registered
     | Heartbeat
     | Unknown
+    | Vouch
     | Refused
     | Goodbye
     | Links

@@ -42,6 +42,7 @@ __all__ = [
     "StatusQuery",
     "TeachersHere",
     "Unknown",
+    "Vouch",
 ]
 
 
@@ -88,6 +89,17 @@ class Heartbeat(MessagePart, frozen=True, tag="heartbeat"):
 
     id: Name
     stats: Facts = {}
+
+
+class Vouch(MessagePart, frozen=True, tag="vouch"):
+    """A process beside a teacher worker says that it lives, to the coordinator and to students.
+
+    It does so while the worker is silent, because its model keeps the interpreter (``wire/voucher.py``).
+    Whoever knows a member of that ``id`` and ``process`` counts it as a sign of life; others drop it.
+    """
+
+    id: Name
+    process: ProcessName
 
 
 class Unknown(MessagePart, frozen=True, tag="unknown"):
