@@ -53,7 +53,10 @@ INSIDE = {
     "checkpoint/tensorfile.py": {"torch.distributed.tensor"},
     "coordinator/server.py": {"psutil", "resource"},
     "observe/reporter.py": {"multiprocessing"},
-    "teacher/model.py": {"safetensors.torch", "torch._dynamo"},
+    # A worker loads its model before it has threads that import.
+    "teacher/huggingface.py": {"transformers"},
+    "teacher/model.py": {"torch._dynamo"},
+    "teacher/weights.py": {"safetensors.torch"},
     # Both imported by the poller's constructor, before there is a thread.
     "wire/zmq/endpoints.py": {"edldist.wire.shm.pairing"},
     "wire/zmq/poller.py": {"edldist.wire.shm.sharing", "edldist.wire.zmq.heap"},
