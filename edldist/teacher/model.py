@@ -19,6 +19,8 @@ from edldist.teacher.weights import Weights
 
 __all__ = ["Teacher", "is_out_of_memory", "pick_device", "refuse_nonfinite"]
 
+_ALIGNED_BYTES = 64  # of what torch allocates on the host
+
 # How allocators without an error class of their own put it: the host's, and libraries on a device.
 _NO_MEMORY = (
     *("can't allocate memory", "DefaultCPUAllocator", "not enough memory", "out of memory"),
@@ -145,7 +147,8 @@ class Teacher:
             inputs: tensors on the host or on the device, samples first; digit names are positional
                 arguments, in order.
             fixed: the result must depend on nothing but the inputs. The compiled model, whose
-                kernels depend on the sizes that this process met first, is not used then.
+                kernels depend on the sizes that this process met first, is not used then; nor is host memory
+                as it came, whose alignment depends on the way: products differ in their last bits with it.
 
         Returns:
             Outputs on the device, samples first; a lone tensor is named ``logits``.
@@ -162,6 +165,8 @@ class Teacher:
                 name: tensor.to(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
                 for name, tensor in placed.items()
             }
+        if fixed:
+            placed = {name: _aligned(tensor) for name, tensor in placed.items()}
         run = self._model
         if self._compiled is not None and not fixed:
             run = self._compiled
@@ -240,6 +245,11 @@ def _autocast_dtype(name: str, device: torch.device) -> torch.dtype:
     except (RuntimeError, Warning) as exc:
         raise ConfigError(f"autocast {name} cannot be used on {device}: {str(exc).splitlines()[0]}") from exc
     return dtype
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """The tensor, in memory as torch makes it: a message's may begin anywhere."""
+    return tensor.clone() if tensor.is_cpu and tensor.data_ptr() % _ALIGNED_BYTES else tensor
 
 
 def _leave_samples_open(tensors: Iterable[Tensor]) -> None:

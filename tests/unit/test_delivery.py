@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
@@ -183,6 +184,23 @@ def test_a_result_of_another_size_is_refused_for_each_of_its_open_leases():
     refused = desk.label("a", first, second, third, rows=5)
     assert [lease for lease, _ in refused] == [first.lease, third.lease]
     assert all("logits" in why for _, why in refused)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_large_labels_are_kept_as_they_came_unless_their_place_must_not_matter(fixed):
+    """A frame lies at any address, and sums and products of a loop differ in the last bits with it."""
+    desk = Desk("a", fixed=fixed)
+    desk.offer(2)
+    (grant,) = desk.lease("a")
+    frame = memoryview(bytearray(1 << 18))
+    began = np.frombuffer(frame, np.uint8).ctypes.data
+    answer = [LeaseRows(lease=grant.lease, count=2)]
+    specs = [TensorSpec(name="logits", dtype="float32", shape=[2, 1 << 15])]
+    result = Result(rows=answer, version="", compute_s=0.0, tensors=specs)
+    assert desk.delivery.place("a", result, [frame], own_memory=True) == []
+    address = desk.delivery.deliver().labels()["t"]["logits"].data_ptr()
+    assert (address == began) is not fixed
+    assert not fixed or address % 64 == 0
 
 
 # --- workers come, go and sleep ---------------------------------------------------------------------

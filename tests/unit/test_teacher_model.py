@@ -323,6 +323,22 @@ def test_fixed_passes_do_not_use_the_compiled_model(conv, compiler):
     assert torch.equal(labels, Teacher(conv, CPU)({"0": x})["logits"])
 
 
+@pytest.mark.parametrize("offset", range(0, 64, 4))
+def test_fixed_passes_do_not_depend_on_where_a_message_begins(offset):
+    torch.manual_seed(0)
+    x = torch.randn(16, 64)
+    raw = torch.zeros(x.nbytes + 128, dtype=torch.uint8)
+    at = -raw.data_ptr() % 64 + offset
+    placed = raw[at : at + x.nbytes].view(torch.float32).view(16, 64).copy_(x)
+    teacher = Teacher("torch.nn:Identity", CPU)
+    seen: list[int] = []
+    layer = torch.nn.Linear(64, 10).eval()  # its products differ with the alignment of its input
+    teacher._model = lambda x: (seen.append(x.data_ptr() % 64), layer(x))[1]
+    assert torch.equal(teacher({"x": placed}, fixed=True)["logits"], teacher({"x": x}, fixed=True)["logits"])
+    teacher({"x": placed})
+    assert seen == [0, 0, offset]  # and nothing is copied where it need not be
+
+
 def test_a_model_that_cannot_be_compiled_says_how_to_go_without(conv, monkeypatch):
     def broken(graph, inputs):
         raise RuntimeError("no compiler here on purpose")

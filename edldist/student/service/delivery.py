@@ -258,7 +258,9 @@ class Delivery:
         refused: list[tuple[int, str]] = []
         placed: list[tuple[Grant, int]] = []
         try:
-            rows = LabelRows(result.tensors, frames, sum(row.count for row in result.rows), own_memory)
+            # A frame lies at any address, and what a loop computes depends on it in the last bits.
+            keep = own_memory and not self._flow.fixed
+            rows = LabelRows(result.tensors, frames, sum(row.count for row in result.rows), keep)
         except LabelError as exc:
             return [(grant.lease, str(exc)) for grant in found if grant is not None]
         first = 0
