@@ -3,18 +3,16 @@
 ``load_job`` reads YAML, applies ``--set`` overrides and validates; ``dump_job`` writes the
 resolved job so that it loads back equal. Nothing here imports torch.
 
-YAML is read by the core schema of YAML 1.2: ``1:4`` is text and not the sexagesimal number 64,
-``no`` is text and not false, ``1e-4`` is a number. Duplicate keys are refused.
+``job_schema`` says the same as JSON schema, for editors.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -36,6 +34,7 @@ from edldist.errors import CodecError, ConfigError
 from edldist.labels.fingerprint import VERSION_FORM, check_version
 from edldist.labels.grammar import CODEC_FORMS, parse_spec
 from edldist.problems import explain, keys
+from edldist.yamltext import dump_yaml, parse_yaml
 
 __all__ = [
     "CheckpointConfig",
@@ -48,6 +47,7 @@ __all__ = [
     "check_codec_name",
     "dump_argument",
     "dump_job",
+    "job_schema",
     "load_job",
     "parse_argument",
 ]
@@ -79,7 +79,10 @@ def _node_text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-Text = Annotated[str, BeforeValidator(_text)]
+_RankCount = Annotated[int, Field(ge=1, le=MOST_RANKS_A_NODE)]
+_Count = Annotated[int, Field(ge=1, le=MOST)]
+_Position = Annotated[int, Field(ge=0, le=MOST)]
+Text = Annotated[str, BeforeValidator(_text, json_schema_input_type=str | int | float)]
 JOB_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 TEACHER_NAME = r"^[A-Za-z0-9_.-]+$"
 FACTORY = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
@@ -126,6 +129,13 @@ Replicas = Annotated[
 ]
 
 
+def _ranks(value: object) -> object:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value in ("gpu", "auto") or (whole and 1 <= value <= MOST_RANKS_A_NODE):  # type: ignore[operator]
+        return value
+    raise PydanticCustomError("ranks", "a whole number, gpu or auto")
+
+
 def _batch_size(value: object) -> object:
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST):
         return value
@@ -139,6 +149,11 @@ def _entry(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST:
         return value
     raise PydanticCustomError("entry", "a key, or a position from 0")
+
+
+_PASS_SIZE = PlainValidator(_batch_size, json_schema_input_type=_Count | Literal["auto"])
+_ENTRY = PlainValidator(_entry, json_schema_input_type=str | _Position)
+_RANKS = PlainValidator(_ranks, json_schema_input_type=_RankCount | Literal["gpu", "auto"])
 
 
 class TeacherConfig(_Section):
@@ -163,10 +178,16 @@ class TeacherConfig(_Section):
     )
     version: str = Field(default="", description=f"text, {VERSION_FORM}")
     replicas: Replicas = Field(default=1, description=f"{_whole(1, MOST_WORKERS)}, or {{min: M, max: N}}")
+    min_replicas: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_WORKERS,
+        description=f"{_whole(1, MOST_WORKERS)} and at most `replicas`, or null for all of them",
+    )
     device: str = Field(
         default="auto", pattern=DEVICE, description="auto, cpu, cuda, cuda:N or another torch device"
     )
-    batch_size: Annotated[int | Literal["auto"], PlainValidator(_batch_size)] = Field(
+    batch_size: Annotated[int | Literal["auto"], _PASS_SIZE] = Field(
         default=64, description=f"{_whole(1, MOST)}, or auto"
     )
     codec: str = Field(default="dense", description=CODEC_FORMS)
@@ -178,7 +199,7 @@ class TeacherConfig(_Section):
         pattern=FACTORY,
         description="module:factory, as in `package.module:factory`, or null",
     )
-    dataset_inputs: list[Annotated[str | int, PlainValidator(_entry)]] | None = Field(
+    dataset_inputs: list[Annotated[str | int, _ENTRY]] | None = Field(
         default=None,
         min_length=1,
         description="a list of different keys or positions of a sample's entries, or null",
@@ -220,6 +241,19 @@ class TeacherConfig(_Section):
             raise ValueError("dataset_inputs says which entries of a dataset to take: give dataset, too")
         return self
 
+    @model_validator(mode="after")
+    def _enough_replicas(self) -> TeacherConfig:
+        if self.min_replicas is not None and self.min_replicas > self.initial_replicas:
+            raise ValueError(
+                f"min_replicas {self.min_replicas} of {self.initial_replicas} workers to start with"
+            )
+        return self
+
+    @property
+    def least_workers(self) -> int:
+        """So many workers have to be able to work; the job goes on without the others."""
+        return self.initial_replicas if self.min_replicas is None else self.min_replicas
+
     @property
     def initial_replicas(self) -> int:
         """Workers to start with: the lower bound of a range, and at least one."""
@@ -231,14 +265,21 @@ class StudentConfig(_Section):
 
     script: str = Field(min_length=1, description="the path of a Python script")
     args: list[Text] = Field(default=[], description="a list of text and numbers")
-    nnodes: Annotated[str, BeforeValidator(_node_text)] = Field(
+    nnodes: Annotated[str, BeforeValidator(_node_text, json_schema_input_type=str | int)] = Field(
         default="1", description='a number of nodes, as in "1", or a range, as in "1:4"'
     )
-    nproc_per_node: int = Field(
-        default=1, ge=1, le=MOST_RANKS_A_NODE, description=_whole(1, MOST_RANKS_A_NODE)
+    nproc_per_node: Annotated[int | Literal["gpu", "auto"], _RANKS] = Field(
+        default=1,
+        description=f"{_whole(1, MOST_RANKS_A_NODE)}, gpu (as many as there are) or auto (GPUs, else cores)",
     )
     max_restarts: int = Field(default=3, ge=0, le=MOST, description=_whole(0, MOST))
     env: Environment = Field(default={}, description="a mapping of variable names to text")
+
+    @property
+    def ranks(self) -> int:
+        """Ranks of one node, of a job in which ``gpu`` and ``auto`` have become a number."""
+        assert isinstance(self.nproc_per_node, int), f"nproc_per_node is {self.nproc_per_node} still"
+        return self.nproc_per_node
 
     @field_validator("nnodes")
     @classmethod
@@ -344,8 +385,16 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
 
 def dump_job(job: JobConfig) -> str:
     """The resolved job as YAML, every default written out; ``load_job`` of it gives an equal job."""
-    text = yaml.dump(job.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
-    return str(text)
+    return dump_yaml(job.model_dump())
+
+
+def job_schema() -> dict[str, Any]:
+    """The JSON schema of a job file: editors complete and check by it.
+
+    It allows some files that ``load_job`` refuses (two teachers of one name), and refuses none that it takes.
+    """
+    schema = JobConfig.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "edldist job file"}
 
 
 def parse_argument(text: str) -> tuple[str, Any]:
@@ -358,7 +407,7 @@ def parse_argument(text: str) -> tuple[str, Any]:
     if not equals or not re.match(VARIABLE, name):
         raise ConfigError(f"{text}: write name=value, as in path=models/big")
     try:
-        return name, _argument.validate_python(_parse(value, text))
+        return name, _argument.validate_python(parse_yaml(value, text))
     except ValidationError as exc:
         raise ConfigError(
             f"{text}: the value must be text, a number, true, false, null, a list or a mapping"
@@ -367,74 +416,7 @@ def parse_argument(text: str) -> tuple[str, Any]:
 
 def dump_argument(name: str, value: Any) -> str:
     """What ``parse_argument`` reads as that name and value."""
-    text = yaml.dump([value], Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=1 << 30)
-    return f"{name}={text.strip()[1:-1]}"
-
-
-# --- reading YAML -------------------------------------------------------------------------------
-
-
-def _core_resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
-    """Plain scalars by the core schema of YAML 1.2."""
-    resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
-    for tag, pattern, first in (
-        ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-        ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-        ("int", r"[-+]?[0-9]+", list("-+0123456789")),
-        (
-            "float",
-            r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-            list("-+0123456789."),
-        ),
-        ("merge", r"<<", ["<"]),
-    ):
-        for character in first:
-            resolvers.setdefault(character, []).append(
-                (f"tag:yaml.org,2002:{tag}", re.compile(rf"(?:{pattern})\Z"))
-            )
-    return resolvers
-
-
-class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers = _core_resolvers()
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
-                continue
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key `{key.value}` is given twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
-
-
-def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    return int(loader.construct_scalar(node))
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
-
-
-class _Dumper(yaml.SafeDumper):
-    yaml_implicit_resolvers = _core_resolvers()
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as exc:
-        mark = exc.problem_mark or exc.context_mark
-        line = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        context = f" ({exc.context})" if exc.context else ""
-        raise ConfigError(f"{where}{line}: not valid YAML: {exc.problem}{context}") from exc
-    except (yaml.YAMLError, ValueError, RecursionError) as exc:
-        raise ConfigError(f"{where}: not valid YAML: {exc}") from exc
+    return f"{name}={dump_yaml([value], in_one_line=True).strip()[1:-1]}"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -446,7 +428,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not a UTF-8 text file: {exc}") from exc
     except OSError as exc:
         raise ConfigError(f"cannot read the job file {path}: {exc.strerror}") from exc
-    document = _parse(text, str(path))
+    document = parse_yaml(text, str(path))
     if not isinstance(document, dict):
         held = "nothing" if document is None else f"a {type(document).__name__}"
         raise ConfigError(f"{path}: a job file is a mapping of {keys(JobConfig)}, this one holds {held}")
@@ -459,7 +441,7 @@ def _override(document: dict[str, Any], override: str) -> None:
     key = key.strip()
     if not equals or not key or not all(key.split(".")):
         raise ConfigError(f"--set {override}: write key=value, as in --set student.nproc_per_node=2")
-    value = _parse(text, f"--set {override}")
+    value = parse_yaml(text, f"--set {override}")
     place: Any = document
     *parents, last = key.split(".")
     for depth, part in enumerate([*parents, last]):

@@ -2,110 +2,35 @@
 
 from __future__ import annotations
 
-import math
 import os
-import re
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from edldist.address import Address, parse_address, parse_place
-from edldist.bounds import LONGEST_TTL_S, LONGEST_WAIT_S, MOST, MOST_RANKS_A_NODE, MOST_THREADS
+from edldist.bounds import LONGEST_WAIT_S, MOST, MOST_RANKS_A_NODE, MOST_THREADS
 from edldist.errors import ConfigError
 from edldist_launch.exits import run_command
 from edldist_launch.init import leave_process_one
+from edldist_launch.option_types import (
+    ADDRESS,
+    BIND,
+    DEVICE,
+    FACTORY,
+    HTTP,
+    MODEL,
+    NAME,
+    TTL_S,
+    WAIT_S,
+    BatchSize,
+    Override,
+    Ranks,
+    Seconds,
+    version,
+)
 
 __all__ = ["cli", "main"]
-
-
-def _pattern(form: str, allowed: str) -> Callable[[str], str]:
-    """A type of option: text of one form. Other text is refused with its value and what is allowed."""
-    whole = re.compile(form)
-
-    def convert(text: str) -> str:
-        if not whole.fullmatch(text):
-            raise click.BadParameter(f"{text!r} is not {allowed}.")
-        return text
-
-    return convert
-
-
-def _address(parse: Callable[..., Address], allowed: str, *, port_zero: bool) -> Callable[[str], str]:
-    """A type of option: an address. Anything else is refused with its value and what is allowed."""
-
-    def convert(text: str) -> str:
-        try:
-            parse(text, "an option", port_zero=port_zero)
-        except ConfigError as exc:
-            raise click.BadParameter(f"{text!r} is not {allowed}.") from exc
-        return text
-
-    return convert
-
-
-ADDRESS = _address(parse_address, "an address such as tcp://127.0.0.1:7070", port_zero=False)
-BIND = _address(parse_address, "an address such as tcp://127.0.0.1:7070", port_zero=True)
-HTTP = _address(parse_place, "HOST:PORT, such as 127.0.0.1:7071", port_zero=True)
-FACTORY = _pattern(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", "module:factory, such as package.module:factory")
-MODEL = _pattern(
-    r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*|hf:\S(.*\S)?",
-    "module:factory, such as package.module:factory, or hf:FOLDER, such as hf:models/gpt2",
-)
-NAME = _pattern(r"[A-Za-z0-9_.-]{1,100}", "up to 100 letters, digits, `_`, `.` and `-`")
-DEVICE = _pattern(r"[a-z]+(:\d+)?", "auto, cpu, cuda, cuda:N or another torch device")
-
-
-class Seconds(click.FloatRange):
-    """So many seconds; "not a number" is in no range, though no comparison says so."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        seconds = super().convert(value, param, ctx)
-        if math.isnan(seconds):
-            self.fail(f"{value!r} is no number of seconds.", param, ctx)
-        return seconds
-
-
-TTL_S = Seconds(min=0, min_open=True, max=LONGEST_TTL_S)
-WAIT_S = Seconds(min=0, min_open=True, max=LONGEST_WAIT_S)
-
-
-def _version(text: str) -> str:
-    from edldist.labels.fingerprint import check_version
-
-    try:
-        return check_version(text)
-    except ConfigError as exc:
-        raise click.BadParameter(str(exc)) from exc
-
-
-class BatchSize(click.IntRange):
-    """A whole number, or ``auto``."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "auto":
-            return value
-        try:
-            return super().convert(value, param, ctx)
-        except click.BadParameter as exc:
-            raise click.BadParameter(f"{exc.message} Or say auto.", ctx, param) from exc
-
-
-class Override(click.ParamType[str]):
-    """A ``key=value``; a variable may hold several, parted and quoted as in a shell."""
-
-    name = "override"
-
-    def __init__(self, variable: str) -> None:
-        self._variable = variable
-
-    def split_envvar_value(self, rv: str) -> list[str]:
-        try:
-            return shlex.split(rv)
-        except ValueError as exc:
-            raise click.BadParameter(f"{self._variable}={rv!r}: {exc}; quote as in a shell") from exc
 
 
 def _model_args(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
@@ -214,7 +139,10 @@ def cli(log_level: str) -> None:
     is_flag=True,
     help="Go on from the folder's last checkpoint, though the run is finished or the job has changed.",
 )
-def run(job: Path, overrides: tuple[str, ...], output: Path | None, fresh: bool, extend: bool) -> int:
+@_option("--dry-run", is_flag=True, help="Print the resolved job, and start nothing.")
+def run(
+    job: Path, overrides: tuple[str, ...], output: Path | None, fresh: bool, extend: bool, dry_run: bool
+) -> int:
     """Run the whole job of a JOB file on this machine.
 
     Starts a coordinator, the teacher workers and the students, watches over them, and writes
@@ -223,10 +151,32 @@ def run(job: Path, overrides: tuple[str, ...], output: Path | None, fresh: bool,
     """
     if fresh and extend:
         raise click.UsageError("--fresh begins anew and --extend goes on: give one of them.")
+    from edldist_launch.earlier import Beginning
+
+    beginning: Beginning = "fresh" if fresh else "extend" if extend else "resume"
+    if dry_run:
+        from edldist_launch.dry_run import describe_run
+
+        print(describe_run(job, overrides, output, beginning), end="")
+        return 0
     from edldist_launch.run import run_job
 
     _begin("run")
-    return run_job(job, overrides, output, "fresh" if fresh else "extend" if extend else "resume")
+    return run_job(job, overrides, output, beginning)
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON schema of a job file, by which editors complete and check it.
+
+    Write it beside the job file (edldist schema > edldist.schema.json), and let the job file begin with
+    the line "# yaml-language-server: $schema=edldist.schema.json".
+    """
+    import json
+
+    from edldist.config import job_schema
+
+    print(json.dumps(job_schema(), indent=2))
 
 
 @cli.command()
@@ -319,7 +269,7 @@ def coordinator(
 @_option(
     "--model-version",
     "version",
-    type=_version,
+    type=version,
     metavar="TEXT",
     default="",
     show_default=False,
@@ -407,9 +357,10 @@ def teacher(codec: str, import_from: str | None, **settings: Any) -> int:
 @_option("--nnodes", default="1", help='Nodes, as in "1", or a range, as in "1:4".')
 @_option(
     "--nproc-per-node",
-    type=click.IntRange(min=1, max=MOST_RANKS_A_NODE),
+    type=Ranks(min=1, max=MOST_RANKS_A_NODE),
+    metavar="N",
     default=1,
-    help="Ranks on this node.",
+    help="Ranks on this node; gpu: as many as it has GPUs; auto: the same, or its cores where it has none.",
 )
 @_option(
     "--max-restarts",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -15,7 +15,11 @@ from edldist.files import lock_file, replace_file
 from edldist_launch.earlier import Beginning, EarlierRun, last_checkpoint, set_aside
 from edldist_launch.eventfile import EventFile, json_text
 
-__all__ = ["FolderHeldError", "JobFolder", "open_default_folder"]
+__all__ = ["FolderHeldError", "JobFolder", "OUTPUTS", "default_folders", "open_default_folder"]
+
+
+OUTPUTS = Path("out")
+"""Where default folders lie."""
 
 
 class FolderHeldError(ConfigError):
@@ -146,25 +150,32 @@ class JobFolder:
 
 
 def open_default_folder(places: Path, job: JobConfig, beginning: Beginning) -> JobFolder:
-    """The folder of a run for which nobody named one: ``NAME``, or ``NAME-2``, ``NAME-3`` and so on.
-
-    The last one is gone on with if its run did not come to its end and has the same configuration; else, and
-    while another run holds it, the run gets a number of its own.
+    """The folder of a run for which nobody named one: the first of ``default_folders`` that nobody holds.
 
     Raises:
         ConfigError: it cannot be written.
     """
+    for path in default_folders(places, job, beginning):
+        with contextlib.suppress(FolderHeldError):
+            return JobFolder(path, job, beginning)
+    raise AssertionError("there are numbers without end")
+
+
+def default_folders(places: Path, job: JobConfig, beginning: Beginning) -> Iterator[Path]:
+    """``NAME``, or ``NAME-2``, ``NAME-3`` and so on, without end.
+
+    The last one that exists is gone on with if its run did not come to its end and has the same
+    configuration; else a run gets a number of its own.
+    """
     number = 1
     while _numbered(places, job.name, number + 1).exists():
         number += 1
+    latest = _numbered(places, job.name, number)
+    if beginning == "extend" or _goes_on(latest, job, beginning):
+        yield latest
     while True:
-        path = _numbered(places, job.name, number)
-        try:
-            if beginning == "extend" or _goes_on(path, job, beginning):
-                return JobFolder(path, job, beginning)
-        except FolderHeldError:
-            pass
         number += 1
+        yield _numbered(places, job.name, number)
 
 
 def _numbered(places: Path, name: str, number: int) -> Path:

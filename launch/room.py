@@ -21,7 +21,7 @@ LEAST_PROCESS_BYTES = 64 << 20
 
 def processes_of(job: JobConfig) -> dict[str, int]:
     """How many processes a whole job starts on one machine, by the keys that ask for them."""
-    nodes, ranks = len(student_nodes(job)), job.student.nproc_per_node
+    nodes, ranks = len(student_nodes(job)), job.student.ranks
     asked = f"student (nnodes: {job.student.nnodes}, nproc_per_node: {ranks})"
     return {
         **{f"teachers[{n}].replicas": teacher.initial_replicas for n, teacher in enumerate(job.teachers)},

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edldist.clock import Clock, SystemClock
-from edldist.config import JobConfig, ReplicaRange, TeacherConfig, load_job
+from edldist.config import JobConfig, ReplicaRange, TeacherConfig
 from edldist.errors import ConfigError
 from edldist.wire.query import StatusClient
 from edldist_launch import children
@@ -24,8 +24,8 @@ from edldist_launch.last_words import own_error
 from edldist_launch.observers import Observers
 from edldist_launch.paths import check_weights, near, resolve_paths
 from edldist_launch.progress import show_finished
-from edldist_launch.record import JobFolder, open_default_folder
-from edldist_launch.room import check_room, processes_of
+from edldist_launch.record import OUTPUTS, JobFolder, open_default_folder
+from edldist_launch.resolve import resolve_job, spare_the_job_file
 from edldist_launch.student import GRACE_S
 from edldist_launch.supervisor import Change, Child, Fleet, describe_exit, end_children
 from edldist_launch.torchrun import limit_threads
@@ -74,31 +74,18 @@ def run_job(
         ConfigError: the job file, a script's path or the output folder is wrong, or this machine has no room
             for so many processes; nothing was started.
     """
-    job = resolve_paths(load_job(job_path, overrides), job_path)
-    if job.prepare is None:  # which may make them
-        check_weights(job, job_path.absolute().parent)
-    check_room(processes_of(job))
+    job = resolve_job(job_path, overrides)
     if output is not None:
-        _spare_the_job_file(job_path, output)
+        spare_the_job_file(job_path, output)
         folder = JobFolder(output, job, beginning)
     else:
-        folder = open_default_folder(Path("out"), job, beginning)
+        folder = open_default_folder(OUTPUTS, job, beginning)
     with folder, Interrupts() as interrupts:
         console = PlainConsole()
         if folder.finished is not None:
             show_finished(console, folder.path, folder.finished)
             return EXIT_CODES["completed"]
         return JobRun(job, job_path.absolute().parent, folder, interrupts, console).run()
-
-
-def _spare_the_job_file(job_path: Path, output: Path) -> None:
-    """Refuse a folder whose ``job.yaml`` is the job file itself, which the resolved job would replace."""
-    recorded = output / "job.yaml"
-    if recorded.exists() and recorded.samefile(job_path) and not (output / "events.jsonl").exists():
-        raise ConfigError(
-            f"--output {output} is the folder of the job file, and its job.yaml would be replaced by the "
-            "resolved job: choose another folder, as in --output out"
-        )
 
 
 class JobRun:
@@ -129,6 +116,7 @@ class JobRun:
         self._next_look = 0.0
         self._environment = children.inherited_environment(os.environ)
         self._workers = children.teacher_names(job)
+        self._given_up: list[str] = []
         self._coordinator = Fleet(self._make_coordinator, ["0"], keep=True)
         self._teachers = Fleet(
             self._make_teacher,
@@ -240,7 +228,7 @@ class JobRun:
     def _start(self) -> None:
         """Coordinator, then teachers and students at the same time."""
         nodes = len(children.student_nodes(self._job))
-        ranks = nodes * self._job.student.nproc_per_node
+        ranks = nodes * self._job.student.ranks
         threads = limit_threads(self._environment, len(self._workers) + ranks)
         if threads is not None:
             self._observers.event("threads", omp_num_threads=threads)
@@ -350,7 +338,7 @@ class JobRun:
             if change.event == "crashed":
                 self._observers.crashed(change.child.id)
             if change.event == "hopeless":
-                raise _Stopped("failed", f"teacher worker {_hopeless(change)}", change.child)
+                self._do_without(change)
         self._check_groups()
         for change in self._students.tick(now):
             self._note("student", change)
@@ -360,6 +348,23 @@ class JobRun:
                 continue  # a node was taken away; the others train on
             if change.event == "hopeless":
                 raise _Stopped("failed", f"the student failed ({describe_exit(change.code)})", change.child)
+
+    def _do_without(self, change: Change) -> None:
+        """A worker cannot work: the job goes on if its teacher has enough others, else it ends."""
+        teacher = self._workers[change.name]
+        self._given_up.append(teacher.name)
+        left = teacher.initial_replicas - self._given_up.count(teacher.name)
+        if left < teacher.least_workers:
+            raise _Stopped("failed", f"teacher worker {_hopeless(change)}", change.child)
+        said = own_error(change.child.output())
+        self._observers.event(
+            "teacher_given_up", id=change.child.id, teacher=teacher.name, left=left, error=said
+        )
+        self._observers.say(
+            f"teacher {teacher.name} goes on with {left} of {teacher.initial_replicas} workers "
+            f"(min_replicas: {teacher.least_workers}){f': {said}' if said else ''}",
+            "yellow",
+        )
 
     def _check_groups(self) -> None:
         """End a job whose script waits for a teacher that the job does not have, and never will."""

@@ -22,6 +22,7 @@ from edldist_launch.exits import EXIT_INTERRUPTED, EXIT_USAGE
 from edldist_launch.interrupts import Interrupts
 from edldist_launch.node import AGENT_TRIES, AgentRestarts, NodeWatch, Progress, RankProcess
 from edldist_launch.notes import RankNotes
+from edldist_launch.rank_count import rank_count
 from edldist_launch.room import check_room
 from edldist_launch.torchrun import (
     bounds_of,
@@ -54,7 +55,7 @@ def run_student(
     args: Sequence[str],
     *,
     nnodes: str = "1",
-    nproc_per_node: int = 1,
+    nproc_per_node: int | str = 1,
     max_restarts: int = 3,
     run_id: str | None = None,
     connect_timeout_s: float = 300.0,
@@ -78,6 +79,7 @@ def run_student(
     _, most = bounds_of(nnodes)
     if not Path(script).is_file():
         raise ConfigError(f"no such script: {script} (looked from {Path.cwd()})")
+    nproc_per_node = rank_count(nproc_per_node, "--nproc-per-node")
     check_room({"--nproc-per-node": nproc_per_node})
     run_id = run_id or default_run_id(script, args, nnodes, os.environ)
     local_host = meeting_host(coordinator, most, os.environ.get("EDLDIST_ADVERTISE"))

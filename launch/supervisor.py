@@ -258,6 +258,7 @@ class Change:
     """Something that happened to a supervised child.
 
     Attributes:
+        name: of its slot, the same for every start.
         code: with which it ended.
         retry_s: time until it is started again.
         starts: how often it was started so far.
@@ -265,6 +266,7 @@ class Change:
 
     event: Literal["started", "restarted", "crashed", "stopped", "hopeless"]
     child: Child
+    name: str
     code: int = 0
     retry_s: float = 0.0
     starts: int = 1
@@ -338,11 +340,11 @@ class Fleet:
                 continue
             verdict = slot.policy.exited(code, now)
             if verdict == "restart" and slot.policy.restart_at is not None:
-                changes.append(Change("crashed", child, code, slot.policy.restart_at - now))
+                changes.append(Change("crashed", child, name, code, slot.policy.restart_at - now))
                 continue
             slot.settled = True
             event: Literal["stopped", "hopeless"] = "stopped" if verdict == "stopped" else "hopeless"
-            changes.append(Change(event, child, code, starts=slot.attempts))
+            changes.append(Change(event, child, name, code, starts=slot.attempts))
         return changes
 
     def _start(self, name: str, slot: _Slot, now: float) -> Change:
@@ -350,7 +352,7 @@ class Fleet:
         slot.child.start()
         slot.policy.started(now)
         slot.attempts += 1
-        return Change("started" if slot.attempts == 1 else "restarted", slot.child)
+        return Change("started" if slot.attempts == 1 else "restarted", slot.child, name)
 
 
 @dataclass

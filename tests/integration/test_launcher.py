@@ -104,6 +104,38 @@ def test_a_teacher_that_dies_by_a_signal_before_it_ever_joins_is_given_up(start:
     assert events(folder, "teacher_restarted") and not any(running(pid) for pid in pids(folder))
 
 
+ONE_OF_TWO = """
+import os, sys, time
+try:
+    os.close(os.open("taken", os.O_CREAT | os.O_EXCL))
+except FileExistsError:
+    print("error: this card is broken"); sys.exit(2)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("least", "code"), [("", 1), ("min_replicas: 1, ", 0)])
+def test_a_job_goes_on_without_a_worker_that_cannot_work_if_it_may(
+    start: Start, folder: Path, least: str, code: int
+) -> None:
+    text = (folder / "job.yaml").read_text()
+    (folder / "job.yaml").write_text(text.replace("replicas: 2", f"{least}replicas: 2"))
+    student = "import pathlib, time\nwhile not pathlib.Path('enough').exists(): time.sleep(0.05)"
+    job = start(teacher=ONE_OF_TWO, student=student)
+    until(lambda: events(folder, "teacher_hopeless"))
+    (folder / "enough").touch()
+    output, _ = job.communicate()
+    assert job.returncode == code, output
+    if code:
+        assert "cannot work (exit code 2): this card is broken" in output.splitlines()[-1]
+    else:
+        said = "teacher teacher goes on with 1 of 2 workers (min_replicas: 1): this card is broken"
+        assert said in output
+        assert [(event["left"], event["teacher"]) for event in events(folder, "teacher_given_up")] == [
+            (1, "teacher")
+        ]
+
+
 def test_a_crashed_teacher_is_restarted_under_a_new_id(start: Start, folder: Path) -> None:
     job = start()
     until(all_up(folder))

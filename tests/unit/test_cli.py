@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
@@ -14,12 +15,13 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from edldist.config import load_job
 from edldist.errors import ConfigError
 from edldist_launch.children import own_command
 from edldist_launch.cli import cli
 
 TEACHER = ("teacher", "--coordinator", "tcp://h:1", "--model", "a:b")
-COMMANDS = ("run", "coordinator", "teacher", "student", "status")
+COMMANDS = ("run", "coordinator", "teacher", "student", "status", "schema")
 
 
 def invoke(*args: str, **variables: str) -> Result:
@@ -133,6 +135,10 @@ def test_every_number_has_a_most_and_is_a_number() -> None:
         (("student", "--coordinator", "tcp://h:1"), "Missing argument 'SCRIPT'"),
         (("student", "--coordinatr", "tcp://h:1", "s.py"), "No such option"),
         (("student", "--coordinator", "tcp://h:1", "--nproc-per-node", "0", "s.py"), "1<=x<=1024"),
+        (
+            ("student", "--coordinator", "tcp://h:1", "--nproc-per-node", "all", "s.py"),
+            "Or say gpu, or auto",
+        ),
         (("student", "--coordinator", "tcp://h:1", "--max-restarts", "-1", "s.py"), "0<=x<=1000000000"),
         (("status", "--coordinator", "nowhere"), "'nowhere' is not an address"),
         (("stats",), "No such command"),
@@ -293,3 +299,50 @@ def test_a_module_named_launch_in_the_users_folder_is_not_ours(tmp_path: Path) -
     (tmp_path / "launch.py").write_text("raise SystemExit('the wrong launch')")
     done = edldist("--version", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_schema_is_json_on_standard_output() -> None:
+    done = edldist("schema")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["title"] == "edldist job file"
+
+
+def test_a_dry_run_prints_a_job_file_that_says_the_same_and_writes_nothing(tmp_path: Path) -> None:
+    jobs = tmp_path / "jobs"
+    jobs.mkdir()
+    (jobs / "train.py").touch()
+    (jobs / "job.yaml").write_text(
+        "name: toy\nteachers: [{model: 'a:b', replicas: 3}]\n"
+        "student: {script: train.py, nproc_per_node: auto}\n"
+    )
+    settings = ("--set", "student.args=[--lr, 1]")
+    done = edldist("run", "jobs/job.yaml", "--dry-run", *settings, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()[:3]
+    assert said[:2] == ["# output: out/toy", "# teacher workers: 3 of teacher"]
+    ranks = int(re.fullmatch(r"# student ranks: (\d+) \(1 x \1\)", said[2])[1])  # type: ignore[index]
+    (tmp_path / "resolved.yaml").write_text(done.stdout)
+    job = load_job(tmp_path / "resolved.yaml")
+    assert (job.student.script, job.student.args) == (str(jobs / "train.py"), ["--lr", "1"])
+    assert job.student.nproc_per_node == ranks >= 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["jobs", "resolved.yaml"]
+    again = edldist("run", "resolved.yaml", "--dry-run", cwd=tmp_path)
+    assert again.stdout == done.stdout
+
+
+def test_a_dry_run_refuses_what_a_run_would_and_says_what_becomes_of_an_earlier_one(tmp_path: Path) -> None:
+    (tmp_path / "train.py").touch()
+    (tmp_path / "job.yaml").write_text("name: toy\nteachers: [{model: 'a:b'}]\nstudent: {script: train.py}\n")
+    (tmp_path / "out").mkdir()
+    text = edldist("run", "job.yaml", "--dry-run", cwd=tmp_path).stdout
+    (tmp_path / "out" / "job.yaml").write_text(text)
+    (tmp_path / "out" / "result.json").write_text('{"status": "completed", "steps": 9}')
+    same = edldist("run", "job.yaml", "--dry-run", "--output", "out", cwd=tmp_path)
+    assert "# earlier run in that folder: finished; nothing would be started\n" in same.stdout
+    changed = ("--set", "on_poison=skip", "--output", "out")
+    refused = edldist("run", "job.yaml", "--dry-run", *changed, cwd=tmp_path)
+    assert refused.returncode == 2 and "on_poison: raise -> skip" in refused.stderr
+    extended = edldist("run", "job.yaml", "--dry-run", "--extend", *changed, cwd=tmp_path)
+    assert "# changed since then: on_poison: raise -> skip\n" in extended.stdout
+    missing = edldist("run", "job.yaml", "--dry-run", "--set", "student.script=x.py", cwd=tmp_path)
+    assert missing.returncode == 2 and "student.script: no such file: x.py" in missing.stderr

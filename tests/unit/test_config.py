@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from edldist.bounds import node_range
-from edldist.config import JobConfig, ReplicaRange, dump_job, load_job
+from edldist.config import (
+    CheckpointConfig,
+    CoordinatorConfig,
+    JobConfig,
+    ReplicaRange,
+    StudentConfig,
+    TeacherConfig,
+    dump_job,
+    job_schema,
+    load_job,
+)
 from edldist.errors import ConfigError
 
 MINIMAL = """\
@@ -198,7 +208,15 @@ def test_yaml_traps_of_version_1_1_are_gone(tmp_path: Path) -> None:
         ("student.nnodes=4:1", "student.nnodes", "1 <= MIN <= MAX"),
         ("student.nnodes=many", "student.nnodes", "a range"),
         ("student.nproc_per_node=0", "student.nproc_per_node", "from 1 to 1024"),
-        ("student.nproc_per_node=gpu", "student.nproc_per_node", "'gpu' is not allowed"),
+        ("student.nproc_per_node=GPU", "student.nproc_per_node", "gpu (as many as there are) or auto"),
+        ("student.nproc_per_node=true", "student.nproc_per_node", "True is not allowed"),
+        ("teachers.0.min_replicas=0", "teachers[0].min_replicas", "from 1 to 10000 and at most `replicas`"),
+        ("teachers.0.min_replicas=two", "teachers[0].min_replicas", "'two' is not allowed"),
+        (
+            "teachers.0={model: 'a:b', min_replicas: 2}",
+            "teachers[0]",
+            "min_replicas 2 of 1 workers to start with",
+        ),
         ("student.max_restarts=-1", "student.max_restarts", "from 0 to 1000000000"),
         ("student.env={A: {}}", "student.env.A", "{} is not allowed"),
         ("checkpoint=5", "checkpoint", "a mapping"),
@@ -374,3 +392,32 @@ def test_a_range_starts_with_its_lower_bound_and_at_least_one(tmp_path: Path) ->
 def test_reading_a_job_imports_no_torch() -> None:
     code = "import sys, edldist.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_schema_knows_every_key_with_what_is_allowed() -> None:
+    schema = job_schema()
+    assert schema["$schema"].startswith("https://json-schema.org/")
+    sections = {"JobConfig": schema, **schema["$defs"]}
+    for section in (JobConfig, TeacherConfig, StudentConfig, CheckpointConfig, CoordinatorConfig):
+        known = sections[section.__name__]
+        assert known["additionalProperties"] is False
+        assert set(known["properties"]) == set(section.model_fields)
+        assert all(known["properties"][key]["description"] for key in section.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "allowed"),
+    [
+        ("StudentConfig", "nproc_per_node", [{"type": "integer", "minimum": 1}, {"enum": ["gpu", "auto"]}]),
+        ("StudentConfig", "nnodes", [{"type": "string"}, {"type": "integer"}]),
+        ("TeacherConfig", "batch_size", [{"type": "integer", "minimum": 1}, {"const": "auto"}]),
+        ("TeacherConfig", "min_replicas", [{"type": "integer", "minimum": 1}, {"type": "null"}]),
+    ],
+)
+def test_the_schema_allows_what_the_job_file_may_say(
+    section: str, key: str, allowed: list[dict[str, Any]]
+) -> None:
+    forms = job_schema()["$defs"][section]["properties"][key]["anyOf"]
+    assert len(forms) == len(allowed)
+    for form, wanted in zip(forms, allowed, strict=True):
+        assert wanted.items() <= form.items()

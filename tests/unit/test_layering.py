@@ -15,7 +15,18 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = {"coordinator", "teacher", "student"}
 SHARED = {"wire", "labels", "losses", "observe", "ranks", "lifecycle", "sampling", "checkpoint"}
-BASE = {"errors", "clock", "address", "bounds", "problems", "config", "environment", "files", "cpus"}
+BASE = {
+    "errors",
+    "clock",
+    "address",
+    "bounds",
+    "problems",
+    "yamltext",
+    "config",
+    "environment",
+    "files",
+    "cpus",
+}
 ALLOWED = {
     "errors": set(),
     "clock": set(),
@@ -24,7 +35,8 @@ ALLOWED = {
     "files": set(),
     "cpus": set(),
     "problems": set(),
-    "config": {"errors", "bounds", "labels", "problems"},
+    "yamltext": {"errors"},
+    "config": {"errors", "bounds", "labels", "problems", "yamltext"},
     "environment": {"errors", "bounds"},
     "labels": {"errors"},
     "wire": {"errors", "clock", "address", "labels"},
