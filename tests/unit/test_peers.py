@@ -52,13 +52,13 @@ def test_nothing_is_known_of_a_worker_that_is_gone():
 def test_only_the_process_behind_a_broken_connection_has_survived_and_once():
     peers = Peers()
     worker = add(peers, "a", process="p1")
-    peers.cut_off(worker, 0.0)
+    peers.cut_off(worker, 10.0)
     peers.drop(worker)
-    assert peers.called_back(2.0, within_s=3.0) == [A]
+    assert peers.called_back(12.0, within_s=3.0) == [A]
     assert not peers.survived(A, "p2") and not peers.survived(A, "p1"), "asked for once"
-    peers.cut_off(worker, 5.0)
+    peers.cut_off(worker, 15.0)
     assert peers.survived(A, "p1")
-    assert peers.called_back(9.0, within_s=3.0) == []
+    assert peers.called_back(19.0, within_s=3.0) == []
 
 
 def test_a_peer_that_is_reached_or_here_again_is_not_called_back():

@@ -24,6 +24,7 @@ from edldist.wire.messages import (
     Pull,
     Refused,
     Register,
+    Registered,
     Return,
     Tasks,
     Unknown,
@@ -480,10 +481,14 @@ def test_closing_says_goodbye_to_everybody_once_and_ends_the_loop(party):
     job = party(transport=transport)
     worker = job.worker("a")
     job.turn()
-    heard = [received.message for received in iter(hub.receive, None)]
-    assert [message.id for message in heard if isinstance(message, Register)] == ["s"]
+    registered = hub.receive()
+    assert registered is not None and isinstance(registered.message, Register)
+    hub.send(registered.sender, Registered(incarnation="i", heartbeat_interval_s=1.0, heartbeat_ttl_s=3.0))
+    job.turn()
     for _ in range(2):
         job.service.close()
+    heard = [received.message for received in iter(hub.receive, None)]
+    assert heard[-1] == Goodbye(id="s", reason="the loader was closed")
     assert raw(worker) == [Goodbye(id="s", reason="the loader was closed")]
     with pytest.raises(LoaderClosedError, match="make a new one"):
         job.delivery.wait(0.0, reading=False)
