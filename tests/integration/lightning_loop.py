@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import edldist
+from edldist.lifecycle.stopping import asked
 from tests.models import identify
 
 SAMPLES, BATCH, STEPS = 25, 4, 7  # the last batch of an epoch is one sample
@@ -40,8 +42,8 @@ class Setup:
     epochs: int = 3
     every: int = 1  # steps from one checkpoint to the next
     accumulate: int = 1
-    kill_at: int = 0  # the step after which every rank kills itself
-    term_at: int = 0  # the step in which rank 0 gets SIGTERM
+    kill_at: int = 0  # the step after which rank 1 kills itself, once
+    term_at: int = 0  # the step in which all ranks wait for SIGTERM, once
 
 
 class Ids(Dataset[dict[str, Tensor]]):
@@ -90,13 +92,26 @@ class Module(lightning.LightningModule):
             with self.log_file.open("a") as file:
                 print(json.dumps([self.global_step, self.current_epoch, ids, loss.item()]), file=file)
         self.log("loss_seen", loss)
-        if self.setup_.term_at and self.global_step + 1 == self.setup_.term_at and self.global_rank == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
+        if self.global_step + 1 == self.setup_.term_at and self._first("waits"):
+            deadline = time.monotonic() + 60
+            while not asked():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
         return loss
 
     def on_train_batch_end(self, *_: Any) -> None:
-        if self.setup_.kill_at and self.global_step == self.setup_.kill_at:
+        if self.global_step == self.setup_.kill_at and self.global_rank == 1 and self._first("killed"):
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def _first(self, what: str) -> bool:
+        """Whether this rank comes here for the first time, restarts included."""
+        assert self.log_file is not None
+        mark = self.log_file.with_name(f"{what}-{self.global_rank}")
+        try:
+            mark.touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9)
@@ -132,7 +147,7 @@ def trainer_of(setup: Setup, folder: Path, *callbacks: Any, **options: Any) -> l
 def main(folder: Path, setup: Setup) -> None:
     rank, world_size = os.environ["RANK"], int(os.environ["WORLD_SIZE"])
     module = Module(setup, folder / f"steps-{rank}.jsonl")
-    loader = FitLoader(loader_of(setup)) if setup.coordinator else InProcess()
+    loader = FitLoader(loader_of(setup))
     strategy = {"devices": world_size, "strategy": "ddp" if world_size > 1 else "auto"}
     trainer = trainer_of(setup, folder, DistillCallback(), **strategy)
     trainer.fit(module, loader, ckpt_path="last")
