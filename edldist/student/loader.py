@@ -23,6 +23,7 @@ from edldist.labels.grammar import CODEC_FORMS, CodecSpec, parse_spec
 from edldist.lifecycle import exit_hooks, stopping
 from edldist.ranks.placement import placement
 from edldist.sampling.composition import elastic_sampler
+from edldist.sampling.dealing import check_dealing
 from edldist.student.arrivals import Arrival, Arrivals, Pair
 from edldist.student.figures import LoopFigures
 from edldist.student.gradient_state import LoopEnd
@@ -181,6 +182,7 @@ class DistillLoader:
         here = placement()
         self._world_size = here.world_size
         self._weights = StepWeights(agree_weights)
+        self._dealing_checked = False
         self._loss_weight = 1.0
         clock = SystemClock()
         bind, advertise = _endpoint(address, environment.advertise)
@@ -245,6 +247,9 @@ class DistillLoader:
         self._check_current(self._iteration)
         if self._checkpointed:
             registry.must_be_saved(self)
+            if not self._dealing_checked:  # not before: the group of ranks may be younger than the loader
+                self._dealing_checked = True
+                check_dealing(self._data_loader)
         if self._ahead.in_epoch:
             self._leave_epoch()
         return self._iterate(self._iteration)
@@ -269,7 +274,7 @@ class DistillLoader:
         finally:
             # A loop that was not left but forgotten ends in whichever thread looks for garbage, the I/O
             # thread in mid-change too: the next loop leaves the epoch then.
-            here = thread == threading.get_ident()
+            here = thread == threading.get_ident() and os.getpid() == self._pid
             if here and iteration == self._iteration and self._finalizer.alive:
                 self._leave_epoch()
 
@@ -306,7 +311,16 @@ class DistillLoader:
     def _note_position(self) -> None:
         self._figures.epoch, self._figures.epoch_samples = self._position.epoch, self._position.samples
 
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise ConfigError(
+                f"this DistillLoader was made by process {self._pid}, and process {os.getpid()} was forked "
+                "from it: labels come to the one that made it, whose connections and threads are not here. "
+                "Iterate over it there, or make another one here"
+            )
+
     def _check_current(self, iteration: int) -> None:
+        self._check_process()
         if not self._finalizer.alive:
             raise LoaderClosedError("this DistillLoader was closed; make a new one")
         if iteration != self._iteration:
@@ -380,6 +394,7 @@ class DistillLoader:
             CheckpointError: it was saved with another kind of data loader, or by another number of ranks,
                 each of which had a place of its own.
         """
+        self._check_process()
         self._iteration += 1
         self._arrivals.clear()
         self._position.load_state_dict(state)
@@ -395,6 +410,7 @@ class DistillLoader:
             ConfigError: no number of an epoch, or the data loader keeps a state of its own, so that it
                 cannot go to the start of just any epoch.
         """
+        self._check_process()
         if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 0:
             raise ConfigError(f"set_epoch({epoch!r}): use the number of an epoch, from 0")
         if self._ahead.consumed:

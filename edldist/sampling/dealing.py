@@ -1,0 +1,48 @@
+"""Whether the ranks of a group get different samples, as far as a data loader shows it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
+
+from edldist.ranks.placement import placement
+from edldist.sampling.composition import data_set_size
+
+__all__ = ["check_dealing", "read_whole"]
+
+logger = logging.getLogger(__name__)
+
+
+def check_dealing(data_loader: Iterable[Any]) -> None:
+    """Warn, on rank 0, of a data loader that gives every rank all samples."""
+    here = placement()
+    if here.world_size == 1 or here.rank != 0 or (size := read_whole(data_loader)) is None:
+        return
+    logger.warning(
+        "each of %d ranks goes through all %d samples of its data set: nothing deals them to the ranks, so "
+        "that each sample is labelled, and counts, %d times an epoch. Use DataLoader(dataset, batch_sampler="
+        "edldist.ElasticSampler(len(dataset), global_batch_size)), or sampler=DistributedSampler(dataset), "
+        "or a data loader that Accelerate prepared. (If every rank has a data set of its own, all is well.)",
+        *(here.world_size, size, here.world_size),
+    )
+
+
+def read_whole(data_loader: Iterable[Any]) -> int | None:
+    """How many samples a rank reads of it in an epoch, if these are certainly its whole data set.
+
+    That is so for a plain ``DataLoader`` with the samplers that it makes by itself. Whatever a library
+    prepared, a sampler of another kind, a stream, or any other iterable may deal to the ranks in a way of its
+    own, and is believed to.
+    """
+    if type(data_loader) is not DataLoader:
+        return None
+    if data_loader.batch_sampler is not None and type(data_loader.batch_sampler) is not BatchSampler:
+        return None
+    sampler: Any = data_loader.sampler
+    size = data_set_size(data_loader)
+    if type(sampler) is RandomSampler:
+        return size if not sampler.replacement and sampler.num_samples == size else None
+    return size if type(sampler) is SequentialSampler else None
