@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from torch.utils.data import BatchSampler, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from edldist.errors import ConfigError
 from edldist.sampling.sampler import ElasticSampler
 
 __all__ = [
     "Component",
+    "StreamLayout",
     "components",
     "data_set_size",
     "elastic_sampler",
+    "in_any_order",
     "is_stateful",
     "reads_together",
+    "stream_layout",
     "tell_epoch",
 ]
 
@@ -143,6 +146,40 @@ def data_set_size(data_loader: Iterable[Any]) -> int | None:
         return len(data_set)  # type: ignore[arg-type]
     except (TypeError, NotImplementedError):
         return None
+
+
+def in_any_order(data_loader: Iterable[Any]) -> bool:
+    """Whether batches come in the order in which several worker processes have them ready."""
+    loaders = (each.value for each in components(data_loader) if isinstance(each.value, DataLoader))
+    return any(loader.num_workers > 1 and not getattr(loader, "in_order", True) for loader in loaders)
+
+
+class StreamLayout(NamedTuple):
+    """What the order of a stream depends on beside itself: who reads it, in which pieces.
+
+    Attributes:
+        num_workers: processes that read, in turn, a batch each; 0 for none.
+        batch_size: samples of a batch; 0 where the stream makes its own.
+    """
+
+    num_workers: int
+    batch_size: int
+
+    def same_order(self, other: StreamLayout) -> bool:
+        """Whether samples come in the same order: the batches of one reader lie one behind the other."""
+        if self.num_workers != other.num_workers:
+            return False
+        return self.num_workers < 2 or self.batch_size == other.batch_size
+
+
+def stream_layout(data_loader: Iterable[Any]) -> StreamLayout | None:
+    """How a stream (``IterableDataset``) is read; None if there is none in a ``DataLoader``."""
+    for kind, value, _ in components(data_loader):
+        if kind != "data loader" or not isinstance(value, DataLoader):
+            continue
+        if isinstance(value.dataset, IterableDataset):
+            return StreamLayout(value.num_workers, value.batch_size or 0)
+    return None
 
 
 def _ranks_served(component: Component) -> int:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from edldist.errors import CheckpointError, ConfigError
 from edldist.ranks.placement import placement
-from edldist.sampling.composition import data_set_size, is_stateful, tell_epoch
+from edldist.sampling.composition import StreamLayout, data_set_size, is_stateful, stream_layout, tell_epoch
+from edldist.sampling.index_lists import IndexLists
 from edldist.sampling.own_generators import OwnGenerators
 from edldist.sampling.own_state import OwnState
 from edldist.sampling.position import Mark, Reseed, part_of, unseeded
@@ -50,6 +51,7 @@ class CountedPosition:
         self._count = count
         self._own = OwnState(data_loader) if is_stateful(data_loader) else None
         self._generators = OwnGenerators(data_loader)
+        self._lists = IndexLists(data_loader, reseed)
         self._draws: list[Tensor] | None = None  # their states when the epoch was opened that is running
         self._epoch = 0
         self._batches = 0
@@ -98,8 +100,14 @@ class CountedPosition:
     def _opened(self, epoch: int) -> Iterator[Any]:
         self._reseed(epoch, 0)
         tell_epoch(self._data_loader, epoch)
-        with _in_sight(self._data_loader):
+        with self._opening(epoch):
             return iter(self._data_loader)
+
+    @contextlib.contextmanager
+    def _opening(self, epoch: int) -> Iterator[None]:
+        """The data loader is opened, or asked for its first batch: some open what is in them only then."""
+        with _in_sight(self._data_loader), self._lists.seeded(epoch):
+            yield
 
     def _skipped(self, batches: Iterator[Any]) -> Iterator[Any]:
         """What follows the samples that were consumed, in batches of whatever size."""
@@ -107,7 +115,8 @@ class CountedPosition:
         samples = number = 0
         while samples < self._samples or number < self._batches:
             self._reseed(self._epoch, 1 + number)
-            batch = next(batches, batches)
+            with self._opening(self._epoch) if number == 0 else contextlib.nullcontext():
+                batch = next(batches, batches)
             if batch is batches and samples == self._samples:
                 break  # larger batches than before: the last sample of the epoch was consumed
             if batch is batches:
@@ -139,7 +148,7 @@ class CountedPosition:
         first = number
         while True:
             self._reseed(epoch, 1 + number)
-            with _in_sight(self._data_loader) if number == first else contextlib.nullcontext():
+            with self._opening(epoch) if number == first else contextlib.nullcontext():
                 batch = next(batches, batches)
             state = None if self._own is None else self._own.taken()
             if batch is batches:
@@ -205,6 +214,8 @@ class CountedPosition:
         part: dict[str, Any] = {"samples": self._samples}
         if (size := data_set_size(self._data_loader)) is not None:
             part["data_set"] = size
+        if (layout := stream_layout(self._data_loader)) is not None:
+            part["stream"] = layout._asdict()
         if draws := self._generators.taken() if self._draws is None else self._draws:
             part["generators"] = draws
         return part if self._own is None else part | {"data_loader": self._own_state}
@@ -251,6 +262,8 @@ class CountedPosition:
                 "order of other samples, so some would be repeated or left out. Use the data set that the "
                 "checkpoint was made with, or go on from a checkpoint at the end of an epoch"
             )
+        if batches:
+            self._check_stream(state.get("stream"), samples, epoch)
         if self._own is not None:
             own_state = part_of(state, "data_loader")
             self._own.load(own_state)
@@ -258,6 +271,18 @@ class CountedPosition:
         self._load_generators(state)
         self._samples = samples
         self._lacks_rank_part = False
+
+    def _check_stream(self, saved: Mapping[str, int] | None, samples: int, epoch: int) -> None:
+        layout = stream_layout(self._data_loader)
+        if saved is None or layout is None or layout.same_order(StreamLayout(**saved)):
+            return
+        raise CheckpointError(
+            f"the checkpoint is behind {samples} samples of epoch {epoch} of a stream (IterableDataset) that "
+            f"was read with num_workers={saved['num_workers']} and batch_size={saved['batch_size']}, and the "
+            f"data loader has num_workers={layout.num_workers} and batch_size={layout.batch_size}: batches "
+            "come in another order, so some samples would be repeated and others left out. Use the numbers "
+            "that the checkpoint was made with, or go on from a checkpoint at the end of an epoch"
+        )
 
     def _load_generators(self, state: Mapping[str, Any]) -> None:
         if (states := state.get("generators")) is not None:

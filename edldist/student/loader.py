@@ -22,7 +22,7 @@ from edldist.errors import CodecError, ConfigError, LoaderClosedError
 from edldist.labels.grammar import CODEC_FORMS, CodecSpec, parse_spec
 from edldist.lifecycle import exit_hooks, stopping
 from edldist.ranks.placement import placement
-from edldist.sampling.composition import elastic_sampler
+from edldist.sampling.composition import elastic_sampler, in_any_order
 from edldist.sampling.dealing import check_dealing
 from edldist.student.arrivals import Arrival, Arrivals, Pair
 from edldist.student.figures import LoopFigures
@@ -170,6 +170,12 @@ class DistillLoader:
             min_deadline_s=min_deadline_s,
             hang_s=hang_s,
         )
+        if checkpointed and in_any_order(data_loader):
+            raise ConfigError(
+                "the data loader has in_order=False: which batches a loop has had is a matter of "
+                "timing, so a restored run would repeat some and lose others. Use in_order=True, or pass "
+                "checkpointed=False for a loader whose position does not matter"
+            )
         self._data_loader = data_loader
         copier = copier_for(device, pin_memory)
         self._ahead = ReadAhead(
