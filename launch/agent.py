@@ -100,6 +100,7 @@ def ask_no_resolver() -> None:
 def main() -> None:
     del sys.path[0]  # the folder of this file, whose modules have names of their own
     from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.rendezvous import RendezvousClosedError, rendezvous_handler_registry
 
     from edldist.lifecycle.ending import end_quickly
@@ -122,6 +123,8 @@ def main() -> None:
     except RendezvousClosedError:
         logger.error("this run has ended on other nodes; a new one needs another --run-id")
         sys.exit(EXIT_CLOSED)
+    except SignalException:
+        sys.exit(1)  # asked to end, which is no error that anybody has to trace
     finally:
         # torchrun does not shut the rendezvous down when a signal ends it.
         for handler in handlers:

@@ -11,7 +11,7 @@ MOST_SHOWN = 300
 # In a traceback the error itself is the line that is not indented; torch puts the rank before each.
 _FORMS = (
     re.compile(r"(?:\[rank\d+\]: ?)?error: (?P<said>\S.*)"),
-    re.compile(r"\d\d:\d\d:\d\d ERROR +[^:]+: (?P<said>\S.*)"),
+    re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ERROR +[^:]+: (?P<said>\S.*)"),
     re.compile(
         r"(?:\[rank\d+\]: ?)?(?P<said>(?:\w+\.)*(?P<kind>\w*(?:Error|Exception|Warning|Exit|Interrupt))"
         r"(?:: .*)?)"

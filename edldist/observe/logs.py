@@ -1,4 +1,4 @@
-"""Log lines of a process: time, level, role and id. Only commands install this."""
+"""Log lines of a process: date and time, level, role and id. Only commands install this."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def install_logging(prefix: str, stream: TextIO | None = None) -> None:
         raise ConfigError(f"EDLDIST_LOG_LEVEL={level!r}: use DEBUG, INFO, WARNING or ERROR")
     handler = logging.StreamHandler(stream or sys.stderr)
     shown = prefix.replace("%", "%%")
-    handler.setFormatter(_Formatter(f"%(asctime)s %(levelname)-7s {shown}: %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_Formatter(f"%(asctime)s %(levelname)-7s {shown}: %(message)s", "%Y-%m-%d %H:%M:%S"))
     for name in ("edldist", "edldist_launch"):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]

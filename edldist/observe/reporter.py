@@ -29,7 +29,7 @@ from edldist.wire.messages import MAX_FIELDS, MAX_NAME, Ack, Event, Refused, Rep
 from edldist.wire.transport import Transport
 from edldist.wire.zmq.transport import ZmqTransport
 
-__all__ = ["Reporter", "event", "expect_end", "flush", "report"]
+__all__ = ["Reporter", "event", "expect_end", "flush", "name_coordinator", "report"]
 
 logger = logging.getLogger(__name__)
 
@@ -209,6 +209,7 @@ class Reporter:
 
 
 _reporter: Reporter | None = None
+_coordinator: str | None = None
 _left_alone: list[Reporter] = []
 _made = threading.Lock()
 _watching_forks = False
@@ -237,16 +238,39 @@ def event(name: str, **fields: Scalar) -> None:
 
 def _tell(say: Callable[[Reporter], None]) -> None:
     environment = JobEnvironment.read()
-    if environment.coordinator is None:
+    coordinator = _coordinator or environment.coordinator
+    if coordinator is None:
         return
     with _made:
-        reporter = _reporter or _make(environment.coordinator)
+        if _reporter is None:
+            _say_where(coordinator, environment.output)
+        reporter = _reporter or _make(coordinator)
     try:
         say(reporter)
     except _ParentGone:
         with _made:
-            reporter = _make(environment.coordinator)
+            reporter = _make(coordinator)
         say(reporter)
+
+
+def name_coordinator(address: str) -> None:
+    """A loader of this process was given its coordinator as an argument: reports go there, too."""
+    global _coordinator
+    _coordinator = address
+
+
+def _say_where(coordinator: str, output: str | None) -> None:
+    """Once for each group of ranks: who starts a script by hand does not know where its figures end up."""
+    if placement().rank != 0:
+        return
+    if output is not None:
+        logger.info("figures of report() go to result.json and events.jsonl in %s", output)
+    else:
+        logger.warning(
+            "figures of report() go to the coordinator at %s, which keeps them in files if it was started "
+            "with --output",
+            coordinator,
+        )
 
 
 def _make(coordinator: str) -> Reporter:

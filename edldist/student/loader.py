@@ -21,6 +21,7 @@ from edldist.environment import JobEnvironment
 from edldist.errors import CodecError, ConfigError, LoaderClosedError
 from edldist.labels.grammar import CODEC_FORMS, CodecSpec, parse_spec
 from edldist.lifecycle import exit_hooks, stopping
+from edldist.observe.reporter import name_coordinator
 from edldist.ranks.placement import placement
 from edldist.sampling.composition import elastic_sampler, in_any_order
 from edldist.sampling.dealing import check_dealing
@@ -154,6 +155,8 @@ class DistillLoader:
                 "no coordinator: pass coordinator='tcp://HOST:PORT', set EDLDIST_COORDINATOR, "
                 "or start the script with 'edldist run' or 'edldist student'"
             )
+        if coordinator is not None and transport is None:
+            name_coordinator(coordinator)
         teachers = (teacher,) if isinstance(teacher, str) else tuple(teacher)
         if not all(isinstance(name, str) and name for name in teachers):
             raise ConfigError(f"teacher={teacher!r}: use a name, or a sequence of names")

@@ -148,3 +148,16 @@ def test_a_node_of_another_job_is_refused_and_says_which(running: Running, scrip
         other.close()
     assert process.returncode == 1
     assert "'evaluate.py --all' on 1:2 nodes" in error and "'script.py' on 1:2 nodes" in error
+
+
+def test_an_agent_that_is_told_to_end_shows_no_traceback(running: Running, tmp_path: Path) -> None:
+    """Thirty lines of torchrun's, for an ordinary Ctrl-C, look like a fault."""
+    script = tmp_path / "script.py"
+    up = tmp_path / "up"
+    script.write_text(f"import pathlib, time\npathlib.Path({str(up)!r}).touch()\ntime.sleep(600)\n")
+    with agent(running.address, script, "1") as process:
+        until(up.exists, "the rank to be up")
+        process.terminate()
+        error = process.communicate(timeout=WITHIN_S)[1]
+    assert process.returncode == 1
+    assert "Traceback" not in error and "SignalException" not in error

@@ -498,3 +498,26 @@ def test_a_loader_that_nobody_closed_says_goodbye_while_sockets_work() -> None:
     with contextlib.closing(listener):
         done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "sockets work: True\n"), done.stderr
+
+
+def test_the_coordinator_that_a_loader_was_given_gets_the_reports_and_that_is_said_once(
+    current: Listener, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("EDLDIST_COORDINATOR")
+    monkeypatch.delenv("EDLDIST_OUTPUT", raising=False)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(reporting, "_coordinator", None)
+    with edldist.DistillLoader([], inputs="x", coordinator=current.address):
+        edldist.report(step=1, loss=0.5)
+        edldist.report(step=2, loss=0.25)
+        said = [record.message for record in caplog.records if "figures of report()" in record.message]
+        assert said == [
+            f"figures of report() go to the coordinator at {current.address}, which keeps them in files "
+            "if it was started with --output"
+        ]
+        values = []
+        while len(values) < 2:
+            (message,) = current.take(1)
+            if isinstance(message, Report) and message.values not in values:
+                values.append(message.values)
+    assert values == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}]

@@ -25,7 +25,7 @@ torch.distributed.elastic.multiprocessing.api.SignalException: Process 1050 got 
         ("[rank0]: Traceback\n[rank0]:   File 's.py'\n[rank0]: OSError: gone\n", "OSError: gone"),
         (f"a.b.errors.ModelError: no\n{TORCHRUN}", "a.b.errors.ModelError: no"),
         (
-            "RuntimeError: x\n23:11:09 ERROR   student: giving up: PoisonTaskError: y\n",
+            "RuntimeError: x\n2026-11-27 23:11:09 ERROR   student: giving up: PoisonTaskError: y\n",
             "giving up: PoisonTaskError: y",
         ),
         ("AssertionError\n", "AssertionError"),

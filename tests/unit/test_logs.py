@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -32,3 +33,10 @@ def test_what_others_call_themselves_is_shown_and_not_obeyed() -> None:
     assert "\x1b" not in written and "\x07" not in written
     assert "worker \ufffd[1m: worker \ufffd]0;t\ufffd\nleft\nTraceback" in written
     assert written.endswith("ValueError: \ufffd[2J\n")
+
+
+def test_a_line_has_its_date_since_jobs_run_for_days() -> None:
+    stream = io.StringIO()
+    install_logging("run", stream)
+    logging.getLogger("edldist.any").warning("slow")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d WARNING run: slow\n", stream.getvalue())
