@@ -202,6 +202,12 @@ def schema() -> None:
     default=16,
     help="Students that one teacher worker serves at most, where there are workers enough.",
 )
+@_option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder for the job's record: events.jsonl, result.json and curves.png.",
+)
 @_option("--ready-file", type=click.Path(dir_okay=False), hidden=True)
 def coordinator(
     bind: str,
@@ -209,22 +215,32 @@ def coordinator(
     heartbeat_interval_s: float,
     heartbeat_ttl_s: float,
     max_students_per_worker: int,
+    output: Path | None,
     ready_file: str | None,
 ) -> int:
-    """Run the coordinator: who is here, and who serves whom."""
+    """Run the coordinator: who is here, and who serves whom.
+
+    With --output it writes down what edldist run would: teachers and students may be started by hand, on any
+    number of machines.
+    """
     from edldist.coordinator.server import CoordinatorOptions, run_coordinator
 
     _begin("coordinator")
-    return run_coordinator(
-        CoordinatorOptions(
-            bind=bind,
-            http=http,
-            heartbeat_interval_s=heartbeat_interval_s,
-            heartbeat_ttl_s=heartbeat_ttl_s,
-            ready_file=ready_file,
-            max_students_per_worker=max_students_per_worker,
-        )
+    options = CoordinatorOptions(
+        bind=bind,
+        http=http,
+        heartbeat_interval_s=heartbeat_interval_s,
+        heartbeat_ttl_s=heartbeat_ttl_s,
+        ready_file=ready_file,
+        max_students_per_worker=max_students_per_worker,
     )
+    if output is None:
+        return run_coordinator(options)
+    from edldist_launch.record import open_record
+    from edldist_launch.scribe import Scribe
+
+    with open_record(output) as folder, Scribe(folder) as scribe:
+        return run_coordinator(options, scribe.tell)
 
 
 @cli.command()

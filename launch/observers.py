@@ -28,7 +28,7 @@ from edldist_launch.curves import draw_curves
 from edldist_launch.eventfile import json_text
 from edldist_launch.paths import near
 from edldist_launch.progress import ProgressView, describe_event, show_result
-from edldist_launch.record import JobFolder
+from edldist_launch.record import RecordFolder
 from edldist_launch.tally import Tally
 
 __all__ = ["Observers", "harmless"]
@@ -78,7 +78,7 @@ class Observers:
     """
 
     def __init__(
-        self, job: str, folder: JobFolder, console: PlainConsole, workers_wanted: int, clock: Clock
+        self, job: str, folder: RecordFolder, console: PlainConsole, workers_wanted: int, clock: Clock
     ) -> None:
         self._job = job
         self._folder = folder
@@ -135,6 +135,11 @@ class Observers:
         if client is not None:
             with contextlib.suppress(EdlDistError):
                 status = client.query(self._tally.since, timeout_s)
+        self.take(status, stopping)
+
+    @harmless
+    def take(self, status: Status | None, stopping: bool) -> None:
+        """Write down what is new in an answer, if there is one, and show the figures of now."""
         if status is not None:
             self._take(status)
         self._show(status is not None, stopping)
@@ -164,6 +169,11 @@ class Observers:
         """The step of the last checkpoint of this run that is known to be whole."""
         saved = self._folder.last_checkpoint()
         return saved if saved is not None else self._tally.checkpoint  # a script may save elsewhere
+
+    @harmless
+    def result(self, status: str, trained_s: float) -> None:
+        """Write the result as it is so far."""
+        self._write_result(self._result(status, trained_s) or {"status": status, "job": self._job})
 
     @harmless
     def finish(self, status: str, reason: str, trained_s: float, last_words: str = "") -> None:

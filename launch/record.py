@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from edldist.config import JobConfig, dump_job
 from edldist.errors import ConfigError
@@ -15,50 +15,45 @@ from edldist.files import lock_file, replace_file
 from edldist_launch.earlier import Beginning, EarlierRun, last_checkpoint, set_aside
 from edldist_launch.eventfile import EventFile, json_text
 
-__all__ = ["FolderHeldError", "JobFolder", "OUTPUTS", "default_folders", "open_default_folder"]
+__all__ = [
+    "FolderHeldError",
+    "JobFolder",
+    "OUTPUTS",
+    "RecordFolder",
+    "default_folders",
+    "open_default_folder",
+    "open_record",
+]
 
 
 OUTPUTS = Path("out")
 """Where default folders lie."""
 
 
+Folder = TypeVar("Folder", bound="RecordFolder")
+
+
 class FolderHeldError(ConfigError):
     """Another run writes to the folder."""
 
 
-class JobFolder:
-    """Writes ``job.yaml``, ``events.jsonl``, ``result.json`` and names the logs of one job.
+class RecordFolder:
+    """Holds an output folder, and writes ``events.jsonl``, ``result.json`` and the names of logs there.
 
-    Opening the folder of an unfinished run of the same job goes on with it: events and logs are
-    appended to, checkpoints stay, the result is replaced. One run at a time holds the folder.
-
-    Args:
-        path: the folder; it is made where it is missing.
-        job: as resolved.
-        beginning: what becomes of an earlier run that the folder holds.
-
-    Attributes:
-        finished: the result of an earlier run of this very job that came to its end; there is nothing left to
-            run then, and nothing is written.
-        earlier: the run that this one goes on with, or None.
-        set_aside: where a fresh beginning moved an earlier run, or None.
+    One process at a time holds it.
 
     Raises (on opening):
-        ConfigError: the folder holds another job, or checkpoints or the result of another configuration, is
-            held by another run, or cannot be written.
+        ConfigError: the folder is held by another run, or cannot be written.
     """
 
-    def __init__(self, path: Path, job: JobConfig, beginning: Beginning = "resume") -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path.absolute()
-        self.finished: Mapping[str, Any] | None = None
-        self.earlier: EarlierRun | None = None
-        self.set_aside: Path | None = None
         self._lock: IO[str] | None = None
         self._events: EventFile | None = None
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._hold()
-            self._begin(job, beginning)
+            self._begin()
         except OSError as exc:
             self.close()
             raise ConfigError(f"cannot write the output folder {self.path}: {exc}") from exc
@@ -66,24 +61,12 @@ class JobFolder:
             self.close()
             raise
 
-    def _begin(self, job: JobConfig, beginning: Beginning) -> None:
-        earlier = EarlierRun.read(self.path)
-        if earlier is not None:
-            earlier.check(job, self.path, beginning)
-            if beginning == "resume" and earlier.finished:
-                self.finished = earlier.result
-                return
-        if beginning == "fresh":
-            self.set_aside = set_aside(self.path)
-        else:
-            self.earlier = earlier
-        (self.path / "logs").mkdir(exist_ok=True)
-        (self.path / "checkpoints").mkdir(exist_ok=True)
-        self.write_job(job)
+    def _begin(self) -> None:
+        """The folder is ours: make what a record needs."""
         (self.path / "result.json").unlink(missing_ok=True)
         self._events = EventFile(self.path / "events.jsonl")
 
-    def __enter__(self) -> JobFolder:
+    def __enter__(self: Folder) -> Folder:
         return self
 
     def __exit__(
@@ -122,6 +105,11 @@ class JobFolder:
         """
         replace_file(self.path / "result.json", f"{json_text(result, indent=2)}\n".encode())
 
+    def forget_result(self) -> None:
+        """The job goes on: what it ended with before is no result any more."""
+        with contextlib.suppress(OSError):
+            (self.path / "result.json").unlink(missing_ok=True)
+
     def write_job(self, job: JobConfig) -> None:
         """Replace ``job.yaml``.
 
@@ -147,6 +135,63 @@ class JobFolder:
             self._lock.truncate(0)
             self._lock.write(str(os.getpid()))
             self._lock.flush()
+
+
+class JobFolder(RecordFolder):
+    """Writes ``job.yaml``, ``events.jsonl``, ``result.json`` and names the logs of one job.
+
+    Opening the folder of an unfinished run of the same job goes on with it: events and logs are
+    appended to, checkpoints stay, the result is replaced. One run at a time holds the folder.
+
+    Args:
+        path: the folder; it is made where it is missing.
+        job: as resolved.
+        beginning: what becomes of an earlier run that the folder holds.
+
+    Attributes:
+        finished: the result of an earlier run of this very job that came to its end; there is nothing left to
+            run then, and nothing is written.
+        earlier: the run that this one goes on with, or None.
+        set_aside: where a fresh beginning moved an earlier run, or None.
+
+    Raises (on opening):
+        ConfigError: the folder holds another job, or checkpoints or the result of another configuration, is
+            held by another run, or cannot be written.
+    """
+
+    def __init__(self, path: Path, job: JobConfig, beginning: Beginning = "resume") -> None:
+        self.finished: Mapping[str, Any] | None = None
+        self.earlier: EarlierRun | None = None
+        self.set_aside: Path | None = None
+        self._job, self._beginning = job, beginning
+        super().__init__(path)
+
+    def _begin(self) -> None:
+        earlier = EarlierRun.read(self.path)
+        if earlier is not None:
+            earlier.check(self._job, self.path, self._beginning)
+            if self._beginning == "resume" and earlier.finished:
+                self.finished = earlier.result
+                return
+        if self._beginning == "fresh":
+            self.set_aside = set_aside(self.path)
+        else:
+            self.earlier = earlier
+        (self.path / "logs").mkdir(exist_ok=True)
+        (self.path / "checkpoints").mkdir(exist_ok=True)
+        self.write_job(self._job)
+        super()._begin()
+
+
+def open_record(path: Path) -> RecordFolder:
+    """The folder of a coordinator that people start by hand.
+
+    Raises:
+        ConfigError: it cannot be written, or is that of ``edldist run``, whose result would be lost.
+    """
+    if (path / "job.yaml").exists():
+        raise ConfigError(f"--output {path}: a run of edldist run is recorded there; choose another folder")
+    return RecordFolder(path)
 
 
 def open_default_folder(places: Path, job: JobConfig, beginning: Beginning) -> JobFolder:

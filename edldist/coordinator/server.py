@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import secrets
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -41,6 +43,7 @@ from edldist.wire.messages import (
     Register,
     Report,
     Scalar,
+    Status,
     StatusQuery,
     Vouch,
 )
@@ -62,6 +65,8 @@ MAX_TURN_S = 0.05
 """In a crowd turns are further apart, so that one wake-up of either thread handles many messages."""
 STUCK_INTERVALS, LEAST_STUCK_S = 3, 5.0
 """The main loop turns several times an interval; one that has not for so many, and so long, is stuck."""
+TELL_S = 0.5
+"""How often a listener is told what is new."""
 CROWD = 256
 """With more members, one that was answered an interval less than a TTL ago gets no answer to its heartbeat:
 members wonder after more than a TTL of silence, and an answer costs as much as a heartbeat."""
@@ -112,6 +117,8 @@ class Coordinator:
         transport: the wire.
         clock: the time.
         incarnation: name of this life; None for a random one.
+        listener: is told the state of the job twice a second, with what happened since it was told last, and
+            once more at the end. It must neither raise nor wait.
     """
 
     def __init__(
@@ -120,8 +127,12 @@ class Coordinator:
         transport: Transport,
         clock: Clock | None = None,
         incarnation: str | None = None,
+        listener: Callable[[Status], None] | None = None,
     ) -> None:
         self.options = options
+        self._listener = listener
+        self._told = 0
+        self._next_telling = -math.inf
         self.incarnation = incarnation or secrets.token_hex(8)
         self.address = ""
         self.http_address: str | None = None
@@ -210,6 +221,7 @@ class Coordinator:
 
     def close(self) -> None:
         """Release everything that ``open`` bound."""
+        self._tell(math.inf)
         self._poller = None
         self._resources.close()
 
@@ -283,9 +295,22 @@ class Coordinator:
         if now >= self._orders.due_at(now):
             self._orders.decide(now)
         self._board.turned()
+        self._tell(now)
         if self._board.wanted:
             self._board.publish(self._view.page(now, self._hub.garbage + self._refused_events))
         return min(self._next_tick, self._orders.due_at(now), self._rendezvous.due_at())
+
+    def _tell(self, now: float) -> None:
+        """Let the listener know what is new; at the end ``now`` is beyond all times."""
+        if self._listener is None or now < self._next_telling:
+            return
+        self._next_telling = now + TELL_S
+        while True:
+            status = self._view.whole(min(now, self._clock.monotonic()), self._told)
+            self._told = status.seq
+            self._listener(status)
+            if self._told >= self._records.last:
+                return
 
     def _turn_s(self) -> float:
         return min(max(TURN_S, TURN_A_MEMBER_S * len(self._members.members)), MAX_TURN_S)
@@ -368,8 +393,12 @@ class Coordinator:
         return True
 
 
-def run_coordinator(options: CoordinatorOptions) -> int:
+def run_coordinator(options: CoordinatorOptions, listener: Callable[[Status], None] | None = None) -> int:
     """Run a coordinator in this process until SIGTERM or SIGINT, and then until everyone has left.
+
+    Args:
+        options: how to run it.
+        listener: see ``Coordinator``.
 
     Returns:
         0.
@@ -378,7 +407,7 @@ def run_coordinator(options: CoordinatorOptions) -> int:
         ConfigError: an address cannot be bound.
     """
     transport = ZmqTransport(CONTROL_FRAME_BYTES, max_unread_bytes=CONTROL_UNREAD_BYTES, tensors=False)
-    coordinator = Coordinator(options, transport, SystemClock())
+    coordinator = Coordinator(options, transport, SystemClock(), listener=listener)
     _allow_many_connections()
 
     def on_signal(number: int, frame: FrameType | None) -> None:

@@ -102,6 +102,7 @@ def test_every_number_has_a_most_and_is_a_number() -> None:
         (("run", "job.yaml", "--fresh", "--extend"), "--fresh begins anew and --extend goes on"),
         (("status", "--output", "nowhere"), "'nowhere' does not exist"),
         (("status", "--output", ".", "--coordinator", "tcp://h:1"), "both say which job"),
+        (("coordinator", "--output", __file__), "is a file"),
         (("coordinator", "--bind", "localhost"), "tcp://127.0.0.1:7070"),
         (("coordinator", "--bind", "udp://a:1"), "'udp://a:1' is not an address"),
         (("coordinator", "--http", "7071"), "'7071' is not HOST:PORT"),
