@@ -31,7 +31,7 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "student/queue/wanted.py": _QUEUE,
     "student/queue/flow.py": _QUEUE,
     "student/queue/pings.py": ("pings", "student_links", "student_service"),
-    "student/queue/quarantine.py": ("quarantine", "student_links", "student_service"),
+    "student/queue/quarantine.py": ("quarantine", "peers", "student_links", "student_service"),
     "student/service/batch.py": ("assembly", "held_bytes", "student_links", "student_service", "waking"),
     "student/service/grouping.py": ("grouping", "student_links", "student_service"),
     "student/service/peers.py": ("peers", "student_links", "student_service"),

@@ -72,7 +72,7 @@ def test_a_part_of_a_batch_is_cut_where_its_lease_says():
 
 
 def test_small_tasks_share_no_frame_that_would_be_larger_than_a_frame_may_be():
-    batches = [OpenBatch(None, {"x": torch.zeros(4, dtype=torch.int64)}, 4) for _ in range(3)]
+    batches = [OpenBatch(None, {"x": torch.zeros(4, dtype=torch.int64)}, 4) for _ in range(5)]
     groups, frames = group([granted(n, batch) for n, batch in enumerate(batches)], batches, 64)
-    assert [len(each.leases) for each in groups] == [2, 1]
-    assert [memoryview(frame).nbytes for frame in frames] == [64, 32]
+    assert [len(each.leases) for each in groups] == [2, 2, 1]
+    assert [memoryview(frame).nbytes for frame in frames] == [64, 64, 32]

@@ -124,6 +124,17 @@ def test_a_task_that_waits_for_others_when_its_late_worker_fails_on_it_may_be_po
     assert queue.lease("other", 4, 3.0) == []
 
 
+def test_who_proves_alive_takes_its_own_loss_back_and_no_other():
+    queue = joined("a", "b", "c", flow=Flow(max_attempts=2))
+    fill(queue, 4)
+    for worker in "abc":
+        assert queue.lease(worker, 4, 0.0)
+        queue.lose(worker, "killed", 0.0)
+    queue.forgive("a", 1.0)
+    (poison,) = queue.verdicts(100.0)
+    assert [text[:17] for text in poison.attempts] == ["worker b was lost", "worker c was lost"]
+
+
 def test_a_batch_that_is_given_up_changes_nothing_for_the_tasks_of_others():
     queue = joined("c", "d")
     suspected(queue, 2)

@@ -30,6 +30,12 @@ def test_a_worker_that_keeps_failing_gets_no_work_while_another_of_its_group_is_
     assert sicken(peers, sick) is None
 
 
+def test_a_worker_that_was_alone_all_the_time_is_never_left_out():
+    peers = Peers()
+    sick = add(peers, "sick")
+    assert sicken(peers, sick) is None and peers.quarantined(sick, 0.0) == ""
+
+
 def test_a_worker_is_paroled_once_when_its_time_is_up():
     peers = Peers()
     sick, _ = add(peers, "sick"), add(peers, "well")
