@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edldist.files import replace_file
+from edldist_launch.console import shown
 from edldist_launch.eventfile import read_events
+from edldist_launch.panels import panels
+from edldist_launch.progress import duration
 
 __all__ = ["Series", "collect", "draw_curves"]
+
+ENDS = ("job_started", "job_completed", "job_failed", "job_interrupted")
+"""What lies between two runs of a folder; one that was killed leaves only the next one's start."""
 
 
 @dataclass
@@ -20,13 +27,15 @@ class Series:
 
     ``metrics``: for each reported name, its value by step (a step trained again after a restart
     counts with its last value). ``times_s``, ``samples_per_s``, ``workers``: one entry for each
-    progress line, in seconds since the first.
+    progress line, in seconds of running since the first. ``pauses``: at which of these seconds the job stood
+    still, and for how long; the figures there are NaN, so that no line crosses a pause.
     """
 
     metrics: dict[str, dict[int, float]] = field(default_factory=dict)
     times_s: list[float] = field(default_factory=list)
     samples_per_s: list[float] = field(default_factory=list)
     workers: list[float] = field(default_factory=list)
+    pauses: list[tuple[float, float]] = field(default_factory=list)
 
 
 def collect(events: Iterable[Mapping[str, Any]]) -> Series:
@@ -34,6 +43,8 @@ def collect(events: Iterable[Mapping[str, Any]]) -> Series:
     series = Series()
     start: float | None = None
     step = 0
+    last_t = 0.0
+    ended = False
     for event in events:
         if event["event"] == "report" and event.get("rank") == 0:
             if isinstance(event.get("step"), int | float):
@@ -45,10 +56,25 @@ def collect(events: Iterable[Mapping[str, Any]]) -> Series:
                     series.metrics.setdefault(key, {})[step] = float(value)
         elif event["event"] == "progress":
             start = event["t"] if start is None else start
+            if ended and series.times_s:
+                _pause(series, event["t"] - last_t)
+                start += event["t"] - last_t
+            ended, last_t = False, event["t"]
             series.times_s.append(event["t"] - start)
             series.samples_per_s.append(float(event.get("samples_per_s", 0)))
             series.workers.append(float(event.get("workers", 0)))
+        elif event["event"] in ENDS:
+            ended = True
     return series
+
+
+def _pause(series: Series, pause_s: float) -> None:
+    """The run that follows began this long after the one before was last seen at work."""
+    at_s = series.times_s[-1]
+    series.pauses.append((at_s, pause_s))
+    series.times_s.append(at_s)
+    series.samples_per_s.append(math.nan)
+    series.workers.append(math.nan)
 
 
 def draw_curves(events_path: Path, picture: Path, title: str) -> bool:
@@ -65,27 +91,32 @@ def draw_curves(events_path: Path, picture: Path, title: str) -> bool:
     from matplotlib import pyplot
 
     series = collect(read_events(events_path))
-    curves = {name: points for name, points in series.metrics.items() if len(points) > 1}
-    if not curves and len(series.times_s) < 2:
+    if not series.metrics and len(series.times_s) < 2:
         return False
-    losses = {name: points for name, points in curves.items() if "loss" in name}
-    accuracies = {name: points for name, points in curves.items() if "acc" in name}
+    kinds = panels(series.metrics)
+    rows = max(1, math.ceil(len(kinds) / 2)) + 1
     drawn = io.BytesIO()
-    figure, axes = pyplot.subplots(2, 2, figsize=(11, 7), layout="constrained")
+    figure, axes = pyplot.subplots(rows, 2, figsize=(11, 3.5 * rows), layout="constrained", squeeze=False)
     try:
-        figure.suptitle(title)
-        _lines(axes[0][0], losses, "loss")
-        _lines(axes[0][1], accuracies, "accuracy")
+        figure.suptitle(title, parse_math=False)
+        places = [axis for row in axes[:-1] for axis in row]
+        for axis, kind in zip(places, kinds, strict=False):
+            _lines(axis, kinds[kind], kind)
+        for axis in places[len(kinds) :]:
+            axis.set_axis_off()
+        if not kinds:
+            places[0].text(0, 0.5, "no figure was reported: edldist.report(step=.., loss=..)")
         for axis, values, name in (
-            (axes[1][0], series.samples_per_s, "throughput [samples/s]"),
-            (axes[1][1], series.workers, "teacher workers"),
+            (axes[-1][0], series.samples_per_s, "throughput [samples/s]"),
+            (axes[-1][1], series.workers, "teacher workers"),
         ):
             style = {"drawstyle": "steps-post"} if values is series.workers else {}
             axis.plot(series.times_s, values, color="tab:blue", **style)
             axis.set(xlabel="time [s]", ylabel=name)
-            axis.set_ylim(bottom=0, top=None if any(values) else 1)
+            axis.set_ylim(bottom=0, top=None if any(value > 0 for value in values) else 1)
             axis.grid(alpha=0.3)
-        axes[1][1].yaxis.get_major_locator().set_params(integer=True)
+            _mark_pauses(axis, series.pauses)
+        axes[-1][1].yaxis.get_major_locator().set_params(integer=True)
         figure.savefig(drawn, format="png", dpi=120)
     finally:
         pyplot.close(figure)
@@ -93,14 +124,35 @@ def draw_curves(events_path: Path, picture: Path, title: str) -> bool:
     return True
 
 
+def _mark_pauses(axis: Any, pauses: Sequence[tuple[float, float]]) -> None:
+    """A line where the job stood still, with how long; the axis counts only the time in which it ran."""
+    for at_s, pause_s in pauses:
+        axis.axvline(at_s, color="grey", linestyle=":", linewidth=1.5)
+        axis.text(
+            at_s,
+            0.97,
+            f"paused {duration(pause_s)}",
+            transform=axis.get_xaxis_transform(),
+            rotation=90,
+            ha="right",
+            va="top",
+            fontsize=8,
+            color="grey",
+        )
+
+
 def _lines(axis: Any, curves: Mapping[str, Mapping[int, float]], label: str) -> None:
+    """The metrics of one kind; one that was reported once is a level to compare the others with."""
     for name, points in curves.items():
         steps = sorted(points)
+        if len(steps) == 1:
+            (drawn,) = axis.plot(steps, list(points.values()), "o--", label=name, markersize=3)
+            axis.axhline(points[steps[0]], color=drawn.get_color(), linestyle="--")
+            continue
         marker = "o" if len(steps) <= 30 else None
         axis.plot(steps, [points[step] for step in steps], label=name, marker=marker, markersize=3)
-    axis.set(xlabel="step", ylabel=label)
+    axis.set_xlabel("step")
+    axis.set_ylabel(shown(label), parse_math=False)
     axis.grid(alpha=0.3)
-    if curves:
-        axis.legend()
-    else:
-        axis.text(0.5, 0.5, f"no {label} was reported", ha="center", va="center", transform=axis.transAxes)
+    for text in axis.legend().get_texts():
+        text.set_parse_math(False)
