@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -90,6 +91,26 @@ import_from_option = _option(
     metavar="DIR",
     help="Another folder to import from, after the current one: `run` gives that of the job file.",
 )
+
+
+def _share_cpus() -> str:
+    """Take a teacher worker's part of this machine's CPUs, and say it.
+
+    They are shared with the teacher workers that run here now, and with one student at least.
+    """
+    from edldist.cpus import usable_cpus
+    from edldist_launch.sharers import commands_here, sharers_of
+    from edldist_launch.torchrun import limit_threads
+
+    if chosen := os.environ.get("OMP_NUM_THREADS"):
+        return f"CPU threads: {chosen} (OMP_NUM_THREADS)"
+    commands = list(commands_here())
+    sharers = 1 + sharers_of("teacher", commands) + max(1, sharers_of("student", commands))
+    threads = limit_threads(os.environ, sharers)
+    return (
+        f"CPU threads: {threads} of {usable_cpus()}, shared with {sharers - 1} other teacher workers and "
+        "students of this machine (set OMP_NUM_THREADS to choose)"
+    )
 
 
 def _import_places(import_from: str | None) -> list[str]:
@@ -355,16 +376,14 @@ def teacher(codec: str, import_from: str | None, **settings: Any) -> int:
         check_codec_name(codec)
     except ValueError as exc:
         raise ConfigError(f"--codec {codec}: {exc}") from exc
-    from edldist.cpus import quota_binds
     from edldist_launch.folder import make_importable
-    from edldist_launch.torchrun import limit_threads
 
-    if quota_binds():
-        limit_threads(os.environ, 1)  # before anything imports torch, which would not see the quota
+    threads = _share_cpus()  # before anything imports torch, which would not see it
     make_importable(*_import_places(import_from))
     from edldist.teacher.worker import WorkerOptions, run_worker
 
     _begin(f"teacher {settings['worker_id'] or settings['name']}")
+    logging.getLogger(__name__).info("%s", threads)
     return run_worker(WorkerOptions(codec=codec, **settings))
 
 

@@ -24,6 +24,7 @@ from edldist_launch.node import AGENT_TRIES, AgentRestarts, NodeWatch, Progress,
 from edldist_launch.notes import RankNotes
 from edldist_launch.rank_count import rank_count
 from edldist_launch.room import check_room
+from edldist_launch.sharers import commands_here, sharers_of
 from edldist_launch.torchrun import (
     bounds_of,
     default_run_id,
@@ -91,8 +92,12 @@ def run_student(
             EDLDIST_RANK_NOTES=notes.path,
         )
         prepare_environment(environment, local_host)
-        if nproc_per_node > 1 or most > 1 or quota_binds():
-            limit_threads(environment, nproc_per_node)
+        sharers = nproc_per_node + sharers_of("teacher", commands_here())
+        if (sharers > 1 or most > 1 or quota_binds()) and (threads := limit_threads(environment, sharers)):
+            logger.info(
+                "CPU threads: %d for each of %d ranks and teacher workers (set OMP_NUM_THREADS to choose)",
+                *(threads, sharers),
+            )
         if most > 1:
             _await_coordinator(coordinator, connect_timeout_s, interrupts)
 

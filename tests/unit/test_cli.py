@@ -25,7 +25,8 @@ COMMANDS = ("run", "coordinator", "teacher", "student", "status", "schema")
 
 
 def invoke(*args: str, **variables: str) -> Result:
-    clean = {key: None for key in os.environ if key.startswith("EDLDIST_")}
+    clean: dict[str, str | None] = {key: None for key in os.environ if key.startswith("EDLDIST_")}
+    clean["OMP_NUM_THREADS"] = "1"  # which a command would choose for this very process
     return CliRunner().invoke(cli, args, env={**clean, **variables}, standalone_mode=False)
 
 

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import edldist.cpus
 import edldist.observe.logs
 import edldist.teacher.worker
+import edldist_launch.sharers
+import edldist_launch.torchrun
 from edldist.config import TeacherConfig, dump_argument, load_job, parse_argument
 from edldist.errors import ConfigError, EdlDistError
 from edldist.teacher.worker import WorkerOptions
@@ -48,8 +51,9 @@ def started(monkeypatch):
     return options
 
 
-def invoke(*args: str, **variables: str):
-    clean = {key: None for key in os.environ if key.startswith("EDLDIST_")}
+def invoke(*args: str, **variables: str | None):
+    clean: dict[str, str | None] = {key: None for key in os.environ if key.startswith("EDLDIST_")}
+    clean["OMP_NUM_THREADS"] = "1"  # which a command would choose for this very process
     return CliRunner().invoke(cli, args, env={**clean, **variables}, standalone_mode=False)
 
 
@@ -165,3 +169,57 @@ def test_a_factorys_arguments_of_another_form_are_refused(started, args, says):
 )
 def test_every_value_of_an_argument_travels(value):
     assert parse_argument(dump_argument("name", value)) == ("name", value)
+
+
+@pytest.mark.parametrize(
+    ("commands", "cpus", "threads", "sharers"),
+    [
+        ([], 8, 4, 1),
+        (
+            [
+                ["python", "/x/launch/__main__.py", "teacher"],
+                ["/x/bin/python3", "/x/bin/edldist", "student", "s.py"],
+            ],
+            9,
+            3,
+            2,
+        ),
+        ([["edldist", "--log-level", "info", "teacher", "--model", "a:b"]] * 3, 2, 1, 4),
+        (
+            [
+                ["edldist", "student", "s.py", "teacher"],
+                ["vi", "edldist", "teacher"],
+                ["edldist", "run", "j"],
+                [],
+            ],
+            8,
+            4,
+            1,
+        ),
+    ],
+)
+def test_a_worker_by_hand_takes_its_part_of_the_cpus_and_says_so(
+    started, monkeypatch, caplog, commands, cpus, threads, sharers
+):
+    chosen = []
+    monkeypatch.setattr(edldist.cpus, "usable_cpus", lambda: cpus)
+    monkeypatch.setattr(edldist_launch.torchrun, "usable_cpus", lambda: cpus)
+    monkeypatch.setattr(edldist_launch.sharers, "commands_here", lambda: iter(commands))
+    monkeypatch.setattr(edldist.observe.logs, "install_logging", lambda *_: None)
+    monkeypatch.setattr(
+        edldist.teacher.worker, "run_worker", lambda _: chosen.append(os.environ["OMP_NUM_THREADS"]) or 0
+    )
+    caplog.set_level("INFO")
+    assert (
+        invoke("teacher", "--coordinator", "tcp://h:1", "--model", "a:b", OMP_NUM_THREADS=None).exception
+        is None
+    )
+    assert chosen == [str(threads)]
+    assert f"CPU threads: {threads} of {cpus}, shared with {sharers} other" in caplog.text
+
+
+def test_threads_that_were_chosen_stay(started, monkeypatch, caplog):
+    monkeypatch.setattr(edldist.observe.logs, "install_logging", lambda *_: None)
+    caplog.set_level("INFO")
+    invoke("teacher", "--coordinator", "tcp://h:1", "--model", "a:b", OMP_NUM_THREADS="3")
+    assert "CPU threads: 3 (OMP_NUM_THREADS)" in caplog.text
