@@ -1,4 +1,4 @@
-"""From a data loader's batch to what each teacher sees: named tensors with the samples first."""
+"""From a data loader's batch to what each teacher sees: named tensors with the samples first, texts too."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from edldist.errors import ConfigError, InputError
+from edldist.wire.texts import are_texts, pack_texts
 
 __all__ = ["InputSelector", "Inputs", "InputsByTeacher", "Seen", "TeacherInputSelector"]
 
@@ -99,12 +100,15 @@ class InputSelector:
         self._keys = {str(next(positions)) if isinstance(key, int) else key: key for key in keys}
 
     def __call__(self, batch: Any) -> tuple[dict[str, Tensor], int]:
-        """The inputs and the number of samples.
+        """The inputs and the number of samples; texts and bytes under a ``TextName``.
 
         Raises:
             InputError: something is missing, is no tensor, or the first dimensions differ.
         """
-        chosen = self._choose(batch)
+        chosen = dict(
+            pack_texts(name, value) if are_texts(value) else (name, value)
+            for name, value in self._choose(batch).items()
+        )
         for name, value in chosen.items():
             key = self._keys.get(name, name)
             if not isinstance(value, Tensor):
@@ -116,7 +120,7 @@ class InputSelector:
             raise InputError(f"the inputs differ in their first dimension (samples): {sizes}")
         return chosen, next(iter(sizes.values()))
 
-    def _choose(self, batch: Any) -> dict[str, Tensor]:
+    def _choose(self, batch: Any) -> dict[str, Any]:
         if self._callable is not None:
             chosen = self._callable(batch)
             if not isinstance(chosen, Mapping) or not chosen or not all(isinstance(k, str) for k in chosen):
@@ -126,7 +130,7 @@ class InputSelector:
             return dict(chosen)
         if self._keys:
             return {name: _pick(batch, key) for name, key in self._keys.items()}
-        if isinstance(batch, Tensor):
+        if isinstance(batch, Tensor) or are_texts(batch):
             return {"0": batch}
         if isinstance(batch, np.ndarray):
             raise InputError(f"the batch is {_describe(batch)}, not a tensor{_way_out(batch)}")

@@ -11,6 +11,7 @@ from torch.utils.data import default_collate
 
 from edldist.errors import ConfigError, ContractError, InputError, ModelError
 from edldist.teacher.factory import make, own_traceback
+from edldist.wire.texts import are_texts, pack_texts
 
 __all__ = ["INDEX", "SEED", "IndexedDataset", "parse_entries"]
 
@@ -42,7 +43,7 @@ class IndexedDataset:
     A sample is a tensor, a tuple or a mapping. What the model sees of it are ``entries``; without
     them the first entry of a tuple, and all entries of a mapping. Names become keyword arguments,
     positions positional ones in the order given, as with a loader's ``inputs=``. Entries are
-    stacked by torch's ``default_collate``, as a ``DataLoader`` does.
+    stacked by torch's ``default_collate``, as a ``DataLoader`` does; texts and bytes become lists.
 
     Read by the reader's threads: by one at a time unless the worker has several.
 
@@ -119,7 +120,7 @@ class IndexedDataset:
             first: position of the first of them in its task, for messages.
 
         Returns:
-            Tensors by the names that the model takes them under, samples first.
+            Tensors by the names that the model takes them under, samples first; texts under a ``TextName``.
 
         Raises:
             ContractError: its samples are not what ``entries`` says.
@@ -128,15 +129,17 @@ class IndexedDataset:
         indices = index.tolist()
         samples = self._fetch(indices, None if seed is None else seed.tolist(), first)
         chosen = [self._choose(sample, indices[at], first + at) for at, sample in enumerate(samples)]
-        return {
-            name: self._stack(name, [each[name] for each in chosen if name in each], first, len(indices))
+        return dict(
+            self._stack(name, [each[name] for each in chosen if name in each], first, len(indices))
             for name in chosen[0]
-        }
+        )
 
-    def _stack(self, name: str, values: list[Any], first: int, samples: int) -> Tensor:
+    def _stack(self, name: str, values: list[Any], first: int, samples: int) -> tuple[str, Tensor]:
         try:
             if len(values) != samples:
                 raise ValueError("some samples lack it")
+            if are_texts(values):
+                return pack_texts(name, values)
             stacked = default_collate(values)
         except Exception as exc:
             raise InputError(
@@ -146,9 +149,9 @@ class IndexedDataset:
         if not isinstance(stacked, Tensor):
             raise ContractError(
                 f"entry {name!r} of the samples of dataset {self.path} is a {type(values[0]).__name__}, not "
-                "a tensor. Say with dataset_inputs which entries the model takes"
+                "a tensor, text or bytes. Say with dataset_inputs which entries the model takes"
             )
-        return stacked
+        return name, stacked
 
     def _fetch(self, indices: list[int], seeds: list[int] | None, first: int) -> Sequence[Any]:
         together = getattr(self._dataset, "__getitems__", None) if seeds is None else None

@@ -46,7 +46,7 @@ def _runs(tasks: Sequence[HeldTask]) -> Iterator[list[HeldTask]]:
 def _rows(run: Sequence[HeldTask]) -> dict[str, Tensor]:
     inputs, start = run[0].inputs, run[0].start
     stop = run[-1].start + run[-1].rows
-    tensors = unpack(inputs.tensors, inputs.frames)
+    tensors = unpack(inputs.tensors, inputs.frames, texts=True)
     wrong = [n for n, tensor in tensors.items() if tensor.dim() == 0 or tensor.shape[0] != inputs.rows]
     if wrong or not tensors:
         raise WireError(f"tasks of {inputs.rows} rows came with inputs {inputs.tensors}")

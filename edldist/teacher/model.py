@@ -16,6 +16,7 @@ from edldist.teacher.huggingface import PREFIX, HuggingFaceFolder
 from edldist.teacher.outputs import OutputChoice
 from edldist.teacher.signature import misfit, takes_any_name
 from edldist.teacher.weights import Weights
+from edldist.wire.texts import TextName, unpack_texts
 
 __all__ = ["Teacher", "is_out_of_memory", "pick_device", "refuse_nonfinite"]
 
@@ -145,7 +146,7 @@ class Teacher:
 
         Args:
             inputs: tensors on the host or on the device, samples first; digit names are positional
-                arguments, in order.
+                arguments, in order. The model gets texts (``TextName``) as lists.
             fixed: the result must depend on nothing but the inputs. The compiled model, whose
                 kernels depend on the sizes that this process met first, is not used then; nor is host memory
                 as it came, whose alignment depends on the way: products differ in their last bits with it.
@@ -159,18 +160,11 @@ class Teacher:
             Exception: whatever ``is_out_of_memory`` recognizes.
         """
         samples = next(iter(inputs.values())).shape[0]
-        placed = {name: tensor.to(self.device, non_blocking=True) for name, tensor in inputs.items()}
-        if self._channels_last:
-            placed = {
-                name: tensor.to(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
-                for name, tensor in placed.items()
-            }
-        if fixed:
-            placed = {name: _aligned(tensor) for name, tensor in placed.items()}
+        placed = {name: self._placed(name, tensor, fixed) for name, tensor in inputs.items()}
         run = self._model
         if self._compiled is not None and not fixed:
             run = self._compiled
-            _leave_samples_open(placed.values())
+            _leave_samples_open(value for value in placed.values() if isinstance(value, Tensor))
         positional = [placed.pop(name) for name in sorted((n for n in placed if n.isdecimal()), key=int)]
         try:
             if self._autocast is None:
@@ -189,9 +183,15 @@ class Teacher:
             raise ModelError(f"model {self.path} raised:\n{own_traceback(exc)}") from exc
         return self._outputs(outputs, samples)
 
-    def _refuse_inputs(
-        self, positional: Sequence[Tensor], named: Mapping[str, Tensor], exc: Exception
-    ) -> None:
+    def _placed(self, name: str, tensor: Tensor, fixed: bool) -> Tensor | list[str] | list[bytes]:
+        if isinstance(name, TextName):
+            return unpack_texts(name, tensor)
+        placed = tensor.to(self.device, non_blocking=True)
+        if self._channels_last and placed.dim() == 4:
+            placed = placed.to(memory_format=torch.channels_last)
+        return _aligned(placed) if fixed else placed
+
+    def _refuse_inputs(self, positional: Sequence[Any], named: Mapping[str, Any], exc: Exception) -> None:
         """Say that the model takes other inputs, if that is what its error comes from."""
         why = misfit(self._model, positional, named) if isinstance(exc, TypeError) else None
         if isinstance(exc, KeyError) and takes_any_name(self._model):

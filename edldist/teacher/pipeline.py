@@ -36,6 +36,7 @@ from edldist.teacher.forward import Computed, Forward
 from edldist.teacher.lane import Flight, InputsLostError, Lane
 from edldist.teacher.model import is_out_of_memory
 from edldist.teacher.tasks import Answer, HeldTask
+from edldist.wire.texts import even
 
 __all__ = ["Pipeline", "Reader"]
 
@@ -210,7 +211,7 @@ class Pipeline:
     def _inputs(self, each: _Pass) -> Parts:
         if self._reader is None:
             return [inputs_of(each.tasks)]
-        return [read.result() for read in each.reads]
+        return even([read.result() for read in each.reads])
 
     def _land(self, each: _Pass) -> bool:
         """Whether a flight is over, and its pass is answered or to be done again."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
 
 from edldist.errors import WireError
 from edldist.wire.messages import MAX_DIMENSIONS, MAX_NAME, TensorSpec
+from edldist.wire.texts import KINDS, TextName
 from edldist.wire.transport import Buffer
 
 __all__ = ["DTYPES", "as_bytes", "as_tensor", "check", "dtype_name", "pack", "spec_of", "unpack"]
@@ -125,8 +127,13 @@ def check(spec: TensorSpec, frame: Buffer) -> torch.dtype:
     return dtype
 
 
-def unpack(specs: Sequence[TensorSpec], frames: Sequence[memoryview]) -> dict[str, Tensor]:
+def unpack(
+    specs: Sequence[TensorSpec], frames: Sequence[memoryview], *, texts: bool = False
+) -> dict[str, Tensor]:
     """Named tensors over the frames' own memory (no copy where alignment allows).
+
+    Args:
+        texts: whether texts may be among them (``edldist.wire.texts``): uint8, under a ``TextName``.
 
     Raises:
         WireError: counts, names, dtypes or sizes do not fit.
@@ -135,10 +142,14 @@ def unpack(specs: Sequence[TensorSpec], frames: Sequence[memoryview]) -> dict[st
         raise WireError(f"{len(specs)} tensors announced, {len(frames)} frames came")
     tensors: dict[str, Tensor] = {}
     for spec, frame in zip(specs, frames, strict=True):
+        name = spec.name
+        if texts and spec.dtype in KINDS:
+            name = TextName(name, spec.dtype)
+            spec = msgspec.structs.replace(spec, dtype="uint8")
         dtype = check(spec, frame)
-        if spec.name in tensors:
-            raise WireError(f"tensor {spec.name!r} came twice in one message")
-        tensors[spec.name] = as_tensor(frame, dtype).reshape(spec.shape)
+        if name in tensors:
+            raise WireError(f"tensor {name!r} came twice in one message")
+        tensors[name] = as_tensor(frame, dtype).reshape(spec.shape)
     return tensors
 
 

@@ -11,6 +11,7 @@ from edldist.student.queue.flow import Flow
 from edldist.student.queue.wanted import Wanted
 from edldist.wire.shm.lending import lend
 from edldist.wire.tensors import as_bytes, dtype_name
+from edldist.wire.texts import TextName
 from edldist.wire.transport import Piece
 
 __all__ = ["Layout", "TeacherInputs"]
@@ -25,8 +26,8 @@ class _Rows:
     __slots__ = ("copied", "dtype", "lent", "memory", "name", "row_bytes", "shape")
 
     def __init__(self, name: str, tensor: Tensor, rows: int) -> None:
-        self.name = name
-        self.dtype = dtype_name(tensor.dtype)
+        self.name = str(name)
+        self.dtype = name.kind if isinstance(name, TextName) else dtype_name(tensor.dtype)
         self.memory = as_bytes(tensor)
         self.copied = not (tensor.is_cpu and tensor.is_contiguous() and not tensor.is_neg())
         self.lent = lend(tensor)  # what a data loader's worker made needs no copy for a worker on this host

@@ -75,7 +75,8 @@ class MessagePart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class TensorSpec(MessagePart, frozen=True, array_like=True):
-    """One tensor frame: its name, dtype (a name of ``edldist.wire.tensors.DTYPES``) and shape."""
+    """One tensor frame: its name, dtype (a name of ``edldist.wire.tensors.DTYPES``, or for inputs
+    of ``edldist.wire.texts.KINDS``) and shape."""
 
     name: Name
     dtype: Name
