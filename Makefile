@@ -27,6 +27,7 @@ test: check
 
 fault: setup
 	$(BIN)/python -m pytest tests/fault
+	$(BIN)/python -m pytest tests -m slow --ignore tests/fault
 
 bench: setup
 	$(BIN)/edldist bench $(BENCH_ARGS)

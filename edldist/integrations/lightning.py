@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import edldist
 from edldist.errors import ConfigError
 from edldist.integrations.extras import missing
+from edldist.ranks.placement import placement
 from edldist.student.loader import DistillLoader
 
 try:
@@ -121,6 +122,12 @@ class DistillCallback(Callback):
             raise ConfigError(
                 "trainer.fit(...) got a DistillLoader: pass it as FitLoader(loader), or a run that resumes "
                 "in mid-epoch ends its epochs early"
+            )
+        if (ranks := placement().world_size) != trainer.world_size:
+            raise ConfigError(
+                f"{ranks} rank(s) were started, and this Trainer trains on {trainer.world_size}, so each "
+                "would train a model of its own: pass Trainer(devices=int(os.environ['LOCAL_WORLD_SIZE']), "
+                "num_nodes=int(os.environ['GROUP_WORLD_SIZE']))"
             )
         self._take_sigterm()
         self._step = trainer.global_step

@@ -48,6 +48,8 @@ def main() -> None:
     checkpoints = ModelCheckpoint(folder / "checkpoints", every_n_train_steps=10, save_last=True)
     trainer = lightning.Trainer(
         max_epochs=args.epochs,
+        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),  # as torchrun, or a job, says
+        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
         logger=False,
         callbacks=[checkpoints],
         enable_progress_bar=False,

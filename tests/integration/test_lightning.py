@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 import edldist
 from edldist.errors import ConfigError
@@ -18,6 +19,7 @@ from tests.integration.lightning_loop import (
     DistillCallback,
     FitLoader,
     InProcess,
+    ModelCheckpoint,
     Module,
     Setup,
     loader_of,
@@ -93,6 +95,21 @@ def test_a_resume_from_the_end_of_an_epoch_goes_on_with_the_next(memory_job, tmp
     assert rest.weights == pytest.approx(whole.weights, abs=1e-9)
 
 
+def test_a_resume_from_a_checkpoint_of_a_validation_is_the_uninterrupted_run(memory_job, tmp_path, reports):
+    """Lightning saves those behind the last batch of an epoch, which is not over yet for it."""
+    memory_job.teacher()
+    more = {"val_dataloaders": DataLoader(torch.arange(6.0), batch_size=3)}
+    saving = ModelCheckpoint(tmp_path, "{epoch}", monitor="validated", save_top_k=-1, mode="max")
+    whole, _, _ = fit(memory_job, tmp_path / "whole", Setup(every=99), saving, DistillCallback(99), **more)
+    assert [each["validated"] for each in reports] == [7.5] * 3
+    for epoch in (0, 1):
+        found = str(tmp_path / f"epoch={epoch}.ckpt")
+        rest, loader, _ = fit(memory_job, tmp_path / "rest", Setup(every=99), resume=found, **more)
+        assert rest.trained == whole.trained[(epoch + 1) * STEPS :]
+        assert rest.weights == pytest.approx(whole.weights, abs=1e-9)
+        loader.loader.close()
+
+
 def test_what_lightning_logs_is_reported_with_the_place(memory_job, tmp_path, reports):
     memory_job.teacher()
     module, _, _ = fit(memory_job, tmp_path, Setup(accumulate=3), DistillCallback(report_every_steps=2))
@@ -100,6 +117,15 @@ def test_what_lightning_logs_is_reported_with_the_place(memory_job, tmp_path, re
     assert {(each["steps"], each["epochs"]) for each in reports} == {(9, 3)}
     assert [each["loss"] for each in reports] == pytest.approx([module.losses[n] for n in (5, 9, 13, 19)])
     assert all(each["loss_seen"] == pytest.approx(each["loss"]) for each in reports)
+
+
+def test_ranks_that_would_each_train_a_model_of_their_own_are_refused(memory_job, tmp_path, monkeypatch):
+    """A Trainer takes one CPU unless it is told otherwise, whatever torchrun started."""
+    memory_job.teacher()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(ConfigError, match=r"2 rank.* trains on 1, .*Trainer\(devices=.*num_nodes="):
+        fit(memory_job, tmp_path, Setup(), DistillCallback())
 
 
 def test_mistakes_say_what_to_do(memory_job, tmp_path):
