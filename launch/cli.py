@@ -25,6 +25,7 @@ from edldist_launch.option_types import (
     TTL_S,
     WAIT_S,
     BatchSize,
+    Option,
     Override,
     Ranks,
     Seconds,
@@ -55,7 +56,7 @@ def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
     variable = "EDLDIST_" + names[0].removeprefix("--").split("/")[0].replace("-", "_").upper()
     settings.setdefault("envvar", variable)
     settings.setdefault("show_default", settings.get("default") is not None)
-    return click.option(*names, **settings)
+    return click.option(*names, cls=Option, **settings)
 
 
 def _own_id(context: click.Context, option: click.Parameter, given: str | None) -> str | None:

@@ -25,6 +25,7 @@ __all__ = [
     "TTL_S",
     "WAIT_S",
     "BatchSize",
+    "Option",
     "Override",
     "Ranks",
     "Seconds",
@@ -93,7 +94,7 @@ def version(text: str) -> str:
 
 
 class BatchSize(click.IntRange):
-    """A whole number, or ``auto``."""
+    """A whole number of a range, or ``auto``."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "auto":
@@ -101,7 +102,21 @@ class BatchSize(click.IntRange):
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter as exc:
-            raise click.BadParameter(f"{exc.message} Or say auto.", ctx, param) from exc
+            raise click.BadParameter(
+                f"{value!r} is not in the range {self._describe_range()}, nor auto.", ctx, param
+            ) from exc
+
+
+class Option(click.Option):
+    """One that says which variable holds a wrong value, where that is not on the command line."""
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        try:
+            return super().process_value(ctx, value)
+        except click.BadParameter as exc:
+            if ctx.get_parameter_source(self.name or "") is not click.core.ParameterSource.ENVIRONMENT:
+                raise
+            raise click.BadParameter(f"{exc.message} It is the value of {self.envvar}.", ctx, self) from exc
 
 
 class Ranks(click.IntRange):

@@ -126,7 +126,10 @@ def test_every_number_has_a_most_and_is_a_number() -> None:
             ("teacher", "--coordinator", "tcp://h:1", "--model", "a:b", "--connect-timeout-s", "0"),
             "0<x<=604800",
         ),
-        ((*TEACHER, "--batch-size", "automatic"), "'automatic' is not a valid integer range. Or say auto."),
+        (
+            (*TEACHER, "--batch-size", "automatic"),
+            "'automatic' is not in the range 1<=x<=1000000000, nor",
+        ),
         ((*TEACHER, "--autocast", "fp32"), "'fp32' is not one of"),
         ((*TEACHER, "--model-version", "1\n2"), "version '1\\n2': use up to 100 printable characters"),
         ((*TEACHER, "--model-version", "x" * 101), "use up to 100 printable characters"),
@@ -183,7 +186,15 @@ def test_a_variable_sets_an_option_and_the_option_wins(monkeypatch: pytest.Monke
 
 def test_a_wrong_variable_is_refused_as_the_option_is() -> None:
     failure = invoke("coordinator", EDLDIST_HTTP="x").exception
+    assert isinstance(failure, click.BadParameter) and "EDLDIST_HTTP" in failure.format_message()
+    failure = invoke(*TEACHER, EDLDIST_BATCH_SIZE="zero").exception
     assert isinstance(failure, click.BadParameter)
+    says = failure.format_message()
+    assert (
+        "'zero' is not in the range 1<=x<=1000000000, nor auto. It is the value of EDLDIST_BATCH_SIZE."
+        in says
+    )
+    assert "EDLDIST" not in invoke(*TEACHER, "--batch-size", "zero").exception.format_message()
 
 
 def test_overrides_come_from_the_variable_too(monkeypatch: pytest.MonkeyPatch) -> None:
