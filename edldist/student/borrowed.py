@@ -20,7 +20,7 @@ from torch import Tensor
 
 from edldist.errors import InputError
 from edldist.student.containers import LeftContainer
-from edldist.student.leaves import Leaf
+from edldist.student.leaves import Leaf, is_wrapper, wrapped_in
 from edldist.student.to_device import mapped
 
 __all__ = ["WHOLE_BYTES", "Borrowed", "copied"]
@@ -53,6 +53,8 @@ class Borrowed:
 
     Of an accelerator's tensor it keeps torch's count of writes: to look at it would mean to wait.
 
+    Of a tensor that wraps others (DTensor, MaskedTensor) it keeps how those look.
+
     Not looked at: what is in objects that ``leaves`` does not look into, but for tensors that are their
     attributes.
 
@@ -65,7 +67,7 @@ class Borrowed:
         on_accelerators: where its tensors that are not in host memory begin.
     """
 
-    __slots__ = ("_left", "_parts", "on_accelerators")
+    __slots__ = ("_left", "_parts", "_wrappers", "on_accelerators")
 
     def __init__(
         self,
@@ -78,7 +80,9 @@ class Borrowed:
             alone = alone.difference(id(part) for holder in left for part in holder.tensors)
             known = {id(part) for part in parts}
             parts = [*parts, *(part for holder in left for part in holder.tensors if id(part) not in known)]
-        self._parts = [(part, mine := id(part) in alone, _looks(part, mine)) for part in parts]
+        self._wrappers: list[tuple[Tensor, list[Tensor]]] = []
+        dense = self._unwrapped(parts)
+        self._parts = [(part, mine := id(part) in alone, _looks(part, mine)) for part in dense]
         self._left = left
         self.on_accelerators = {
             (looks[0], looks[1])
@@ -92,6 +96,10 @@ class Borrowed:
         Raises:
             InputError: something was written to, or filled again.
         """
+        for wrapper, inside in self._wrappers:
+            now = {id(part) for part in wrapped_in(wrapper)}
+            if any(id(part) not in now for part in inside):
+                raise _changed(f"a {type(wrapper).__qualname__} in a batch was filled with other tensors")
         for part, alone, looks in self._parts:
             if _looks(part, alone) != looks:
                 kind = "a tensor" if isinstance(part, Tensor) else "an array"
@@ -100,6 +108,18 @@ class Borrowed:
         for left in self._left:
             if (wrong := left.check()) is not None:
                 raise _changed(wrong)
+
+    def _unwrapped(self, parts: Sequence[Leaf]) -> list[Leaf]:
+        """The parts, with the tensors that wrappers among them answer for in these wrappers' places."""
+        dense: list[Leaf] = []
+        for part in parts:
+            if not isinstance(part, Tensor) or not is_wrapper(part):
+                dense.append(part)
+                continue
+            inside = wrapped_in(part)
+            self._wrappers.append((part, inside))
+            dense.extend(self._unwrapped(inside))
+        return dense
 
     def check_apart(self, others: Iterable[Borrowed]) -> None:
         """Be sure that it has no accelerator's memory in common with batches that are open.
@@ -147,9 +167,9 @@ def _looks(part: Leaf, alone: bool) -> _Looks:
     if part.layout is not torch.strided or part.is_nested:
         return tuple(_looks(inner, False) for inner in _dense_parts(part))
     nbytes = part.nbytes
-    if not nbytes:
+    # One without memory, as that of zeros which torch only promises, has no address.
+    if not nbytes or not (address := part.data_ptr()):
         return ()
-    address = part.data_ptr()
     if part.is_contiguous():
         return address, _seen(address, nbytes, alone)
     extent = _extent(part.shape, part.stride()) * part.itemsize

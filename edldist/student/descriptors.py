@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from edldist.errors import InputError
-from edldist.student.leaves import Leaf
+from edldist.student.leaves import Leaf, is_wrapper
 from edldist.student.to_device import mapped
 from edldist.wire.shm.offers import SHARED_FROM_BYTES
 
@@ -46,6 +46,7 @@ def keep_few(batch: Any, parts: Sequence[Leaf], held: Callable[[], int]) -> tupl
         and part.is_cpu
         and part.layout is torch.strided
         and not part.is_nested
+        and not is_wrapper(part)
         and part.untyped_storage().is_shared()
     ]
     if not shared:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Leaf", "leaves", "of_plain_values"]
+__all__ = ["Leaf", "is_wrapper", "leaves", "of_plain_values", "wrapped_in"]
 
 Leaf = Tensor | NDArray[Any]
 
@@ -52,3 +53,26 @@ def leaves(*values: Any) -> list[Leaf]:
 def of_plain_values(items: list[Any] | tuple[Any, ...]) -> bool:
     """Whether a sequence is taken for one of strings or numbers: long, and beginning and ending with such."""
     return len(items) > _SHORT and isinstance(items[0], _SCALARS) and isinstance(items[-1], _SCALARS)
+
+
+def is_wrapper(tensor: Tensor) -> bool:
+    """Whether a tensor answers for others and has no memory of its own that could be read.
+
+    So are those of classes with a ``__torch_dispatch__`` (DTensor, MaskedTensor, FakeTensor), but for nested
+    ones, whose parts their layout tells. The address that they give, if any, is none.
+    """
+    kind = type(tensor)
+    return (
+        kind is not Tensor
+        and kind.__torch_dispatch__ is not Tensor.__torch_dispatch__
+        and tensor.layout is not torch.jagged
+    )
+
+
+def wrapped_in(tensor: Any) -> list[Tensor]:
+    """The tensors that a wrapper answers for: those that it names, or else those among its attributes."""
+    if hasattr(tensor, "__tensor_flatten__"):
+        named = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
+    else:
+        named = list(getattr(tensor, "__dict__", {}).values())
+    return [part for part in named if isinstance(part, Tensor)]

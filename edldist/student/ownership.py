@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edldist.student.leaves import Leaf
+from edldist.student.leaves import Leaf, is_wrapper
 
 __all__ = ["alone"]
 
@@ -45,7 +45,7 @@ def alone(parts: Sequence[Leaf], at_least_bytes: int = 0) -> frozenset[int]:
 def _is_dense(part: Leaf) -> bool:
     if not isinstance(part, Tensor):
         return True
-    return part.is_cpu and part.layout is torch.strided and not part.is_nested
+    return part.is_cpu and part.layout is torch.strided and not part.is_nested and not is_wrapper(part)
 
 
 @functools.cache

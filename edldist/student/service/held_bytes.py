@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edldist.student.leaves import is_wrapper, wrapped_in
+
 __all__ = ["held_bytes"]
 
 # Tuples made once, the frequent types first: this is done for every batch.
@@ -40,6 +42,9 @@ def held_bytes(value: Any) -> int:
         if isinstance(item, _ARRAYS):
             if id(item) not in seen:
                 seen.add(id(item))
+                if isinstance(item, Tensor) and is_wrapper(item):
+                    stack.extend(wrapped_in(item))
+                    continue
                 where, part, whole = _of_tensor(item) if isinstance(item, Tensor) else _of_array(item)
                 pieces[where] = (pieces.get(where, (0, 0))[0] + part, whole)
         elif isinstance(item, _SCALARS):
@@ -58,7 +63,7 @@ def held_bytes(value: Any) -> int:
 
 
 def _of_tensor(tensor: Tensor) -> tuple[tuple[object, int], int, int]:
-    if tensor.layout is not torch.strided or tensor.is_nested:
+    if tensor.layout is not torch.strided or tensor.is_nested or tensor._is_zerotensor():
         nbytes = tensor.numel() * tensor.element_size()
         return (("object", id(tensor)), nbytes, nbytes)
     storage = tensor.untyped_storage()
