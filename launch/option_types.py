@@ -128,7 +128,9 @@ class Ranks(click.IntRange):
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter as exc:
-            raise click.BadParameter(f"{exc.message} Or say gpu, or auto.", ctx, param) from exc
+            raise click.BadParameter(
+                f"{value!r} is not in the range {self._describe_range()}, nor gpu or auto.", ctx, param
+            ) from exc
 
 
 class Override(click.ParamType[str]):

@@ -16,7 +16,8 @@ from edldist.student.figures import LoopFigures
 from edldist.student.reading import ReadAhead
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.service import StudentService
-from edldist.student.to_device import DeviceTransfer, mapped
+from edldist.student.structure import mapped
+from edldist.student.to_device import DeviceTransfer
 
 __all__ = ["Arrival", "Arrivals"]
 

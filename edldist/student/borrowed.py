@@ -6,7 +6,6 @@ own again and again, as loaders of videos and loaders onto GPUs do. Here several
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import functools
 import zlib
@@ -21,9 +20,8 @@ from torch import Tensor
 from edldist.errors import InputError
 from edldist.student.containers import LeftContainer
 from edldist.student.leaves import Leaf, is_wrapper, wrapped_in
-from edldist.student.to_device import mapped
 
-__all__ = ["WHOLE_BYTES", "Borrowed", "copied"]
+__all__ = ["WHOLE_BYTES", "Borrowed"]
 
 WHOLE_BYTES = 16 << 10
 """So much of a tensor or array is kept byte by byte, which takes no longer than to ask whose it is."""
@@ -136,17 +134,6 @@ class Borrowed:
             raise InputError(
                 f"two batches that wait for their labels lie in the same memory of {device}. {_REMEDY}"
             )
-
-
-def copied(batch: Any) -> Any:
-    """A batch in memory of its own, in the same structure."""
-    return mapped(batch, torch.clone, _copied_leaf)
-
-
-def _copied_leaf(leaf: Any) -> Any:
-    if isinstance(leaf, np.ndarray):
-        return leaf.copy()
-    return copy.deepcopy(leaf)  # an object of whatever kind, which may hold tensors
 
 
 def _changed(what: str) -> InputError:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edldist.errors import InputError
 from edldist.student.leaves import Leaf, is_wrapper
-from edldist.student.to_device import mapped
+from edldist.student.structure import mapped
 from edldist.wire.shm.offers import SHARED_FROM_BYTES
 
 __all__ = ["explained", "keep_few"]

@@ -16,8 +16,8 @@ from edldist.sampling.composition import reads_together
 from edldist.sampling.draws import DataDraws
 from edldist.sampling.look_ahead import obstacle_ahead
 from edldist.sampling.position import Mark, Position
-from edldist.student.borrowed import WHOLE_BYTES, Borrowed, copied
-from edldist.student.containers import LeftContainer, taken_over
+from edldist.student.borrowed import WHOLE_BYTES, Borrowed
+from edldist.student.containers import LeftContainer, copied, taken_over
 from edldist.student.descriptors import explained, keep_few
 from edldist.student.gradient_state import reading_unseen
 from edldist.student.inputs import InputsByTeacher, Seen, TeacherInputSelector
@@ -313,15 +313,20 @@ class ReadAhead:
                 batch, mark = item
                 del item  # whoever holds a batch beside this name may write to it
                 left: list[LeftContainer] = []
+                hidden: list[Leaf] = []
                 if self._copy_batches:
                     batch = copied(batch)
                 else:
-                    batch, left = taken_over(batch)
+                    batch, left, hidden = taken_over(batch)
                 parts = leaves(batch)
                 kept, descriptors = keep_few(batch, parts, self._descriptors)
                 if kept is not batch:
                     batch, parts = kept, leaves(kept)
                 del kept
+                if hidden:
+                    known = {id(part) for part in parts}
+                    parts.extend(part for part in hidden if id(part) not in known)
+                    hidden.clear()  # what refers to a part is counted
                 ours = alone(parts, WHOLE_BYTES + 1)
                 seen = self._select(batch)
                 self.position.check(mark, seen.samples)

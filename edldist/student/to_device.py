@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import itertools
 import logging
-from collections import UserDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
 
 from edldist.errors import ConfigError
+from edldist.student.structure import mapped
 
 __all__ = [
     "Allocate",
@@ -25,16 +23,12 @@ __all__ = [
     "HostCopier",
     "LeftBehind",
     "copier_for",
-    "mapped",
 ]
 
 logger = logging.getLogger(__name__)
 
 Allocate = Callable[[Sequence[int], torch.dtype], Tensor]
 """Makes an uninitialised host tensor of a shape and a dtype."""
-
-
-_PLAIN = (str, int, float, bytes, type(None), torch.dtype, torch.device)
 
 
 class Copies(NamedTuple):
@@ -248,44 +242,3 @@ def _device(device: str | int | torch.device | None) -> torch.device:
         there = f"cuda:0 to cuda:{count - 1}" if count else "no CUDA device"
         raise ConfigError(f"device={device!r}: there is {there} here; {allowed}")
     return torch.device("cuda", torch.cuda.current_device() if where.index is None else where.index)
-
-
-def mapped(value: Any, change: Callable[[Tensor], Tensor], other: Callable[[Any], Any] | None = None) -> Any:
-    """A structure with ``change`` applied to every tensor in it; nothing in the given one changes.
-
-    Goes into mappings, named and other tuples, lists and data classes. Anything else is passed on, or what
-    ``other`` makes of it if that is given. Strings and numbers are passed on in any case, and so are the
-    batch sizes of packed sequences, which belong on the host wherever the rest is.
-    """
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, PackedSequence):
-        parts = (value.data, value.sorted_indices, value.unsorted_indices)
-        data, order, back = mapped(parts, change, other)
-        return type(value)(data, value.batch_sizes, order, back)
-    if isinstance(value, Mapping):
-        return _with_items(value, {key: mapped(item, change, other) for key, item in value.items()})
-    if isinstance(value, (tuple, list)):
-        items = [mapped(item, change, other) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        made = copy.copy(value)
-        for field in dataclasses.fields(value):
-            # Past __setattr__ and __post_init__: frozen classes are welcome, and nothing is computed twice.
-            object.__setattr__(made, field.name, mapped(getattr(value, field.name), change, other))
-        return made
-    return value if other is None or isinstance(value, _PLAIN) else other(value)
-
-
-def _with_items(value: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
-    """A mapping of the same kind, with whatever else it carries; a dict where that cannot be had."""
-    if type(value) is dict:
-        return items
-    if isinstance(value, (dict, UserDict)):
-        made = copy.copy(value)
-        made.update(items)
-        return made
-    try:
-        return type(value)(items)  # type: ignore[call-arg]
-    except TypeError:
-        return items

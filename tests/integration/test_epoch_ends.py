@@ -17,7 +17,8 @@ import edldist
 from edldist.checkpoint.rng import capture_rng, restore_rng
 from edldist.errors import LoaderClosedError
 from edldist.sampling.sampler import ElasticSampler
-from edldist.student.to_device import Copies, mapped
+from edldist.student.structure import mapped
+from edldist.student.to_device import Copies
 from edldist.wire.memory import MemoryTransport
 from tests import models
 from tests.harness import local_job

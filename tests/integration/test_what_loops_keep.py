@@ -11,7 +11,8 @@ import torch
 
 from edldist.errors import LoaderClosedError
 from edldist.student.service.batch import OpenBatch
-from edldist.student.to_device import Copies, mapped
+from edldist.student.structure import mapped
+from edldist.student.to_device import Copies
 from tests import models
 
 pytestmark = pytest.mark.timeout(60)

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from edldist.errors import InputError
-from edldist.student.borrowed import Borrowed, copied
+from edldist.student.borrowed import Borrowed
+from edldist.student.containers import copied
 from edldist.student.leaves import leaves
 
 Pair = namedtuple("Pair", "image label")

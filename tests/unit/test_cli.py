@@ -142,7 +142,7 @@ def test_every_number_has_a_most_and_is_a_number() -> None:
         (("student", "--coordinator", "tcp://h:1", "--nproc-per-node", "0", "s.py"), "1<=x<=1024"),
         (
             ("student", "--coordinator", "tcp://h:1", "--nproc-per-node", "all", "s.py"),
-            "Or say gpu, or auto",
+            "nor gpu or auto",
         ),
         (("student", "--coordinator", "tcp://h:1", "--max-restarts", "-1", "s.py"), "0<=x<=1000000000"),
         (("status", "--coordinator", "nowhere"), "'nowhere' is not an address"),

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from edldist.errors import ConfigError
 from edldist.student import to_device as module
+from edldist.student.structure import mapped
 from edldist.student.to_device import (
     Copies,
     CudaCopier,
@@ -21,7 +22,6 @@ from edldist.student.to_device import (
     HostCopier,
     LeftBehind,
     copier_for,
-    mapped,
 )
 
 Pair = namedtuple("Pair", "x y")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import random
+from collections import deque
 from types import SimpleNamespace
 
 import numpy as np
@@ -192,15 +193,85 @@ def test_numbers_beside_tensors_are_what_the_plain_loop_sees():
     assert got == [(number, f"sample {number}") for number in range(BATCHES)]
 
 
-def test_an_object_that_is_filled_again_is_refused():
-    held = SimpleNamespace()
+class Slotted:
+    __slots__ = ("names", "number", "x")
+
+
+class OwnHolder:
+    pass
+
+
+@pytest.mark.parametrize("kind", [SimpleNamespace, Slotted, OwnHolder])
+@pytest.mark.parametrize("wrap", [lambda b: b, lambda b: {"deep": [b]}])
+def test_an_object_that_is_filled_again_is_what_the_plain_loop_sees(kind, wrap):
+    held = kind()
+    held.names = []
+
+    def batches():
+        for number in range(BATCHES):
+            held.x, held.number, held.names[:] = torch.full((4,), number), number, [str(number)]
+            yield wrap(held)
+
+    def take(batch):
+        batch = batch["deep"][0] if isinstance(batch, dict) else batch
+        return int(batch.x[0]), batch.number, batch.names
+
+    expected = [(number, number, [str(number)]) for number in range(BATCHES)]
+    for copies in (False, True):
+        assert read_ahead(batches(), 4, take, copy_batches=copies) == expected
+
+
+def of_objects(part):
+    made = np.empty(2, object)
+    made[0] = part
+    return made
+
+
+def in_slots(part):
+    held = Slotted()
+    held.x = [part]
+    return held
+
+
+@pytest.mark.parametrize("make", [torch.zeros, np.zeros])
+@pytest.mark.parametrize("size", [3, PAD])
+@pytest.mark.parametrize(
+    "wrap",
+    [of_objects, in_slots, lambda part: SimpleNamespace(x={"a": [part]}), lambda part: deque([part])],
+    ids=["objects", "slots", "namespace", "deque"],
+)
+def test_memory_that_is_filled_again_is_noticed_wherever_it_hangs(make, size, wrap):
+    held = make(size)
+
+    def batches():
+        for number in range(BATCHES):
+            held[size // 2] = number
+            yield {"odd": wrap(held)}
+
+    def take(batch):
+        odd = batch["odd"]
+        part = odd[0] if isinstance(odd, (np.ndarray, deque)) else odd.x
+        part = part["a"] if isinstance(part, dict) else part
+        return int((part[0] if isinstance(part, list) else part)[size // 2])
+
+    with pytest.raises(InputError, match="written to"):
+        read_ahead(batches(), 4)
+    assert read_ahead(batches(), 4, take, copy_batches=True) == list(range(BATCHES))
+
+
+def test_an_object_with_a_finaliser_that_is_filled_again_is_refused():
+    class Handle:
+        def __del__(self):
+            pass
+
+    held = Handle()
 
     def batches():
         for number in range(BATCHES):
             held.x = torch.full((4,), number)
             yield held
 
-    with pytest.raises(InputError, match="a SimpleNamespace in a batch was filled.*copy_batches=True"):
+    with pytest.raises(InputError, match="a .*Handle in a batch was filled.*copy_batches=True"):
         read_ahead(batches(), 4)
 
 
