@@ -1,0 +1,1 @@
+"""Old verse: a small language model distilled in Hugging Face's Trainer."""
