@@ -94,12 +94,14 @@ def test_a_stop_request_does_not_end_the_reading_of_a_rank_before_that_of_others
 @pytest.mark.parametrize("max_bytes", [1, 1 << 30])
 def test_a_data_loader_that_turns_out_to_do_collectives_is_refused(job, collectives, max_bytes: int):
     job.teacher()
-    loader = job.loader(Meeting(collectives), "id", max_bytes=max_bytes)
+    source = Meeting(collectives)
+    loader = job.loader(source, "id", max_bytes=max_bytes)
     got = []
     with pytest.raises(ConfigError, match=r"\(Meeting\) does collectives while it is read.*lock_step=True"):
         for batch, _ in loader:
             got.append(batch["id"].tolist())
-    assert got == [[0, 1]], "the second read has to come before the loop does anything"
+            assert source.asked == 2, "before the loop does collectives of its own"
+    assert got == [[0, 1]]
 
 
 def test_collectives_at_the_opening_of_an_epoch_harm_nobody(job, collectives):
