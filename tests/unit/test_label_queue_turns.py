@@ -245,6 +245,15 @@ def test_tasks_of_another_teacher_or_with_a_second_lease_or_overdue_or_alone_get
     assert queue.hedge("idle", 4, 7.5, 1.0) is not None
 
 
+def test_a_task_with_which_one_worker_was_lost_may_have_a_second_lease():
+    queue = joined("lost", "slow", "idle")
+    fill(queue, 4)
+    queue.lease("lost", 4, 0.0)
+    queue.lose("lost", "killed", 0.0)
+    queue.lease("slow", 4, 0.0)
+    assert queue.hedge("idle", 4, 5.0, 1.0) is not None, "it is in time, and accuses nothing"
+
+
 def test_a_second_lease_waits_for_three_times_what_the_idle_worker_itself_takes():
     queue = joined("slow", "idle")
     fill(queue, 4, 4)

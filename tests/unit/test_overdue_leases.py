@@ -112,15 +112,28 @@ def test_whatever_a_stuck_worker_says_of_a_lease_shows_that_it_goes_on(word):
 def test_a_worker_that_is_late_each_time_gets_longer_deadlines_although_others_beat_it():
     queue = joined("slow", "fast")
     offer(queue, 8)
-    (late,) = queue.lease("slow", 8, 0.0)
-    queue.expire(0.6)
-    (quick,) = queue.lease("fast", 8, 0.6)
-    queue.complete(quick.lease, 0.7)
-    assert queue.find(late.lease, "slow", 2.0) is None
+    (late,) = queue.lease("slow", 8, 10.0)
+    queue.expire(10.6)
+    (quick,) = queue.lease("fast", 8, 10.6)
+    queue.complete(quick.lease, 10.7)
+    assert queue.find(late.lease, "slow", 12.0) is None
     queue.deliver()
     offer(queue, 8)
-    queue.lease("slow", 8, 2.0)
-    assert queue.expire(21.9) == [] and len(queue.expire(22.1)) == 1, "ten times the two seconds that it took"
+    queue.lease("slow", 8, 12.0)
+    assert queue.expire(31.9) == [] and len(queue.expire(32.1)) == 1, "ten times the two seconds that it took"
+
+
+def test_of_leases_that_others_were_first_with_the_last_ones_are_known():
+    queue = joined("slow", "fast", flow=Flow())
+    leases = []
+    for _ in range(65):
+        offer(queue, 4)
+        leases += queue.lease("slow", 4, 0.0)
+        second = queue.hedge("fast", 4, 5.0, 1.0)
+        assert second is not None and queue.complete(second.lease, 5.0)
+        queue.deliver()
+    slow = queue._workers["slow"]
+    assert len(slow.beaten) == 64 and list(slow.beaten) == [grant.lease for grant in leases[1:]]
 
 
 def test_a_late_answer_labels_what_others_have_not_labelled_yet():
@@ -149,6 +162,27 @@ def test_a_piece_of_an_overdue_task_that_others_hold_is_theirs_no_more_when_the_
     assert queue.find(whole.lease, "big", 0.8).pieces == ((0, 4), (4, 10))
     assert queue.complete(whole.lease, 0.8)
     assert queue.find(part.lease, "small", 0.9) is None and queue.find(rest.lease, "other", 0.9) is None
+
+
+def test_what_is_left_of_a_late_lease_is_in_order_however_often_it_is_cut():
+    queue = joined("big", "small", "smaller")
+    offer(queue, 10)
+    (whole,) = queue.lease("big", 10, 0.0)
+    queue.expire(0.6)
+    (part,) = queue.lease("small", 4, 0.6)
+    queue.give_back([part.lease], "small", 0.7)
+    assert [(grant.start, grant.stop) for grant in queue.lease("smaller", 2, 0.7)] == [(0, 2)]
+    assert queue.find(whole.lease, "big", 0.8).pieces == ((0, 2), (2, 4), (4, 10))
+
+
+def test_each_lease_of_a_stuck_worker_is_found_late_at_its_own_time():
+    queue = joined("a", "b")
+    offer(queue, 4, 4)
+    queue.lease("a", 4, 0.0)
+    queue.lease("a", 4, 0.3)
+    assert [overdue.leases for overdue in queue.expire(0.6)] == [1]
+    assert [overdue.leases for overdue in queue.expire(0.9)] == [1]
+    assert len(queue.lease("b", 8, 0.9)) == 2
 
 
 def test_a_failure_on_a_late_lease_counts_for_every_piece_of_it():
