@@ -121,7 +121,9 @@ class Arrivals:
         batch, value = self._transfer.take()
         if self._transfer.wants and self._service.delivery.buffered:
             self._send_on()
-        return Arrival(batch, None if value is None else self._pair(batch, *value))
+        pair = None if value is None else self._pair(batch, *value)
+        batch.let_go()
+        return Arrival(batch, pair)
 
     def stand_in(self, poison: PoisonTaskError) -> Pair:
         """A labelled batch for a step in which the one that is due could not be labelled.
@@ -132,7 +134,10 @@ class Arrivals:
         if self._stand_in is None:
             found = self._labelled_behind(self._teachers)
             if found is None:
-                raise poison
+                try:
+                    raise poison
+                finally:
+                    del poison  # an error that its own frame holds is left to a garbage collector
             # The loop gets the batch itself later, and may write to what it gets.
             self._stand_in = mapped((found.batch, found.labels()), torch.clone)
         batch, packed = self._transfer.bring(self._stand_in)

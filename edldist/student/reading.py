@@ -17,6 +17,7 @@ from edldist.sampling.draws import DataDraws
 from edldist.sampling.look_ahead import obstacle_ahead
 from edldist.sampling.position import Mark, Position
 from edldist.student.borrowed import WHOLE_BYTES, Borrowed
+from edldist.student.broken_reads import end_workers
 from edldist.student.containers import LeftContainer, copied, taken_over
 from edldist.student.descriptors import explained, keep_few
 from edldist.student.gradient_state import reading_unseen
@@ -69,6 +70,17 @@ class Source:
         self.ended = True
         self.error = error
 
+    def drop(self) -> None:
+        """Let go of the iterator and of what was read, in the thread of who reads.
+
+        An error leads to the frames that it came through, and they lead here: kept, it would keep all of
+        them in a circle, for a garbage collector to find in whichever thread that runs.
+        """
+        self._items = iter(())
+        self.out.clear()
+        self.ended = True
+        self.error = None
+
 
 class ReadAhead:
     """Reads for one loop, in its thread, inside its ``next``: errors and random draws stay where they belong.
@@ -110,10 +122,10 @@ class ReadAhead:
             raise ConfigError(
                 f"epochs={epochs!r}: use the number of epochs that the script runs, 1 or more, or None"
             )
-        self._select = TeacherInputSelector(inputs, teachers)
+        self._select = select = TeacherInputSelector(inputs, teachers)
         self._draws = DataDraws()
         self.position: Position = position_of(
-            data_loader, self._draws.reseed, lambda batch: self._select(batch).samples, weights_agreed
+            data_loader, self._draws.reseed, lambda batch: select(batch).samples, weights_agreed
         )
         self._allocate = allocate
         self._copy_batches = copy_batches
@@ -174,7 +186,10 @@ class ReadAhead:
 
     def drop(self) -> int:
         """Forget everything that was read; returns how many batches the loop never had."""
-        dropped = sum(len(source.out) for source in (self._current, self._next) if source is not None)
+        sources = [source for source in (self._current, self._next) if source is not None]
+        dropped = sum(len(source.out) for source in sources)
+        for source in sources:
+            source.drop()
         self._current = self._next = None
         self._further = False
         return dropped
@@ -279,6 +294,7 @@ class ReadAhead:
             return Source(self.position.start_next())
         except Exception as exc:
             # The next epoch's error is raised in the next epoch.
+            end_workers(exc)
             failed = Source(iter(()))
             failed.fail(exc)
             return failed
@@ -341,6 +357,7 @@ class ReadAhead:
                 source.out.append(_Out(looks, descriptors))
         except Exception as exc:
             # The batches before the bad one are delivered first.
+            end_workers(exc)
             source.fail(explained(exc))
 
 

@@ -59,6 +59,14 @@ class OpenBatch:
         held = held_bytes((batch, others) if others else batch)
         self.nbytes = held + sum(view.copied_bytes for view in views)
 
+    def let_go(self) -> None:
+        """The trainer's thread is done with what the loop gets.
+
+        The I/O thread may hold this object a little longer, and is not to be the one that finalises what a
+        script put into a batch.
+        """
+        self.batch = None
+
     def inputs_of(self, teacher: str) -> TeacherInputs:
         """What a teacher sees of it."""
         return self._apart.get(teacher, self._inputs)

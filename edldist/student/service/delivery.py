@@ -122,8 +122,11 @@ class Delivery:
             if self._queue.ready():
                 return True
             failure = self._failure()
-            if failure is not None:
-                raise failure
+            try:
+                if failure is not None:
+                    raise failure
+            finally:
+                del failure  # an error that its own frame holds is left to a garbage collector
             return False
 
     def _failure(self) -> BaseException | None:
@@ -143,9 +146,12 @@ class Delivery:
         """Forget all batches: the loop was left."""
         with self._lock:
             self._queue.clear()
+            dropped = list(self._open.values())
             self._open.clear()
             self._errors.clear()
             self._account()
+        for batch in dropped:
+            batch.let_go()
 
     def stats(self) -> dict[str, Scalar]:
         """Figures of the queue."""
