@@ -70,7 +70,7 @@ def test_any_order_of_events_delivers_each_sample_once_in_order(actions, teacher
             queue.join(worker, teacher)
             got = queue.lease(worker, amount, now)
             if task_size is None and not fixed:
-                assert sum(g.stop - g.start for g in got) <= amount
+                assert sum(g.stop - g.start for g in got) <= amount or [g.alone for g in got] == [True]
             grants += [(worker, g) for g in got]
         elif verb == "hedge":
             queue.join(worker, teacher)

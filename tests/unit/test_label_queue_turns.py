@@ -39,6 +39,14 @@ def test_a_task_that_must_be_alone_wakes_a_worker_that_holds_nothing():
     assert queue.rouse("teacher", 1.0, ROUSED_AT_MOST) == ["free"]
 
 
+def test_a_task_that_must_be_alone_is_granted_whole_however_little_room_there_is():
+    """Cut in two, it would have to be tried out twice."""
+    queue = joined("small")
+    suspected(queue, 1)
+    (grant,) = queue.lease("small", 1, 0.0)
+    assert grant.alone and (grant.start, grant.stop) == (0, 4)
+
+
 def test_what_need_not_be_alone_wakes_a_worker_that_is_busy():
     queue = joined("busy")
     busy(queue, "busy")

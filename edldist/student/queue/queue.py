@@ -230,8 +230,9 @@ class LabelQueue:
     def lease(self, worker: str, room: int, now: float) -> list[Grant]:
         """Grant a worker tasks that cost ``room`` together: those that came back first, then fresh cuts.
 
-        With fixed cuts, at least one task is granted if there is any, and else one sample. An empty list
-        means that there is nothing for this worker now: it is asleep from now on, unless it gets a ``hedge``.
+        With fixed cuts, at least one task is granted if there is any, and else one sample. A task that must
+        be leased alone is granted whole, whatever it costs. An empty list means that there is nothing for
+        this worker now: it is asleep from now on, unless it gets a ``hedge``.
         """
         me = self._workers[worker]
         me.quarantined = False
