@@ -179,9 +179,12 @@ class Membership:
             now: monotonic seconds.
             wall: unix seconds, for records and to compare clocks.
         """
-        reason = self._objection(message, now)
+        reason = self._objection(message)
         if reason is not None:
             return [Send(peer, Refused(reason=reason))]
+        reason = self._held(message, now)
+        if reason is not None:
+            return [Send(peer, Refused(reason=reason, held_for_s=self.heartbeat_ttl_s))]
         reason = self._fingerprints.objection(message) if message.role == "teacher" else None
         if reason is not None:
             return [
@@ -327,7 +330,7 @@ class Membership:
             silent.append((member_id, member))
         return silent
 
-    def _objection(self, message: Register, now: float) -> str | None:
+    def _objection(self, message: Register) -> str | None:
         """Why a registration cannot be taken, or None."""
         if not message.id:
             return "a registration needs an id; it has none"
@@ -339,6 +342,10 @@ class Membership:
             return f"student {message.id} wants a teacher with an empty name: {list(message.teachers)}"
         if message.role == "student" and not message.teachers:
             return f"student {message.id} names no teacher; give the loader teacher=NAME"
+        return None
+
+    def _held(self, message: Register, now: float) -> str | None:
+        """Which other process has the id of a registration; None if none that lives."""
         known = self._members.get(message.id)
         if known is None or known.register.process == message.process:
             return None

@@ -323,7 +323,8 @@ class Coordinator:
             if not actions:
                 self._answer_heartbeat(members.members[message.id], now)
             return actions
-        members.heard(peer, now)
+        if not isinstance(message, Register):  # which may be of another process than the one of that id
+            members.heard(peer, now)
         if isinstance(message, Vouch):
             members.vouched(peer, message, now)
             return []

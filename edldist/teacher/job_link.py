@@ -73,7 +73,8 @@ class JobLink:
             if (received := self._link.receive()) is None:
                 break
             if isinstance(received.message, Links):
-                orders.append(received.message)
+                if self._enrolment.joined:  # else it is for the process that had this id before
+                    orders.append(received.message)
             elif self._enrol(received.message, now, serving):
                 self._refused = False
                 logger.info("joined the job at %s", self._identity.coordinator)

@@ -4,7 +4,8 @@
 
     joining --Registered--> joined --Unknown--> joining ...      (a coordinator that restarted)
        |                      |
-       +-- Refused: RefusedError; never answered for connect_timeout_s: CoordinatorUnreachableError
+       +-- Refused: RefusedError (where its id is held, after asking again for a while)
+       +-- never answered for connect_timeout_s: CoordinatorUnreachableError
                               +-- leave(): Goodbye
 
 While joining, ``Register`` goes out again with exponential back-off and jitter. While joined,
@@ -87,6 +88,7 @@ class Enrolment:
         self._retry_s = _FIRST_RETRY_S
         self._warn_at = now + _FIRST_WARNING_S
         self._host = ""
+        self._asks_until: float | None = None  # while its id is another process's
         self._events: list[Message] = []
 
     @property
@@ -147,6 +149,7 @@ class Enrolment:
             self.heartbeat_ttl_s = message.heartbeat_ttl_s
             self._next_at = now + self._heartbeat_interval_s * self._jitter.uniform(0.5, 1.0)
             self._retry_s = _FIRST_RETRY_S
+            self._asks_until = None
             if joined_now:
                 self._compare_clocks(message, wall)
             return joined_now
@@ -157,11 +160,25 @@ class Enrolment:
             self.joined = False
             self._next_at = now
         elif isinstance(message, Refused):
-            kind = IncompatibleError if message.incompatible else RefusedError
-            raise kind(f"coordinator {self._coordinator} refused this member: {message.reason}")
+            self._refused(message, now)
         elif not isinstance(message, Ack):
             logger.debug("a %s of the coordinator is no concern of the enrolment", type(message).__name__)
         return False
+
+    def _refused(self, message: Refused, now: float) -> None:
+        """Give up; or ask again, for as long as whoever holds the id may have died without a word.
+
+        A process that is started anew under its id right after a crash comes before anybody misses the last.
+        """
+        if message.held_for_s is not None:
+            if self._asks_until is None:
+                wait_s = message.held_for_s + _MAX_RETRY_S
+                self._asks_until = now + wait_s
+                logger.warning("%s. Asking again for %.0f s, in case it has ended", message.reason, wait_s)
+            if now < self._asks_until:
+                return
+        kind = IncompatibleError if message.incompatible else RefusedError
+        raise kind(f"coordinator {self._coordinator} refused this member: {message.reason}")
 
     def _compare_clocks(self, answer: Registered, wall: float) -> None:
         """The coordinator read its clock between this one's registration and now, or the clocks differ."""

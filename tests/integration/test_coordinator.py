@@ -266,3 +266,24 @@ def test_an_impossible_registration_is_refused(stack: contextlib.ExitStack, runn
     worker = teacher(stack, running.address, group="")
     worker.register()
     assert "group" in worker.expect(Refused, beat=False).reason
+
+
+def test_who_asks_for_an_id_does_not_keep_the_dead_process_alive_that_had_it(
+    stack: contextlib.ExitStack, running: Running
+) -> None:
+    """A worker that is started anew under its id, right after a crash, asks more often than the TTL."""
+    died = teacher(stack, running.address)
+    died.register()
+    died.expect(Registered)
+    died.close()
+    anew = teacher(stack, running.address, process="p-anew")
+    anew.register()
+    refused = anew.expect(Refused, beat=False)
+    assert "held by pid 1" in refused.reason and refused.held_for_s == TTL_S
+
+    def registered() -> bool:
+        anew.register()
+        return any(isinstance(message, Registered) for message in anew.read())
+
+    until(registered, "a free id")
+    assert ("teacher_lost", "t1") in events(query_status(running.address))

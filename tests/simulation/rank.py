@@ -109,8 +109,8 @@ class RankProcess(Process):
         failures: dict[str, int] = {}
         fail, place, quarantined = delivery.fail, delivery.place, events.quarantined
 
-        def on_fail(worker: str, lease: int, error: str) -> Returned | None:
-            outcome = fail(worker, lease, error)
+        def on_fail(worker: str, lease: int, error: str, *, final: bool = False) -> Returned | None:
+            outcome = fail(worker, lease, error, final=final)
             if outcome is not None:
                 failures[worker] = failures.get(worker, 0) + 1
             return outcome

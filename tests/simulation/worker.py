@@ -38,7 +38,7 @@ class _Model:
     device = torch.device("cpu")
     digest = "weights"
     tokenizer = ""
-    identity = "tests.models:simulated"
+    identity = "simulated:model"
 
     def __init__(self, process: WorkerProcess, teacher: str) -> None:
         self._process = process
@@ -223,6 +223,6 @@ class WorkerProcess(Process):
             self.world.note(f"{self.name} gave up: {error}")
         elif not isinstance(error, EdlDistError):
             self.world.violate(f"worker {self.name} raised {error!r}", error)
-        elif "is held by" not in str(error):
+        else:
             self.world.violate(f"worker {self.name} was ended by {error}", error)
         self.world.worker_left(self)

@@ -182,6 +182,30 @@ def test_a_refusal_raises_with_its_reason_and_the_address() -> None:
         rig.answer(Refused(reason="the name is taken"))
 
 
+def test_an_id_that_a_process_had_which_just_died_is_asked_for_until_it_is_free(caplog) -> None:
+    rig = Rig()
+    held = Refused(reason="id t-1 is held by pid 7 on host", held_for_s=3.0)
+    for _ in range(4):
+        rig.run(1.0)
+        assert not rig.answer(held)
+    assert not rig.enrolment.joined
+    (warning,) = caplog.messages
+    assert "is held by pid 7" in warning and "Asking again for 5 s" in warning
+    rig.step()
+    assert rig.answer(_registered()) and rig.enrolment.joined
+
+
+def test_an_id_that_a_living_process_keeps_is_given_up() -> None:
+    rig = Rig()
+    held = Refused(reason="id t-1 is held by pid 7 on host", held_for_s=3.0)
+    with pytest.raises(RefusedError, match="is held by pid 7"):
+        for _ in range(8):
+            rig.run(1.0)
+            rig.answer(held)
+    assert rig.now - 1000.0 >= 5.0
+    assert len(rig.times(Register)) > 3
+
+
 def test_it_gives_up_when_nobody_ever_answered() -> None:
     rig = Rig(connect_timeout_s=10)
     rig.run(9.9)

@@ -107,14 +107,16 @@ class Unknown(MessagePart, frozen=True, tag="unknown"):
 
 
 class Refused(MessagePart, frozen=True, tag="refused"):
-    """The receiver of a registration or greeting refuses it, for ever.
+    """The receiver of a registration or greeting refuses it, for ever unless ``held_for_s`` says otherwise.
 
     ``incompatible``: because of what the sender is (its model, weights, version, codec, outputs). It would be
-    refused again however often it is started.
+    refused again however often it is started. ``held_for_s``: its id is another process's, which loses it
+    when it has been silent for so long.
     """
 
     reason: Text
     incompatible: bool = False
+    held_for_s: Seconds | None = None
 
 
 class Goodbye(MessagePart, frozen=True, tag="goodbye"):
