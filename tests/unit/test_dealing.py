@@ -76,3 +76,13 @@ def test_rank_0_of_several_says_what_to_use(rank, ranks, told, monkeypatch, capl
         said = caplog.records[0].getMessage()
         assert said.startswith("each of 2 ranks goes through all 200 samples of its data set")
         assert "batch_sampler=edldist.ElasticSampler(len(dataset), global_batch_size)" in said
+
+
+@pytest.mark.parametrize(("processes", "whole"), [(1, 200), (2, None)])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_what_accelerate_prepared_for_one_process_is_not_dealt_out(processes, whole, shuffle):
+    """As ``Accelerator()`` does on ranks without a GPU unless it is told ``cpu=True``."""
+    prepare = pytest.importorskip("accelerate.data_loader").prepare_data_loader
+    loader = DataLoader(DATA, 8, shuffle=shuffle)
+    prepared = prepare(loader, num_processes=processes, process_index=0, put_on_device=False)
+    assert read_whole(prepared) == whole
