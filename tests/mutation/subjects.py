@@ -19,10 +19,10 @@ _PIPELINE = ("pipeline_memory", "pipeline")
 SUBJECTS: dict[str, tuple[str, ...]] = {
     "student/service/delivery.py": ("delivery", *_SERVICE),
     "student/service/service.py": _SERVICE,
-    "student/queue/queue.py": (*_QUEUE, "student_service"),
+    "student/queue/queue.py": (*_QUEUE, "delivery", "student_service"),
     "teacher/pipeline.py": _PIPELINE,
     "student/queue/blame.py": _QUEUE,
-    "student/queue/batches.py": _QUEUE,
+    "student/queue/batches.py": (*_QUEUE, "delivery"),
     "student/queue/track.py": _QUEUE,
     "student/queue/sleepers.py": ("sleepers", *_QUEUE),
     "student/queue/hedging.py": _QUEUE,
