@@ -20,6 +20,15 @@ __all__ = ["Series", "collect", "draw_curves"]
 ENDS = ("job_started", "job_completed", "job_failed", "job_interrupted")
 """What lies between two runs of a folder; one that was killed leaves only the next one's start."""
 
+CHANGES = {
+    "teacher_joined": "joined",
+    "teacher_left": "left",
+    "teacher_crashed": "crashed",
+    "teacher_lost": "lost",
+}
+MOST_NAMED = 12
+"""Changes that are written beside their line; more would cover the curve."""
+
 
 @dataclass
 class Series:
@@ -28,7 +37,8 @@ class Series:
     ``metrics``: for each reported name, its value by step (a step trained again after a restart
     counts with its last value). ``times_s``, ``samples_per_s``, ``workers``: one entry for each
     progress line, in seconds of running since the first. ``pauses``: at which of these seconds the job stood
-    still, and for how long; the figures there are NaN, so that no line crosses a pause.
+    still, and for how long; the figures there are NaN, so that no line crosses a pause. ``changes``: at which
+    of these seconds a teacher worker came or went while the job trained, and what it did.
     """
 
     metrics: dict[str, dict[int, float]] = field(default_factory=dict)
@@ -36,6 +46,7 @@ class Series:
     samples_per_s: list[float] = field(default_factory=list)
     workers: list[float] = field(default_factory=list)
     pauses: list[tuple[float, float]] = field(default_factory=list)
+    changes: list[tuple[float, str]] = field(default_factory=list)
 
 
 def collect(events: Iterable[Mapping[str, Any]]) -> Series:
@@ -45,6 +56,8 @@ def collect(events: Iterable[Mapping[str, Any]]) -> Series:
     step = 0
     last_t = 0.0
     ended = False
+    changes: list[tuple[float, str]] = []  # since the last progress line
+    crashed: set[object] = set()
     for event in events:
         if event["event"] == "report" and event.get("rank") == 0:
             if isinstance(event.get("step"), int | float):
@@ -59,12 +72,21 @@ def collect(events: Iterable[Mapping[str, Any]]) -> Series:
             if ended and series.times_s:
                 _pause(series, event["t"] - last_t)
                 start += event["t"] - last_t
+            elif series.times_s:
+                series.changes += [(t - start, what) for t, what in changes]
+            changes.clear()
             ended, last_t = False, event["t"]
             series.times_s.append(event["t"] - start)
             series.samples_per_s.append(float(event.get("samples_per_s", 0)))
             series.workers.append(float(event.get("workers", 0)))
         elif event["event"] in ENDS:
             ended = True
+        elif event["event"] == "teacher_lost" and event.get("id") in crashed:
+            pass  # the launcher knew it at once, and said more
+        elif event["event"] in CHANGES:
+            if event["event"] == "teacher_crashed":
+                crashed.add(event.get("id"))
+            changes.append((event["t"], f"{event.get('id')} {CHANGES[event['event']]}"))
     return series
 
 
@@ -116,6 +138,7 @@ def draw_curves(events_path: Path, picture: Path, title: str) -> bool:
             axis.set_ylim(bottom=0, top=None if any(value > 0 for value in values) else 1)
             axis.grid(alpha=0.3)
             _mark_pauses(axis, series.pauses)
+            _mark_changes(axis, series.changes)
         axes[-1][1].yaxis.get_major_locator().set_params(integer=True)
         figure.savefig(drawn, format="png", dpi=120)
     finally:
@@ -139,6 +162,25 @@ def _mark_pauses(axis: Any, pauses: Sequence[tuple[float, float]]) -> None:
             fontsize=8,
             color="grey",
         )
+
+
+def _mark_changes(axis: Any, changes: Sequence[tuple[float, str]]) -> None:
+    """A line for each worker that came or went, with its name where there is room."""
+    for time_s, what in changes:
+        colour = "tab:green" if what.endswith("joined") else "tab:red"
+        axis.axvline(time_s, color=colour, linestyle="--", linewidth=1, alpha=0.7)
+        if len(changes) <= MOST_NAMED:
+            axis.text(
+                time_s,
+                0.03,
+                shown(what),
+                transform=axis.get_xaxis_transform(),  # the height is a share of the axis, the time is a time
+                rotation=90,
+                ha="right",
+                va="bottom",
+                fontsize=8,
+                parse_math=False,  # a name is text, whatever it holds
+            )
 
 
 def _lines(axis: Any, curves: Mapping[str, Mapping[int, float]], label: str) -> None:

@@ -61,6 +61,8 @@ def describe_event(line: Mapping[str, Any]) -> str | None:
         reason = f" ({line['reason']})" if line.get("reason") else ""
         silent = f" (silent for {_seconds(line['silent_s'])} s)" if "silent_s" in line else ""
         return f"{role} {who} {what}{reason}{silent}"
+    if event == "remark":
+        return str(line.get("text"))
     if event == "student_joined":
         return f"student rank {line.get('rank')} joined"
     if event == "teacher_quarantined":

@@ -65,6 +65,10 @@ class _CheckpointBroken(_Fields, frozen=True):
     reason: Text
 
 
+class _Remark(_Fields, frozen=True):
+    text: Text
+
+
 FROM_MEMBERS: dict[str, type[_Fields]] = {
     "clock_skew": _ClockSkew,
     "teacher_quarantined": _TeacherQuarantined,
@@ -74,6 +78,7 @@ FROM_MEMBERS: dict[str, type[_Fields]] = {
     "checkpoint_restored": _CheckpointWhole,
     "checkpoint_failed": _CheckpointBroken,
     "checkpoint_damaged": _CheckpointBroken,
+    "remark": _Remark,
 }
 
 

@@ -24,6 +24,7 @@ GOOD = {
     "checkpoint_restored": {"step": 1, "bytes": 10, "seconds": 0.5},
     "checkpoint_failed": {"step": 1, "reason": "r"},
     "checkpoint_damaged": {"step": 1, "reason": "r"},
+    "remark": {"text": "t"},
 }
 FORGED = ("soon", -1, float("nan"), float("inf"), None, True, 2.5, 10**15)
 

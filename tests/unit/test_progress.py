@@ -182,6 +182,7 @@ def test_changes_of_state_in_words() -> None:
             },
             "samples 16:32 of batch 7 cannot be labelled by teacher big: ValueError: bad pixel",
         ),
+        ({"event": "remark", "text": "the power is cut at noon"}, "the power is cut at noon"),
         (
             {"event": "checkpoint_failed", "step": 50, "reason": "no space left"},
             "checkpoint of step 50 failed: no space left",
@@ -220,6 +221,43 @@ def test_series_follow_rank_zero_and_the_last_value_of_a_step() -> None:
     series = collect(EVENTS)
     assert series.metrics == {"loss": {1: 3.0, 2: 2.5}, "accuracy": {2: 0.6}}
     assert (series.times_s, series.samples_per_s, series.workers) == ([0.0, 1.5], [10.0, 20.0], [2.0, 1.0])
+
+
+def test_workers_that_come_and_go_are_marked_at_their_time_while_the_job_trains() -> None:
+    def change(t: float, event: str, who: str) -> dict[str, Any]:
+        return {"t": t, "event": event, "id": who}
+
+    before, after = change(2.0, "teacher_joined", "t-0"), change(9.0, "teacher_left", "t-0")
+    between = [change(3.5, "teacher_lost", "t-1"), change(4.0, "teacher_joined", "guest")]
+    series = collect([before, *EVENTS[:6], *between, EVENTS[6], after])
+    assert series.changes == [(0.5, "t-1 lost"), (1.0, "guest joined")]
+    crash = [change(3.2, "teacher_crashed", "t-1"), *between]
+    assert collect([*EVENTS[:6], *crash, EVENTS[6]]).changes[0] == (pytest.approx(0.2), "t-1 crashed")
+    assert [what for _, what in collect([*EVENTS[:6], *crash, EVENTS[6]]).changes].count("t-1 lost") == 0
+    assert collect(between).changes == []  # a job that never trained
+
+
+def test_the_marks_are_drawn_whatever_the_workers_are_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    import json
+
+    from matplotlib.figure import Figure
+
+    events, texts = tmp_path / "events.jsonl", []
+
+    def look(figure: Figure, *_: object, **__: object) -> None:
+        axes = figure.axes[2]
+        texts.extend(text.get_text() for text in axes.texts)
+        texts.extend(line.get_xdata()[0] for line in axes.lines[1:])
+        figure.canvas.draw()
+
+    monkeypatch.setattr(Figure, "savefig", look)
+    lost = {"t": 3.5, "event": "teacher_lost", "id": "$\\frac"}
+    events.write_text("\n".join(json.dumps(event) for event in [*EVENTS[:6], lost, EVENTS[6]]))
+    assert draw_curves(events, tmp_path / "curves.png", "digits")
+    assert texts == ["$\\frac lost", 0.5]
 
 
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:
