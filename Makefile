@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: setup
-	$(BIN)/edldist run examples/digits/job.yaml --output out/digits
+	$(BIN)/python examples/digits/demo.py --output out/digits
 
 check: setup
 	$(BIN)/ruff check .

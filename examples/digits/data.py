@@ -1,4 +1,4 @@
-"""Scikit-learn's handwritten digits: a fixed split, and augmentation without hidden state.
+"""Scikit-learn's handwritten digits: a fixed split, few labels, and augmentation without hidden state.
 
 Every draw is a number: draw ``d`` of a training set of n samples is sample ``d % n`` as epoch
 ``d // n`` sees it. Its rotation and shift are a hash of (seed, epoch, sample), so the same draw is the
@@ -35,11 +35,11 @@ class Digits(Dataset[dict[str, Tensor]]):
 
     Args:
         images: float32 [n, 1, 8, 8] in 0..1.
-        labels: int64 [n].
+        labels: int64 [n], or None for images without labels.
         seed: of the augmentation; None leaves the images as they are (scaled to 16x16).
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, seed: int | None = None) -> None:
+    def __init__(self, images: Tensor, labels: Tensor | None, seed: int | None = None) -> None:
         self.images = images
         self.labels = labels
         self.seed = seed
@@ -53,8 +53,9 @@ class Digits(Dataset[dict[str, Tensor]]):
         return {name: column[0] for name, column in self.__getitems__([draw]).items()}
 
     def __getitems__(self, draws: Sequence[int]) -> dict[str, Tensor]:
-        """A whole batch of draws at once: ``image``, ``label`` and ``index`` (the samples' numbers)."""
-        epochs, indices = np.divmod(np.asarray(draws, dtype=np.int64), len(self))
+        """A whole batch of draws at once: ``image``, ``draw`` (their numbers) and, where known, ``label``."""
+        numbers = np.asarray(draws, dtype=np.int64)
+        epochs, indices = np.divmod(numbers, len(self))
         index = torch.from_numpy(indices)
         if self.seed is None:
             degrees = shift_x = shift_y = torch.zeros(len(draws))
@@ -62,7 +63,8 @@ class Digits(Dataset[dict[str, Tensor]]):
             noise = 2 * uniform(self.seed, epochs, indices, count=3) - 1
             degrees, shift_x, shift_y = torch.from_numpy(noise.astype(np.float32)).unbind(1)
         image = transform(self.images[index], degrees * MAX_DEGREES, shift_x * MAX_SHIFT, shift_y * MAX_SHIFT)
-        return {"image": image, "label": self.labels[index], "index": index}
+        batch = {"image": image, "draw": torch.from_numpy(numbers)}
+        return batch if self.labels is None else batch | {"label": self.labels[index]}
 
 
 class DrawSampler(edldist.ElasticSampler):
@@ -86,6 +88,32 @@ def splits(seed: int) -> tuple[Digits, Digits]:
     pixels = torch.from_numpy(images.astype(np.float32) / 16).view(-1, 1, 8, 8)
     answers = torch.from_numpy(labels.astype(np.int64))
     return Digits(pixels[train], answers[train], seed), Digits(pixels[test], answers[test])
+
+
+def unlabelled(dataset: Digits) -> Digits:
+    """The same images, drawn in the same way, without their labels."""
+    return Digits(dataset.images, None, dataset.seed)
+
+
+def labelled(dataset: Digits, per_class: int, seed: int) -> Digits:
+    """``per_class`` images of each class, chosen by ``seed``, with their labels.
+
+    Raises:
+        SystemExit: a class has fewer.
+    """
+    if dataset.labels is None:
+        raise ValueError("no labels to choose from")
+    generator = torch.Generator().manual_seed(seed)
+    chosen = []
+    for number in dataset.labels.unique().tolist():
+        members = (dataset.labels == number).nonzero().flatten()
+        if not 1 <= per_class <= len(members):
+            raise SystemExit(
+                f"--labels-per-class {per_class}: class {number} has {len(members)} training images"
+            )
+        chosen.append(members[torch.randperm(len(members), generator=generator)[:per_class]])
+    index = torch.cat(chosen)
+    return Digits(dataset.images[index], dataset.labels[index], dataset.seed)
 
 
 def train_loader(dataset: Digits, sampler: DrawSampler, **options: Any) -> DataLoader[dict[str, Tensor]]:

@@ -11,9 +11,9 @@ CLASSES = 10
 
 
 class Teacher(nn.Module):
-    """Four convolutions with batch normalisation: 135,018 parameters."""
+    """Four convolutions with batch normalisation: 1,179,178 parameters."""
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, width: int = 96) -> None:
         super().__init__()
         self.features = nn.Sequential(
             *_batch_normed(1, width, stride=2),
@@ -32,20 +32,18 @@ class Teacher(nn.Module):
 
 
 class Student(nn.Module):
-    """Two convolutions: 1,898 parameters.
+    """Two convolutions: 6,138 parameters.
 
-    Without normalisation over a batch, the gradient is that of the global batch however many ranks
-    share it.
+    Normalised within each image rather than over a batch, so the gradient is that of the global batch
+    however many ranks share it.
     """
 
-    def __init__(self, width: int = 8) -> None:
+    def __init__(self, width: int = 16) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(1, width, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.AvgPool2d(2),
+            *_group_normed(1, width, groups=2),
+            *_group_normed(width, 2 * width, groups=4),
+            nn.AdaptiveAvgPool2d(2),
             nn.Flatten(),
         )
         self.head = nn.Linear(8 * width, CLASSES)
@@ -73,3 +71,8 @@ def parameters(model: nn.Module) -> int:
 def _batch_normed(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
     convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
     return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
+def _group_normed(inputs: int, outputs: int, groups: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
+    return [convolution, nn.GroupNorm(groups, outputs), nn.ReLU()]

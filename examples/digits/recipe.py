@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from examples.digits.data import Digits
 
-BUDGET = ("epochs", "batch_size", "lr", "weight_decay", "seed")
+BUDGET = ("epochs", "batch_size", "lr", "weight_decay", "labels_per_class", "seed")
 
 
 def options(description: str | None) -> argparse.ArgumentParser:
@@ -24,13 +24,15 @@ def options(description: str | None) -> argparse.ArgumentParser:
     The defaults are the job's settings, so that the scripts started by hand do what the job does.
     """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument(
+        "--epochs", type=int, default=53, help="passes of the distilled student over all images"
+    )
     parser.add_argument("--batch-size", type=int, default=64, help="samples of a step, over all ranks")
     parser.add_argument("--lr", type=float, default=1e-2, help="peak of the cosine schedule")
     parser.add_argument("--weight-decay", type=float, default=1e-4)
-    parser.add_argument("--seed", type=int, default=0, help="of initial weights, order and augmentation")
+    parser.add_argument("--labels-per-class", type=int, default=5, help="true labels (plain student only)")
+    parser.add_argument("--seed", type=int, default=0, help="of initial weights, order, images, true labels")
     parser.add_argument("--temperature", type=float, default=4.0, help="of the soft labels (distilled only)")
-    parser.add_argument("--alpha", type=float, default=0.9, help="weight of the soft labels (distilled only)")
     return parser
 
 

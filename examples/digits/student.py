@@ -20,7 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 import edldist
 from examples.digits import recipe
-from examples.digits.data import DrawSampler, splits, train_loader
+from examples.digits.census import Census
+from examples.digits.data import DrawSampler, splits, train_loader, unlabelled
 from examples.digits.models import student
 
 REPORT_EVERY_STEPS = 10
@@ -41,14 +42,16 @@ def main() -> None:
     train, test = splits(args.seed)
     sampler = DrawSampler(len(train), args.batch_size, seed=args.seed)
     loader = edldist.DistillLoader(
-        train_loader(train, sampler), inputs="image", teacher="teacher", epochs=args.epochs, device=device
+        train_loader(unlabelled(train), sampler), inputs="image", epochs=args.epochs, device=device
     )
     model = student().to(device)
     steps = args.epochs * sampler.batches_per_epoch
     optimizer, scheduler = recipe.optimization(model, args, steps)
+    census = Census(args.epochs * len(train), device)
 
     folder = recipe.output_folder()
-    state = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "loader": loader}
+    state = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+    state |= {"loader": loader, "census": census}
     checkpointer = edldist.Checkpointer(folder / "checkpoints")
     step = checkpointer.restore(state) or 0
     if step and rank == 0:
@@ -58,19 +61,16 @@ def main() -> None:
 
     for epoch in range(loader.epoch, args.epochs):
         for batch, labels in loader:
-            logits = parallel(batch["image"])
             loss = edldist.losses.kd(
-                logits,
-                labels["logits"],
-                batch["label"],
-                temperature=args.temperature,
-                alpha=args.alpha,
+                parallel(batch["image"]), labels["logits"], temperature=args.temperature, alpha=1.0
             )
             optimizer.zero_grad()
             (loss * loader.loss_weight).backward()  # the weight is 1 but where ranks share a batch unevenly
             optimizer.step()
             scheduler.step()
             step += 1
+            if loader.loss_weight:  # 0 for a rank that got nothing but padding
+                census.count(batch["draw"])
             if rank == 0 and step % REPORT_EVERY_STEPS == 0:
                 edldist.report(step=step, steps=steps, epoch=epoch, epochs=args.epochs, loss=loss.item())
             if checkpointer.due(step):
@@ -78,15 +78,20 @@ def main() -> None:
             if edldist.should_stop():
                 checkpointer.save(step, state, wait=True)
                 return
+        lost, repeated = census.lost_and_repeated((epoch + 1) * len(train))
         if rank == 0:
             figures = compare(recipe.accuracy(model, test), reference, epoch)
+            figures |= {"lost": lost, "repeated": repeated}
             edldist.report(step=step, steps=steps, epoch=epoch, epochs=args.epochs, **figures)
 
     checkpointer.save(step, state, wait=True)
+    lost, repeated = census.lost_and_repeated(args.epochs * len(train))
     if rank == 0:
         figures = compare(recipe.accuracy(model, test), reference, args.epochs - 1)
-        edldist.report(step=step, steps=steps, epoch=args.epochs, epochs=args.epochs, **figures)
         print(", ".join(f"{name} {value:.2%}" for name, value in figures.items()))
+        print(f"{args.epochs * len(train):,} samples: {lost} lost, {repeated} repeated")
+        edldist.report(step=step, steps=steps, epoch=args.epochs, epochs=args.epochs, **figures)
+        edldist.report(lost=lost, repeated=repeated)
     checkpointer.close()
     loader.close()
     if ranks > 1:

@@ -12,8 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from edldist_launch.child import tied_command
+from examples.digits import recipe
+from examples.digits.variants import train_variant
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -63,7 +66,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_interrupted_job_resumes_and_ends_with_the_same_steps(tmp_path: Path, build: Path) -> None:
     """On two ranks, which see disjoint parts of each global batch."""
     folder, log = tmp_path / "out", tmp_path / "log"
-    command = run_job(folder, build, "student.args=[--epochs, 20]", "student.nproc_per_node=2")
+    command = run_job(folder, build, "student.args=[--epochs, 10]", "student.nproc_per_node=2")
     job = start(*command, log=log)
     deadline = time.monotonic() + 300  # on a fresh machine the teacher is trained first
     while not _reported(folder, step=40):
@@ -73,18 +76,69 @@ def test_an_interrupted_job_resumes_and_ends_with_the_same_steps(tmp_path: Path,
     assert job.wait(60) == 130, log.read_text()
     stopped = result(folder)
     assert stopped["status"] == "interrupted"
-    assert 40 <= stopped["steps"] < 380
+    assert 40 <= stopped["steps"] < 190
 
     assert start(*command, log=log).wait(300) == 0, log.read_text()
     done = result(folder)
-    assert (done["status"], done["steps"], done["epochs"]) == ("completed", 20 * 19, 20)
+    assert (done["status"], done["steps"], done["epochs"]) == ("completed", 10 * 19, 10)
     assert {"accuracy", "plain_accuracy", "teacher_accuracy"} <= done["metrics"].keys()
+    assert (done["metrics"]["lost"], done["metrics"]["repeated"]) == (0, 0)
     # Each sample once, over both runs and ranks; what was computed beyond the checkpoint was not.
-    assert stopped["samples"] + done["samples"] == 20 * 1198
+    assert stopped["samples"] + done["samples"] == 10 * 1198
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     restored = [event["step"] for event in events if event["event"] == "checkpoint_restored"]
     assert restored == [stopped["steps"]]
     assert (folder / "curves.png").stat().st_size > 10_000
+
+
+def test_the_job_trains_the_very_student_that_the_sweep_trains_in_one_process(
+    tmp_path: Path, build: Path
+) -> None:
+    """Else the table over seeds would say nothing about the job."""
+    folder, log = tmp_path / "out", tmp_path / "log"
+    arguments = ["--epochs", "2", "--seed", "3"]
+    job = start(*run_job(folder, build, f"student.args={json.dumps(arguments)}"), log=log)
+    assert job.wait(300) == 0, log.read_text()
+    args = recipe.options(None).parse_args(arguments)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        expected = train_variant("distilled", args, build / "teacher.safetensors")
+    finally:
+        torch.set_num_threads(threads)
+    assert result(folder)["metrics"]["accuracy"] == expected
+
+
+def test_the_demo_kills_a_worker_lets_one_join_and_counts_every_sample(tmp_path: Path, build: Path) -> None:
+    folder, log = tmp_path / "demo", tmp_path / "log"
+    job = run_job(folder, build, "student.args=[--epochs, 30]")
+    settings = job[job.index("--output") + 2 :]
+    demo = start(sys.executable, "examples/digits/demo.py", "--output", str(folder), *settings, log=log)
+    assert demo.wait(400) == 0, log.read_text()
+    said, done = log.read_text(), result(folder)
+    assert "which is worker teacher-" in said and "guest, is started by hand" in said
+    assert done["teachers"]["joined"] == 4 and done["teachers"]["lost"] == 1, said
+    assert done["tasks"]["requeued"] > 0
+    assert "killed, guest joined" in said
+    assert "35,940 counted in the training loop: 0 lost, 0 repeated" in said
+    for name in ("comparison.png", "curves.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    assert "did not leave" not in said, "the coordinator waited for somebody"
+
+
+def test_the_demo_that_is_interrupted_ends_its_job_which_can_go_on(tmp_path: Path, build: Path) -> None:
+    folder, log = tmp_path / "demo", tmp_path / "log"
+    job = run_job(folder, build, "student.args=[--epochs, 30]")
+    settings = job[job.index("--output") + 2 :]
+    demo = start(sys.executable, "examples/digits/demo.py", "--output", str(folder), *settings, log=log)
+    deadline = time.monotonic() + 200
+    while not _reported(folder, step=40):
+        assert demo.poll() is None and time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+    os.killpg(demo.pid, signal.SIGINT)  # as a terminal does
+    assert demo.wait(60) == 130, log.read_text()
+    assert result(folder)["status"] == "interrupted"
+    assert not (folder / "comparison.png").exists()
 
 
 def test_the_roles_start_by_hand_in_any_order_under_bare_torchrun(tmp_path: Path, build: Path) -> None:

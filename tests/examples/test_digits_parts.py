@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from edldist.config import dump_job, load_job
 from edldist.sampling.choice import position_of
 from edldist.sampling.sampled import SampledPosition
-from examples.digits import plain, prepare, recipe, sweep
-from examples.digits.data import DrawSampler, splits, train_loader
+from examples.digits import plain, prepare, recipe, sweep, variants
+from examples.digits.census import Census
+from examples.digits.data import DrawSampler, labelled, splits, train_loader, unlabelled
 from examples.digits.models import parameters, student, teacher
 
 JOB = Path(sweep.JOB)
@@ -51,7 +52,7 @@ def test_a_draw_is_the_same_image_bit_for_bit_in_whatever_batch_it_is_made():
         alone = again[draws[place]]
         assert torch.equal(alone["image"], whole["image"][place])
         assert alone["label"] == whole["label"][place] == train.labels[place]
-        assert alone["index"] == place
+        assert alone["draw"] == draws[place]
 
 
 @pytest.mark.parametrize("other", ["epoch", "seed"])
@@ -63,7 +64,7 @@ def test_another_epoch_or_seed_brings_another_image_of_every_sample(other):
         second = train.__getitems__([len(train) + index for index in indices])
     else:
         second = splits(seed=1)[0].__getitems__(indices)
-    assert torch.equal(first["label"], second["label"]) and torch.equal(first["index"], second["index"])
+    assert torch.equal(first["label"], second["label"])
     difference = (first["image"] - second["image"]).abs().amax(dim=(1, 2, 3))
     assert (difference > 0.01).all()
 
@@ -90,12 +91,12 @@ def test_a_loaders_batches_carry_their_epoch_to_the_dataset(workers):
     for epoch in range(2):
         sampler.set_epoch(epoch)
         batches = list(loader)
-        indices = torch.cat([batch["index"] for batch in batches])
-        assert sorted(indices.tolist()) == list(range(len(train)))
-        expected = train.__getitems__([epoch * len(train) + index for index in indices.tolist()])
+        draws = torch.cat([batch["draw"] for batch in batches])
+        assert sorted(draws.tolist()) == list(range(epoch * len(train), (epoch + 1) * len(train)))
+        expected = train.__getitems__(draws.tolist())
         assert torch.equal(torch.cat([batch["image"] for batch in batches]), expected["image"])
         assert batches[0]["image"].shape == (600, 1, 16, 16) and batches[0]["image"].dtype == torch.float32
-        assert batches[0]["label"].dtype == batches[0]["index"].dtype == torch.int64
+        assert batches[0]["label"].dtype == batches[0]["draw"].dtype == torch.int64
 
 
 def test_two_ranks_draw_the_parts_of_one_ranks_global_batches():
@@ -163,7 +164,8 @@ def test_the_plain_student_depends_on_its_budget_alone():
         args = recipe.options(None).parse_args(["--epochs", "3", "--batch-size", "128", *arguments])
         return plain.train_plain(args, lambda _: None)
 
-    assert train() == train("--temperature", "1", "--alpha", "0") != train("--seed", "1")
+    assert train() == train("--temperature", "1") != train("--seed", "1")
+    assert train() != train("--labels-per-class", "6")
 
 
 def test_a_reference_of_another_budget_is_not_compared_with(tmp_path, capsys):
@@ -199,14 +201,107 @@ def test_the_job_leaves_the_budget_to_the_student_and_names_weights_that_prepare
     assert (root / job.student.script).is_file() and (root / job.prepare.script).is_file()
 
 
-def test_the_sweeps_table_has_a_row_a_seed_and_the_mean_and_deviation():
-    def result(distilled):
-        return {
-            "metrics": {"teacher_accuracy": 0.99, "plain_accuracy": 0.95, "accuracy": distilled},
-            "wall_s": 41.2,
-        }
-
-    lines = sweep.table({0: result(0.96), 1: result(0.98)}).splitlines()
-    assert lines[2] == "| 0 | 99.00 | 95.00 | 96.00 | 41 |"
-    assert lines[-1] == "| mean ± sd | **99.00 ± 0.00** | **95.00 ± 0.00** | **97.00 ± 1.41** | |"
+def test_the_sweeps_table_has_a_row_a_seed_the_mean_and_deviation_and_the_lowest():
+    found = {0: {"plain": 0.95, "distilled": 0.96}, 1: {"plain": 0.95, "distilled": 0.94}}
+    lines = sweep.table(found).splitlines()
+    assert lines[0] == "| seed | plain, 50 labels | distilled, no labels | gain |"
+    assert lines[2:4] == ["| 0 | 95.00 | 96.00 | +1.00 |", "| 1 | 95.00 | 94.00 | -1.00 |"]
+    assert lines[4] == "| mean ± sd | **95.00 ± 0.00** | **95.00 ± 1.41** | **0.00 ± 1.41** |"
+    assert lines[5] == "| lowest | 95.00 | 94.00 | -1.00 |"
     assert len({line.count("|") for line in lines}) == 1
+
+
+def test_what_the_sweep_has_trained_it_trains_again_only_when_something_changed(tmp_path, monkeypatch):
+    calls = []
+
+    def train(name, args, weights):
+        calls.append((name, args.seed))
+        return 0.5
+
+    monkeypatch.setattr(sweep, "train_variant", train)
+    for seed in (1, 1, 2):
+        assert sweep.trained("plain", seed, tmp_path / "weights", tmp_path) == 0.5
+    assert calls == [("plain", 1), ("plain", 2)]
+    monkeypatch.setattr(sweep, "MODULES", ("data",))
+    sweep.trained("plain", 1, tmp_path / "weights", tmp_path)
+    assert calls[-1] == ("plain", 1) and len(calls) == 3
+
+
+def test_the_published_table_is_that_of_the_published_accuracies():
+    found = sweep.load_seeds()
+    assert sweep.table(found) in (JOB.parent / "README.md").read_text(encoding="utf-8")
+    gains = sweep.gains(found)
+    assert len(gains) >= 20 and min(gains) > 0
+
+
+def test_the_labelled_images_are_so_many_of_each_class_and_drawn_anew_for_each_seed():
+    train, _ = splits(seed=0)
+    few = labelled(train, 5, seed=0)
+    assert few.labels.bincount().tolist() == [5] * 10
+    known = {
+        image.numpy().tobytes(): int(label) for image, label in zip(train.images, train.labels, strict=True)
+    }
+    assert all(known[i.numpy().tobytes()] == int(n) for i, n in zip(few.images, few.labels, strict=True))
+    assert len({image.numpy().tobytes() for image in few.images}) == 50
+    assert torch.equal(few.images, labelled(train, 5, seed=0).images)
+    assert not torch.equal(few.images, labelled(train, 5, seed=1).images)
+
+
+@pytest.mark.parametrize("per_class", [0, 1000])
+def test_labels_that_are_not_there_cannot_be_asked_for(per_class):
+    train, _ = splits(seed=0)
+    with pytest.raises(
+        SystemExit, match=f"--labels-per-class {per_class}: class 0 has 11[0-9] training images"
+    ):
+        labelled(train, per_class, seed=0)
+
+
+def test_few_images_come_again_in_another_view_each_time():
+    few = labelled(splits(seed=0)[0], 5, seed=0)
+    images = few.__getitems__(range(3 * 50))["image"].view(3, 50, -1)
+    assert (images[0] != images[1]).any(1).all() and (images[1] != images[2]).any(1).all()
+
+
+def test_the_images_to_distil_on_are_the_same_without_their_labels():
+    train, _ = splits(seed=0)
+    draws = [7, 8, len(train) + 7]
+    bare, whole = unlabelled(train).__getitems__(draws), train.__getitems__(draws)
+    assert set(bare) == {"image", "draw"} and torch.equal(bare["image"], whole["image"])
+
+
+def test_the_census_counts_what_was_lost_and_repeated():
+    census = Census(10)
+    census.count(torch.tensor([0, 1, 2]))
+    census.count(torch.tensor([2, 4]))
+    assert census.lost_and_repeated(5) == (1, 1)
+    assert census.lost_and_repeated(10) == (6, 1)
+    census.count(torch.tensor([2, 3]))
+    assert census.lost_and_repeated(5) == (0, 2)
+
+
+def test_the_census_forgets_what_was_counted_after_the_checkpoint():
+    census = Census(4)
+    census.count(torch.tensor([0, 1]))
+    state = census.state_dict()
+    saved = {name: value.clone() for name, value in state.items()}
+    census.count(torch.tensor([2, 3]))
+    other = Census(4)
+    other.count(torch.tensor([3]))
+    other.load_state_dict(saved)
+    assert other.lost_and_repeated(2) == (0, 0) and other.lost_and_repeated(4) == (2, 0)
+
+
+def test_mixtures_of_images_have_the_mixtures_of_their_labels():
+    torch.manual_seed(0)
+    seen = []
+
+    def model(image):
+        seen.append(image)
+        return torch.eye(2)[image[:, 0].round().long()] * 50  # sure of the nearer of two classes
+
+    batch = {"image": torch.tensor([[0.0], [1.0]]), "label": torch.tensor([0, 1])}
+    losses = [float(variants.mixed_labels(model, batch)) for _ in range(40)]
+    shares = [min(float(image[0]), 1 - float(image[0])) for image in seen]
+    # Sure and right but for the lesser share, which costs 50 a unit.
+    assert losses == pytest.approx([50 * share for share in shares], abs=1e-3)
+    assert max(shares) > 0.1

@@ -18,7 +18,7 @@ from tests.examples.test_digits_job import result, run_job, start
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(300)]
 
-EPOCHS = 60
+EPOCHS = 40
 KILL_EVERY_S = 2.0
 
 
@@ -39,7 +39,7 @@ def final_weights(folder: Path) -> dict[str, torch.Tensor]:
     """The student's weights in the job's last checkpoint."""
     model = student()
     with edldist.Checkpointer(folder / "checkpoints") as checkpointer:
-        others = {name: _Anything() for name in ("optimizer", "scheduler", "loader")}
+        others = {name: _Anything() for name in ("optimizer", "scheduler", "loader", "census")}
         assert checkpointer.restore({"model": model, **others}) == EPOCHS * 19
     return model.state_dict()
 
@@ -53,7 +53,7 @@ def events(folder: Path, *names: str) -> list[dict]:
 
 def test_digits_under_fire_ends_with_the_weights_of_the_quiet_run(tmp_path: Path) -> None:
     build = tmp_path / "build"
-    settings = (f"student.args=[--epochs, {EPOCHS}]", "deterministic=true", "teachers.0.replicas=3")
+    settings = (f"student.args=[--epochs, {EPOCHS}]", "teachers.0.replicas=3")
     quiet, fire = tmp_path / "quiet", tmp_path / "fire"
     log = tmp_path / "log"
     assert start(*run_job(quiet, build, *settings), log=log).wait(140) == 0, log.read_text()

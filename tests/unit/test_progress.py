@@ -234,6 +234,9 @@ def test_workers_that_come_and_go_are_marked_at_their_time_while_the_job_trains(
     crash = [change(3.2, "teacher_crashed", "t-1"), *between]
     assert collect([*EVENTS[:6], *crash, EVENTS[6]]).changes[0] == (pytest.approx(0.2), "t-1 crashed")
     assert [what for _, what in collect([*EVENTS[:6], *crash, EVENTS[6]]).changes].count("t-1 lost") == 0
+    paused = [*EVENTS, {"t": 5.0, "event": "job_completed"}, {**after, "t": 5.1}, {**before, "t": 8.0}]
+    again = [{**EVENTS[6], "t": 10.0}, change(10.5, "teacher_lost", "t-0"), {**EVENTS[6], "t": 11.0}]
+    assert collect([*paused, *again]).changes == [(2.0, "t-0 lost")], "in seconds of running"
     assert collect(between).changes == []  # a job that never trained
 
 
