@@ -13,7 +13,8 @@ _QUEUE = (
     "wanted",
     "label_queue_states",
 )
-_SERVICE = ("student_links", "student_service", "peers", "quarantine", "pings", "waking", "assembly")
+_TURNS = ("student_links", "student_silence", "student_service")
+_SERVICE = (*_TURNS, "peers", "quarantine", "pings", "waking", "assembly")
 _PIPELINE = ("pipeline_memory", "pipeline")
 
 SUBJECTS: dict[str, tuple[str, ...]] = {
@@ -30,11 +31,11 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "student/queue/workers.py": _QUEUE,
     "student/queue/wanted.py": _QUEUE,
     "student/queue/flow.py": _QUEUE,
-    "student/queue/pings.py": ("pings", "student_links", "student_service"),
-    "student/queue/quarantine.py": ("quarantine", "peers", "student_links", "student_service"),
-    "student/service/batch.py": ("assembly", "held_bytes", "student_links", "student_service", "waking"),
-    "student/service/grouping.py": ("grouping", "student_links", "student_service"),
-    "student/service/peers.py": ("peers", "student_links", "student_service"),
+    "student/queue/pings.py": ("pings", *_TURNS),
+    "student/queue/quarantine.py": ("quarantine", "peers", *_TURNS),
+    "student/service/batch.py": ("assembly", "held_bytes", *_TURNS, "waking"),
+    "student/service/grouping.py": ("grouping", *_TURNS),
+    "student/service/peers.py": ("peers", *_TURNS),
     "teacher/ledger.py": ("ledger", "demand", "batcher"),
     "teacher/demand.py": ("demand", "ledger"),
     "teacher/batcher.py": ("batcher", "ledger", "demand"),

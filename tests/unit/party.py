@@ -152,6 +152,15 @@ class Worker:
         self.say(Failure(leases=list(leases), error=error))
 
 
+def raw(worker: Worker) -> list[Message]:
+    """What came, and no ping is answered."""
+    return [received.message for received in iter(worker.link.receive, None)]
+
+
+def of(kind: type, worker: Worker) -> list:
+    return [message for message in raw(worker) if isinstance(message, kind)]
+
+
 def result(
     lease: int, samples: int = 4, width: int = 1, first: int = 0, name: str = "logits", version: str = ""
 ) -> tuple[Result, bytes]:
