@@ -18,7 +18,17 @@ import zmq
 
 from edldist.coordinator.server import Coordinator, CoordinatorOptions
 from edldist.errors import ConfigError
-from edldist.wire.messages import Ack, Refused, Registered, Status, StatusQuery, Unknown, decode, encode
+from edldist.wire.messages import (
+    Ack,
+    Goodbye,
+    Refused,
+    Registered,
+    Status,
+    StatusQuery,
+    Unknown,
+    decode,
+    encode,
+)
 from edldist.wire.query import query_status
 from edldist.wire.zmq.transport import ZmqTransport
 from edldist_launch.student import run_student
@@ -205,6 +215,7 @@ def test_a_killed_coordinator_process_comes_back_on_its_address(
         worker.expect(Unknown)
         worker.register()
         assert worker.expect(Registered).incarnation == again["incarnation"]
+        worker.send(Goodbye(id="t1", reason="done"))  # else it is waited for, and lost
         second.send_signal(signal.SIGTERM)
         assert second.communicate(timeout=WITHIN_S)[1] == ""
         assert second.returncode == 0  # 3 would say that it imported torch

@@ -48,4 +48,4 @@ def test_shared_batches_lie_in_shared_memory_and_differ():
     batches = LARGE_SHARED.batches()
     first, second = next(batches), next(batches)
     assert first.is_shared() and second.is_shared() and first.data_ptr() != second.data_ptr()
-    assert not any(next(case.batches()).is_shared() for case in CASES.values() if not case.shared)
+    assert not any(next(case.batches()).is_shared() for case in CASES.values() if not case.handed_over)
