@@ -134,20 +134,28 @@ def speed_of(model: nn.Module) -> float:
 
 def table(found: Comparison) -> Table:
     """Who learnt from what, how well, how large, how fast."""
-    grid = Table(title="teacher and students", title_justify="left", title_style="bold")
-    for heading in ("", "learnt from", "test accuracy", "wrong", "parameters", "images/s"):
+    grid = Table(
+        title=f"teacher and students, {found.test_images} test images",
+        title_justify="left",
+        title_style="bold",
+        header_style="dim",
+        box=None,
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
+    )
+    for heading in ("", "learnt from", "accuracy", "wrong", "parameters", "images/s"):
         grid.add_column(heading, justify="left" if heading in ("", "learnt from") else "right", no_wrap=True)
     sources = {
         "teacher": f"{found.labels['teacher']:,} true labels",
         "plain": f"{found.labels['plain']:,} true labels",
-        "distilled": "the teacher's labels",
+        "distilled": "teacher's labels",
     }
     for name, style in (("teacher", ""), ("plain", "yellow"), ("distilled", "bold green")):
         grid.add_row(
             name if name == "teacher" else f"{name} student",
             sources[name],
             f"{found.accuracy[name]:.2%}",
-            f"{found.wrong(name)} of {found.test_images}",
+            str(found.wrong(name)),
             f"{found.parameters[name]:,}",
             f"{found.images_per_s[name]:,.0f}",
             style=style,

@@ -23,7 +23,7 @@ def train_plain(args: argparse.Namespace, say: Callable[[str], None] = print) ->
         The test accuracy after each epoch.
     """
     train, _ = splits(args.seed)
-    return fit(args, labelled(train, args.labels_per_class, args.seed), true_labels, say)
+    return fit(args, labelled(train, args.labels_per_class, args.seed), true_labels, say)[1]
 
 
 def true_labels(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -33,14 +33,14 @@ def true_labels(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 def fit(
     args: argparse.Namespace, dataset: Digits, loss_of: Loss, say: Callable[[str], None] = print
-) -> list[float]:
+) -> tuple[nn.Module, list[float]]:
     """Train a student on one rank; initial weights, steps, optimizer and schedule are those of student.py.
 
     An epoch has as many draws as there are training images, however few of them ``dataset`` holds: these
     then come several times, each time in another view. On all images the order is that of student.py, too.
 
     Returns:
-        The test accuracy after each epoch.
+        The student, and its test accuracy after each epoch.
     """
     torch.manual_seed(args.seed)
     train, test = splits(args.seed)
@@ -60,4 +60,4 @@ def fit(
         accuracies.append(recipe.accuracy(model, test))
         if (epoch + 1) % 20 == 0 or epoch + 1 == args.epochs:
             say(f"plain student: epoch {epoch + 1}/{args.epochs}, test accuracy {accuracies[-1]:.2%}")
-    return accuracies
+    return model, accuracies

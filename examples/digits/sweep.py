@@ -77,7 +77,7 @@ def trained(variant: str, seed: int, weights: Path, folder: Path) -> float:
     key = prepare.fingerprint(vars(args), *MODULES)
     path = folder / f"{variant}-{seed}-{key}.json"
     if not path.exists():
-        prepare.write_json(path, train_variant(variant, args, weights))
+        prepare.write_json(path, train_variant(variant, args, weights)[1][-1])
     return float(json.loads(path.read_text(encoding="utf-8")))
 
 

@@ -14,13 +14,15 @@ from torch.nn.functional import cross_entropy
 import edldist
 from examples.digits.data import Digits, labelled, splits, unlabelled
 from examples.digits.models import teacher
-from examples.digits.plain import Loss, fit, train_plain, true_labels
+from examples.digits.plain import Loss, fit, true_labels
 
 MIXUP_BETA = 0.2
 
+Trained = tuple[nn.Module, list[float]]
 
-def train_variant(name: str, args: argparse.Namespace, weights: Path) -> float:
-    """Train one student in this process; its test accuracy.
+
+def train_variant(name: str, args: argparse.Namespace, weights: Path) -> Trained:
+    """Train one student in this process; it, and its test accuracy after each epoch.
 
     Args:
         name: a key of ``VARIANTS``.
@@ -32,27 +34,27 @@ def train_variant(name: str, args: argparse.Namespace, weights: Path) -> float:
     return VARIANTS[name](args, train, few, weights)
 
 
-def _plain(args: argparse.Namespace, train: Digits, few: Digits, weights: Path) -> float:
-    return train_plain(args, _silent)[-1]
+def _plain(args: argparse.Namespace, train: Digits, few: Digits, weights: Path) -> Trained:
+    return fit(args, few, true_labels, _silent)
 
 
-def _mixup(args: argparse.Namespace, train: Digits, few: Digits, weights: Path) -> float:
-    return fit(args, few, mixed_labels, _silent)[-1]
+def _mixup(args: argparse.Namespace, train: Digits, few: Digits, weights: Path) -> Trained:
+    return fit(args, few, mixed_labels, _silent)
 
 
-def _distilled(args: argparse.Namespace, train: Digits, few: Digits, weights: Path) -> float:
-    return fit(args, unlabelled(train), soft_labels(weights, args.temperature), _silent)[-1]
+def _distilled(args: argparse.Namespace, train: Digits, few: Digits, weights: Path) -> Trained:
+    return fit(args, unlabelled(train), soft_labels(weights, args.temperature), _silent)
 
 
-def _distilled_on_few(args: argparse.Namespace, train: Digits, few: Digits, weights: Path) -> float:
-    return fit(args, unlabelled(few), soft_labels(weights, args.temperature), _silent)[-1]
+def _distilled_on_few(args: argparse.Namespace, train: Digits, few: Digits, weights: Path) -> Trained:
+    return fit(args, unlabelled(few), soft_labels(weights, args.temperature), _silent)
 
 
-def _all_labels(args: argparse.Namespace, train: Digits, few: Digits, weights: Path) -> float:
-    return fit(args, train, true_labels, _silent)[-1]
+def _all_labels(args: argparse.Namespace, train: Digits, few: Digits, weights: Path) -> Trained:
+    return fit(args, train, true_labels, _silent)
 
 
-VARIANTS: dict[str, Callable[[argparse.Namespace, Digits, Digits, Path], float]] = {
+VARIANTS: dict[str, Callable[[argparse.Namespace, Digits, Digits, Path], Trained]] = {
     "plain": _plain,
     "mixup": _mixup,
     "distilled": _distilled,

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import edldist
 from edldist_launch.child import tied_command
 from examples.digits import recipe
+from examples.digits.models import student
 from examples.digits.variants import train_variant
 
 pytestmark = pytest.mark.timeout(600)
@@ -48,6 +50,28 @@ def run_job(folder: Path, build: Path, *settings: str) -> list[str]:
 
 def result(folder: Path) -> dict:
     return json.loads((folder / "result.json").read_text())
+
+
+class _Anything:
+    """Takes what the checkpoint holds beside the model."""
+
+    def __init__(self) -> None:
+        self.state: dict = {}
+
+    def state_dict(self) -> dict:
+        return self.state
+
+    def load_state_dict(self, state: dict) -> None:
+        self.state = state
+
+
+def final_weights(folder: Path, steps: int) -> dict[str, torch.Tensor]:
+    """The student's weights in the job's last checkpoint, which is of that step."""
+    model = student()
+    with edldist.Checkpointer(folder / "checkpoints") as checkpointer:
+        others = {name: _Anything() for name in ("optimizer", "scheduler", "loader", "census")}
+        assert checkpointer.restore({"model": model, **others}) == steps
+    return model.state_dict()
 
 
 @pytest.fixture(autouse=True)
@@ -103,10 +127,13 @@ def test_the_job_trains_the_very_student_that_the_sweep_trains_in_one_process(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        expected = train_variant("distilled", args, build / "teacher.safetensors")
+        model, accuracies = train_variant("distilled", args, build / "teacher.safetensors")
     finally:
         torch.set_num_threads(threads)
-    assert result(folder)["metrics"]["accuracy"] == expected
+    assert result(folder)["metrics"]["accuracy"] == accuracies[-1]
+    expected, found = model.state_dict(), final_weights(folder, steps=2 * 19)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
 def test_the_demo_kills_a_worker_lets_one_join_and_counts_every_sample(tmp_path: Path, build: Path) -> None:

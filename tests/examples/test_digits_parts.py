@@ -216,7 +216,7 @@ def test_what_the_sweep_has_trained_it_trains_again_only_when_something_changed(
 
     def train(name, args, weights):
         calls.append((name, args.seed))
-        return 0.5
+        return None, [0.1, 0.5]
 
     monkeypatch.setattr(sweep, "train_variant", train)
     for seed in (1, 1, 2):
