@@ -210,6 +210,7 @@ class Reporter:
 
 _reporter: Reporter | None = None
 _coordinator: str | None = None
+_said_where = False
 _left_alone: list[Reporter] = []
 _made = threading.Lock()
 _watching_forks = False
@@ -227,7 +228,7 @@ def report(**values: Scalar) -> None:
         InputError: a value is no number, string or bool.
     """
     plain = {name: _scalar(name, value) for name, value in values.items()}
-    _tell(lambda reporter: reporter.report(plain))
+    _tell(lambda reporter: reporter.report(plain), figures=True)
 
 
 def event(name: str, **fields: Scalar) -> None:
@@ -236,13 +237,13 @@ def event(name: str, **fields: Scalar) -> None:
     _tell(lambda reporter: reporter.event(name, plain))
 
 
-def _tell(say: Callable[[Reporter], None]) -> None:
+def _tell(say: Callable[[Reporter], None], figures: bool = False) -> None:
     environment = JobEnvironment.read()
     coordinator = _coordinator or environment.coordinator
     if coordinator is None:
         return
     with _made:
-        if _reporter is None:
+        if figures:
             _say_where(coordinator, environment.output)
         reporter = _reporter or _make(coordinator)
     try:
@@ -261,8 +262,10 @@ def name_coordinator(address: str) -> None:
 
 def _say_where(coordinator: str, output: str | None) -> None:
     """Once for each group of ranks: who starts a script by hand does not know where its figures end up."""
-    if placement().rank != 0:
+    global _said_where
+    if _said_where or placement().rank != 0:
         return
+    _said_where = True
     if output is not None:
         logger.info("figures of report() go to result.json and events.jsonl in %s", output)
     else:

@@ -509,7 +509,10 @@ def test_the_coordinator_that_a_loader_was_given_gets_the_reports_and_that_is_sa
     monkeypatch.delenv("EDLDIST_OUTPUT", raising=False)
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setattr(reporting, "_coordinator", None)
+    monkeypatch.setattr(reporting, "_said_where", False)
     with edldist.DistillLoader([], inputs="x", coordinator=current.address):
+        reporting.event("remark", text="no figure")  # of which nobody asks where it goes
+        assert not any("figures of report()" in message for message in caplog.messages)
         edldist.report(step=1, loss=0.5)
         edldist.report(step=2, loss=0.25)
         said = [record.message for record in caplog.records if "figures of report()" in record.message]
