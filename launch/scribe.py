@@ -23,6 +23,11 @@ __all__ = ["Scribe"]
 
 logger = logging.getLogger(__name__)
 
+END_S = 10.0
+"""How long the end waits for what is still to be written."""
+MOST_WAITING = 600
+"""States of the job that wait for a slow disk: some minutes of them."""
+
 
 class _Nowhere(io.StringIO):
     """Where the lines go that a person would see: a coordinator's terminal has its log."""
@@ -34,8 +39,8 @@ class _Nowhere(io.StringIO):
 class Scribe:
     """Writes down what it is told, in a thread of its own; a context manager.
 
-    The coordinator only hands over (``tell``), so that a disk that hangs costs it nothing. What is told after
-    the end of the ``with`` is lost.
+    The coordinator only hands over (``tell``), so that a disk that hangs costs it nothing but ``END_S`` at
+    the end, and what it was told since then. What is told after the end of the ``with`` is lost.
 
     Args:
         folder: where the record goes; its name is that of the job.
@@ -51,6 +56,7 @@ class Scribe:
         self._students = 0
         self._began: float | None = None
         self._lost = False
+        self._behind = False  # said once
         self._thread = threading.Thread(target=self._write, name="edldist-scribe", daemon=True)
 
     def __enter__(self) -> Scribe:
@@ -62,11 +68,17 @@ class Scribe:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._told.put(None)
-        self._thread.join()
+        self._thread.join(END_S)
+        if self._thread.is_alive():
+            logger.warning("%s has not answered for %g s: the record ends there", self._folder.path, END_S)
 
     def tell(self, status: Status) -> None:
         """The state of the job, and what happened since the last time; for any thread, never waits."""
-        self._told.put(status)
+        if self._told.qsize() < MOST_WAITING:
+            self._told.put(status)
+        elif not self._behind:
+            self._behind = True
+            logger.warning("%s does not keep up: what happens meanwhile is left out", self._folder.path)
 
     def _write(self) -> None:
         while (status := self._told.get()) is not None:

@@ -13,6 +13,7 @@ from edldist.coordinator.server import Coordinator, CoordinatorOptions
 from edldist.errors import ConfigError
 from edldist.wire.memory import MemoryTransport
 from edldist.wire.messages import Event, Goodbye, MemberStatus, Register, Report, Status
+from edldist_launch import scribe as scribes
 from edldist_launch.eventfile import read_events
 from edldist_launch.record import RecordFolder, open_record
 from edldist_launch.scribe import Scribe
@@ -135,3 +136,27 @@ def test_a_coordinator_tells_its_listener_everything_once_up_to_the_goodbyes() -
         "student_left",
     ]
     assert [record.values["step"] for record in records if isinstance(record, Report)] == [1, 2, 3]
+
+
+def test_a_disk_that_hangs_holds_up_neither_the_coordinator_nor_its_end(tmp_path, monkeypatch, caplog):
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    def take(self: Any, status: Status, stopping: bool) -> None:
+        hangs.set()
+        assert goes_on.wait(60)
+
+    monkeypatch.setattr(scribes.Observers, "take", take)
+    monkeypatch.setattr(scribes, "END_S", 0.1)
+    monkeypatch.setattr(scribes, "MOST_WAITING", 3)
+    with open_record(tmp_path / "out") as folder:
+        with Scribe(folder) as scribe:
+            scribe.tell(status(0, here=True))
+            assert hangs.wait(60)
+            for seq in range(1, 9):
+                scribe.tell(status(seq, here=True))
+            assert scribe._told.qsize() == 3
+        assert any("has not answered for 0.1 s" in message for message in caplog.messages)
+        assert sum("does not keep up" in message for message in caplog.messages) == 1
+        goes_on.set()
+        scribe._thread.join(60)
+        assert not scribe._thread.is_alive()
