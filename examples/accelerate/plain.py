@@ -14,8 +14,8 @@ from accelerate.utils import set_seed
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
-from examples.accelerate.data import splits
-from examples.accelerate.models import student
+from examples.few_labels.data import splits
+from examples.few_labels.models import student
 
 
 def main() -> None:

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
-from examples.lightning.data import splits
-from examples.lightning.models import student
+from examples.few_labels.data import splits
+from examples.few_labels.models import student
 
 
 class Classifier(lightning.LightningModule):

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 
 import edldist
 from edldist.integrations.lightning import DistillCallback, FitLoader
-from examples.lightning.data import splits
-from examples.lightning.models import student
+from examples.few_labels.data import splits
+from examples.few_labels.models import student
 
 
 class Classifier(lightning.LightningModule):

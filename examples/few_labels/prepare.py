@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 
-from examples.accelerate.data import splits
-from examples.accelerate.models import teacher
+from examples.few_labels.data import splits
+from examples.few_labels.models import teacher
 
 WEIGHTS = Path(__file__).resolve().parent / "build" / "teacher.safetensors"
 STEPS = 600
