@@ -1,4 +1,4 @@
-"""The limit of the label path: the same bytes over bare ZeroMQ, two messages under way.
+"""The limit of the label path: the same batches over bare ZeroMQ, two messages under way.
 
 ``python -m edldist_benchmarks.echo ADDRESS LABEL_BYTES`` is the far end: it answers every message with
 ``LABEL_BYTES`` bytes.
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import zmq
+from torch import Tensor
 
 from edldist_benchmarks.figures import WARM_UP
 from edldist_benchmarks.processes import Processes
@@ -25,8 +26,13 @@ _START_MS = 60_000
 
 
 @contextlib.contextmanager
-def open_echo(input_bytes: int, label_bytes: int) -> Iterator[Callable[[float], float]]:
-    """A far end in a process of its own, and a function from seconds to messages a second."""
+def open_echo(batches: Iterator[Tensor], label_bytes: int) -> Iterator[Callable[[float], float]]:
+    """A far end in a process of its own, and a function from seconds to messages a second.
+
+    Args:
+        batches: what is sent, each as it comes: its rival is given such batches, too.
+        label_bytes: of an answer.
+    """
     context = zmq.Context()
     socket = context.socket(zmq.ROUTER)
     socket.setsockopt(zmq.RCVTIMEO, _START_MS)
@@ -42,15 +48,18 @@ def open_echo(input_bytes: int, label_bytes: int) -> Iterator[Callable[[float], 
             ]
             processes.start("echo", *far)
             peer, _ = socket.recv_multipart()
-            payload = b"\1" * input_bytes  # untouched zeros would all lie in one page
+
+            def send() -> None:
+                payload = memoryview(next(batches).numpy()).cast("B")  # type: ignore[arg-type]
+                socket.send_multipart([peer, b"task", payload], copy=False)
 
             def exchange(seconds: float) -> float:
                 for _ in range(_UNDER_WAY):
-                    socket.send_multipart([peer, b"task", payload], copy=False)
+                    send()
                 count, began = 0, time.perf_counter()
                 while (took_s := time.perf_counter() - began) < seconds:
                     socket.recv_multipart(copy=False)
-                    socket.send_multipart([peer, b"task", payload], copy=False)
+                    send()
                     count += 1
                 for _ in range(_UNDER_WAY):
                     socket.recv_multipart(copy=False)

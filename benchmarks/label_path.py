@@ -147,11 +147,11 @@ def large_shared(settings: Settings) -> Result:
 
 
 def _against_echo(settings: Settings, *cases: Case) -> Result:
-    """Cases of the same bytes, each beside the same echo of these bytes over TCP."""
+    """Cases of the same bytes, each beside the same echo of such batches over TCP."""
     result, first = Result(), cases[0]
     with contextlib.ExitStack() as stack:
         loaders = [stack.enter_context(open_path(case)) for case in cases]
-        echo = stack.enter_context(open_echo(first.input_bytes, first.label_bytes))
+        echo = stack.enter_context(open_echo(first.batches(), first.label_bytes))
         paths = {
             case.name: functools.partial(_samples_a_second, case, iter(loader), settings)
             for case, loader in zip(cases, loaders, strict=True)

@@ -38,7 +38,7 @@ def label_bytes(text: str) -> int:
 
 
 class _Prepared:
-    """Labels made once, for as many samples as were ever asked for."""
+    """Labels made once, for as many samples as were ever asked for: read only, as fresh ones would be."""
 
     def __init__(self) -> None:
         self._outputs = parse_labels(os.environ["EDLDIST_BENCH_LABEL"])
@@ -48,10 +48,11 @@ class _Prepared:
     def __call__(self, samples: int) -> Labels:
         if samples > self._samples:
             self._samples = samples
-            self._labels = {
-                name: torch.ones(samples, *shape, dtype=dtype)
-                for name, (dtype, shape) in self._outputs.items()
-            }
+            with torch.inference_mode(False):  # where torch counts writes: a worker copies what may change
+                self._labels = {
+                    name: torch.ones(samples, *shape, dtype=dtype)
+                    for name, (dtype, shape) in self._outputs.items()
+                }
         cut = {name: labels[:samples] for name, labels in self._labels.items()}
         return cut["logits"] if list(cut) == ["logits"] else cut
 
