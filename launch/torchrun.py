@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 import signal
 import sys
@@ -60,7 +61,8 @@ def torchrun_command(
 
     Every rank is tied to its agent: agents start ranks in sessions of their own, and one that is
     killed leaves them behind otherwise. A rank whose agent is gone can no longer be told anything,
-    so it is killed and not asked.
+    so it is killed and not asked. What ranks write goes to the agent's own output; the folder of logs that
+    torchrun makes, and never removes, holds nothing then, so it makes none.
 
     Args:
         local_host: where the ranks of all nodes reach this node, should it hold rank 0.
@@ -86,7 +88,7 @@ def torchrun_command(
         *(sys.executable, str(Path(__file__).with_name("agent.py")), options.encode()),
         *(f"--nnodes={least}:{most}", f"--nproc-per-node={nproc_per_node}", f"--max-restarts={restarts}"),
         *(f"--rdzv-backend={BACKEND}", f"--rdzv-endpoint={coordinator or ''}", f"--rdzv-id={run_id}"),
-        *(f"--local-addr={local_host}", "--monitor-interval=0.1"),
+        *(f"--local-addr={local_host}", "--monitor-interval=0.1", f"--log-dir={os.devnull}"),
     ]
     rank = tied_command([sys.executable, "-u", script], parent=0, signum=signal.SIGKILL, notes=notes)
     return [*agent, "--no-python", *rank, *args]
