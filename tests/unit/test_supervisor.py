@@ -23,6 +23,8 @@ pytestmark = pytest.mark.timeout(30)
 SLEEP = "import time; print('up', flush=True); time.sleep(60)"
 IGNORE_TERM = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
 STUBBORN = IGNORE_TERM + SLEEP
+# What a shell starts in the background, and all that this starts, ignores SIGINT.
+HEED_INT = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 
 
 def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
@@ -166,7 +168,7 @@ def test_ending_is_polite_first_and_sure_in_the_end(make: Callable[..., Child]) 
 
 
 def test_a_second_request_does_not_wait(make: Callable[..., Child]) -> None:
-    child = make(STUBBORN)
+    child = make(HEED_INT + STUBBORN)
     child.start()
     until(lambda: "up" in child.output())
     end_children([child], 1e9, SystemClock(), time.sleep, hurry=lambda: True)
