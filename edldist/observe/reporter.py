@@ -60,6 +60,7 @@ class Reporter:
 
     def __init__(self, coordinator: str, rank: int, transport: Transport | None = None) -> None:
         parse_address(coordinator, "EDLDIST_COORDINATOR")
+        self.coordinator = coordinator
         self._pid = os.getpid()
         self._name = f"report-rank{rank}-{uuid.uuid4().hex[:10]}"
         self._rank = rank
@@ -255,8 +256,13 @@ def _tell(say: Callable[[Reporter], None], figures: bool = False) -> None:
 
 
 def name_coordinator(address: str) -> None:
-    """A loader of this process was given its coordinator as an argument: reports go there, too."""
+    """A loader of this process was given its coordinator as an argument: reports go there from now on, too.
+
+    What was reported before goes to the coordinator that it was meant for.
+    """
     global _coordinator
+    if _reporter is not None and _reporter.coordinator != address:
+        flush()
     _coordinator = address
 
 

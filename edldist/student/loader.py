@@ -156,8 +156,6 @@ class DistillLoader:
                 "no coordinator: pass coordinator='tcp://HOST:PORT', set EDLDIST_COORDINATOR, "
                 "or start the script with 'edldist run' or 'edldist student'"
             )
-        if coordinator is not None and transport is None:
-            name_coordinator(coordinator)
         teachers = (teacher,) if isinstance(teacher, str) else tuple(teacher)
         if not all(isinstance(name, str) and name for name in teachers):
             raise ConfigError(f"teacher={teacher!r}: use a name, or a sequence of names")
@@ -239,6 +237,8 @@ class DistillLoader:
         # weakref's own exit handler may be older than pyzmq's, and come too late (see wire.zmq.poller).
         atexit.register(self._finalizer)
         stopping.at_partial_stop(self._finalizer)
+        if coordinator is not None and transport is None:
+            name_coordinator(coordinator)
 
     # --- iteration ------------------------------------------------------------------------------
 
@@ -283,9 +283,10 @@ class DistillLoader:
             self._weights.end_of_epoch()
         finally:
             # A loop that was not left but forgotten ends in whichever thread looks for garbage, the I/O
-            # thread in mid-change too: the next loop leaves the epoch then.
-            here = thread == threading.get_ident() and os.getpid() == self._pid
-            if here and iteration == self._iteration and self._finalizer.alive:
+            # thread in mid-change too: the next loop leaves the epoch then. One that is found when the
+            # interpreter ends has nothing to leave, nor any module to ask.
+            current = self._finalizer.alive and iteration == self._iteration
+            if current and thread == threading.get_ident() and os.getpid() == self._pid:
                 self._leave_epoch()
 
     def _leave_epoch(self) -> None:

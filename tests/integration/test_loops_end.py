@@ -7,6 +7,8 @@ they do: in the thread that talks to the workers, that would keep pings and hear
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import weakref
 
 import pytest
@@ -16,6 +18,8 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from edldist.errors import InputError, LoaderClosedError, PoisonTaskError
 from edldist.student.service.batch import OpenBatch
+from edldist.wire.zmq.transport import ZmqTransport
+from tests.harness import local_job
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -193,3 +197,20 @@ def test_who_works_on_a_batch_in_another_thread_does_not_hold_what_a_script_put_
     assert held and len(made) > 5
     del _
     assert sum(each() is not None for each in made) == 0
+
+
+LEFT_BEHIND = """
+import sys, torch, edldist
+batches = iter(edldist.DistillLoader([torch.arange(4)] * 9, coordinator=sys.argv[1]))
+next(batches)
+print("in the middle")
+"""
+
+
+def test_a_loop_that_is_left_behind_at_a_scripts_end_is_no_error():
+    with local_job(ZmqTransport()) as job:
+        job.teacher("identify_any")
+        command = [sys.executable, "-c", LEFT_BEHIND, job.address]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "in the middle\n"), done.stderr
+    assert "Exception ignored" not in done.stderr and "Traceback" not in done.stderr

@@ -526,3 +526,26 @@ def test_the_coordinator_that_a_loader_was_given_gets_the_reports_and_that_is_sa
             if isinstance(message, Report) and message.values not in values:
                 values.append(message.values)
     assert values == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}]
+
+
+def test_reports_go_to_the_coordinator_of_the_latest_loader(current: Listener) -> None:
+    later = Listener(ZmqTransport())
+    with contextlib.closing(later), ThreadPoolExecutor() as pool:
+        edldist.report(step=1)
+        first = pool.submit(current.take_new, 1)
+        with edldist.DistillLoader([], inputs="x", coordinator=later.address):
+            edldist.report(step=2)
+            while not isinstance((told := later.take(1)[0]), Report):
+                pass  # the loader has joined there, too
+        (before,) = first.result()
+        reporting.flush()
+    assert isinstance(before, Report)
+    assert (before.values, told.values) == ({"step": 1}, {"step": 2})
+
+
+def test_a_loader_that_is_refused_changes_nothing_for_reports(current: Listener) -> None:
+    with pytest.raises(ConfigError, match="on_poison"):
+        edldist.DistillLoader([], inputs="x", coordinator="tcp://127.0.0.1:1", on_poison="shrug")
+    edldist.report(step=1)
+    (told,) = current.take_new(1)
+    assert isinstance(told, Report) and told.values == {"step": 1}
