@@ -29,10 +29,18 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from edldist.bounds import LONGEST_TTL_S, MOST, MOST_RANKS_A_NODE, MOST_THREADS, MOST_WORKERS, node_range
+from edldist.bounds import (
+    LONGEST_TTL_S,
+    MOST,
+    MOST_NODES,
+    MOST_RANKS_A_NODE,
+    MOST_THREADS,
+    MOST_WORKERS,
+    node_range,
+)
 from edldist.errors import CodecError, ConfigError
 from edldist.labels.fingerprint import VERSION_FORM, check_version
-from edldist.labels.grammar import CODEC_FORMS, parse_spec
+from edldist.labels.grammar import CODEC_FORMS, GRAMMAR, parse_spec
 from edldist.problems import explain, keys
 from edldist.yamltext import dump_yaml, parse_yaml
 
@@ -90,8 +98,12 @@ MODEL = rf"^({FACTORY[1:-1]}|hf:\S(.*\S)?)$"
 DEVICE = r"^[a-z]+(:\d+)?$"
 OUTPUT_NAME = r"^[^\s,]+$"
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
-Environment = dict[Annotated[str, Field(pattern=VARIABLE)], Text]
-
+# For the schema alone. Without the first it takes any name beside those that match the pattern.
+_ONLY_THESE_NAMES: dict[str, Any] = {"additionalProperties": False}
+_DIFFERENT: dict[str, Any] = {"uniqueItems": True}
+Environment = Annotated[
+    dict[Annotated[str, Field(pattern=VARIABLE)], Text], Field(json_schema_extra=_ONLY_THESE_NAMES)
+]
 
 _argument: TypeAdapter[Any] = TypeAdapter(JsonValue)
 
@@ -152,8 +164,15 @@ def _entry(value: object) -> object:
 
 
 _PASS_SIZE = PlainValidator(_batch_size, json_schema_input_type=_Count | Literal["auto"])
-_ENTRY = PlainValidator(_entry, json_schema_input_type=str | _Position)
+_ENTRY = PlainValidator(
+    _entry, json_schema_input_type=Annotated[str, Field(pattern=r"^[^,]*[^,\s][^,]*$")] | _Position
+)
 _RANKS = PlainValidator(_ranks, json_schema_input_type=_RankCount | Literal["gpu", "auto"])
+_NODES = BeforeValidator(
+    _node_text,
+    json_schema_input_type=Annotated[str, Field(pattern=r"^\d{1,6}(:\d{1,6})?$")]
+    | Annotated[int, Field(ge=1, le=MOST_NODES)],
+)
 
 
 class TeacherConfig(_Section):
@@ -170,13 +189,22 @@ class TeacherConfig(_Section):
         description="module:factory, as in `package.module:factory`, or hf:FOLDER, as in `hf:models/gpt2`",
     )
     kwargs: dict[Annotated[str, Field(pattern=VARIABLE)], JsonValue] = Field(
-        default={}, description="a mapping of the factory's arguments to values, as in {path: models/big}"
+        default={},
+        description="a mapping of the factory's arguments to values, as in {path: models/big}",
+        json_schema_extra=_ONLY_THESE_NAMES,
     )
     weights: str | None = Field(default=None, min_length=1, description="a path, or null")
     outputs: list[Annotated[str, Field(pattern=OUTPUT_NAME)]] | None = Field(
-        default=None, min_length=1, description="a list of different names of the model's outputs, or null"
+        default=None,
+        min_length=1,
+        description="a list of different names of the model's outputs, or null",
+        json_schema_extra=_DIFFERENT,
     )
-    version: str = Field(default="", description=f"text, {VERSION_FORM}")
+    version: str = Field(
+        default="",
+        description=f"text, {VERSION_FORM}",
+        json_schema_extra={"maxLength": 100, "pattern": r"^(\S(.*\S)?)?$"},
+    )
     replicas: Replicas = Field(default=1, description=f"{_whole(1, MOST_WORKERS)}, or {{min: M, max: N}}")
     min_replicas: int | None = Field(
         default=None,
@@ -190,7 +218,11 @@ class TeacherConfig(_Section):
     batch_size: Annotated[int | Literal["auto"], _PASS_SIZE] = Field(
         default=64, description=f"{_whole(1, MOST)}, or auto"
     )
-    codec: str = Field(default="dense", description=CODEC_FORMS)
+    codec: str = Field(
+        default="dense",
+        description=CODEC_FORMS,
+        json_schema_extra={"pattern": f"^({'|'.join(GRAMMAR)})(:.*)?$"},
+    )
     compile: bool = Field(default=False, description="true or false")
     autocast: Literal["bf16", "fp16"] | None = Field(default=None, description="bf16, fp16 or null")
     channels_last: bool = Field(default=False, description="true or false")
@@ -203,6 +235,7 @@ class TeacherConfig(_Section):
         default=None,
         min_length=1,
         description="a list of different keys or positions of a sample's entries, or null",
+        json_schema_extra=_DIFFERENT,
     )
     dataset_threads: int = Field(default=1, ge=1, le=MOST_THREADS, description=_whole(1, MOST_THREADS))
     allow_nonfinite: bool = Field(default=False, description="true or false")
@@ -265,7 +298,7 @@ class StudentConfig(_Section):
 
     script: str = Field(min_length=1, description="the path of a Python script")
     args: list[Text] = Field(default=[], description="a list of text and numbers")
-    nnodes: Annotated[str, BeforeValidator(_node_text, json_schema_input_type=str | int)] = Field(
+    nnodes: Annotated[str, _NODES] = Field(
         default="1", description='a number of nodes, as in "1", or a range, as in "1:4"'
     )
     nproc_per_node: Annotated[int | Literal["gpu", "auto"], _RANKS] = Field(
@@ -391,7 +424,9 @@ def dump_job(job: JobConfig) -> str:
 def job_schema() -> dict[str, Any]:
     """The JSON schema of a job file: editors complete and check by it.
 
-    It allows some files that ``load_job`` refuses (two teachers of one name), and refuses none that it takes.
+    It refuses no file that ``load_job`` takes, and takes some that ``load_job`` refuses: it knows nothing of
+    what depends on two places (names of teachers that differ, ``min_replicas`` and ``replicas``), and of
+    codecs no more than their names.
     """
     schema = JobConfig.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "edldist job file"}

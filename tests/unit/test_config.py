@@ -27,14 +27,7 @@ from edldist.config import (
     load_job,
 )
 from edldist.errors import ConfigError
-
-MINIMAL = """\
-name: digits
-teachers:
-  - model: examples.digits.models:teacher
-student:
-  script: student.py
-"""
+from tests.unit.jobs import FULL, MINIMAL, UNKNOWN_KEYS, WRONG_VALUES
 
 
 def write(folder: Path, text: str) -> Path:
@@ -66,27 +59,7 @@ def test_defaults_are_those_of_the_design(tmp_path: Path) -> None:
 
 
 def test_a_full_job_survives_a_round_trip(tmp_path: Path) -> None:
-    text = """\
-name: full
-deterministic: true
-teachers:
-  - {name: big, model: "a.b:c", weights: w.safetensors, replicas: {min: 0, max: 8}, device: "cuda:1",
-     version: "7 b",
-     batch_size: 7, codec: "dense:bf16", allow_nonfinite: true, env: {A: "1", B: 2}, compile: true,
-     autocast: bf16, channels_last: true, dataset: "d:f", dataset_inputs: [0, mask], dataset_threads: 4,
-     kwargs: {path: m, layers: [1, 2.5, null, {a: "1"}]}, outputs: [logits]}
-  - {name: small, model: "a:c.d", replicas: 2}
-student:
-  script: s.py
-  args: [--epochs, 5, --lr, 1e-4, "1e-4", "true", "no", "null", "~", "07", "1:4", "", "é\\n"]
-  nnodes: 1:4
-  nproc_per_node: 2
-  env: {X: y}
-checkpoint: {every_steps: null, keep: 1}
-coordinator: {heartbeat_ttl_s: 20, max_students_per_worker: 4}
-prepare: {script: p.py, args: [1.5]}
-"""
-    job = load_job(write(tmp_path, text))
+    job = load_job(write(tmp_path, FULL))
     assert job.teachers[0].replicas == ReplicaRange(min=0, max=8)
     assert job.teachers[0].version == "7 b"
     assert job.teachers[0].env == {"A": "1", "B": "2"}
@@ -120,121 +93,7 @@ def test_yaml_traps_of_version_1_1_are_gone(tmp_path: Path) -> None:
     assert job.student.args == ["on", "2024-01-01", "1_000", "10"]
 
 
-@pytest.mark.parametrize(
-    ("override", "path", "says"),
-    [
-        ("name=", "name", "None is not allowed"),
-        ("name=../up", "name", "'../up' is not allowed"),
-        ("name=.hidden", "name", "is not allowed"),
-        ("deterministic=1", "deterministic", "1 is not allowed; it must be true or false"),
-        ("teachers=[]", "teachers", "a list of one teacher or more"),
-        ("teachers={}", "teachers", "a list of one teacher or more"),
-        ("teachers.0=5", "teachers[0]", "5 is not allowed"),
-        ("teachers.0.name=a b", "teachers[0].name", "letters, digits"),
-        ("teachers.0.name=7", "teachers[0].name", "7 is not allowed"),
-        ("teachers.0.model=examples.digits", "teachers[0].model", "module:factory"),
-        ("teachers.0.model=a-b:c", "teachers[0].model", "module:factory"),
-        ("teachers.0.weights=3", "teachers[0].weights", "a path, or null"),
-        ("teachers.0.replicas=0", "teachers[0].replicas", "0 is not allowed; it must be a whole number"),
-        ("teachers.0.replicas=two", "teachers[0].replicas", "{min: M, max: N}"),
-        ("teachers.0.replicas={min: 3, max: 2}", "teachers[0].replicas", "min must not exceed max"),
-        ("teachers.0.replicas={min: -1, max: 2}", "teachers[0].replicas.min", "-1 is not allowed"),
-        ("teachers.0.replicas={min: 0, max: 0}", "teachers[0].replicas.max", "from 1 to 10000"),
-        ("teachers.0.replicas={min: 1}", "teachers[0].replicas.max", "missing"),
-        ("teachers.0.device=GPU 0", "teachers[0].device", "cuda:N"),
-        ("teachers.0.batch_size=0", "teachers[0].batch_size", "from 1 to 1000000000, or auto"),
-        ('teachers.0.batch_size="64"', "teachers[0].batch_size", "'64' is not allowed"),
-        ("teachers.0.batch_size=true", "teachers[0].batch_size", "True is not allowed"),
-        ("teachers.0.batch_size=1.5", "teachers[0].batch_size", "1.5 is not allowed"),
-        (
-            "teachers.0.batch_size=automatic",
-            "teachers[0].batch_size",
-            "a whole number from 1 to 1000000000, or auto",
-        ),
-        ("teachers.0.compile=1", "teachers[0].compile", "true or false"),
-        ("teachers.0.autocast=fp32", "teachers[0].autocast", "bf16, fp16 or null"),
-        ("teachers.0.channels_last=yes", "teachers[0].channels_last", "true or false"),
-        ("teachers.0.dataset=a.b", "teachers[0].dataset", "module:factory"),
-        (
-            "teachers.0={model: 'a:b', dataset: 'a:d', dataset_inputs: image}",
-            "teachers[0].dataset_inputs",
-            "a list of different keys",
-        ),
-        (
-            "teachers.0={model: 'a:b', dataset: 'a:d', dataset_inputs: [image, 1.5]}",
-            "teachers[0].dataset_inputs[1]",
-            "1.5 is not allowed",
-        ),
-        (
-            "teachers.0={model: 'a:b', dataset: 'a:d', dataset_inputs: [image, image]}",
-            "teachers[0].dataset_inputs",
-            "given twice",
-        ),
-        (
-            "teachers.0={model: 'a:b', dataset: 'a:d', dataset_inputs: ['a,b']}",
-            "teachers[0].dataset_inputs[0]",
-            "'a,b' is not allowed",
-        ),
-        ("teachers.0={model: 'a:b', dataset_inputs: [0]}", "teachers[0]", "give dataset, too"),
-        ("teachers.0.model=hf:", "teachers[0].model", "or hf:FOLDER"),
-        ("teachers.0={model: 'a:b', dataset: 'hf:/x'}", "teachers[0].dataset", "module:factory"),
-        ("teachers.0.kwargs=3", "teachers[0].kwargs", "a mapping of the factory's arguments"),
-        ("teachers.0.kwargs={'a b': 3}", "teachers[0].kwargs.a b", "a mapping of the factory's arguments"),
-        ("teachers.0.kwargs={a: !!set {b}}", "teachers[0].kwargs.a", "a mapping of the factory's arguments"),
-        ("teachers.0={model: 'a:b', outputs: logits}", "teachers[0].outputs", "a list of different names"),
-        ("teachers.0={model: 'a:b', outputs: []}", "teachers[0].outputs", "a list of different names"),
-        ("teachers.0={model: 'a:b', outputs: [a, a]}", "teachers[0].outputs", "an output is given twice"),
-        (
-            "teachers.0={model: 'a:b', outputs: ['a,b']}",
-            "teachers[0].outputs[0]",
-            "a list of different names",
-        ),
-        ("teachers.0.dataset_threads=0", "teachers[0].dataset_threads", "from 1 to 1024"),
-        ("teachers.0.codec=topk:8", "teachers[0].codec", "'topk:8' is not allowed: no such codec"),
-        ("teachers.0.codec=dense:int8", "teachers[0].codec", "dense[:fp32|fp16|bf16]"),
-        ("teachers.0.version=1.10", "teachers[0].version", "1.1 is not allowed"),
-        ("teachers.0.version='1 '", "teachers[0].version", "'1 ' is not allowed"),
-        ('teachers.0.version="a\\nb"', "teachers[0].version", "without a space at either end"),
-        ("teachers.0.allow_nonfinite=maybe", "teachers[0].allow_nonfinite", "true or false"),
-        ("teachers.0.env=[A]", "teachers[0].env", "a mapping of variable names"),
-        ("teachers.0.env={A: true}", "teachers[0].env.A", "quote it"),
-        ("teachers.0.env={1A: x}", "teachers[0].env.1A", "a mapping of variable names"),
-        ("student=run.py", "student", "a mapping with `script`"),
-        ("student.script=", "student.script", "path of a Python script"),
-        ("student.args=--epochs 5", "student.args", "a list of text and numbers"),
-        ("student.args=[--shuffle, true]", "student.args[1]", "quote it"),
-        ("student.args=[null]", "student.args[0]", "quote it"),
-        ("student.nnodes=0", "student.nnodes", "1 <= MIN <= MAX"),
-        ("student.nnodes=4:1", "student.nnodes", "1 <= MIN <= MAX"),
-        ("student.nnodes=many", "student.nnodes", "a range"),
-        ("student.nproc_per_node=0", "student.nproc_per_node", "from 1 to 1024"),
-        ("student.nproc_per_node=GPU", "student.nproc_per_node", "gpu (as many as there are) or auto"),
-        ("student.nproc_per_node=true", "student.nproc_per_node", "True is not allowed"),
-        ("teachers.0.min_replicas=0", "teachers[0].min_replicas", "from 1 to 10000 and at most `replicas`"),
-        ("teachers.0.min_replicas=two", "teachers[0].min_replicas", "'two' is not allowed"),
-        (
-            "teachers.0={model: 'a:b', min_replicas: 2}",
-            "teachers[0]",
-            "min_replicas 2 of 1 workers to start with",
-        ),
-        ("student.max_restarts=-1", "student.max_restarts", "from 0 to 1000000000"),
-        ("student.env={A: {}}", "student.env.A", "{} is not allowed"),
-        ("checkpoint=5", "checkpoint", "a mapping"),
-        ("checkpoint.every_steps=0", "checkpoint.every_steps", "or null"),
-        ("checkpoint.keep=0", "checkpoint.keep", "from 1 to 1000000000"),
-        ("coordinator=5", "coordinator", "a mapping"),
-        ("coordinator.heartbeat_ttl_s=0", "coordinator.heartbeat_ttl_s", "from 0.5 to 3600"),
-        ("coordinator.heartbeat_ttl_s=.inf", "coordinator.heartbeat_ttl_s", "inf is not allowed"),
-        ("coordinator.heartbeat_ttl_s=soon", "coordinator.heartbeat_ttl_s", "'soon' is not allowed"),
-        (
-            "coordinator.max_students_per_worker=0",
-            "coordinator.max_students_per_worker",
-            "from 1 to 1000000000",
-        ),
-        ("prepare={}", "prepare.script", "missing; it must be the path of a Python script"),
-        ("prepare={script: p.py, args: x}", "prepare.args", "a list"),
-    ],
-)
+@pytest.mark.parametrize(("override", "path", "says"), WRONG_VALUES)
 def test_a_wrong_value_names_its_path_the_value_and_what_is_allowed(
     tmp_path: Path, override: str, path: str, says: str
 ) -> None:
@@ -244,19 +103,7 @@ def test_a_wrong_value_names_its_path_the_value_and_what_is_allowed(
     assert says in text
 
 
-@pytest.mark.parametrize(
-    ("override", "path", "hint"),
-    [
-        ("teacher.model=x:y", "teacher", "did you mean `teachers`?"),
-        ("teachers.0.batchsize=2", "teachers[0].batchsize", "did you mean `batch_size`?"),
-        ("teachers.0.replicas={min: 1, max: 2, maxx: 3}", "teachers[0].replicas.maxx", "`max`?"),
-        ("student.nprocs_per_node=2", "student.nprocs_per_node", "did you mean `nproc_per_node`?"),
-        ("coordinator.heartbeat_s=2", "coordinator.heartbeat_s", "did you mean `heartbeat_ttl_s`?"),
-        ("checkpoint.every_step=2", "checkpoint.every_step", "did you mean `every_steps`?"),
-        ("prepare={script: a.py, arg: []}", "prepare.arg", "did you mean `args`?"),
-        ("zzz=2", "zzz", "Allowed here: `name`, `teachers`, `student`"),
-    ],
-)
+@pytest.mark.parametrize(("override", "path", "hint"), UNKNOWN_KEYS)
 def test_an_unknown_key_is_refused_with_the_nearest_known_one(
     tmp_path: Path, override: str, path: str, hint: str
 ) -> None:
