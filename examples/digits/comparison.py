@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
 from edldist.config import load_job
+from edldist_launch.console import PlainConsole
 from edldist_launch.eventfile import read_events
 from examples.digits import recipe
 from examples.digits.data import IMAGE_SIZE, splits
@@ -73,7 +73,7 @@ class Comparison:
 def show_comparison(folder: Path, story: Story, name: str) -> None:
     """Print the table of the job that has just completed in ``folder``, and draw its picture there."""
     found = collect(folder)
-    console = Console(highlight=False)
+    console = PlainConsole()
     console.print()
     console.print(table(found))
     for line in (*findings(found), *fleet(found, story)):

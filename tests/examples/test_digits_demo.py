@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -153,6 +154,24 @@ def test_the_comparison_says_what_a_person_wants_to_know(capsys: pytest.CaptureF
     gain, student = comparison.findings(FOUND)
     assert "+8.0 points; over 3 seeds +4.3 ± 4.7, -1.0 to +8.0, positive in 2" in gain
     assert "200 times smaller and 50 times faster" in student
+
+
+def test_the_comparison_is_whole_where_its_output_is_no_terminal() -> None:
+    wide = replace(FOUND, parameters=dict.fromkeys(FOUND.parameters, 10**30))
+    code = (
+        "from examples.digits import comparison\n"
+        "from tests.examples.test_digits_demo import FOUND, replace\n"
+        f"found = replace(FOUND, parameters={wide.parameters})\n"
+        "comparison.PlainConsole().print(comparison.table(found))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+    ).stdout
+    assert "…" not in said
+    for row in said.splitlines()[-3:]:
+        assert f"{10**30:,}" in row and row.endswith(",000")
+        assert len(row) > 80
 
 
 def test_the_comparison_does_not_claim_what_did_not_happen() -> None:
