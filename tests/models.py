@@ -94,6 +94,20 @@ def looks_for_image():
     return lambda **inputs: inputs["image"]
 
 
+class WantsMask(nn.Module):
+    """Says by itself that an input is missing."""
+
+    def forward(self, id: Tensor, mask: Tensor | None = None) -> Tensor:  # noqa: A002
+        if mask is None:
+            raise ValueError("you have to specify a mask")
+        return id.unsqueeze(1)
+
+
+class RaisesOn13(nn.Module):
+    def forward(self, id: Tensor) -> Tensor:  # noqa: A002
+        return raises_on_13()(id)
+
+
 def numbers():
     return list(range(40))
 

@@ -13,6 +13,7 @@ from edldist.errors import ConfigError, ContractError, ModelError
 from edldist.teacher.digest import weights_digest
 from edldist.teacher.factory import make, own_traceback
 from edldist.teacher.huggingface import PREFIX, HuggingFaceFolder
+from edldist.teacher.outline import raises_without_values
 from edldist.teacher.outputs import OutputChoice
 from edldist.teacher.signature import misfit, takes_any_name
 from edldist.teacher.weights import Weights
@@ -95,6 +96,7 @@ class Teacher:
         self._autocast = None if autocast is None else _autocast_dtype(autocast, device)
         self._channels_last = channels_last
         self.digest = ""
+        self._labelled = False
         self._compiled: Callable[..., Any] | None = None
         files = Weights(weights) if weights is not None else None
         self._model = self._make(path, kwargs or {})
@@ -181,7 +183,9 @@ class Teacher:
                 ) from exc
             self._refuse_inputs(positional, placed, exc)
             raise ModelError(f"model {self.path} raised:\n{own_traceback(exc)}") from exc
-        return self._outputs(outputs, samples)
+        labels = self._outputs(outputs, samples)
+        self._labelled = True
+        return labels
 
     def _placed(self, name: str, tensor: Tensor, fixed: bool) -> Tensor | list[str] | list[bytes]:
         if isinstance(name, TextName):
@@ -198,12 +202,16 @@ class Teacher:
             key = exc.args[0] if exc.args else None
             if isinstance(key, str) and key not in named:
                 why = f"it has no {key!r}, for which the model looks"
+        model_says = ""
+        if why is None and not self._labelled and raises_without_values(self._model, positional, named, exc):
+            why = "it refuses them whatever they hold"
+            model_says = f". It said:\n{own_traceback(exc)}"
         if why is not None:
             sent = [*(f"{len(positional)} by position",) * bool(positional), *map(repr, named)]
             raise ContractError(
                 f"model {self.path} cannot be called with what the student sends ({', '.join(sent)}): {why}. "
                 "Pick what the model takes, under its names, with inputs= of the DistillLoader (or the "
-                "teacher's dataset_inputs)"
+                f"teacher's dataset_inputs){model_says}"
             ) from exc
 
 

@@ -138,6 +138,11 @@ def test_labels_that_are_not_finite_end_in_the_loop_with_the_reason(job):
         ("identify", {"outputs": "features"}, "returned a dict without 'features': logits. Choose others"),
         ("difference", {}, r"cannot be called with .*\('id'\): missing .* 'a'; it takes \(a, b\)"),
         ("looks_for_image", {}, r"\('id'\): it has no 'image', for which the model looks"),
+        (
+            "WantsMask",
+            {},
+            r"\('id'\): it refuses them whatever they hold.*\n[\s\S]*you have to specify a mask",
+        ),
         ("identify", {"dataset": "tests.models:numbers"}, "must bring 'index'"),
     ],
 )
@@ -153,6 +158,14 @@ def test_what_no_attempt_could_label_ends_at_once_with_one_message(job, model, o
     caught.match(message)
     assert caught.value.final
     assert loader.stats()["requeued"] == 0
+
+
+def test_a_first_sample_that_a_module_refuses_for_what_it_holds_is_poison_and_no_more(job):
+    job.teacher("RaisesOn13")
+    data = [{"id": torch.arange(13, 14)}, *fives(2)]
+    loader = job.loader(data, inputs="id", on_poison="skip", deterministic=True)
+    assert [batch["id"].tolist() for batch, _ in loader] == [list(range(5)), list(range(5, 10))]
+    assert loader.stats()["failed"] == 3
 
 
 def test_chosen_outputs_are_sent_and_no_others(job):

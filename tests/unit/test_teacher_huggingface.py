@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from edldist.errors import ConfigError, ModelError
+from edldist.errors import ConfigError, ContractError, ModelError
 from edldist.teacher.huggingface import HuggingFaceFolder
 from edldist.teacher.model import Teacher
 
@@ -59,6 +59,15 @@ def test_arguments_go_to_from_pretrained(saved):
         ModelError, match=r"cannot be loaded as GPT2LMHeadModel:\nTraceback[\s\S]*layer_count"
     ):
         Teacher(f"hf:{saved}", CPU, kwargs={"layer_count": 3})
+
+
+def test_what_the_model_itself_calls_a_missing_input_is_no_fault_of_the_samples(saved):
+    with pytest.raises(ContractError, match=r"\('attention_mask'\): it refuses them .*inputs=") as caught:
+        Teacher(f"hf:{saved}", CPU)({"attention_mask": torch.ones_like(IDS)})
+    caught.match("specify either input_ids or inputs_embeds")
+    with pytest.raises(ModelError, match="index out of range") as caught:
+        Teacher(f"hf:{saved}", CPU)({"input_ids": IDS + 20})
+    assert not isinstance(caught.value, ContractError)
 
 
 def test_a_model_that_was_placed_by_its_device_map_is_not_moved(saved):
