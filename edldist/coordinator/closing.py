@@ -6,33 +6,29 @@ for it. So it goes on as if nothing had been said until everyone has hung up::
 
     serving --told--> leaving --nobody is connected, LEAVE_S are over, or a person insists--> ended
 
-Managers also repeat themselves, and the launcher tells its coordinator once more: that is one wish. A person
-insists, by a Ctrl-C (SIGINT) a second or more after the signal before.
+The launcher tells its coordinator once more: what is one wish, and who insists, says ``edldist.signals``.
 """
 
 from __future__ import annotations
 
-import signal
+from edldist.signals import StopWish
 
 __all__ = ["LEAVE_S", "Closing"]
 
 LEAVE_S = 5.0
 """A coordinator ends so long after it was told to, whoever is still connected."""
-INSIST_AFTER_S = 1.0
 
 
 class Closing:
     """One coordinator's end. ``told`` may interrupt ``over``: it comes from a signal handler."""
 
     def __init__(self) -> None:
-        self._told_at: float | None = None
-        self._last_told_at = 0.0
-        self._insisted = False
+        self._wish = StopWish()
 
     @property
     def begun(self) -> bool:
         """Whether it was told to leave."""
-        return self._told_at is not None
+        return self._wish.asked
 
     def told(self, signum: int, now: float) -> None:
         """A signal came.
@@ -41,11 +37,7 @@ class Closing:
             signum: which.
             now: monotonic seconds.
         """
-        if self._told_at is None:
-            self._told_at = now
-        elif signum == signal.SIGINT and now - self._last_told_at >= INSIST_AFTER_S:
-            self._insisted = True
-        self._last_told_at = now
+        self._wish.told(signum, now)
 
     def over(self, connected: int, now: float) -> bool:
         """Whether to end now.
@@ -54,6 +46,7 @@ class Closing:
             connected: how many are.
             now: monotonic seconds.
         """
-        if self._told_at is None:
+        asked_at = self._wish.asked_at
+        if asked_at is None:
             return False
-        return self._insisted or not connected or now - self._told_at >= LEAVE_S
+        return self._wish.insisted or not connected or now - asked_at >= LEAVE_S

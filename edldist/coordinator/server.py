@@ -31,6 +31,7 @@ from edldist.coordinator.records import Records
 from edldist.coordinator.rendezvous import Rendezvous
 from edldist.coordinator.status import StatusView
 from edldist.errors import ConfigError, CoordinatorUnreachableError, PeerUnreachableError, WireError
+from edldist.signals import unclaimed
 from edldist.wire.events import check_event
 from edldist.wire.messages import (
     Ack,
@@ -395,7 +396,7 @@ class Coordinator:
 
 
 def run_coordinator(options: CoordinatorOptions, listener: Callable[[Status], None] | None = None) -> int:
-    """Run a coordinator in this process until SIGTERM or SIGINT, and then until everyone has left.
+    """Run a coordinator in this process until a signal asks it to stop, and then until everyone has left.
 
     Args:
         options: how to run it.
@@ -414,7 +415,8 @@ def run_coordinator(options: CoordinatorOptions, listener: Callable[[Status], No
     def on_signal(number: int, frame: FrameType | None) -> None:
         coordinator.leave(number)
 
-    former = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    heeded = (signal.SIGTERM, signal.SIGINT, *unclaimed())
+    former = {number: signal.signal(number, on_signal) for number in heeded}
     try:
         coordinator.run()
     finally:

@@ -1,9 +1,10 @@
 """A data loader's worker processes that are ended together with their rank, by whoever ends a whole tree.
 
-Such processes end at once by SIGTERM, while their rank has a checkpoint to save. torch notices that a worker
-died (SIGCHLD) and raises ``DataLoader worker (pid 17) is killed by signal: Terminated`` in the main thread,
-wherever that is: in the step, or in the save. A rank that was told to stop, too, needs no reader any more. So
-here torch's handler is kept, and what it raises is held back where the same SIGTERM comes to this process.
+Such processes end at once by SIGTERM (or its kin, see ``edldist.signals``), while their rank has a
+checkpoint to save. torch notices that a worker died (SIGCHLD) and raises ``DataLoader worker (pid 17) is
+killed by signal: Terminated`` in the main thread, wherever that is: in the step, or in the save. A rank
+that was told to stop, too, needs no reader any more. So here torch's handler is kept, and what it raises is
+held back where the same signal comes to this process.
 
 Not so while the data loader is being read: there the error ends the reading, which would wait for what nobody
 brings. The batches before it still arrive.
@@ -18,12 +19,14 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from edldist.signals import ASKING
+
 __all__ = ["excuse", "reading"]
 
 logger = logging.getLogger(__name__)
 
 _TORCH = "torch.utils.data._utils.signal_handling"
-_KILLED = signal.strsignal(signal.SIGTERM) or ""
+_KILLED = tuple(f"killed by signal: {signal.strsignal(number)}" for number in ASKING)
 _TOGETHER_S = 1.0
 """Processes of a tree are told one after the other: the readers perhaps so long before their rank."""
 _POLL_S = 0.005
@@ -43,12 +46,12 @@ def reading() -> Iterator[None]:
 
 
 def excuse(asked: Callable[[], bool]) -> None:
-    """From now on a reader's end by SIGTERM is no error of a rank that is told to stop. Main thread only.
+    """From now on a reader's end by such a signal is no error of a rank that is told so. Main thread only.
 
     To be called again and again: torch installs its handler with the first worker process.
 
     Args:
-        asked: whether this process got SIGTERM.
+        asked: whether this process was told to stop.
     """
     handler = signal.getsignal(signal.SIGCHLD)
     if callable(handler) and getattr(handler, "__module__", "") == _TORCH:
@@ -62,7 +65,7 @@ def _excusing(
         try:
             handler(signum, frame)
         except RuntimeError as exc:
-            if _reading or _KILLED not in str(exc) or not _comes(asked):
+            if _reading or not any(end in str(exc) for end in _KILLED) or not _comes(asked):
                 raise
             logger.warning("%s Asked to stop, this process needs it no longer", exc)
 

@@ -1,5 +1,8 @@
 """``edldist.should_stop``: SIGTERM asks for a checkpoint and an exit; all ranks agree on the step.
 
+So do SIGUSR1, SIGUSR2 and SIGHUP, by which batch systems warn of an end (``edldist.signals``), unless the
+script has an answer of its own to them. Once asked, a process is asked: what is sent again changes nothing.
+
 Who is asked decides what comes after. If every rank got SIGTERM (the job is stopped, or the agents
 restart their ranks because a node joins), all leave with exit code 0. If only some did (their node
 is preempted), all save the checkpoint together, those leave with 0, and the others leave with
@@ -26,6 +29,7 @@ from edldist.lifecycle.ending import end_quickly
 from edldist.lifecycle.group_change import exit_to_regroup
 from edldist.observe import reporter
 from edldist.ranks.placement import in_process_group, placement
+from edldist.signals import unclaimed
 
 __all__ = ["StopRequest", "asked", "at_partial_stop", "should_stop"]
 
@@ -51,16 +55,17 @@ class StopRequest:
         self._pending: dist.Work | None = None
 
     def install(self) -> None:
-        """Catch SIGTERM from now on; an earlier handler is called too."""
+        """Catch SIGTERM and its kin from now on; an earlier handler of SIGTERM is called too."""
         earlier = signal.getsignal(signal.SIGTERM)
 
-        def on_term(number: int, frame: FrameType | None) -> None:
+        def on_signal(number: int, frame: FrameType | None) -> None:
             self.asked = True
             reporter.expect_end()
-            if callable(earlier):
+            if number == signal.SIGTERM and callable(earlier):
                 earlier(number, frame)
 
-        signal.signal(signal.SIGTERM, on_term)
+        for number in (signal.SIGTERM, *unclaimed()):
+            signal.signal(number, on_signal)
 
     @property
     def agreed(self) -> bool:

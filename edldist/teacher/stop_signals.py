@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT, heard in a thread of its own: a main thread that hangs in a model cannot hear them.
+"""Signals that ask to stop, heard in a thread of its own: a main thread that hangs in a model hears none.
 
 Python runs signal handlers in the main thread, between two of its instructions: never, while a pass hangs on
 its device or in a library. The interpreter's own handler writes each signal's number to a descriptor at once,
@@ -11,9 +11,7 @@ and a thread reads it there. (A model that hangs and keeps the interpreter lock 
        |                     +--- a person insists ---------+--> exit 130, at once
        +-- nothing to leave yet (the model is being loaded): exit 0
 
-A person insists by a Ctrl-C (SIGINT) a second or more after the signal before. Managers of processes repeat
-themselves (systemd signals a launcher and its workers, and the launcher tells its workers too): that is one
-wish.
+Which signals these are, and who insists, says ``edldist.signals``.
 """
 
 from __future__ import annotations
@@ -30,13 +28,13 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Protocol
 
+from edldist.signals import INSIST_AFTER_S, OPTIONAL, StopWish, unclaimed
+
 __all__ = ["Leaver", "StopSignals"]
 
 logger = logging.getLogger(__name__)
 
 _LEAVE_S = 5.0
-_INSIST_AFTER_S = 1.0
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _LEFT = 0  # written where the interpreter writes the numbers of signals
 
 
@@ -59,18 +57,18 @@ class StopSignals:
 
     Args:
         drain_s: after the first signal, time for the main thread to end.
-        insist_after_s: a SIGINT so long after the signal before insists.
+        insist_after_s: as of ``StopWish``.
         leave: ends the process with an exit code; for tests.
     """
 
     def __init__(
         self,
         drain_s: float,
-        insist_after_s: float = _INSIST_AFTER_S,
+        insist_after_s: float = INSIST_AFTER_S,
         leave: Callable[[int], Any] = os._exit,
     ) -> None:
         self._drain_s = drain_s
-        self._insist_after_s = insist_after_s
+        self._wish = StopWish(insist_after_s)
         self._leave = leave
         self._leaver: Leaver | None = None
         self._closed = False
@@ -86,7 +84,8 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         self._theirs.setblocking(False)
         self._former_fd = signal.set_wakeup_fd(self._theirs.fileno(), warn_on_full_buffer=False)
-        self._former = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        heeded = (signal.SIGTERM, signal.SIGINT, *unclaimed())
+        self._former = {number: signal.signal(number, self._on_signal) for number in heeded}
         self._thread.start()
         return self
 
@@ -130,13 +129,11 @@ class StopSignals:
 
     def _wait(self, timeout_s: float) -> bool:
         """Whether a person insists before time is up, the leaver left, or this is closed."""
-        begun = last = time.monotonic()
-        while (heard := self._hear(max(0.0, begun + timeout_s - time.monotonic()))) not in (None, _LEFT):
-            now = time.monotonic()
-            if heard == signal.SIGINT and now - last >= self._insist_after_s:
-                return True
-            last = now
-        return False
+        begun = time.monotonic()
+        while not self._wish.insisted:
+            if self._hear(max(0.0, begun + timeout_s - time.monotonic())) in (None, _LEFT):
+                return False
+        return True
 
     def _abandon(self, leaver: Leaver) -> None:
         leaver.abandon()
@@ -156,5 +153,14 @@ class StopSignals:
             heard = self._ours.recv(1)
             if not heard:
                 return None
-            if heard[0] in (*_SIGNALS, _LEFT):  # others have handlers of somebody else's
+            if heard[0] == _LEFT:
+                return _LEFT
+            if self._asks(heard[0]):
+                self._wish.told(heard[0], time.monotonic())
                 return heard[0]
+
+    def _asks(self, number: int) -> bool:
+        """Not so a signal to which somebody else has an answer, such as the model since it was loaded."""
+        return number in self._former and (
+            number not in OPTIONAL or signal.getsignal(number) == self._on_signal
+        )

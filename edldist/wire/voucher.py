@@ -43,6 +43,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from edldist.errors import EdlDistError
+from edldist.signals import ASKING
 from edldist.wire.messages import Vouch
 from edldist.wire.transport import Link, Poller
 from edldist.wire.zmq.transport import ZmqTransport
@@ -187,7 +188,7 @@ class _Links:
 
 def main() -> None:
     """The voucher itself: ``MEMBER PROCESS PID TICKS``, and lines of the worker on standard input."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ASKING:
         signal.signal(number, signal.SIG_IGN)  # it ends with its worker, which may have some time to drain
     member, process, pid, ticks = sys.argv[-4:]
     links = _Links(f"{member}~voucher")

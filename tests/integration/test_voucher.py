@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from edldist.signals import ASKING
 from edldist.wire.messages import Vouch
 from edldist.wire.voucher import Voucher, lives, start_ticks
 from edldist.wire.zmq.transport import ZmqTransport
@@ -119,7 +120,7 @@ def test_a_stopped_worker_is_not_vouched_for(listener, worker):
     listener.await_vouch()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", ASKING)
 def test_a_voucher_outlasts_signals_that_ask_its_worker_to_leave(listener, worker, number):
     voucher = voucher_of(worker)
     listener.await_vouch()

@@ -51,6 +51,13 @@ def test_a_rank_that_is_told_to_stop_needs_no_reader() -> None:
     a_child_ends()
 
 
+@pytest.mark.parametrize("killed_by", ["User defined signal 1", "User defined signal 2", "Hangup"])
+def test_so_it_is_with_the_warnings_of_batch_systems(killed_by: str) -> None:
+    install(RuntimeError(f"DataLoader worker (pid 17) is killed by signal: {killed_by}. "))
+    readers.excuse(lambda: True)
+    a_child_ends()
+
+
 def test_the_rank_may_be_told_after_its_readers() -> None:
     told: list[int] = []
 

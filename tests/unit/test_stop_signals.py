@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from edldist.signals import OPTIONAL
 from edldist.teacher.stop_signals import StopSignals
 
 pytestmark = pytest.mark.timeout(30)
@@ -120,6 +121,35 @@ def test_signals_with_handlers_of_their_own_are_no_reason_to_leave(said, leaver)
         assert said.empty()
     finally:
         signal.signal(signal.SIGUSR1, former)
+
+
+@pytest.mark.parametrize("number", OPTIONAL)
+def test_warnings_of_batch_systems_drain_too(said, leaver, number):
+    former = signal.signal(number, signal.SIG_DFL)
+    try:
+        with StopSignals(60, 0.0, said.put) as signals:
+            signals.serve(leaver)
+            send(number)
+            assert next_of(said) == "drain"
+            send(signal.SIGTERM)  # which follows, and insists on nothing
+        assert said.empty()
+    finally:
+        signal.signal(number, former)
+
+
+def test_a_model_that_answers_one_itself_since_it_was_loaded_keeps_it(said, leaver):
+    before = signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    try:
+        with StopSignals(60, 0.0, said.put) as signals:
+            signal.signal(signal.SIGUSR1, lambda *_: said.put("usr1"))
+            signals.serve(leaver)
+            send(signal.SIGUSR1)
+            assert next_of(said) == "usr1"
+            send()
+            assert next_of(said) == "drain"
+        assert said.empty()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_a_library_that_takes_the_interpreters_descriptor_does_not_make_it_deaf(said, leaver):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
 
 from edldist.lifecycle import stopping
 from edldist.lifecycle.stopping import StopRequest
+from edldist.signals import ASKING, OPTIONAL
 
 
 class _Exchange:
@@ -51,6 +54,46 @@ def test_sigterm_asks_and_an_earlier_handler_still_runs():
         assert seen == ["earlier"]
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """None of this process's own, whatever it ignores (under nohup)."""
+    former = {number: signal.getsignal(number) for number in ASKING}
+    for number in OPTIONAL:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number, handler in former.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", OPTIONAL)
+def test_warnings_of_batch_systems_ask_as_sigterm_does(handlers: None, number: int) -> None:
+    request = StopRequest()
+    request.install()
+    for _ in range(2):  # which changes nothing
+        os.kill(os.getpid(), number)
+        assert request()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert request()
+
+
+def test_a_script_that_answers_them_itself_is_not_interfered_with(handlers: None) -> None:
+    seen: list[int] = []
+    signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(number))
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    faulthandler.register(signal.SIGHUP, file=nowhere)
+    try:
+        request = StopRequest()
+        request.install()
+        for number in OPTIONAL:
+            os.kill(os.getpid(), number)
+        assert seen == [signal.SIGUSR1]
+        assert not request()
+    finally:
+        faulthandler.unregister(signal.SIGHUP)
+        os.close(nowhere)
 
 
 @pytest.mark.parametrize("asked_here", [True, False])
