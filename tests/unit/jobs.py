@@ -143,6 +143,13 @@ WRONG_VALUES = [
         "coordinator.max_students_per_worker",
         "from 1 to 1000000000",
     ),
+    ("teachers.0.resources=big", "teachers[0].resources", "a mapping of what one worker needs"),
+    ("teachers.0.resources={cpus: 0}", "teachers[0].resources.cpus", "from 1 to 1000000000, or null"),
+    ("student.resources={memory: 16G}", "student.resources.memory", "MiB, GiB or TiB, as in `16GiB`"),
+    ("student.resources={memory: 0GiB}", "student.resources.memory", "'0GiB' is not allowed"),
+    ("student.resources={gpus: -1}", "student.resources.gpus", "from 0 to 1024"),
+    ("coordinator.resources={gpu_type: a b, gpus: 1}", "coordinator.resources.gpu_type", "as in `a100`"),
+    ("coordinator.resources={gpu_type: a100}", "coordinator.resources", "a100 of no GPUs"),
     ("prepare={}", "prepare.script", "missing; it must be the path of a Python script"),
     ("prepare={script: p.py, args: x}", "prepare.args", "a list"),
 ]

@@ -1,0 +1,90 @@
+"""A whole job file, and its small sections."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from edldist.bounds import LONGEST_TTL_S, MOST
+from edldist.config.resources import ResourcesConfig
+from edldist.config.section import JOB_NAME, Section, Text, whole
+from edldist.config.student import StudentConfig
+from edldist.config.teacher import TeacherConfig
+
+__all__ = ["CheckpointConfig", "CoordinatorConfig", "JobConfig", "ScriptConfig"]
+
+
+class CoordinatorConfig(Section):
+    """What the job's coordinator is patient about, and how it links workers and students."""
+
+    heartbeat_ttl_s: float = Field(
+        default=3.0,
+        ge=0.5,
+        le=LONGEST_TTL_S,
+        allow_inf_nan=False,
+        description=f"seconds of silence after which a process counts as lost, from 0.5 to {LONGEST_TTL_S:g}",
+    )
+    max_students_per_worker: int = Field(default=16, ge=1, le=MOST, description=whole(1, MOST))
+    resources: ResourcesConfig = Field(
+        default_factory=ResourcesConfig, description="a mapping of what it needs, as in {cpus: 1}"
+    )
+
+
+class CheckpointConfig(Section):
+    """When the training script saves, and how many checkpoints stay."""
+
+    every_steps: int | None = Field(default=50, ge=1, le=MOST, description=f"{whole(1, MOST)}, or null")
+    keep: int = Field(default=3, ge=1, le=MOST, description=whole(1, MOST))
+
+
+class ScriptConfig(Section):
+    """A script that runs once, before everything else."""
+
+    script: str = Field(min_length=1, description="the path of a Python script")
+    args: list[Text] = Field(default=[], description="a list of text and numbers")
+
+
+class JobConfig(Section):
+    """A whole job file."""
+
+    name: str = Field(
+        pattern=JOB_NAME,
+        max_length=100,
+        description="up to 100 letters, digits, `_`, `.` and `-`, the first a letter, digit or `_`",
+    )
+    teachers: list[TeacherConfig] = Field(min_length=1, description="a list of one teacher or more")
+    student: StudentConfig = Field(description="a mapping with `script`")
+    checkpoint: CheckpointConfig = Field(
+        default_factory=CheckpointConfig, description="a mapping, as in {every_steps: 50, keep: 3}"
+    )
+    coordinator: CoordinatorConfig = Field(
+        default_factory=CoordinatorConfig, description="a mapping, as in {heartbeat_ttl_s: 3}"
+    )
+    deterministic: bool = Field(default=False, description="true or false")
+    on_poison: Literal["raise", "skip"] = Field(default="raise", description="raise or skip")
+    prepare: ScriptConfig | None = Field(default=None, description="a mapping with `script`, or null")
+
+    @field_validator("teachers")
+    @classmethod
+    def _unique_names(cls, teachers: list[TeacherConfig]) -> list[TeacherConfig]:
+        names = [teacher.name for teacher in teachers]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"every teacher needs a name of its own; given twice: {', '.join(twice)}")
+        return teachers
+
+    @model_validator(mode="after")
+    def _cuts_are_known(self) -> JobConfig:
+        if self.deterministic and any(teacher.batch_size == "auto" for teacher in self.teachers):
+            raise ValueError(
+                "deterministic: true cuts batches at the teacher's batch_size, which must then be a number "
+                "and not auto: what auto finds depends on the machine"
+            )
+        return self
+
+    @property
+    def task_size(self) -> int | None:
+        """Samples of a fixed cut: as many as every teacher takes in one pass; None unless deterministic."""
+        sizes = [teacher.batch_size for teacher in self.teachers if isinstance(teacher.batch_size, int)]
+        return min(sizes) if self.deterministic else None

@@ -1,0 +1,66 @@
+"""The section of the student's process group."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, PlainValidator, field_validator
+from pydantic_core import PydanticCustomError
+
+from edldist.bounds import MOST, MOST_NODES, MOST_RANKS_A_NODE, node_range
+from edldist.config.resources import ResourcesConfig
+from edldist.config.section import Environment, Section, Text, whole
+
+__all__ = ["StudentConfig"]
+
+_RankCount = Annotated[int, Field(ge=1, le=MOST_RANKS_A_NODE)]
+
+
+def _node_text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _ranks(value: object) -> object:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value in ("gpu", "auto") or (whole and 1 <= value <= MOST_RANKS_A_NODE):  # type: ignore[operator]
+        return value
+    raise PydanticCustomError("ranks", "a whole number, gpu or auto")
+
+
+_NODES = BeforeValidator(
+    _node_text,
+    json_schema_input_type=Annotated[str, Field(pattern=r"^\d{1,6}(:\d{1,6})?$")]
+    | Annotated[int, Field(ge=1, le=MOST_NODES)],
+)
+_RANKS = PlainValidator(_ranks, json_schema_input_type=_RankCount | Literal["gpu", "auto"])
+
+
+class StudentConfig(Section):
+    """The training script and its process group."""
+
+    script: str = Field(min_length=1, description="the path of a Python script")
+    args: list[Text] = Field(default=[], description="a list of text and numbers")
+    nnodes: Annotated[str, _NODES] = Field(
+        default="1", description='a number of nodes, as in "1", or a range, as in "1:4"'
+    )
+    nproc_per_node: Annotated[int | Literal["gpu", "auto"], _RANKS] = Field(
+        default=1,
+        description=f"{whole(1, MOST_RANKS_A_NODE)}, gpu (as many as there are) or auto (GPUs, else cores)",
+    )
+    max_restarts: int = Field(default=3, ge=0, le=MOST, description=whole(0, MOST))
+    resources: ResourcesConfig = Field(
+        default_factory=ResourcesConfig, description="a mapping of what one node needs, as in {gpus: 8}"
+    )
+    env: Environment = Field(default={}, description="a mapping of variable names to text")
+
+    @property
+    def ranks(self) -> int:
+        """Ranks of one node, of a job in which ``gpu`` and ``auto`` have become a number."""
+        assert isinstance(self.nproc_per_node, int), f"nproc_per_node is {self.nproc_per_node} still"
+        return self.nproc_per_node
+
+    @field_validator("nnodes")
+    @classmethod
+    def _node_bounds(cls, nnodes: str) -> str:
+        node_range(nnodes)
+        return nnodes
