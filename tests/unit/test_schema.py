@@ -35,6 +35,7 @@ BEYOND_A_SCHEMA = {
     "teachers.0.codec=dense:int8",
     "teachers.0.kwargs={a: !!set {b}}",
     "student.nnodes=4:1",
+    "coordinator.resources={gpu_type: a100}",
 }
 
 
@@ -114,6 +115,7 @@ VALUES = [
         "{min: 0, max: 1}",
     ),
     *("{every_steps: null}", "{heartbeat_ttl_s: 3}", "{script: x.py}", "{script: x.py, args: [1, x, 0.5]}"),
+    "{cpus: 2, memory: 16GiB, gpus: 1, gpu_type: a100}",
     "[{model: 'a:b'}, {name: b, model: 'hf:x', replicas: 2, min_replicas: 1}]",
 ]
 
