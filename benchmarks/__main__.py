@@ -18,7 +18,7 @@ if Path(sys.path[0] or ".").resolve() == Path(__file__).resolve().parent:
 
 from edldist_benchmarks.catalog import Outcome, UnknownRowError, select  # noqa: E402
 from edldist_benchmarks.figures import Settings  # noqa: E402
-from edldist_launch.exits import EXIT_FAILED, EXIT_INTERRUPTED, run_command  # noqa: E402
+from edldist_launch.process.exits import EXIT_FAILED, EXIT_INTERRUPTED, run_command  # noqa: E402
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 
 from edldist_benchmarks.figures import rate
 from edldist_benchmarks.processes import ROOT
-from edldist_launch.child import tied_command
+from edldist_launch.process.tie import tied_command
 
 __all__ = ["copy_rate"]
 

@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from edldist_launch.child import tied_command
+from edldist_launch.process.tie import tied_command
 
 __all__ = ["ENVIRONMENT", "plain_command"]
 

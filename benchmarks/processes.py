@@ -15,7 +15,7 @@ from types import FrameType
 
 import psutil
 
-from edldist_launch.child import tied_command
+from edldist_launch.process.tie import tied_command
 
 __all__ = ["EDLDIST", "ROOT", "ProcessEndedError", "Processes", "wait_until"]
 

@@ -17,9 +17,9 @@ CONTROL = (
     "edldist.coordinator.server",
     "edldist.wire.query",
     "edldist_launch.cli",
-    "edldist_launch.run",
-    "edldist_launch.status",
-    "edldist_launch.student",
+    "edldist_launch.job.run",
+    "edldist_launch.view.status",
+    "edldist_launch.node.student",
 )
 SCRIPT = "import importlib, sys; importlib.import_module(sys.argv[1]); sys.exit('torch' in sys.modules)"
 

@@ -13,8 +13,8 @@ from rich.table import Table
 from torch import nn
 
 from edldist.config import load_job
-from edldist_launch.console import PlainConsole
-from edldist_launch.eventfile import read_events
+from edldist_launch.record.eventfile import read_events
+from edldist_launch.view.console import PlainConsole
 from examples.digits import recipe
 from examples.digits.data import IMAGE_SIZE, splits
 from examples.digits.models import CLASSES, parameters, student, teacher

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from edldist.config import load_job
 from edldist.observe import reporter
 from edldist.observe.remarks import remark
-from edldist_launch.child import tied_command
+from edldist_launch.process.tie import tied_command
 from examples.digits.story import Act, Join, Kill, Say, Story
 
 ROOT = Path(__file__).resolve().parents[2]

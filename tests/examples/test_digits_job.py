@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import edldist
-from edldist_launch.child import tied_command
+from edldist_launch.process.tie import tied_command
 from examples.digits import recipe
 from examples.digits.models import student
 from examples.digits.variants import train_variant

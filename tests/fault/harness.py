@@ -23,7 +23,7 @@ import psutil
 
 from edldist.wire.messages import Event, Status
 from edldist.wire.query import StatusClient
-from edldist_launch.child import tied_command
+from edldist_launch.process.tie import tied_command
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]

@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import pytest
 
-from edldist_launch.child import tied_command
+from edldist_launch.process.tie import tied_command
 from tests.fault.harness import EDLDIST, FaultJob, Role, wait_for
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from edldist_launch.eventfile import read_events
+from edldist_launch.record.eventfile import read_events
 
 __all__ = [
     "IGNORE_TERM",
@@ -39,15 +39,14 @@ import sys
 from pathlib import Path
 from edldist.errors import ConfigError
 from edldist.observe.streams import install_steady_streams
-from edldist_launch import children
-from edldist_launch import run
-from edldist_launch.run import run_job
+from edldist_launch.job import processes, run
+from edldist_launch.job.run import run_job
 run.TEACHER_UNREADY_STARTS = 2
 install_steady_streams()
 teacher, student = sys.argv[1:3]
-children.teacher_command = lambda *given: [sys.executable, "-c", teacher]
+processes.teacher_command = lambda *given: [sys.executable, "-c", teacher]
 if student:
-    children.student_command = lambda *given: [sys.executable, "-c", student]
+    processes.student_command = lambda *given: [sys.executable, "-c", student]
 try:
     said = os.environ.get
     job, output = said("JOB", "job.yaml"), said("OUTPUT", "out")

@@ -12,9 +12,9 @@ import pytest
 
 from edldist.wire.messages import GroupNode, NodeReport, RunView
 from edldist.wire.zmq.transport import ZmqTransport
-from edldist_launch.agent import EXIT_CLOSED
-from edldist_launch.child import tied_command
-from edldist_launch.torchrun import torchrun_command
+from edldist_launch.node.agent import EXIT_CLOSED
+from edldist_launch.node.torchrun import torchrun_command
+from edldist_launch.process.tie import tied_command
 from tests.integration.members import Running, until
 
 pytestmark = pytest.mark.timeout(120)

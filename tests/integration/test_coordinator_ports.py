@@ -31,7 +31,7 @@ from edldist.wire.messages import (
 )
 from edldist.wire.query import query_status
 from edldist.wire.zmq.transport import ZmqTransport
-from edldist_launch.student import run_student
+from edldist_launch.node.student import run_student
 from tests.integration.members import INTERVAL_S, TTL_S, WITHIN_S, Running, teacher, until
 
 pytestmark = pytest.mark.timeout(60)

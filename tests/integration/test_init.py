@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edldist_launch.children import own_command
+from edldist_launch.job.processes import own_command
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -16,7 +16,7 @@ NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")
 
 PRELUDE = """
 import os, pathlib, signal, subprocess, sys, time
-from edldist_launch.init import leave_process_one
+from edldist_launch.process.init import leave_process_one
 leave_process_one()
 assert os.getpid() != 1 and os.getppid() == 1
 def until(condition):

@@ -13,7 +13,7 @@ from edldist.coordinator.board import StatusBoard
 from edldist.coordinator.http import HttpServer
 from edldist.errors import ConfigError
 from edldist.student.loader import _endpoint
-from edldist_launch.torchrun import meeting_host
+from edldist_launch.node.torchrun import meeting_host
 from tests.harness import local_job
 
 

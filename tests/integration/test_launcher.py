@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from edldist.wire.query import query_status
-from edldist_launch.children import own_command
-from edldist_launch.interrupts import INSIST_AFTER_S
+from edldist_launch.job.processes import own_command
+from edldist_launch.process.interrupts import INSIST_AFTER_S
 from tests.integration.launching import (
     IGNORE_TERM,
     SAVE_ON_TERM,

@@ -18,8 +18,8 @@ from torch.distributed.elastic.rendezvous import RendezvousConnectionError, Rend
 from torch.distributed.elastic.utils import store as store_util
 
 from edldist.wire.process import process_id
-from edldist_launch import rendezvous
-from edldist_launch.rendezvous import CoordinatorRendezvous, LoneRendezvous
+from edldist_launch.node import rendezvous
+from edldist_launch.node.rendezvous import CoordinatorRendezvous, LoneRendezvous
 from tests.integration.members import Running, until
 
 pytestmark = pytest.mark.timeout(60)

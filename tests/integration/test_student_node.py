@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from edldist_launch.child import tied_command
+from edldist_launch.process.tie import tied_command
 from tests.integration.members import Running, until
 
 pytestmark = pytest.mark.timeout(120)

@@ -18,7 +18,7 @@ from edldist.signals import ASKING
 from edldist.wire.messages import Vouch
 from edldist.wire.voucher import Voucher, lives, start_ticks
 from edldist.wire.zmq.transport import ZmqTransport
-from edldist_launch.child import tied_command
+from edldist_launch.process.tie import tied_command
 from tests.fault.harness import wait_for
 
 pytestmark = [

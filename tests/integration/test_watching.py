@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from edldist_launch.eventfile import read_events
+from edldist_launch.record.eventfile import read_events
 from tests.integration.launching import WAIT, Start, all_up, folder, result, start, until
 
 __all__ = ["folder", "start"]  # fixtures

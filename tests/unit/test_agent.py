@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from edldist_launch.agent import EXIT_CLOSED
-from edldist_launch.node import AGENT_TRIES, AgentRestarts
-from edldist_launch.notes import RankNotes
+from edldist_launch.node.agent import EXIT_CLOSED
+from edldist_launch.node.notes import RankNotes
+from edldist_launch.node.watch import AGENT_TRIES, AgentRestarts
 
 HEEDS_ONCE = """
 import os, signal
 from torch.distributed.elastic.multiprocessing import api
-from edldist_launch.agent import heed_once
+from edldist_launch.node.agent import heed_once
 heed_once()
 signal.signal(signal.SIGTERM, api._terminate_process_handler)  # as torch does when it starts ranks
 try:
@@ -66,7 +66,7 @@ def test_notes_are_read_as_they_come_and_leave_no_file(tmp_path: Path) -> None:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs files in memory")
 def test_notes_vanish_with_a_killed_supervisor(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from launch.notes import RankNotes; notes = RankNotes()\n"
+        "import sys, time; from edldist_launch.node.notes import RankNotes; notes = RankNotes()\n"
         "open(notes.path, 'a').write('7\\n'); print(notes.path, flush=True); time.sleep(60)"
     )
     environment = os.environ | {"TMPDIR": str(tmp_path)}

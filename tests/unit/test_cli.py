@@ -17,8 +17,8 @@ from click.testing import CliRunner, Result
 
 from edldist.config import load_job
 from edldist.errors import ConfigError
-from edldist_launch.children import own_command
 from edldist_launch.cli import cli
+from edldist_launch.job.processes import own_command
 
 TEACHER = ("teacher", "--coordinator", "tcp://h:1", "--model", "a:b")
 COMMANDS = ("run", "coordinator", "teacher", "student", "status", "schema")
@@ -165,7 +165,7 @@ def test_a_wrong_codec_names_those_there_are() -> None:
 
 
 def test_a_variable_sets_an_option_and_the_option_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    import edldist_launch.student
+    import edldist_launch.node.student
 
     seen: list[tuple[Any, ...]] = []
 
@@ -173,7 +173,7 @@ def test_a_variable_sets_an_option_and_the_option_wins(monkeypatch: pytest.Monke
         seen.append((coordinator, script, args, settings["nproc_per_node"]))
         return 7
 
-    monkeypatch.setattr(edldist_launch.student, "run_student", fake)
+    monkeypatch.setattr(edldist_launch.node.student, "run_student", fake)
     variables = {"EDLDIST_COORDINATOR": "tcp://env:1", "EDLDIST_NPROC_PER_NODE": "3"}
     result = invoke("student", "s.py", "--nnodes", "-x", "--", "-h", **variables)
     assert result.return_value == 7
@@ -198,11 +198,13 @@ def test_a_wrong_variable_is_refused_as_the_option_is() -> None:
 
 
 def test_overrides_come_from_the_variable_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    import edldist_launch.run
+    import edldist_launch.job.run
 
     seen: list[tuple[str, ...]] = []
     monkeypatch.setattr(
-        edldist_launch.run, "run_job", lambda job, overrides, output, beginning: seen.append(overrides) or 0
+        edldist_launch.job.run,
+        "run_job",
+        lambda job, overrides, output, beginning: seen.append(overrides) or 0,
     )
     invoke("run", "job.yaml", EDLDIST_SET="a=1 b=2")
     invoke("run", "job.yaml", "--set", "c=3 d", EDLDIST_SET="a=1 b=2")

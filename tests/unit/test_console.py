@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.table import Table
 
-from edldist_launch.console import PIPE_WIDTH, PlainConsole
+from edldist_launch.view.console import PIPE_WIDTH, PlainConsole
 
 
 def row(console: PlainConsole) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from edldist import cpus
 from edldist.cpus import quota_binds, usable_cpus
-from edldist_launch.torchrun import limit_threads
+from edldist_launch.machine.cpu_shares import limit_threads
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,9 @@ import pytest
 from edldist.checkpoint.manifest import MARKER
 from edldist.config import JobConfig
 from edldist.errors import ConfigError
-from edldist_launch.earlier import EarlierRun, differences
-from edldist_launch.eventfile import read_events
-from edldist_launch.record import JobFolder, open_default_folder
+from edldist_launch.record.earlier import EarlierRun, differences
+from edldist_launch.record.eventfile import read_events
+from edldist_launch.record.folder import JobFolder, open_default_folder
 
 
 def job(args: tuple[str, ...] = (), name: str = "toy", **changes: Any) -> JobConfig:

@@ -6,7 +6,7 @@ import click
 import pytest
 
 from edldist.errors import ConfigError, CoordinatorUnreachableError, ModelError
-from edldist_launch.exits import run_command
+from edldist_launch.process.exits import run_command
 
 
 def ending(outcome: object) -> click.Command:

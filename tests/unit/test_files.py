@@ -14,7 +14,7 @@ from edldist.checkpoint.lock import DirectoryLock
 from edldist.checkpoint.stores.local import LocalStore
 from edldist.config import JobConfig
 from edldist.files import lock_file, replace_file, sync
-from edldist_launch.record import JobFolder
+from edldist_launch.record.folder import JobFolder
 
 POOR = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 

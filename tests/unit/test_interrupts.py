@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from edldist_launch import interrupts as module
-from edldist_launch.interrupts import Interrupts
+from edldist_launch.process import interrupts as module
+from edldist_launch.process.interrupts import Interrupts
 
 INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edldist_launch.last_words import MOST_SHOWN, own_error
+from edldist_launch.local.last_words import MOST_SHOWN, own_error
 
 TORCHRUN = """W1126 23:10:57.9 1050 torch/distributed/elastic/agent/api.py:753] Received 15 death signal
 Traceback (most recent call last):

@@ -50,6 +50,18 @@ ALLOWED = {
     **{role: {role} | SHARED | BASE for role in ROLES},
     "integrations": {"student"} | SHARED | BASE,
 }
+LAUNCH = {
+    "process": set(),
+    "machine": set(),
+    "record": set(),
+    "local": {"process"},
+    "node": {"process", "machine"},
+    "view": {"record"},
+    "job": {"process", "machine", "record", "local", "node", "view"},
+    "cli": {"process", "machine", "record", "local", "node", "view", "job"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
 MODULES = sorted(path for top in ("edldist", "launch") for path in (ROOT / top).rglob("*.py"))
 TRAVELS = ("edldist/wire", "edldist/teacher", "edldist/labels", "edldist/coordinator")
 
@@ -82,17 +94,18 @@ def _parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
-def _rooms(path: Path) -> set[str]:
-    """The second parts of what a file imports of edldist, as ``wire`` or ``errors``."""
+def _rooms(path: Path, package: str = "edldist") -> set[str]:
+    """The second parts of what a file imports of a package, as ``wire`` or ``errors``."""
     names = [name.split(".") for name in _imports(path, _parse(path))]
-    return {parts[1] for parts in names if parts[0] == "edldist" and len(parts) > 1}
+    return {parts[1] for parts in names if parts[0] == package and len(parts) > 1}
 
 
-def _room(path: Path) -> str:
-    return path.relative_to(ROOT / "edldist").with_suffix("").parts[0]
+def _room(path: Path, top: str = "edldist") -> str:
+    return path.relative_to(ROOT / top).with_suffix("").parts[0]
 
 
 EDLDIST = [path for path in MODULES if _name(path).startswith("edldist.")]
+LAUNCHER = [path for path in MODULES if ROOT / "launch" in path.parents]
 
 
 def _identify(path: Path) -> str:
@@ -101,6 +114,7 @@ def _identify(path: Path) -> str:
 
 def test_the_source_was_found() -> None:
     assert {_room(path) for path in EDLDIST} == set(ALLOWED)
+    assert {_room(path, "launch") for path in LAUNCHER} == set(LAUNCH)
 
 
 @pytest.mark.parametrize("path", EDLDIST, ids=_identify)
@@ -110,6 +124,16 @@ def test_imports_go_down_only(path: Path) -> None:
     assert not above, (
         f"{_identify(path)} imports edldist.{above}; {room} may import {ALLOWED[room] or 'nothing'}"
     )
+
+
+@pytest.mark.parametrize("path", LAUNCHER, ids=_identify)
+def test_imports_between_the_launchers_rooms_go_one_way(path: Path) -> None:
+    room = _room(path, "launch")
+    above = _rooms(path, "edldist_launch") - LAUNCH[room] - {room}
+    assert not above, (
+        f"{_identify(path)} imports edldist_launch.{above}; {room} may import {LAUNCH[room] or 'nothing'}"
+    )
+    assert not any(name.split(".")[0] == "launch" for name in _imports(path, _parse(path)))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=_identify)
@@ -137,7 +161,7 @@ def test_the_table_of_the_rooms_names_the_files_that_are_there() -> None:
             found[room].add(path.stem)
             inside = path.parent.relative_to(ROOT / room).parts
             found[room] |= {f"{folder}/" for folder in inside}
-    nouns["launch"] -= {"benchmarks"}
+    nouns["launch/cli"] -= {"benchmarks"}
     assert nouns == found
 
 

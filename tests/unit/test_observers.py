@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from edldist.clock import FakeClock
 from edldist.config import JobConfig
 from edldist.wire.messages import Event, MemberStatus, Report, Status
-from edldist_launch import observers as module
-from edldist_launch.console import PlainConsole
-from edldist_launch.eventfile import EventFile, read_events
-from edldist_launch.observers import Observers
-from edldist_launch.record import JobFolder
+from edldist_launch.record.eventfile import EventFile, read_events
+from edldist_launch.record.folder import JobFolder
+from edldist_launch.view import observers as module
+from edldist_launch.view.console import PlainConsole
+from edldist_launch.view.observers import Observers
 from tests.unit.test_progress import console, written
 
 JOB = JobConfig.model_validate({"name": "toy", "teachers": [{"model": "a:b"}], "student": {"script": "s.py"}})
@@ -186,7 +186,7 @@ def test_a_result_that_the_disk_does_not_take_goes_to_standard_error(
     def full(path: Path, content: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("edldist_launch.record.replace_file", full)
+    monkeypatch.setattr("edldist_launch.record.folder.replace_file", full)
     monkeypatch.setattr(module, "RESULT_WAIT_S", 0.0)
     make(folder).finish("completed", "", 1.0)
     text = capsys.readouterr().err
@@ -202,7 +202,7 @@ def test_a_result_is_tried_again(folder: JobFolder, monkeypatch: pytest.MonkeyPa
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         path.write_bytes(content)
 
-    monkeypatch.setattr("edldist_launch.record.replace_file", full)
+    monkeypatch.setattr("edldist_launch.record.folder.replace_file", full)
     monkeypatch.setattr(module, "RESULT_WAIT_S", 0.0)
     make(folder).finish("failed", "no reason", 1.0)
     assert json.loads((folder.path / "result.json").read_text())["status"] == "failed"

@@ -12,10 +12,10 @@ import pytest
 
 from edldist.wire.messages import NodeStatus
 from edldist.wire.process import PROCESS_VARIABLE, process_id
-from edldist_launch.child import start_ticks, tied_command
-from edldist_launch.node import NodeWatch
-from edldist_launch.notes import RankNotes
-from edldist_launch.student import _Node
+from edldist_launch.node.notes import RankNotes
+from edldist_launch.node.student import _Node
+from edldist_launch.node.watch import NodeWatch
+from edldist_launch.process.tie import start_ticks, tied_command
 
 SHOW = "from edldist.wire.process import process_id; print(process_id())"
 

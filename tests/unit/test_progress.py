@@ -10,10 +10,17 @@ from typing import Any
 
 import pytest
 
-from edldist_launch.console import PlainConsole, shown
-from edldist_launch.curves import collect, draw_curves
-from edldist_launch.progress import ProgressView, describe_event, duration, number, plain_line, show_result
-from edldist_launch.tally import Figures, Tally
+from edldist_launch.record.tally import Figures, Tally
+from edldist_launch.view.console import PlainConsole, shown
+from edldist_launch.view.curves import collect, draw_curves
+from edldist_launch.view.progress import (
+    ProgressView,
+    describe_event,
+    duration,
+    number,
+    plain_line,
+    show_result,
+)
 
 FIGURES = Figures(
     step=120,

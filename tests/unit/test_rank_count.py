@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-import edldist_launch.rank_count
+import edldist_launch.machine.rank_count
 from edldist.cpus import usable_cpus
 from edldist.errors import ConfigError
-from edldist_launch.rank_count import rank_count
+from edldist_launch.machine.rank_count import rank_count
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, counted: str) -> None:
     def run(*command: Any, **settings: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, 0, stdout=counted)
 
-    monkeypatch.setattr(edldist_launch.rank_count.subprocess, "run", run)
+    monkeypatch.setattr(edldist_launch.machine.rank_count.subprocess, "run", run)
 
 
 def test_a_number_is_itself_and_counts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

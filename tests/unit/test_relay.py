@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from edldist_launch.output import LogPipe
-from edldist_launch.relay import Log, Relay
-from edldist_launch.supervisor import Child
+from edldist_launch.local.child import Child
+from edldist_launch.local.log_pipe import LogPipe
+from edldist_launch.local.relay import Log, Relay
 
 
 def test_output_is_appended(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_children_of_a_killed_launcher_can_still_write_their_last_words(tmp_path
         "print('up', flush=True); time.sleep(60)\n"
     )
     launcher = (
-        "import os, sys, time\nfrom pathlib import Path\nfrom edldist_launch.supervisor import Child\n"
+        "import os, sys, time\nfrom pathlib import Path\nfrom edldist_launch.local.child import Child\n"
         "child = Child('c', [sys.executable, '-c', sys.argv[1]], dict(os.environ), Path(sys.argv[2]))\n"
         "child.start()\ntime.sleep(60)\n"
     )

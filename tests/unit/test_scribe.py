@@ -13,10 +13,10 @@ from edldist.coordinator.server import Coordinator, CoordinatorOptions
 from edldist.errors import ConfigError
 from edldist.wire.memory import MemoryTransport
 from edldist.wire.messages import Event, Goodbye, MemberStatus, Register, Report, Status
-from edldist_launch import scribe as scribes
-from edldist_launch.eventfile import read_events
-from edldist_launch.record import RecordFolder, open_record
-from edldist_launch.scribe import Scribe
+from edldist_launch.record.eventfile import read_events
+from edldist_launch.record.folder import RecordFolder, open_record
+from edldist_launch.view import scribe as scribes
+from edldist_launch.view.scribe import Scribe
 
 RANK = MemberStatus(
     id="rank0-1",

@@ -15,7 +15,7 @@ from edldist.clock import FakeClock
 from edldist.coordinator.server import Coordinator, CoordinatorOptions
 from edldist.wire.memory import MemoryTransport
 from edldist.wire.zmq.transport import ZmqTransport
-from edldist_launch.interrupts import Interrupts
+from edldist_launch.process.interrupts import Interrupts
 
 pytestmark = pytest.mark.timeout(30)
 

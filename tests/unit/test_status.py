@@ -9,12 +9,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-import edldist_launch.status
+import edldist_launch.view.status
 from edldist.errors import ConfigError, CoordinatorUnreachableError
 from edldist.wire.messages import MemberStatus, Scalar, Status
-from edldist_launch.console import PlainConsole
-from edldist_launch.status import show_status, show_status_of_folder
-from edldist_launch.waiting import waits
+from edldist_launch.view.console import PlainConsole
+from edldist_launch.view.status import show_status, show_status_of_folder
+from edldist_launch.view.waiting import waits
 
 
 def member(member_id: str, role: str, info: dict[str, Scalar], **stats: Scalar) -> MemberStatus:
@@ -41,8 +41,8 @@ class Answers:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *statuses: Status | None) -> None:
         self._left = list(statuses)
-        monkeypatch.setattr(edldist_launch.status, "StatusClient", lambda address: self)
-        monkeypatch.setattr(edldist_launch.status, "WATCH_EVERY_S", 0.0)
+        monkeypatch.setattr(edldist_launch.view.status, "StatusClient", lambda address: self)
+        monkeypatch.setattr(edldist_launch.view.status, "WATCH_EVERY_S", 0.0)
 
     def query(self, since: int, timeout_s: float) -> Status:
         status = self._left.pop(0) if len(self._left) > 1 else self._left[0]

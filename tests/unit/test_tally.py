@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from edldist.wire.messages import Event, MemberStatus, Report, Scalar, Status
-from edldist_launch.tally import Tally
+from edldist_launch.record.tally import Tally
 
 
 def member(member_id: str, role: str = "student", pid: int = 1, **stats: Scalar) -> MemberStatus:

@@ -11,13 +11,12 @@ from click.testing import CliRunner
 import edldist.cpus
 import edldist.observe.logs
 import edldist.teacher.worker
-import edldist_launch.sharers
-import edldist_launch.torchrun
+import edldist_launch.machine.cpu_shares
 from edldist.config import TeacherConfig, dump_argument, load_job, parse_argument
 from edldist.errors import ConfigError, EdlDistError
 from edldist.teacher.worker import WorkerOptions
-from edldist_launch.children import teacher_command
 from edldist_launch.cli import cli
+from edldist_launch.job.processes import teacher_command
 
 ALL = {
     "model": "a.b:c",
@@ -203,8 +202,8 @@ def test_a_worker_by_hand_takes_its_part_of_the_cpus_and_says_so(
 ):
     chosen = []
     monkeypatch.setattr(edldist.cpus, "usable_cpus", lambda: cpus)
-    monkeypatch.setattr(edldist_launch.torchrun, "usable_cpus", lambda: cpus)
-    monkeypatch.setattr(edldist_launch.sharers, "commands_here", lambda: iter(commands))
+    monkeypatch.setattr(edldist_launch.machine.cpu_shares, "usable_cpus", lambda: cpus)
+    monkeypatch.setattr(edldist_launch.machine.cpu_shares, "commands_here", lambda: iter(commands))
     monkeypatch.setattr(edldist.observe.logs, "install_logging", lambda *_: None)
     monkeypatch.setattr(
         edldist.teacher.worker, "run_worker", lambda _: chosen.append(os.environ["OMP_NUM_THREADS"]) or 0

@@ -7,12 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edldist.cpus import usable_cpus
 from edldist.errors import ConfigError
-from edldist_launch.agent import AgentOptions
-from edldist_launch.torchrun import (
+from edldist_launch.node.agent import AgentOptions
+from edldist_launch.node.torchrun import (
     default_run_id,
-    limit_threads,
     meeting_host,
     prepare_environment,
     torchrun_command,
@@ -47,17 +45,6 @@ def test_several_nodes_without_a_meeting_place_are_refused(nnodes: str) -> None:
 def test_a_malformed_number_of_nodes_is_refused(nnodes: str) -> None:
     with pytest.raises(ConfigError, match="nnodes: .* is not allowed"):
         torchrun_command("s.py", [], nnodes=nnodes)
-
-
-def test_cores_are_shared_out_unless_the_user_chose() -> None:
-    environment: dict[str, str] = {}
-    assert limit_threads(environment, 1) == usable_cpus()
-    chosen = {"OMP_NUM_THREADS": "7"}
-    assert limit_threads(chosen, 1) is None
-    assert chosen == {"OMP_NUM_THREADS": "7"}
-    crowded: dict[str, str] = {}
-    assert limit_threads(crowded, 10_000) == 1
-    assert crowded == {"OMP_NUM_THREADS": "1"}
 
 
 def test_nodes_that_run_the_same_command_meet_and_other_jobs_do_not() -> None:

@@ -1,0 +1,78 @@
+"""``edldist coordinator``: where it listens, and the record that it may keep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edldist.bounds import MOST
+from edldist_launch.cli.begin import begin
+from edldist_launch.cli.option_types import BIND, HTTP, TTL_S
+from edldist_launch.cli.options import option
+
+__all__ = ["coordinator"]
+
+
+@click.command()
+@option(
+    "--bind",
+    type=BIND,
+    metavar="URL",
+    default="tcp://127.0.0.1:7070",
+    help="Where members connect; port 0: any.",
+)
+@option(
+    "--http",
+    type=HTTP,
+    metavar="HOST:PORT",
+    default="127.0.0.1:7071",
+    help="Where /status is served; port 0: any.",
+)
+@option("--heartbeat-interval-s", type=TTL_S, default=1.0, help="How often members report.")
+@option("--heartbeat-ttl-s", type=TTL_S, default=3.0, help="Silence after which one is lost.")
+@option(
+    "--max-students-per-worker",
+    type=click.IntRange(min=1, max=MOST),
+    default=16,
+    help="Students that one teacher worker serves at most, where there are workers enough.",
+)
+@option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder for the job's record: events.jsonl, result.json and curves.png.",
+)
+@option("--ready-file", type=click.Path(dir_okay=False), hidden=True)
+def coordinator(
+    bind: str,
+    http: str,
+    heartbeat_interval_s: float,
+    heartbeat_ttl_s: float,
+    max_students_per_worker: int,
+    output: Path | None,
+    ready_file: str | None,
+) -> int:
+    """Run the coordinator: who is here, and who serves whom.
+
+    With --output it writes down what edldist run would: teachers and students may be started by hand, on any
+    number of machines.
+    """
+    from edldist.coordinator.server import CoordinatorOptions, run_coordinator
+
+    begin("coordinator")
+    options = CoordinatorOptions(
+        bind=bind,
+        http=http,
+        heartbeat_interval_s=heartbeat_interval_s,
+        heartbeat_ttl_s=heartbeat_ttl_s,
+        ready_file=ready_file,
+        max_students_per_worker=max_students_per_worker,
+    )
+    if output is None:
+        return run_coordinator(options)
+    from edldist_launch.record.folder import open_record
+    from edldist_launch.view.scribe import Scribe
+
+    with open_record(output) as folder, Scribe(folder) as scribe:
+        return run_coordinator(options, scribe.tell)

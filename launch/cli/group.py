@@ -1,0 +1,47 @@
+"""The group of all commands, and the entry of the console script."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from edldist_launch.cli.bench import bench
+from edldist_launch.cli.coordinator import coordinator
+from edldist_launch.cli.options import option
+from edldist_launch.cli.run import run
+from edldist_launch.cli.schema import schema
+from edldist_launch.cli.status import status
+from edldist_launch.cli.student import student
+from edldist_launch.cli.teacher import teacher
+from edldist_launch.process.exits import run_command
+from edldist_launch.process.init import leave_process_one
+
+__all__ = ["cli", "main"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+    default="info",
+    help="What to log on stderr.",
+)
+@click.version_option(package_name="edldist", prog_name="edldist")
+def cli(log_level: str) -> None:
+    """Elastic knowledge distillation.
+
+    Teachers and students run as separate elastic groups, linked by a queue of soft labels. Every
+    option can be given as a variable EDLDIST_<OPTION> too; the option wins.
+    """
+    os.environ["EDLDIST_LOG_LEVEL"] = log_level
+
+
+for command in (run, schema, coordinator, teacher, student, status, bench):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Entry of the console script; ends the process with the exit codes of the design."""
+    leave_process_one()
+    run_command(cli, "edldist")

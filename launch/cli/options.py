@@ -1,0 +1,44 @@
+"""How an option is declared, and those that several commands have."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from edldist_launch.cli.option_types import ADDRESS, Option
+
+__all__ = ["coordinator_option", "import_from_option", "import_places", "on_command_line", "option"]
+
+
+def option(*names: str, **settings: Any) -> Callable[[Any], Any]:
+    """An option that ``EDLDIST_<OPTION>`` sets too; the option wins."""
+    variable = "EDLDIST_" + names[0].removeprefix("--").split("/")[0].replace("-", "_").upper()
+    settings.setdefault("envvar", variable)
+    settings.setdefault("show_default", settings.get("default") is not None)
+    return click.option(*names, cls=Option, **settings)
+
+
+def on_command_line(name: str) -> bool:
+    """Whether an option of this command was given there, and not by its variable."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is click.core.ParameterSource.COMMANDLINE
+
+
+coordinator_option = option(
+    "--coordinator", type=ADDRESS, metavar="URL", required=True, help="Address of the coordinator."
+)
+
+import_from_option = option(
+    "--import-from",
+    type=click.Path(exists=True, file_okay=False),
+    metavar="DIR",
+    help="Another folder to import from, after the current one: `run` gives that of the job file.",
+)
+
+
+def import_places(import_from: str | None) -> list[str]:
+    """The folders from which a command's models and scripts may import."""
+    return [os.getcwd(), *([os.path.abspath(import_from)] if import_from else [])]

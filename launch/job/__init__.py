@@ -1,0 +1,1 @@
+"""One whole job: its file, its processes, its run."""

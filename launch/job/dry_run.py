@@ -1,0 +1,51 @@
+"""``edldist run --dry-run``: what a run would do, as a job file that says the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edldist.config import dump_job
+from edldist_launch.job.processes import student_nodes
+from edldist_launch.job.resolve import resolve_job, spare_the_job_file
+from edldist_launch.record.earlier import Beginning, EarlierRun, differences
+from edldist_launch.record.folder import OUTPUTS, default_folders
+from edldist_launch.view.console import near
+
+__all__ = ["describe_run"]
+
+
+def describe_run(job_path: Path, overrides: Sequence[str], output: Path | None, beginning: Beginning) -> str:
+    """The resolved job in YAML, below comments that say where it would run and what it would start.
+
+    Raises:
+        ConfigError: the run would be refused; nothing was written either way.
+    """
+    job = resolve_job(job_path, overrides)
+    if output is not None:
+        spare_the_job_file(job_path, output)
+    folder = (output or next(default_folders(OUTPUTS, job, beginning))).absolute()
+    nodes = len(student_nodes(job))
+    workers = ", ".join(f"{teacher.initial_replicas} of {teacher.name}" for teacher in job.teachers)
+    lines = [
+        f"output: {near(folder)}",
+        f"teacher workers: {workers}",
+        f"student ranks: {nodes * job.student.ranks} ({nodes} x {job.student.ranks})",
+    ]
+    earlier = EarlierRun.read(folder)
+    if earlier is not None:
+        earlier.check(job, folder, beginning)
+        lines.append(f"earlier run in that folder: {_fate(earlier, beginning)}")
+        lines += [f"changed since then: {difference}" for difference in differences(earlier.job, job)]
+    comments = "".join(f"# {' '.join(line.split())}\n" for line in lines)
+    return f"{comments}{dump_job(job)}"
+
+
+def _fate(earlier: EarlierRun, beginning: Beginning) -> str:
+    if beginning == "fresh":
+        return "moved into earlier-N there"
+    if earlier.finished and beginning == "resume":
+        return "finished; nothing would be started"
+    if earlier.checkpoint is None:
+        return "gone on with from the beginning, as it left no checkpoint"
+    return f"gone on with from its checkpoint of step {earlier.checkpoint}"

@@ -1,0 +1,113 @@
+"""Where the paths of a job file lead."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from edldist.config import JobConfig, TeacherConfig
+from edldist.errors import ConfigError
+
+__all__ = ["check_weights", "resolve_paths"]
+
+_FOLDER = "hf:"
+
+
+def resolve_paths(job: JobConfig, job_file: Path) -> JobConfig:
+    """The job with its scripts and weights found: whole paths, whichever folder it is started from.
+
+    A relative path is looked for from the current folder and from that of the job file. It has to be in one
+    of them, or the same file in both. Weights and model folders (``hf:``) may be in neither yet: ``prepare``
+    may make them. Modules are imported from the same two folders, so what holds for files holds for those of
+    a model and of a data set.
+
+    Raises:
+        ConfigError: a script is in neither, or two different files are meant; names both places.
+    """
+    places = (Path.cwd(), job_file.absolute().parent)
+    student = job.student.model_copy(update={"script": _script("student.script", job.student.script, places)})
+    prepare = job.prepare
+    if prepare is not None:
+        prepare = prepare.model_copy(update={"script": _script("prepare.script", prepare.script, places)})
+    for number, teacher in enumerate(job.teachers):
+        for key, factory in (("model", teacher.model), ("dataset", teacher.dataset)):
+            if factory is not None and not factory.startswith(_FOLDER):
+                _check_module(f"teachers[{number}].{key}", factory, places)
+    teachers = [
+        teacher.model_copy(update=_found(f"teachers[{number}]", teacher, places))
+        for number, teacher in enumerate(job.teachers)
+    ]
+    return job.model_copy(update={"student": student, "prepare": prepare, "teachers": teachers})
+
+
+def check_weights(job: JobConfig, beside: Path) -> None:
+    """Refuse a resolved job with weights, or the folder of a model, that are not there.
+
+    Raises:
+        ConfigError: with the key, the path and where it was looked for.
+    """
+    for number, teacher in enumerate(job.teachers):
+        for key, path in (("weights", teacher.weights), ("model", _folder_of(teacher))):
+            if path is not None and not Path(path).exists():
+                raise ConfigError(_nowhere(f"teachers[{number}].{key}", path, (Path.cwd(), beside)))
+
+
+def _folder_of(teacher: TeacherConfig) -> str | None:
+    """The folder of a model that is one."""
+    if not teacher.model.startswith(_FOLDER):
+        return None
+    return teacher.model.removeprefix(_FOLDER).partition("#")[0]
+
+
+def _found(key: str, teacher: TeacherConfig, places: tuple[Path, Path]) -> dict[str, str]:
+    """The paths of one teacher that lead somewhere, in full."""
+    found = {}
+    if teacher.weights is not None:
+        found["weights"] = _find(f"{key}.weights", teacher.weights, places) or teacher.weights
+    if (folder := _folder_of(teacher)) is not None:
+        whole = _find(f"{key}.model", folder, places) or folder
+        found["model"] = f"{_FOLDER}{whole}{teacher.model.removeprefix(_FOLDER + folder)}"
+    return found
+
+
+def _script(key: str, path: str, places: tuple[Path, Path]) -> str:
+    found = _find(key, path, places)
+    if found is None:
+        raise ConfigError(_nowhere(key, path, places))
+    if not Path(found).is_file():
+        raise ConfigError(f"{key}: {found} is a folder; a Python script is a file")
+    return found
+
+
+def _nowhere(key: str, path: str, places: tuple[Path, Path]) -> str:
+    looked = " and ".join(str(place) for place in dict.fromkeys(places))
+    return f"{key}: no such file: {path} (looked from {looked})"
+
+
+def _check_module(key: str, factory: str, places: tuple[Path, Path]) -> None:
+    """Refuse a module of which both folders have one: which is imported must not depend on an order."""
+    name = factory.partition(":")[0].partition(".")[0]
+    here, beside = (_module(place, name) for place in places)
+    if here is not None and beside is not None and not beside.samefile(here):
+        raise ConfigError(
+            f"{key}: {factory} could be of {here} or of {beside}, beside the job file: "
+            "rename one of them, or start the job from the folder of the job file"
+        )
+
+
+def _module(place: Path, name: str) -> Path | None:
+    files = (place / name / "__init__.py", place / f"{name}.py")
+    return next((file for file in files if file.is_file()), None)
+
+
+def _find(key: str, path: str, places: tuple[Path, Path]) -> str | None:
+    """The whole path where it leads to something from here, else from the job file; None if from neither."""
+    here, beside = (place / path for place in places)
+    if not here.exists():
+        return os.path.abspath(beside) if beside.exists() else None
+    if beside.exists() and not beside.samefile(here):
+        raise ConfigError(
+            f"{key}: {path} could be {here} or {beside}, beside the job file: "
+            "write the whole path of the one that you mean"
+        )
+    return os.path.abspath(here)

@@ -1,0 +1,1 @@
+"""What this machine has for the processes that are about to start on it."""

@@ -1,0 +1,289 @@
+"""How torchrun's agents meet here: rendezvous handlers of torch's own interface.
+
+``CoordinatorRendezvous`` lets the coordinator decide who is in a generation (its module of the same name says
+how). ``LoneRendezvous`` is for the only node of a run, which meets nobody.
+
+No port is opened for it, and nothing is unpickled. The ranks of a generation meet as torch wants it, at a
+``TCPStore`` of rank 0, whose port its node has held for it since before the generation formed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import time
+
+from torch.distributed import HashStore
+from torch.distributed.elastic.rendezvous import (
+    RendezvousClosedError,
+    RendezvousConnectionError,
+    RendezvousError,
+    RendezvousHandler,
+    RendezvousInfo,
+    RendezvousStoreInfo,
+)
+
+from edldist.wire.messages import Generation, GroupNode, NodeReport, RunView
+from edldist.wire.process import process_id
+from edldist_launch.node.agent import BACKEND
+from edldist_launch.node.attendance import Attendance
+from edldist_launch.node.generation_table import GenerationTable
+
+__all__ = ["CompleteError", "CoordinatorRendezvous", "LoneRendezvous"]
+
+logger = logging.getLogger(__name__)
+
+SAY_AFTER_S = 5.0
+SAY_EVERY_S = 30.0
+GOODBYE_S = 2.0
+ABSENT_S = 10.0
+YOUNG_S = 120.0
+"""A generation that lost a node while it was at most ``YOUNG_S`` old is left after ``ABSENT_S``. Ranks notice
+a loss by themselves, unless the other's had not begun: they would wait for these for torch's half an hour."""
+_SLICE_S = 1.0
+_GENERATION_VARIABLE = "EDLDIST_GENERATION"
+"""Tells ranks of which generation they are (``edldist.ranks.placement``); agents hand theirs on to them."""
+_SHOWN_OF_RUN = 100
+
+
+class CompleteError(RendezvousClosedError):
+    """The run has ended without this node, which came too late, or was not in its last generation."""
+
+
+class _HeldPort:
+    """A free port that nobody else is given while it is held.
+
+    It is bound, and nobody listens: a server that sets SO_REUSEADDR, as torch's store does, can listen there.
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("", 0))
+        self.port: int = self._socket.getsockname()[1]
+
+    def release(self) -> None:
+        self._socket.close()
+
+
+class LoneRendezvous(RendezvousHandler):
+    """The only node of a run.
+
+    Args:
+        run_id: of the run.
+        local_host: where its ranks meet.
+    """
+
+    def __init__(self, run_id: str, local_host: str) -> None:
+        self._run_id = run_id
+        self._local_host = local_host
+        self._port: _HeldPort | None = None
+        self._rounds = 0
+
+    def get_backend(self) -> str:
+        return BACKEND
+
+    def next_rendezvous(self) -> RendezvousInfo:
+        self.shutdown()
+        self._port = _HeldPort()
+        self._rounds += 1
+        os.environ[_GENERATION_VARIABLE] = _name(self._run_id, self._rounds, process_id())
+        return RendezvousInfo(HashStore(), 0, 1, RendezvousStoreInfo(self._local_host, self._port.port))
+
+    def is_closed(self) -> bool:
+        return False
+
+    def set_closed(self) -> None:
+        pass
+
+    def num_nodes_waiting(self) -> int:
+        return 0
+
+    def get_run_id(self) -> str:
+        return self._run_id
+
+    def shutdown(self) -> bool:
+        if self._port is not None:
+            self._port.release()
+        return True
+
+
+class CoordinatorRendezvous(RendezvousHandler):
+    """One node of a run whose nodes meet at a coordinator. For the agent's main thread.
+
+    A coordinator that is gone is missed only by ``next_rendezvous``, which waits for it.
+
+    Args:
+        coordinator: ``tcp://host:port``.
+        run_id: of the run.
+        job: what the run is, so that another one with the same id is refused.
+        nodes: fewest and most of a generation.
+        local_host: where ranks of other nodes reach this one.
+        ranks: of this node.
+        connect_timeout_s: how long to wait for a coordinator that does not answer.
+    """
+
+    def __init__(
+        self,
+        coordinator: str,
+        run_id: str,
+        job: str,
+        nodes: tuple[int, int],
+        local_host: str,
+        ranks: int,
+        connect_timeout_s: float,
+    ) -> None:
+        self._coordinator = coordinator
+        self._connect_timeout_s = connect_timeout_s
+        self._generation: Generation | None = None
+        self._formed_at = 0.0
+        self._absent_since: float | None = None
+        self._port = _HeldPort()
+        report = NodeReport(
+            run=run_id,
+            job=job,
+            node=GroupNode(process=process_id(), host=local_host, port=self._port.port, ranks=ranks),
+            least=nodes[0],
+            most=nodes[1],
+            state="joining",
+            seq=1,
+        )
+        self._attendance = Attendance(coordinator, report)
+        self._attendance.start()
+
+    def get_backend(self) -> str:
+        return BACKEND
+
+    def get_run_id(self) -> str:
+        return self._attendance.report.run
+
+    def next_rendezvous(self) -> RendezvousInfo:
+        """Join the next generation.
+
+        Raises:
+            CompleteError: the run was completed by others.
+            RendezvousClosedError: the run has ended, and this node's part of it failed.
+            RendezvousConnectionError: no coordinator answered for ``connect_timeout_s``.
+            RendezvousError: the coordinator refuses this node.
+        """
+        generation = self._join()
+        self._generation, self._formed_at, self._absent_since = generation, time.monotonic(), None
+        self._attendance.tell(state="member", generation=generation)
+        node, first = self._attendance.report.node, generation.nodes[0]
+        rank = [other.process for other in generation.nodes].index(node.process)
+        # The agent may leave out counting the ranks of all nodes where every node has as many.
+        same = all(other.ranks == node.ranks for other in generation.nodes)
+        os.environ["TORCH_ELASTIC_WORKER_IDENTICAL"] = str(int(same))
+        run = self._attendance.report.run
+        os.environ[_GENERATION_VARIABLE] = _name(run, generation.number, first.process)
+        return RendezvousInfo(
+            GenerationTable(self._attendance, generation),
+            rank,
+            len(generation.nodes),
+            RendezvousStoreInfo(first.host, first.port),
+        )
+
+    def _join(self) -> Generation:
+        former = self._generation
+        if former is not None:
+            self._port.release()
+            self._port = _HeldPort()
+            self._attendance.tell(
+                state="joining",
+                node=_with_port(self._attendance.report.node, self._port.port),
+                values={},
+                counts={},
+            )
+        process = self._attendance.report.node.process
+
+        def joined(view: RunView) -> bool:
+            if view.refused:
+                raise RendezvousError(f"the coordinator refuses this node: {view.refused}")
+            found = view.generation
+            if view.closed and found is not None and any(node.process == process for node in found.nodes):
+                raise RendezvousClosedError(f"run {view.run} has ended")
+            if view.closed:
+                raise CompleteError(f"run {view.run} is complete: other nodes have finished it")
+            newer = found is not None and (former is None or found.number > former.number)
+            return newer and any(node.process == process for node in found.nodes)  # type: ignore[union-attr]
+
+        began = time.monotonic()
+        say_at = began + SAY_AFTER_S
+        while (view := self._attendance.wait(joined, _SLICE_S)) is None:
+            waited_s = time.monotonic() - began
+            silent_s = min(self._attendance.silent_s, waited_s)
+            if silent_s > self._connect_timeout_s:
+                raise RendezvousConnectionError(
+                    f"no coordinator answered at {self._coordinator} for {silent_s:.0f} s"
+                )
+            if time.monotonic() >= say_at:
+                say_at = time.monotonic() + SAY_EVERY_S
+                logger.warning(
+                    "waiting for %s nodes of run %s for %.0f s%s",
+                    *(self._attendance.report.least, self._attendance.report.run, waited_s),
+                    f"; the coordinator has been silent for {silent_s:.0f} s" if silent_s > 3 else "",
+                )
+        assert view.generation is not None
+        return view.generation
+
+    def num_nodes_waiting(self) -> int:
+        """How many nodes would be in the next generation and are not in this one.
+
+        1 as well if that exists already, or if one of this is gone that may never have started its ranks.
+        """
+        view = self._attendance.answer  # an older view may be that of another generation
+        if view is None or view.generation is None or self._generation is None:
+            return 0
+        if not view.generation.same(self._generation):
+            return 1
+        return view.waiting or int(self._lacks_one(bool(view.gone), time.monotonic()))
+
+    def _lacks_one(self, gone: bool, now: float) -> bool:
+        if not gone:
+            self._absent_since = None
+        elif self._absent_since is None:
+            self._absent_since = now
+        if self._absent_since is None or self._absent_since - self._formed_at > YOUNG_S:
+            return False
+        return now - self._absent_since > ABSENT_S
+
+    def is_closed(self) -> bool:
+        view = self._attendance.view
+        return view is not None and view.closed
+
+    def set_closed(self) -> None:
+        """Only the coordinator knows when a run has ended."""
+
+    def shutdown(self) -> bool:
+        """Say that this node's part is done; called while an error passes through: that it is not."""
+        self._end("finished" if sys.exc_info()[0] is None else "left")
+        return True
+
+    def leave(self) -> None:
+        """Say that this node goes, unless it said so before."""
+        if self._attendance.report.state in ("joining", "member"):
+            self._end("left")
+
+    def _end(self, state: str) -> None:
+        self._attendance.tell(state=state)
+        if self._attendance.wait(lambda view: True, GOODBYE_S) is None:
+            logger.warning(
+                "the coordinator at %s did not hear that this node has %s", self._coordinator, state
+            )
+        self._attendance.close()
+        self._port.release()
+
+
+def _name(run: str, number: int, first: str) -> str:
+    """What no other generation is called.
+
+    A coordinator that knows nothing of a run counts its generations from 1 again, but the process of a first
+    node (``first``) is in none of that number twice.
+    """
+    return f"{run[:_SHOWN_OF_RUN]}/{number}/{first}"
+
+
+def _with_port(node: GroupNode, port: int) -> GroupNode:
+    return GroupNode(process=node.process, host=node.host, port=port, ranks=node.ranks)

@@ -1,0 +1,237 @@
+"""The output folder of a job: what is written where, and how it survives a kill and a full disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, TypeVar
+
+from edldist.config import JobConfig, dump_job
+from edldist.errors import ConfigError
+from edldist.files import lock_file, replace_file
+from edldist_launch.record.earlier import Beginning, EarlierRun, last_checkpoint, set_aside
+from edldist_launch.record.eventfile import EventFile, json_text
+
+__all__ = [
+    "FolderHeldError",
+    "JobFolder",
+    "OUTPUTS",
+    "RecordFolder",
+    "default_folders",
+    "open_default_folder",
+    "open_record",
+]
+
+
+OUTPUTS = Path("out")
+"""Where default folders lie."""
+
+
+Folder = TypeVar("Folder", bound="RecordFolder")
+
+
+class FolderHeldError(ConfigError):
+    """Another run writes to the folder."""
+
+
+class RecordFolder:
+    """Holds an output folder, and writes ``events.jsonl``, ``result.json`` and the names of logs there.
+
+    One process at a time holds it.
+
+    Raises (on opening):
+        ConfigError: the folder is held by another run, or cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self._lock: IO[str] | None = None
+        self._events: EventFile | None = None
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._hold()
+            self._begin()
+        except OSError as exc:
+            self.close()
+            raise ConfigError(f"cannot write the output folder {self.path}: {exc}") from exc
+        except ConfigError:
+            self.close()
+            raise
+
+    def _begin(self) -> None:
+        """The folder is ours: make what a record needs."""
+        (self.path / "result.json").unlink(missing_ok=True)
+        self._events = EventFile(self.path / "events.jsonl")
+
+    def __enter__(self: Folder) -> Folder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self._events is not None:
+            self._events.close()
+        if self._lock is not None:
+            with contextlib.suppress(OSError):
+                self._lock.close()
+        self._events = self._lock = None
+
+    @property
+    def events_path(self) -> Path:
+        return self.path / "events.jsonl"
+
+    def log_path(self, role: str, member_id: str = "") -> Path:
+        """``logs/<role>-<id>.log``, or ``logs/<role>.log``."""
+        return self.path / "logs" / (f"{role}-{member_id}.log" if member_id else f"{role}.log")
+
+    def event(self, line: Mapping[str, Any]) -> None:
+        """Append one event; it is in the file when this returns, or waits for a disk that takes it."""
+        if self._events is None:
+            raise RuntimeError("the job folder is closed")
+        self._events.append(line)
+
+    def result(self, result: Mapping[str, Any]) -> None:
+        """Replace ``result.json``; a reader sees the old one or the whole new one.
+
+        Raises:
+            OSError: it was not written.
+        """
+        replace_file(self.path / "result.json", f"{json_text(result, indent=2)}\n".encode())
+
+    def forget_result(self) -> None:
+        """The job goes on: what it ended with before is no result any more."""
+        with contextlib.suppress(OSError):
+            (self.path / "result.json").unlink(missing_ok=True)
+
+    def write_job(self, job: JobConfig) -> None:
+        """Replace ``job.yaml``.
+
+        Raises:
+            OSError: it was not written.
+        """
+        replace_file(self.path / "job.yaml", dump_job(job).encode())
+
+    def last_checkpoint(self) -> int | None:
+        """The step of the latest whole checkpoint in ``checkpoints/``; None without one."""
+        return last_checkpoint(self.path)
+
+    def _hold(self) -> None:
+        self._lock = (self.path / ".lock").open("a+", encoding="utf-8")
+        if not lock_file(self._lock.fileno(), self.path):
+            self._lock.seek(0)
+            holder = self._lock.read().strip() or "unknown"
+            raise FolderHeldError(
+                f"another run (pid {holder}) is writing to {self.path}; "
+                "wait for it, or choose another --output"
+            )
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without its text
+            self._lock.truncate(0)
+            self._lock.write(str(os.getpid()))
+            self._lock.flush()
+
+
+class JobFolder(RecordFolder):
+    """Writes ``job.yaml``, ``events.jsonl``, ``result.json`` and names the logs of one job.
+
+    Opening the folder of an unfinished run of the same job goes on with it: events and logs are
+    appended to, checkpoints stay, the result is replaced. One run at a time holds the folder.
+
+    Args:
+        path: the folder; it is made where it is missing.
+        job: as resolved.
+        beginning: what becomes of an earlier run that the folder holds.
+
+    Attributes:
+        finished: the result of an earlier run of this very job that came to its end; there is nothing left to
+            run then, and nothing is written.
+        earlier: the run that this one goes on with, or None.
+        set_aside: where a fresh beginning moved an earlier run, or None.
+
+    Raises (on opening):
+        ConfigError: the folder holds another job, or checkpoints or the result of another configuration, is
+            held by another run, or cannot be written.
+    """
+
+    def __init__(self, path: Path, job: JobConfig, beginning: Beginning = "resume") -> None:
+        self.finished: Mapping[str, Any] | None = None
+        self.earlier: EarlierRun | None = None
+        self.set_aside: Path | None = None
+        self._job, self._beginning = job, beginning
+        super().__init__(path)
+
+    def _begin(self) -> None:
+        earlier = EarlierRun.read(self.path)
+        if earlier is not None:
+            earlier.check(self._job, self.path, self._beginning)
+            if self._beginning == "resume" and earlier.finished:
+                self.finished = earlier.result
+                return
+        if self._beginning == "fresh":
+            self.set_aside = set_aside(self.path)
+        else:
+            self.earlier = earlier
+        (self.path / "logs").mkdir(exist_ok=True)
+        (self.path / "checkpoints").mkdir(exist_ok=True)
+        self.write_job(self._job)
+        super()._begin()
+
+
+def open_record(path: Path) -> RecordFolder:
+    """The folder of a coordinator that people start by hand.
+
+    Raises:
+        ConfigError: it cannot be written, or is that of ``edldist run``, whose result would be lost.
+    """
+    if (path / "job.yaml").exists():
+        raise ConfigError(f"--output {path}: a run of edldist run is recorded there; choose another folder")
+    return RecordFolder(path)
+
+
+def open_default_folder(places: Path, job: JobConfig, beginning: Beginning) -> JobFolder:
+    """The folder of a run for which nobody named one: the first of ``default_folders`` that nobody holds.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    for path in default_folders(places, job, beginning):
+        with contextlib.suppress(FolderHeldError):
+            return JobFolder(path, job, beginning)
+    raise AssertionError("there are numbers without end")
+
+
+def default_folders(places: Path, job: JobConfig, beginning: Beginning) -> Iterator[Path]:
+    """``NAME``, or ``NAME-2``, ``NAME-3`` and so on, without end.
+
+    The last one that exists is gone on with if its run did not come to its end and has the same
+    configuration; else a run gets a number of its own.
+    """
+    number = 1
+    while _numbered(places, job.name, number + 1).exists():
+        number += 1
+    latest = _numbered(places, job.name, number)
+    if beginning == "extend" or _goes_on(latest, job, beginning):
+        yield latest
+    while True:
+        number += 1
+        yield _numbered(places, job.name, number)
+
+
+def _numbered(places: Path, name: str, number: int) -> Path:
+    return places / (name if number == 1 else f"{name}-{number}")
+
+
+def _goes_on(path: Path, job: JobConfig, beginning: Beginning) -> bool:
+    try:
+        earlier = EarlierRun.read(path)
+        if earlier is not None:
+            earlier.check(job, path, beginning)
+    except ConfigError:
+        return False
+    return earlier is None or not (beginning == "fresh" or earlier.finished)

@@ -1,0 +1,1 @@
+"""All that watches a job. It may fail, and never raises into the job."""

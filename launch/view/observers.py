@@ -1,0 +1,289 @@
+"""All that watches a job: its figures, its record and its display. Nothing here decides.
+
+A run must neither fail nor end because somebody looks at it: a disk fills up, a terminal goes away, a member
+sends an event that makes no sense. So ``JobRun`` talks to its observers through this class alone, and every
+method of it that can be called from outside is ``harmless``: what it raises is said once, counted, and not
+passed on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from edldist.clock import Clock
+from edldist.config import JobConfig
+from edldist.errors import EdlDistError
+from edldist.observe.printable import printable
+from edldist.wire.messages import Status
+from edldist.wire.query import StatusClient
+from edldist_launch.record.eventfile import json_text
+from edldist_launch.record.folder import RecordFolder
+from edldist_launch.record.tally import Tally
+from edldist_launch.view.console import PlainConsole, near
+from edldist_launch.view.curves import draw_curves
+from edldist_launch.view.progress import ProgressView, describe_event, show_result
+
+__all__ = ["Observers", "harmless"]
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_EVENT_EVERY_S = 1.0
+RESULT_TRIES = 5
+RESULT_WAIT_S = 0.5
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def harmless(method: Callable[Concatenate[Observers, P], T]) -> Callable[Concatenate[Observers, P], T | None]:
+    """A method that returns None instead of raising, and says the first time what went wrong."""
+
+    def guarded(self: Observers, /, *args: P.args, **kwargs: P.kwargs) -> T | None:
+        try:
+            return method(self, *args, **kwargs)
+        except Exception as exc:
+            self.failures += 1
+            if method.__name__ not in self._said:
+                self._said.add(method.__name__)
+                with contextlib.suppress(Exception):
+                    logger.warning(
+                        "watching this job failed (%s), the job itself goes on", method.__name__, exc_info=exc
+                    )
+            return None
+
+    functools.update_wrapper(guarded, method)
+    return guarded
+
+
+class Observers:
+    """Watches one run of one job; a context manager that shows the live view. Main thread only.
+
+    Args:
+        job: its name.
+        folder: where the record goes.
+        console: where a person looks.
+        workers_wanted: teacher workers that the job asks for.
+        clock: tells the time.
+
+    Attributes:
+        failures: calls that raised, and were kept from the job.
+    """
+
+    def __init__(
+        self, job: str, folder: RecordFolder, console: PlainConsole, workers_wanted: int, clock: Clock
+    ) -> None:
+        self._job = job
+        self._folder = folder
+        self._console = console
+        self._clock = clock
+        self._began = clock.monotonic()
+        self._tally = Tally()
+        self._view = ProgressView(console, job, workers_wanted)
+        self._next_progress = 0.0
+        self._said: set[str] = set()
+        self.failures = 0
+
+    def __enter__(self) -> Observers:
+        self._open_view()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._close_view()
+
+    @harmless
+    def _open_view(self) -> None:
+        self._view.__enter__()
+
+    @harmless
+    def _close_view(self) -> None:
+        self._view.__exit__(None, None, None)
+
+    @harmless
+    def event(self, name: str, /, **fields: Any) -> None:
+        """Write down something that happened."""
+        self._folder.event({"t": self._clock.wall(), "event": name, **fields})
+
+    @harmless
+    def job(self, job: JobConfig) -> None:
+        """Write down the job as it is known now."""
+        self._folder.write_job(job)
+
+    @harmless
+    def say(self, text: str, style: str = "") -> None:
+        """Tell the person one line."""
+        self._view.say(text, style)
+
+    @harmless
+    def echo(self, output: bytes) -> None:
+        """Show what a program of the user's own printed; its bars of progress move, but it does no more."""
+        lines = output.decode(errors="replace").split("\r")
+        self._console.file.write("\r".join(map(printable, lines)))
+        self._console.file.flush()
+
+    @harmless
+    def look(self, client: StatusClient | None, timeout_s: float, stopping: bool) -> None:
+        """Ask the coordinator, write down what is new, and show the figures of now."""
+        status = None
+        if client is not None:
+            with contextlib.suppress(EdlDistError):
+                status = client.query(self._tally.since, timeout_s)
+        self.take(status, stopping)
+
+    @harmless
+    def take(self, status: Status | None, stopping: bool) -> None:
+        """Write down what is new in an answer, if there is one, and show the figures of now."""
+        if status is not None:
+            self._take(status)
+        self._show(status is not None, stopping)
+
+    @harmless
+    def joined(self) -> set[str]:
+        """Ids of the members that are present, as far as known."""
+        return self._tally.joined_ids
+
+    @harmless
+    def wanted(self) -> set[str]:
+        """Teacher groups that students want and that are not there."""
+        return self._tally.wanted
+
+    @harmless
+    def crashed(self, member_id: str) -> None:
+        """The launcher saw a teacher worker die; the coordinator may be too young to have known it."""
+        self._tally.crashed(member_id)
+
+    @harmless
+    def students_done(self) -> None:
+        """From now on teachers leave because the job ends them."""
+        self._tally.freeze()
+
+    @harmless
+    def checkpoint(self) -> int | None:
+        """The step of the last checkpoint of this run that is known to be whole."""
+        saved = self._folder.last_checkpoint()
+        return saved if saved is not None else self._tally.checkpoint  # a script may save elsewhere
+
+    @harmless
+    def result(self, status: str, trained_s: float) -> None:
+        """Write the result as it is so far."""
+        self._write_result(self._result(status, trained_s) or {"status": status, "job": self._job})
+
+    @harmless
+    def finish(self, status: str, reason: str, trained_s: float, last_words: str = "") -> None:
+        """Write the result, the last event and the plot, and show how it ended.
+
+        Args:
+            status: completed, failed or interrupted.
+            reason: why, unless completed.
+            trained_s: how long students ran.
+            last_words: what the child that failed said at its end.
+        """
+        result = self._result(status, trained_s) or {"status": status, "job": self._job}
+        self.event(f"job_{status}", **({"reason": reason} if reason else {}))
+        self._write_result(result)
+        self._draw(status)
+        if last_words:
+            print(printable(last_words), file=sys.stderr)
+        self._show_result(result)
+        self._show_places()
+        if reason:
+            print(printable(f"{'error' if status == 'failed' else status}: {reason}"), file=sys.stderr)
+
+    # --- what those are made of: each part fails alone --------------------------------------
+
+    @harmless
+    def _take(self, status: Status) -> None:
+        for line in self._tally.observe(status, self._now()):
+            self._record(line)
+
+    @harmless
+    def _record(self, line: dict[str, Any]) -> None:
+        self._folder.event(line)
+        if (words := describe_event(line)) is not None:
+            self.say(words, "yellow" if str(line["event"]).endswith("_lost") else "")
+
+    @harmless
+    def _show(self, answered: bool, stopping: bool) -> None:
+        figures = self._tally.figures(self._now())
+        if not answered:
+            phase = "waiting for the coordinator"
+        elif not figures.workers:
+            phase = "waiting for teachers"
+        else:
+            phase = "training" if figures.step is not None else "waiting for steps"
+        elapsed_s = self._now() - self._began
+        if figures.step is not None and not self._tally.frozen and elapsed_s >= self._next_progress:
+            # Ten minutes a second apart, then every ten seconds: a long job's file stays small.
+            self._next_progress = elapsed_s + PROGRESS_EVENT_EVERY_S * (1 if elapsed_s < 600 else 10)
+            self.event(
+                "progress",
+                step=figures.step,
+                samples_per_s=round(figures.samples_per_s, 2),
+                workers=figures.workers,
+                buffered=figures.buffered,
+                starved_s=round(figures.starved_s, 3),
+                skipped_samples=figures.skipped_samples,
+            )
+        self._view.update(figures, "stopping" if stopping else phase, elapsed_s)
+
+    @harmless
+    def _result(self, status: str, trained_s: float) -> dict[str, Any]:
+        figures = self._tally.result(trained_s)
+        return {
+            "status": status,
+            "job": self._job,
+            **{key: figures.pop(key) for key in ("steps", "epochs", "samples")},
+            "wall_s": round(self._now() - self._began, 3),
+            **figures,
+        }
+
+    @harmless
+    def _write_result(self, result: dict[str, Any]) -> None:
+        """Write ``result.json``; where the disk does not take it, its content goes to standard error."""
+        for rest in reversed(range(RESULT_TRIES)):
+            try:
+                self._folder.result(result)
+                return
+            except OSError as exc:
+                if not rest:
+                    logger.error("cannot write result.json (%s); it would say:", exc)
+                    print(printable(json_text(result)), file=sys.stderr)
+                    return
+                time.sleep(RESULT_WAIT_S)
+
+    @harmless
+    def _draw(self, status: str) -> None:
+        picture = self._folder.path / "curves.png"
+        try:
+            draw_curves(self._folder.events_path, picture, f"{self._job} ({status})")
+        except OSError as exc:
+            logger.warning("cannot write %s (%s)", picture, exc.strerror or exc)
+
+    @harmless
+    def _show_result(self, result: dict[str, Any]) -> None:
+        show_result(self._console, result)
+
+    @harmless
+    def _show_places(self) -> None:
+        names = [
+            name
+            for name in ("result.json", "events.jsonl", "curves.png", "logs", "checkpoints")
+            if _holds_something(self._folder.path / name)
+        ]
+        self._console.print(f"in {near(self._folder.path)}: {', '.join(names)}", soft_wrap=True)
+
+    def _now(self) -> float:
+        return self._clock.monotonic()
+
+
+def _holds_something(path: Path) -> bool:
+    """A folder, or a file of which there is more than its name."""
+    with contextlib.suppress(OSError):
+        return path.is_dir() or path.stat().st_size > 0
+    return False

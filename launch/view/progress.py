@@ -1,0 +1,245 @@
+"""What a person sees while a job runs, and at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from edldist_launch.record.tally import Figures
+from edldist_launch.view.console import PlainConsole, near, shown
+
+__all__ = ["ProgressView", "describe_event", "duration", "plain_line", "show_finished", "show_result"]
+
+PLAIN_EVERY_S = 5.0
+ONE_LINE_METRICS = 4
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person says them: ``8s``, ``2m05s``, ``3h07m``."""
+    if seconds is None or not math.isfinite(seconds):
+        return "-"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def number(value: object) -> str:
+    """A figure in few digits; anything else as it is, in one line."""
+    if isinstance(value, bool) or not isinstance(value, float):
+        return " ".join(str(value).split())
+    return f"{value:.4g}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.3e}"
+
+
+def _of(value: int | None, total: int | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value}/{total}" if total is not None else str(value)
+
+
+def describe_event(line: Mapping[str, Any]) -> str | None:
+    """A change of state in words, or None for events that only the record needs.
+
+    Total: an event may come from anybody, with any fields of any type.
+    """
+    event, who = str(line.get("event")), line.get("id", "")
+    if event in ("teacher_joined", "teacher_left", "teacher_lost", "teacher_refused", "student_lost"):
+        role, _, what = event.partition("_")
+        reason = f" ({line['reason']})" if line.get("reason") else ""
+        silent = f" (silent for {_seconds(line['silent_s'])} s)" if "silent_s" in line else ""
+        return f"{role} {who} {what}{reason}{silent}"
+    if event == "remark":
+        return str(line.get("text"))
+    if event == "student_joined":
+        return f"student rank {line.get('rank')} joined"
+    if event == "teacher_quarantined":
+        worker, seconds = line.get("worker"), number(line.get("for_s"))
+        return f"teacher {worker} gets no work for {seconds} s, it keeps failing: {line.get('error')}"
+    if event == "task_poisoned":
+        place = f"samples {line.get('start')}:{line.get('stop')} of batch {line.get('batch')}"
+        return f"{place} cannot be labelled by teacher {line.get('teacher')}: {line.get('error')}"
+    if event in ("checkpoint_failed", "checkpoint_damaged"):
+        return f"checkpoint of step {line.get('step')} {event.partition('_')[2]}: {line.get('reason')}"
+    if event in ("checkpoint_restored", "clock_skew"):
+        fields = " ".join(f"{key}={value}" for key, value in line.items() if key not in ("t", "event"))
+        return f"{event.replace('_', ' ')}: {fields}"
+    return None
+
+
+def _seconds(value: object) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else number(value)
+
+
+def _left_out(samples: int) -> str:
+    noun = "sample" if samples == 1 else "samples"
+    return f"{samples} {noun} that no worker could label"
+
+
+def plain_line(figures: Figures, workers_wanted: int, elapsed_s: float) -> str:
+    """The figures in one line."""
+    parts = [f"[{duration(elapsed_s)}]"]
+    if figures.epoch is not None:
+        parts.append(f"epoch {_of(figures.epoch, figures.epochs)}")
+    parts.append(f"step {_of(figures.step, figures.steps)}")
+    parts.append(f"{figures.samples_per_s:.0f} samples/s")
+    parts += [f"{name} {number(value)}" for name, value in list(figures.metrics.items())[:ONE_LINE_METRICS]]
+    parts.append(f"workers {figures.workers}/{workers_wanted}")
+    parts.append(f"buffered {figures.buffered}")
+    parts.append(f"starved {figures.starved_s:.1f}s")
+    if figures.skipped_samples:
+        parts.append(f"left out {_left_out(figures.skipped_samples)}")
+    if figures.eta_s is not None:
+        parts.append(f"eta {duration(figures.eta_s)}")
+    return " · ".join(parts)
+
+
+class ProgressView:
+    """One live view on a terminal; elsewhere a plain line every 5 s.
+
+    ``say`` prints a change of state above the view (or as a line of its own).
+    """
+
+    def __init__(self, console: PlainConsole, job: str, workers_wanted: int) -> None:
+        self._console = console
+        self._job = job
+        self._wanted = workers_wanted
+        self._live: Live | None = None
+        self._next_line_s = 0.0
+        self._phase = "starting"
+        self._closed = False
+
+    def __enter__(self) -> ProgressView:
+        if self._console.is_terminal:
+            self._live = Live(
+                self._render(Figures(), 0.0), console=self._console, auto_refresh=False, transient=True
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._closed = True
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def say(self, text: str, style: str = "") -> None:
+        """One line that stays."""
+        self._console.print(text, style=style, soft_wrap=True)
+
+    def update(self, figures: Figures, phase: str, elapsed_s: float) -> None:
+        """Show the figures of now; called a few times a second."""
+        self._phase = phase
+        if self._closed:
+            return
+        if self._live is not None:
+            self._live.update(self._render(figures, elapsed_s), refresh=True)
+        elif elapsed_s >= self._next_line_s:
+            self._next_line_s = elapsed_s + PLAIN_EVERY_S
+            prefix = "" if phase == "training" else f"{phase}: "
+            self.say(prefix + plain_line(figures, self._wanted, elapsed_s))
+
+    def _render(self, figures: Figures, elapsed_s: float) -> RenderableType:
+        head = Text.assemble(
+            (self._job, "bold"),
+            "  ",
+            (self._phase, "green" if self._phase == "training" else "yellow"),
+            f"  {duration(elapsed_s)}",
+            f"  eta {duration(figures.eta_s)}" if figures.eta_s is not None else "",
+        )
+        grid = Table.grid(padding=(0, 3, 0, 0))
+        for _ in range(3):
+            grid.add_column(style="dim", no_wrap=True)
+            grid.add_column(min_width=10, no_wrap=True)
+        workers = Text(
+            f"{figures.workers}/{self._wanted}", style="" if figures.workers >= self._wanted else "yellow"
+        )
+        grid.add_row(
+            *("epoch", _of(figures.epoch, figures.epochs)),
+            *("samples/s", f"{figures.samples_per_s:.0f}"),
+            *("workers", workers),
+        )
+        grid.add_row(
+            *("step", _of(figures.step, figures.steps)),
+            *("steps/s", f"{figures.steps_per_s:.1f}"),
+            *("ranks", str(figures.ranks)),
+        )
+        grid.add_row(
+            *("buffered", f"{figures.buffered} batches"),
+            *("starved", f"{figures.starved_s:.1f} s"),
+            *("", ""),
+        )
+        rows: list[RenderableType] = [head]
+        if figures.skipped_samples:
+            rows.append(Text(f"left out {_left_out(figures.skipped_samples)}", style="yellow"))
+        if figures.steps and figures.step is not None:
+            bar = Table.grid()  # alone, the bar would not end its line
+            bar.add_row(
+                ProgressBar(total=figures.steps, completed=min(figures.step, figures.steps), width=64)
+            )
+            rows.append(bar)
+        rows.append(grid)
+        if figures.metrics:
+            rows.append(
+                Text(
+                    shown("  ".join(f"{name} {number(value)}" for name, value in figures.metrics.items())),
+                    overflow="ellipsis",
+                    no_wrap=True,
+                )
+            )
+        return Group(*rows)
+
+
+def show_finished(console: PlainConsole, folder: Path, result: Mapping[str, Any]) -> None:
+    """The result of a job that was found finished, and how to run it again."""
+    with contextlib.suppress(KeyError, TypeError, ValueError):  # a file that somebody has changed
+        show_result(console, result)
+    console.print(
+        f"{near(folder)} holds this job's finished run: nothing was started. Say --fresh to run it again ("
+        "this run is kept, in earlier-N), or --extend to start the script again from the last checkpoint",
+        soft_wrap=True,
+    )
+
+
+def show_result(console: PlainConsole, result: Mapping[str, Any]) -> None:
+    """The summary of a finished job, and its final metrics."""
+    style = {"completed": "green", "interrupted": "yellow"}.get(str(result["status"]), "red")
+    teachers, tasks = result["teachers"], result["tasks"]
+    summary = Table(title=f"job {result['job']}", title_justify="left", title_style="bold", show_header=False)
+    summary.add_column(style="dim", no_wrap=True)
+    summary.add_column()
+    summary.add_row("status", Text(str(result["status"]), style=style))
+    summary.add_row("steps", f"{result['steps']} (epochs {result['epochs']})")
+    summary.add_row("samples", f"{result['samples']} ({result['samples_per_s']:.1f} per second)")
+    if result["skipped_samples"]:
+        summary.add_row("left out", Text(_left_out(result["skipped_samples"]), style="yellow"))
+    summary.add_row("wall time", duration(result["wall_s"]))
+    summary.add_row(
+        "waited",
+        f"{result['starved_s']:.1f} s for labels, {result['backpressure_s']:.1f} s with a full buffer",
+    )
+    summary.add_row("workers", ", ".join(f"{teachers[key]} {key}" for key in ("joined", "left", "lost")))
+    summary.add_row("tasks", ", ".join(f"{count} {key}" for key, count in tasks.items()))
+    if result["student_restarts"]:
+        summary.add_row("student restarts", str(result["student_restarts"]))
+    console.print(summary)
+    if result["metrics"]:
+        metrics = Table(title="metrics", title_justify="left", title_style="bold", show_header=False)
+        metrics.add_column(style="dim")
+        metrics.add_column(justify="right")
+        for name, value in result["metrics"].items():
+            metrics.add_row(name, number(value))
+        console.print(metrics)

@@ -1,0 +1,114 @@
+"""The record of a job that nobody's ``edldist run`` watches: its coordinator writes it down.
+
+Workers and students that people start by hand, on one machine or on many, all report to one coordinator.
+With an output folder it leaves what ``edldist run`` leaves: events as they happen, the result whenever the
+students have gone, and the curves at its end.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import queue
+import threading
+from types import TracebackType
+
+from edldist.clock import Clock, SystemClock
+from edldist.wire.messages import Status
+from edldist_launch.record.folder import RecordFolder
+from edldist_launch.view.console import PlainConsole
+from edldist_launch.view.observers import Observers
+
+__all__ = ["Scribe"]
+
+logger = logging.getLogger(__name__)
+
+END_S = 10.0
+"""How long the end waits for what is still to be written."""
+MOST_WAITING = 600
+"""States of the job that wait for a slow disk: some minutes of them."""
+
+
+class _Nowhere(io.StringIO):
+    """Where the lines go that a person would see: a coordinator's terminal has its log."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+class Scribe:
+    """Writes down what it is told, in a thread of its own; a context manager.
+
+    The coordinator only hands over (``tell``), so that a disk that hangs costs it nothing but ``END_S`` at
+    the end, and what it was told since then. What is told after the end of the ``with`` is lost.
+
+    Args:
+        folder: where the record goes; its name is that of the job.
+        clock: tells the time.
+    """
+
+    def __init__(self, folder: RecordFolder, clock: Clock | None = None) -> None:
+        self._folder = folder
+        self._clock = clock or SystemClock()
+        nowhere = PlainConsole(file=_Nowhere())
+        self._observers = Observers(folder.path.name, folder, nowhere, 0, self._clock)
+        self._told: queue.SimpleQueue[Status | None] = queue.SimpleQueue()
+        self._students = 0
+        self._began: float | None = None
+        self._lost = False
+        self._behind = False  # said once
+        self._thread = threading.Thread(target=self._write, name="edldist-scribe", daemon=True)
+
+    def __enter__(self) -> Scribe:
+        logger.info("events.jsonl, result.json and curves.png go to %s", self._folder.path)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._told.put(None)
+        self._thread.join(END_S)
+        if self._thread.is_alive():
+            logger.warning("%s has not answered for %g s: the record ends there", self._folder.path, END_S)
+
+    def tell(self, status: Status) -> None:
+        """The state of the job, and what happened since the last time; for any thread, never waits."""
+        if self._told.qsize() < MOST_WAITING:
+            self._told.put(status)
+        elif not self._behind:
+            self._behind = True
+            logger.warning("%s does not keep up: what happens meanwhile is left out", self._folder.path)
+
+    def _write(self) -> None:
+        while (status := self._told.get()) is not None:
+            self._observers.take(status, stopping=False)
+            self._note(status)
+        if self._began is not None:
+            self._finish("interrupted" if self._students else self._ending())
+
+    def _note(self, status: Status) -> None:
+        """Write a result whenever the last student has gone: a coordinator may outlive many jobs."""
+        students = sum(member.role == "student" for member in status.members)
+        ends = [record.event for record in status.records if hasattr(record, "event")]
+        if students or "student_joined" in ends:
+            self._began = self._clock.monotonic() if self._began is None else self._began
+        for event in ends:
+            if event in ("student_joined", "student_left", "student_lost"):
+                self._lost = event == "student_lost"
+        if self._students and not students:
+            self._observers.result(self._ending(), self._trained_s())
+        elif students and not self._students:
+            self._folder.forget_result()  # whoever asks is to hear of those that train now
+        self._students = students
+
+    def _ending(self) -> str:
+        """Students that said goodbye have come to their end; one that fell silent has not."""
+        return "failed" if self._lost else "completed"
+
+    def _finish(self, status: str) -> None:
+        self._observers.students_done()
+        self._observers.finish(status, "", self._trained_s())
+
+    def _trained_s(self) -> float:
+        return 0.0 if self._began is None else self._clock.monotonic() - self._began

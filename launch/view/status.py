@@ -1,0 +1,221 @@
+"""``edldist status``: who is here, how fast, and who waits for whom, from one answer of the coordinator."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from edldist.errors import ConfigError, CoordinatorUnreachableError
+from edldist.wire.messages import MemberStatus, Status
+from edldist.wire.query import StatusClient
+from edldist_launch.record.earlier import read_result
+from edldist_launch.record.eventfile import read_events
+from edldist_launch.view.console import PlainConsole, shown
+from edldist_launch.view.progress import duration, number, show_result
+from edldist_launch.view.waiting import waits
+
+__all__ = ["show_status", "show_status_of_folder"]
+
+TIMEOUT_S = 2.0
+WATCH_EVERY_S = 1.0
+
+# What fits a terminal of 80 columns; --json has everything.
+TEACHER_COLUMNS = {"samples": "samples", "held": "held", "students": "serves"}
+STUDENT_COLUMNS = {"starved_s": "starved s", "teachers": "workers"}
+
+
+def show_status(coordinator: str, as_json: bool, console: PlainConsole, watch: bool = False) -> int:
+    """Print the state of a job: once, or again every second until it is interrupted.
+
+    Raises:
+        CoordinatorUnreachableError: nobody answered within two seconds; not while watching.
+    """
+    with contextlib.closing(StatusClient(coordinator)) as client:
+        if not watch:
+            _show(client.query(0, TIMEOUT_S), coordinator, as_json, console)
+            return 0
+        _watch(_answers(client), coordinator, as_json, console)
+    return 0
+
+
+def show_status_of_folder(folder: Path, as_json: bool, console: PlainConsole, watch: bool = False) -> int:
+    """Print the state of the job that writes to a folder, or its result once it has ended.
+
+    Raises:
+        ConfigError: the folder is none that a job writes to.
+        CoordinatorUnreachableError: the job neither runs nor left a result: it was killed.
+    """
+    coordinator = _coordinator_of(folder)
+    with contextlib.closing(StatusClient(coordinator)) as client:
+        if watch and read_result(folder / "result.json") is None:
+            _watch(_answers(client, folder), coordinator, as_json, console)
+        if (result := read_result(folder / "result.json")) is not None:
+            _show_end(result, folder, as_json, console)
+            return 0
+        try:
+            status = client.query(0, TIMEOUT_S)
+        except CoordinatorUnreachableError as exc:
+            raise CoordinatorUnreachableError(
+                f"the job of {folder} left no result.json, and its coordinator at {coordinator} does not "
+                "answer: it was killed, or runs where this machine does not reach it"
+            ) from exc
+    _show(status, coordinator, as_json, console)
+    return 0
+
+
+def _coordinator_of(folder: Path) -> str:
+    """Where the coordinator of the folder's latest run listens, by its events."""
+    try:
+        started = [event for event in read_events(folder / "events.jsonl") if _is_start(event)]
+    except OSError as exc:
+        raise ConfigError(f"--output {folder}: no job writes there (no events.jsonl in it)") from exc
+    if not started:
+        raise ConfigError(f"--output {folder}: its job has started no coordinator yet")
+    return str(started[-1]["address"])
+
+
+def _is_start(event: dict[str, Any]) -> bool:
+    return event["event"] == "coordinator_started" and "address" in event
+
+
+def _answers(client: StatusClient, folder: Path | None = None) -> Iterator[Status | None]:
+    """An answer a second, or None for one that did not come, until the folder has a result."""
+    while folder is None or read_result(folder / "result.json") is None:
+        begun = time.monotonic()
+        try:
+            yield client.query(0, TIMEOUT_S)
+        except CoordinatorUnreachableError:
+            yield None
+        time.sleep(max(0.0, begun + WATCH_EVERY_S - time.monotonic()))
+
+
+def _watch(answers: Iterator[Status | None], coordinator: str, as_json: bool, console: PlainConsole) -> None:
+    if as_json or not console.is_terminal:
+        for status in answers:
+            if status is None:
+                print(f"no answer of the coordinator at {coordinator}", file=sys.stderr)
+            elif as_json:
+                print(json.dumps(_document(status)), flush=True)
+            else:
+                console.print(_screen(status, coordinator))
+        return
+    latest: RenderableType = Text("")
+    with Live(console=console, auto_refresh=False, transient=False, vertical_overflow="crop") as live:
+        silent_since: float | None = None
+        for status in answers:
+            now = time.monotonic()
+            if status is not None:
+                silent_since = None
+                latest = _screen(status, coordinator)
+                live.update(latest, refresh=True)
+                continue
+            silent_since = silent_since or now - TIMEOUT_S
+            complaint = f"no answer of the coordinator at {coordinator} for {duration(now - silent_since)}"
+            live.update(Group(latest, Text(shown(complaint), style="yellow")), refresh=True)
+
+
+def _show(status: Status, coordinator: str, as_json: bool, console: PlainConsole) -> None:
+    if as_json:
+        print(json.dumps(_document(status), indent=2))
+    else:
+        console.print(_screen(status, coordinator))
+
+
+def _show_end(result: dict[str, Any], folder: Path, as_json: bool, console: PlainConsole) -> None:
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    try:
+        show_result(console, result)
+    except (KeyError, TypeError, ValueError):  # a file that somebody has changed
+        console.print(json.dumps(result, indent=2))
+
+
+def _screen(status: Status, coordinator: str) -> RenderableType:
+    members = sorted(status.members, key=lambda member: (member.role, _place(member), member.id))
+    teachers = [member for member in members if member.role == "teacher"]
+    students = [member for member in members if member.role == "student"]
+    head = (
+        f"coordinator {coordinator} · up {duration(status.uptime_s)} · "
+        f"{_count(teachers, 'teacher worker')} · {_count(students, 'student rank')}"
+    )
+    parts: list[RenderableType] = [Text(shown(head))]
+    if teachers:
+        parts.append(_table("teacher workers", "teacher", teachers, TEACHER_COLUMNS))
+    if students:
+        parts.append(_table("student ranks", "rank", students, STUDENT_COLUMNS))
+    for member in [*teachers, *students]:
+        for remark in [*_remarks(member), *waits(member, members)]:
+            parts.append(Text(shown(f"{member.id} {remark}"), style="yellow"))
+    return Group(*parts)
+
+
+def _place(member: MemberStatus) -> tuple[int, str]:
+    """Ranks in the order of their numbers, workers in that of their teachers."""
+    rank = member.info.get("rank")
+    return (rank if isinstance(rank, int) else -1, member.group)
+
+
+def _count(members: list[MemberStatus], what: str) -> str:
+    return f"{len(members)} {what}" + ("" if len(members) == 1 else "s")
+
+
+def _table(title: str, second: str, members: list[MemberStatus], columns: dict[str, str]) -> Table:
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="dim",
+        box=None,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("id", overflow="fold")
+    table.add_column(second)
+    table.add_column("host", overflow="fold")
+    for heading in ("up", "silent", "samples/s", *columns.values()):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for member in members:
+        is_teacher = member.role == "teacher"
+        row = [member.id, member.group if is_teacher else str(member.info.get("rank", "-")), member.host]
+        row += [duration(member.joined_s), f"{member.silent_s:.1f}s", _rate(member)]
+        row += [number(member.stats[key]) if key in member.stats else "-" for key in columns]
+        table.add_row(*map(shown, row))
+    return table
+
+
+def _remarks(member: MemberStatus) -> list[str]:
+    """What a person should know about a member beyond its figures."""
+    stats, remarks = member.stats, []
+    if stats.get("quarantine"):
+        remarks.append(f"gets no work: {stats['quarantine']}")
+    if stats.get("draining"):
+        remarks.append("finishes what it holds, and leaves")
+    if stats.get("out_of_memory"):
+        times, size = stats["out_of_memory"], stats.get("batch_size")
+        remarks.append(f"ran out of memory ({times}x): at most {size} samples a pass now")
+    if stats.get("skipped"):
+        remarks.append(f"left out {stats['skipped']} samples that no worker could label")
+    return remarks
+
+
+def _rate(member: MemberStatus) -> str:
+    """Samples per second of the last seconds, as the coordinator saw the member's count grow."""
+    return "-" if member.samples_per_s is None else f"{member.samples_per_s:.0f}"
+
+
+def _document(status: Status) -> dict[str, Any]:
+    document: dict[str, Any] = msgspec.to_builtins(status)
+    document.pop("type", None)
+    return document
