@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 import edldist
-from edldist.teacher.forward import Computed
-from edldist.teacher.lane import Flight, lane_for
+from edldist.teacher.passes.forward import Computed
+from edldist.teacher.passes.lane import Flight, lane_for
 from edldist_benchmarks import resnet
 from edldist_benchmarks.figures import Figure, NotMeasuredError, Result, Settings, interleave, rate
 from edldist_benchmarks.job import open_job

@@ -13,7 +13,7 @@ import traceback
 
 import torch
 
-from edldist.teacher.model import Teacher
+from edldist.teacher.model.teacher import Teacher
 from edldist.teacher.worker import TeacherWorker, WorkerOptions
 from edldist_benchmarks.teachers import TASK_SAMPLES
 

@@ -27,7 +27,7 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Attributes:
         model: its reference, ``package.module:factory``; ``hf:CLASS`` of a Hugging Face folder, which may lie
             elsewhere on another host.
-        weights: digest of the parameters and buffers of an ``nn.Module`` (``edldist.teacher.digest``);
+        weights: digest of the parameters and buffers of an ``nn.Module`` (``edldist.teacher.model.digest``);
             empty for other callables, of which nobody can tell what they compute with.
         tokenizer: digest of the tokenizer that lies beside a Hugging Face model, or empty.
         version: what its user calls it (``--model-version``), or empty.

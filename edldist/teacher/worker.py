@@ -16,17 +16,17 @@ from edldist.clock import Clock, SystemClock
 from edldist.errors import ConfigError
 from edldist.labels.codec import Codec, parse_codec
 from edldist.labels.fingerprint import Fingerprint, check_version
-from edldist.teacher.batch_size import AUTO, BatchSizeSearch
 from edldist.teacher.dataset import IndexedDataset, parse_entries
 from edldist.teacher.exchange import answers_to
-from edldist.teacher.forward import Forward
-from edldist.teacher.identity import TeacherIdentity
-from edldist.teacher.lane import Lane, lane_for
-from edldist.teacher.model import Teacher, pick_device
-from edldist.teacher.outputs import parse_outputs
-from edldist.teacher.pipeline import Pipeline
+from edldist.teacher.model.outputs import parse_outputs
+from edldist.teacher.model.teacher import Teacher, pick_device
+from edldist.teacher.passes.batch_size import AUTO, BatchSizeSearch
+from edldist.teacher.passes.forward import Forward
+from edldist.teacher.passes.lane import Lane, lane_for
+from edldist.teacher.passes.pipeline import Pipeline
 from edldist.teacher.reader import DatasetReader
-from edldist.teacher.service import TeacherService
+from edldist.teacher.service.identity import TeacherIdentity
+from edldist.teacher.service.service import TeacherService
 from edldist.teacher.stop_signals import StopSignals
 from edldist.wire.messages import Scalar
 from edldist.wire.process import process_id

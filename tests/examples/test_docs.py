@@ -14,7 +14,7 @@ import torch
 
 import edldist
 from edldist.lifecycle import stopping
-from edldist.teacher.model import Teacher
+from edldist.teacher.model.teacher import Teacher
 from edldist.teacher.worker import TeacherWorker, WorkerOptions
 from tests.harness import LocalJob, local_job
 

@@ -9,8 +9,8 @@ import pytest
 
 from edldist.clock import FakeClock
 from edldist.errors import IncompatibleError
-from edldist.teacher.identity import TeacherIdentity
-from edldist.teacher.service import TeacherService
+from edldist.teacher.service.identity import TeacherIdentity
+from edldist.teacher.service.service import TeacherService
 from edldist.teacher.tasks import Answer
 from edldist.wire.memory import MemoryTransport
 from edldist.wire.messages import (

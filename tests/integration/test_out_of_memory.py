@@ -12,7 +12,7 @@ from torch import Tensor
 
 import tests.models
 from edldist.errors import PoisonTaskError
-from edldist.teacher import lane
+from edldist.teacher.passes import lane
 
 pytestmark = pytest.mark.timeout(60)
 

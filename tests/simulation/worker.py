@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from edldist.errors import CoordinatorUnreachableError, EdlDistError, ModelError
-from edldist.teacher.forward import Computed
-from edldist.teacher.lane import Compute, Parts
+from edldist.teacher.passes.forward import Computed
+from edldist.teacher.passes.lane import Compute, Parts
 from edldist.teacher.worker import TeacherWorker, WorkerOptions
 from tests.simulation.coordinator import COORDINATOR
 from tests.simulation.process import Actor, Process

@@ -7,12 +7,12 @@ from concurrent.futures import Future
 import torch
 
 from edldist.labels.codec import parse_codec
-from edldist.teacher.batch_size import BatchSizeSearch
 from edldist.teacher.exchange import answers_to, inputs_of
-from edldist.teacher.forward import Forward
-from edldist.teacher.lane import HostLane
-from edldist.teacher.model import Teacher
-from edldist.teacher.pipeline import Pipeline
+from edldist.teacher.model.teacher import Teacher
+from edldist.teacher.passes.batch_size import BatchSizeSearch
+from edldist.teacher.passes.forward import Forward
+from edldist.teacher.passes.lane import HostLane
+from edldist.teacher.passes.pipeline import Pipeline
 from edldist.teacher.tasks import HeldTask, TaskInputs
 from edldist.wire.messages import TensorSpec
 from edldist.wire.tensors import unpack

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edldist.teacher.batch_size import AUTO, BatchSizeSearch
+from edldist.teacher.passes.batch_size import AUTO, BatchSizeSearch
 
 
 def run(search: BatchSizeSearch, seconds, fits: int = 1 << 30, passes: int = 1000) -> list[int]:

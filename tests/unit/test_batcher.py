@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edldist.teacher.batcher import Batcher
+from edldist.teacher.service.batcher import Batcher
 from edldist.teacher.tasks import HeldTask, TaskInputs
 from edldist.wire.messages import TensorSpec
 

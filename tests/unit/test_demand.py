@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edldist.teacher.demand import Demand, PullOrder
+from edldist.teacher.service.demand import Demand, PullOrder
 
 
 def demand(*students: str, batch_size: int = 8) -> Demand:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from edldist.teacher import digest
-from edldist.teacher.digest import weights_digest
+from edldist.teacher.model import digest
+from edldist.teacher.model.digest import weights_digest
 
 
 def model(seed: int = 0) -> nn.Module:

@@ -14,7 +14,7 @@ from edldist.config import JobConfig
 from edldist.coordinator.server import CoordinatorOptions
 from edldist.environment import JobEnvironment
 from edldist.errors import ConfigError
-from edldist.teacher.model import pick_device
+from edldist.teacher.model.teacher import pick_device
 from edldist_launch.cli import cli
 from edldist_launch.job.processes import (
     coordinator_command,

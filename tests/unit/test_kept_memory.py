@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from edldist.labels.codec import parse_codec
-from edldist.teacher.forward import Forward
-from edldist.teacher.model import Teacher
+from edldist.teacher.model.teacher import Teacher
+from edldist.teacher.passes.forward import Forward
 
 X = {"x": torch.arange(6.0).reshape(3, 2)}
 

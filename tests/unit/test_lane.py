@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from edldist.labels.codec import parse_codec
-from edldist.teacher.forward import Computed, Forward
-from edldist.teacher.lane import CudaLane, HostLane, lane_for
-from edldist.teacher.model import Teacher
+from edldist.teacher.model.teacher import Teacher
+from edldist.teacher.passes.forward import Computed, Forward
+from edldist.teacher.passes.lane import CudaLane, HostLane, lane_for
 
 needs_gpu = [
     pytest.mark.gpu,

@@ -50,6 +50,7 @@ ALLOWED = {
     **{role: {role} | SHARED | BASE for role in ROLES},
     "integrations": {"student"} | SHARED | BASE,
 }
+# Within a folder of rooms: which of its parts a part may import.
 LAUNCH = {
     "process": set(),
     "machine": set(),
@@ -60,7 +61,17 @@ LAUNCH = {
     "job": {"process", "machine", "record", "local", "node", "view"},
     "cli": {"process", "machine", "record", "local", "node", "view", "job"},
     "__main__": {"cli"},
-    "__init__": set(),
+}
+TEACHER = {
+    "model": set(),
+    "tasks": set(),
+    "exchange": {"tasks"},
+    "dataset": {"model"},
+    "reader": {"tasks", "exchange", "dataset"},
+    "passes": {"tasks", "exchange", "model"},
+    "service": {"tasks"},
+    "stop_signals": set(),
+    "worker": {"tasks", "exchange", "model", "dataset", "reader", "passes", "service", "stop_signals"},
 }
 MODULES = sorted(path for top in ("edldist", "launch") for path in (ROOT / top).rglob("*.py"))
 TRAVELS = ("edldist/wire", "edldist/teacher", "edldist/labels", "edldist/coordinator")
@@ -95,17 +106,30 @@ def _parse(path: Path) -> ast.Module:
 
 
 def _rooms(path: Path, package: str = "edldist") -> set[str]:
-    """The second parts of what a file imports of a package, as ``wire`` or ``errors``."""
-    names = [name.split(".") for name in _imports(path, _parse(path))]
-    return {parts[1] for parts in names if parts[0] == package and len(parts) > 1}
+    """The parts of a package that a file imports, as ``wire`` or ``errors``."""
+    names = [name for name in _imports(path, _parse(path)) if name.startswith(f"{package}.")]
+    return {name.removeprefix(f"{package}.").split(".")[0] for name in names}
 
 
 def _room(path: Path, top: str = "edldist") -> str:
+    """The part of a folder that a file is, or lies in."""
     return path.relative_to(ROOT / top).with_suffix("").parts[0]
 
 
+def _within(top: str) -> list[Path]:
+    """The files of a folder, but for its own ``__init__``."""
+    return [path for path in MODULES if ROOT / top in path.parents and path != ROOT / top / "__init__.py"]
+
+
 EDLDIST = [path for path in MODULES if _name(path).startswith("edldist.")]
-LAUNCHER = [path for path in MODULES if ROOT / "launch" in path.parents]
+INSIDE = [
+    (path, top, package, allowed)
+    for top, package, allowed in (
+        ("launch", "edldist_launch", LAUNCH),
+        ("edldist/teacher", "edldist.teacher", TEACHER),
+    )
+    for path in _within(top)
+]
 
 
 def _identify(path: Path) -> str:
@@ -114,7 +138,8 @@ def _identify(path: Path) -> str:
 
 def test_the_source_was_found() -> None:
     assert {_room(path) for path in EDLDIST} == set(ALLOWED)
-    assert {_room(path, "launch") for path in LAUNCHER} == set(LAUNCH)
+    assert {_room(path, "launch") for path in _within("launch")} == set(LAUNCH)
+    assert {_room(path, "edldist/teacher") for path in _within("edldist/teacher")} == set(TEACHER)
 
 
 @pytest.mark.parametrize("path", EDLDIST, ids=_identify)
@@ -126,14 +151,24 @@ def test_imports_go_down_only(path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("path", LAUNCHER, ids=_identify)
-def test_imports_between_the_launchers_rooms_go_one_way(path: Path) -> None:
-    room = _room(path, "launch")
-    above = _rooms(path, "edldist_launch") - LAUNCH[room] - {room}
-    assert not above, (
-        f"{_identify(path)} imports edldist_launch.{above}; {room} may import {LAUNCH[room] or 'nothing'}"
-    )
-    assert not any(name.split(".")[0] == "launch" for name in _imports(path, _parse(path)))
+@pytest.mark.parametrize(
+    ("path", "top", "package", "allowed"), INSIDE, ids=[_identify(path) for path, *_ in INSIDE]
+)
+def test_imports_between_the_rooms_of_a_folder_go_one_way(
+    path: Path, top: str, package: str, allowed: dict[str, set[str]]
+) -> None:
+    room = _room(path, top)
+    above = _rooms(path, package) - allowed[room] - {room}
+    assert not above, f"{_identify(path)} imports {package}.{above}; {room} may import {allowed[room] or '-'}"
+
+
+def test_no_room_is_above_a_room_that_is_above_it() -> None:
+    for allowed in (LAUNCH, TEACHER):
+        order: list[str] = []
+        while left := set(allowed) - set(order):
+            free = [room for room in left if allowed[room] <= set(order)]
+            assert free, f"{left} import each other in a circle"
+            order += free
 
 
 @pytest.mark.parametrize("path", MODULES, ids=_identify)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edldist.teacher.ledger import Ledger
+from edldist.teacher.service.ledger import Ledger
 from edldist.teacher.tasks import HeldTask
 from edldist.wire.messages import Idle, Lease, LeaseGroup, Ping, Tasks, TensorSpec, Wake
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from edldist.errors import ContractError, ModelError
-from edldist.teacher.model import Teacher
-from edldist.teacher.outline import raises_without_values
+from edldist.teacher.model.outline import raises_without_values
+from edldist.teacher.model.teacher import Teacher
 
 CPU = torch.device("cpu")
 

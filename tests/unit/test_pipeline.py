@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from edldist.errors import EdlDistError, InputError
 from edldist.labels.codec import parse_codec
-from edldist.teacher.forward import Forward
-from edldist.teacher.lane import HostLane
-from edldist.teacher.model import Teacher
+from edldist.teacher.model.teacher import Teacher
+from edldist.teacher.passes.forward import Forward
+from edldist.teacher.passes.lane import HostLane
 from edldist.teacher.tasks import HeldTask, TaskInputs
 from edldist.wire.messages import TensorSpec
 from edldist.wire.tensors import DTYPES, unpack
@@ -78,7 +78,7 @@ def test_one_bad_task_of_a_merged_pass_fails_alone_with_the_models_traceback(lan
     assert crew.labels == {1: [2], 2: [4], 3: [6]}
     assert crew.errors.keys() == {13}
     assert 'raise ValueError("13 is poison on purpose")' in crew.errors[13]
-    assert "teacher/pipeline.py" not in crew.errors[13]
+    assert "teacher/passes/pipeline.py" not in crew.errors[13]
 
 
 @pytest.mark.parametrize("lane", [HostLane, Apron])

@@ -7,7 +7,7 @@ import logging
 import pytest
 import torch
 
-from edldist.teacher.lane import HostLane
+from edldist.teacher.passes.lane import HostLane
 from tests.unit.passes import NO_MEMORY, Apron, Crew, double, fits, task
 
 

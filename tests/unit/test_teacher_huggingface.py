@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from edldist.errors import ConfigError, ContractError, ModelError
-from edldist.teacher.huggingface import HuggingFaceFolder
-from edldist.teacher.model import Teacher
+from edldist.teacher.model.huggingface import HuggingFaceFolder
+from edldist.teacher.model.teacher import Teacher
 
 transformers = pytest.importorskip("transformers")
 

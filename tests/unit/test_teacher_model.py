@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from edldist.errors import ConfigError, ModelError
-from edldist.teacher.model import Teacher, is_out_of_memory, pick_device, refuse_nonfinite
+from edldist.teacher.model.teacher import Teacher, is_out_of_memory, pick_device, refuse_nonfinite
 from edldist.wire.tensors import DTYPES
 from tests.models import Linear
 
@@ -75,7 +75,7 @@ def test_a_module_that_raises_on_import_shows_its_line(module):
 def test_a_factory_that_makes_no_model_is_refused(factory, message):
     with pytest.raises(ModelError, match=message) as caught:
         Teacher(f"tests.models:{factory}", CPU)
-    assert "teacher/model.py" not in str(caught.value)
+    assert "teacher/model/teacher.py" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_a_model_that_raises_shows_its_own_traceback_only():
     with pytest.raises(ModelError, match=r"tests.models:raises_on_13 raised:\nTraceback") as caught:
         Teacher("tests.models:raises_on_13", CPU)({"id": torch.tensor([13])})
     assert "sample 13 is poison on purpose" in str(caught.value)
-    assert "models.py" in str(caught.value) and "teacher/model.py" not in str(caught.value)
+    assert "models.py" in str(caught.value) and "teacher/model/teacher.py" not in str(caught.value)
 
 
 def test_a_model_that_cannot_be_moved_is_a_model_error(module):

@@ -12,8 +12,8 @@ from torch import nn
 
 import tests.models
 from edldist.errors import ConfigError, ModelError
-from edldist.teacher.model import Teacher
-from edldist.teacher.weights import Weights
+from edldist.teacher.model.teacher import Teacher
+from edldist.teacher.model.weights import Weights
 
 CPU = torch.device("cpu")
 

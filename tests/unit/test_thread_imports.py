@@ -54,9 +54,9 @@ INSIDE = {
     "coordinator/server.py": {"psutil", "resource"},
     "observe/reporter.py": {"multiprocessing"},
     # A worker loads its model before it has threads that import.
-    "teacher/huggingface.py": {"transformers"},
-    "teacher/model.py": {"torch._dynamo"},
-    "teacher/weights.py": {"safetensors.torch"},
+    "teacher/model/huggingface.py": {"transformers"},
+    "teacher/model/teacher.py": {"torch._dynamo"},
+    "teacher/model/weights.py": {"safetensors.torch"},
     # Both imported by the poller's constructor, before there is a thread.
     "wire/zmq/endpoints.py": {"edldist.wire.shm.pairing"},
     "wire/zmq/poller.py": {"edldist.wire.shm.sharing", "edldist.wire.zmq.heap"},

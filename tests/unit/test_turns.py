@@ -15,7 +15,7 @@ from edldist.student.queue.flow import Flow
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.options import ServiceOptions
 from edldist.student.service.service import StudentService
-from edldist.teacher.model import Teacher
+from edldist.teacher.model.teacher import Teacher
 from edldist.teacher.worker import TeacherWorker, WorkerOptions
 from edldist.wire.memory import MemoryTransport
 from edldist.wire.turns import ServiceThread

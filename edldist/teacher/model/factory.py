@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from edldist.errors import ConfigError, ModelError
-from edldist.teacher.signature import misfit
+from edldist.teacher.model.signature import misfit
 
 __all__ = ["make", "own_traceback"]
 
-_OWN = (str(Path(__file__).parent), str(Path("torch", "utils", "_contextlib.py")))
+_OWN = (str(Path(__file__).parents[1]), str(Path("torch", "utils", "_contextlib.py")))
 
 
 def make(what: str, path: str, kwargs: Mapping[str, Any] | None = None) -> Any:

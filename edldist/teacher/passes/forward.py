@@ -10,8 +10,8 @@ from torch import Tensor
 
 from edldist.errors import ModelError
 from edldist.labels.codec import Codec
-from edldist.teacher.kept_memory import KeptMemory
-from edldist.teacher.model import Teacher, refuse_nonfinite
+from edldist.teacher.model.teacher import Teacher, refuse_nonfinite
+from edldist.teacher.passes.kept_memory import KeptMemory
 
 __all__ = ["Computed", "Forward"]
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from edldist.errors import ModelError
-from edldist.teacher.forward import Computed
+from edldist.teacher.passes.forward import Computed
 
 __all__ = ["CudaLane", "Flight", "HostLane", "InputsLostError", "Lane", "lane_for"]
 

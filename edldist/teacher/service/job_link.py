@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from edldist.clock import Clock
 from edldist.errors import CoordinatorUnreachableError, IncompatibleError
 from edldist.labels.fingerprint import Fingerprint
-from edldist.teacher.identity import TeacherIdentity
+from edldist.teacher.service.identity import TeacherIdentity
 from edldist.wire.enrolment import Enrolment
 from edldist.wire.messages import Links, Message, Register, Scalar
 from edldist.wire.transport import Link

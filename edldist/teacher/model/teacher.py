@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from edldist.errors import ConfigError, ContractError, ModelError
-from edldist.teacher.digest import weights_digest
-from edldist.teacher.factory import make, own_traceback
-from edldist.teacher.huggingface import PREFIX, HuggingFaceFolder
-from edldist.teacher.outline import raises_without_values
-from edldist.teacher.outputs import OutputChoice
-from edldist.teacher.signature import misfit, takes_any_name
-from edldist.teacher.weights import Weights
+from edldist.teacher.model.digest import weights_digest
+from edldist.teacher.model.factory import make, own_traceback
+from edldist.teacher.model.huggingface import PREFIX, HuggingFaceFolder
+from edldist.teacher.model.outline import raises_without_values
+from edldist.teacher.model.outputs import OutputChoice
+from edldist.teacher.model.signature import misfit, takes_any_name
+from edldist.teacher.model.weights import Weights
 from edldist.wire.texts import TextName, unpack_texts
 
 __all__ = ["Teacher", "is_out_of_memory", "pick_device", "refuse_nonfinite"]

@@ -28,9 +28,9 @@ import msgspec
 from edldist.clock import Clock
 from edldist.errors import ConfigError, IncompatibleError, ProtocolVersionError
 from edldist.observe.repeats import Repeats
-from edldist.teacher.identity import TeacherIdentity
-from edldist.teacher.job_link import JobLink
-from edldist.teacher.ledger import Ledger
+from edldist.teacher.service.identity import TeacherIdentity
+from edldist.teacher.service.job_link import JobLink
+from edldist.teacher.service.ledger import Ledger
 from edldist.teacher.tasks import Answer, HeldTask
 from edldist.wire.messages import (
     Failure,

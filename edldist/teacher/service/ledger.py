@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from edldist.teacher.batcher import Batcher
-from edldist.teacher.demand import Demand
+from edldist.teacher.service.batcher import Batcher
+from edldist.teacher.service.demand import Demand
 from edldist.teacher.tasks import HeldTask, TaskInputs
 from edldist.wire.messages import Idle, Ping, Pong, Pull, Tasks, Wake
 

@@ -29,12 +29,12 @@ from torch import Tensor
 
 from edldist.errors import ContractError, EdlDistError, ModelError
 from edldist.observe.repeats import Repeats
-from edldist.teacher.batch_size import BatchSizeSearch
 from edldist.teacher.exchange import inputs_of
-from edldist.teacher.factory import own_traceback
-from edldist.teacher.forward import Computed, Forward
-from edldist.teacher.lane import Flight, InputsLostError, Lane
-from edldist.teacher.model import is_out_of_memory
+from edldist.teacher.model.factory import own_traceback
+from edldist.teacher.model.teacher import is_out_of_memory
+from edldist.teacher.passes.batch_size import BatchSizeSearch
+from edldist.teacher.passes.forward import Computed, Forward
+from edldist.teacher.passes.lane import Flight, InputsLostError, Lane
 from edldist.teacher.tasks import Answer, HeldTask
 from edldist.wire.texts import even
 

@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from edldist.errors import ConfigError, ModelError
-from edldist.teacher.factory import own_traceback
+from edldist.teacher.model.factory import own_traceback
 
 __all__ = ["PREFIX", "HuggingFaceFolder"]
 

@@ -1,0 +1,1 @@
+"""The I/O thread's side of a worker: whom it serves, what it asks for and what it holds."""
