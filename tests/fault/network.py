@@ -66,13 +66,15 @@ def _run(*command: str, given: str = "") -> str:
 
 
 class Namespace:
-    """A network namespace, held by a process that does nothing else."""
+    """A network namespace, held by a process that does nothing else.
 
-    def __init__(self) -> None:
+    Args:
+        holder: the command of that process, from its namespaces on.
+    """
+
+    def __init__(self, holder: Sequence[str] = ("unshare", "--net", "sleep", "infinity")) -> None:
         ours = os.readlink("/proc/self/ns/net")
-        self._holder = subprocess.Popen(
-            tied_command(["unshare", "--net", "sleep", "infinity"], os.getpid(), signal.SIGKILL)
-        )
+        self._holder = subprocess.Popen(tied_command(list(holder), os.getpid(), signal.SIGKILL))
         self.pid = self._holder.pid
         self._path = f"/proc/{self.pid}/ns/net"
         wait_for("a network namespace", lambda: self._holder.poll() or os.readlink(self._path) != ours)
@@ -111,8 +113,8 @@ class Host(Namespace):
     "In" and "out" are as the host sees them: "in" cut, it hears nothing but is heard.
     """
 
-    def __init__(self, number: int, switch: Namespace) -> None:
-        super().__init__()
+    def __init__(self, number: int, switch: Namespace, *holder: Sequence[str]) -> None:
+        super().__init__(*holder)
         self.address = f"{SUBNET}.{number}"
         self._switch = switch
         self._port = f"port{number}"
