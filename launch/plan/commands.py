@@ -1,0 +1,150 @@
+"""The command lines and environments of a job's processes, wherever they run.
+
+Every command begins with a *launcher*: the words that start ``edldist`` there (this very installation, another
+interpreter on a cluster's nodes, the console script in an image).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from edldist.config import (
+    CoordinatorConfig,
+    JobConfig,
+    ScriptConfig,
+    StudentConfig,
+    TeacherConfig,
+    dump_argument,
+)
+
+__all__ = [
+    "coordinator_command",
+    "inherited_environment",
+    "own_launcher",
+    "prepare_command",
+    "student_command",
+    "student_environment",
+    "teacher_command",
+]
+
+_MAIN = Path(__file__).parents[1] / "__main__.py"
+
+# What a person may set for every process of a job; other EDLDIST_ variables name options of the
+# command that reads them, and must not leak from `edldist run` into its children.
+PASSED_ON = ("EDLDIST_ADVERTISE", "EDLDIST_CONNECT_TIMEOUT_S", "EDLDIST_LOG_LEVEL")
+
+
+def own_launcher() -> list[str]:
+    """Starts this very installation."""
+    return [sys.executable, str(_MAIN)]
+
+
+def inherited_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """What every child gets: this process's variables, and unbuffered output."""
+    kept = {
+        key: value for key, value in environment.items() if not key.startswith("EDLDIST_") or key in PASSED_ON
+    }
+    kept.setdefault("PYTHONUNBUFFERED", "1")
+    return kept
+
+
+def coordinator_command(
+    launcher: Sequence[str],
+    config: CoordinatorConfig,
+    bind: str,
+    http: str,
+    *,
+    ready_file: Path | None = None,
+    output: Path | None = None,
+) -> list[str]:
+    """The coordinator.
+
+    Args:
+        bind: ``tcp://host:port`` where it listens.
+        http: ``host:port`` of its status.
+        ready_file: to which it writes where it listens, if somebody waits for that.
+        output: folder for the job's record, if nobody else writes it.
+    """
+    ttl_s = config.heartbeat_ttl_s
+    ready = () if ready_file is None else ("--ready-file", str(ready_file))
+    record = () if output is None else ("--output", str(output))
+    return [
+        *(*launcher, "coordinator", "--bind", bind, "--http", http),
+        *("--heartbeat-ttl-s", repr(ttl_s), "--heartbeat-interval-s", repr(min(1.0, ttl_s / 3))),
+        *("--max-students-per-worker", str(config.max_students_per_worker), *ready, *record),
+    ]
+
+
+def prepare_command(interpreter: str, config: ScriptConfig) -> list[str]:
+    """The job's own preparation, with an interpreter that has edldist."""
+    return [interpreter, "-u", config.script, *config.args]
+
+
+def teacher_command(
+    launcher: Sequence[str], teacher: TeacherConfig, worker_id: str, coordinator: str, beside: Path
+) -> list[str]:
+    """One worker. Every option is given, so that no variable of the user's decides.
+
+    Args:
+        beside: the folder of the job file.
+    """
+    return [
+        *(*launcher, "teacher", "--import-from", str(beside)),
+        *("--coordinator", coordinator, "--id", worker_id, "--name", teacher.name),
+        *("--model", teacher.model, "--device", teacher.device),
+        *(
+            each
+            for name in teacher.kwargs
+            for each in ("--model-arg", dump_argument(name, teacher.kwargs[name]))
+        ),
+        *("--batch-size", str(teacher.batch_size), "--codec", teacher.codec),
+        *(("--weights", teacher.weights) if teacher.weights is not None else ()),
+        *(("--outputs", ",".join(teacher.outputs)) if teacher.outputs is not None else ()),
+        *("--model-version", teacher.version),
+        "--allow-nonfinite" if teacher.allow_nonfinite else "--refuse-nonfinite",
+        "--compile" if teacher.compile else "--no-compile",
+        *(("--autocast", teacher.autocast) if teacher.autocast is not None else ()),
+        "--channels-last" if teacher.channels_last else "--no-channels-last",
+        *_dataset_options(teacher),
+    ]
+
+
+def _dataset_options(teacher: TeacherConfig) -> list[str]:
+    if teacher.dataset is None:
+        return []
+    options = ["--dataset", teacher.dataset, "--dataset-threads", str(teacher.dataset_threads)]
+    if teacher.dataset_inputs is not None:
+        options += ["--dataset-inputs", ",".join(str(entry) for entry in teacher.dataset_inputs)]
+    return options
+
+
+def student_command(
+    launcher: Sequence[str], student: StudentConfig, coordinator: str, beside: Path
+) -> list[str]:
+    """One node of the training script's process group; ``beside`` is the folder of the job file."""
+    return [
+        *(*launcher, "student", "--import-from", str(beside)),
+        *("--coordinator", coordinator, "--nnodes", student.nnodes),
+        *("--nproc-per-node", str(student.nproc_per_node), "--max-restarts", str(student.max_restarts)),
+        *(student.script, *student.args),
+    ]
+
+
+def student_environment(job: JobConfig, coordinator: str, output: Path) -> dict[str, str]:
+    """What the training script finds, see docs/architecture.md."""
+    variables = {
+        "EDLDIST_COORDINATOR": coordinator,
+        "EDLDIST_OUTPUT": str(output),
+        "EDLDIST_JOB": job.name,
+        "EDLDIST_CHECKPOINT_KEEP": str(job.checkpoint.keep),
+    }
+    if job.checkpoint.every_steps is not None:
+        variables["EDLDIST_CHECKPOINT_EVERY_STEPS"] = str(job.checkpoint.every_steps)
+    variables["EDLDIST_ON_POISON"] = job.on_poison
+    variables["EDLDIST_HEARTBEAT_TTL_S"] = repr(job.coordinator.heartbeat_ttl_s)
+    if job.deterministic:
+        variables["EDLDIST_DETERMINISTIC"] = "1"
+        variables["EDLDIST_TASK_SIZE"] = str(job.task_size)
+    return variables | job.student.env
