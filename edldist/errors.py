@@ -19,6 +19,7 @@ __all__ = [
     "InputError",
     "LabelError",
     "LabelMemoryError",
+    "LaunchError",
     "LoaderClosedError",
     "ModelError",
     "PeerUnreachableError",
@@ -136,6 +137,10 @@ class IncompatibleError(RefusedError):
 
 class CoordinatorUnreachableError(EdlDistError):
     """No coordinator answered within the stated time."""
+
+
+class LaunchError(EdlDistError):
+    """An engine that places processes refused, cannot be reached, or has lost the job; with its own words."""
 
 
 class PoisonTaskError(EdlDistError):

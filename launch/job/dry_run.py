@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from edldist.bounds import node_range
 from edldist.config import dump_job
-from edldist_launch.job.processes import student_nodes
 from edldist_launch.job.resolve import resolve_job, spare_the_job_file
 from edldist_launch.record.earlier import Beginning, EarlierRun, differences
 from edldist_launch.record.folder import OUTPUTS, default_folders
@@ -25,7 +25,7 @@ def describe_run(job_path: Path, overrides: Sequence[str], output: Path | None, 
     if output is not None:
         spare_the_job_file(job_path, output)
     folder = (output or next(default_folders(OUTPUTS, job, beginning))).absolute()
-    nodes = len(student_nodes(job))
+    nodes = node_range(job.student.nnodes)[1]
     workers = ", ".join(f"{teacher.initial_replicas} of {teacher.name}" for teacher in job.teachers)
     lines = [
         f"output: {near(folder)}",

@@ -8,9 +8,9 @@ from pathlib import Path
 from edldist.config import JobConfig, load_job
 from edldist.errors import ConfigError
 from edldist_launch.job.paths import check_weights, resolve_paths
-from edldist_launch.job.processes import processes_of
 from edldist_launch.machine.rank_count import rank_count
 from edldist_launch.machine.room import check_room
+from edldist_launch.plan.plan import Plan
 
 __all__ = ["resolve_job", "spare_the_job_file"]
 
@@ -26,7 +26,7 @@ def resolve_job(job_path: Path, overrides: Sequence[str]) -> JobConfig:
         check_weights(job, job_path.absolute().parent)
     ranks = rank_count(job.student.nproc_per_node, "student.nproc_per_node")
     job = job.model_copy(update={"student": job.student.model_copy(update={"nproc_per_node": ranks})})
-    check_room(processes_of(job))
+    check_room(Plan(job, job_path.absolute().parent, Path()).processes)
     return job
 
 

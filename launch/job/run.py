@@ -8,20 +8,23 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from edldist.clock import Clock, SystemClock
 from edldist.config import JobConfig, ReplicaRange, TeacherConfig
 from edldist.errors import ConfigError
 from edldist.wire.query import StatusClient
-from edldist_launch.job import processes
 from edldist_launch.job.paths import check_weights, resolve_paths
 from edldist_launch.job.resolve import resolve_job, spare_the_job_file
+from edldist_launch.job.workers import Workers
 from edldist_launch.local.child import Child, describe_exit, end_children
 from edldist_launch.local.fleet import Change, Fleet
 from edldist_launch.local.last_words import own_error
 from edldist_launch.machine.cpu_shares import limit_threads
 from edldist_launch.node.student import GRACE_S
+from edldist_launch.plan import commands
+from edldist_launch.plan.plan import Plan
 from edldist_launch.process.exits import EXIT_FAILED, EXIT_INCOMPATIBLE, EXIT_INTERRUPTED, EXIT_USAGE
 from edldist_launch.process.importing import add_to_environment
 from edldist_launch.process.interrupts import Interrupts
@@ -105,8 +108,7 @@ class JobRun:
         console: PlainConsole,
         clock: Clock | None = None,
     ) -> None:
-        self._job = job
-        self._beside = beside
+        self._plan = Plan(job, beside, folder.path)
         self._folder = folder
         self._interrupts = interrupts
         self._clock = clock or SystemClock()
@@ -115,18 +117,23 @@ class JobRun:
         self._client: StatusClient | None = None
         self._student_began: float | None = None
         self._next_look = 0.0
-        self._environment = processes.inherited_environment(os.environ)
-        self._workers = processes.teacher_names(job)
+        self._environment = commands.inherited_environment(os.environ)
+        self._workers = Workers(job)
         self._given_up: list[str] = []
         self._coordinator = Fleet(self._make_coordinator, ["0"], keep=True)
         self._teachers = Fleet(
             self._make_teacher,
-            list(self._workers),
+            self._workers.names,
             final=TEACHER_FINAL_CODES,
             unready_starts=TEACHER_UNREADY_STARTS,
         )
-        self._students = Fleet(self._make_student, processes.student_nodes(job), final=STUDENT_FINAL_CODES)
+        nodes = [str(number) for number in range(self._plan.role("student").replicas.initial)]
+        self._students = Fleet(self._make_student, nodes, final=STUDENT_FINAL_CODES)
         self._observers = Observers(job.name, folder, console, len(self._workers), self._clock)
+
+    @property
+    def _job(self) -> JobConfig:
+        return self._plan.job
 
     def run(self) -> int:
         """Prepare, start, watch, end, and account for it."""
@@ -178,12 +185,12 @@ class JobRun:
         if self._job.prepare is None:
             return
         try:
-            self._job = resolve_paths(self._job, self._beside / "job.yaml")
-            check_weights(self._job, self._beside)
+            job = resolve_paths(self._job, self._plan.beside / "job.yaml")
+            check_weights(job, self._plan.beside)
         except ConfigError as exc:
             raise _Stopped("failed", str(exc)) from exc
-        self._workers = processes.teacher_names(self._job)
-        self._observers.job(self._job)
+        self._plan, self._workers = replace(self._plan, job=job), Workers(job)
+        self._observers.job(job)
 
     def _prepare(self) -> None:
         """Run the job's own preparation and show what it prints."""
@@ -191,8 +198,8 @@ class JobRun:
         if prepare is None:
             return
         environment = self._environment | {"EDLDIST_OUTPUT": str(self._folder.path)}
-        add_to_environment(environment, os.getcwd(), str(self._beside))
-        command = [sys.executable, "-u", prepare.script, *prepare.args]
+        add_to_environment(environment, os.getcwd(), str(self._plan.beside))
+        command = commands.prepare_command(sys.executable, prepare)
         child = Child("prepare", command, environment, self._folder.log_path("prepare"))
         self._observers.say(f"preparing: {near(Path(prepare.script))}")
         child.start()
@@ -228,8 +235,7 @@ class JobRun:
 
     def _start(self) -> None:
         """Coordinator, then teachers and students at the same time."""
-        nodes = len(processes.student_nodes(self._job))
-        ranks = nodes * self._job.student.ranks
+        ranks = self._plan.role("student").replicas.initial * self._job.student.ranks
         threads = limit_threads(self._environment, len(self._workers) + ranks)
         if threads is not None:
             self._observers.event("threads", omp_num_threads=threads)
@@ -264,21 +270,19 @@ class JobRun:
         # Started again it listens where the first one did: nobody waits to be told, no disk is in the way.
         ready = None if self._address else self._ready_file
         bind = self._address or "tcp://127.0.0.1:0"
-        command = processes.coordinator_command(self._job.coordinator, bind, self._http, ready)
+        command = self._plan.coordinator_command(bind, self._http, ready_file=ready)
         return Child("coordinator", command, self._environment, self._folder.log_path("coordinator", name))
 
     def _make_teacher(self, name: str, attempt: int) -> Child:
         teacher = self._workers[name]
         worker_id = f"{name}.r{attempt}" if attempt else name
-        command = processes.teacher_command(teacher, worker_id, self._address, self._beside)
+        command = self._plan.teacher_command(teacher, worker_id, self._address)
         environment = self._environment | teacher.env
         return Child(worker_id, command, environment, self._folder.log_path("teacher", name))
 
     def _make_student(self, name: str, attempt: int) -> Child:
-        environment = self._environment | processes.student_environment(
-            self._job, self._address, self._folder.path
-        )
-        command = processes.student_command(self._job, self._address, self._beside)
+        environment = self._environment | self._plan.student_environment(self._address)
+        command = self._plan.student_command(self._address)
         return Child(f"student-{name}", command, environment, self._folder.log_path("student", name))
 
     @property

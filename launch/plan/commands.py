@@ -1,7 +1,7 @@
 """The command lines and environments of a job's processes, wherever they run.
 
-Every command begins with a *launcher*: the words that start ``edldist`` there (this very installation, another
-interpreter on a cluster's nodes, the console script in an image).
+Every command begins with a *launcher*: the words that start ``edldist`` there (this very installation,
+another interpreter on a cluster's nodes, the console script in an image).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from edldist.config import (
 __all__ = [
     "coordinator_command",
     "inherited_environment",
+    "own_command",
     "own_launcher",
     "prepare_command",
     "student_command",
@@ -39,6 +40,11 @@ PASSED_ON = ("EDLDIST_ADVERTISE", "EDLDIST_CONNECT_TIMEOUT_S", "EDLDIST_LOG_LEVE
 def own_launcher() -> list[str]:
     """Starts this very installation."""
     return [sys.executable, str(_MAIN)]
+
+
+def own_command(*args: str) -> list[str]:
+    """A command of this very installation."""
+    return [*own_launcher(), *args]
 
 
 def inherited_environment(environment: Mapping[str, str]) -> dict[str, str]:

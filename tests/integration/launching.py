@@ -39,14 +39,15 @@ import sys
 from pathlib import Path
 from edldist.errors import ConfigError
 from edldist.observe.streams import install_steady_streams
-from edldist_launch.job import processes, run
+from edldist_launch.job import run
 from edldist_launch.job.run import run_job
+from edldist_launch.plan import commands
 run.TEACHER_UNREADY_STARTS = 2
 install_steady_streams()
 teacher, student = sys.argv[1:3]
-processes.teacher_command = lambda *given: [sys.executable, "-c", teacher]
+commands.teacher_command = lambda *given: [sys.executable, "-c", teacher]
 if student:
-    processes.student_command = lambda *given: [sys.executable, "-c", student]
+    commands.student_command = lambda *given: [sys.executable, "-c", student]
 try:
     said = os.environ.get
     job, output = said("JOB", "job.yaml"), said("OUTPUT", "out")

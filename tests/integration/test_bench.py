@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from edldist_benchmarks.figures import Settings
-from edldist_launch.job.processes import own_command
+from edldist_launch.plan.commands import own_command
 
 pytestmark = pytest.mark.timeout(300)
 

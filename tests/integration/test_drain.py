@@ -31,7 +31,7 @@ from edldist.wire.messages import (
 )
 from edldist.wire.transport import Hub, Sender
 from edldist.wire.zmq.transport import ZmqTransport
-from edldist_launch.job.processes import own_command
+from edldist_launch.plan.commands import own_command
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edldist_launch.job.processes import own_command
+from edldist_launch.plan.commands import own_command
 
 pytestmark = pytest.mark.timeout(60)
 

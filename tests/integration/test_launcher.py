@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from edldist.wire.query import query_status
-from edldist_launch.job.processes import own_command
+from edldist_launch.plan.commands import own_command
 from edldist_launch.process.interrupts import INSIST_AFTER_S
 from tests.integration.launching import (
     IGNORE_TERM,

@@ -32,7 +32,7 @@ from edldist_benchmarks.killed import full_rate_after, longest_gap
 from edldist_benchmarks.plots import draw_curves
 from edldist_benchmarks.report import budget_words, markdown_report, number, print_report
 from edldist_benchmarks.student import Book
-from edldist_launch.job.processes import own_command
+from edldist_launch.plan.commands import own_command
 
 CURVE = Curve("speed", "Speed", "workers", "samples/s", [Point(1, 10, 10), Point(2, 19, 20)])
 

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from edldist.config import load_job
 from edldist.errors import ConfigError
 from edldist_launch.cli import cli
-from edldist_launch.job.processes import own_command
+from edldist_launch.plan.commands import own_command
 
 TEACHER = ("teacher", "--coordinator", "tcp://h:1", "--model", "a:b")
 COMMANDS = ("run", "coordinator", "teacher", "student", "status", "schema")

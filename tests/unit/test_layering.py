@@ -55,11 +55,13 @@ LAUNCH = {
     "process": set(),
     "machine": set(),
     "record": set(),
+    "plan": set(),
+    "contract": {"plan"},
     "local": {"process"},
     "node": {"process", "machine"},
     "view": {"record"},
-    "job": {"process", "machine", "record", "local", "node", "view"},
-    "cli": {"process", "machine", "record", "local", "node", "view", "job"},
+    "job": {"process", "machine", "record", "plan", "contract", "local", "node", "view"},
+    "cli": {"process", "machine", "record", "plan", "contract", "local", "node", "view", "job"},
     "__main__": {"cli"},
 }
 TEACHER = {

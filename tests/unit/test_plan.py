@@ -16,15 +16,11 @@ from edldist.environment import JobEnvironment
 from edldist.errors import ConfigError
 from edldist.teacher.model.teacher import pick_device
 from edldist_launch.cli import cli
-from edldist_launch.job.processes import (
-    coordinator_command,
-    processes_of,
-    student_environment,
-    teacher_names,
-)
 from edldist_launch.job.run import run_job
+from edldist_launch.job.workers import Workers
 from edldist_launch.machine.room import LEAST_PROCESS_BYTES, check_room
 from edldist_launch.node.student import run_student
+from edldist_launch.plan.plan import Plan, Replicas
 
 
 def job(*teachers: dict[str, Any], **settings: Any) -> JobConfig:
@@ -34,8 +30,12 @@ def job(*teachers: dict[str, Any], **settings: Any) -> JobConfig:
     )
 
 
+def plan(config: JobConfig) -> Plan:
+    return Plan(config, Path("/beside"), Path("/out"))
+
+
 def environment(config: JobConfig) -> JobEnvironment:
-    return JobEnvironment.read(student_environment(config, "tcp://h:1", Path("/out")))
+    return JobEnvironment.read(plan(config).student_environment("tcp://h:1"))
 
 
 def test_the_coordinators_settings_reach_it_and_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +45,7 @@ def test_the_coordinators_settings_reach_it_and_the_ranks(monkeypatch: pytest.Mo
     )
     for settings in ({}, {"heartbeat_ttl_s": 20, "max_students_per_worker": 4}, {"heartbeat_ttl_s": 0.5}):
         config = job({}, coordinator=settings)
-        command = coordinator_command(config.coordinator, "tcp://127.0.0.1:0", "127.0.0.1:0", None)
+        command = plan(config).coordinator_command("tcp://127.0.0.1:0", "127.0.0.1:0")
         assert CliRunner().invoke(cli, command[2:], standalone_mode=False).exception is None
     told = [(o.heartbeat_ttl_s, o.heartbeat_interval_s, o.max_students_per_worker) for o in seen]
     assert told == [(3.0, 1.0, 16), (20.0, 1.0, 4), (0.5, 0.5 / 3, 16)]
@@ -61,14 +61,72 @@ def test_deterministic_cuts_are_no_larger_than_any_teachers_batch() -> None:
 
 def test_automatic_workers_are_numbered_over_the_whole_job() -> None:
     config = job({"replicas": 2}, {"replicas": 1, "device": "cuda:7"}, {"replicas": 2, "device": "auto"})
-    devices = {name: teacher.device for name, teacher in teacher_names(config).items()}
-    assert devices == {
+    workers = Workers(config)
+    assert {name: workers[name].device for name in workers.names} == {
         "t0-0": "auto:0",
         "t0-1": "auto:1",
         "t1-0": "cuda:7",
         "t2-0": "auto:2",
         "t2-1": "auto:3",
     }
+
+
+def test_a_worker_takes_the_lowest_name_and_device_that_are_free() -> None:
+    workers = Workers(job({"replicas": 3}, {"replicas": 1}))
+    workers.remove("t0-1")
+    assert workers.add("t1", 2) == ["t1-1", "t1-2"]
+    assert workers.add("t0") == ["t0-1"]
+    assert (workers.of("t0"), len(workers)) == (["t0-0", "t0-2", "t0-1"], 6)
+    assert sorted(workers[name].device for name in workers.names) == [f"auto:{k}" for k in range(6)]
+    assert (workers["t1-1"].device, workers["t0-1"].device) == ("auto:1", "auto:5")
+
+
+def test_a_plan_has_the_roles_of_a_job_in_the_order_in_which_they_are_needed() -> None:
+    config = job(
+        {"replicas": {"min": 0, "max": 8}, "env": {"A": "1"}, "resources": {"gpus": 1}},
+        {"replicas": 3},
+        prepare={"script": "p.py"},
+        student={"script": "s.py", "nnodes": "1:4", "resources": {"cpus": 8}},
+    )
+    prepare, coordinator, t0, t1, student = plan(config).roles
+    assert (prepare.kind, coordinator.kind, t0.kind, student.kind) == (
+        "prepare",
+        "coordinator",
+        "teacher",
+        "student",
+    )
+    assert (t0.name, dict(t0.environment), t0.resources.gpus) == ("t0", {"A": "1"}, 1)
+    bounds = [role.replicas for role in (t0, t1, student)]
+    assert bounds == [Replicas(0, 1, 8), Replicas(3, 3, 3), Replicas(1, 4, 4)]
+    assert student.resources.cpus == 8
+
+
+@pytest.mark.parametrize(
+    ("role", "wanted", "says"),
+    [
+        ("t0", 9, "t0=9: replicas of teacher t0 allows 0 to 8"),
+        (
+            "t1",
+            4,
+            "t1=4: replicas of teacher t1 allows 3 to 3; a range in the job file, as in replicas:",
+        ),
+        (
+            "student",
+            5,
+            "student=5: student.nnodes allows 1 to 4; a range in the job file, as in nnodes:",
+        ),
+        ("coordinator", 2, "a job has one coordinator"),
+        ("t2", 1, "job j has no role `t2`: it has coordinator, t0, t1, student"),
+    ],
+)
+def test_a_number_that_a_role_may_not_have_is_refused(role: str, wanted: int, says: str) -> None:
+    student = {"script": "s.py", "nnodes": "1:4"}
+    made = plan(job({"replicas": {"min": 0, "max": 8}}, {"replicas": 3}, student=student))
+    with pytest.raises(ConfigError) as caught:
+        made.check_scale(role, wanted)
+    assert says in str(caught.value)
+    made.check_scale("t0", 0)
+    made.check_scale("student", 4)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +150,7 @@ def test_automatic_workers_spread_over_the_accelerators_there_are(
 def test_a_job_that_cannot_fit_into_this_machine_is_refused_with_what_asks_for_it() -> None:
     student = {"script": "s.py", "nproc_per_node": 4, "nnodes": "1:2"}
     config = job({"replicas": 3}, {"replicas": {"min": 2, "max": 900}}, student=student)
-    processes = processes_of(config)
+    processes = plan(config).processes
     assert sum(processes.values()) == 3 + 2 + 2 * 4
     check_room(processes, 13 * LEAST_PROCESS_BYTES)
     with pytest.raises(ConfigError) as caught:

@@ -16,7 +16,7 @@ from edldist.config import TeacherConfig, dump_argument, load_job, parse_argumen
 from edldist.errors import ConfigError, EdlDistError
 from edldist.teacher.worker import WorkerOptions
 from edldist_launch.cli import cli
-from edldist_launch.job.processes import teacher_command
+from edldist_launch.plan.commands import own_launcher, teacher_command
 
 ALL = {
     "model": "a.b:c",
@@ -59,7 +59,7 @@ def invoke(*args: str, **variables: str | None):
 def test_every_key_of_a_teacher_reaches_its_worker(started):
     config = TeacherConfig(**ALL)
     for teacher in (config, TeacherConfig(model="a:b")):
-        command = teacher_command(teacher, "w-0", "tcp://h:1", Path.cwd())
+        command = teacher_command(own_launcher(), teacher, "w-0", "tcp://h:1", Path.cwd())
         assert invoke(*command[2:]).exception is None
     full, plain = started
     told = {key: getattr(full, "model_args" if key == "kwargs" else key) for key in ALL}
@@ -68,7 +68,7 @@ def test_every_key_of_a_teacher_reaches_its_worker(started):
 
 
 def test_the_job_decides_and_no_variable_of_the_users(started):
-    command = teacher_command(TeacherConfig(model="a:b"), "w-0", "tcp://h:1", Path.cwd())
+    command = teacher_command(own_launcher(), TeacherConfig(model="a:b"), "w-0", "tcp://h:1", Path.cwd())
     invoke(*command[2:], EDLDIST_COMPILE="1", EDLDIST_CHANNELS_LAST="1", EDLDIST_BATCH_SIZE="auto")
     assert (started[0].compile, started[0].channels_last, started[0].batch_size) == (False, False, 64)
 

@@ -1,0 +1,1 @@
+"""What a job consists of, for whoever places it."""
