@@ -4,7 +4,8 @@
 
     joining --Registered--> joined --Unknown--> joining ...      (a coordinator that restarted)
        |                      |
-       +-- Refused: RefusedError (where its id is held, after asking again for a while)
+       +-- Refused: RefusedError (where its id is held, after asking again for a while, unless it was
+       |            a member before: then another has taken its place)
        +-- never answered for connect_timeout_s: CoordinatorUnreachableError
                               +-- leave(): Goodbye
 
@@ -169,7 +170,14 @@ class Enrolment:
         """Give up; or ask again, for as long as whoever holds the id may have died without a word.
 
         A process that is started anew under its id right after a crash comes before anybody misses the last.
+        One that was a member before was written off while it was silent, as on a host that was cut off; if
+        another has its id by now, that one was started in its place.
         """
+        if message.held_for_s is not None and self.ever_joined:
+            raise RefusedError(
+                f"coordinator {self._coordinator} wrote this member off while it was silent, and another "
+                f"process took its place: {message.reason}"
+            )
         if message.held_for_s is not None:
             if self._asks_until is None:
                 wait_s = message.held_for_s + _MAX_RETRY_S

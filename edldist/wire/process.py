@@ -10,11 +10,14 @@ import os
 import threading
 import uuid
 
-__all__ = ["PROCESS_VARIABLE", "process_id"]
+__all__ = ["PROCESS_VARIABLE", "process_id", "route_of"]
 
 PROCESS_VARIABLE = "EDLDIST_PROCESS"
 """``NAME@PID``: the name that whoever started a process gave to it. Its own children inherit the variable,
 and see by the process id that it is not meant for them."""
+
+_SHOWN = 12
+"""Characters of a process's name that tell it from the others that have ever had one member's id."""
 
 _lock = threading.Lock()
 _name: str | None = None
@@ -35,6 +38,16 @@ def process_id() -> str:
                 os.register_at_fork(after_in_child=_forget)
                 _renewed_after_fork = True
         return _name
+
+
+def route_of(member: str, process: str) -> str:
+    """What the links of a member call themselves where they connect to.
+
+    The process is a part of it. A host that was cut off holds on to its connections, and makes them anew once
+    it is back; under the member's id alone its process would push out the one that took its place meanwhile,
+    and what it says would count as the other's.
+    """
+    return f"{member}~{process[:_SHOWN]}"
 
 
 def _forget() -> None:

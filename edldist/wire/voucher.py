@@ -45,6 +45,7 @@ from pathlib import Path
 from edldist.errors import EdlDistError
 from edldist.signals import ASKING
 from edldist.wire.messages import Vouch
+from edldist.wire.process import route_of
 from edldist.wire.transport import Link, Poller
 from edldist.wire.zmq.transport import ZmqTransport
 
@@ -191,7 +192,7 @@ def main() -> None:
     for number in ASKING:
         signal.signal(number, signal.SIG_IGN)  # it ends with its worker, which may have some time to drain
     member, process, pid, ticks = sys.argv[-4:]
-    links = _Links(f"{member}~voucher")
+    links = _Links(f"{route_of(member, process)}~voucher")
     told: bytes = b""
     addresses: list[str] = []
     ttl_s = 3.0

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from edldist.coordinator.server import Coordinator, CoordinatorOptions
 from edldist.wire.messages import Heartbeat, Message, Register
+from edldist.wire.process import route_of
 from edldist.wire.zmq.transport import ZmqTransport
 from tests.greetings import FINGERPRINT
 
@@ -36,7 +37,7 @@ class FakeMember:
         base = {"id": member_id, "process": f"p-{member_id}", "host": "here", "pid": 1, "wall_s": time.time()}
         self.registration = Register(**base | fields)
         self._poller = ZmqTransport().poller()
-        self._link = self._poller.connect(coordinator, member_id)
+        self._link = self._poller.connect(coordinator, route_of(member_id, self.registration.process))
         self.inbox: list[Message] = []
 
     def send(self, message: Message) -> None:

@@ -11,11 +11,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from edldist.clock import SystemClock
+from edldist.errors import RefusedError
+from edldist.teacher.service.identity import TeacherIdentity
+from edldist.teacher.service.service import TeacherService
 from edldist.wire.messages import (
     Ack,
     Event,
     Goodbye,
     Links,
+    MemberStatus,
     Refused,
     Registered,
     Report,
@@ -23,6 +28,8 @@ from edldist.wire.messages import (
     Unknown,
 )
 from edldist.wire.query import StatusClient, query_status
+from edldist.wire.zmq.transport import ZmqTransport
+from tests.greetings import FINGERPRINT
 from tests.integration.members import INTERVAL_S, TTL_S, FakeMember, Running, student, teacher, until
 
 pytestmark = pytest.mark.timeout(60)
@@ -237,7 +244,7 @@ def test_forged_events_are_dropped_counted_and_said_once(
     stack.callback(client.close)
     status = until(lambda: (s := client.query()).seq == 2 and s, "one of five events")
     assert [r.event for r in status.records if isinstance(r, Event)][1:] == ["checkpoint_failed"]
-    assert caplog.text.count("dropped what 'mallory' reported") == 1
+    assert caplog.text.count("dropped what 'mallory~p-mallory' reported") == 1
     with urllib.request.urlopen(f"http://{running.coordinator.http_address}/status", timeout=5) as page:
         assert json.load(page)["garbage"] == 4
 
@@ -266,6 +273,43 @@ def test_an_impossible_registration_is_refused(stack: contextlib.ExitStack, runn
     worker = teacher(stack, running.address, group="")
     worker.register()
     assert "group" in worker.expect(Refused, beat=False).reason
+
+
+def test_a_worker_that_was_cut_off_and_replaced_is_no_second_self_when_it_is_back(
+    stack: contextlib.ExitStack, running: Running
+) -> None:
+    """Its connection is made anew then, and what it says is nothing that its successor has said."""
+
+    def worker(process: str) -> TeacherService:
+        identity = TeacherIdentity(
+            *("t1", "big", running.address, 4, FINGERPRINT, process, "here", 1, "cpu", 60.0)
+        )
+        made = TeacherService(identity, ZmqTransport(), SystemClock())
+        made.extra_stats = lambda: {"of": process}
+        stack.callback(made.close, "the test is over")
+        return made
+
+    def live(*services: TeacherService) -> list[MemberStatus]:
+        for service in services:
+            service.turn(time.monotonic())
+        return query_status(running.address).members
+
+    def counted(service: TeacherService) -> bool:
+        return [member.stats.get("of") for member in live(service)] == [service._identity.process]
+
+    cut_off, successor = worker("its-process"), worker("another-process")
+    until(lambda: counted(cut_off), "a member")
+    until(lambda: not query_status(running.address).members, "its loss")
+    until(lambda: counted(successor), "its successor")
+
+    def refused() -> bool:
+        with contextlib.suppress(RefusedError):
+            assert [member.stats.get("of") for member in live(successor, cut_off)] == ["another-process"]
+            return False
+        return True
+
+    until(refused, "an end of the one that was cut off")
+    assert counted(successor)
 
 
 def test_who_asks_for_an_id_does_not_keep_the_dead_process_alive_that_had_it(

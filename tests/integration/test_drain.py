@@ -59,6 +59,7 @@ class Counterpart:
         self.student = self.poller.bind("tcp://127.0.0.1:0")
         self.inboxes: dict[Hub, deque[Message]] = {self.coordinator: deque(), self.student: deque()}
         self.process: subprocess.Popen[bytes]
+        self.worker: Sender
 
     def start(self, factory: str, drain_s: str) -> None:
         self.process = subprocess.Popen(
@@ -73,13 +74,13 @@ class Counterpart:
     def meet(self) -> None:
         self.heard(self.coordinator, Register)
         self.coordinator.send(
-            Sender(b"w"), Registered(incarnation="one", heartbeat_interval_s=1.0, heartbeat_ttl_s=3.0)
+            self.worker, Registered(incarnation="one", heartbeat_interval_s=1.0, heartbeat_ttl_s=3.0)
         )
         student = Peer(id="s", address=self.student.address)
-        self.coordinator.send(Sender(b"w"), Links(students=[student], complete=True))
+        self.coordinator.send(self.worker, Links(students=[student], complete=True))
         self.heard(self.student, Hello)
         self.student.send(
-            Sender(b"w"),
+            self.worker,
             Welcome(student="s", ping_interval_s=1.0, heartbeat_ttl_s=60.0, max_frame_bytes=1 << 20),
         )
 
@@ -92,7 +93,7 @@ class Counterpart:
             for lease in leases
         ]
         self.student.send(
-            Sender(b"w"), Tasks(seq=pull.seq, groups=groups, buffered=0), [bytes(8)] * len(leases)
+            self.worker, Tasks(seq=pull.seq, groups=groups, buffered=0), [bytes(8)] * len(leases)
         )
 
     def heard(self, hub, kind):
@@ -103,6 +104,8 @@ class Counterpart:
             for each, inbox in self.inboxes.items():
                 while (received := each.receive()) is not None:
                     inbox.append(received.message)
+                    if isinstance(received.message, Register):
+                        self.worker = received.sender
             inbox = self.inboxes[hub]
             while inbox:
                 if isinstance(message := inbox.popleft(), kind):

@@ -38,6 +38,7 @@ from edldist.wire.messages import (
     Wake,
     Welcome,
 )
+from edldist.wire.process import route_of
 from edldist.wire.transport import Sender
 from tests.greetings import FINGERPRINT
 
@@ -45,6 +46,7 @@ pytestmark = pytest.mark.timeout(30)
 
 TTL_S = 3.0
 STUDENT = Peer(id="s", address="tcp://student:1")
+WORKER = Sender(route_of("w", "p").encode())
 WELCOME = Welcome(student="s", ping_interval_s=1.0, heartbeat_ttl_s=TTL_S, max_frame_bytes=1 << 20)
 
 
@@ -79,10 +81,10 @@ class Party:
         self.until(lambda: self.serving)
 
     def order(self, message) -> None:
-        self.coordinator.send(Sender(b"w"), message)
+        self.coordinator.send(WORKER, message)
 
     def say(self, message) -> None:
-        self.student.send(Sender(b"w"), message)
+        self.student.send(WORKER, message)
 
     @property
     def serving(self) -> bool:
@@ -147,11 +149,11 @@ def test_the_next_pull_rides_on_the_labels_of_the_last(party: Party) -> None:
     pull = heard(Pull)
     for lease in range(1, 4):
         group = LeaseGroup(leases=[Lease(id=lease, samples=4, cost=4, alone=False)], tensors=[spec])
-        party.student.send(Sender(b"w"), Tasks(seq=pull.seq, groups=[group], buffered=0), [bytes(16)])
+        party.student.send(WORKER, Tasks(seq=pull.seq, groups=[group], buffered=0), [bytes(16)])
         if lease == 1:
             pull = heard(Pull)  # the room of a second turn
             group = LeaseGroup(leases=[Lease(id=9, samples=4, cost=4, alone=False)], tensors=[spec])
-            party.student.send(Sender(b"w"), Tasks(seq=pull.seq, groups=[group], buffered=0), [bytes(16)])
+            party.student.send(WORKER, Tasks(seq=pull.seq, groups=[group], buffered=0), [bytes(16)])
         party.service.await_tasks(5.0)
         tasks = party.service.take()
         result = Result(
@@ -222,9 +224,9 @@ def test_a_worker_that_another_student_takes_goes_on(party):
     party.say(Refused(reason="weights 77 instead of 12", incompatible=True))
     party.until(lambda: party.service._students[STUDENT.id].incompatible)
     party.clock.advance(1.0)
-    hub.send(Sender(b"w"), WELCOME)
+    hub.send(WORKER, WELCOME)
     party.until(lambda: party.service._students[second.id].serving)
-    hub.send(Sender(b"w"), Ping(seq=1, buffered=0))
+    hub.send(WORKER, Ping(seq=1, buffered=0))
     party.heard(hub, Pong)
 
 
@@ -250,7 +252,7 @@ def given(party: Party, *leases: int) -> None:
         LeaseGroup(leases=[Lease(id=each, samples=4, cost=4, alone=False)], tensors=[spec]) for each in leases
     ]
     frames = [bytes(16)] * len(leases)
-    party.student.send(Sender(b"w"), Tasks(seq=pull.seq, groups=groups, buffered=0), frames)
+    party.student.send(WORKER, Tasks(seq=pull.seq, groups=groups, buffered=0), frames)
 
 
 def test_a_worker_that_drains_gives_back_at_once_what_no_pass_has_taken(party: Party) -> None:

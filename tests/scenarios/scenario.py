@@ -192,7 +192,8 @@ class Scenario:
     def _heard(self, host: str, peer: str, message: Message) -> None:
         what = self._words(message)
         if what is not None:
-            self._now.note(f"{host} <- {peer}: {what}")
+            member = peer.partition("~")[0]  # without its process
+            self._now.note(f"{host} <- {member}: {what}")
 
     def _words(self, message: Message) -> str | None:
         """A message in some words; None for those that pass all the time."""

@@ -112,13 +112,13 @@ class RankProcess(Process):
         def on_fail(worker: str, lease: int, error: str, *, final: bool = False) -> Returned | None:
             outcome = fail(worker, lease, error, final=final)
             if outcome is not None:
-                failures[worker] = failures.get(worker, 0) + 1
+                failures[_member(worker)] = failures.get(_member(worker), 0) + 1
             return outcome
 
         def on_place(worker: str, *rest: Any) -> list[tuple[int, str]]:
             refused = place(worker, *rest)
             if not refused:
-                failures.pop(worker, None)
+                failures.pop(_member(worker), None)
             return refused
 
         def on_quarantine(worker: str, for_s: float, error: str) -> None:
@@ -224,3 +224,8 @@ class RankProcess(Process):
         batch: Any = self.service.delivery._open.get(error.batch)
         ids = [] if batch is None else batch.batch["id"].tolist()
         return ids
+
+
+def _member(key: str) -> str:
+    """The worker of a queue's key, in which its process stands, too."""
+    return key.partition("~")[0]

@@ -73,7 +73,7 @@ class Party:
             self.service.offer(OpenBatch(None, {"x": torch.zeros(samples)}, samples, allocate=allocate))
 
     def worker(self, name: str, **hello) -> Worker:
-        """One that greets; ``hello``: what it says of itself, other than usual."""
+        """One that greets; ``hello``: what it says of itself, other than usual, and its ``route``."""
         return Worker(self, name, **hello)
 
     def events(self) -> list[tuple[str, object]]:
@@ -89,20 +89,21 @@ class Party:
 class Worker:
     """One end of a link."""
 
-    def __init__(self, party: Party, name: str, **hello) -> None:
+    def __init__(self, party: Party, name: str, route: str | None = None, **hello) -> None:
         self.party = party
         self.name = name
+        self.route = route or name
         self.seq = 0
         self.connect()
         self.greet(**hello)
 
     def connect(self) -> None:
         """Connect, or do so anew."""
-        self.link = self.party.poller.connect(self.party.service.address, self.name)
+        self.link = self.party.poller.connect(self.party.service.address, self.route)
 
     def sever(self) -> None:
         """The connection breaks: neither side is told."""
-        self.party.transport.sever(self.party.service.address, self.name)
+        self.party.transport.sever(self.party.service.address, self.route)
 
     def greet(self, **hello) -> None:
         """Say hello, and hear the answer."""

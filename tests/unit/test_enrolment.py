@@ -206,6 +206,17 @@ def test_an_id_that_a_living_process_keeps_is_given_up() -> None:
     assert len(rig.times(Register)) > 3
 
 
+def test_one_that_was_written_off_does_not_ask_for_an_id_that_another_has_since() -> None:
+    """Its host was cut off, and whoever starts workers has replaced it: a second self is of no use."""
+    rig = Rig()
+    rig.step()
+    rig.answer(_registered())
+    rig.answer(Unknown())
+    rig.step()
+    with pytest.raises(RefusedError, match=r"wrote this member off .* took its place: id t-1 is held"):
+        rig.answer(Refused(reason="id t-1 is held by pid 7 on host", held_for_s=3.0))
+
+
 def test_it_gives_up_when_nobody_ever_answered() -> None:
     rig = Rig(connect_timeout_s=10)
     rig.run(9.9)

@@ -100,6 +100,29 @@ def test_a_process_that_greets_again_killed_nobody_and_one_that_was_started_anew
     assert len(task.suspicions) == anew
 
 
+def test_one_that_was_started_anew_shows_that_the_former_is_dead(party):
+    job = party()
+    job.offer(4)
+    former = job.worker("a", route="a~1", process="1")
+    former.pull()
+    former.link.close()
+    job.worker("a", route="a~2", process="2")
+    assert job.service.teachers() == 1
+    assert job.events() == [("task_requeued", "peer 'a~1' is gone")]
+
+
+def test_two_processes_of_one_name_do_not_push_each_other_out(party):
+    """One of them was written off, and will be told so; until then its labels are as good as any."""
+    job = party()
+    job.offer(4)
+    former = job.worker("a", route="a~1", process="1")
+    leases = former.pull()
+    another = job.worker("a", route="a~2", process="2")
+    former.label(*leases)
+    another.pull()
+    assert job.service.teachers() == 2 and job.events() == []
+
+
 def test_who_is_not_known_is_told_to_greet_unless_it_says_goodbye(party):
     job = party()
     stranger = job.worker("a")

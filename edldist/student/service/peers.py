@@ -80,6 +80,10 @@ class Peers:
         """The groups of which a worker is here."""
         return {worker.teacher for worker in self}
 
+    def namesakes(self, hello: Hello) -> list[ConnectedWorker]:
+        """Other processes that call themselves as the one that greets does."""
+        return [w for w in self if w.name == hello.worker and w.process != hello.process]
+
     def add(self, peer: Sender, hello: Hello, now: float) -> ConnectedWorker:
         """Note a worker that greets; whoever was here under this address must be dropped before."""
         assert peer not in self._workers

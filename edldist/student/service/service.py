@@ -232,9 +232,11 @@ class StudentService:
         before = self._peers.get(peer)
         if before is not None:
             # The same process lives and its tasks killed nobody: one side was suspended, or their connection
-            # broke. Another one of that name has been started because the former ended.
+            # broke.
             lost = before.process != hello.process
             self._drop(before, "it was started anew" if lost else "it greets anew", lost=lost)
+        for former in self._peers.namesakes(hello):  # it was started anew, or one of both was written off
+            self._ping(former)
         if (refusal := self._standards.admit(hello)) is not None:
             self._refuse(peer, hello.worker, refusal)
             return
@@ -355,10 +357,9 @@ class StudentService:
                     lost=True,
                 )
                 continue
-            leases = self.delivery.leases_of(worker.key)
-            if now - worker.last_sent >= (PROBE_S / 2 if leases else self._idle_ping_s):
-                seq = worker.pings.send(leases, worker.pull_seen, not self.delivery.asleep(worker.key))
-                self._send(worker.peer, Ping(seq=seq, buffered=self.delivery.buffered))
+            holds = self.delivery.leases_of(worker.key)
+            if now - worker.last_sent >= (PROBE_S / 2 if holds else self._idle_ping_s):
+                self._ping(worker)
         for worker in self._peers.paroled(now):
             self.delivery.parole(worker.key)
         self._call_back(now)
@@ -371,6 +372,12 @@ class StudentService:
                 *(worker.name, overdue.leases, overdue.held_s, overdue.allowed_s),
             )
             self._record(overdue.returned, worker, "its answer is overdue although its heartbeat goes on")
+
+    def _ping(self, worker: ConnectedWorker) -> None:
+        """Ask a worker what it holds; one that was killed is dropped here."""
+        leases = self.delivery.leases_of(worker.key)
+        seq = worker.pings.send(leases, worker.pull_seen, not self.delivery.asleep(worker.key))
+        self._send(worker.peer, Ping(seq=seq, buffered=self.delivery.buffered))
 
     def _call_back(self, now: float) -> None:
         """Tell workers that were unreachable, and live, to greet anew as soon as they are connected again.

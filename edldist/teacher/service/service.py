@@ -50,6 +50,7 @@ from edldist.wire.messages import (
     Wake,
     Welcome,
 )
+from edldist.wire.process import route_of
 from edldist.wire.transport import Link, Received, Transport
 from edldist.wire.turns import ServiceThread
 
@@ -98,6 +99,7 @@ class TeacherService:
         """
         self._alive = alive
         self._identity = identity
+        self._route = route_of(identity.worker, identity.process)
         self._clock = clock
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
@@ -111,7 +113,7 @@ class TeacherService:
         self.extra_stats: Callable[[], dict[str, Scalar]] = dict
         self._poller = transport.poller()
         try:
-            control = self._poller.connect(identity.coordinator, identity.worker)
+            control = self._poller.connect(identity.coordinator, self._route)
         except BaseException:
             self._poller.close()
             raise
@@ -223,7 +225,7 @@ class TeacherService:
 
     def _link(self, peer: Peer, now: float) -> None:
         try:
-            link = self._poller.connect(peer.address, self._identity.worker)
+            link = self._poller.connect(peer.address, self._route)
         except ConfigError as exc:
             self._unusable.warn(f"student {peer.id} has an address that cannot be used: {exc}")
             return
