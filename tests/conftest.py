@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -18,3 +19,12 @@ def no_named_coordinator() -> Iterator[None]:
     yield
     if (reporter := sys.modules.get("edldist.observe.reporter")) is not None:
         reporter._coordinator = None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_place_for_temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What processes that tests kill leave there (sockets of data loader workers) goes with pytest's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("t")))
+        patch.setattr(tempfile, "tempdir", None)
+        yield
