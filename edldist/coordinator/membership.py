@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edldist.coordinator.fingerprints import GroupFingerprints
-from edldist.coordinator.rates import Rate, RecentRate, capacity_counters, demand_counters, differs
+from edldist.coordinator.rates import RecentRate, differs
 from edldist.wire.messages import (
     Event,
     Goodbye,
     Heartbeat,
     Message,
+    Need,
     Refused,
     Register,
     Registered,
@@ -71,9 +72,9 @@ class Member:
         last_seen: monotonic seconds of its last message.
         stats: the figures of its last heartbeat.
         links: ids of the students that a teacher worker serves, as far as known here; missing ones too.
-        rate: samples per second that it could give (a teacher worker), or take (a student).
+        capacity, needs, starved: what its last heartbeat said that it could give or take; see ``Heartbeat``.
         recent: samples per second that it gave or took in the last seconds.
-        weight: that rate, as it was when it last counted for who serves whom; NaN if it never did.
+        weight: its rate, as it was when it last counted for who serves whom; NaN if it never did.
         answered_at: monotonic seconds at which the server last answered a heartbeat of it.
     """
 
@@ -83,7 +84,9 @@ class Member:
     last_seen: float
     stats: dict[str, Scalar] = field(default_factory=dict)
     links: frozenset[str] = frozenset()
-    rate: Rate = field(default_factory=Rate)
+    capacity: float | None = None
+    needs: Sequence[Need] = ()
+    starved: float | None = None
     recent: RecentRate = field(default_factory=RecentRate)
     weight: float = math.nan
     answered_at: float = float("-inf")
@@ -91,6 +94,14 @@ class Member:
     @property
     def is_teacher(self) -> bool:
         return self.register.role == "teacher"
+
+    @property
+    def rate(self) -> float:
+        """Samples per second that a teacher worker could give; or a student take, of the group of which it
+        takes most. NaN if that is not known."""
+        if self.is_teacher:
+            return math.nan if self.capacity is None else self.capacity
+        return max((need.hunger for need in self.needs if need.hunger is not None), default=math.nan)
 
 
 class Membership:
@@ -151,7 +162,7 @@ class Membership:
         assert heard == sorted(heard), "members are not in the order in which they were heard"
         assert not self._missing.keys() & self._members.keys(), "a member is missed"
         assert list(self._missing.values()) == sorted(self._missing.values())
-        changed = any(differs(member.rate.value, member.weight) for member in self._members.values())
+        changed = any(differs(member.rate, member.weight) for member in self._members.values())
         assert self._weights_changed or not changed, "a change of rates would go unnoticed"
 
     def of_processes(self, processes: Iterable[str]) -> list[Member]:
@@ -256,11 +267,8 @@ class Membership:
             return [Send(peer, Unknown())]
         member = self._members[message.id]
         member.stats = message.stats
-        counters = (
-            capacity_counters(member.stats) if member.is_teacher else demand_counters(member.stats, now)
-        )
-        member.rate.see(counters)
-        self._weights_changed |= differs(member.rate.value, member.weight)
+        member.capacity, member.needs, member.starved = message.capacity, message.needs, message.starved
+        self._weights_changed |= differs(member.rate, member.weight)
         member.recent.see(member.stats.get("samples"), now)
         self._touch(message.id, now)
         here = self._fingerprints.groups
@@ -309,7 +317,7 @@ class Membership:
         self._weights_changed = self.inherits = False
         self._weigh_at = now + WEIGH_S
         for member in self._members.values():
-            member.weight = member.rate.value
+            member.weight = member.rate
         self.version += 1
 
     def _regroup(self, group: str, lost: str) -> list[Action]:

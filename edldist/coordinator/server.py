@@ -12,26 +12,25 @@ import logging
 import math
 import os
 import secrets
-import signal
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 from edldist.address import parse_address
 from edldist.clock import Clock, SystemClock
 from edldist.coordinator.board import StatusBoard
 from edldist.coordinator.closing import Closing
 from edldist.coordinator.http import HttpServer
-from edldist.coordinator.membership import Action, Member, Membership, Send
+from edldist.coordinator.load import loads
+from edldist.coordinator.membership import Action, Member, Membership, Record, Send
 from edldist.coordinator.orders import Orders
 from edldist.coordinator.records import Records
 from edldist.coordinator.rendezvous import Rendezvous
+from edldist.coordinator.scaling import Bounds, Change, Rules, Scaling
 from edldist.coordinator.status import StatusView
 from edldist.errors import ConfigError, CoordinatorUnreachableError, PeerUnreachableError, WireError
-from edldist.signals import unclaimed
 from edldist.wire.events import check_event
 from edldist.wire.messages import (
     Ack,
@@ -41,17 +40,19 @@ from edldist.wire.messages import (
     Message,
     NodeQuery,
     NodeReport,
+    Refused,
     Register,
     Report,
     Scalar,
+    Scale,
+    Scaled,
     Status,
     StatusQuery,
     Vouch,
 )
 from edldist.wire.transport import Hub, Poller, Received, Sender, Transport
-from edldist.wire.zmq.transport import CONTROL_FRAME_BYTES, CONTROL_UNREAD_BYTES, ZmqTransport
 
-__all__ = ["Coordinator", "CoordinatorOptions", "run_coordinator"]
+__all__ = ["Coordinator", "CoordinatorOptions"]
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,8 @@ class CoordinatorOptions:
         heartbeat_interval_s: how often members are to be heard.
         heartbeat_ttl_s: silence after which a member is lost.
         max_students_per_worker: bound on the students that one teacher worker serves.
+        scale: by teacher group, the bounds of its number of workers.
+        scaling: how that number is decided.
         ready_file: path of a JSON file with ``address``, ``http``, ``pid`` and ``incarnation``,
             written when everything is bound.
     """
@@ -92,6 +95,8 @@ class CoordinatorOptions:
     heartbeat_interval_s: float = 1.0
     heartbeat_ttl_s: float = 3.0
     max_students_per_worker: int = 16
+    scale: Mapping[str, Bounds] = field(default_factory=dict)
+    scaling: Rules = Rules()
     ready_file: str | None = None
 
     def __post_init__(self) -> None:
@@ -153,7 +158,10 @@ class Coordinator:
             self.incarnation, options.heartbeat_interval_s, options.heartbeat_ttl_s, self._started_at
         )
         self._rendezvous = Rendezvous(self.incarnation, self._started_at)
-        self._view = StatusView(self.incarnation, self._started_at, self._members, self._records)
+        self._scaling = Scaling(options.scale, options.scaling)
+        self._view = StatusView(
+            self.incarnation, self._started_at, self._members, self._records, self._scaling
+        )
         self._orders = Orders(self._members, options.max_students_per_worker, self._clock, self._send)
 
     def stop(self) -> None:
@@ -295,6 +303,9 @@ class Coordinator:
                 self._rendezvous.unreachable(action.peer, now)
         if now >= self._orders.due_at(now):
             self._orders.decide(now)
+        if now >= self._scaling.due_at and self._members.settled(now):
+            for change in self._scaling.decide(loads(self._members.members.values()), now):
+                self._record_change(change, wall)
         self._board.turned()
         self._tell(now)
         if self._board.wanted:
@@ -342,11 +353,34 @@ class Coordinator:
             self._send(peer, self._view.whole(now, message.since))
         elif isinstance(message, NodeQuery):
             self._send(peer, self._view.of_node(message))
+        elif isinstance(message, Scale):
+            self._scale(peer, message, now, wall)
         elif isinstance(message, NodeReport):
             self._rendezvous.report(peer, message, now)
         else:
             logger.debug("a %s from %s is none of a coordinator's", type(message).__name__, peer)
         return []
+
+    def _scale(self, peer: Sender, message: Scale, now: float, wall: float) -> None:
+        try:
+            change = self._scaling.hold(message.group, message.workers, now)
+        except ConfigError as exc:
+            self._send(peer, Refused(reason=str(exc)))
+            return
+        if change is not None:
+            self._record_change(change, wall)
+        self._send(peer, Scaled(group=self._view.group(message.group)))
+
+    def _record_change(self, change: Change, wall: float) -> None:
+        if change.before is None:
+            return  # a coordinator that has just started found it so, or began with it
+        fields: dict[str, Scalar] = {
+            "name": change.group,
+            "before": change.before,
+            "wanted": change.wanted,
+            "reason": change.why,
+        }
+        self._act([Record(Event(event="scaled", t=wall, fields=fields))])
 
     def _take_event(self, peer: Sender, event: Event) -> None:
         refused = self._refused(peer, event)
@@ -395,50 +429,9 @@ class Coordinator:
         return True
 
 
-def run_coordinator(options: CoordinatorOptions, listener: Callable[[Status], None] | None = None) -> int:
-    """Run a coordinator in this process until a signal asks it to stop, and then until everyone has left.
-
-    Args:
-        options: how to run it.
-        listener: see ``Coordinator``.
-
-    Returns:
-        0.
-
-    Raises:
-        ConfigError: an address cannot be bound.
-    """
-    transport = ZmqTransport(CONTROL_FRAME_BYTES, max_unread_bytes=CONTROL_UNREAD_BYTES, tensors=False)
-    coordinator = Coordinator(options, transport, SystemClock(), listener=listener)
-    _allow_many_connections()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        coordinator.leave(number)
-
-    heeded = (signal.SIGTERM, signal.SIGINT, *unclaimed())
-    former = {number: signal.signal(number, on_signal) for number in heeded}
-    try:
-        coordinator.run()
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-    return 0
-
-
-def _allow_many_connections() -> None:
-    """Every member is an open file; many systems allow 1,024 unless asked for more."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == hard:
-        return
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def _brief(event: Event) -> str:
     """What a log line says of an event; its record has every figure."""
-    shown = ("id", "name", "rank", "host", "pid", "silent_s", "skew_s", "reason")
+    shown = ("id", "name", "before", "wanted", "rank", "host", "pid", "silent_s", "skew_s", "reason")
     return ", ".join(f"{key} {event.fields[key]}" for key in shown if event.fields.get(key) is not None)
 
 

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
+from statistics import fmean
 
 import msgspec
 
+from edldist.coordinator.load import GroupLoad, loads
 from edldist.coordinator.membership import Membership
 from edldist.coordinator.records import Records
-from edldist.wire.messages import MemberStatus, NodeQuery, NodeStatus, RankStatus, Status
+from edldist.coordinator.scaling import Scaling
+from edldist.wire.messages import GroupStatus, MemberStatus, NodeQuery, NodeStatus, RankStatus, Status
 
 __all__ = ["StatusView"]
 
 
 class StatusView:
-    """Answers out of members and records, which it only reads. Owned by the coordinator's main thread."""
+    """Answers out of members, records and what is wanted, which it only reads.
 
-    def __init__(self, incarnation: str, started_at: float, members: Membership, records: Records) -> None:
+    Owned by the coordinator's main thread.
+    """
+
+    def __init__(
+        self, incarnation: str, started_at: float, members: Membership, records: Records, scaling: Scaling
+    ) -> None:
         self._incarnation = incarnation
         self._started_at = started_at
         self._members = members
         self._records = records
+        self._scaling = scaling
 
     def whole(self, now: float, since: int) -> Status:
         """All members, and the records after ``since``: grows with the job."""
@@ -55,6 +64,38 @@ class StatusView:
             ],
             records=records,
             seq=seq,
+            groups=self.groups(),
+        )
+
+    def groups(self) -> list[GroupStatus]:
+        """Every teacher group that is here, is wanted by a student, or has bounds."""
+        known = loads(self._members.members.values())
+        return [self._group(name, known.get(name)) for name in sorted({*known, *self._scaling.groups})]
+
+    def group(self, name: str) -> GroupStatus:
+        """One teacher group."""
+        return self._group(name, loads(self._members.members.values()).get(name))
+
+    def _group(self, name: str, load: GroupLoad | None) -> GroupStatus:
+        load = load or GroupLoad()
+        standing = self._scaling[name]
+        bounds = standing.bounds if standing is not None else None
+        ranged = bounds if bounds is not None and bounds.automatic else None
+        capacities = load.capacities()
+        return GroupStatus(
+            name=name,
+            workers=len(load.workers),
+            draining=load.draining,
+            wanted=standing.wanted if standing is not None else None,
+            least=ranged.least if ranged is not None else None,
+            most=ranged.most if ranged is not None else None,
+            held=standing.held if standing is not None else None,
+            demand=load.demand,
+            capacity=fmean(capacities) if capacities else None,
+            by_device=load.by_device,
+            starved=load.starved,
+            leaving=load.leaving(),
+            why=standing.why if standing is not None else "nobody told the coordinator its bounds (--scale)",
         )
 
     def of_node(self, query: NodeQuery) -> NodeStatus:

@@ -14,6 +14,8 @@ from edldist.wire.messages import (
     NodeQuery,
     NodeStatus,
     Refused,
+    Scale,
+    Scaled,
     Status,
     StatusQuery,
 )
@@ -22,7 +24,7 @@ from edldist.wire.zmq.transport import ZmqTransport
 
 __all__ = ["StatusClient", "query_status"]
 
-_Answer = TypeVar("_Answer", Status, NodeStatus)
+_Answer = TypeVar("_Answer", Status, NodeStatus, Scaled)
 
 
 class StatusClient:
@@ -55,7 +57,18 @@ class StatusClient:
         """
         return self._ask(NodeQuery(processes=sorted(processes), since=since), NodeStatus, timeout_s)
 
-    def _ask(self, question: StatusQuery | NodeQuery, kind: type[_Answer], timeout_s: float) -> _Answer:
+    def scale(self, group: str, workers: int | None, timeout_s: float = 2.0) -> Scaled:
+        """Ask for a number of workers of a teacher group; None for what the coordinator decides.
+
+        Raises:
+            RefusedError: there is no such group, or the number is not within its bounds.
+            CoordinatorUnreachableError, ProtocolVersionError: as for ``query``.
+        """
+        return self._ask(Scale(group=group, workers=workers), Scaled, timeout_s)
+
+    def _ask(
+        self, question: StatusQuery | NodeQuery | Scale, kind: type[_Answer], timeout_s: float
+    ) -> _Answer:
         deadline = time.monotonic() + timeout_s
         self._link.send(question)
         while (left_s := deadline - time.monotonic()) > 0:

@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edldist.bounds import MOST
+from edldist.errors import ConfigError
 from edldist_launch.cli.begin import begin
-from edldist_launch.cli.option_types import BIND, HTTP, TTL_S
+from edldist_launch.cli.option_types import BIND, HTTP, NAME, TTL_S
 from edldist_launch.cli.options import option
 
+if TYPE_CHECKING:
+    from edldist.coordinator.scaling import Bounds
+
 __all__ = ["coordinator"]
+
+
+def _scale(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, Bounds]:
+    """The bounds of each teacher group."""
+    if not given:
+        return {}
+    from edldist.coordinator.scaling import Bounds
+
+    bounds: dict[str, Bounds] = {}
+    for text in given:
+        name, equals, number = text.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{text!r} is not NAME=N or NAME=MIN:MAX, such as teacher=1:8.")
+        if name in bounds:
+            raise click.BadParameter(f"{name} is given twice.")
+        try:
+            bounds[NAME(name)] = Bounds.parse(number)
+        except ConfigError as exc:
+            raise click.BadParameter(f"{name}={exc}") from exc
+    return bounds
 
 
 @click.command()
@@ -38,6 +63,21 @@ __all__ = ["coordinator"]
     help="Students that one teacher worker serves at most, where there are workers enough.",
 )
 @option(
+    "--scale",
+    multiple=True,
+    metavar="NAME=MIN:MAX",
+    callback=_scale,
+    help="Decide how many workers a teacher group should have, between these bounds; or NAME=N: so many, "
+    "until somebody asks for another number. Repeatable; the variable holds several, parted by spaces.",
+)
+@option(
+    "--scale-policy",
+    type=click.Choice(["demand", "watermark"]),
+    default="demand",
+    help="By what students could take and workers give; or EDL-Dist's rule: one more for each buffer that "
+    "runs low, one fewer when all are full.",
+)
+@option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
@@ -50,6 +90,8 @@ def coordinator(
     heartbeat_interval_s: float,
     heartbeat_ttl_s: float,
     max_students_per_worker: int,
+    scale: dict[str, Bounds],
+    scale_policy: str,
     output: Path | None,
     ready_file: str | None,
 ) -> int:
@@ -58,7 +100,9 @@ def coordinator(
     With --output it writes down what edldist run would: teachers and students may be started by hand, on any
     number of machines.
     """
-    from edldist.coordinator.server import CoordinatorOptions, run_coordinator
+    from edldist.coordinator.running import run_coordinator
+    from edldist.coordinator.scaling import Rules
+    from edldist.coordinator.server import CoordinatorOptions
 
     begin("coordinator")
     options = CoordinatorOptions(
@@ -68,6 +112,8 @@ def coordinator(
         heartbeat_ttl_s=heartbeat_ttl_s,
         ready_file=ready_file,
         max_students_per_worker=max_students_per_worker,
+        scale=scale,
+        scaling=Rules(policy=scale_policy),
     )
     if output is None:
         return run_coordinator(options)

@@ -183,7 +183,8 @@ def test_a_port_that_is_none_is_refused_of_a_node_too(port: int, tmp_path: Path)
 
 def spawn(bind: str, ready: Path) -> subprocess.Popen[str]:
     code = (
-        "import sys; from edldist.coordinator.server import CoordinatorOptions, run_coordinator\n"
+        "import sys; from edldist.coordinator.server import CoordinatorOptions\n"
+        "from edldist.coordinator.running import run_coordinator\n"
         f"options = CoordinatorOptions(bind={bind!r}, http='127.0.0.1:0', ready_file={str(ready)!r},\n"
         f"    heartbeat_interval_s={INTERVAL_S}, heartbeat_ttl_s={TTL_S})\n"
         "sys.exit(run_coordinator(options) or ('torch' in sys.modules and 3))"

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from edldist.coordinator.assignment import _Graph
 from edldist.coordinator.membership import Action, Membership, Record, Send
-from edldist.wire.messages import Goodbye, Heartbeat, Refused, Unknown
+from edldist.wire.messages import Goodbye, Heartbeat, Need, Refused, Unknown
 from tests.unit.test_membership import WALL, student, teacher
 
 IDS = ("t1", "t2", "s1", "s2", "s3")
@@ -30,7 +30,6 @@ class MembershipMachine(RuleBasedStateMachine):
         self.members = Membership("life", heartbeat_interval_s=1.0, heartbeat_ttl_s=3.0, now=0.0)
         self.here: set[str] = set()  # by the events alone
         self.version = 0
-        self.counted: dict[str, tuple[int, float]] = {}
 
     def take(self, actions: list[Action], changes: bool) -> None:
         for action in actions:
@@ -73,7 +72,7 @@ class MembershipMachine(RuleBasedStateMachine):
 
     @rule(member_id=ids, peer=peers, samples=figures, seconds=figures)
     def heartbeat(self, member_id: str, peer: bytes, samples: Any, seconds: Any) -> None:
-        stats = {"samples": samples, "busy_s": seconds, "starved_s": seconds}
+        stats = {"samples": samples, "starved_s": seconds}
         actions = self.members.heartbeat(peer, Heartbeat(id=member_id, stats=stats), self.now)
         member = self.members.members.get(member_id)
         if member is not None and member.peer == peer:
@@ -103,16 +102,17 @@ class MembershipMachine(RuleBasedStateMachine):
         assert not self.here
 
     @precondition(lambda self: self.here)
-    @rule(data=st.data(), samples=st.integers(1, 100))
-    def work(self, data: st.DataObject, samples: int) -> None:
-        """A member counts on, so that it has a rate."""
+    @rule(data=st.data(), rate=st.floats(0.1, 100) | st.none())
+    def work(self, data: st.DataObject, rate: float | None) -> None:
+        """A member says what it could give, or take."""
         member_id = data.draw(st.sampled_from(sorted(self.here)))
         member = self.members.members[member_id]
         self.now += 0.25
-        done, busy_s = self.counted.get(member_id, (0, 0.0))
-        self.counted[member_id] = done + samples, busy_s + 0.25
-        stats = {"samples": done + samples, "busy_s": busy_s + 0.25, "starved_s": 0.0}
-        self.members.heartbeat(member.peer, Heartbeat(id=member_id, stats=stats), self.now)
+        if member.is_teacher:
+            beat = Heartbeat(id=member_id, capacity=rate)
+        else:
+            beat = Heartbeat(id=member_id, needs=[Need(group="big", hunger=rate, lacking=1, buffered=0)])
+        self.members.heartbeat(member.peer, beat, self.now)
 
     @precondition(lambda self: self.here)
     @rule()

@@ -23,6 +23,21 @@ EVENT = wire.Event(event="scaled", t=1.5, fields={"to": 3, "why": None, "up": Tr
 NODE = wire.GroupNode(process="p-12", host="10.0.0.5", port=65_535, ranks=8)
 GENERATION = wire.Generation(number=2, token="abc.1", nodes=[NODE])
 REPORT = wire.Report(reporter="r0", seq=7, rank=1, t=2.5, values={"loss": 0.25, "note": "ü", "step": 2**63})
+GROUP = wire.GroupStatus(
+    name="big",
+    workers=3,
+    draining=1,
+    wanted=2,
+    least=1,
+    most=8,
+    held=None,
+    demand=150.5,
+    capacity=70.0,
+    by_device={"cpu": 70.0},
+    starved=0.0,
+    leaving=["t-1", "t-2", "t-3"],
+    why="students could take 150.5 samples/s",
+)
 SAMPLES = [
     wire.Register(
         id="t-1",
@@ -38,7 +53,13 @@ SAMPLES = [
         info={"device": "cpu", "gpus": 0},
     ),
     wire.Registered(incarnation="abc", heartbeat_interval_s=1.0, heartbeat_ttl_s=3.0),
-    wire.Heartbeat(id="t-1", stats={"rate": 1e9, "device": "cpu"}),
+    wire.Heartbeat(
+        id="t-1",
+        stats={"rate": 1e9, "device": "cpu"},
+        capacity=12.5,
+        needs=[wire.Need(group="big", hunger=40.0, lacking=64, buffered=2)],
+        starved=0.25,
+    ),
     wire.Unknown(),
     wire.Vouch(id="t-0", process="9f"),
     wire.Refused(reason="no"),
@@ -76,6 +97,8 @@ SAMPLES = [
     REPORT,
     wire.Ack(seq=7),
     wire.StatusQuery(since=9),
+    wire.Scale(group="big", workers=8),
+    wire.Scaled(group=GROUP),
     wire.Status(
         incarnation="abc",
         uptime_s=12.5,
@@ -97,6 +120,7 @@ SAMPLES = [
         ],
         records=[EVENT, REPORT],
         seq=2,
+        groups=[GROUP],
     ),
     wire.Hello(worker="t-1", teacher="big", fingerprint=FINGERPRINT, process="p-1"),
     wire.Welcome(student="s-0", ping_interval_s=0.1, heartbeat_ttl_s=3.0, max_frame_bytes=1 << 30),
@@ -211,6 +235,13 @@ def test_a_field_too_many_is_an_error(sample: wire.Message) -> None:
         {"type": "heartbeat", "id": "a", "stats": {"x": b"bytes"}},
         {"type": "heartbeat", "id": "a", "stats": {"k" * 257: 1}},
         {"type": "heartbeat", "id": "a", "stats": {1: 1}},
+        {"type": "heartbeat", "id": "a", "capacity": -1.0},
+        {"type": "heartbeat", "id": "a", "capacity": 1e13},
+        {"type": "heartbeat", "id": "a", "starved": 1.5},
+        {"type": "heartbeat", "id": "a", "needs": [["big", 0.0, 1, 1]]},
+        {"type": "heartbeat", "id": "a", "needs": [["big", 1.0, -1, 1]]},
+        {"type": "heartbeat", "id": "a", "needs": [["g", 1.0, 1, 1]] * 65},
+        {"type": "scale", "group": "big", "workers": -1},
         {"type": "failure", "leases": [1], "error": "e" * 65_537},
         {"type": "tasks", "seq": 1, "tasks": [[1, 2, True]], "buffered": 0},
         {"type": "tasks", "seq": 1, "tasks": [[1, 2, True, [["x", "int8", [-1]]]]], "buffered": 0},

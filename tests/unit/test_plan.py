@@ -9,7 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-import edldist.coordinator.server
+import edldist.coordinator.running
 from edldist.config import JobConfig
 from edldist.coordinator.server import CoordinatorOptions
 from edldist.environment import JobEnvironment
@@ -41,7 +41,7 @@ def environment(config: JobConfig) -> JobEnvironment:
 def test_the_coordinators_settings_reach_it_and_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[CoordinatorOptions] = []
     monkeypatch.setattr(
-        edldist.coordinator.server, "run_coordinator", lambda options: seen.append(options) or 0
+        edldist.coordinator.running, "run_coordinator", lambda options: seen.append(options) or 0
     )
     for settings in ({}, {"heartbeat_ttl_s": 20, "max_students_per_worker": 4}, {"heartbeat_ttl_s": 0.5}):
         config = job({}, coordinator=settings)

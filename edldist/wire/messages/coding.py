@@ -20,6 +20,8 @@ from edldist.wire.messages.control import (
     Registered,
     Regroup,
     Report,
+    Scale,
+    Scaled,
     Status,
     StatusQuery,
     TeachersHere,
@@ -63,6 +65,8 @@ Message = (
     | StatusQuery
     | NodeQuery
     | NodeStatus
+    | Scale
+    | Scaled
     | Status
     | Hello
     | Welcome

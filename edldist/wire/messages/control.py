@@ -16,9 +16,11 @@ from edldist.wire.messages.fields import (
     Name,
     Names,
     Peer,
+    PerSecond,
     ProcessName,
     Scalar,
     Seconds,
+    Share,
     Text,
     Wall,
 )
@@ -27,9 +29,11 @@ __all__ = [
     "Ack",
     "Event",
     "Goodbye",
+    "GroupStatus",
     "Heartbeat",
     "Links",
     "MemberStatus",
+    "Need",
     "NodeQuery",
     "NodeStatus",
     "RankStatus",
@@ -38,6 +42,8 @@ __all__ = [
     "Registered",
     "Regroup",
     "Report",
+    "Scale",
+    "Scaled",
     "Status",
     "StatusQuery",
     "TeachersHere",
@@ -54,6 +60,9 @@ class Register(MessagePart, frozen=True, tag="register"):
     wants; ``links`` are the students that a teacher worker serves now (a fresh coordinator learns
     the standing assignment from them). A teacher worker has a ``fingerprint``. ``process`` tells this
     very process from every other (``edldist.wire.process``); ``host``, ``pid`` and ``info`` are only shown.
+    ``device_type`` is what a teacher worker computes on: workers of one type are taken to be equally fast
+    until they have shown otherwise. ``low_watermark`` and ``high_watermark`` bound a student's buffer, in
+    batches.
     """
 
     id: Name
@@ -67,6 +76,9 @@ class Register(MessagePart, frozen=True, tag="register"):
     pid: Count = 0
     wall_s: Wall = 0.0
     fingerprint: Fingerprint | None = None
+    device_type: Name = ""
+    low_watermark: Count = 0
+    high_watermark: Count = 0
     info: Facts = {}
 
 
@@ -84,11 +96,40 @@ class Registered(MessagePart, frozen=True, tag="registered"):
     asked_wall_s: Wall = 0.0
 
 
+class Need(MessagePart, frozen=True, array_like=True):
+    """What a student needs of one teacher group.
+
+    Attributes:
+        group: the teacher group.
+        hunger: samples per second that the student would take of it if it never waited for labels; None
+            until it has taken enough to tell.
+        lacking: samples that it has read and that this group has not labelled yet.
+        buffered: labelled batches that its loop has not taken yet, as far as this group's labels go.
+    """
+
+    group: Name
+    hunger: PerSecond | None
+    lacking: Count
+    buffered: Count
+
+
 class Heartbeat(MessagePart, frozen=True, tag="heartbeat"):
-    """A member lives; ``stats`` are its latest figures."""
+    """A member lives.
+
+    Attributes:
+        stats: its latest figures, as a person reads them.
+        capacity: of a teacher worker: samples per second that it labels while it never waits for tasks; None
+            until it has labelled some.
+        needs: of a student: one for each of its teacher groups.
+        starved: of a student: share of the time in which ``hunger`` was measured that its loop waited for
+            labels; None while that is.
+    """
 
     id: Name
     stats: Facts = {}
+    capacity: PerSecond | None = None
+    needs: Annotated[list[Need], msgspec.Meta(max_length=64)] = []
+    starved: Share | None = None
 
 
 class Vouch(MessagePart, frozen=True, tag="vouch"):
@@ -222,6 +263,57 @@ class MemberStatus(MessagePart, frozen=True):
     samples_per_s: float | None = None
 
 
+class GroupStatus(MessagePart, frozen=True):
+    """One teacher group: what is asked of it, and how many workers it should have.
+
+    Attributes:
+        name: of the group.
+        workers: that are here and do not drain.
+        draining: workers that are about to leave.
+        wanted: workers that there should be. None while nobody can tell: the coordinator has just started, or
+            was told no bounds for this group.
+        least, most: bounds of ``wanted``; None where nobody named any.
+        held: the number that a person asked for, until they ask for ``auto``.
+        demand: samples per second that the students would take if they never waited; None if not known.
+        capacity: samples per second of one worker, on the average; None if not known.
+        by_device: the same by the type of device.
+        starved: share of the last seconds, in which they took samples, that the student that waits most did;
+            None if not known.
+        leaving: workers that should leave, in this order, as long as there are more than ``wanted``.
+        why: the reason for ``wanted``, in words.
+    """
+
+    name: Name
+    workers: Count
+    draining: Count
+    wanted: Count | None
+    least: Count | None
+    most: Count | None
+    held: Count | None
+    demand: float | None
+    capacity: float | None
+    by_device: dict[Name, float]
+    starved: float | None
+    leaving: list[Name]
+    why: Text
+
+
+class Scale(MessagePart, frozen=True, tag="scale"):
+    """A person asks for a number of workers of a teacher group; None lets the coordinator decide again.
+
+    Answered by ``Scaled``, or ``Refused`` with the reason.
+    """
+
+    group: Name
+    workers: Count | None
+
+
+class Scaled(MessagePart, frozen=True, tag="scaled"):
+    """The group as it is after a ``Scale``."""
+
+    group: GroupStatus
+
+
 class Status(MessagePart, frozen=True, tag="status"):
     """The state of the job.
 
@@ -235,6 +327,7 @@ class Status(MessagePart, frozen=True, tag="status"):
     members: list[MemberStatus]
     records: list[Event | Report]
     seq: Count
+    groups: list[GroupStatus] = []
 
 
 class NodeQuery(MessagePart, frozen=True, tag="node_query"):

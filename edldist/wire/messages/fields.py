@@ -27,9 +27,11 @@ __all__ = [
     "Names",
     "PROTOCOL_VERSION",
     "Peer",
+    "PerSecond",
     "ProcessName",
     "Scalar",
     "Seconds",
+    "Share",
     "TensorSpec",
     "Tensors",
     "Text",
@@ -61,6 +63,8 @@ Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 Names = Annotated[list[Name], msgspec.Meta(max_length=MOST_NAMES)]
 Leases = Annotated[list[Count], msgspec.Meta(max_length=MOST_LEASES)]
 Wall = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+PerSecond = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Metrics = Annotated[dict[Name, Scalar], msgspec.Meta(max_length=MAX_FIELDS)]
 # What is added up, compared and rounded somewhere is finite; a loss may be anything.
 Finite = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]

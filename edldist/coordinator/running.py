@@ -1,0 +1,57 @@
+"""This process as a coordinator: its signals, and how many connections it may have."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable
+from types import FrameType
+
+from edldist.clock import SystemClock
+from edldist.coordinator.server import Coordinator, CoordinatorOptions
+from edldist.signals import unclaimed
+from edldist.wire.messages import Status
+from edldist.wire.zmq.transport import CONTROL_FRAME_BYTES, CONTROL_UNREAD_BYTES, ZmqTransport
+
+__all__ = ["run_coordinator"]
+
+
+def run_coordinator(options: CoordinatorOptions, listener: Callable[[Status], None] | None = None) -> int:
+    """Run a coordinator in this process until a signal asks it to stop, and then until everyone has left.
+
+    Args:
+        options: how to run it.
+        listener: see ``Coordinator``.
+
+    Returns:
+        0.
+
+    Raises:
+        ConfigError: an address cannot be bound.
+    """
+    transport = ZmqTransport(CONTROL_FRAME_BYTES, max_unread_bytes=CONTROL_UNREAD_BYTES, tensors=False)
+    coordinator = Coordinator(options, transport, SystemClock(), listener=listener)
+    _allow_many_connections()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        coordinator.leave(number)
+
+    heeded = (signal.SIGTERM, signal.SIGINT, *unclaimed())
+    former = {number: signal.signal(number, on_signal) for number in heeded}
+    try:
+        coordinator.run()
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def _allow_many_connections() -> None:
+    """Every member is an open file; many systems allow 1,024 unless asked for more."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,138 @@
+"""A real coordinator decides how many workers there should be, and a person says otherwise."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from edldist.coordinator.scaling import Bounds, Rules
+from edldist.errors import RefusedError
+from edldist.wire.messages import Event, GroupStatus, Heartbeat, Need
+from edldist.wire.query import StatusClient
+from tests.integration.members import FakeMember, Running, student, teacher, until
+
+pytestmark = pytest.mark.timeout(60)
+QUICK = Rules(decide_every_s=0.05, down_after_s=0.4, least_down_s=0.4, most_down_s=0.4)
+
+
+class Job:
+    """A coordinator, one worker and one student, whose figures a test makes up."""
+
+    def __init__(self, stack: contextlib.ExitStack, **bounds: str) -> None:
+        scale = {name: Bounds.parse(text) for name, text in bounds.items()}
+        self.running = Running(scale=scale, scaling=QUICK)
+        stack.callback(self.running.stop)
+        self.client = stack.enter_context(contextlib.closing(StatusClient(self.running.address)))
+        self.worker = teacher(stack, self.running.address, device_type="A100")
+        self.student = student(stack, self.running.address, low_watermark=2, high_watermark=8)
+
+    def join(self) -> None:
+        for member in (self.worker, self.student):
+            member.register()
+
+    def beat(self, hunger: float, **stats: Any) -> None:
+        needs = [Need(group="big", hunger=hunger, lacking=5, buffered=1)]
+        self.worker.send(Heartbeat(id="t1", capacity=100.0, stats=stats))
+        self.student.send(Heartbeat(id="s1", needs=needs, starved=0.5))
+
+    def group(self, name: str = "big") -> GroupStatus | None:
+        return next((group for group in self.client.query().groups if group.name == name), None)
+
+    def await_wanted(self, wanted: int, hunger: float, **stats: Any) -> GroupStatus:
+        def look() -> GroupStatus | None:
+            self.beat(hunger, **stats)
+            group = self.group()
+            return group if group is not None and group.wanted == wanted else None
+
+        return until(look, f"{wanted} workers are wanted")
+
+    def scaled(self) -> list[tuple[object, object]]:
+        records = self.client.query().records
+        events = [r.fields for r in records if isinstance(r, Event) and r.event == "scaled"]
+        return [(fields["before"], fields["wanted"]) for fields in events]
+
+
+@pytest.fixture
+def stack() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as opened:
+        yield opened
+
+
+def test_what_members_report_decides_how_many_are_wanted(stack: contextlib.ExitStack) -> None:
+    job = Job(stack, big="1:8")
+    job.join()
+    group = job.await_wanted(5, hunger=480.0)
+    assert (group.least, group.most, group.held) == (1, 8, None)
+    assert (group.workers, group.demand, group.capacity, group.starved) == (1, 480.0, 100.0, 0.5)
+    assert group.by_device == {"A100": 100.0} and group.leaving == ["t1"]
+    assert group.why == "students could take 480 samples/s, a worker gives 100"
+    job.await_wanted(2, hunger=150.0)
+    assert job.scaled() == [(1, 5), (5, 2)]
+    group = job.await_wanted(2, hunger=150.0, draining=True)
+    assert (group.workers, group.draining, group.leaving) == (0, 1, [])
+
+
+def test_a_persons_number_holds_until_auto(stack: contextlib.ExitStack) -> None:
+    job = Job(stack, big="1:8")
+    job.join()
+    job.await_wanted(5, hunger=480.0)
+    answer = job.client.scale("big", 3).group
+    assert (answer.wanted, answer.held) == (3, 3)
+    job.await_wanted(3, hunger=700.0)
+    assert job.client.scale("big", None).group.held is None
+    job.await_wanted(7, hunger=700.0)
+    assert job.scaled() == [(1, 5), (5, 3), (3, 7)]
+
+
+@pytest.mark.parametrize(
+    ("group", "workers", "words"),
+    [
+        ("big", 9, "teacher 'big' has from 1 to 8 workers; 9 are not within"),
+        ("big", 0, "0 are not within"),
+        ("huge", 2, "no teacher group 'huge' can be scaled here; there are: big"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(
+    stack: contextlib.ExitStack, group: str, workers: int, words: str
+) -> None:
+    job = Job(stack, big="1:8")
+    with pytest.raises(RefusedError, match=words):
+        job.client.scale(group, workers)
+
+
+def test_a_fresh_coordinator_wants_those_that_are_here(stack: contextlib.ExitStack) -> None:
+    """It says nothing before everybody had time to register: whoever acts on it would end workers."""
+    job = Job(stack, big="1:8")
+    others = [teacher(stack, job.running.address, f"t{n}") for n in range(2, 5)]
+    members: list[FakeMember] = [job.worker, *others]
+    group = job.group()
+    assert group is not None and (group.wanted, group.why) == (None, "the coordinator has just started")
+    for member in members:
+        member.register()
+
+    def look() -> GroupStatus | None:
+        for member in members:
+            member.beat()
+        group = job.group()
+        return group if group is not None and group.wanted is not None else None
+
+    assert until(look, "a number is wanted").wanted == 4
+    assert job.scaled() == []
+
+
+def test_groups_without_bounds_are_shown_and_left_alone(stack: contextlib.ExitStack) -> None:
+    job = Job(stack)
+    job.join()
+
+    def look() -> GroupStatus | None:
+        job.beat(480.0)
+        group = job.group()
+        return group if group is not None and group.demand else None
+
+    group = until(look, "the group is here")
+    assert (group.workers, group.demand) == (1, 480.0)
+    assert (group.wanted, group.least, group.most) == (None, None, None)
+    assert "--scale" in group.why
