@@ -19,7 +19,7 @@ from torch import Tensor
 
 from edldist.errors import InputError
 from edldist.student.containers import LeftContainer
-from edldist.student.leaves import Leaf, is_wrapper, wrapped_in
+from edldist.student.leaves import Leaf, is_host_tensor, is_wrapper, wrapped_in
 
 __all__ = ["WHOLE_BYTES", "Borrowed"]
 
@@ -78,15 +78,12 @@ class Borrowed:
             alone = alone.difference(id(part) for holder in left for part in holder.tensors)
             known = {id(part) for part in parts}
             parts = [*parts, *(part for holder in left for part in holder.tensors if id(part) not in known)]
+        self._parts: list[tuple[Leaf, bool, _Looks]] = []
         self._wrappers: list[tuple[Tensor, list[Tensor]]] = []
-        dense = self._unwrapped(parts)
-        self._parts = [(part, mine := id(part) in alone, _looks(part, mine)) for part in dense]
         self._left = left
-        self.on_accelerators = {
-            (looks[0], looks[1])
-            for part, _, looks in self._parts
-            if looks and isinstance(part, Tensor) and not part.is_cpu
-        }
+        self.on_accelerators: set[tuple[Any, Any]] = set()
+        for part in parts:
+            self._keep(part, id(part) in alone)
 
     def check(self) -> None:
         """Be sure that it is what was read.
@@ -107,17 +104,18 @@ class Borrowed:
             if (wrong := left.check()) is not None:
                 raise _changed(wrong)
 
-    def _unwrapped(self, parts: Sequence[Leaf]) -> list[Leaf]:
-        """The parts, with the tensors that wrappers among them answer for in these wrappers' places."""
-        dense: list[Leaf] = []
-        for part in parts:
-            if not isinstance(part, Tensor) or not is_wrapper(part):
-                dense.append(part)
-                continue
+    def _keep(self, part: Leaf, alone: bool) -> None:
+        """Keep how a part looks, or, of a wrapper, those that it answers for."""
+        if isinstance(part, Tensor) and is_wrapper(part):
             inside = wrapped_in(part)
             self._wrappers.append((part, inside))
-            dense.extend(self._unwrapped(inside))
-        return dense
+            for each in inside:
+                self._keep(each, alone)
+            return
+        looks = _looks(part, alone)
+        self._parts.append((part, alone, looks))
+        if looks and isinstance(part, Tensor) and not part.is_cpu:
+            self.on_accelerators.add(looks[:2])
 
     def check_apart(self, others: Iterable[Borrowed]) -> None:
         """Be sure that it has no accelerator's memory in common with batches that are open.
@@ -147,12 +145,8 @@ def _changed(what: str) -> InputError:
 
 
 def _looks(part: Leaf, alone: bool) -> _Looks:
-    if not isinstance(part, Tensor):
-        return _looks_of_array(part, alone)
-    if not part.is_cpu:
-        return _looks_on_accelerator(part)
-    if part.layout is not torch.strided or part.is_nested:
-        return tuple(_looks(inner, False) for inner in _dense_parts(part))
+    if not is_host_tensor(part):
+        return _looks_of_other(part, alone)
     nbytes = part.nbytes
     # One without memory, as that of zeros which torch only promises, has no address.
     if not nbytes or not (address := part.data_ptr()):
@@ -165,6 +159,14 @@ def _looks(part: Leaf, alone: bool) -> _Looks:
     # What lies between is somebody else's. What is there several times is read once.
     once = part.detach()[tuple(slice(None) if stride else slice(1) for stride in part.stride())].contiguous()
     return address, _seen(once.data_ptr(), once.nbytes, alone)
+
+
+def _looks_of_other(part: Leaf, alone: bool) -> _Looks:
+    if not isinstance(part, Tensor):
+        return _looks_of_array(part, alone)
+    if not part.is_cpu:
+        return _looks_on_accelerator(part)
+    return tuple(_looks(inner, False) for inner in _dense_parts(part))
 
 
 def _looks_of_array(array: NDArray[Any], alone: bool) -> _Looks:

@@ -9,11 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from edldist.errors import InputError
-from edldist.student.leaves import Leaf, is_wrapper
+from edldist.student.leaves import Leaf, is_host_tensor
 from edldist.student.structure import mapped
 from edldist.wire.shm.offers import SHARED_FROM_BYTES
 
@@ -39,16 +36,7 @@ def keep_few(batch: Any, parts: Sequence[Leaf], held: Callable[[], int]) -> tupl
         The batch, with some of its tensors in other memory, and how many descriptors it keeps.
     """
     # Tensors of an accelerator all count as shared.
-    shared = [
-        part
-        for part in parts
-        if isinstance(part, Tensor)
-        and part.is_cpu
-        and part.layout is torch.strided
-        and not part.is_nested
-        and not is_wrapper(part)
-        and part.untyped_storage().is_shared()
-    ]
+    shared = [part for part in parts if is_host_tensor(part) and part.untyped_storage().is_shared()]
     if not shared:
         return batch, 0
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

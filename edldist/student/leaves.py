@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Leaf", "is_wrapper", "leaves", "of_plain_values", "wrapped_in"]
+__all__ = ["Leaf", "is_host_tensor", "is_wrapper", "leaves", "of_plain_values", "wrapped_in"]
 
 Leaf = Tensor | NDArray[Any]
 
@@ -53,6 +53,13 @@ def leaves(*values: Any) -> list[Leaf]:
 def of_plain_values(items: list[Any] | tuple[Any, ...]) -> bool:
     """Whether a sequence is taken for one of strings or numbers: long, and beginning and ending with such."""
     return len(items) > _SHORT and isinstance(items[0], _SCALARS) and isinstance(items[-1], _SCALARS)
+
+
+def is_host_tensor(part: Leaf) -> TypeGuard[Tensor]:
+    """Whether it is a tensor with memory of its own, on the host, that can be read by strides."""
+    if type(part) is not Tensor and (not isinstance(part, Tensor) or is_wrapper(part)):
+        return False
+    return part.is_cpu and part.layout is torch.strided and not part.is_nested
 
 
 def is_wrapper(tensor: Tensor) -> bool:

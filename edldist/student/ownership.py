@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edldist.student.leaves import Leaf, is_wrapper
+from edldist.student.leaves import Leaf, is_host_tensor
 
 __all__ = ["alone"]
 
@@ -34,18 +34,15 @@ def alone(parts: Sequence[Leaf], at_least_bytes: int = 0) -> frozenset[int]:
     Returns:
         The ``id`` of each that is alone.
     """
-    large = [_is_dense(part) and part.nbytes >= at_least_bytes for part in parts]
+    large = [
+        (is_host_tensor(part) or isinstance(part, np.ndarray)) and part.nbytes >= at_least_bytes
+        for part in parts
+    ]
     if not any(large):
         return frozenset()
     found = _all_counts(parts, large)
     usual = _usual_counts()
     return frozenset(id(part) for part, counts in zip(parts, found, strict=True) if counts in usual)
-
-
-def _is_dense(part: Leaf) -> bool:
-    if not isinstance(part, Tensor):
-        return True
-    return part.is_cpu and part.layout is torch.strided and not part.is_nested and not is_wrapper(part)
 
 
 @functools.cache
