@@ -15,7 +15,7 @@ from edldist.wire.messages import MAX_DIMENSIONS, MAX_NAME, TensorSpec
 from edldist.wire.texts import KINDS, TextName
 from edldist.wire.transport import Buffer
 
-__all__ = ["DTYPES", "as_bytes", "as_tensor", "check", "dtype_name", "pack", "spec_of", "unpack"]
+__all__ = ["DTYPES", "as_bytes", "as_tensor", "check", "dtype_name", "own_bytes", "pack", "spec_of", "unpack"]
 
 DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, name)
@@ -69,14 +69,29 @@ def as_bytes(tensor: Tensor) -> memoryview:
 
     The view keeps the tensor's storage alive.
     """
+    if (own := own_bytes(tensor)) is not None:
+        return own
     if tensor.layout is not torch.strided or tensor.is_nested or tensor.device.type == "meta":
         raise WireError(f"only dense tensors with data can be sent, not {tensor.layout} on {tensor.device}")
-    ordinary = tensor.is_cpu and tensor.is_contiguous() and not (tensor.requires_grad or tensor.is_neg())
-    if ordinary and tensor.dtype in _NUMPY and tensor.numel():  # nearly all are, and this takes a fifth
-        return tensor.numpy().data.cast("B")
     host = tensor.detach().resolve_neg().cpu().contiguous()
     # as_strided, since a lone element counts as contiguous whatever its stride, which view minds.
     return host.as_strided((host.numel(),), (1,)).view(torch.uint8).numpy().data
+
+
+def own_bytes(tensor: Tensor) -> memoryview | None:
+    """The memory of an ordinary tensor, as nearly all are, in a fifth of the time that others take.
+
+    Returns:
+        None for any other, whether ``as_bytes`` copies that or not.
+    """
+    if not (tensor.is_cpu and tensor.layout is torch.strided and not tensor.is_nested):
+        return None
+    if tensor.requires_grad or tensor.dtype not in _NUMPY or not tensor.is_contiguous() or not tensor.numel():
+        return None
+    try:
+        return tensor.numpy().data.cast("B")
+    except RuntimeError:  # one that is not what lies in its memory, such as a negative view
+        return None
 
 
 def pack(

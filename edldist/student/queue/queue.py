@@ -116,8 +116,11 @@ class LabelQueue:
         """
         if wanted is None:
             wanted = dict.fromkeys(self._tracks, Wanted.whole(samples))
-        size = sum(one.size for one in wanted.values())
-        number = self._batches.offer(size, sum(one.missing for one in wanted.values()), nbytes)
+        size = missing = 0
+        for one in wanted.values():
+            size += one.size
+            missing += one.missing
+        number = self._batches.offer(size, missing, nbytes)
         for teacher, one in wanted.items():
             self._tracks[teacher].offer(number, one)
         return number

@@ -40,7 +40,7 @@ class Wanted(NamedTuple):
     @property
     def missing(self) -> int:
         """How many samples are wanted."""
-        return sum(stop - start for start, stop in self.runs)
+        return sum([stop - start for start, stop in self.runs])
 
     @property
     def size(self) -> int:

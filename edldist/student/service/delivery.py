@@ -18,6 +18,7 @@ from edldist.errors import ContractError, EdlDistError, LabelError, LabelMemoryE
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.outcomes import Grant, Overdue, Poison, Returned
 from edldist.student.queue.queue import LabelQueue
+from edldist.student.queue.wanted import Wanted
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.label_rows import LabelRows
 from edldist.wire.messages import Result, Scalar
@@ -92,10 +93,11 @@ class Delivery:
         Raises:
             InputError: a task of it would not fit into a frame.
         """
-        views = {teacher: batch.inputs_of(teacher) for teacher in self._teachers}
-        for inputs in views.values():
+        wanted: dict[str, Wanted] = {}
+        for teacher in self._teachers:
+            inputs = batch.inputs_of(teacher)
             inputs.fit_frames(self._flow, self._max_frame_bytes)
-        wanted = {teacher: inputs.wanted for teacher, inputs in views.items()}
+            wanted[teacher] = inputs.wanted
         with self._lock:
             number = self._queue.offer(batch.samples, batch.nbytes, wanted)
             self._open[number] = batch

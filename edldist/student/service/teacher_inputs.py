@@ -10,7 +10,7 @@ from edldist.errors import InputError
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.wanted import Wanted
 from edldist.wire.shm.lending import lend
-from edldist.wire.tensors import as_bytes, dtype_name
+from edldist.wire.tensors import as_bytes, dtype_name, own_bytes
 from edldist.wire.texts import TextName
 from edldist.wire.transport import Piece
 
@@ -23,16 +23,21 @@ Layout = tuple[tuple[str, str, tuple[int, ...]], ...]
 class _Rows:
     """One input tensor, sliceable by rows."""
 
-    __slots__ = ("copied", "dtype", "lent", "memory", "name", "row_bytes", "shape")
+    __slots__ = ("copied_bytes", "layout", "lent", "memory", "name", "row_bytes")
 
     def __init__(self, name: str, tensor: Tensor, rows: int) -> None:
         self.name = str(name)
-        self.dtype = name.kind if isinstance(name, TextName) else dtype_name(tensor.dtype)
-        self.memory = as_bytes(tensor)
-        self.copied = not (tensor.is_cpu and tensor.is_contiguous() and not tensor.is_neg())
+        dtype = name.kind if isinstance(name, TextName) else dtype_name(tensor.dtype)
+        self.layout = (self.name, dtype, tuple(tensor.shape[1:]))
+        self.copied_bytes = 0
+        memory = own_bytes(tensor)
+        if memory is None:
+            memory = as_bytes(tensor)
+            if not (tensor.is_cpu and tensor.is_contiguous() and not tensor.is_neg()):
+                self.copied_bytes = memory.nbytes
+        self.memory = memory
+        self.row_bytes = memory.nbytes // rows if rows else 0
         self.lent = lend(tensor)  # what a data loader's worker made needs no copy for a worker on this host
-        self.shape = tuple(tensor.shape[1:])
-        self.row_bytes = self.memory.nbytes // rows if rows else 0
 
     def cut(self, start: int, stop: int) -> memoryview | Piece:
         first = start * self.row_bytes
@@ -55,6 +60,11 @@ class TeacherInputs:
 
     Raises:
         WireError: a tensor cannot travel.
+
+    Attributes:
+        row_bytes: of one row in all tensors.
+        copied_bytes: memory that is held beside the tensors' own, because it had to be made contiguous or
+            fetched.
     """
 
     def __init__(
@@ -65,17 +75,11 @@ class TeacherInputs:
         self.wanted = Wanted.whole(samples, lengths)
         self.rows = self.wanted.size
         self._rows = [_Rows(name, tensor, self.rows) for name, tensor in tensors.items()]
-        self.layout: Layout = tuple((rows.name, rows.dtype, rows.shape) for rows in self._rows)
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row in all tensors."""
-        return sum(rows.row_bytes for rows in self._rows)
-
-    @property
-    def copied_bytes(self) -> int:
-        """Memory that is held beside the tensors' own, because it had to be made contiguous or fetched."""
-        return sum(rows.memory.nbytes for rows in self._rows if rows.copied)
+        self.layout: Layout = tuple([rows.layout for rows in self._rows])
+        self.row_bytes = self.copied_bytes = 0
+        for rows in self._rows:
+            self.row_bytes += rows.row_bytes
+            self.copied_bytes += rows.copied_bytes
 
     def row(self, sample: int) -> int:
         """The row at which a sample begins."""
@@ -92,9 +96,9 @@ class TeacherInputs:
         Raises:
             InputError: a fixed cut, or a single sample, does not fit.
         """
-        largest = max(self._rows, key=lambda rows: rows.row_bytes, default=None)
-        if largest is None or not largest.row_bytes:
-            return
+        if self.rows * self.row_bytes <= max_frame_bytes:
+            return  # all of it would fit into one
+        largest = max(self._rows, key=lambda rows: rows.row_bytes)
         most = max_frame_bytes // largest.row_bytes
         size = (flow.task_size or self.samples) if flow.cuts_fixed else 1
         if self.wanted.ends is None:

@@ -55,10 +55,10 @@ def lend(tensor: Tensor) -> Lent | None:
         tensor: any; only dense contiguous host tensors can be lent, and small ones are not worth it.
     """
     if (
-        tensor.device.type != "cpu"
+        not tensor.is_cpu
         or tensor.layout is not torch.strided
         or tensor.nbytes < SHARED_FROM_BYTES
-        or not tensor.is_shared()  # type: ignore[no-untyped-call]
+        or not tensor.untyped_storage().is_shared()
         or not tensor.is_contiguous()
         or tensor.is_neg()
     ):
