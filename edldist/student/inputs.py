@@ -105,20 +105,26 @@ class InputSelector:
         Raises:
             InputError: something is missing, is no tensor, or the first dimensions differ.
         """
-        chosen = dict(
-            pack_texts(name, value) if are_texts(value) else (name, value)
-            for name, value in self._choose(batch).items()
-        )
-        for name, value in chosen.items():
-            key = self._keys.get(name, name)
-            if not isinstance(value, Tensor):
-                raise InputError(f"input {key!r} is {_describe(value)}, not a tensor{_way_out(value)}")
-            if value.dim() == 0:
-                raise InputError(f"input {key!r} has no dimensions; the first one must count the samples")
-        sizes = {self._keys.get(name, name): value.shape[0] for name, value in chosen.items()}
-        if len(set(sizes.values())) != 1:
-            raise InputError(f"the inputs differ in their first dimension (samples): {sizes}")
-        return chosen, next(iter(sizes.values()))
+        chosen: dict[str, Tensor] = {}
+        sizes = set()
+        for name, value in self._choose(batch).items():
+            if not (isinstance(value, Tensor) and value.dim()):
+                name, value = self._packed(name, value)
+            chosen[name] = value
+            sizes.add(value.shape[0])
+        if len(sizes) != 1:
+            by_key = {self._keys.get(name, name): value.shape[0] for name, value in chosen.items()}
+            raise InputError(f"the inputs differ in their first dimension (samples): {by_key}")
+        return chosen, sizes.pop()
+
+    def _packed(self, name: str, value: Any) -> tuple[str, Tensor]:
+        """Texts as a tensor. Nothing else that is no tensor of samples can be seen by a teacher."""
+        if are_texts(value):
+            return pack_texts(name, value)
+        key = self._keys.get(name, name)
+        if isinstance(value, Tensor):
+            raise InputError(f"input {key!r} has no dimensions; the first one must count the samples")
+        raise InputError(f"input {key!r} is {_describe(value)}, not a tensor{_way_out(value)}")
 
     def _choose(self, batch: Any) -> dict[str, Any]:
         if self._callable is not None:
