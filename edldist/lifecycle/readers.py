@@ -12,11 +12,10 @@ brings. The batches before it still arrive.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FrameType
 
 from edldist.signals import ASKING
@@ -34,15 +33,24 @@ _POLL_S = 0.005
 _reading = False
 
 
-@contextlib.contextmanager
-def reading() -> Iterator[None]:
-    """The main thread reads a data loader in here."""
-    global _reading
-    _reading = True
-    try:
-        yield
-    finally:
+class _Reading:
+    """What ``reading`` returns: there is one, as this is done for every batch."""
+
+    def __enter__(self) -> None:
+        global _reading
+        _reading = True
+
+    def __exit__(self, *error: object) -> None:
+        global _reading
         _reading = False
+
+
+_HERE = _Reading()
+
+
+def reading() -> _Reading:
+    """The main thread reads a data loader in here."""
+    return _HERE
 
 
 def excuse(asked: Callable[[], bool]) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from edldist.errors import InputError
 from edldist.student.leaves import Leaf, leaves
-from edldist.student.structure import Rebuilding, TooMuch, attributes_of, state_base
+from edldist.student.structure import ATOMS, Rebuilding, TooMuch, attributes_of, state_base
 
 __all__ = ["LeftContainer", "Taken", "copied", "taken_over"]
 
@@ -68,11 +68,13 @@ class Taken(NamedTuple):
 
     Attributes:
         batch: the same tensors, arrays and values, in containers of the same types.
+        parts: its ``leaves``.
         left: objects with tensors in them that nobody knows how to make another of.
         hidden: tensors and arrays in it that ``leaves`` may not come across.
     """
 
     batch: Any
+    parts: list[Leaf]
     left: list[LeftContainer]
     hidden: list[Leaf]
 
@@ -84,6 +86,8 @@ def taken_over(batch: Any) -> Taken:
     constructors. Those that say themselves how they are copied are asked, and those with state that Python
     does not see stay what they are.
     """
+    if (flat := _taken_flat(batch)) is not None:
+        return flat
     taking = _Taking()
     try:
         made = taking.of(batch)
@@ -92,7 +96,35 @@ def taken_over(batch: Any) -> Taken:
         # A type of container with an own idea of how one is made: leave it to the one that made it.
         made, others, hidden = batch, [batch], []
     left = [holder for holder in map(LeftContainer, others) if holder.tensors]
-    return Taken(made, left, hidden)
+    return Taken(made, leaves(made), left, hidden)
+
+
+def _taken_flat(batch: Any) -> Taken | None:
+    """What most batches are is quickly done: a tensor, or a dict, list or tuple of tensors and plain values.
+
+    Returns:
+        None for any other, and where one tensor is in two places.
+    """
+    kind = type(batch)
+    if kind is Tensor:
+        return Taken(batch, [batch], [], [])
+    if kind is dict:
+        if not all(type(key) in ATOMS for key in batch):
+            return None
+        items = batch.values()
+    elif kind is list or kind is tuple:
+        items = batch
+    else:
+        return None
+    parts: list[Leaf] = []
+    for item in items:
+        if type(item) is Tensor:
+            parts.append(item)
+        elif type(item) not in ATOMS:
+            return None
+    if len({*map(id, parts)}) < len(parts):
+        return None
+    return Taken(kind(batch), parts, [], [])
 
 
 def copied(batch: Any) -> Any:

@@ -18,7 +18,7 @@ from edldist.sampling.look_ahead import obstacle_ahead
 from edldist.sampling.position import Mark, Position
 from edldist.student.borrowed import WHOLE_BYTES, Borrowed
 from edldist.student.broken_reads import end_workers
-from edldist.student.containers import LeftContainer, copied, taken_over
+from edldist.student.containers import Taken, copied, taken_over
 from edldist.student.descriptors import explained, keep_few
 from edldist.student.gradient_state import reading_unseen
 from edldist.student.inputs import InputsByTeacher, Seen, TeacherInputSelector
@@ -254,12 +254,13 @@ class ReadAhead:
         if not (self.more and wants()):
             return
         with self._draws.apart(), reading_unseen():
+            watching = self._watched and collectives_begun() is not None
             while True:
                 current = self._running
                 if not current.ended:
-                    self._read(current, offer)
+                    self._read(current, offer, watching)
                 elif self._next is not None:
-                    self._read(self._next, offer)
+                    self._read(self._next, offer, watching)
                 else:
                     self._next = self._opened()
                     if current.out:
@@ -310,7 +311,7 @@ class ReadAhead:
 
         To meet them once is fine: all ranks begin an epoch at the same point of their loops.
         """
-        if not self._watched or source.reads < 2 or collectives == collectives_begun():
+        if source.reads < 2 or collectives == collectives_begun():
             return
         raise ConfigError(
             f"the data loader ({type(self._data_loader).__name__}) does collectives while it is read. How "
@@ -319,42 +320,42 @@ class ReadAhead:
             "data loader that reads on every rank by itself (with Accelerate: dispatch_batches=False)"
         )
 
-    def _read(self, source: Source, offer: Callable[[OpenBatch], None]) -> None:
+    def _read(self, source: Source, offer: Callable[[OpenBatch], None], watching: bool) -> None:
         try:
-            collectives = collectives_begun() if self._watched else None
+            collectives = collectives_begun() if watching else None
             with readers.reading():
                 item = source.read()
-            self._check_apart(source, collectives)
-            if item is not None:
-                batch, mark = item
-                del item  # whoever holds a batch beside this name may write to it
-                left: list[LeftContainer] = []
-                hidden: list[Leaf] = []
-                if self._copy_batches:
-                    batch = copied(batch)
-                else:
-                    batch, left, hidden = taken_over(batch)
-                parts = leaves(batch)
-                kept, descriptors = keep_few(batch, parts, self._descriptors)
-                if kept is not batch:
-                    batch, parts = kept, leaves(kept)
-                del kept
-                if hidden:
-                    known = {id(part) for part in parts}
-                    parts.extend(part for part in hidden if id(part) not in known)
-                    hidden.clear()  # what refers to a part is counted
-                ours = alone(parts, WHOLE_BYTES + 1)
-                seen = self._select(batch)
-                self.position.check(mark, seen.samples)
-                if beside := _seen_beside(parts, seen):
-                    ours |= alone(beside, WHOLE_BYTES + 1)
-                # What was copied is nobody else's, unless a callable made more of it.
-                looks = Borrowed(beside if self._copy_batches else [*parts, *beside], ours, left)
-                if looks.on_accelerators:
-                    looks.check_apart(out.looks for out in self._all_out())
-                apart = {teacher: TeacherInputs(*part) for teacher, part in seen.apart.items()}
-                offer(OpenBatch(batch, seen.tensors, seen.samples, mark, self._allocate, apart))
-                source.out.append(_Out(looks, descriptors))
+            if watching:
+                self._check_apart(source, collectives)
+            if item is None:
+                return
+            batch, mark = item
+            del item  # whoever holds a batch beside this name may write to it
+            if self._copy_batches:
+                batch = copied(batch)
+                batch, parts, left, hidden = Taken(batch, leaves(batch), [], [])
+            else:
+                batch, parts, left, hidden = taken_over(batch)
+            kept, descriptors = keep_few(batch, parts, self._descriptors)
+            if kept is not batch:
+                batch, parts = kept, leaves(kept)
+            del kept
+            if hidden:
+                known = {id(part) for part in parts}
+                parts.extend(part for part in hidden if id(part) not in known)
+                hidden.clear()  # what refers to a part is counted
+            ours = alone(parts, WHOLE_BYTES + 1)
+            seen = self._select(batch)
+            self.position.check(mark, seen.samples)
+            if beside := _seen_beside(parts, seen):
+                ours |= alone(beside, WHOLE_BYTES + 1)
+            # What was copied is nobody else's, unless a callable made more of it.
+            looks = Borrowed(beside if self._copy_batches else [*parts, *beside], ours, left)
+            if looks.on_accelerators:
+                looks.check_apart(out.looks for out in self._all_out())
+            apart = {teacher: TeacherInputs(*part) for teacher, part in seen.apart.items()}
+            offer(OpenBatch(batch, seen.tensors, seen.samples, mark, self._allocate, apart))
+            source.out.append(_Out(looks, descriptors))
         except Exception as exc:
             # The batches before the bad one are delivered first.
             end_workers(exc)
@@ -363,6 +364,8 @@ class ReadAhead:
 
 def _seen_beside(parts: Sequence[Leaf], seen: Seen) -> list[Leaf]:
     """What teachers see that is no part of the batch."""
-    known = {id(part) for part in parts}
-    views = [seen.tensors, *(tensors for tensors, _ in seen.apart.values())]
-    return [tensor for view in views for tensor in view.values() if id(tensor) not in known]
+    known = {*map(id, parts)}
+    beside: list[Leaf] = [tensor for tensor in seen.tensors.values() if id(tensor) not in known]
+    for tensors, _ in seen.apart.values():
+        beside += [tensor for tensor in tensors.values() if id(tensor) not in known]
+    return beside

@@ -19,14 +19,15 @@ from torch.nn.utils.rnn import PackedSequence
 
 from edldist.student.leaves import Leaf, of_plain_values
 
-__all__ = ["Rebuilding", "TooMuch", "attributes_of", "mapped", "state_base"]
+__all__ = ["ATOMS", "Rebuilding", "TooMuch", "attributes_of", "mapped", "state_base"]
 
-_ATOMS = frozenset(
+ATOMS = frozenset(
     (
         *(str, int, float, bool, bytes, complex, type(None), type(Ellipsis), range, slice, object),
         *(torch.dtype, torch.device, torch.layout, torch.memory_format),
     )
 )
+"""Types of what is no container, and cannot change."""
 _DICTS: tuple[Any, ...] = (OrderedDict, defaultdict, dict)
 _NOTHING: Any = object()
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE
@@ -77,7 +78,7 @@ class Rebuilding:
             RecursionError: it is nested too deep.
         """
         kind: Any = type(value)
-        if kind in _ATOMS:
+        if kind in ATOMS:
             return value
         if (made := self.memo.get(id(value), _NOTHING)) is not _NOTHING:
             return made
@@ -135,7 +136,7 @@ class Rebuilding:
         made: dict[Any, Any] = {}
         self.memo[id(value)] = made
         for key, item in value.items():
-            made[key if type(key) in _ATOMS else self.of(key)] = self.of(item)
+            made[key if type(key) in ATOMS else self.of(key)] = self.of(item)
         return made
 
     def _dict_of_own(self, value: Any) -> Any:
@@ -263,7 +264,7 @@ class Rebuilding:
             self.depth += 1
             try:
                 for place, item in np.ndenumerate(np.asarray(value)):
-                    if type(item) not in _ATOMS:
+                    if type(item) not in ATOMS:
                         made[place] = self.of(item)
             finally:
                 self.depth -= 1
