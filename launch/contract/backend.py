@@ -7,7 +7,7 @@ else: it restarts what the engine restarts, and decides nothing about how many t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -96,13 +96,17 @@ class Backend(Protocol):
             LaunchError: a job of that name, or in that output folder, is there already.
         """
 
-    def scale(self, role: str, wanted: int) -> None:
-        """Let a teacher group, or the student's nodes, have so many processes.
+    def scale(self, wanted: Mapping[str, int | None]) -> None:
+        """Let teacher groups, or the student's nodes, have so many processes: all of these numbers, or none.
 
         Whom it is too many leaves as it does on SIGTERM: workers give back what they hold, nodes save.
 
+        Args:
+            wanted: by the name of the role; None for what the job file says, or the coordinator decides.
+
         Raises:
-            ConfigError: the job has no such role, or ``wanted`` is outside its bounds.
+            ConfigError: the job has no such role, or a number is outside its bounds.
+            LaunchError: the job does not run (any more).
         """
 
     def state(self) -> JobState:
