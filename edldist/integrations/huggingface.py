@@ -26,6 +26,7 @@ from edldist.checkpoint.rank_state import RankState, rank_file, read_rank_state,
 from edldist.errors import CheckpointError, ConfigError
 from edldist.integrations.extras import missing
 from edldist.integrations.trainer_data import SOFT, TrainerData
+from edldist.ranks.placement import placement
 from edldist.student.inputs import InputsByTeacher
 
 try:
@@ -109,6 +110,12 @@ class DistillMixin:
         if max(trainer.get_tp_size(), trainer.get_cp_size(), trainer.get_sp_size()) > 1:
             raise ConfigError(
                 "ranks that share a batch (tensor, context, sequence parallel) cannot be distilled yet"
+            )
+        ranks, known = placement().world_size, trainer.args.world_size
+        if ranks > 1 and known != ranks:
+            raise ConfigError(
+                f"{ranks} ranks were started, and this Trainer trains on {known}, so each would train a "
+                "model of its own. On ranks without a GPU pass TrainingArguments(use_cpu=True)"
             )
         source = stock.get_train_dataloader()
         args, epochs = trainer.args, None

@@ -1,8 +1,9 @@
-"""Whether the ranks of a group get different samples, as far as a data loader shows it."""
+"""Whether the ranks of a group train together on different samples, as far as it shows."""
 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,9 +24,19 @@ _DEAL_BY_SAMPLER = (
 
 
 def check_dealing(data_loader: Iterable[Any]) -> None:
-    """Warn, on rank 0, of a data loader that gives every rank all samples."""
+    """Warn, on rank 0, of ranks that do not train together: each takes all samples, or a model of its own."""
     here = placement()
-    if here.world_size == 1 or here.rank != 0 or (size := read_whole(data_loader)) is None:
+    if here.world_size == 1 or here.rank != 0:
+        return
+    if _accelerated_alone():
+        logger.warning(
+            "%d ranks were started, and Accelerate takes each for the only one (num_processes is 1), so that "
+            "each trains a model of its own, on whatever samples it gets. Use Accelerator(cpu=True) for "
+            "ranks on CPUs. (If something else averages the gradients of the ranks, all is well.)",
+            here.world_size,
+        )
+        return
+    if (size := read_whole(data_loader)) is None:
         return
     logger.warning(
         "each of %d ranks goes through all %d samples of its data set: nothing deals them to the ranks, so "
@@ -54,6 +65,13 @@ def read_whole(data_loader: Iterable[Any]) -> int | None:
     if isinstance(sampler, RandomSampler):
         return size if not sampler.replacement and sampler.num_samples == size else None
     return size if type(sampler) is SequentialSampler else None
+
+
+def _accelerated_alone() -> bool:
+    """Whether Accelerate is in use here, and knows of no process but this one."""
+    module = sys.modules.get("accelerate.state")
+    kind: Any = getattr(module, "PartialState", None)  # absent while the module is being imported
+    return kind is not None and kind._shared_state.get("num_processes") == 1
 
 
 def _kind(value: object) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import pytest
 from torch.utils.data import (
@@ -64,6 +65,13 @@ def test_whatever_may_deal_in_a_way_of_its_own_is_believed(data_loader):
     assert read_whole(data_loader) is None
 
 
+@pytest.fixture(autouse=True)
+def without_accelerate(monkeypatch):
+    """What other tests of this process made of it."""
+    if (module := sys.modules.get("accelerate.state")) is not None:
+        monkeypatch.setattr(module.PartialState, "_shared_state", {})
+
+
 @pytest.mark.parametrize("rank, ranks, told", [(0, 2, True), (1, 2, False), (0, 1, False)])
 def test_rank_0_of_several_says_what_to_use(rank, ranks, told, monkeypatch, caplog):
     monkeypatch.setenv("RANK", str(rank))
@@ -76,6 +84,28 @@ def test_rank_0_of_several_says_what_to_use(rank, ranks, told, monkeypatch, capl
         said = caplog.records[0].getMessage()
         assert said.startswith("each of 2 ranks goes through all 200 samples of its data set")
         assert "batch_sampler=edldist.ElasticSampler(len(dataset), global_batch_size)" in said
+
+
+@pytest.mark.parametrize(("processes", "alone"), [(None, False), (1, True), (2, False)])
+def test_ranks_that_accelerate_takes_for_one_each_train_models_of_their_own(
+    processes, alone, monkeypatch, caplog
+):
+    """Behind an ``ElasticSampler`` each has a share of the samples, and a model that sees no more of them."""
+    state = pytest.importorskip("accelerate.state").PartialState
+    monkeypatch.setattr(state, "_shared_state", {} if processes is None else {"num_processes": processes})
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with caplog.at_level(logging.WARNING):
+        check_dealing(DataLoader(DATA, batch_sampler=ElasticSampler(200, 8)))
+    assert len(caplog.records) == alone
+    if alone:
+        assert caplog.records[0].getMessage().startswith("2 ranks were started, and Accelerate takes each")
+        assert "Accelerator(cpu=True)" in caplog.records[0].getMessage()
+
+
+def test_accelerate_knows_its_processes_by_the_name_that_is_asked_for():
+    state = pytest.importorskip("accelerate.state").PartialState
+    assert "num_processes" in state._known_attrs
 
 
 @pytest.mark.parametrize(("processes", "whole"), [(1, 200), (2, None)])

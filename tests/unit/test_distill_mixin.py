@@ -62,6 +62,20 @@ def test_a_loss_without_a_teachers_labels_is_the_trainers_own():
     assert trainer.compute_loss_func == trainer._loss
 
 
+@pytest.mark.parametrize(("started", "known", "refused"), [(2, 1, True), (2, 2, False), (1, 1, False)])
+def test_ranks_that_would_each_train_a_model_of_their_own_are_refused(monkeypatch, started, known, refused):
+    """Accelerate takes a rank without a GPU for the only one, unless it is told to use the CPU."""
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", str(started))
+    trainer = Made()
+    trainer.args.world_size = known
+    for size in ("tp", "cp", "sp"):
+        setattr(trainer, f"get_{size}_size", lambda: 1)
+    said = "2 ranks were started, and this Trainer trains on 1, .*use_cpu=True" if refused else "no attribute"
+    with pytest.raises(ConfigError if refused else AttributeError, match=said):
+        trainer.get_train_dataloader()  # the base has none
+
+
 def test_the_cross_entropy_needs_labels():
     with pytest.raises(ConfigError, match=r"alpha=0.9: the batches have no labels"):
         Made().compute_loss(Model(), {SOFT: soft()})
