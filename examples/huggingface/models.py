@@ -1,4 +1,4 @@
-"""The teacher and the student: GPT-2s of a few thousand parameters over bytes."""
+"""The teacher and the student: GPT-2s of some thousand parameters over bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def gpt2(width: int, layers: int) -> GPT2LMHeadModel:
 
 
 def teacher() -> GPT2LMHeadModel:
-    return gpt2(64, 2)
+    return gpt2(64, 1)
 
 
 def student() -> GPT2LMHeadModel:

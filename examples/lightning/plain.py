@@ -44,7 +44,7 @@ def main() -> None:
     lightning.seed_everything(0)
     train, labelled, test = splits()
     loader = DataLoader(labelled, batch_size=64, shuffle=True)
-    folder = Path(os.environ.get("EDLDIST_OUTPUT", "out/by-hand"))
+    folder = Path(os.environ.get("EDLDIST_OUTPUT", f"out/lightning-{Path(__file__).stem}"))
     checkpoints = ModelCheckpoint(folder / "checkpoints", every_n_train_steps=10, save_last=True)
     trainer = lightning.Trainer(
         max_epochs=args.epochs,

@@ -48,7 +48,7 @@ def main() -> None:
     train, labelled, test = splits()
     data = DataLoader(train, batch_sampler=edldist.ElasticSampler(len(train), 64))
     loader = FitLoader(edldist.DistillLoader(data, inputs="pixels", epochs=args.epochs))
-    folder = Path(os.environ.get("EDLDIST_OUTPUT", "out/by-hand"))
+    folder = Path(os.environ.get("EDLDIST_OUTPUT", f"out/lightning-{Path(__file__).stem}"))
     checkpoints = ModelCheckpoint(folder / "checkpoints", every_n_train_steps=10, save_last=True)
     trainer = lightning.Trainer(
         max_epochs=args.epochs,
