@@ -45,7 +45,7 @@ def limit_threads(environment: MutableMapping[str, str], sharers: int) -> int | 
     Returns:
         The number of threads, or None when ``OMP_NUM_THREADS`` was set before.
     """
-    if "OMP_NUM_THREADS" in environment:
+    if environment.get("OMP_NUM_THREADS"):  # an empty one is none, as libraries see it
         return None
     threads = max(1, usable_cpus() // max(1, sharers))
     environment["OMP_NUM_THREADS"] = str(threads)

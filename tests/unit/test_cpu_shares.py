@@ -12,6 +12,9 @@ def test_cores_are_shared_out_unless_the_user_chose() -> None:
     chosen = {"OMP_NUM_THREADS": "7"}
     assert limit_threads(chosen, 1) is None
     assert chosen == {"OMP_NUM_THREADS": "7"}
+    empty = {"OMP_NUM_THREADS": ""}
+    assert limit_threads(empty, 1) == usable_cpus()
+    assert empty == {"OMP_NUM_THREADS": str(usable_cpus())}
     crowded: dict[str, str] = {}
     assert limit_threads(crowded, 10_000) == 1
     assert crowded == {"OMP_NUM_THREADS": "1"}
