@@ -99,6 +99,7 @@ ROWS = (
     Row("cost", "cost", "measure_cost", "bytes, system calls, CPU and memory", budgeted=False),
     Row("worker-curve", "fleets", "worker_curve", "1 to 64 simulated workers", budgeted=False),
     Row("rank-curve", "ranks", "rank_curve", "1 to 8 ranks that share a fleet", budgeted=False),
+    Row("threads", "threads", "measure_threads", "CPU threads of teacher workers", budgeted=False),
     Row("gpu", "gpu", "measure_gpu", "a real pair of models on a GPU", budgeted=False),
 )
 

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["TASK_SAMPLES", "copying", "label_bytes", "noop", "paced", "parse_labels"]
+__all__ = ["TASK_SAMPLES", "convolving", "copying", "label_bytes", "noop", "paced", "parse_labels"]
 
 Labels = Tensor | dict[str, Tensor]
 
@@ -76,6 +76,22 @@ def copying() -> Callable[[Tensor], Labels]:
         return prepared(x.shape[0])
 
     return label
+
+
+def convolving() -> nn.Module:
+    """Computes: 64 images of 3x32x32 keep one core busy for some tens of milliseconds."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(64, 64, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(64, 128, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(128, 10),
+    )
 
 
 def paced() -> Callable[[Tensor], Labels]:
