@@ -22,15 +22,16 @@ from edldist.address import parse_address
 from edldist.clock import Clock, SystemClock
 from edldist.coordinator.board import StatusBoard
 from edldist.coordinator.closing import Closing
-from edldist.coordinator.http import HttpServer
 from edldist.coordinator.load import loads
 from edldist.coordinator.membership import Action, Member, Membership, Record, Send
 from edldist.coordinator.orders import Orders
+from edldist.coordinator.pages import CoordinatorPages
 from edldist.coordinator.records import Records
 from edldist.coordinator.rendezvous import Rendezvous
 from edldist.coordinator.scaling import Bounds, Change, Rules, Scaling
 from edldist.coordinator.status import StatusView
 from edldist.errors import ConfigError, CoordinatorUnreachableError, PeerUnreachableError, WireError
+from edldist.observe.http import HttpServer
 from edldist.wire.events import check_event
 from edldist.wire.messages import (
     Ack,
@@ -220,7 +221,7 @@ class Coordinator:
             longest_turn_s = max(STUCK_INTERVALS * self.options.heartbeat_interval_s, LEAST_STUCK_S)
             self._board = StatusBoard(poller.wake, longest_turn_s)
             if self.options.http is not None:
-                server = HttpServer(self.options.http, self._board)
+                server = HttpServer(self.options.http, CoordinatorPages(self._board))
                 self._resources.callback(server.close)
                 self.http_address = server.address
             self._announce()

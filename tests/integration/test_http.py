@@ -12,10 +12,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from edldist.coordinator import http as http_server
 from edldist.coordinator import server as coordinator_server
 from edldist.coordinator.board import StatusBoard
-from edldist.coordinator.http import HttpServer
+from edldist.coordinator.pages import CoordinatorPages
+from edldist.observe import http as http_server
+from edldist.observe.http import HttpServer
 from tests.integration.members import WITHIN_S, Running, until
 
 pytestmark = pytest.mark.timeout(60)
@@ -28,7 +29,7 @@ def board() -> StatusBoard:
 
 @pytest.fixture
 def server(board: StatusBoard) -> Iterator[HttpServer]:
-    running = HttpServer("127.0.0.1:0", board)
+    running = HttpServer("127.0.0.1:0", CoordinatorPages(board))
     yield running
     running.close()
     until(lambda: not serving(), "the end of all threads")
@@ -150,7 +151,7 @@ def test_a_request_of_many_bytes_is_refused(server: HttpServer, beginning: bytes
 
 
 def test_closing_ends_what_is_under_way(board: StatusBoard) -> None:
-    running = HttpServer("127.0.0.1:0", board)
+    running = HttpServer("127.0.0.1:0", CoordinatorPages(board))
     with connect(running) as idle:
         until(serving, "its thread")
         running.close()

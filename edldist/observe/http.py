@@ -1,8 +1,7 @@
-"""The coordinator's state over HTTP, for browsers, probes and scripts; read-only.
+"""A small HTTP server for what a process tells of itself to browsers, probes and scripts.
 
-A ``StatusBoard`` hands a snapshot from the thread that owns the state to the threads that answer;
-nothing else is shared between them. Whoever connects costs one thread for ``REQUEST_S`` at most, and there
-are never more than twice ``MAX_CONNECTIONS`` of these.
+What there is to tell, it asks of a function; it only serves. Whoever connects costs one thread for
+``REQUEST_S`` at most, and there are never more than twice ``MAX_CONNECTIONS`` of these.
 """
 
 from __future__ import annotations
@@ -15,6 +14,9 @@ import socket
 import socketserver
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.message import Message
 from http import HTTPStatus
 from http.client import LineTooLong
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,10 +24,9 @@ from io import BufferedIOBase
 from typing import Any
 
 from edldist.address import Address, is_ipv6, listening_hosts, parse_place, why_unresolved
-from edldist.coordinator.board import StatusBoard
 from edldist.errors import ConfigError
 
-__all__ = ["HttpServer"]
+__all__ = ["Answer", "HttpServer", "refusal"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,25 @@ REQUEST_S = 5.0
 MAX_CONNECTIONS = 64
 """When there are more, the oldest is cut: whoever asks in earnest is served within milliseconds."""
 MAX_REQUEST_BYTES = 16 << 10
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a page says."""
+
+    body: bytes
+    content_type: str = "application/json"
+    status: HTTPStatus = HTTPStatus.OK
+
+
+def refusal(status: HTTPStatus, reason: str) -> Answer:
+    """Why there is nothing to tell."""
+    return Answer(json.dumps({"error": reason}).encode(), status=status)
+
+
+Pages = Callable[[str, Message], Answer]
+"""From the path of a GET request, without its query, and its headers (names in any case) to the answer.
+Called in any of the server's threads; it may wait for some seconds, and raise nothing."""
 
 
 class _Request:
@@ -71,40 +91,25 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.REQUEST_URI_TOO_LONG)
 
     def do_GET(self) -> None:
-        path = self.path.split("?", 1)[0]
-        if path == "/healthz":
-            stuck_s = self.server.board.stuck_s()
-            if stuck_s is None:
-                self._answer(HTTPStatus.OK, b"ok", "text/plain; charset=utf-8")
-            else:
-                reason = f"the coordinator's main loop has been stuck for {stuck_s:.1f} s"
-                self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, reason)
-        elif path == "/status":
-            body = self.server.board.read()
-            if body is None:
-                self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, "the coordinator is busy; ask again")
-            else:
-                self._answer(HTTPStatus.OK, body)
-        else:
-            self.send_error(HTTPStatus.NOT_FOUND, "no such page; there are /status and /healthz")
+        self._send(self.server.pages(self.path.split("?", 1)[0], self.headers))
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answer errors in JSON, and any other method than GET with 405."""
         if code == HTTPStatus.NOT_IMPLEMENTED:
             code, message = HTTPStatus.METHOD_NOT_ALLOWED, "only GET is allowed here"
         self.close_connection = True
-        self._answer(code, json.dumps({"error": message or HTTPStatus(code).phrase}).encode())
+        self._send(refusal(HTTPStatus(code), message or HTTPStatus(code).phrase))
 
-    def _answer(self, code: int, body: bytes, content_type: str = "application/json") -> None:
-        self.send_response(code)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
+    def _send(self, answer: Answer) -> None:
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.content_type)
+        self.send_header("Content-Length", str(len(answer.body)))
         self.send_header("Cache-Control", "no-store")
-        if code == HTTPStatus.METHOD_NOT_ALLOWED:
+        if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
             self.send_header("Allow", "GET")
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(answer.body)
 
     def log_message(self, format: str, *args: Any) -> None:
         logger.debug("%s: %r", self.client_address, format % args)
@@ -113,10 +118,10 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, host: str, port: int, board: StatusBoard) -> None:
+    def __init__(self, host: str, port: int, pages: Pages) -> None:
         if is_ipv6(host):
             self.address_family = socket.AF_INET6
-        self.board = board
+        self.pages = pages
         self._lock = threading.Lock()
         # Invariant: every connection that a thread serves is in one of the two; oldest first.
         self._open: dict[socket.socket, float] = {}  # to when it is to be cut
@@ -172,7 +177,7 @@ class _Server(ThreadingHTTPServer):
         logger.debug("a request of %s broke off", client_address, exc_info=True)
 
 
-def _listen(place: Address, board: StatusBoard) -> _Server:
+def _listen(place: Address, pages: Pages) -> _Server:
     """Listen at the first of the place's addresses that can be bound.
 
     Raises:
@@ -181,25 +186,25 @@ def _listen(place: Address, board: StatusBoard) -> _Server:
     *others, last = listening_hosts(place.host)
     for host in others:
         with contextlib.suppress(OSError):
-            return _Server(host, place.port, board)
-    return _Server(last, place.port, board)
+            return _Server(host, place.port, pages)
+    return _Server(last, place.port, pages)
 
 
 class HttpServer:
-    """Serves ``GET /status`` and ``GET /healthz`` from a thread of its own until closed.
+    """Serves pages from threads of its own until closed.
 
     Args:
         address: ``HOST:PORT``; port 0 lets the system choose.
-        board: where the snapshots come from.
+        pages: what there is to tell.
 
     Raises:
         ConfigError: the address is malformed or cannot be bound.
     """
 
-    def __init__(self, address: str, board: StatusBoard) -> None:
+    def __init__(self, address: str, pages: Pages) -> None:
         place = parse_place(address, "http address", port_zero=True)
         try:
-            self._server = _listen(place, board)
+            self._server = _listen(place, pages)
         except OSError as exc:
             reason = why_unresolved(place.host) or exc.strerror or str(exc)
             advice = " (another process listens there)" if exc.errno == errno.EADDRINUSE else ""
