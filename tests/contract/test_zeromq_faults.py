@@ -22,6 +22,7 @@ from edldist.wire.transport import Sender
 from edldist.wire.zmq.endpoints import ZmqHub, ZmqLink
 from edldist.wire.zmq.poller import ZmqPoller
 from edldist.wire.zmq.transport import ZmqTransport
+from tests.hosts import with_ipv6
 
 ANYWHERE = "tcp://127.0.0.1:0"
 SMALL = 64 << 10
@@ -249,18 +250,6 @@ def test_an_address_that_cannot_be_connected_to_is_a_configuration_error(
 ) -> None:
     with pytest.raises(ConfigError, match="cannot connect to|is no address"):
         poller.connect(address, "t-1")
-
-
-def _has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-        return True
-    except OSError:
-        return False
-
-
-with_ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="this host has no IPv6 on its loopback")
 
 
 @with_ipv6

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import urllib.request
 
 import pytest
@@ -16,18 +15,9 @@ from edldist.observe.http import HttpServer
 from edldist.student.loader import _endpoint
 from edldist_launch.node.torchrun import meeting_host
 from tests.harness import local_job
+from tests.hosts import with_ipv6
 
-
-def _has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-        return True
-    except OSError:
-        return False
-
-
-pytestmark = pytest.mark.skipif(not _has_ipv6(), reason="this host has no IPv6 on its loopback")
+pytestmark = with_ipv6
 
 
 @pytest.mark.parametrize(

@@ -349,20 +349,19 @@ def test_preparation_comes_first_is_shown_and_may_fail_the_job(
     assert bool(events(folder, "student_started")) == (exit_code == 0)
 
 
+def run_whole(folder: Path) -> subprocess.CompletedProcess[str]:
+    """The whole real command line, to its end."""
+    command = own_command("run", "job.yaml", "--output", "out")
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=50)
+
+
 def test_workers_whose_weights_differ_fail_the_job_with_both_sides_named(folder: Path) -> None:
     """The whole real command line, up to the second worker's refusal."""
     (folder / "a.py").write_text(
         "import torch\ndef b():\n    torch.seed()\n    return torch.nn.Linear(4, 3)\n"
     )
     (folder / "s.py").write_text("import time; time.sleep(60)\n")
-    done = subprocess.run(
-        own_command("run", "job.yaml", "--output", "out"),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=50,
-    )
+    done = run_whole(folder)
     assert done.returncode == 1
     assert "is not the teacher whose name it serves under" in done.stderr
     assert re.search("weights [0-9a-f]{32} instead of [0-9a-f]{32}", done.stderr)
@@ -374,14 +373,7 @@ def test_a_model_that_raises_shows_its_own_traceback(folder: Path) -> None:
     """The whole real command line, up to the teacher's failure."""
     (folder / "a.py").write_text("def b():\n    raise ValueError('my own model')\n")
     (folder / "s.py").write_text("import time; time.sleep(60)\n")
-    done = subprocess.run(
-        own_command("run", "job.yaml", "--output", "out"),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=50,
-    )
+    done = run_whole(folder)
     assert done.returncode == 1
     assert "ValueError: my own model" in done.stderr
     assert "error: teacher worker teacher-" in done.stderr

@@ -20,6 +20,7 @@ from edldist.address import (
     why_unresolved,
 )
 from edldist.errors import ConfigError
+from tests.hosts import has_ipv6, with_ipv6
 
 
 @pytest.mark.parametrize(
@@ -128,18 +129,6 @@ def test_a_listener_of_one_interface_is_not_everywhere(host: str) -> None:
 V4 = (socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("127.0.0.1", 9))
 V6 = (socket.AF_INET6, socket.SOCK_DGRAM, 17, "", ("::1", 9, 0, 0))
 NOWHERE_V4 = (socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("0.0.0.1", 9))
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-        return True
-    except OSError:
-        return False
-
-
-with_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this host has no IPv6 on its loopback")
 
 
 @pytest.fixture
