@@ -26,7 +26,7 @@ import zmq
 from edldist.labels.fingerprint import Fingerprint
 from edldist.labels.grammar import parse_spec
 from edldist.wire.enrolment import Enrolment
-from edldist.wire.messages import Links, MemberStatus, Register, Scalar, decode, encode
+from edldist.wire.messages import Heartbeat, Links, MemberStatus, Need, Register, Scalar, decode, encode
 from edldist.wire.query import StatusClient
 from edldist_benchmarks.processes import EDLDIST, Processes, wait_until
 
@@ -55,7 +55,7 @@ class _Member:
         self.latency_s = 0.0
         self._began = time.monotonic()
         self.enrolment = Enrolment(
-            self.id, self._register, self._stats, coordinator, CONNECT_TIMEOUT_S, self._began
+            self.id, self._register, self._heartbeat, coordinator, CONNECT_TIMEOUT_S, self._began
         )
 
     def _register(self, rejoin: bool) -> Register:
@@ -85,6 +85,12 @@ class _Member:
             fingerprint=FINGERPRINT,
             info=info | {"device": "cuda:0", "batch_size": 64, "codec": "dense:fp16"},
         )
+
+    def _heartbeat(self) -> Heartbeat:
+        if not self.is_student:
+            return Heartbeat(id=self.id, stats=self._stats(), capacity=700.5 + self.beats % 7)
+        need = Need(group="teacher", hunger=1300.5 + self.beats % 7, lacking=512, buffered=self.beats % 8)
+        return Heartbeat(id=self.id, stats=self._stats(), needs=[need], starved=0.013271)
 
     def _stats(self) -> dict[str, Scalar]:
         """The figures that a real member sends, changing from beat to beat."""

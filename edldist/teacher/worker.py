@@ -19,7 +19,7 @@ from edldist.labels.fingerprint import Fingerprint, check_version
 from edldist.teacher.dataset import IndexedDataset, parse_entries
 from edldist.teacher.exchange import answers_to
 from edldist.teacher.model.outputs import parse_outputs
-from edldist.teacher.model.teacher import Teacher, pick_device
+from edldist.teacher.model.teacher import Teacher, device_type, pick_device
 from edldist.teacher.passes.batch_size import AUTO, BatchSizeSearch
 from edldist.teacher.passes.forward import Forward
 from edldist.teacher.passes.lane import Lane, lane_for
@@ -164,6 +164,7 @@ class TeacherWorker:
                 host=host or socket.gethostname(),
                 pid=pid or os.getpid(),
                 device=str(teacher.device),
+                device_type=device_type(teacher.device),
                 connect_timeout_s=options.connect_timeout_s,
             ),
             transport or ZmqTransport(),
@@ -179,6 +180,7 @@ class TeacherWorker:
                 tasks, labels, options.version, compute_s, service.max_frame_bytes
             ),
             service.resize,
+            service.capacity,
             self._reader,
         )
         service.extra_stats = self._stats

@@ -21,7 +21,9 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+
+import msgspec
 
 from edldist.errors import CoordinatorUnreachableError, IncompatibleError, RefusedError
 from edldist.wire.messages import (
@@ -58,7 +60,7 @@ class Enrolment:
         identity: the member's id.
         register: builds the current registration (its links change with time); called with
             whether the member had joined before.
-        stats: the figures for a heartbeat.
+        heartbeat: what there is to say of the member now.
         coordinator: the address, for errors and logs.
         connect_timeout_s: how long to wait for the first answer.
         now: monotonic seconds.
@@ -68,14 +70,14 @@ class Enrolment:
         self,
         identity: str,
         register: Callable[[bool], Register],
-        stats: Callable[[], Mapping[str, Scalar]],
+        heartbeat: Callable[[], Heartbeat],
         coordinator: str,
         connect_timeout_s: float,
         now: float,
     ) -> None:
         self._identity = identity
         self._register = register
-        self._stats = stats
+        self._tell = heartbeat
         self._coordinator = coordinator
         self._connect_timeout_s = connect_timeout_s
         self._jitter = random.Random(identity)
@@ -105,11 +107,12 @@ class Enrolment:
 
     def _heartbeat(self) -> Heartbeat:
         # A figure that is no finite number would cost the heartbeat: its receiver takes it for garbage.
+        told = self._tell()
         stats = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in self._stats().items()
+            for name, value in told.stats.items()
         }
-        return Heartbeat(id=self._identity, stats=stats)
+        return msgspec.structs.replace(told, stats=stats)
 
     def due(self, now: float) -> list[Message]:
         """The messages that are to be sent now.

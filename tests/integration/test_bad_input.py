@@ -217,7 +217,12 @@ def test_an_unreachable_coordinator_is_given_up_after_the_stated_time(monkeypatc
 
 def test_the_wait_for_a_coordinator_is_announced(caplog):
     enrolment = Enrolment(
-        "s", lambda _: Register(id="s", role="student", process="p"), dict, "tcp://h:1", 60.0, now=0.0
+        "s",
+        lambda _: Register(id="s", role="student", process="p"),
+        lambda: Heartbeat(id="s"),
+        "tcp://h:1",
+        60.0,
+        0.0,
     )
     with caplog.at_level(logging.WARNING):
         enrolment.due(1.0)

@@ -282,7 +282,7 @@ def test_a_worker_that_was_cut_off_and_replaced_is_no_second_self_when_it_is_bac
 
     def worker(process: str) -> TeacherService:
         identity = TeacherIdentity(
-            *("t1", "big", running.address, 4, FINGERPRINT, process, "here", 1, "cpu", 60.0)
+            *("t1", "big", running.address, 4, FINGERPRINT, process, "here", 1, "cpu", "cpu", 60.0)
         )
         made = TeacherService(identity, ZmqTransport(), SystemClock())
         made.extra_stats = lambda: {"of": process}

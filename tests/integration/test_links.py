@@ -69,6 +69,7 @@ class Party:
             host="h",
             pid=1,
             device="cpu",
+            device_type="cpu",
             connect_timeout_s=300.0,
         )
         self.service = TeacherService(identity, transport, self.clock)

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 import torch
 
 from edldist.labels.codec import parse_codec
+from edldist.teacher.capacity import Capacity
 from edldist.teacher.exchange import answers_to, inputs_of
 from edldist.teacher.model.teacher import Teacher
 from edldist.teacher.passes.batch_size import BatchSizeSearch
@@ -88,12 +89,14 @@ class Crew:
         self.lane = lane or HostLane()
         self.search = BatchSizeSearch(batch_size)
         self.sizes: list[int] = []
+        self.capacity = Capacity()
         self.pipeline = Pipeline(
             self.lane,
             Forward(teacher, parse_codec(codec), **options),
             self.search,
             lambda tasks, labels, s: answers_to(tasks, labels, "", s, lambda _: None),
             self.sizes.append,
+            self.capacity,
             reader,
         )
         self.labels: dict[int, list] = {}

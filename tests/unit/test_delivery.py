@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -83,6 +84,20 @@ class Loop(threading.Thread):
 
 def no_memory(shape, dtype):
     raise RuntimeError("no memory on purpose")
+
+
+def test_says_what_each_teacher_has_to_do_with_the_open_batches():
+    desk = Desk("w", teachers=("t", "u"))
+    assert desk.delivery.backlog() == (0, 0, {"t": 0, "u": 0}, {"t": Counter(), "u": Counter()})
+    desk.offer(4, 6)
+    desk.label("w", *desk.lease("w", 4))
+    desk.lease("w", 2)
+    assert desk.delivery.backlog() == (
+        2,
+        10,
+        {"t": 10, "u": 10},
+        {"t": Counter({1: 6}), "u": Counter({0: 4, 1: 6})},
+    )
 
 
 # --- what ends a wait ---------------------------------------------------------------------------------

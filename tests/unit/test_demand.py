@@ -29,6 +29,22 @@ def test_a_worker_without_students_asks_nobody():
     assert pulls(demand()) == []
 
 
+def test_a_worker_is_idle_when_it_holds_nothing_and_nobody_has_anything_for_it():
+    assert demand().idle
+    made = demand("s", "z")
+    for order in orders(made):
+        assert not made.idle
+        made.idled(order.student, order.seq, buffered=3)
+    assert made.idle
+    made.woken("s", buffered=1)
+    (order,) = orders(made)
+    assert not made.idle
+    made.granted("s", order.seq, 8, buffered=0)
+    assert not made.idle
+    made.finished("s", 8)
+    assert made.idle
+
+
 def test_one_student_is_asked_for_both_turns_before_it_answers():
     made = demand("s")
     first, second = orders(made)

@@ -33,7 +33,12 @@ class Rig:
         self.figures = {"done": 0}
         self.sent: list[tuple[float, Message]] = []
         self.enrolment = Enrolment(
-            identity, self._register, lambda: self.figures, ADDRESS, connect_timeout_s, self.now
+            identity,
+            self._register,
+            lambda: Heartbeat(id=identity, stats=self.figures),
+            ADDRESS,
+            connect_timeout_s,
+            self.now,
         )
 
     @property

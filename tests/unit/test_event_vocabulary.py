@@ -53,7 +53,9 @@ def test_every_event_that_is_reported_is_known_with_its_fields() -> None:
 def test_a_clock_skew_is_reported_as_it_should_be() -> None:
     clock = FakeClock(100.0)
     register = Register(id="w", role="teacher", process="p", host="h")
-    enrolment = Enrolment("w", lambda _: register, dict, "tcp://c:1", 60.0, clock.monotonic())
+    enrolment = Enrolment(
+        "w", lambda _: register, lambda: Heartbeat(id="w"), "tcp://c:1", 60.0, clock.monotonic()
+    )
     enrolment.due(clock.monotonic())
     answer = Registered(
         incarnation="one", heartbeat_interval_s=1.0, heartbeat_ttl_s=3.0, wall_s=5_000.0, asked_wall_s=1_000.0
@@ -118,10 +120,11 @@ def test_figures_that_are_added_up_are_finite_and_a_loss_may_be_anything(value: 
 def test_a_member_with_a_figure_that_is_no_number_goes_on_being_heard() -> None:
     register = Register(id="w", role="teacher", process="p")
     stats = {"rate": float("nan"), "peak": float("inf"), "samples": 3, "device": "cpu"}
-    enrolment = Enrolment("w", lambda _: register, lambda: stats, "tcp://c:1", 60.0, 0.0)
+    said = Heartbeat(id="w", stats=stats, capacity=5.0)
+    enrolment = Enrolment("w", lambda _: register, lambda: said, "tcp://c:1", 60.0, 0.0)
     enrolment.due(0.0)
     enrolment.on_message(Registered(incarnation="1", heartbeat_interval_s=1.0, heartbeat_ttl_s=3.0), 0.0, 1.0)
     (heartbeat,) = enrolment.due(5.0)
     beat = decode(encode(heartbeat))
     assert isinstance(beat, Heartbeat)
-    assert beat.stats == {"rate": None, "peak": None, "samples": 3, "device": "cpu"}
+    assert beat.stats == {"rate": None, "peak": None, "samples": 3, "device": "cpu"} and beat.capacity == 5.0

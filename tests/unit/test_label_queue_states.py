@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -219,6 +221,13 @@ class Workers(RuleBasedStateMachine):
         assert self.queue.head == min(self.wanted, default=None)
         full = self.queue.nbytes > self.flow.max_bytes
         assert not (full and self.wanted and self.queue.wants_batch())
+
+    @invariant()
+    def it_says_what_each_teacher_has_not_labelled(self):
+        said = sum((self.queue.lacking(teacher) for teacher in self.teachers), Counter())
+        for batch, samples in self.queue._batches.lacking().items():
+            assert said[batch] == samples or (said[batch] < samples and batch in self.hopeless)
+        assert said.keys() <= set(self.queue.numbers)
 
     def teardown(self):
         """Healthy workers label the rest, but for what is hopeless."""

@@ -67,11 +67,12 @@ LAUNCH = {
 TEACHER = {
     "model": set(),
     "tasks": set(),
+    "capacity": set(),
     "exchange": {"tasks"},
     "dataset": {"model"},
     "reader": {"tasks", "exchange", "dataset"},
-    "passes": {"tasks", "exchange", "model"},
-    "service": {"tasks"},
+    "passes": {"tasks", "capacity", "exchange", "model"},
+    "service": {"tasks", "capacity"},
     "stop_signals": set(),
     "worker": {"tasks", "exchange", "model", "dataset", "reader", "passes", "service", "stop_signals"},
 }

@@ -21,6 +21,7 @@ Not thread-safe: the student's service guards it with one lock.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from edldist.errors import ConfigError
@@ -97,6 +98,16 @@ class LabelQueue:
     @property
     def nbytes(self) -> int:
         return self._batches.nbytes
+
+    def lacking(self, teacher: str) -> Counter[int]:
+        """How many samples of each open batch wait for labels of a teacher; batches without any are not in
+        it."""
+        samples = self._tracks[teacher].uncut()
+        leased = {task for lease in self._workers.leases() for task in lease.tasks}
+        for task in leased | set(self._tracks[teacher]) | set(self._blame):
+            if task.teacher == teacher:
+                samples[task.batch] += task.samples
+        return samples
 
     def wants_batch(self) -> bool:
         """Whether the data loader should be read now (see ``Flow``)."""

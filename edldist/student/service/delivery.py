@@ -21,6 +21,7 @@ from edldist.student.queue.queue import LabelQueue
 from edldist.student.queue.wanted import Wanted
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.label_rows import LabelRows
+from edldist.student.service.needs import Backlog
 from edldist.wire.messages import Result, Scalar
 from edldist.wire.transport import Frames
 
@@ -170,6 +171,17 @@ class Delivery:
                 "queue_bytes": queue.nbytes,
                 "backpressure_s": round(self._backpressure_s + self._full_for(), 6),
             }
+
+    def backlog(self) -> Backlog:
+        """The open batches, and what each teacher has to do with them."""
+        with self._lock:
+            batches = list(self._open.values())
+            lacking = {teacher: self._queue.lacking(teacher) for teacher in self._teachers}
+        wanted = {
+            teacher: sum(batch.inputs_of(teacher).wanted.missing for batch in batches)
+            for teacher in self._teachers
+        }
+        return Backlog(len(batches), sum(batch.samples for batch in batches), wanted, lacking)
 
     # --- the I/O thread: workers come and go ----------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 from edldist.clock import Clock
@@ -11,7 +11,7 @@ from edldist.lifecycle.group_change import GroupChanged, GroupChangeHandler
 from edldist.student.service.events import Events
 from edldist.student.service.options import ServiceOptions
 from edldist.wire.enrolment import Enrolment
-from edldist.wire.messages import Register, Regroup, Scalar, TeachersHere
+from edldist.wire.messages import Heartbeat, Register, Regroup, TeachersHere
 from edldist.wire.transport import Link
 
 __all__ = ["JobLink", "Whereabouts"]
@@ -37,7 +37,7 @@ class JobLink:
         options: how the rank takes part.
         where: what is registered of it.
         link: to the coordinator.
-        stats: the figures for a heartbeat.
+        heartbeat: what there is to say of the rank now.
         on_group_change: what this process does when the coordinator says that its group lost a rank.
     """
 
@@ -47,7 +47,7 @@ class JobLink:
         where: Whereabouts,
         link: Link,
         clock: Clock,
-        stats: Callable[[], Mapping[str, Scalar]],
+        heartbeat: Callable[[], Heartbeat],
         on_group_change: GroupChangeHandler,
     ) -> None:
         self._options = options
@@ -61,7 +61,7 @@ class JobLink:
         self._enrolment = Enrolment(
             options.student,
             self._registration,
-            stats,
+            heartbeat,
             options.coordinator,
             options.connect_timeout_s,
             clock.monotonic(),
@@ -110,6 +110,8 @@ class JobLink:
             group=self._options.group,
             address=self._where.address,
             teachers=list(self._options.teachers),
+            low_watermark=self._options.flow.low_watermark,
+            high_watermark=self._options.flow.high_watermark,
             process=self._where.process,
             host=self._where.host,
             pid=self._where.pid,

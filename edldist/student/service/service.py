@@ -39,12 +39,14 @@ from edldist.student.service.delivery import Delivery
 from edldist.student.service.events import last_line
 from edldist.student.service.grouping import group
 from edldist.student.service.job_link import JobLink, Whereabouts
+from edldist.student.service.needs import Needs
 from edldist.student.service.options import ServiceOptions
 from edldist.student.service.peers import ConnectedWorker, Peers
 from edldist.student.service.standards import Standards
 from edldist.wire.messages import (
     Failure,
     Goodbye,
+    Heartbeat,
     Hello,
     Idle,
     Labels,
@@ -126,7 +128,8 @@ class StudentService:
         if options.advertise is not None:
             self.address = Address(options.advertise, parse_address(self.address, "address").port).url
         where = Whereabouts(self.address, process, host, pid)
-        self._job = JobLink(options, where, link, clock, self.stats, on_group_change)
+        self._needs = Needs(options.teachers)
+        self._job = JobLink(options, where, link, clock, self._heartbeat, on_group_change)
         self._events = self._job.events
         self._thread = ServiceThread("edldist-student-io", self, self._poller, clock)
 
@@ -190,6 +193,11 @@ class StudentService:
     def fail(self, error: BaseException) -> None:
         """Raise in the loop what ended a turn."""
         self.delivery.stop(error)
+
+    def _heartbeat(self) -> Heartbeat:
+        stats = self.stats()
+        needs = self._needs.told(self._clock.monotonic(), stats, self.delivery.backlog())
+        return Heartbeat(id=self._options.student, stats=stats, needs=needs, starved=self._needs.starved)
 
     def _read_workers(self) -> None:
         for _ in range(_TURN_MESSAGES):

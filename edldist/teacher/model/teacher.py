@@ -19,7 +19,7 @@ from edldist.teacher.model.signature import misfit, takes_any_name
 from edldist.teacher.model.weights import Weights
 from edldist.wire.texts import TextName, unpack_texts
 
-__all__ = ["Teacher", "is_out_of_memory", "pick_device", "refuse_nonfinite"]
+__all__ = ["Teacher", "device_type", "is_out_of_memory", "pick_device", "refuse_nonfinite"]
 
 _ALIGNED_BYTES = 64  # of what torch allocates on the host
 
@@ -48,6 +48,11 @@ def pick_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as exc:
         raise ConfigError(f"device {device!r} cannot be used here: {str(exc).splitlines()[0]}") from exc
     return chosen
+
+
+def device_type(device: torch.device) -> str:
+    """What a device is called among devices of its kind: such as ``NVIDIA H100 80GB HBM3``, or ``cpu``."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 class Teacher:

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from edldist.errors import ContractError, EdlDistError, ModelError
 from edldist.observe.repeats import Repeats
+from edldist.teacher.capacity import Capacity
 from edldist.teacher.exchange import inputs_of
 from edldist.teacher.model.factory import own_traceback
 from edldist.teacher.model.teacher import is_out_of_memory
@@ -87,6 +88,7 @@ class Pipeline:
         search: the batch size; told about every pass and every lack of memory.
         answers_to: tasks, their labels on the host and the seconds of compute, to answers.
         resize: called with a new batch size.
+        capacity: told about every pass.
         reader: reads inputs that tasks only name, or None when they bring their own.
 
     Attributes:
@@ -102,6 +104,7 @@ class Pipeline:
         search: BatchSizeSearch,
         answers_to: AnswersTo,
         resize: Callable[[int], None],
+        capacity: Capacity,
         reader: Reader | None = None,
     ) -> None:
         self._lane = lane
@@ -109,6 +112,7 @@ class Pipeline:
         self._search = search
         self._answers_to = answers_to
         self._resize = resize
+        self._capacity = capacity
         self._reader = reader
         self._room = lane.depth + (_READ_AHEAD if reader is not None else 0)
         self._passes: list[_Pass] = []
@@ -232,6 +236,8 @@ class Pipeline:
         self._flying -= 1
         self._passes.remove(each)
         self._answers.append(answers)
+        samples = sum(task.samples for task in each.tasks)
+        self._capacity.passed(samples, seconds, 1.0 if each.fixed else each.samples / self._search.size)
         if each.largest == self._search.size and self._search.passed(each.samples, seconds):
             self._resized()
         return True

@@ -76,6 +76,11 @@ class Demand:
         """Cost of what waits for, is in, or left the model and is not answered yet."""
         return sum(link.held for link in self._links.values())
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is held, and no student has anything to give, or is still to say so."""
+        return not any(link.held or link.open for link in self._links.values())
+
     def connected(self, student: str) -> None:
         """A student welcomed this worker; whatever was held or open before is void."""
         self._links[student] = _Link()

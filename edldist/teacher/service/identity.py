@@ -21,6 +21,7 @@ class TeacherIdentity:
         fingerprint: what it has to have in common with the others of its group.
         process: the name of its process (``edldist.wire.process``).
         host, pid, device: shown by ``status``.
+        device_type: what is computed on; see ``Register``.
         connect_timeout_s: how long to wait for a coordinator.
     """
 
@@ -33,4 +34,5 @@ class TeacherIdentity:
     host: str
     pid: int
     device: str
+    device_type: str
     connect_timeout_s: float

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from edldist.clock import Clock
 from edldist.errors import CoordinatorUnreachableError, IncompatibleError
 from edldist.labels.fingerprint import Fingerprint
 from edldist.teacher.service.identity import TeacherIdentity
 from edldist.wire.enrolment import Enrolment
-from edldist.wire.messages import Links, Message, Register, Scalar
+from edldist.wire.messages import Heartbeat, Links, Message, Register
 from edldist.wire.transport import Link
 
 __all__ = ["JobLink"]
@@ -26,7 +26,7 @@ class JobLink:
     Args:
         identity: who the worker is.
         link: to the coordinator.
-        stats: the figures for a heartbeat.
+        heartbeat: what there is to say of the worker now.
         students: ids of those that it has links to.
 
     Attributes:
@@ -38,7 +38,7 @@ class JobLink:
         identity: TeacherIdentity,
         link: Link,
         clock: Clock,
-        stats: Callable[[], Mapping[str, Scalar]],
+        heartbeat: Callable[[], Heartbeat],
         students: Callable[[], Sequence[str]],
     ) -> None:
         self._identity = identity
@@ -50,7 +50,7 @@ class JobLink:
         self._enrolment = Enrolment(
             identity.worker,
             self._registration,
-            stats,
+            heartbeat,
             identity.coordinator,
             identity.connect_timeout_s,
             clock.monotonic(),
@@ -139,6 +139,7 @@ class JobLink:
             pid=me.pid,
             wall_s=self._clock.wall(),
             fingerprint=its,
+            device_type=me.device_type,
             info={
                 "device": me.device,
                 "batch_size": me.batch_size,

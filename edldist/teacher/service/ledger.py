@@ -43,6 +43,11 @@ class Ledger:
         """Number of tasks that no pass has taken yet."""
         return len(self._batcher)
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do, and nobody has anything to give."""
+        return self._demand.idle
+
     def take(self) -> list[HeldTask]:
         """The tasks of the next forward pass; empty when none wait."""
         return self._batcher.take()

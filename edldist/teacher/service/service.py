@@ -28,6 +28,7 @@ import msgspec
 from edldist.clock import Clock
 from edldist.errors import ConfigError, IncompatibleError, ProtocolVersionError
 from edldist.observe.repeats import Repeats
+from edldist.teacher.capacity import Capacity
 from edldist.teacher.service.identity import TeacherIdentity
 from edldist.teacher.service.job_link import JobLink
 from edldist.teacher.service.ledger import Ledger
@@ -35,6 +36,7 @@ from edldist.teacher.tasks import Answer, HeldTask
 from edldist.wire.messages import (
     Failure,
     Goodbye,
+    Heartbeat,
     Hello,
     Idle,
     Labels,
@@ -111,13 +113,16 @@ class TeacherService:
         self._stopping = False
         self._error: BaseException | None = None
         self.extra_stats: Callable[[], dict[str, Scalar]] = dict
+        self.capacity = Capacity()
+        self._idle_s = 0.0
+        self._idle_since: float | None = clock.monotonic()
         self._poller = transport.poller()
         try:
             control = self._poller.connect(identity.coordinator, self._route)
         except BaseException:
             self._poller.close()
             raise
-        self._job = JobLink(identity, control, clock, self._stats, lambda: list(self._students))
+        self._job = JobLink(identity, control, clock, self._heartbeat, lambda: list(self._students))
         self._next_tick = clock.monotonic()
         self._thread = ServiceThread("edldist-teacher-io", self, self._poller, clock)
 
@@ -186,6 +191,7 @@ class TeacherService:
             with self._lock:
                 self._give_back(self._ledger.give_back_waiting())
         self._answer_and_pull()
+        self._account(now)
         if now >= self._next_tick:
             self._tick(now)
             self._next_tick = now + min(_TICK_S, self._ttl_s / _TICKS_A_TTL)
@@ -198,6 +204,20 @@ class TeacherService:
             self._arrived.notify_all()
         if isinstance(error, IncompatibleError):
             self._job.leave(str(error))
+
+    def _account(self, now: float) -> None:
+        """Count the time in which there is nothing to do."""
+        if self._ledger.idle:
+            self._idle_since = now if self._idle_since is None else self._idle_since
+        elif self._idle_since is not None:
+            self._idle_s += now - self._idle_since
+            self._idle_since = None
+
+    def _heartbeat(self) -> Heartbeat:
+        now = self._clock.monotonic()
+        idle_s = self._idle_s + (0.0 if self._idle_since is None else now - self._idle_since)
+        capacity = self.capacity.seen(now, self._ledger.samples, idle_s)
+        return Heartbeat(id=self._identity.worker, stats=self._stats(), capacity=capacity)
 
     def _stats(self) -> dict[str, Scalar]:
         own: dict[str, Scalar] = {
