@@ -14,7 +14,7 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.message import Message
 from http import HTTPStatus
@@ -35,6 +35,8 @@ REQUEST_S = 5.0
 MAX_CONNECTIONS = 64
 """When there are more, the oldest is cut: whoever asks in earnest is served within milliseconds."""
 MAX_REQUEST_BYTES = 16 << 10
+LAST_ANSWERS_S = 1.0
+"""Whoever has asked before the end gets an answer, if that takes no longer."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.REQUEST_URI_TOO_LONG)
 
     def do_GET(self) -> None:
-        self._send(self.server.pages(self.path.split("?", 1)[0], self.headers))
+        with self.server.answering():
+            self._send(self.server.pages(self.path.split("?", 1)[0], self.headers))
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answer errors in JSON, and any other method than GET with 405."""
@@ -126,6 +129,8 @@ class _Server(ThreadingHTTPServer):
         # Invariant: every connection that a thread serves is in one of the two; oldest first.
         self._open: dict[socket.socket, float] = {}  # to when it is to be cut
         self._cut: set[socket.socket] = set()
+        self._answering = 0
+        self._answered = threading.Condition()
         super().__init__((host, port), _Handler)
 
     def server_bind(self) -> None:
@@ -167,8 +172,22 @@ class _Server(ThreadingHTTPServer):
             self._cut.discard(request)
         super().shutdown_request(request)
 
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[None]:
+        """While a page is made and sent."""
+        with self._answered:
+            self._answering += 1
+        try:
+            yield
+        finally:
+            with self._answered:
+                self._answering -= 1
+                self._answered.notify_all()
+
     def server_close(self) -> None:
         super().server_close()
+        with self._answered:
+            self._answered.wait_for(lambda: not self._answering, LAST_ANSWERS_S)
         with self._lock:
             for request in list(self._open):
                 self._cut_off(request)
@@ -219,6 +238,7 @@ class HttpServer:
         self._thread.start()
 
     def close(self) -> None:
+        """Take no more requests, and end those that are under way once they are answered, or soon."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

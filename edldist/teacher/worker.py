@@ -16,6 +16,7 @@ from edldist.clock import Clock, SystemClock
 from edldist.errors import ConfigError
 from edldist.labels.codec import Codec, parse_codec
 from edldist.labels.fingerprint import Fingerprint, check_version
+from edldist.observe.health import Health, probed
 from edldist.teacher.dataset import IndexedDataset, parse_entries
 from edldist.teacher.exchange import answers_to
 from edldist.teacher.model.outputs import parse_outputs
@@ -39,6 +40,9 @@ __all__ = ["TeacherWorker", "WorkerOptions", "load_teacher", "run_worker"]
 logger = logging.getLogger(__name__)
 
 _TAKE_S = 0.25
+_LABELLING, _TALKING = "labelling", "I/O"
+_LONGEST_TURN_S = {_LABELLING: 600.0, _TALKING: 10.0}
+"""After so long probes hear that a loop is stuck. The first turns in a pass: for as long as a model takes."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class WorkerOptions:
         drain_s: after SIGTERM, time to finish what is held; then the rest is given back.
         connect_timeout_s: how long to wait for a coordinator.
         worker_id: unique id, or None to make one.
+        http: ``HOST:PORT`` where probes ask for its health, or None for nowhere.
     """
 
     coordinator: str
@@ -88,6 +93,7 @@ class WorkerOptions:
     drain_s: float = 30.0
     connect_timeout_s: float = 300.0
     worker_id: str | None = None
+    http: str | None = None
 
     def __post_init__(self) -> None:
         parse_address(self.coordinator, "coordinator")
@@ -191,8 +197,11 @@ class TeacherWorker:
             self._stop_at = self._clock.monotonic() + self._options.drain_s
             self.service.drain()
 
-    def run(self) -> None:
+    def run(self, turned: Callable[[], None] = lambda: None) -> None:
         """Serve until drained.
+
+        Args:
+            turned: called before each turn.
 
         Raises:
             EdlDistError: the coordinator refuses this worker, or cannot be reached.
@@ -202,6 +211,7 @@ class TeacherWorker:
         try:
             while not self.finished:
                 self._await_work()
+                turned()
                 self.turn(self._clock.monotonic())
             reason = "it was asked to leave"
         finally:
@@ -301,14 +311,25 @@ def run_worker(options: WorkerOptions) -> int:
         ModelError, ConfigError: the model cannot be loaded. The caller exits with 2.
         EdlDistError: the job refused this worker or is gone. The caller exits with 1.
     """
-    with StopSignals(options.drain_s) as signals, contextlib.closing(Voucher()) as voucher:
+    health = Health(_LONGEST_TURN_S)
+    with (
+        probed(options.http, health),
+        StopSignals(options.drain_s) as signals,
+        contextlib.closing(Voucher()) as voucher,
+    ):
         teacher = load_teacher(options)
-        worker = TeacherWorker(options, teacher, alive=voucher.alive)
+
+        def alive(addresses: Collection[str], ttl_s: float) -> None:
+            health.turned(_TALKING)
+            health.waits_for(worker.service.waits_for)
+            voucher.alive(addresses, ttl_s)
+
+        worker = TeacherWorker(options, teacher, alive=alive)
         voucher.start(worker.worker_id, process_id())
         signals.serve(worker)
         logger.info(
             "worker %s of teacher %r is up, batch size %s", worker.worker_id, options.name, options.batch_size
         )
-        worker.run()
+        worker.run(lambda: health.turned(_LABELLING))
     logger.info("drained; goodbye")
     return 0

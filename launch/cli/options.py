@@ -8,9 +8,16 @@ from typing import Any
 
 import click
 
-from edldist_launch.cli.option_types import ADDRESS, Option
+from edldist_launch.cli.option_types import ADDRESS, HTTP, Option
 
-__all__ = ["coordinator_option", "import_from_option", "import_places", "on_command_line", "option"]
+__all__ = [
+    "coordinator_option",
+    "http_option",
+    "import_from_option",
+    "import_places",
+    "on_command_line",
+    "option",
+]
 
 
 def option(*names: str, **settings: Any) -> Callable[[Any], Any]:
@@ -29,6 +36,13 @@ def on_command_line(name: str) -> bool:
 
 coordinator_option = option(
     "--coordinator", type=ADDRESS, metavar="URL", required=True, help="Address of the coordinator."
+)
+
+http_option = option(
+    "--http",
+    type=HTTP,
+    metavar="HOST:PORT",
+    help="Where probes ask for its health (/healthz, /readyz), and may ask it to leave (default: nowhere).",
 )
 
 import_from_option = option(

@@ -10,7 +10,13 @@ import click
 from edldist.bounds import MOST, MOST_RANKS_A_NODE
 from edldist_launch.cli.begin import begin
 from edldist_launch.cli.option_types import WAIT_S, Ranks
-from edldist_launch.cli.options import coordinator_option, import_from_option, import_places, option
+from edldist_launch.cli.options import (
+    coordinator_option,
+    http_option,
+    import_from_option,
+    import_places,
+    option,
+)
 
 __all__ = ["student"]
 
@@ -38,6 +44,7 @@ __all__ = ["student"]
     "(default: made of the command and the job's folder, the same for nodes that start the same).",
 )
 @option("--connect-timeout-s", type=WAIT_S, default=300.0, help="How long to look for a coordinator.")
+@http_option
 @import_from_option
 @click.argument("script", type=click.Path())
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)

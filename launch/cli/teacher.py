@@ -22,7 +22,13 @@ from edldist_launch.cli.option_types import (
     Seconds,
     version,
 )
-from edldist_launch.cli.options import coordinator_option, import_from_option, import_places, option
+from edldist_launch.cli.options import (
+    coordinator_option,
+    http_option,
+    import_from_option,
+    import_places,
+    option,
+)
 
 __all__ = ["teacher"]
 
@@ -169,6 +175,7 @@ def _share_cpus() -> str:
     callback=_own_id,
     help="Name of this worker (default: made up). EDLDIST_ID, which several may inherit, is its beginning.",
 )
+@http_option
 @import_from_option
 def teacher(codec: str, import_from: str | None, **settings: Any) -> int:
     """Run one teacher worker.

@@ -15,6 +15,7 @@ import psutil
 
 from edldist.cpus import quota_binds
 from edldist.errors import ConfigError, CoordinatorUnreachableError, EdlDistError
+from edldist.observe.health import Health, probed
 from edldist.wire.messages import NodeStatus, Scalar
 from edldist.wire.query import StatusClient
 from edldist_launch.machine.cpu_shares import commands_here, limit_threads, sharers_of
@@ -47,6 +48,7 @@ ALONE_S = 10.0
 machine, it may get no processor for longer than the coordinator waits."""
 FRUITLESS_RESTARTS = 10
 _POLL_S = 0.1
+_LOOP, _LONGEST_TURN_S = "supervising", 10.0
 
 
 def run_student(
@@ -59,6 +61,7 @@ def run_student(
     max_restarts: int = 3,
     run_id: str | None = None,
     connect_timeout_s: float = 300.0,
+    http: str | None = None,
 ) -> int:
     """Run this node's part of the script to its end.
 
@@ -68,6 +71,7 @@ def run_student(
     Args:
         run_id: nodes of one run share it; None for that of the command (``default_run_id``).
         connect_timeout_s: how long this node, and each of its ranks, looks for a coordinator.
+        http: ``HOST:PORT`` where probes ask for its health, or None for nowhere.
 
     Returns:
         0, 1 (the script failed), 130, or 128 + the signal that killed the agent.
@@ -83,7 +87,8 @@ def run_student(
     check_room({"--nproc-per-node": nproc_per_node})
     run_id = run_id or default_run_id(script, args, nnodes, os.environ)
     local_host = meeting_host(coordinator, most, os.environ.get("EDLDIST_ADVERTISE"))
-    with Interrupts() as interrupts, RankNotes() as notes:
+    health = Health({_LOOP: _LONGEST_TURN_S})
+    with probed(http, health), Interrupts() as interrupts, RankNotes() as notes:
         environment = dict(
             os.environ,
             EDLDIST_COORDINATOR=coordinator,
@@ -98,7 +103,7 @@ def run_student(
                 *(threads, sharers),
             )
         if most > 1:
-            _await_coordinator(coordinator, connect_timeout_s, interrupts)
+            _await_coordinator(coordinator, connect_timeout_s, interrupts, health)
 
         def start() -> subprocess.Popen[bytes] | None:
             if interrupts.count:
@@ -123,7 +128,8 @@ def run_student(
         if agent is None:
             return EXIT_INTERRUPTED
         watch = NodeWatch(nproc_per_node, max(max_restarts, FRUITLESS_RESTARTS))
-        node = _Node(agent, coordinator, watch, notes, ALONE_S if most == nproc_per_node == 1 else 0.0)
+        patience_s = ALONE_S if most == nproc_per_node == 1 else 0.0
+        node = _Node(agent, coordinator, watch, notes, patience_s, health)
         try:
             if most == 1:
                 code = _wait_single(node, watch, max_restarts, start, interrupts)
@@ -197,6 +203,7 @@ def _wait_elastic(
         )
         deadline = time.monotonic() + delay_s
         while time.monotonic() < deadline and not interrupts.count:
+            node.rest()
             time.sleep(_POLL_S)
         agent = None if interrupts.count else start()
         if agent is None:
@@ -204,7 +211,7 @@ def _wait_elastic(
         node.replace_agent(agent)
 
 
-def _await_coordinator(coordinator: str, timeout_s: float, interrupts: Interrupts) -> None:
+def _await_coordinator(coordinator: str, timeout_s: float, interrupts: Interrupts, health: Health) -> None:
     """Ask the coordinator until it answers, or somebody interrupts.
 
     Raises:
@@ -213,6 +220,8 @@ def _await_coordinator(coordinator: str, timeout_s: float, interrupts: Interrupt
     deadline = time.monotonic() + timeout_s
     with contextlib.closing(StatusClient(coordinator)) as client:
         while not interrupts.count:
+            health.turned(_LOOP)
+            health.waits_for(f"no coordinator answers at {coordinator}")
             try:
                 client.query(timeout_s=min(1.0, timeout_s))
                 return
@@ -226,6 +235,7 @@ class _Node:
 
     Args:
         patience_s: how long a rank that was written off may take to come back.
+        health: told of each turn, and of whether the ranks are part of the job.
     """
 
     def __init__(
@@ -235,6 +245,7 @@ class _Node:
         watch: NodeWatch,
         notes: RankNotes,
         patience_s: float,
+        health: Health,
     ) -> None:
         self._agent = agent
         self._watch = watch
@@ -245,11 +256,17 @@ class _Node:
         self._next_look = time.monotonic()
         self._sure_from = 0.0
         self._patience_s = patience_s
+        self._health = health
         self.gave_up = False
 
     def replace_agent(self, agent: subprocess.Popen[bytes]) -> None:
         """Look after another agent; the former one has ended."""
         self._agent = agent
+
+    def rest(self) -> None:
+        """Say that there is no agent for a while, and that all is well."""
+        self._health.turned(_LOOP)
+        self._health.waits_for("its ranks are about to be started again")
 
     def wait(self, interrupts: Interrupts) -> int:
         """Look after the ranks until the agent ends; its exit code."""
@@ -261,6 +278,7 @@ class _Node:
                     self._look()  # how far its ranks came decides what follows
                 return code
             now = time.monotonic()
+            self._health.turned(_LOOP)
             if interrupts.count and deadline is None:
                 self._agent.send_signal(signal.SIGTERM)
                 deadline = now + GRACE_S
@@ -300,6 +318,7 @@ class _Node:
             # The coordinator may be gone for a while; ranks train on without it.
             self._sure_from = time.monotonic() + REJOIN_S
             return
+        self._health.waits_for(None if status.ranks else "its ranks are no part of the job (yet)")
         lost = self._read(status)
         if lost:
             self._sure_from = max(self._sure_from, time.monotonic() + self._patience_s)

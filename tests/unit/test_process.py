@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edldist.observe.health import Health
 from edldist.wire.messages import NodeStatus
 from edldist.wire.process import PROCESS_VARIABLE, process_id
 from edldist_launch.node.notes import RankNotes
@@ -122,7 +123,7 @@ def rank(notes: RankNotes) -> Iterator[Rank]:
 
 def look(notes: RankNotes, lost: str) -> None:
     """One look of a supervisor that has looked before, at a process that was lost since."""
-    node = _Node(Agent(), "tcp://127.0.0.1:9", NodeWatch(1, 3), notes, 0.0)  # type: ignore[arg-type]
+    node = _Node(Agent(), "tcp://127.0.0.1:9", NodeWatch(1, 3), notes, 0.0, Health({}))  # type: ignore[arg-type]
     node._client.close()
     answers = node._client = Answers()  # type: ignore[assignment]
     node._look()

@@ -91,6 +91,13 @@ class JobLink:
         """Silence after which the coordinator takes this worker for lost."""
         return self._enrolment.heartbeat_ttl_s
 
+    @property
+    def waits_for(self) -> str | None:
+        """What keeps this worker from being a member of its job, in words; None while it is one."""
+        if self._enrolment.joined:
+            return None
+        return f"the coordinator at {self._identity.coordinator} does not know it (yet)"
+
     def leave(self, reason: str) -> None:
         """Say goodbye, and hang up."""
         messages = self._enrolment.leave(reason, self._clock.monotonic())

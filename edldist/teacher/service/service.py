@@ -168,6 +168,11 @@ class TeacherService:
         """Draining, and nothing is held any more."""
         return self._draining and not len(self._ledger)
 
+    @property
+    def waits_for(self) -> str | None:
+        """What keeps it from taking part in its job, in words; None while it does. For any thread."""
+        return "it was asked to leave" if self._draining else self._job.waits_for
+
     def max_frame_bytes(self, student: str) -> int | None:
         """The largest frame that a student takes in."""
         known = self._students.get(student)
