@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import re
 import secrets
 import threading
 import time
@@ -82,6 +83,7 @@ class CoordinatorOptions:
     Attributes:
         bind: where members connect; port 0 lets the system choose.
         http: ``HOST:PORT`` of the HTTP status, or None for none.
+        http_token: what an autoscaler has to know that asks for ``/scaling/GROUP``; None: nothing.
         heartbeat_interval_s: how often members are to be heard.
         heartbeat_ttl_s: silence after which a member is lost.
         max_students_per_worker: bound on the students that one teacher worker serves.
@@ -93,6 +95,7 @@ class CoordinatorOptions:
 
     bind: str = "tcp://127.0.0.1:7070"
     http: str | None = "127.0.0.1:7071"
+    http_token: str | None = None
     heartbeat_interval_s: float = 1.0
     heartbeat_ttl_s: float = 3.0
     max_students_per_worker: int = 16
@@ -107,6 +110,10 @@ class CoordinatorOptions:
             raise ConfigError(
                 f"heartbeat_ttl_s={self.heartbeat_ttl_s} is below two intervals "
                 f"(heartbeat_interval_s={self.heartbeat_interval_s}): one late heartbeat would lose a member"
+            )
+        if self.http_token is not None and not re.fullmatch(r"[!-~]+", self.http_token):
+            raise ConfigError(
+                "the HTTP token is empty, or has a space or another character that no header takes"
             )
         if self.max_students_per_worker < 1:
             raise ConfigError(f"max_students_per_worker={self.max_students_per_worker} is below 1")
@@ -221,7 +228,7 @@ class Coordinator:
             longest_turn_s = max(STUCK_INTERVALS * self.options.heartbeat_interval_s, LEAST_STUCK_S)
             self._board = StatusBoard(poller.wake, longest_turn_s)
             if self.options.http is not None:
-                server = HttpServer(self.options.http, CoordinatorPages(self._board))
+                server = HttpServer(self.options.http, CoordinatorPages(self._board, self.options.http_token))
                 self._resources.callback(server.close)
                 self.http_address = server.address
             self._announce()

@@ -39,6 +39,17 @@ def _scale(context: click.Context, parameter: click.Parameter, given: tuple[str,
     return bounds
 
 
+def _token(given: str | None, file: Path | None) -> str | None:
+    if given is not None and file is not None:
+        raise click.UsageError("--http-token and --http-token-file both name a token: give one of them.")
+    if file is None:
+        return given
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"--http-token-file {file}: {exc}") from exc
+
+
 @click.command()
 @option(
     "--bind",
@@ -52,7 +63,19 @@ def _scale(context: click.Context, parameter: click.Parameter, given: tuple[str,
     type=HTTP,
     metavar="HOST:PORT",
     default="127.0.0.1:7071",
-    help="Where /status is served; port 0: any.",
+    help="Where /status, /metrics and /scaling/GROUP are served; port 0: any.",
+)
+@option(
+    "--http-token",
+    metavar="TOKEN",
+    help="What an autoscaler must know (Authorization: Bearer TOKEN) that asks for /scaling/GROUP. Everybody "
+    "on this machine sees command lines: use the variable, or a file.",
+)
+@option(
+    "--http-token-file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="The same, in a file, as a cluster mounts secrets.",
 )
 @option("--heartbeat-interval-s", type=TTL_S, default=1.0, help="How often members report.")
 @option("--heartbeat-ttl-s", type=TTL_S, default=3.0, help="Silence after which one is lost.")
@@ -87,6 +110,8 @@ def _scale(context: click.Context, parameter: click.Parameter, given: tuple[str,
 def coordinator(
     bind: str,
     http: str,
+    http_token: str | None,
+    http_token_file: Path | None,
     heartbeat_interval_s: float,
     heartbeat_ttl_s: float,
     max_students_per_worker: int,
@@ -108,6 +133,7 @@ def coordinator(
     options = CoordinatorOptions(
         bind=bind,
         http=http,
+        http_token=_token(http_token, http_token_file),
         heartbeat_interval_s=heartbeat_interval_s,
         heartbeat_ttl_s=heartbeat_ttl_s,
         ready_file=ready_file,

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edldist.errors import ConfigError, CoordinatorUnreachableError
-from edldist.wire.messages import MemberStatus, Status
+from edldist.wire.messages import GroupStatus, MemberStatus, Status
 from edldist.wire.query import StatusClient
 from edldist_launch.record.earlier import read_result
 from edldist_launch.record.eventfile import read_events
@@ -151,6 +151,8 @@ def _screen(status: Status, coordinator: str) -> RenderableType:
         f"{_count(teachers, 'teacher worker')} · {_count(students, 'student rank')}"
     )
     parts: list[RenderableType] = [Text(shown(head))]
+    if any(group.wanted is not None for group in status.groups):
+        parts.append(_groups(status.groups))
     if teachers:
         parts.append(_table("teacher workers", "teacher", teachers, TEACHER_COLUMNS))
     if students:
@@ -171,16 +173,26 @@ def _count(members: list[MemberStatus], what: str) -> str:
     return f"{len(members)} {what}" + ("" if len(members) == 1 else "s")
 
 
+def _groups(groups: Sequence[GroupStatus]) -> Table:
+    """How many workers there are and should be, and what that number comes from."""
+    table = _empty_table("teachers")
+    table.add_column("name", overflow="fold")
+    for heading in ("workers", "wanted", "of", "asked/s", "one gives/s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("starved", justify="right")
+    for group in groups:
+        workers = f"{group.workers}" + (f" (+{group.draining} leaving)" if group.draining else "")
+        wanted = "-" if group.wanted is None else f"{group.wanted}"
+        bounds = "-" if group.least is None else f"{group.least}:{group.most}"
+        rates = ["-" if value is None else f"{value:.0f}" for value in (group.demand, group.capacity)]
+        starved = "-" if group.starved is None else f"{group.starved:.0%}"
+        by = " (held)" if group.held is not None else ""
+        table.add_row(*map(shown, (group.name, workers, wanted + by, bounds, *rates, starved)))
+    return table
+
+
 def _table(title: str, second: str, members: list[MemberStatus], columns: dict[str, str]) -> Table:
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        header_style="dim",
-        box=None,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
+    table = _empty_table(title)
     table.add_column("id", overflow="fold")
     table.add_column(second)
     table.add_column("host", overflow="fold")
@@ -193,6 +205,18 @@ def _table(title: str, second: str, members: list[MemberStatus], columns: dict[s
         row += [number(member.stats[key]) if key in member.stats else "-" for key in columns]
         table.add_row(*map(shown, row))
     return table
+
+
+def _empty_table(title: str) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="dim",
+        box=None,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
 
 
 def _remarks(member: MemberStatus) -> list[str]:

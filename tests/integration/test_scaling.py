@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,9 +23,9 @@ QUICK = Rules(decide_every_s=0.05, down_after_s=0.4, least_down_s=0.4, most_down
 class Job:
     """A coordinator, one worker and one student, whose figures a test makes up."""
 
-    def __init__(self, stack: contextlib.ExitStack, **bounds: str) -> None:
+    def __init__(self, stack: contextlib.ExitStack, http_token: str | None = None, **bounds: str) -> None:
         scale = {name: Bounds.parse(text) for name, text in bounds.items()}
-        self.running = Running(scale=scale, scaling=QUICK)
+        self.running = Running(scale=scale, scaling=QUICK, http_token=http_token)
         stack.callback(self.running.stop)
         self.client = stack.enter_context(contextlib.closing(StatusClient(self.running.address)))
         self.worker = teacher(stack, self.running.address, device_type="A100")
@@ -71,8 +73,13 @@ def test_what_members_report_decides_how_many_are_wanted(stack: contextlib.ExitS
     assert group.why == "students could take 480 samples/s, a worker gives 100"
     job.await_wanted(2, hunger=150.0)
     assert job.scaled() == [(1, 5), (5, 2)]
-    group = job.await_wanted(2, hunger=150.0, draining=True)
-    assert (group.workers, group.draining, group.leaving) == (0, 1, [])
+
+    def left() -> bool:
+        job.beat(150.0, draining=True)
+        now = job.group()
+        return now is not None and (now.workers, now.draining, now.leaving) == (0, 1, [])
+
+    until(left, "one that drains counts no more")
 
 
 def test_a_persons_number_holds_until_auto(stack: contextlib.ExitStack) -> None:
@@ -121,6 +128,24 @@ def test_a_fresh_coordinator_wants_those_that_are_here(stack: contextlib.ExitSta
 
     assert until(look, "a number is wanted").wanted == 4
     assert job.scaled() == []
+
+
+def test_an_autoscaler_asks_over_http_with_a_token(stack: contextlib.ExitStack) -> None:
+    job = Job(stack, http_token="secret", big="1:8")
+    job.join()
+    job.await_wanted(5, hunger=480.0)
+
+    def answer(**headers: str) -> tuple[int, str | None, Any]:
+        connection = http.client.HTTPConnection(str(job.running.coordinator.http_address), timeout=10)
+        with contextlib.closing(connection):
+            connection.request("GET", "/scaling/big", headers=headers)
+            response = connection.getresponse()
+            return response.status, response.headers["WWW-Authenticate"], json.loads(response.read())
+
+    status, kind, body = answer()
+    assert (status, kind) == (401, "Bearer") and "Authorization: Bearer" in body["error"]
+    status, kind, body = answer(Authorization="Bearer secret")
+    assert (status, kind, body["wanted"], body["most"]) == (200, None, 5, 8)
 
 
 def test_groups_without_bounds_are_shown_and_left_alone(stack: contextlib.ExitStack) -> None:

@@ -110,6 +110,8 @@ def test_every_number_has_a_most_and_is_a_number() -> None:
         (("coordinator", "--heartbeat-interval-s", "0"), "0<x<=3600"),
         (("coordinator", "--heartbeat-ttl-s", "soon"), "'soon' is not a valid float"),
         (("coordinator", "--max-students-per-worker", "0"), "1<=x<=1000000000"),
+        (("coordinator", "--http-token", "a", "--http-token-file", __file__), "both name a token"),
+        (("coordinator", "--http-token-file", "/no/such"), "does not exist"),
         (("coordinator", "--scale", "teacher"), "'teacher' is not NAME=N or NAME=MIN:MAX"),
         (("coordinator", "--scale", "=2"), "'=2' is not NAME=N or NAME=MIN:MAX"),
         (("coordinator", "--scale", "a=8:1"), "a='8:1': the bounds must satisfy 0 <= MIN <= MAX"),

@@ -11,7 +11,7 @@ import pytest
 
 import edldist_launch.view.status
 from edldist.errors import ConfigError, CoordinatorUnreachableError
-from edldist.wire.messages import MemberStatus, Scalar, Status
+from edldist.wire.messages import GroupStatus, MemberStatus, Scalar, Status
 from edldist_launch.view.console import PlainConsole
 from edldist_launch.view.status import show_status, show_status_of_folder
 from edldist_launch.view.waiting import waits
@@ -101,6 +101,22 @@ def test_the_tables_fit_a_terminal_and_show_members_with_their_rates(
     assert rows["t-0"] == ["big", "h", "10s", "0.2s", "70", "640", "2", "1"], "the rate of its last seconds"
     assert rows["rank0-0123456789"] == ["0", "h", "10s", "0.2s", "40", "1.25", "1"]
     assert rows["s-1"] == ["1", "h", "10s", "0.2s", "-", "-", "-"], "no rate is known of it yet"
+
+
+def test_teachers_are_shown_with_what_is_wanted_of_them(
+    answer: Status, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = {"name": "big", "workers": 3, "draining": 0, "wanted": 5, "least": 1, "most": 8, "held": None}
+    more = {"demand": 480.4, "capacity": 99.6, "by_device": {}, "starved": 0.25, "leaving": [], "why": ""}
+    group = GroupStatus(**base | more)
+    held = {"name": "small", "wanted": 2, "held": 2, "draining": 1, "demand": None, "capacity": None}
+    other = GroupStatus(**base | more | held | {"least": None, "most": None, "starved": None})
+    lines = printed(monkeypatch, msgspec.structs.replace(answer, groups=[group, other]))
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
+    assert rows["big"] == ["3", "5", "1:8", "480", "100", "25%"]
+    assert rows["small"] == ["3", "(+1", "leaving)", "2", "(held)", "-", "-", "-", "-"]
+    unknown = msgspec.structs.replace(group, wanted=None)
+    assert "wanted" not in "".join(printed(monkeypatch, msgspec.structs.replace(answer, groups=[unknown])))
 
 
 def test_a_rank_is_shown_by_its_number_and_not_by_its_group(

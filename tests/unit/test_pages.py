@@ -1,0 +1,176 @@
+"""What the coordinator tells over HTTP of scaling, and to Prometheus."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from email.message import Message
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from edldist.coordinator.metrics import exposition
+from edldist.coordinator.pages import CoordinatorPages
+from edldist.coordinator.server import CoordinatorOptions
+from edldist.errors import ConfigError
+from edldist.observe.http import Answer
+from edldist.wire.messages import GroupStatus
+
+
+def group(name: str = "big", wanted: int | None = 5, **fields: Any) -> GroupStatus:
+    base = {
+        "workers": 3,
+        "draining": 1,
+        "least": 1,
+        "most": 8,
+        "held": None,
+        "demand": 480.5,
+        "capacity": 100.0,
+    }
+    rest = {
+        "by_device": {"NVIDIA A100": 100.0},
+        "starved": 0.25,
+        "leaving": ["t1"],
+        "why": "they ask for more",
+    }
+    return GroupStatus(name=name, wanted=wanted, **base | rest | fields)
+
+
+def page(*groups: GroupStatus, members: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    return {
+        "uptime_s": 12.5,
+        "garbage": 2,
+        "counts": {"teachers": 3, "students": 1},
+        "members": members or [],
+        "groups": [msgspec.to_builtins(each) for each in groups],
+    }
+
+
+class Board:
+    """What the owner of the state published last."""
+
+    def __init__(self, *groups: GroupStatus) -> None:
+        self.body: bytes | None = json.dumps(page(*groups)).encode()
+
+    def read(self) -> bytes | None:
+        return self.body
+
+
+def asked(path: str, *groups: GroupStatus, token: str | None = None, said: str | None = None) -> Answer:
+    headers = Message()
+    if said is not None:
+        headers["Authorization"] = said
+    return CoordinatorPages(Board(*groups), token)(path, headers)  # type: ignore[arg-type]
+
+
+class TestScaling:
+    def test_tells_the_total_that_is_wanted(self) -> None:
+        answer = asked("/scaling/big", group(), group("small", wanted=0))
+        assert (answer.status, answer.content_type) == (HTTPStatus.OK, "application/json")
+        told = json.loads(answer.body)
+        assert (told["name"], told["wanted"], told["workers"], told["demand"]) == ("big", 5, 3, 480.5)
+
+    def test_names_travel_as_they_do_in_addresses(self) -> None:
+        assert json.loads(asked("/scaling/a%20b", group("a b")).body)["name"] == "a b"
+
+    def test_a_group_that_is_not_there_is_not_found(self) -> None:
+        answer = asked("/scaling/huge", group())
+        assert answer.status == HTTPStatus.NOT_FOUND
+        assert json.loads(answer.body) == {"error": "no teacher group 'huge'; there are: big"}
+
+    def test_a_number_that_nobody_knows_is_an_error_and_not_zero(self) -> None:
+        answer = asked("/scaling/big", group(wanted=None))
+        assert answer.status == HTTPStatus.SERVICE_UNAVAILABLE
+        assert json.loads(answer.body) == {"error": "they ask for more"}
+
+    @pytest.mark.parametrize("path", ["/scaling/big", "/status", "/metrics"])
+    def test_a_busy_coordinator_says_so(self, path: str) -> None:
+        board = Board()
+        board.body = None
+        answer = CoordinatorPages(board)(path, Message())  # type: ignore[arg-type]
+        assert answer.status == HTTPStatus.SERVICE_UNAVAILABLE
+
+    @pytest.mark.parametrize(
+        "said", [None, "", "secret", "Bearer", "Bearer wrong", "Basic secret", "Bearer secret1", "Bearer séc"]
+    )
+    def test_without_the_token_nothing_is_told(self, said: str | None) -> None:
+        answer = asked("/scaling/big", group(), token="secret", said=said)
+        assert answer.status == HTTPStatus.UNAUTHORIZED and b"big" not in answer.body
+        assert asked("/scaling/huge", group(), token="secret", said=said).status == HTTPStatus.UNAUTHORIZED
+
+    @pytest.mark.parametrize("said", ["Bearer secret", "bearer secret", "Bearer  secret "])
+    def test_with_the_token_it_is(self, said: str) -> None:
+        assert asked("/scaling/big", group(), token="secret", said=said).status == HTTPStatus.OK
+
+    def test_the_token_guards_scaling_alone(self) -> None:
+        for path in ("/status", "/metrics"):
+            assert asked(path, group(), token="secret").status == HTTPStatus.OK
+
+    @pytest.mark.parametrize("token", ["", "two words", "line\n", "ü"])
+    def test_a_token_that_no_header_takes_is_refused(self, token: str) -> None:
+        with pytest.raises(ConfigError, match="HTTP token"):
+            CoordinatorOptions(http_token=token)
+
+
+class TestMetrics:
+    MEMBERS = [
+        {
+            "id": "t1",
+            "role": "teacher",
+            "group": "big",
+            "stats": {"samples": 640, "busy_s": 1.5, "passes": True},
+        },
+        {
+            "id": "s1",
+            "role": "student",
+            "group": "g",
+            "stats": {"samples": 320, "starved_s": 2, "buffered": 3},
+        },
+        {"id": 's"2', "role": "student", "group": "", "stats": {"samples": None, "failed": "many"}},
+    ]
+
+    def values(self) -> dict[tuple[str, ...], float]:
+        text = exposition(
+            page(group(), group("none", wanted=None, demand=None), members=self.MEMBERS)
+        ).decode()
+        return {
+            (sample.name, *sample.labels.values()): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+    def test_tell_what_the_status_holds(self) -> None:
+        values = self.values()
+        assert values[("edldist_teacher_wanted_workers", "big")] == 5
+        assert values[("edldist_teacher_workers", "big")] == 3
+        assert values[("edldist_teacher_demand_samples_per_second", "big")] == 480.5
+        assert values[("edldist_teacher_capacity_samples_per_second", "NVIDIA A100", "big")] == 100
+        assert values[("edldist_worker_samples_total", "big", "t1")] == 640
+        assert values[("edldist_student_starved_seconds_total", "g", "s1")] == 2
+        assert values[("edldist_student_buffered_batches", "s1")] == 3
+        assert values[("edldist_members", "teacher")] == 3 and values[("edldist_members", "student")] == 1
+
+    def test_what_nobody_knows_is_left_out(self) -> None:
+        values = self.values()
+        assert ("edldist_teacher_wanted_workers", "none") not in values
+        assert not any(name == "edldist_teacher_held_workers" for name, *_ in values)
+
+    def test_figures_that_are_no_numbers_are_left_out(self) -> None:
+        values = self.values()
+        assert ("edldist_worker_passes_total", "big", "t1") not in values
+        assert ("edldist_student_samples_total", "", 's"2') not in values
+
+    def test_are_what_a_scraper_expects(self) -> None:
+        answer = asked("/metrics", group())
+        assert answer.content_type == "text/plain; version=0.0.4; charset=utf-8"
+        promtool = shutil.which("promtool")
+        if promtool is None:
+            pytest.skip("no promtool here (Debian: prometheus)")
+        checked = subprocess.run(
+            [promtool, "check", "metrics"], input=answer.body, capture_output=True, check=False
+        )
+        assert (checked.returncode, checked.stderr) == (0, b"")
