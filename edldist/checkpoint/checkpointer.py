@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Mapping
 from types import TracebackType
 
+from edldist.checkpoint.claim import GIVE_UP, REGROUP
 from edldist.checkpoint.rank_state import RankState
 from edldist.checkpoint.reader import CheckpointReader
 from edldist.checkpoint.registry import require_all, require_some
@@ -23,6 +24,7 @@ from edldist.checkpoint.writer import CheckpointWriter, Save
 from edldist.environment import JobEnvironment
 from edldist.errors import CheckpointError, ConfigError
 from edldist.lifecycle import exit_hooks, stopping
+from edldist.lifecycle.group_change import GroupChanged, leave_group
 from edldist.observe import reporter
 from edldist.ranks.agreement import Ranks, describe
 from edldist.ranks.placement import in_process_group, placement
@@ -50,7 +52,9 @@ class Checkpointer:
     moment leaves the previous checkpoint restorable.
 
     Not guaranteed: that a forged checkpoint is noticed (hashes find damage, not malice); that a second job
-    is noticed on object stores or file systems without locks.
+    is noticed at once on object stores or file systems without locks: there the first is told by its next
+        save,
+    which raises. Ranks whose generation was written off, and which do not know it, leave instead of saving.
 
     Attributes:
         failures: saves that failed.
@@ -230,7 +234,12 @@ class Checkpointer:
         try:
             size = writer.write(work)
         except Exception as exc:
-            if isinstance(exc, DifferentStatesError):
+            verdict = getattr(exc, "verdict", "")
+            if verdict == REGROUP:  # the loop may wait for ranks that are in another group by now
+                leave_group(GroupChanged(placement().generation, str(exc)))
+            if isinstance(exc, DifferentStatesError) or (
+                isinstance(exc, CheckpointError) and verdict == GIVE_UP
+            ):
                 self._defect = exc
             self.failures += 1
             self.last_error = describe(exc)

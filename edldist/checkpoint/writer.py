@@ -74,11 +74,12 @@ class CheckpointWriter:
             Its bytes.
 
         Raises:
-            CheckpointError: a rank failed, or the ranks' states differ; raised on every rank.
+            CheckpointError: a rank failed, the ranks' states differ, or another group has the place; raised
+                on every rank.
         """
         ranks = self._ranks
         require_same(ranks, work.step, work.shared)
-        draft = ranks.lead(lambda: self._store.begin(work.step))
+        draft = ranks.lead(lambda: self._begin(work.step))
         try:
             if work.sharded:  # on all ranks or none, which was compared
                 ranks.each(lambda: str(self._store.folder(draft)))
@@ -92,6 +93,10 @@ class CheckpointWriter:
         finally:
             self._store.forget(draft)
         return size
+
+    def _begin(self, step: int) -> str:
+        self._store.guard()
+        return self._store.begin(step)
 
     def _write_own(self, draft: str, work: Save) -> Json:
         """Complete, hash and seal this rank's files."""
@@ -128,6 +133,7 @@ class CheckpointWriter:
         text = manifest.encode()
         (self._store.folder(draft) / MANIFEST).write_bytes(text)
         self._store.seal(draft, [MANIFEST])
+        self._store.guard()
         name = self._store.commit(draft, f"{hashlib.sha256(text).hexdigest()}\n".encode())
         try:
             self._let_go(work.step, name)
@@ -150,6 +156,7 @@ class CheckpointWriter:
                 except FileNotFoundError:
                     doomed = True
             if doomed:
+                self._store.guard()
                 self._store.delete(other)
             elif other_step > step:
                 logger.warning(

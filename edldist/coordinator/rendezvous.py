@@ -28,6 +28,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from edldist.coordinator.membership import Send
+from edldist.ranks.placement import named_run
 from edldist.wire.messages import Generation, GroupNode, NodeReport, RunView
 from edldist.wire.transport import Sender
 
@@ -107,6 +108,8 @@ class Rendezvous:
         self._peers: dict[Sender, tuple[str, str]] = {}
         self._answers: list[Send] = []
         self._formed = 0
+        self.generations = 0
+        """How many have become the newest of their runs here, formed or learned of."""
         self._decided_at = now
         self._planned_at = float("inf")
 
@@ -140,6 +143,19 @@ class Rendezvous:
         if generation is not None and _is_newer(generation, run):
             logger.info("run %s: learned of generation %d from %s", message.run, generation.number, process)
             run.generation, run.ours, run.learned_at = generation, False, now
+            self.generations += 1
+
+    def over(self, run: str, number: int) -> str:
+        """That a generation of a run is over, in words; empty if it is the newest, as far as is known here.
+
+        Args:
+            run, number: as its ranks call them (``edldist.ranks.placement``).
+        """
+        for run_id, known in self._runs.items():
+            newest = known.generation
+            if newest is not None and named_run(run_id) == run and newest.number > number:
+                return f"generation {number} of run {run} is over: {newest.number} followed it"
+        return ""
 
     def unreachable(self, peer: Sender, now: float) -> None:
         """A node's connection is gone; it has ``UNREACHABLE_S`` to make another."""
@@ -213,6 +229,7 @@ class Rendezvous:
         joiners.sort(key=lambda node: ranked.get(node.report.node.process, len(ranked)))
         number = 1 if run.generation is None else run.generation.number + 1
         self._formed += 1
+        self.generations += 1
         nodes = [node.report.node for node in joiners[: run.first.most]]
         run.generation = Generation(number=number, token=f"{self._incarnation}.{self._formed}", nodes=nodes)
         run.ours, run.learned_at, run.call_since = True, float("-inf"), None

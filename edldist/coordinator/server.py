@@ -44,6 +44,7 @@ from edldist.wire.messages import (
     NodeReport,
     Refused,
     Register,
+    Regroup,
     Report,
     Scalar,
     Scale,
@@ -166,6 +167,7 @@ class Coordinator:
             self.incarnation, options.heartbeat_interval_s, options.heartbeat_ttl_s, self._started_at
         )
         self._rendezvous = Rendezvous(self.incarnation, self._started_at)
+        self._generations = 0
         self._scaling = Scaling(options.scale, options.scaling)
         self._view = StatusView(
             self.incarnation, self._started_at, self._members, self._records, self._scaling
@@ -309,6 +311,7 @@ class Coordinator:
         for action in self._rendezvous.decide(now):
             if not self._send(action.peer, action.message):
                 self._rendezvous.unreachable(action.peer, now)
+        self._dismiss()
         if now >= self._orders.due_at(now):
             self._orders.decide(now)
         if now >= self._scaling.due_at and self._members.settled(now):
@@ -349,6 +352,8 @@ class Coordinator:
             members.vouched(peer, message, now)
             return []
         if isinstance(message, Register):
+            if (order := self._dismissal(message)) is not None:
+                return [Send(peer, order)]
             self._orders.forget(message.id)
             return members.register(peer, message, now, wall)
         if isinstance(message, Goodbye):
@@ -389,6 +394,25 @@ class Coordinator:
             "reason": change.why,
         }
         self._act([Record(Event(event="scaled", t=wall, fields=fields))])
+
+    def _dismissal(self, member: Register) -> Regroup | None:
+        """What a rank is told whose generation is over.
+
+        It may not know it: its host was cut off, its agent is frozen, or it waits in a collective for ranks
+            that
+        are in another generation by now. Were it a member again it would take labels a second time.
+        """
+        reason = self._rendezvous.over(member.run, member.generation) if member.run else ""
+        return Regroup(generation=member.group, lost=member.id, reason=reason) if reason else None
+
+    def _dismiss(self) -> None:
+        """Once runs have new generations, tell those ranks of former ones that are still here."""
+        if self._generations == self._rendezvous.generations:
+            return
+        self._generations = self._rendezvous.generations
+        for member in self._members.members.values():
+            if (order := self._dismissal(member.register)) is not None:
+                self._send(member.peer, order)
 
     def _take_event(self, peer: Sender, event: Event) -> None:
         refused = self._refused(peer, event)

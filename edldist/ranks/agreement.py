@@ -16,7 +16,14 @@ __all__ = ["RankFailedError", "Ranks"]
 
 
 class RankFailedError(CheckpointError):
-    """A step failed on at least one rank; raised on every rank with the same message."""
+    """A step failed on at least one rank; raised on every rank with the same message.
+
+    Attributes:
+        verdict: what all ranks have to do about it, where the error of one has such a thing to say; else
+            empty.
+    """
+
+    verdict = ""
 
 
 class Ranks:
@@ -60,7 +67,11 @@ class Ranks:
             outcome = {"value": work()}
         except Exception as exc:  # told to the others first, then raised below on all of them
             cause = exc
-            outcome = {"error": describe(exc), "final": getattr(exc, "final", False)}
+            outcome = {
+                "error": describe(exc),
+                "final": getattr(exc, "final", False),
+                "verdict": getattr(exc, "verdict", ""),
+            }
         outcomes = self.gather(outcome)
         failed: dict[str, list[str]] = {}
         for rank, outcome in enumerate(outcomes):
@@ -72,6 +83,7 @@ class Ranks:
                 told = next(iter(failed))
             failure = RankFailedError(told)
             failure.final = all(outcome.get("final", True) for outcome in outcomes)
+            failure.verdict = max(outcome.get("verdict", "") for outcome in outcomes)
             raise failure from cause
         return [o["value"] for o in outcomes]
 

@@ -11,7 +11,19 @@ from typing import Any
 from edldist.environment import whole_number
 from edldist.errors import ConfigError
 
-__all__ = ["Placement", "in_process_group", "placement"]
+__all__ = [
+    "GENERATION_VARIABLE",
+    "Placement",
+    "generation_name",
+    "in_process_group",
+    "named_run",
+    "placement",
+    "term",
+]
+
+GENERATION_VARIABLE = "EDLDIST_GENERATION"
+"""What edldist's own agent calls its ranks' generation (``generation_name``)."""
+_NAMED_OF_RUN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,5 +83,32 @@ def _generation(environ: Mapping[str, str]) -> str:
     address, port = environ.get("MASTER_ADDR", ""), environ.get("MASTER_PORT", "")
     if not (address or port):
         return ""
-    name = environ.get("EDLDIST_GENERATION") or environ.get("TORCHELASTIC_RUN_ID", "")
+    name = environ.get(GENERATION_VARIABLE) or environ.get("TORCHELASTIC_RUN_ID", "")
     return f"{name}@{address}:{port}"
+
+
+def generation_name(run: str, number: int, first: str) -> str:
+    """What no other generation is called.
+
+    Of two generations of one run the one with the higher ``number`` is the later. A coordinator that knows
+    nothing of a run counts its generations from 1 again, but the process of a first node (``first``) is in
+    none of that number twice.
+    """
+    return f"{named_run(run)}/{number}/{first}"
+
+
+def named_run(run: str) -> str:
+    """As much of a run's id as the names of its generations hold."""
+    return run[:_NAMED_OF_RUN]
+
+
+def term(environ: Mapping[str, str] = os.environ) -> tuple[str, int]:
+    """The run that this process's group belongs to, and which of its generations the group is.
+
+    Returns:
+        An empty name and 0 where nobody counts them: under another agent than edldist's, and without one.
+    """
+    run, *numbered = environ.get(GENERATION_VARIABLE, "").rsplit("/", 2)
+    if len(numbered) == 2 and numbered[0].isdecimal():
+        return run, int(numbered[0])
+    return "", 0

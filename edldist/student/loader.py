@@ -22,7 +22,7 @@ from edldist.errors import CodecError, ConfigError, LoaderClosedError
 from edldist.labels.grammar import CODEC_FORMS, CodecSpec, parse_spec
 from edldist.lifecycle import exit_hooks, stopping
 from edldist.observe.reporter import name_coordinator
-from edldist.ranks.placement import placement
+from edldist.ranks.placement import placement, term
 from edldist.sampling.composition import elastic_sampler, in_any_order
 from edldist.sampling.dealing import check_dealing
 from edldist.student.arrivals import Arrival, Arrivals, Pair
@@ -188,6 +188,7 @@ class DistillLoader:
         self._pid = os.getpid()
         self._figures = LoopFigures()
         here = placement()
+        run, generation = term()
         self._world_size = here.world_size
         self._weights = StepWeights(agree_weights)
         self._dealing_checked = False
@@ -206,6 +207,8 @@ class DistillLoader:
                 connect_timeout_s=environment.connect_timeout_s,
                 codecs=_codecs(codec, teachers),
                 group=here.generation,
+                run=run,
+                generation=generation,
                 skip_poison=poison == "skip",
                 info={"rank": here.rank, "world_size": here.world_size},
             ),

@@ -25,6 +25,7 @@ from torch.distributed.elastic.rendezvous import (
     RendezvousStoreInfo,
 )
 
+from edldist.ranks.placement import GENERATION_VARIABLE, generation_name
 from edldist.wire.messages import Generation, GroupNode, NodeReport, RunView
 from edldist.wire.process import process_id
 from edldist_launch.node.agent import BACKEND
@@ -43,9 +44,7 @@ YOUNG_S = 120.0
 """A generation that lost a node while it was at most ``YOUNG_S`` old is left after ``ABSENT_S``. Ranks notice
 a loss by themselves, unless the other's had not begun: they would wait for these for torch's half an hour."""
 _SLICE_S = 1.0
-_GENERATION_VARIABLE = "EDLDIST_GENERATION"
-"""Tells ranks of which generation they are (``edldist.ranks.placement``); agents hand theirs on to them."""
-_SHOWN_OF_RUN = 100
+_SHOWN_OF_LONE_RUN = 60
 
 
 class CompleteError(RendezvousClosedError):
@@ -81,6 +80,9 @@ class LoneRendezvous(RendezvousHandler):
         self._local_host = local_host
         self._port: _HeldPort | None = None
         self._rounds = 0
+        # Nobody but this agent counts them: to another one's, of the same command, they are not to be
+        # compared.
+        self._own_count = f"{run_id[:_SHOWN_OF_LONE_RUN]}@{process_id()}"
 
     def get_backend(self) -> str:
         return BACKEND
@@ -89,7 +91,7 @@ class LoneRendezvous(RendezvousHandler):
         self.shutdown()
         self._port = _HeldPort()
         self._rounds += 1
-        os.environ[_GENERATION_VARIABLE] = _name(self._run_id, self._rounds, process_id())
+        os.environ[GENERATION_VARIABLE] = generation_name(self._own_count, self._rounds, process_id())
         return RendezvousInfo(HashStore(), 0, 1, RendezvousStoreInfo(self._local_host, self._port.port))
 
     def is_closed(self) -> bool:
@@ -177,7 +179,7 @@ class CoordinatorRendezvous(RendezvousHandler):
         same = all(other.ranks == node.ranks for other in generation.nodes)
         os.environ["TORCH_ELASTIC_WORKER_IDENTICAL"] = str(int(same))
         run = self._attendance.report.run
-        os.environ[_GENERATION_VARIABLE] = _name(run, generation.number, first.process)
+        os.environ[GENERATION_VARIABLE] = generation_name(run, generation.number, first.process)
         return RendezvousInfo(
             GenerationTable(self._attendance, generation),
             rank,
@@ -274,15 +276,6 @@ class CoordinatorRendezvous(RendezvousHandler):
             )
         self._attendance.close()
         self._port.release()
-
-
-def _name(run: str, number: int, first: str) -> str:
-    """What no other generation is called.
-
-    A coordinator that knows nothing of a run counts its generations from 1 again, but the process of a first
-    node (``first``) is in none of that number twice.
-    """
-    return f"{run[:_SHOWN_OF_RUN]}/{number}/{first}"
 
 
 def _with_port(node: GroupNode, port: int) -> GroupNode:

@@ -172,6 +172,6 @@ def test_a_directory_in_use_is_refused_until_its_holder_is_killed(tmp_path, monk
             holder.wait()
         monkeypatch.setattr(lock, "HANDOVER_S", 5.0)
         ours.acquire()  # though the holder's child still lives
-        assert f"pid {os.getpid()} on" in path.read_text()
+        assert f'"pid":{os.getpid()},' in path.read_text()
         ours.release()
         holder.stdin.close()

@@ -18,12 +18,17 @@ from edldist.teacher.service.service import TeacherService
 from edldist.wire.messages import (
     Ack,
     Event,
+    Generation,
     Goodbye,
+    GroupNode,
     Links,
     MemberStatus,
+    NodeReport,
     Refused,
     Registered,
+    Regroup,
     Report,
+    RunView,
     Status,
     Unknown,
 )
@@ -310,6 +315,46 @@ def test_a_worker_that_was_cut_off_and_replaced_is_no_second_self_when_it_is_bac
 
     until(refused, "an end of the one that was cut off")
     assert counted(successor)
+
+
+def test_ranks_of_a_generation_that_is_over_are_told_to_leave_and_count_for_nothing(
+    stack: contextlib.ExitStack, running: Running
+) -> None:
+    """Whether they register late, as those of a host that was cut off, or are members still."""
+    process = GroupNode(process="agent", host="127.0.0.1", port=9, ranks=1)
+    node = teacher(stack, running.address, "agent")
+
+    def generation(number: int) -> None:
+        """The only node of a run says that it is in this generation."""
+        formed = Generation(number=number, token=str(number), nodes=[process])
+        report = NodeReport(
+            run="r", job="j", node=process, least=1, most=1, state="member", generation=formed, seq=number
+        )
+        node.send(report)
+        node.expect(RunView, lambda view: view.generation == formed, beat=False)
+
+    generation(1)
+    stays = student(stack, running.address, "s1", group="g1", run="r", generation=1)
+    stays.register()
+    stays.expect(Registered)
+    other = student(stack, running.address, "s9", group="g1", run="another", generation=1)
+    other.register()
+    other.expect(Registered)
+    generation(2)
+    order = stays.expect(Regroup)
+    assert (order.generation, order.lost) == ("g1", "s1")
+    assert order.reason == "generation 1 of run r is over: 2 followed it"
+    stays.send(Goodbye(id="s1", reason="done"))
+
+    late = student(stack, running.address, "s2", group="g1", run="r", generation=1)
+    late.register()
+    assert late.expect(Regroup, beat=False).lost == "s2"
+    present = student(stack, running.address, "s3", group="g2", run="r", generation=2)
+    present.register()
+    present.expect(Registered)
+    other.beat()
+    assert "s3" in {member.id for member in query_status(running.address).members} <= {"s3", "s9"}
+    assert not any(isinstance(message, Regroup) for message in [*present.read(), *other.read()])
 
 
 def test_who_asks_for_an_id_does_not_keep_the_dead_process_alive_that_had_it(

@@ -87,7 +87,7 @@ def test_every_generation_has_a_name_of_its_own_which_its_ranks_inherit(
 ) -> None:
     told: list[str] = []
     monkeypatch.setattr(
-        rendezvous, "_name", lambda *given: told.append("/".join(map(str, given))) or told[-1]
+        rendezvous, "generation_name", lambda *given: told.append("/".join(map(str, given))) or told[-1]
     )
     a, b = nodes("a"), nodes("b")
     for number in (1, 2):
@@ -193,7 +193,8 @@ def test_a_node_of_its_own_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     node = LoneRendezvous("run", "127.0.0.1")
     first, name = node.next_rendezvous(), os.environ["EDLDIST_GENERATION"]
     second = node.next_rendezvous()
-    assert name == f"run/1/{process_id()}" and os.environ["EDLDIST_GENERATION"] == f"run/2/{process_id()}"
+    me = process_id()
+    assert (name, os.environ["EDLDIST_GENERATION"]) == (f"run@{me}/1/{me}", f"run@{me}/2/{me}")
     for info in (first, second):
         assert (info.rank, info.world_size) == (0, 1)
         assert info.bootstrap_store_info.master_addr == "127.0.0.1"

@@ -19,6 +19,7 @@ from edldist.coordinator.rendezvous import (
     PROBE_S,
     UNREACHABLE_S,
 )
+from edldist.ranks.placement import GENERATION_VARIABLE, generation_name, term
 from edldist.wire.messages import (
     MAX_NAME,
     MAX_TEXT,
@@ -36,6 +37,31 @@ def test_nodes_that_come_together_form_one_generation_in_the_order_of_their_comi
     assert a.generation.same(b.generation) and b.generation.same(c.generation)
     town.run(60)
     assert not any(agent.disturbed or any(view.gone for view in agent.views) for agent in (a, b, c))
+
+
+def test_it_is_known_which_generations_of_a_run_are_over() -> None:
+    town, _ = formed("a", "b")
+    before = town.core.generations
+    assert not town.core.over("r", 1)
+    town.join("c")
+    for agent in list(town.agents.values()):
+        agent.rejoin()
+    town.run(2)
+    assert town.core.generations > before
+    assert town.core.over("r", 1) == "generation 1 of run r is over: 2 followed it"
+    assert not town.core.over("r", 2)
+    assert not town.core.over("r", 3), "this coordinator has not heard of it yet"
+    assert not town.core.over("another", 1) and not town.core.over("", 0)
+
+
+def test_the_generation_of_a_run_with_a_long_name_is_known_by_what_its_ranks_call_it() -> None:
+    town = Town()
+    (agent,) = town.join("a", run="r" * 150, most=1)
+    town.run(1)
+    agent.rejoin()
+    town.run(1)
+    run, number = term({GENERATION_VARIABLE: generation_name("r" * 150, 1, "a")})
+    assert "generation 1 of run rrr" in town.core.over(run, number)
 
 
 def test_a_node_that_comes_a_little_later_is_in_the_first_generation_too() -> None:

@@ -16,18 +16,22 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 
+from edldist.checkpoint.claim import Claim, SupersededError
 from edldist.checkpoint.manifest import MARKER, DamagedError, FileEntry, digest
 from edldist.checkpoint.scratch import Scratch
 from edldist.errors import ConfigError
 
 __all__ = ["FsspecStore"]
 
+_CLAIM = "CLAIM"
+
 
 class FsspecStore:
     """Checkpoints as objects below ``URL/step-00000120-<nonce>/``.
 
     The nonce begins with the time of the save, so that of two saves of one step the later is the newer, and a
-    save never overwrites another. Does not notice a second job on the same URL: object stores have no locks.
+    save never overwrites another. Object stores have no locks: of two jobs on the same URL the one that saves
+    first is told by its next save that the other took it.
     """
 
     lists_drafts = True
@@ -43,9 +47,24 @@ class FsspecStore:
         self._fs: Any = fs
         self._root = str(root).rstrip("/")
         self._scratch = Scratch()
+        self._claim: Claim | None = None
 
     def prepare(self) -> None:
         self._fs.makedirs(self._root, exist_ok=True)
+
+    def guard(self) -> None:
+        """The first save claims the place. A restore does not: whoever only reads takes it from nobody."""
+        path = f"{self._root}/{_CLAIM}"
+        if self._claim is None:
+            claim = Claim.own()
+            self._fs.pipe_file(path, claim.encode())
+            self._claim = claim
+            return
+        self._fs.invalidate_cache()
+        with contextlib.suppress(FileNotFoundError):  # one that somebody removed says nothing against us
+            theirs = Claim.decode(self._fs.cat_file(path))
+            if theirs is not None and theirs.nonce != self._claim.nonce:
+                raise SupersededError(self.url, self._claim, theirs)
 
     def release(self) -> None:
         self._scratch.close()

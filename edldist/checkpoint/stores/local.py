@@ -59,6 +59,11 @@ class LocalStore:
             elif match:
                 logger.info("removing %s, left by an interrupted save in %s", entry, self.root)
                 self.discard(entry)
+            elif entry.startswith(f"{self._lock.path.name}."):  # of one that died while it took the lock
+                (self.root / entry).unlink(missing_ok=True)
+
+    def guard(self) -> None:
+        self._lock.check()
 
     def release(self) -> None:
         self._lock.release()
@@ -92,7 +97,12 @@ class LocalStore:
         if (self.root / name).exists():
             replaced = f"{name}.replaced-{secrets.token_hex(4)}"
             os.rename(self.root / name, self.root / replaced)
-        os.rename(self.root / draft, self.root / name)
+        try:
+            os.rename(self.root / draft, self.root / name)
+        except FileNotFoundError:  # another group took the place just now, and removed what was not finished
+            if replaced:
+                os.rename(self.root / replaced, self.root / name)
+            raise
         sync(self.root)
         if replaced:
             self.discard(replaced)

@@ -31,6 +31,14 @@ class Store(Protocol):
         """(0) Make and lock the place, and remove what interrupted saves left behind."""
         ...
 
+    def guard(self) -> None:
+        """(0) Make sure that the place is still this group's, before anything is written or removed there.
+
+        Raises:
+            SupersededError: another group has taken it.
+        """
+        ...
+
     def release(self) -> None:
         """Give up what this process holds: its temporary files, and on rank 0 the place itself."""
         ...

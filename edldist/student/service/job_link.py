@@ -108,6 +108,8 @@ class JobLink:
             id=self._options.student,
             role="student",
             group=self._options.group,
+            run=self._options.run,
+            generation=self._options.generation,
             address=self._where.address,
             teachers=list(self._options.teachers),
             low_watermark=self._options.flow.low_watermark,

@@ -29,6 +29,8 @@ class ServiceOptions:
             are labelled: the loop gets none of them before.
         connect_timeout_s: how long to wait for a coordinator.
         group: of the ranks that train together, or empty.
+        run, generation: of which run the group is, and as which of its generations; empty and 0 where nobody
+            counts them.
         codecs: by teacher group, the only codec in which its labels are taken; without an entry, that of the
             group's first worker.
         skip_poison: deliver a batch that cannot be labelled without labels instead of raising.
@@ -46,6 +48,8 @@ class ServiceOptions:
     connect_timeout_s: float = 300.0
     max_frame_bytes: int = 1 << 30
     group: str = ""
+    run: str = ""
+    generation: int = 0
     codecs: Mapping[str, CodecSpec] = field(default_factory=dict)
     skip_poison: bool = False
     info: dict[str, Scalar] = field(default_factory=dict)

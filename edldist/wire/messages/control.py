@@ -55,14 +55,14 @@ __all__ = [
 class Register(MessagePart, frozen=True, tag="register"):
     """A member introduces itself; the same message again after a coordinator's restart.
 
-    ``group`` is the teacher's name for a teacher worker; for a student, the process group that its
-    rank trains in (empty if it trains alone). ``teachers`` are the names that a student
-    wants; ``links`` are the students that a teacher worker serves now (a fresh coordinator learns
-    the standing assignment from them). A teacher worker has a ``fingerprint``. ``process`` tells this
-    very process from every other (``edldist.wire.process``); ``host``, ``pid`` and ``info`` are only shown.
-    ``device_type`` is what a teacher worker computes on: workers of one type are taken to be equally fast
-    until they have shown otherwise. ``low_watermark`` and ``high_watermark`` bound a student's buffer, in
-    batches.
+    ``group`` is the teacher's name for a teacher worker; for a student, the process group that its rank
+    trains in (empty if it trains alone). ``teachers`` are the names that a student wants; ``links`` are the
+    students that a teacher worker serves now (a fresh coordinator learns the standing assignment from them).
+    A teacher worker has a ``fingerprint``. ``process`` tells this very process from every other
+    (``edldist.wire.process``); ``host``, ``pid`` and ``info`` are only shown. ``device_type`` is what a
+    teacher worker computes on: workers of one type are taken to be equally fast until they have shown
+    otherwise. ``run`` and ``generation`` say of which generation of which run a student is, where somebody
+    counts them. ``low_watermark`` and ``high_watermark`` bound a student's buffer, in batches.
     """
 
     id: Name
@@ -77,6 +77,8 @@ class Register(MessagePart, frozen=True, tag="register"):
     wall_s: Wall = 0.0
     fingerprint: Fingerprint | None = None
     device_type: Name = ""
+    run: Name = ""
+    generation: Count = 0
     low_watermark: Count = 0
     high_watermark: Count = 0
     info: Facts = {}
@@ -184,7 +186,8 @@ class Links(MessagePart, frozen=True, tag="links"):
 class Regroup(MessagePart, frozen=True, tag="regroup"):
     """To the ranks of a process group that lost one of theirs: a new group has to form.
 
-    Collectives notice a killed rank by themselves, but wait for a frozen or unreachable one.
+    Collectives notice a killed rank by themselves, but wait for a frozen or unreachable one. Also to a rank
+    that registers after its generation was written off, and which may be in such a collective.
 
     Attributes:
         generation: the group that lost a rank, as its ranks named it when they registered.
