@@ -40,9 +40,11 @@ def explain(error: ErrorDetails, whole: type[BaseModel]) -> str:
         hint = f"; did you mean `{close[0]}`?" if close else ""
         allowed = f" Allowed here: {keys(section)}" if section else ""
         return f"{path}: unknown key (value {_shown(error['input'])}){hint or '.'}{allowed}"
-    _, allowed = _place(location, whole)
+    section, allowed = _place(location, whole)
     if error["type"] == "missing":
         return f"{path}: missing; it must be {allowed}"
+    if error["type"] == "value_error" and section is not None:  # its keys do not go together: it names them
+        return f"{path}: {error['msg'].removeprefix('Value error, ')}"
     reason = ""
     if error["type"] in ("value_error", "quote_it"):
         reason = f": {error['msg'].removeprefix('Value error, ')}"

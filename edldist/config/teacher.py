@@ -47,7 +47,7 @@ class ReplicaRange(Section):
     @model_validator(mode="after")
     def _ordered(self) -> ReplicaRange:
         if self.min > self.max:
-            raise ValueError("min must not exceed max")
+            raise ValueError(f"min must not exceed max, and {self.min} exceeds {self.max}")
         return self
 
 
@@ -189,7 +189,8 @@ class TeacherConfig(Section):
     def _enough_replicas(self) -> TeacherConfig:
         if self.min_replicas is not None and self.min_replicas > self.initial_replicas:
             raise ValueError(
-                f"min_replicas {self.min_replicas} of {self.initial_replicas} workers to start with"
+                f"min_replicas {self.min_replicas} of {self.initial_replicas} workers to start with: it must "
+                "not be more than these (replicas, or min of a range)"
             )
         return self
 

@@ -20,7 +20,7 @@ __all__ = ["NOTES_VARIABLE", "install", "verdict"]
 NOTES_VARIABLE = "EDLDIST_RANK_NOTES"
 """File that the supervisor reads: a line ``end NAME REASON`` from every rank that ended for good."""
 
-MAX_REASON = 500
+MAX_REASON = 1_000
 
 
 def verdict() -> str | None:

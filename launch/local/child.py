@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import signal
 import subprocess
 import time
@@ -134,11 +135,18 @@ class Child:
         return "\n".join(_without_agent_report(written)[-lines:])
 
 
+_OF_OUR_LOG = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z]+ ")
+
+
 def _without_agent_report(lines: list[str]) -> list[str]:
-    """Cut the agent's report (some 30 lines) that follows a failed script's own traceback."""
+    """Cut the agent's report (some 30 lines) that follows a failed script's own traceback.
+
+    What ``edldist student`` says of it comes later, or in between: whether a restart would help.
+    """
     for number in range(len(lines) - 1, -1, -1):
         if "torch/distributed/elastic" in lines[number] and "failed (exitcode" in lines[number]:
-            return lines[:number] or lines
+            ours = [line for line in lines[number:] if _OF_OUR_LOG.match(line)]
+            return [*lines[:number], *ours] or lines
     return lines
 
 

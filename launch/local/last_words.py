@@ -6,7 +6,7 @@ import re
 
 __all__ = ["own_error"]
 
-MOST_SHOWN = 300
+MOST_SHOWN = 1_000  # what to do about it stands at the end
 
 # In a traceback the error itself is the line that is not indented; torch puts the rank before each.
 _FORMS = (
@@ -27,10 +27,13 @@ def own_error(output: str) -> str:
     Args:
         output: its last lines.
     """
-    for line in reversed(output.splitlines()):
+    lines = output.splitlines()
+    for number in range(len(lines) - 1, -1, -1):
         for form in _FORMS:
-            found = form.fullmatch(line.rstrip())
+            found = form.fullmatch(lines[number].rstrip())
             if found is not None and found.groupdict().get("kind") not in _OF_THE_AGENT:
                 said = " ".join(found["said"].split())
+                if said.endswith(":") and number + 1 < len(lines):  # the reason is in the next one
+                    said = " ".join([said, *lines[number + 1].split()])
                 return said if len(said) <= MOST_SHOWN else f"{said[:MOST_SHOWN]} ..."
     return ""

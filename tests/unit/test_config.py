@@ -147,6 +147,26 @@ def test_the_cuts_of_a_deterministic_job_cannot_depend_on_the_machine(tmp_path: 
     assert "it must be" not in text
 
 
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("teachers.0.min_replicas=3", "teachers[0]: min_replicas 3 of 1 workers to start with: "),
+        ("teachers.0.dataset_inputs=[0]", "teachers[0]: dataset_inputs says which entries of a dataset"),
+        (
+            "teachers.0.replicas={min: 3, max: 2}",
+            "teachers[0].replicas: min must not exceed max, and 3 exceeds 2",
+        ),
+        ("teachers=[{model: 'a:b'}, {model: 'c:d'}]", "teachers: every teacher needs a name of its own"),
+    ],
+)
+def test_keys_that_do_not_go_together_are_named_and_not_the_whole_section(
+    tmp_path: Path, override: str, line: str
+) -> None:
+    text = refusal(tmp_path, MINIMAL, override)
+    assert f"\n  {line}" in text
+    assert "is not allowed" not in text and "it must be" not in text
+
+
 def test_a_missing_file_a_folder_and_a_binary_file_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such job file: .*absent.yaml"):
         load_job(tmp_path / "absent.yaml")

@@ -29,6 +29,9 @@ torch.distributed.elastic.multiprocessing.api.SignalException: Process 1050 got 
             "giving up: PoisonTaskError: y",
         ),
         ("AssertionError\n", "AssertionError"),
+        ("a.ContractError: it cannot be labelled:\nmodel m:f returned a  str\nbye\n",)
+        + ("a.ContractError: it cannot be labelled: model m:f returned a str",),
+        ("ValueError: it ends here:\n", "ValueError: it ends here:"),
         ("  indented.Error: a part of a traceback\n", ""),
         ("the Error: of a sentence\n", ""),
     ],
@@ -38,4 +41,4 @@ def test_the_last_error_that_is_the_programs_own(output: str, said: str) -> None
 
 
 def test_a_long_one_is_cut() -> None:
-    assert own_error(f"ValueError: {'x' * 1000}") == f"ValueError: {'x' * (MOST_SHOWN - 12)} ..."
+    assert own_error(f"ValueError: {'x' * 2000}") == f"ValueError: {'x' * (MOST_SHOWN - 12)} ..."

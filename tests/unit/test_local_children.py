@@ -17,6 +17,7 @@ from edldist.clock import FakeClock, SystemClock
 from edldist_launch.local import child as module
 from edldist_launch.local.child import Child, describe_exit, end_children
 from edldist_launch.local.fleet import Fleet, RestartPolicy
+from edldist_launch.local.last_words import own_error
 from edldist_launch.process.tie import tied_command
 
 pytestmark = pytest.mark.timeout(30)
@@ -144,6 +145,21 @@ def test_the_agents_report_after_a_traceback_is_cut(make: Callable[..., Child]) 
     child.start()
     until(lambda: not child.running)
     assert child.output() == "ValueError: boom"
+
+
+def test_what_the_students_node_says_after_the_agents_report_is_kept(make: Callable[..., Child]) -> None:
+    """Whether the agent reports before it is told to end is a matter of timing."""
+    child = make(
+        "print('a.ContractError: no:'); print('the reason'); "
+        "print('E1 torch/distributed/elastic/multiprocessing/api.py:1] failed (exitcode: 1)'); print('x');"
+        "print('2026-11-27 03:41:08 ERROR   student: giving up: ContractError: no: the reason')"
+    )
+    child.start()
+    until(lambda: not child.running)
+    assert child.output().splitlines()[2:] == [
+        "2026-11-27 03:41:08 ERROR   student: giving up: ContractError: no: the reason"
+    ]
+    assert own_error(child.output()) == "giving up: ContractError: no: the reason"
 
 
 def test_an_ended_child_takes_its_group_with_it(make: Callable[..., Child]) -> None:

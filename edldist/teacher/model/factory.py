@@ -61,7 +61,7 @@ def make(what: str, path: str, kwargs: Mapping[str, Any] | None = None) -> Any:
     kwargs = kwargs or {}
     if (why := misfit(factory, (), kwargs)) is not None:
         how = (
-            ". Give them as kwargs: {name: value} of the teacher, or --model-arg name=value"
+            ". Give what it takes as kwargs: {name: value} of the teacher, or --model-arg name=value"
             if what == "model"
             else ""
         )

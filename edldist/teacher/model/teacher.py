@@ -209,8 +209,9 @@ class Teacher:
                 why = f"it has no {key!r}, for which the model looks"
         model_says = ""
         if why is None and not self._labelled and raises_without_values(self._model, positional, named, exc):
-            why = "it refuses them whatever they hold"
-            model_says = f". It said:\n{own_traceback(exc)}"
+            first_line = str(exc).partition("\n")[0].rstrip(".")
+            why = f"it refuses them whatever they hold, with {type(exc).__name__}: {first_line}"
+            model_says = f".\n{own_traceback(exc)}"
         if why is not None:
             sent = [*(f"{len(positional)} by position",) * bool(positional), *map(repr, named)]
             raise ContractError(
