@@ -29,7 +29,17 @@ def verdict() -> str | None:
     error = getattr(sys, "last_value", None)
     if not getattr(error, "final", False):
         return None
-    return " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON]
+    return " ".join(f"{type(error).__name__}: {_without_frames(str(error))}".split())[:MAX_REASON]
+
+
+def _without_frames(text: str) -> str:
+    """A message without the frames of tracebacks in it: they are in the rank's log, line by line."""
+    kept, in_frames = [], False
+    for line in text.splitlines():
+        in_frames = line.startswith("Traceback (most recent") or (in_frames and line.startswith(" "))
+        if not in_frames:
+            kept.append(line)
+    return "\n".join(kept)
 
 
 def install(environment: Mapping[str, str] = os.environ) -> None:

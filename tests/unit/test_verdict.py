@@ -38,6 +38,16 @@ def test_a_final_error_leaves_a_note_of_one_line(tmp_path: Path) -> None:
     assert (kind, len(name), reason) == ("end", 32, "ConfigError: too many ranks\n")
 
 
+def test_a_note_has_the_errors_of_tracebacks_and_not_their_frames(tmp_path: Path) -> None:
+    message = (
+        "job.yaml: 1 problem\n  name: missing\n"
+        "Traceback (most recent call last):\n  File 'a.py', line 1, in f\n    raise\nValueError: no\n"
+        "  and more"
+    )
+    _, text = notes_of(tmp_path, f"raise ConfigError({message!r})")
+    assert text.endswith(" ConfigError: job.yaml: 1 problem name: missing ValueError: no and more\n")
+
+
 def test_a_final_error_about_an_odd_file_name_leaves_its_note(tmp_path: Path) -> None:
     _, text = notes_of(tmp_path, r"raise ConfigError('no such file: /data/\udcff.jpg')")
     assert text.endswith(" ConfigError: no such file: /data/?.jpg\n")
