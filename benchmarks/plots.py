@@ -9,7 +9,9 @@ from edldist_benchmarks.figures import Curve
 
 __all__ = ["INSTALL_HINT", "draw_curves"]
 
-INSTALL_HINT = "no pictures of the curves: install matplotlib (pip install 'edldist[plot]')"
+INSTALL_HINT = (
+    "no pictures of the curves: install matplotlib (pip install 'edldist[plot]', in a clone '.[plot]')"
+)
 
 
 def draw_curves(curves: Sequence[Curve], folder: Path) -> list[Path] | None:

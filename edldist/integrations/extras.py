@@ -14,5 +14,6 @@ def missing(module: str, extra: str, error: ImportError) -> ImportError:
         error: that of the import.
     """
     return ImportError(
-        f"{module} cannot be imported: {error}. Install it with: pip install 'edldist[{extra}]'"
+        f"{module} cannot be imported: {error}. Install it with: pip install 'edldist[{extra}]' "
+        f"(in a clone: '.[{extra}]')"
     )

@@ -234,7 +234,7 @@ def test_without_matplotlib_there_are_figures_and_a_hint(monkeypatch, tmp_path, 
     assert draw_curves([CURVE], tmp_path) is None
     code, _ = run_rows(fake_rows(monkeypatch, good=good), tmp_path)
     assert code == 0
-    assert "pip install 'edldist[plot]'" in capsys.readouterr().out
+    assert "pip install 'edldist[plot]', in a clone '.[plot]'" in capsys.readouterr().out
 
 
 # --- the command -----------------------------------------------------------------------------------------

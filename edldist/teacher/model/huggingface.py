@@ -95,7 +95,8 @@ class HuggingFaceFolder:
             import transformers
         except ImportError as exc:
             raise ConfigError(
-                f"model {self.reference}: transformers is not installed: pip install 'edldist[huggingface]'"
+                f"model {self.reference}: transformers is not installed: pip install 'edldist[huggingface]' "
+                "(in a clone: '.[huggingface]')"
             ) from exc
         if own := [key for key in _NOT_FOR_USERS if key in kwargs]:
             raise ConfigError(
