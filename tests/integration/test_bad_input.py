@@ -430,9 +430,18 @@ def test_a_student_of_another_version_does_not_stop_a_worker(job):
     hub = poller.bind("tcp://127.0.0.1:0")
     control = poller.connect(job.address, "odd")
     control.send(Register(id="odd", role="student", process="p", address=hub.address, teachers=["teacher"]))
-    _wait(lambda: "odd" in worker.service._students and hub.receive() is not None)
-    job.transport._to_link(hub.address, worker.worker_id.encode(), [MAGIC + bytes([99]) + b"later"])
-    _wait(lambda: worker.service._students["odd"].refused)
+
+    heard = []
+
+    def worker_greeted() -> bool:
+        control.send(Heartbeat(id="odd"))  # or the coordinator would take it for lost on a slow machine
+        if (received := hub.receive()) is not None:
+            heard.append(received.sender.route)
+        return bool(heard) and "odd" in worker.service._students
+
+    _wait(worker_greeted)
+    job.transport._to_link(hub.address, heard[0], [MAGIC + bytes([99]) + b"later"])
+    _wait(lambda: worker_greeted() and worker.service._students["odd"].refused)
     assert len(list(job.loader(fives(20), inputs="id"))) == 20
     poller.close()
 
