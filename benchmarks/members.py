@@ -253,7 +253,7 @@ def measure(members: int = 1000, seconds: float = 10.0) -> dict[str, object]:
 def _coordinator(processes: Processes, bind: str) -> tuple[int, str]:
     ready = processes.folder / "crowd-coordinator.json"
     ready.unlink(missing_ok=True)
-    command = ["coordinator", "--bind", bind, "--http", "127.0.0.1:0", "--ready-file", str(ready)]
+    command = ["coordinator", "--bind", bind, "--http", "127.0.0.1:0", "--address-file", str(ready)]
     process = processes.start("crowd-coordinator", *EDLDIST, *command)
     wait_until("the coordinator", ready.exists)
     return process.pid, str(json.loads(ready.read_text())["address"])

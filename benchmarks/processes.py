@@ -83,7 +83,7 @@ class Processes:
     def coordinator(self) -> str:
         """Start one and return its address."""
         ready = self.folder / "coordinator.json"
-        bind = ["--bind", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0", "--ready-file", str(ready)]
+        bind = ["--bind", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0", "--address-file", str(ready)]
         self.start("coordinator", *EDLDIST, "coordinator", *bind)
         self.wait("the coordinator", ready.exists)
         return str(json.loads(ready.read_text())["address"])

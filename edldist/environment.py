@@ -17,7 +17,7 @@ class JobEnvironment:
     """The ``EDLDIST_...`` variables of a student script; see docs/architecture.md.
 
     Attributes:
-        coordinator: ``tcp://host:port``, or None outside a job.
+        coordinator: ``tcp://host:port`` or ``file:PATH`` (``address_file``), or None outside a job.
         output: the job's folder, or None.
         job: the job's name, or None.
         advertise: address by which teachers reach this host, or None to find it out.

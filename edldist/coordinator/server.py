@@ -7,7 +7,6 @@ is told everything again by those who are here.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 import os
@@ -19,7 +18,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edldist.address import parse_address
+from edldist.address import Address, parse_address
+from edldist.address_file import AddressFile
 from edldist.clock import Clock, SystemClock
 from edldist.coordinator.board import StatusBoard
 from edldist.coordinator.closing import Closing
@@ -90,8 +90,9 @@ class CoordinatorOptions:
         max_students_per_worker: bound on the students that one teacher worker serves.
         scale: by teacher group, the bounds of its number of workers.
         scaling: how that number is decided.
-        ready_file: path of a JSON file with ``address``, ``http``, ``pid`` and ``incarnation``,
+        address_file: path of a JSON file with ``address``, ``http``, ``pid`` and ``incarnation``,
             written when everything is bound.
+        advertise: the host by which others reach this one, for that file, where every interface is bound.
     """
 
     bind: str = "tcp://127.0.0.1:7070"
@@ -102,7 +103,8 @@ class CoordinatorOptions:
     max_students_per_worker: int = 16
     scale: Mapping[str, Bounds] = field(default_factory=dict)
     scaling: Rules = Rules()
-    ready_file: str | None = None
+    address_file: str | None = None
+    advertise: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.heartbeat_interval_s < float("inf"):
@@ -202,7 +204,7 @@ class Coordinator:
         """Serve until ``stop()`` is called, or ``leave()`` and everyone has left.
 
         Raises:
-            ConfigError: an address cannot be bound, or the ready file not written.
+            ConfigError: an address cannot be bound, or the address file not written.
         """
         self.open()
         try:
@@ -218,9 +220,10 @@ class Coordinator:
         """Bind everything, and say so.
 
         Raises:
-            ConfigError: an address cannot be bound, or the ready file not written. All is closed then.
+            ConfigError: an address cannot be bound, or the address file not written. All is closed then.
         """
-        self._remove_ready_file()
+        if (file := self._address_file()) is not None:
+            file.remove()  # a former life's: nobody who waits for this one is to read it
         poller = self._transport.poller()
         self._resources.callback(poller.close)
         try:
@@ -263,22 +266,30 @@ class Coordinator:
             "pid": os.getpid(),
         }
         self._records.add(Event(event="coordinator_started", t=wall, fields=fields))
-        if self.options.ready_file is not None:
-            path = Path(self.options.ready_file)
-            draft = path.with_name(f".{path.name}.{os.getpid()}")
-            try:
-                draft.write_text(json.dumps(fields) + "\n", encoding="utf-8")
-                draft.replace(path)
-            except OSError as exc:
-                raise ConfigError(f"cannot write the ready file {path}: {exc.strerror or exc}") from exc
+        if (file := self._address_file()) is not None:
+            file.write(fields | {"address": self._reached_at(self.address)})
         logger.info("coordinator %s at %s, HTTP %s", self.incarnation, self.address, self.http_address)
         self._bound.set()
 
-    def _remove_ready_file(self) -> None:
-        """Leave no file of a former life for those who wait for this one."""
-        if self.options.ready_file is not None:
-            with contextlib.suppress(OSError):
-                Path(self.options.ready_file).unlink()
+    def _address_file(self) -> AddressFile | None:
+        path = self.options.address_file
+        return None if path is None else AddressFile(Path(path).absolute())
+
+    def _reached_at(self, url: str) -> str:
+        """The address that others are told.
+
+        Raises:
+            ConfigError: it is that of every interface of this host, and of no host for anybody else.
+        """
+        address = parse_address(url, "address")
+        if not address.is_everywhere:
+            return url
+        if self.options.advertise is None:
+            raise ConfigError(
+                f"the coordinator listens at {url}, which says to nobody where: with --address-file, bind an "
+                "address of this host, or give --advertise one"
+            )
+        return Address(self.options.advertise, address.port).url
 
     # --- one turn of the loop -----------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from edldist.address import parse_address
+from edldist.address_file import parse_coordinator
 from edldist.environment import JobEnvironment
 from edldist.errors import EdlDistError, InputError, RefusedError, WireError
 from edldist.ranks.placement import placement
@@ -59,7 +59,7 @@ class Reporter:
     """
 
     def __init__(self, coordinator: str, rank: int, transport: Transport | None = None) -> None:
-        parse_address(coordinator, "EDLDIST_COORDINATOR")
+        parse_coordinator(coordinator, "EDLDIST_COORDINATOR")
         self.coordinator = coordinator
         self._pid = os.getpid()
         self._name = f"report-rank{rank}-{uuid.uuid4().hex[:10]}"

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from edldist.address import EVERYWHERE, Address, local_host_towards, parse_address, parse_advertised
+from edldist.address import EVERYWHERE, Address, local_host_towards, parse_advertised
+from edldist.address_file import find_coordinator, parse_coordinator
 from edldist.checkpoint import registry
 from edldist.clock import SystemClock
 from edldist.environment import JobEnvironment
@@ -69,7 +70,7 @@ class DistillLoader:
             these for each teacher, by name: a teacher may see a part of the samples then, and its labels are
             of these.
         teacher: name of the teacher group, or several.
-        coordinator: ``tcp://host:port``; default ``EDLDIST_COORDINATOR``.
+        coordinator: ``tcp://host:port`` or ``file:PATH`` (``address_file``); default ``EDLDIST_COORDINATOR``.
         codec: the only form in which labels are taken, as ``dense:fp16``, or one by teacher's name; workers
             that send another are refused. Default: that of the first worker of each teacher.
         low_watermark, high_watermark: bounds on batches that are read ahead or labelled.
@@ -194,7 +195,7 @@ class DistillLoader:
         self._dealing_checked = False
         self._loss_weight = 1.0
         clock = SystemClock()
-        bind, advertise = _endpoint(address, environment.advertise)
+        bind, advertise = _endpoint(address, environment)
         self._service = StudentService(
             ServiceOptions(
                 student=f"rank{here.rank}-{uuid.uuid4().hex[:10]}",
@@ -477,10 +478,11 @@ def _codecs(codec: str | Mapping[str, str] | None, teachers: Sequence[str]) -> d
         raise ConfigError(f"codec={codec!r}: use {CODEC_FORMS}, or a mapping from teachers to such") from exc
 
 
-def _endpoint(coordinator: str, advertise: str | None) -> tuple[str, str | None]:
+def _endpoint(coordinator: str, environment: JobEnvironment) -> tuple[str, str | None]:
     """Where to listen, and which host to advertise instead of the bound one."""
-    towards = parse_address(coordinator, "coordinator")
-    if advertise is None:
+    parse_coordinator(coordinator, "coordinator")
+    if environment.advertise is None:
+        towards = find_coordinator(coordinator, "coordinator", environment.connect_timeout_s)
         return Address(local_host_towards(*towards), 0).url, None
-    seen_as = parse_advertised(advertise)
+    seen_as = parse_advertised(environment.advertise)
     return Address(EVERYWHERE, seen_as.port).url, seen_as.host

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edldist.address import parse_address
+from edldist.address_file import parse_coordinator
 from edldist.clock import Clock, SystemClock
 from edldist.errors import ConfigError
 from edldist.labels.codec import Codec, parse_codec
@@ -50,7 +50,7 @@ class WorkerOptions:
     """What ``edldist teacher`` takes.
 
     Attributes:
-        coordinator: ``tcp://host:port``.
+        coordinator: ``tcp://host:port``, or ``file:PATH`` (``address_file``).
         model: ``package.module:factory``, or ``hf:FOLDER``.
         model_args: arguments of the factory.
         name: of the teacher group.
@@ -96,7 +96,7 @@ class WorkerOptions:
     http: str | None = None
 
     def __post_init__(self) -> None:
-        parse_address(self.coordinator, "coordinator")
+        parse_coordinator(self.coordinator, "coordinator")
         parse_codec(self.codec)
         check_version(self.version)
         if self.outputs is not None:

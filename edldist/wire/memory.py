@@ -10,12 +10,14 @@ import contextlib
 import itertools
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 
 from edldist.errors import ConfigError, PeerUnreachableError, ProtocolVersionError, WireError
+from edldist.wire import moving
 from edldist.wire.messages import Message, Refused, decode, encode
-from edldist.wire.transport import SKIPPED_A_TURN, Outgoing, Received, Sender, payload
+from edldist.wire.transport import SKIPPED_A_TURN, Link, Outgoing, Received, Sender, payload
 
 __all__ = ["MemoryTransport"]
 
@@ -139,7 +141,15 @@ class MemoryPoller:
         self._endpoints.append(hub)
         return hub
 
-    def connect(self, address: str, identity: str) -> MemoryLink:
+    def connect(self, address: str, identity: str) -> Link:
+        return moving.connect(
+            address,
+            lambda place: self._connect(place, identity),
+            lambda file: moving.FileLookup(file, self.wake),
+            time.monotonic,
+        )
+
+    def _connect(self, address: str, identity: str) -> MemoryLink:
         link = self._network._connect(address, identity.encode(), self._bell)
         self._endpoints.append(link)
         return link

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Collection
 from typing import TypeVar
 
-from edldist.address import parse_address
+from edldist.address_file import parse_coordinator
 from edldist.errors import CoordinatorUnreachableError, RefusedError
 from edldist.wire.messages import (
     MAX_STATUS_BYTES,
@@ -31,7 +31,7 @@ class StatusClient:
     """A link for repeated questions. Owned by one thread; survives coordinator restarts."""
 
     def __init__(self, address: str, transport: Transport | None = None) -> None:
-        parse_address(address, "coordinator")
+        parse_coordinator(address, "coordinator")
         self._address = address
         transport = transport or ZmqTransport(
             MAX_STATUS_BYTES, max_header_bytes=MAX_STATUS_BYTES, tensors=False

@@ -10,7 +10,7 @@ import click
 from edldist.bounds import MOST
 from edldist.errors import ConfigError
 from edldist_launch.cli.begin import begin
-from edldist_launch.cli.option_types import BIND, HTTP, NAME, TTL_S
+from edldist_launch.cli.option_types import BIND, HTTP, NAME, TTL_S, advertised
 from edldist_launch.cli.options import option
 
 if TYPE_CHECKING:
@@ -106,7 +106,18 @@ def _token(given: str | None, file: Path | None) -> str | None:
     metavar="DIR",
     help="Folder for the job's record: events.jsonl, result.json and curves.png.",
 )
-@option("--ready-file", type=click.Path(dir_okay=False), hidden=True)
+@option(
+    "--address-file",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Where to say where it listens, for members with --coordinator file:FILE.",
+)
+@option(
+    "--advertise",
+    type=advertised,
+    metavar="HOST",
+    help="By which host others reach one that listens everywhere, for that file.",
+)
 def coordinator(
     bind: str,
     http: str,
@@ -118,7 +129,8 @@ def coordinator(
     scale: dict[str, Bounds],
     scale_policy: str,
     output: Path | None,
-    ready_file: str | None,
+    address_file: str | None,
+    advertise: str | None,
 ) -> int:
     """Run the coordinator: who is here, and who serves whom.
 
@@ -136,7 +148,8 @@ def coordinator(
         http_token=_token(http_token, http_token_file),
         heartbeat_interval_s=heartbeat_interval_s,
         heartbeat_ttl_s=heartbeat_ttl_s,
-        ready_file=ready_file,
+        address_file=address_file,
+        advertise=advertise,
         max_students_per_worker=max_students_per_worker,
         scale=scale,
         scaling=Rules(policy=scale_policy),

@@ -10,13 +10,14 @@ from typing import Any
 
 import click
 
-from edldist.address import Address, parse_address, parse_place
+from edldist.address import parse_address, parse_advertised, parse_place
+from edldist.address_file import parse_coordinator
 from edldist.bounds import LONGEST_TTL_S, LONGEST_WAIT_S
 from edldist.errors import ConfigError
 
 __all__ = [
-    "ADDRESS",
     "BIND",
+    "COORDINATOR",
     "DEVICE",
     "FACTORY",
     "HTTP",
@@ -29,6 +30,7 @@ __all__ = [
     "Override",
     "Ranks",
     "Seconds",
+    "advertised",
     "version",
 ]
 
@@ -45,12 +47,12 @@ def _pattern(form: str, allowed: str) -> Callable[[str], str]:
     return convert
 
 
-def _address(parse: Callable[..., Address], allowed: str, *, port_zero: bool) -> Callable[[str], str]:
+def _address(parse: Callable[[str], object], allowed: str) -> Callable[[str], str]:
     """A type of option: an address. Anything else is refused with its value and what is allowed."""
 
     def convert(text: str) -> str:
         try:
-            parse(text, "an option", port_zero=port_zero)
+            parse(text)
         except ConfigError as exc:
             raise click.BadParameter(f"{text!r} is not {allowed}.") from exc
         return text
@@ -58,9 +60,25 @@ def _address(parse: Callable[..., Address], allowed: str, *, port_zero: bool) ->
     return convert
 
 
-ADDRESS = _address(parse_address, "an address such as tcp://127.0.0.1:7070", port_zero=False)
-BIND = _address(parse_address, "an address such as tcp://127.0.0.1:7070", port_zero=True)
-HTTP = _address(parse_place, "HOST:PORT, such as 127.0.0.1:7071", port_zero=True)
+def advertised(text: str) -> str:
+    """A type of option: the host by which this one is reached, out of HOST or HOST:PORT."""
+    try:
+        return parse_advertised(text).host
+    except ConfigError as exc:
+        raise click.BadParameter(f"{text!r} is not a host, such as 10.0.0.5 or node-0.") from exc
+
+
+COORDINATOR = _address(
+    lambda text: parse_coordinator(text, "an option"),
+    "an address such as tcp://127.0.0.1:7070, or a file that has one, such as file:/jobs/coordinator.json",
+)
+BIND = _address(
+    lambda text: parse_address(text, "an option", port_zero=True),
+    "an address such as tcp://127.0.0.1:7070",
+)
+HTTP = _address(
+    lambda text: parse_place(text, "an option", port_zero=True), "HOST:PORT, such as 127.0.0.1:7071"
+)
 FACTORY = _pattern(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", "module:factory, such as package.module:factory")
 MODEL = _pattern(
     r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*|hf:\S(.*\S)?",

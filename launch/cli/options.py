@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edldist_launch.cli.option_types import ADDRESS, HTTP, Option
+from edldist_launch.cli.option_types import COORDINATOR, HTTP, Option
 
 __all__ = [
     "coordinator_option",
@@ -35,7 +35,11 @@ def on_command_line(name: str) -> bool:
 
 
 coordinator_option = option(
-    "--coordinator", type=ADDRESS, metavar="URL", required=True, help="Address of the coordinator."
+    "--coordinator",
+    type=COORDINATOR,
+    metavar="URL",
+    required=True,
+    help="Address of the coordinator, or file:FILE that says it.",
 )
 
 http_option = option(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edldist_launch.cli.option_types import ADDRESS
+from edldist_launch.cli.option_types import COORDINATOR
 from edldist_launch.cli.options import on_command_line, option
 
 __all__ = ["status"]
@@ -15,7 +15,7 @@ __all__ = ["status"]
 @click.command()
 @option(
     "--coordinator",
-    type=ADDRESS,
+    type=COORDINATOR,
     metavar="URL",
     help="Address of the coordinator (default: tcp://127.0.0.1:7070).",
 )

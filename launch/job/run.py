@@ -245,7 +245,7 @@ class JobRun:
             )
         for teacher in self._job.teachers:
             self._say_of_replicas(teacher)
-        self._forget_ready_file()
+        self._forget_address_file()
         self._coordinator.start(self._now())
         self._await_coordinator()
         self._client = StatusClient(self._address)
@@ -268,9 +268,9 @@ class JobRun:
 
     def _make_coordinator(self, name: str, attempt: int) -> Child:
         # Started again it listens where the first one did: nobody waits to be told, no disk is in the way.
-        ready = None if self._address else self._ready_file
+        ready = None if self._address else self._address_file
         bind = self._address or "tcp://127.0.0.1:0"
-        command = self._plan.coordinator_command(bind, self._http, ready_file=ready)
+        command = self._plan.coordinator_command(bind, self._http, address_file=ready)
         return Child("coordinator", command, self._environment, self._folder.log_path("coordinator", name))
 
     def _make_teacher(self, name: str, attempt: int) -> Child:
@@ -286,24 +286,24 @@ class JobRun:
         return Child(f"student-{name}", command, environment, self._folder.log_path("student", name))
 
     @property
-    def _ready_file(self) -> Path:
+    def _address_file(self) -> Path:
         return self._folder.path / ".coordinator.json"
 
-    def _forget_ready_file(self) -> None:
+    def _forget_address_file(self) -> None:
         with contextlib.suppress(OSError):
-            self._ready_file.unlink(missing_ok=True)
+            self._address_file.unlink(missing_ok=True)
 
     def _await_coordinator(self) -> None:
         child = self._coordinator.children[0]
         deadline = self._now() + COORDINATOR_START_S
         while True:
             with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-                ready = json.loads(self._ready_file.read_text(encoding="utf-8"))
+                ready = json.loads(self._address_file.read_text(encoding="utf-8"))
                 self._address, self._http = str(ready["address"]), str(ready["http"])
                 self._observers.say(f"coordinator at {self._address}, status at http://{self._http}/status")
                 # It could be bound once: should its port be taken when it is started again, that may pass.
                 self._coordinator.seen([child.id])
-                self._forget_ready_file()
+                self._forget_address_file()
                 return
             if (code := child.poll()) is not None:
                 raise _Stopped("failed", f"the coordinator did not start ({describe_exit(code)})", child)
@@ -433,7 +433,7 @@ class JobRun:
         finally:
             for child in everyone:
                 child.kill()
-            self._forget_ready_file()
+            self._forget_address_file()
 
     def _how_to_go_on(self) -> str:
         step = self._observers.checkpoint()

@@ -39,7 +39,7 @@ class AgentOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         ranks: of this node.
-        coordinator: ``tcp://host:port`` where several nodes meet; None for the only node of a run.
+        coordinator: ``tcp://host:port`` or ``file:PATH``, where several nodes meet; None for an only node.
         job: what tells the run from others, for an error.
         connect_timeout_s: how long to wait for a coordinator that does not answer.
     """

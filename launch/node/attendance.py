@@ -35,7 +35,7 @@ class Attendance:
     wherever their main thread is.
 
     Args:
-        coordinator: ``tcp://host:port``.
+        coordinator: ``tcp://host:port``, or ``file:PATH`` (``address_file``).
         report: the first one.
         transport, clock: the wire and the time.
     """

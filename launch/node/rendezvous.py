@@ -118,7 +118,7 @@ class CoordinatorRendezvous(RendezvousHandler):
     A coordinator that is gone is missed only by ``next_rendezvous``, which waits for it.
 
     Args:
-        coordinator: ``tcp://host:port``.
+        coordinator: ``tcp://host:port``, or ``file:PATH`` (``address_file``).
         run_id: of the run.
         job: what the run is, so that another one with the same id is refused.
         nodes: fewest and most of a generation.

@@ -86,9 +86,23 @@ def run_student(
     nproc_per_node = rank_count(nproc_per_node, "--nproc-per-node")
     check_room({"--nproc-per-node": nproc_per_node})
     run_id = run_id or default_run_id(script, args, nnodes, os.environ)
-    local_host = meeting_host(coordinator, most, os.environ.get("EDLDIST_ADVERTISE"))
     health = Health({_LOOP: _LONGEST_TURN_S})
     with probed(http, health), Interrupts() as interrupts, RankNotes() as notes:
+
+        def stop_waiting() -> bool:
+            health.turned(_LOOP)
+            health.waits_for(f"no coordinator answers at {coordinator}")
+            return interrupts.count > 0
+
+        try:
+            advertise = os.environ.get("EDLDIST_ADVERTISE")
+            local_host = meeting_host(coordinator, most, advertise, connect_timeout_s, stop_waiting)
+            if most > 1:
+                _await_coordinator(coordinator, connect_timeout_s, stop_waiting)
+        except CoordinatorUnreachableError:
+            if interrupts.count:
+                return EXIT_INTERRUPTED
+            raise
         environment = dict(
             os.environ,
             EDLDIST_COORDINATOR=coordinator,
@@ -102,8 +116,6 @@ def run_student(
                 "CPU threads: %d for each of %d ranks and teacher workers (set OMP_NUM_THREADS to choose)",
                 *(threads, sharers),
             )
-        if most > 1:
-            _await_coordinator(coordinator, connect_timeout_s, interrupts, health)
 
         def start() -> subprocess.Popen[bytes] | None:
             if interrupts.count:
@@ -211,17 +223,15 @@ def _wait_elastic(
         node.replace_agent(agent)
 
 
-def _await_coordinator(coordinator: str, timeout_s: float, interrupts: Interrupts, health: Health) -> None:
-    """Ask the coordinator until it answers, or somebody interrupts.
+def _await_coordinator(coordinator: str, timeout_s: float, stop: Callable[[], bool]) -> None:
+    """Ask the coordinator until it answers, or ``stop`` says to ask no longer.
 
     Raises:
         CoordinatorUnreachableError: it did not answer within ``timeout_s``.
     """
     deadline = time.monotonic() + timeout_s
     with contextlib.closing(StatusClient(coordinator)) as client:
-        while not interrupts.count:
-            health.turned(_LOOP)
-            health.waits_for(f"no coordinator answers at {coordinator}")
+        while not stop():
             try:
                 client.query(timeout_s=min(1.0, timeout_s))
                 return

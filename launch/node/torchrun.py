@@ -8,12 +8,13 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 
 import psutil
 
-from edldist.address import local_host_towards, parse_address, parse_advertised
+from edldist.address import local_host_towards, parse_advertised
+from edldist.address_file import find_coordinator
 from edldist.bounds import MOST, node_range
 from edldist.errors import ConfigError
 from edldist_launch.node.agent import BACKEND, AgentOptions
@@ -64,7 +65,7 @@ def torchrun_command(
 
     Args:
         local_host: where the ranks of all nodes reach this node, should it hold rank 0.
-        coordinator: ``tcp://host:port`` where several nodes meet; unused for one node.
+        coordinator: ``tcp://host:port`` or ``file:PATH`` where several nodes meet; unused for one node.
         run_id: nodes of one run share it.
         connect_timeout_s: how long a node waits for a coordinator that does not answer.
         notes: file to which a line is appended for every rank as it starts (``child``); empty for none.
@@ -104,22 +105,31 @@ def default_run_id(script: str, args: Sequence[str], nnodes: str, environ: Mappi
     return f"{environ.get('EDLDIST_JOB') or Path(script).stem}-{digest[:12]}"
 
 
-def meeting_host(coordinator: str, most_nodes: int, advertise: str | None) -> str:
+def meeting_host(
+    coordinator: str,
+    most_nodes: int,
+    advertise: str | None,
+    timeout_s: float = 0.0,
+    stop: Callable[[], bool] = lambda: False,
+) -> str:
     """Where the ranks of all nodes reach this node: an address, since its own name may not resolve.
 
     Args:
-        coordinator: ``tcp://host:port``; the address is that of this host on the way there.
+        coordinator: its address, or the file that says it; this host's address is that on the way there.
         most_nodes: one node meets nobody else, so its ranks stay on the loopback interface.
         advertise: ``EDLDIST_ADVERTISE`` (a port in it is none of this matter), or None.
+        timeout_s: how long to wait for the file.
+        stop: says to wait no longer.
 
     Raises:
         ConfigError: there is no way to the coordinator's host.
+        CoordinatorUnreachableError: no coordinator wrote the file in time.
     """
     if most_nodes == 1:
         return LOOPBACK
     if advertise:
         return parse_advertised(advertise).host
-    return local_host_towards(*parse_address(coordinator, "coordinator"))
+    return local_host_towards(*find_coordinator(coordinator, "coordinator", timeout_s, stop))
 
 
 def prepare_environment(environment: MutableMapping[str, str], local_host: str = LOOPBACK) -> None:

@@ -62,7 +62,7 @@ def coordinator_command(
     bind: str,
     http: str,
     *,
-    ready_file: Path | None = None,
+    address_file: Path | None = None,
     output: Path | None = None,
 ) -> list[str]:
     """The coordinator.
@@ -70,11 +70,11 @@ def coordinator_command(
     Args:
         bind: ``tcp://host:port`` where it listens.
         http: ``host:port`` of its status.
-        ready_file: to which it writes where it listens, if somebody waits for that.
+        address_file: to which it writes where it listens, if somebody waits for that.
         output: folder for the job's record, if nobody else writes it.
     """
     ttl_s = config.heartbeat_ttl_s
-    ready = () if ready_file is None else ("--ready-file", str(ready_file))
+    ready = () if address_file is None else ("--address-file", str(address_file))
     record = () if output is None else ("--output", str(output))
     return [
         *(*launcher, "coordinator", "--bind", bind, "--http", http),

@@ -133,11 +133,11 @@ class Plan:
     # --- what the processes run ---------------------------------------------------------------
 
     def coordinator_command(
-        self, bind: str, http: str, ready_file: Path | None = None, output: Path | None = None
+        self, bind: str, http: str, address_file: Path | None = None, output: Path | None = None
     ) -> list[str]:
         """The coordinator, see ``commands.coordinator_command``."""
         return commands.coordinator_command(
-            self.launcher, self.job.coordinator, bind, http, ready_file=ready_file, output=output
+            self.launcher, self.job.coordinator, bind, http, address_file=address_file, output=output
         )
 
     def teacher_command(self, teacher: TeacherConfig, worker_id: str, coordinator: str) -> list[str]:

@@ -69,6 +69,7 @@ class SteppedTransport:
         self.schedule = Schedule(random.Random(1))
         self._network = Network(self.schedule, "contract")
         self._network.delay_s, self._network.slow_share = (0.0001, 0.0001), 0.0
+        self.files = self._network.files
 
     def poller(self) -> SteppedPoller:
         poller = SteppedPoller(self._network, "host", lambda: None)

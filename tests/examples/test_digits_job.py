@@ -175,7 +175,8 @@ def test_the_roles_start_by_hand_in_any_order_under_bare_torchrun(tmp_path: Path
         log.read_text()
     )
     ready = tmp_path / "ready.json"
-    first = start(*EDLDIST, "coordinator", "--bind", "tcp://127.0.0.1:0", "--ready-file", str(ready), log=log)
+    where = ("--bind", "tcp://127.0.0.1:0", "--address-file", str(ready))
+    first = start(*EDLDIST, "coordinator", *where, log=log)
     try:
         _await(ready, log)
         address = json.loads(ready.read_text())["address"]

@@ -105,7 +105,11 @@ class Role:
 
 @dataclass
 class FaultJob:
-    """Coordinator, teachers and students in one folder."""
+    """Coordinator, teachers and students in one folder.
+
+    Attributes:
+        moving: every coordinator listens somewhere else, and members find it by its address file.
+    """
 
     folder: Path
     model: str = "tests.fault.teachers:faulty"
@@ -115,6 +119,7 @@ class FaultJob:
     deterministic: bool = False
     task_size: int | None = None
     checkpoint_every: int = 10
+    moving: bool = False
     roles: list[Role] = field(default_factory=list)
     address: str = ""
 
@@ -127,26 +132,32 @@ class FaultJob:
     # --- starting ---------------------------------------------------------------------------
 
     def coordinator(self) -> Role:
-        """Start a coordinator; a second one listens where the first one did."""
+        """Start a coordinator; a second one listens where the first one did, unless it moves."""
         ready = self.folder / "coordinator.json"
         ready.unlink(missing_ok=True)
+        bind = "tcp://127.0.0.1:0" if self.moving or not self.address else self.address
         role = self._start(
             "coordinator",
-            *("coordinator", "--bind", self.address or "tcp://127.0.0.1:0", "--http", "127.0.0.1:0"),
+            *("coordinator", "--bind", bind, "--http", "127.0.0.1:0"),
             *("--heartbeat-interval-s", str(self.heartbeat_interval_s)),
-            *("--heartbeat-ttl-s", str(self.heartbeat_ttl_s), "--ready-file", str(ready)),
+            *("--heartbeat-ttl-s", str(self.heartbeat_ttl_s), "--address-file", str(ready)),
         )
         wait_for("the coordinator to listen", lambda: ready.exists() or not role.alive)
         assert role.alive, role.tail()
         self.address = json.loads(ready.read_text())["address"]
         return role
 
+    @property
+    def place(self) -> str:
+        """What members are told of the coordinator."""
+        return f"file:{self.folder / 'coordinator.json'}" if self.moving else self.address
+
     def teacher(
         self, name: str, *, batch_size: int = 10, env: dict[str, str] | None = None, **options: object
     ) -> Role:
         return self._start(
             name,
-            *("teacher", "--coordinator", self.address, "--id", name, "--batch-size", str(batch_size)),
+            *("teacher", "--coordinator", self.place, "--id", name, "--batch-size", str(batch_size)),
             *("--model", self.model, *flags(options)),
             env={"OMP_NUM_THREADS": "1"} | (env or {}),
         )
@@ -175,7 +186,7 @@ class FaultJob:
         (output or self.output).mkdir(exist_ok=True)
         return self._start(
             name,
-            *("student", "--coordinator", self.address, "--nnodes", nnodes, "--nproc-per-node", str(nproc)),
+            *("student", "--coordinator", self.place, "--nnodes", nnodes, "--nproc-per-node", str(nproc)),
             *("--run-id", run_id),
             *(str(ROOT / "tests" / "fault" / "train.py"), *flags(args)),
             env=settings | (env or {}),
@@ -193,7 +204,7 @@ class FaultJob:
         output = output or self.output
         output.mkdir(exist_ok=True)
         settings = {
-            "EDLDIST_COORDINATOR": self.address,
+            "EDLDIST_COORDINATOR": self.place,
             "EDLDIST_OUTPUT": str(output),
             "EDLDIST_CHECKPOINT_EVERY_STEPS": str(self.checkpoint_every),
             "EDLDIST_DETERMINISTIC": str(int(self.deterministic)),

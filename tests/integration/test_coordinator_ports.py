@@ -10,12 +10,14 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zmq
 
+from edldist.address import parse_address
 from edldist.coordinator.server import Coordinator, CoordinatorOptions
 from edldist.errors import ConfigError
 from edldist.wire.messages import (
@@ -173,6 +175,24 @@ def test_every_port_at_the_border_is_bound_or_refused_with_its_value(port: int) 
         coordinator.close()
 
 
+def test_one_that_listens_everywhere_says_in_its_address_file_where_that_is(tmp_path: Path) -> None:
+    file = tmp_path / "coordinator.json"
+    options = CoordinatorOptions(bind="tcp://*:0", http=None, address_file=str(file))
+    silent = Coordinator(options, ZmqTransport())
+    with pytest.raises(ConfigError, match="says to nobody where.*--advertise"):
+        silent.open()
+    assert not file.exists()
+    for host, bind in (("node-7", "tcp://*:0"), ("fd00::5", "tcp://*:0"), ("node-7", "tcp://127.0.0.1:0")):
+        coordinator = Coordinator(replace(options, bind=bind, advertise=host), ZmqTransport())
+        coordinator.open()
+        try:
+            told = parse_address(json.loads(file.read_text())["address"], "test")
+            assert told.port == parse_address(coordinator.address, "test").port
+            assert told.host == (host if "*" in bind else "127.0.0.1")
+        finally:
+            coordinator.close()
+
+
 @pytest.mark.parametrize("port", [0, 65_536])
 def test_a_port_that_is_none_is_refused_of_a_node_too(port: int, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
@@ -185,7 +205,7 @@ def spawn(bind: str, ready: Path) -> subprocess.Popen[str]:
     code = (
         "import sys; from edldist.coordinator.server import CoordinatorOptions\n"
         "from edldist.coordinator.running import run_coordinator\n"
-        f"options = CoordinatorOptions(bind={bind!r}, http='127.0.0.1:0', ready_file={str(ready)!r},\n"
+        f"options = CoordinatorOptions(bind={bind!r}, http='127.0.0.1:0', address_file={str(ready)!r},\n"
         f"    heartbeat_interval_s={INTERVAL_S}, heartbeat_ttl_s={TTL_S})\n"
         "sys.exit(run_coordinator(options) or ('torch' in sys.modules and 3))"
     )

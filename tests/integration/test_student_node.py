@@ -130,7 +130,7 @@ def test_nodes_meet_through_the_coordinators_own_port_whoever_listens_beside_it(
         coordinator = stack.enter_context(
             edldist(
                 *("coordinator", "--bind", f"tcp://127.0.0.1:{port}", "--http", "127.0.0.1:0"),
-                *("--ready-file", str(ready)),
+                *("--address-file", str(ready)),
             )
         )
         until(ready.exists, "the coordinator")

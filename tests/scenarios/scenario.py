@@ -43,6 +43,7 @@ _SETUP = dataclasses.replace(
     **{"task_size": None, "fixed": False, "skip_poison": False, "hedge_after_s": 5.0, "ttl_s": 3.0},
     **{"first_deadline_s": 20.0, "min_deadline_s": 5.0, "max_students_per_worker": 16},
     **{"step_s": 0.2, "pass_s": (0.1, 0.1), "checkpoint_every": 2, "faults": 0, "fault_every_s": 1.0},
+    coordinator_moves=False,
 )
 
 

@@ -20,6 +20,7 @@ from edldist.student.service.batch import OpenBatch
 from edldist.student.service.delivery import Delivery
 from edldist.student.service.peers import Peers
 from edldist.student.service.service import StudentService
+from edldist.wire import moving
 from edldist.wire.enrolment import Enrolment
 from edldist.wire.messages import Unknown
 
@@ -90,6 +91,7 @@ DEFECTS: dict[str, Callable[[], Any]] = {
     "tasks are cut larger than a frame may be": _no_limit_of_frames,
     "sleepers are never woken": lambda: mock.patch.object(Sleepers, "rouse", lambda *_: []),
     "a member that the coordinator does not know stays silent": _ignore_unknown,
+    "nobody looks where a coordinator is now": lambda: mock.patch.object(moving, "SILENT_S", 1e9),
     "a loop that is left keeps its batches": _keep_open_batches,
     "what a worker gives back is nobody's": _lose_what_a_drain_gives_back,
     "rows of a shared answer are taken from its start": _write_at_the_first_row,

@@ -22,7 +22,7 @@ from edldist.student.reading import ReadAhead
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.options import ServiceOptions
 from edldist.student.service.service import StudentService
-from tests.simulation.coordinator import COORDINATOR
+from tests.simulation.coordinator import coordinator_place
 from tests.simulation.process import Actor, Process
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class RankProcess(Process):
             ServiceOptions(
                 student=name,
                 teachers=setup.teachers,
-                coordinator=COORDINATOR,
+                coordinator=coordinator_place(world),
                 bind=f"tcp://{name}:0",
                 advertise=None,
                 flow=Flow(

@@ -36,6 +36,7 @@ class Setup:
     checkpoint_every: int
     faults: int
     fault_every_s: float
+    coordinator_moves: bool  # each life of it listens somewhere else, and a file says where
 
     @classmethod
     def draw(cls, chance: random.Random) -> Setup:
@@ -69,4 +70,5 @@ class Setup:
             checkpoint_every=chance.randint(2, 10),
             faults=chance.randint(60, 180),
             fault_every_s=chance.choice((0.03, 0.1, 0.3)),
+            coordinator_moves=chance.random() < 0.25,
         )

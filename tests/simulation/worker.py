@@ -13,7 +13,7 @@ from edldist.errors import CoordinatorUnreachableError, EdlDistError, ModelError
 from edldist.teacher.passes.forward import Computed
 from edldist.teacher.passes.lane import Compute, Parts
 from edldist.teacher.worker import TeacherWorker, WorkerOptions
-from tests.simulation.coordinator import COORDINATOR
+from tests.simulation.coordinator import coordinator_place
 from tests.simulation.process import Actor, Process
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class WorkerProcess(Process):
         self._compute: Actor | None = None
         self.worker = TeacherWorker(
             WorkerOptions(
-                coordinator=COORDINATOR,
+                coordinator=coordinator_place(world),
                 model="simulated:model",
                 name=teacher,
                 batch_size=setup.worker_batch,

@@ -16,7 +16,7 @@ from edldist.wire.simulated.endpoints import SimulatedLink
 from edldist.wire.simulated.network import Network
 from tests.simulation.checkpoints import Checkpoints
 from tests.simulation.checks import rank_faults, rest_faults, stuck_pulls, worker_faults
-from tests.simulation.coordinator import COORDINATOR, CoordinatorProcess
+from tests.simulation.coordinator import CoordinatorProcess
 from tests.simulation.faults import Fault, plan
 from tests.simulation.process import Process
 from tests.simulation.rank import RankProcess
@@ -93,7 +93,7 @@ class World:
         self.deadly: dict[int, int] = {}
         """Samples that kill workers, and how many each has killed since a loop began."""
         self.coordinator: CoordinatorProcess | None = None
-        self.coordinator_address = COORDINATOR
+        self.coordinator_address = ""
         self.checkpoints = Checkpoints(self)
         self.training = Training(self, self.setup.nodes)
         self._lives = 0

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from edldist.errors import PeerUnreachableError, ProtocolVersionError, WireError
+from edldist.wire import moving
 from edldist.wire.messages import Message, Refused, decode, encode
-from edldist.wire.transport import SKIPPED_A_TURN, Outgoing, Received, Sender, payload
+from edldist.wire.transport import SKIPPED_A_TURN, Link, Outgoing, Received, Sender, payload
 
 if TYPE_CHECKING:
     from edldist.wire.simulated.network import Network
@@ -178,6 +179,18 @@ class SimulatedLink(_Endpoint):
             self._network.disconnect(self)
 
 
+class SimulatedLookup:
+    """Reads an address file of the simulated file system, at once."""
+
+    def __init__(self, network: Network, path: str) -> None:
+        self.address: str | None = None
+        self._network = network
+        self._path = path
+
+    def look(self, wait_s: float = 0.0) -> None:
+        self.address = self._network.files.get(self._path, self.address)
+
+
 class SimulatedPoller:
     """Opens endpoints on the network; instead of waiting, it rings."""
 
@@ -192,7 +205,15 @@ class SimulatedPoller:
         self.endpoints.append(hub)
         return hub
 
-    def connect(self, address: str, identity: str) -> SimulatedLink:
+    def connect(self, address: str, identity: str) -> Link:
+        return moving.connect(
+            address,
+            lambda place: self._connect(place, identity),
+            lambda file: SimulatedLookup(self._network, str(file.path)),
+            self._network.now,
+        )
+
+    def _connect(self, address: str, identity: str) -> SimulatedLink:
         link = self._network.connect(self, address, identity.encode())
         self.endpoints = [endpoint for endpoint in self.endpoints if not endpoint.closed]
         self.endpoints.append(link)

@@ -67,6 +67,8 @@ class Network:
         self.slow_s = 0.05
         self.watch: Callable[[str, str, Message], None] | None = None
         """Called with each message that is read: the reader's host, who it is from, and the message."""
+        self.files: dict[str, str] = {}
+        """What address files say, by their paths: the file system that all hosts share."""
         self.max_frame_bytes = 1 << 30
         self.refused_frames = 0
         self.lost_messages = 0
@@ -74,6 +76,10 @@ class Network:
 
     def transport(self, host: str, ring: Callable[[], None]) -> SimulatedTransport:
         return SimulatedTransport(self, host, ring)
+
+    def now(self) -> float:
+        """Simulated seconds."""
+        return self._schedule.now
 
     # --- what faults do ---------------------------------------------------------------------------
 

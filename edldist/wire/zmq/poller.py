@@ -19,6 +19,8 @@ import zmq.utils.garbage
 
 from edldist.address import Address, is_ipv6, listening_hosts, needs_ipv6, parse_address, why_unresolved
 from edldist.errors import ConfigError
+from edldist.wire import moving
+from edldist.wire.transport import Link
 from edldist.wire.zmq.backlog import Backlog
 from edldist.wire.zmq.endpoints import Endpoint, ZmqHub, ZmqLink
 
@@ -141,7 +143,15 @@ class ZmqPoller:
             self._look_at = 0.0
         return ZmqHub(socket, self, backlog)
 
-    def connect(self, address: str, identity: str) -> ZmqLink:
+    def connect(self, address: str, identity: str) -> Link:
+        return moving.connect(
+            address,
+            lambda place: self._connect(place, identity),
+            lambda file: moving.FileLookup(file, self.wake),
+            time.monotonic,
+        )
+
+    def _connect(self, address: str, identity: str) -> ZmqLink:
         target = _target(address)
         if target is not None and target.host not in self._looked_up:
             self._looked_up.add(target.host)
