@@ -8,6 +8,7 @@ from edldist.config.argument import dump_argument, parse_argument
 from edldist.config.file import dump_job, job_schema, load_job
 from edldist.config.job import CheckpointConfig, CoordinatorConfig, JobConfig, ScriptConfig
 from edldist.config.resources import ResourcesConfig
+from edldist.config.slurm import SlurmConfig, SlurmRoleConfig
 from edldist.config.student import StudentConfig
 from edldist.config.teacher import ReplicaRange, TeacherConfig, check_codec_name
 
@@ -18,6 +19,8 @@ __all__ = [
     "ReplicaRange",
     "ResourcesConfig",
     "ScriptConfig",
+    "SlurmConfig",
+    "SlurmRoleConfig",
     "StudentConfig",
     "TeacherConfig",
     "check_codec_name",

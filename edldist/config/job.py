@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from edldist.bounds import LONGEST_TTL_S, MOST
 from edldist.config.resources import ResourcesConfig
 from edldist.config.section import JOB_NAME, Section, Text, whole
+from edldist.config.slurm import SlurmConfig
 from edldist.config.student import StudentConfig
 from edldist.config.teacher import TeacherConfig
 
@@ -64,6 +65,9 @@ class JobConfig(Section):
     deterministic: bool = Field(default=False, description="true or false")
     on_poison: Literal["raise", "skip"] = Field(default="raise", description="raise or skip")
     prepare: ScriptConfig | None = Field(default=None, description="a mapping with `script`, or null")
+    slurm: SlurmConfig | None = Field(
+        default=None, description="a mapping of what a Slurm cluster wants to know, or null"
+    )
 
     @field_validator("teachers")
     @classmethod
@@ -80,6 +84,16 @@ class JobConfig(Section):
             raise ValueError(
                 "deterministic: true cuts batches at the teacher's batch_size, which must then be a number "
                 "and not auto: what auto finds depends on the machine"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _places_are_of_teachers(self) -> JobConfig:
+        names = [teacher.name for teacher in self.teachers]
+        strangers = (self.slurm.teachers.keys() if self.slurm is not None else set()) - set(names)
+        if strangers:
+            raise ValueError(
+                f"slurm.teachers: there is no teacher `{min(strangers)}`; there are {', '.join(names)}"
             )
         return self
 

@@ -30,9 +30,17 @@ RECORD = ("job.yaml", "result.json", "events.jsonl", "curves.png", "logs", "chec
 """What a run writes itself. Anything else in its folder is not ours to move."""
 
 # What changes how fast a job runs and not what it learns: an elastic job may have more or fewer of these.
-_OF_A_TEACHER = ("replicas", "min_replicas", "device", "dataset_threads", "compile", "channels_last")
-_OF_THE_STUDENT = ("nnodes", "nproc_per_node", "max_restarts")
-_OF_THE_JOB = ("checkpoint", "coordinator")
+_OF_A_TEACHER = (
+    "replicas",
+    "min_replicas",
+    "device",
+    "dataset_threads",
+    "compile",
+    "channels_last",
+    "resources",
+)
+_OF_THE_STUDENT = ("nnodes", "nproc_per_node", "max_restarts", "resources")
+_OF_THE_JOB = ("checkpoint", "coordinator", "slurm")
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,25 @@ student:
 checkpoint: {every_steps: null, keep: 1}
 coordinator: {heartbeat_ttl_s: 20, max_students_per_worker: 4}
 prepare: {script: p.py, args: [1.5]}
+slurm:
+  partition: spot,gpu
+  account: lab
+  qos: low
+  constraint: "a100|h100"
+  gres: accel:2
+  time_limit: 1-12:00
+  nice: 100
+  python: /opt/python
+  setup: [module load cuda, "export A='b c'"]
+  options: [--exclusive, "--mail-type=END,FAIL"]
+  reservation: friday
+  warn_s: 300
+  requeue: false
+  poll_s: 2.5
+  coordinator: {partition: cpu, time_limit: "90"}
+  student: {partition: gpu}
+  prepare: {setup: []}
+  teachers: {big: {constraint: h100, gres: "accel:fast:1"}}
 """
 
 # Overrides of MINIMAL: the place that they are refused at, and a part of the reason.
@@ -150,6 +169,33 @@ WRONG_VALUES = [
     ("student.resources={gpus: -1}", "student.resources.gpus", "from 0 to 1024"),
     ("coordinator.resources={gpu_type: a b, gpus: 1}", "coordinator.resources.gpu_type", "as in `a100`"),
     ("coordinator.resources={gpu_type: a100}", "coordinator.resources", "a100 of no GPUs"),
+    ("slurm=gpu", "slurm", "a mapping of what a Slurm cluster wants to know"),
+    ("slurm={partition: 'a b'}", "slurm.partition", "several parted by commas"),
+    ("slurm={partition: ''}", "slurm.partition", "'' is not allowed"),
+    ('slurm={account: "a\\nb"}', "slurm.account", "is not allowed"),
+    ("slurm={constraint: 'a b'}", "slurm.constraint", "features that the hosts must have"),
+    ("slurm={gres: 'gpu 1'}", "slurm.gres", "generic resources besides GPUs"),
+    ("slurm={time_limit: soon}", "slurm.time_limit", "hours:minutes:seconds"),
+    ("slurm={time_limit: '1:75:00'}", "slurm.time_limit", "is not allowed"),
+    ("slurm={time_limit: 2}", "slurm", "a time_limit of 2 is over before the warning of warn_s=120 s"),
+    ("slurm={student: {time_limit: '1:00'}}", "slurm", "a time_limit of 1:00 is over before"),
+    ("slurm={nice: 1.5}", "slurm.nice", "1.5 is not allowed"),
+    ("slurm={setup: module load cuda}", "slurm.setup", "a list of lines for the shell"),
+    ("slurm={setup: ['']}", "slurm.setup[0]", "a list of lines for the shell"),
+    ("slurm={options: ['-p gpu']}", "slurm.options[0]", "a list of further options of sbatch"),
+    ("slurm={options: [--array=1-9]}", "slurm.options", "--array=1-9: edldist gives it"),
+    ("slurm={options: [--partition=x]}", "slurm.options", "write it as `partition`"),
+    ("slurm={options: [--mem=4G]}", "slurm.options", "write it as `resources` of the role"),
+    ("slurm={warn_s: 0}", "slurm.warn_s", "from 1 to 65535"),
+    ("slurm={requeue: maybe}", "slurm.requeue", "true, or false"),
+    ("slurm={poll_s: 0.1}", "slurm.poll_s", "from 0.5 to 3600"),
+    ("slurm={coordinator: cpu}", "slurm.coordinator", "a mapping, as in {partition: cpu}"),
+    (
+        "slurm={teachers: {nobody: {partition: x}}}",
+        "the job",
+        "there is no teacher `nobody`; there are teacher",
+    ),
+    ("slurm={teachers: {'a b': {}}}", "slurm.teachers.a b", "a mapping from names of teachers"),
     ("prepare={}", "prepare.script", "missing; it must be the path of a Python script"),
     ("prepare={script: p.py, args: x}", "prepare.args", "a list"),
 ]
@@ -163,5 +209,8 @@ UNKNOWN_KEYS = [
     ("coordinator.heartbeat_s=2", "coordinator.heartbeat_s", "did you mean `heartbeat_ttl_s`?"),
     ("checkpoint.every_step=2", "checkpoint.every_step", "did you mean `every_steps`?"),
     ("prepare={script: a.py, arg: []}", "prepare.arg", "did you mean `args`?"),
+    ("slurm={partitions: gpu}", "slurm.partitions", "did you mean `partition`?"),
+    ("slurm={student: {warn_s: 5}}", "slurm.student.warn_s", "Allowed here: `partition`, `account`"),
+    ("slurm={teachers: {teacher: {nicee: 5}}}", "slurm.teachers.teacher.nicee", "did you mean `nice`?"),
     ("zzz=2", "zzz", "Allowed here: `name`, `teachers`, `student`"),
 ]

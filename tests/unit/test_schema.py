@@ -12,6 +12,8 @@ from edldist.config import (
     CoordinatorConfig,
     JobConfig,
     ScriptConfig,
+    SlurmConfig,
+    SlurmRoleConfig,
     StudentConfig,
     TeacherConfig,
     dump_job,
@@ -36,6 +38,12 @@ BEYOND_A_SCHEMA = {
     "teachers.0.kwargs={a: !!set {b}}",
     "student.nnodes=4:1",
     "coordinator.resources={gpu_type: a100}",
+    "slurm={time_limit: 2}",
+    "slurm={student: {time_limit: '1:00'}}",
+    "slurm={options: [--array=1-9]}",
+    "slurm={options: [--partition=x]}",
+    "slurm={options: [--mem=4G]}",
+    "slurm={teachers: {nobody: {partition: x}}}",
 }
 
 
@@ -114,6 +122,7 @@ VALUES = [
         "{min: 1, max: 2}",
         "{min: 0, max: 1}",
     ),
+    *("gpu", "1:30:00", "2-00", "a&b", "accel:2", "[--exclusive]", "{partition: a}", "{teacher: {nice: 1}}"),
     *("{every_steps: null}", "{heartbeat_ttl_s: 3}", "{script: x.py}", "{script: x.py, args: [1, x, 0.5]}"),
     "{cpus: 2, memory: 16GiB, gpus: 1, gpu_type: a100}",
     "[{model: 'a:b'}, {name: b, model: 'hf:x', replicas: 2, min_replicas: 1}]",
@@ -126,6 +135,9 @@ SECTIONS = {
     "checkpoint.": CheckpointConfig,
     "coordinator.": CoordinatorConfig,
     "prepare.": ScriptConfig,
+    "slurm.": SlurmConfig,
+    "slurm.student.": SlurmRoleConfig,
+    "slurm.teachers.teacher.": SlurmRoleConfig,
 }
 
 
