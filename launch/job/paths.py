@@ -47,9 +47,10 @@ def check_weights(job: JobConfig, beside: Path) -> None:
         ConfigError: with the key, the path and where it was looked for.
     """
     for number, teacher in enumerate(job.teachers):
-        for key, path in (("weights", teacher.weights), ("model", _folder_of(teacher))):
+        named = (("weights", "file or folder", teacher.weights), ("model", "folder", _folder_of(teacher)))
+        for key, kind, path in named:
             if path is not None and not Path(path).exists():
-                raise ConfigError(_nowhere(f"teachers[{number}].{key}", path, (Path.cwd(), beside)))
+                raise ConfigError(_nowhere(f"teachers[{number}].{key}", kind, path, (Path.cwd(), beside)))
 
 
 def _folder_of(teacher: TeacherConfig) -> str | None:
@@ -73,15 +74,15 @@ def _found(key: str, teacher: TeacherConfig, places: tuple[Path, Path]) -> dict[
 def _script(key: str, path: str, places: tuple[Path, Path]) -> str:
     found = _find(key, path, places)
     if found is None:
-        raise ConfigError(_nowhere(key, path, places))
+        raise ConfigError(_nowhere(key, "file", path, places))
     if not Path(found).is_file():
         raise ConfigError(f"{key}: {found} is a folder; a Python script is a file")
     return found
 
 
-def _nowhere(key: str, path: str, places: tuple[Path, Path]) -> str:
+def _nowhere(key: str, kind: str, path: str, places: tuple[Path, Path]) -> str:
     looked = " and ".join(str(place) for place in dict.fromkeys(places))
-    return f"{key}: no such file: {path} (looked from {looked})"
+    return f"{key}: no such {kind}: {path} (looked from {looked})"
 
 
 def _check_module(key: str, factory: str, places: tuple[Path, Path]) -> None:

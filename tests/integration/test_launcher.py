@@ -327,7 +327,7 @@ def test_weights_that_the_preparation_makes_beside_the_job_file_are_found(
     (jobs / "w.pt").unlink()
     job = start(student="pass", env={"JOB": "jobs/job.yaml", "BEGINNING": "fresh"})
     output, _ = job.communicate()
-    assert job.returncode == 1 and "teachers[0].weights: no such file: w.pt (looked from" in output
+    assert job.returncode == 1 and "teachers[0].weights: no such file or folder: w.pt (looked from" in output
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_weights_may_come_into_being_later(job_file: Path) -> None:
     job = resolve(job_file)
     assert job.teachers[0].weights == "w.pt"
     with pytest.raises(
-        ConfigError, match=r"teachers\[0\].weights: no such file: w.pt \(looked from .*jobs\)"
+        ConfigError, match=r"teachers\[0\].weights: no such file or folder: w.pt \(looked from .*jobs\)"
     ):
         check_weights(job, job_file.parent)
     job_file.with_name("w.pt").write_text("")  # what prepare did
@@ -74,7 +74,7 @@ def test_the_folder_of_a_model_is_found_as_weights_are_and_its_class_kept(job_fi
     with pytest.raises(ConfigError) as refused:
         check_weights(resolve(job_file), job_file.parent)
     both = f"looked from {Path.cwd()} and {job_file.parent}"
-    assert str(refused.value) == f"teachers[0].model: no such file: m ({both})"
+    assert str(refused.value) == f"teachers[0].model: no such folder: m ({both})"
     job_file.with_name("m").mkdir()
     assert resolve(job_file).teachers[0].model == f"hf:{job_file.with_name('m')}#AutoModel"
     check_weights(resolve(job_file), job_file.parent)
