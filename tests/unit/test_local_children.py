@@ -16,8 +16,9 @@ import pytest
 from edldist.clock import FakeClock, SystemClock
 from edldist_launch.local import child as module
 from edldist_launch.local.child import Child, describe_exit, end_children
-from edldist_launch.local.fleet import Fleet, RestartPolicy
+from edldist_launch.local.fleet import Fleet
 from edldist_launch.local.last_words import own_error
+from edldist_launch.process.restarts import RestartPolicy
 from edldist_launch.process.tie import tied_command
 
 pytestmark = pytest.mark.timeout(30)
