@@ -8,10 +8,13 @@ import click
 
 from edldist_launch.cli.bench import bench
 from edldist_launch.cli.coordinator import coordinator
+from edldist_launch.cli.logs import logs
 from edldist_launch.cli.options import option
 from edldist_launch.cli.run import run
+from edldist_launch.cli.scale import scale
 from edldist_launch.cli.schema import schema
 from edldist_launch.cli.status import status
+from edldist_launch.cli.stop import stop
 from edldist_launch.cli.student import student
 from edldist_launch.cli.teacher import teacher
 from edldist_launch.process.exits import run_command
@@ -37,7 +40,7 @@ def cli(log_level: str) -> None:
     os.environ["EDLDIST_LOG_LEVEL"] = log_level
 
 
-for command in (run, schema, coordinator, teacher, student, status, bench):
+for command in (run, status, scale, logs, stop, schema, coordinator, teacher, student, bench):
     cli.add_command(command)
 
 

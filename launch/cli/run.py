@@ -8,7 +8,7 @@ import click
 
 from edldist_launch.cli.begin import begin
 from edldist_launch.cli.option_types import Override
-from edldist_launch.cli.options import option
+from edldist_launch.cli.options import import_from_option, option
 
 __all__ = ["run"]
 
@@ -40,8 +40,21 @@ __all__ = ["run"]
     help="Go on from the folder's last checkpoint, though the run is finished or the job has changed.",
 )
 @option("--dry-run", is_flag=True, help="Print the resolved job, and start nothing.")
+@option(
+    "--detach",
+    is_flag=True,
+    help="Run it in the background, and return once it has begun: see edldist status, logs, scale and stop.",
+)
+@import_from_option
 def run(
-    job: Path, overrides: tuple[str, ...], output: Path | None, fresh: bool, extend: bool, dry_run: bool
+    job: Path,
+    overrides: tuple[str, ...],
+    output: Path | None,
+    fresh: bool,
+    extend: bool,
+    dry_run: bool,
+    detach: bool,
+    import_from: str | None,
 ) -> int:
     """Run the whole job of a JOB file on this machine.
 
@@ -59,7 +72,11 @@ def run(
 
         print(describe_run(job, overrides, output, beginning), end="")
         return 0
+    if detach:
+        from edldist_launch.job.detached import start_detached
+
+        return start_detached(job, overrides, output, beginning)
     from edldist_launch.job.run import run_job
 
     begin("run")
-    return run_job(job, overrides, output, beginning)
+    return run_job(job, overrides, output, beginning, Path(import_from) if import_from else None)

@@ -44,11 +44,13 @@ class RoleState:
 
     Attributes:
         wanted: how many there should be.
+        held: the number that a person asked for, until they ask for ``auto``.
     """
 
     name: str
     wanted: int
     processes: tuple[ProcessState, ...] = ()
+    held: int | None = None
 
     def count(self, *phases: Phase) -> int:
         """How many processes are in one of these phases."""

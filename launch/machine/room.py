@@ -11,10 +11,19 @@ from collections.abc import Mapping
 from edldist.errors import ConfigError
 from edldist.wire.shm.allowance import memory_bytes
 
-__all__ = ["LEAST_PROCESS_BYTES", "check_room"]
+__all__ = ["LEAST_PROCESS_BYTES", "check_room", "most_processes"]
 
 LEAST_PROCESS_BYTES = 64 << 20
 """Less than half of what a process that has imported torch and done nothing has for itself (140 MiB)."""
+
+
+def most_processes(memory: int | None = None) -> int:
+    """How many processes fit into this machine's memory if each takes the least that such a process takes.
+
+    Args:
+        memory: bytes there are; None to ask the system, and the container's limit.
+    """
+    return max(1, (memory_bytes() if memory is None else memory) // LEAST_PROCESS_BYTES)
 
 
 def check_room(processes: Mapping[str, int], memory: int | None = None) -> None:
@@ -28,7 +37,7 @@ def check_room(processes: Mapping[str, int], memory: int | None = None) -> None:
         ConfigError: they would not fit if each took the least that such a process takes.
     """
     memory = memory_bytes() if memory is None else memory
-    total, fit = sum(processes.values()), max(1, memory // LEAST_PROCESS_BYTES)
+    total, fit = sum(processes.values()), most_processes(memory)
     if total <= fit:
         return
     listed = ", ".join(f"{count} of {what}" for what, count in processes.items())

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edldist.config import (
-    CoordinatorConfig,
     JobConfig,
+    ReplicaRange,
     ScriptConfig,
     StudentConfig,
     TeacherConfig,
@@ -58,14 +58,14 @@ def inherited_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 def coordinator_command(
     launcher: Sequence[str],
-    config: CoordinatorConfig,
+    job: JobConfig,
     bind: str,
     http: str,
     *,
     address_file: Path | None = None,
     output: Path | None = None,
 ) -> list[str]:
-    """The coordinator.
+    """The coordinator, which scales every teacher group within its bounds.
 
     Args:
         bind: ``tcp://host:port`` where it listens.
@@ -73,14 +73,23 @@ def coordinator_command(
         address_file: to which it writes where it listens, if somebody waits for that.
         output: folder for the job's record, if nobody else writes it.
     """
-    ttl_s = config.heartbeat_ttl_s
+    config, ttl_s = job.coordinator, job.coordinator.heartbeat_ttl_s
     ready = () if address_file is None else ("--address-file", str(address_file))
     record = () if output is None else ("--output", str(output))
     return [
         *(*launcher, "coordinator", "--bind", bind, "--http", http),
         *("--heartbeat-ttl-s", repr(ttl_s), "--heartbeat-interval-s", repr(min(1.0, ttl_s / 3))),
-        *("--max-students-per-worker", str(config.max_students_per_worker), *ready, *record),
+        *("--max-students-per-worker", str(config.max_students_per_worker)),
+        *(each for teacher in job.teachers for each in ("--scale", _bounds(teacher))),
+        *(*ready, *record),
     ]
+
+
+def _bounds(teacher: TeacherConfig) -> str:
+    """``NAME=MIN:MAX``; a number of workers that stands is both."""
+    bounds = teacher.replicas
+    least, most = (bounds.min, bounds.max) if isinstance(bounds, ReplicaRange) else (bounds, bounds)
+    return f"{teacher.name}={least}:{most}"
 
 
 def prepare_command(interpreter: str, config: ScriptConfig) -> list[str]:

@@ -86,15 +86,19 @@ class Plan:
         )
 
     @property
+    def ranks(self) -> int:
+        """Training processes of all student nodes at first."""
+        return self.role("student").replicas.initial * self.job.student.ranks
+
+    @property
     def processes(self) -> dict[str, int]:
         """How many processes start at first, by the keys that ask for them."""
         student = self.job.student
-        nodes, ranks = self.role("student").replicas.initial, student.ranks
-        asked = f"student (nnodes: {student.nnodes}, nproc_per_node: {ranks})"
+        asked = f"student (nnodes: {student.nnodes}, nproc_per_node: {student.ranks})"
         groups = enumerate(self.job.teachers)
         return {
             **{f"teachers[{number}].replicas": teacher.initial_replicas for number, teacher in groups},
-            asked: nodes * ranks,
+            asked: self.ranks,
         }
 
     def role(self, name: str) -> Role:
@@ -137,7 +141,7 @@ class Plan:
     ) -> list[str]:
         """The coordinator, see ``commands.coordinator_command``."""
         return commands.coordinator_command(
-            self.launcher, self.job.coordinator, bind, http, address_file=address_file, output=output
+            self.launcher, self.job, bind, http, address_file=address_file, output=output
         )
 
     def teacher_command(self, teacher: TeacherConfig, worker_id: str, coordinator: str) -> list[str]:

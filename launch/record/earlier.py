@@ -26,7 +26,10 @@ Beginning = Literal["resume", "fresh", "extend"]
 """How a run begins in a folder that holds an earlier one: go on with an unfinished run of the same job,
 set the earlier one aside, or go on from its last checkpoint whatever has changed."""
 
-RECORD = ("job.yaml", "result.json", "events.jsonl", "curves.png", "logs", "checkpoints")
+RECORD = (
+    *("job.yaml", "result.json", "events.jsonl", "curves.png", "logs", "checkpoints"),
+    *("submission.json", "state.json", "asked.json"),
+)
 """What a run writes itself. Anything else in its folder is not ours to move."""
 
 # What changes how fast a job runs and not what it learns: an elastic job may have more or fewer of these.

@@ -21,6 +21,7 @@ __all__ = [
     "OUTPUTS",
     "RecordFolder",
     "default_folders",
+    "free_folder",
     "open_default_folder",
     "open_record",
 ]
@@ -203,6 +204,18 @@ def open_default_folder(places: Path, job: JobConfig, beginning: Beginning) -> J
     for path in default_folders(places, job, beginning):
         with contextlib.suppress(FolderHeldError):
             return JobFolder(path, job, beginning)
+    raise AssertionError("there are numbers without end")
+
+
+def free_folder(places: Path, job: JobConfig, beginning: Beginning) -> Path:
+    """The folder that ``open_default_folder`` would take now."""
+    for path in default_folders(places, job, beginning):
+        lock = path / ".lock"
+        if not lock.exists():
+            return path
+        with lock.open("a") as stream:
+            if lock_file(stream.fileno(), path):
+                return path
     raise AssertionError("there are numbers without end")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edldist.wire.messages import Event, MemberStatus, Report, Scalar, Status
+from edldist.wire.messages import Event, GroupStatus, MemberStatus, Report, Scalar, Status
 
 __all__ = ["Figures", "Tally"]
 
@@ -69,6 +69,7 @@ class Tally:
         self.since = 0
         self.metrics: dict[str, Scalar] = {}
         self.members: list[MemberStatus] = []
+        self.groups: list[GroupStatus] = []
         self.teachers = {"joined": 0, "left": 0, "lost": 0}
         self.checkpoint: int | None = None
         self.frozen = False
@@ -94,10 +95,10 @@ class Tally:
             if restarted and self.since > 0:
                 # These records were cut at a number of the former life: ask again from the start.
                 self.since = 0
-                self.members = list(status.members)
+                self.members, self.groups = list(status.members), list(status.groups)
                 return []
         self.since = max(self.since, status.seq)
-        self.members = list(status.members)
+        self.members, self.groups = list(status.members), list(status.groups)
         lines = [line for record in status.records if (line := self._record(record)) is not None]
         for member in status.members:
             if member.role == "student":

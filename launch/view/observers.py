@@ -21,7 +21,7 @@ from edldist.clock import Clock
 from edldist.config import JobConfig
 from edldist.errors import EdlDistError
 from edldist.observe.printable import printable
-from edldist.wire.messages import Status
+from edldist.wire.messages import GroupStatus, Status
 from edldist.wire.query import StatusClient
 from edldist_launch.record.eventfile import json_text
 from edldist_launch.record.folder import RecordFolder
@@ -152,6 +152,17 @@ class Observers:
     def wanted(self) -> set[str]:
         """Teacher groups that students want and that are not there."""
         return self._tally.wanted
+
+    @harmless
+    def groups(self) -> tuple[str, list[GroupStatus]] | None:
+        """The coordinator's incarnation, and the teacher groups as it told them last; None before."""
+        tally = self._tally
+        return None if tally.incarnation is None else (tally.incarnation, tally.groups)
+
+    @harmless
+    def workers_wanted(self, count: int) -> None:
+        """So many teacher workers there should be now."""
+        self._view.workers_wanted = count
 
     @harmless
     def crashed(self, member_id: str) -> None:

@@ -62,6 +62,9 @@ def describe_event(line: Mapping[str, Any]) -> str | None:
         return f"{role} {who} {what}{reason}{silent}"
     if event == "remark":
         return str(line.get("text"))
+    if event == "scaled":
+        name, wanted, before = line.get("name"), line.get("wanted"), line.get("before")
+        return f"teacher {name}: {wanted} workers are wanted, not {before}: {line.get('reason')}"
     if event == "student_joined":
         return f"student rank {line.get('rank')} joined"
     if event == "teacher_quarantined":
@@ -114,7 +117,7 @@ class ProgressView:
     def __init__(self, console: PlainConsole, job: str, workers_wanted: int) -> None:
         self._console = console
         self._job = job
-        self._wanted = workers_wanted
+        self.workers_wanted = workers_wanted
         self._live: Live | None = None
         self._next_line_s = 0.0
         self._phase = "starting"
@@ -150,7 +153,7 @@ class ProgressView:
         elif elapsed_s >= self._next_line_s:
             self._next_line_s = elapsed_s + PLAIN_EVERY_S
             prefix = "" if phase == "training" else f"{phase}: "
-            self.say(prefix + plain_line(figures, self._wanted, elapsed_s))
+            self.say(prefix + plain_line(figures, self.workers_wanted, elapsed_s))
 
     def _render(self, figures: Figures, elapsed_s: float) -> RenderableType:
         head = Text.assemble(
@@ -165,7 +168,8 @@ class ProgressView:
             grid.add_column(style="dim", no_wrap=True)
             grid.add_column(min_width=10, no_wrap=True)
         workers = Text(
-            f"{figures.workers}/{self._wanted}", style="" if figures.workers >= self._wanted else "yellow"
+            f"{figures.workers}/{self.workers_wanted}",
+            style="" if figures.workers >= self.workers_wanted else "yellow",
         )
         grid.add_row(
             *("epoch", _of(figures.epoch, figures.epochs)),

@@ -6,7 +6,8 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from edldist.errors import ConfigError, CoordinatorUnreachableError
+from edldist.errors import ConfigError, CoordinatorUnreachableError, LaunchError
 from edldist.wire.messages import GroupStatus, MemberStatus, Status
 from edldist.wire.query import StatusClient
+from edldist_launch.contract.backend import JobState
 from edldist_launch.record.earlier import read_result
 from edldist_launch.record.eventfile import read_events
 from edldist_launch.view.console import PlainConsole, shown
+from edldist_launch.view.placed import not_joined
 from edldist_launch.view.progress import duration, number, show_result
 from edldist_launch.view.waiting import waits
 
@@ -35,6 +38,10 @@ TEACHER_COLUMNS = {"samples": "samples", "held": "held", "students": "serves"}
 STUDENT_COLUMNS = {"starved_s": "starved s", "teachers": "workers"}
 
 
+Engine = Callable[[], JobState]
+"""What tells how the engine that placed a job's processes sees them."""
+
+
 def show_status(coordinator: str, as_json: bool, console: PlainConsole, watch: bool = False) -> int:
     """Print the state of a job: once, or again every second until it is interrupted.
 
@@ -43,23 +50,31 @@ def show_status(coordinator: str, as_json: bool, console: PlainConsole, watch: b
     """
     with contextlib.closing(StatusClient(coordinator)) as client:
         if not watch:
-            _show(client.query(0, TIMEOUT_S), coordinator, as_json, console)
+            _show(Seen(client.query(0, TIMEOUT_S)), coordinator, as_json, console)
             return 0
         _watch(_answers(client), coordinator, as_json, console)
     return 0
 
 
-def show_status_of_folder(folder: Path, as_json: bool, console: PlainConsole, watch: bool = False) -> int:
+def show_status_of_folder(
+    folder: Path, as_json: bool, console: PlainConsole, watch: bool = False, engine: Engine | None = None
+) -> int:
     """Print the state of the job that writes to a folder, or its result once it has ended.
+
+    Args:
+        engine: tells how the job's processes are placed, if somebody placed them.
 
     Raises:
         ConfigError: the folder is none that a job writes to.
         CoordinatorUnreachableError: the job neither runs nor left a result: it was killed.
     """
-    coordinator = _coordinator_of(folder)
+    coordinator = _coordinator_of(folder, engine, watch)
+    if coordinator is None:
+        _show(Seen(None, _placed(engine)), "", as_json, console)
+        return 0
     with contextlib.closing(StatusClient(coordinator)) as client:
         if watch and read_result(folder / "result.json") is None:
-            _watch(_answers(client, folder), coordinator, as_json, console)
+            _watch(_answers(client, folder, engine), coordinator, as_json, console)
         if (result := read_result(folder / "result.json")) is not None:
             _show_end(result, folder, as_json, console)
             return 0
@@ -70,12 +85,49 @@ def show_status_of_folder(folder: Path, as_json: bool, console: PlainConsole, wa
                 f"the job of {folder} left no result.json, and its coordinator at {coordinator} does not "
                 "answer: it was killed, or runs where this machine does not reach it"
             ) from exc
-    _show(status, coordinator, as_json, console)
+    _show(Seen(status, _placed(engine)), coordinator, as_json, console)
     return 0
 
 
-def _coordinator_of(folder: Path) -> str:
-    """Where the coordinator of the folder's latest run listens, by its events."""
+@dataclass(frozen=True)
+class Seen:
+    """A job as its coordinator, and as its engine, tell it.
+
+    Attributes:
+        status: None: the coordinator did not answer, or is not there yet.
+        placed: None: no engine was asked; text: why it could not tell.
+    """
+
+    status: Status | None
+    placed: JobState | str | None = None
+
+
+def _placed(engine: Engine | None) -> JobState | str | None:
+    try:
+        return engine() if engine is not None else None
+    except LaunchError as exc:
+        return str(exc)
+
+
+def _coordinator_of(folder: Path, engine: Engine | None, wait: bool) -> str | None:
+    """Where the coordinator of the folder's latest run listens; None where none does yet.
+
+    Args:
+        wait: until one does, while the job goes on.
+    """
+    if engine is None:
+        return _recorded(folder)
+    while isinstance(state := _placed(engine), JobState):
+        if state.coordinator is not None:
+            return state.coordinator
+        if not wait or state.phase in ("succeeded", "failed"):
+            return None
+        time.sleep(WATCH_EVERY_S)
+    return _recorded(folder)
+
+
+def _recorded(folder: Path) -> str:
+    """The same by the folder's events."""
     try:
         started = [event for event in read_events(folder / "events.jsonl") if _is_start(event)]
     except OSError as exc:
@@ -89,35 +141,37 @@ def _is_start(event: dict[str, Any]) -> bool:
     return event["event"] == "coordinator_started" and "address" in event
 
 
-def _answers(client: StatusClient, folder: Path | None = None) -> Iterator[Status | None]:
-    """An answer a second, or None for one that did not come, until the folder has a result."""
+def _answers(
+    client: StatusClient, folder: Path | None = None, engine: Engine | None = None
+) -> Iterator[Seen]:
+    """What there is to see, once a second, until the folder has a result."""
     while folder is None or read_result(folder / "result.json") is None:
         begun = time.monotonic()
         try:
-            yield client.query(0, TIMEOUT_S)
+            yield Seen(client.query(0, TIMEOUT_S), _placed(engine))
         except CoordinatorUnreachableError:
-            yield None
+            yield Seen(None, _placed(engine))
         time.sleep(max(0.0, begun + WATCH_EVERY_S - time.monotonic()))
 
 
-def _watch(answers: Iterator[Status | None], coordinator: str, as_json: bool, console: PlainConsole) -> None:
+def _watch(answers: Iterator[Seen], coordinator: str, as_json: bool, console: PlainConsole) -> None:
     if as_json or not console.is_terminal:
-        for status in answers:
-            if status is None:
+        for seen in answers:
+            if seen.status is None:
                 print(f"no answer of the coordinator at {coordinator}", file=sys.stderr)
             elif as_json:
-                print(json.dumps(_document(status)), flush=True)
+                print(json.dumps(_document(seen)), flush=True)
             else:
-                console.print(_screen(status, coordinator))
+                console.print(_screen(seen, coordinator))
         return
     latest: RenderableType = Text("")
     with Live(console=console, auto_refresh=False, transient=False, vertical_overflow="crop") as live:
         silent_since: float | None = None
-        for status in answers:
+        for seen in answers:
             now = time.monotonic()
-            if status is not None:
+            if seen.status is not None:
                 silent_since = None
-                latest = _screen(status, coordinator)
+                latest = _screen(seen, coordinator)
                 live.update(latest, refresh=True)
                 continue
             silent_since = silent_since or now - TIMEOUT_S
@@ -125,11 +179,11 @@ def _watch(answers: Iterator[Status | None], coordinator: str, as_json: bool, co
             live.update(Group(latest, Text(shown(complaint), style="yellow")), refresh=True)
 
 
-def _show(status: Status, coordinator: str, as_json: bool, console: PlainConsole) -> None:
+def _show(seen: Seen, coordinator: str, as_json: bool, console: PlainConsole) -> None:
     if as_json:
-        print(json.dumps(_document(status), indent=2))
+        print(json.dumps(_document(seen), indent=2))
     else:
-        console.print(_screen(status, coordinator))
+        console.print(_screen(seen, coordinator))
 
 
 def _show_end(result: dict[str, Any], folder: Path, as_json: bool, console: PlainConsole) -> None:
@@ -142,8 +196,23 @@ def _show_end(result: dict[str, Any], folder: Path, as_json: bool, console: Plai
         console.print(json.dumps(result, indent=2))
 
 
-def _screen(status: Status, coordinator: str) -> RenderableType:
-    members = sorted(status.members, key=lambda member: (member.role, _place(member), member.id))
+def _screen(seen: Seen, coordinator: str) -> RenderableType:
+    members = list(seen.status.members) if seen.status is not None else []
+    members.sort(key=lambda member: (member.role, _place(member), member.id))
+    parts: list[RenderableType] = []
+    if seen.status is not None:
+        parts += _members(seen.status, members, coordinator)
+    if isinstance(seen.placed, JobState):
+        if seen.status is None:
+            why = f": {seen.placed.reason}" if seen.placed.reason else ""
+            parts.append(Text(shown(f"job {seen.placed.name} · {seen.placed.phase}{why}")))
+        parts += [Text(shown(line), style="yellow") for line in not_joined(seen.placed, members)]
+    elif seen.placed is not None:
+        parts.append(Text(shown(seen.placed), style="yellow"))
+    return Group(*parts)
+
+
+def _members(status: Status, members: list[MemberStatus], coordinator: str) -> list[RenderableType]:
     teachers = [member for member in members if member.role == "teacher"]
     students = [member for member in members if member.role == "student"]
     head = (
@@ -160,7 +229,7 @@ def _screen(status: Status, coordinator: str) -> RenderableType:
     for member in [*teachers, *students]:
         for remark in [*_remarks(member), *waits(member, members)]:
             parts.append(Text(shown(f"{member.id} {remark}"), style="yellow"))
-    return Group(*parts)
+    return parts
 
 
 def _place(member: MemberStatus) -> tuple[int, str]:
@@ -239,7 +308,11 @@ def _rate(member: MemberStatus) -> str:
     return "-" if member.samples_per_s is None else f"{member.samples_per_s:.0f}"
 
 
-def _document(status: Status) -> dict[str, Any]:
-    document: dict[str, Any] = msgspec.to_builtins(status)
-    document.pop("type", None)
+def _document(seen: Seen) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    if seen.status is not None:
+        document = msgspec.to_builtins(seen.status)
+        document.pop("type", None)
+    if isinstance(seen.placed, JobState):
+        document["placed"] = asdict(seen.placed)
     return document

@@ -39,15 +39,26 @@ import sys
 from pathlib import Path
 from edldist.errors import ConfigError
 from edldist.observe.streams import install_steady_streams
-from edldist_launch.job import run
+from edldist_launch.job import run, teachers
 from edldist_launch.job.run import run_job
 from edldist_launch.plan import commands
-run.TEACHER_UNREADY_STARTS = 2
+teachers.UNREADY_STARTS = 2
+teachers.DRAIN_GRACE_S = float(os.environ.get("GRACE_S", 40))
+if room := os.environ.get("ROOM"):
+    run.most_processes = lambda: int(room)
 install_steady_streams()
 teacher, student = sys.argv[1:3]
 commands.teacher_command = lambda *given: [sys.executable, "-c", teacher]
 if student:
     commands.student_command = lambda *given: [sys.executable, "-c", student]
+if os.environ.get("NODES"):  # tell the student's nodes which they are
+    from edldist_launch.job.nodes import StudentNodes
+    make = StudentNodes._make
+    def numbered(nodes, name, attempt):
+        child = make(nodes, name, attempt)
+        child.environment["NODE"] = name
+        return child
+    StudentNodes._make = numbered
 try:
     said = os.environ.get
     job, output = said("JOB", "job.yaml"), said("OUTPUT", "out")
@@ -131,9 +142,9 @@ def all_up(folder: Path) -> Callable[[], bool]:
     return up
 
 
-def until_ready(folder: Path) -> Path:
-    """The student's log, once it says that its signal handler is in place."""
-    log = folder / "out" / "logs" / "student-0.log"
+def until_ready(folder: Path, name: str = "student-0") -> Path:
+    """The log of a stand-in, once it says that its signal handler is in place."""
+    log = folder / "out" / "logs" / f"{name}.log"
     until(lambda: log.exists() and log.read_text().endswith("ready\n"))
     return log
 

@@ -21,7 +21,7 @@ from edldist_launch.cli import cli
 from edldist_launch.plan.commands import own_command
 
 TEACHER = ("teacher", "--coordinator", "tcp://h:1", "--model", "a:b")
-COMMANDS = ("run", "coordinator", "teacher", "student", "status", "schema")
+COMMANDS = ("run", "coordinator", "teacher", "student", "status", "schema", "scale", "logs", "stop")
 
 
 def invoke(*args: str, **variables: str) -> Result:
@@ -103,6 +103,19 @@ def test_every_number_has_a_most_and_is_a_number() -> None:
         (("run", "job.yaml", "--fresh", "--extend"), "--fresh begins anew and --extend goes on"),
         (("status", "--output", "nowhere"), "'nowhere' does not exist"),
         (("status", "--output", ".", "--coordinator", "tcp://h:1"), "both say which job"),
+        (("scale",), "Missing argument 'NAME=N...'"),
+        (("scale", "teacher"), "'teacher' is not NAME=N or NAME=auto"),
+        (("scale", "teacher=-1"), "'teacher=-1' is not NAME=N"),
+        (("scale", "teacher=1.5"), "'teacher=1.5' is not NAME=N"),
+        (("scale", "teacher=٣"), "'teacher=٣' is not NAME=N"),
+        (("scale", "=3"), "'=3' is not NAME=N"),
+        (("scale", "a/b=3"), "'a/b' is not up to 100 letters"),
+        (("scale", "teacher=2", "teacher=3"), "teacher is given twice"),
+        (("scale", "teacher=" + "9" * 5000), "at most 10000 are possible"),
+        (("scale", "teacher=2", "--output", "nowhere"), "'nowhere' does not exist"),
+        (("scale", "a=1", "--output", ".", "--coordinator", "tcp://h:1"), "both say which job"),
+        (("stop", "--grace-s", "-1"), "0<=x<=604800"),
+        (("logs", "--output", "nowhere"), "'nowhere' does not exist"),
         (("coordinator", "--output", __file__), "is a file"),
         (("coordinator", "--bind", "localhost"), "tcp://127.0.0.1:7070"),
         (("coordinator", "--bind", "udp://a:1"), "'udp://a:1' is not an address"),
@@ -215,7 +228,7 @@ def test_overrides_come_from_the_variable_too(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(
         edldist_launch.job.run,
         "run_job",
-        lambda job, overrides, output, beginning: seen.append(overrides) or 0,
+        lambda job, overrides, *rest: seen.append(overrides) or 0,
     )
     invoke("run", "job.yaml", EDLDIST_SET="a=1 b=2")
     invoke("run", "job.yaml", "--set", "c=3 d", EDLDIST_SET="a=1 b=2")

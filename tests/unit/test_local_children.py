@@ -288,3 +288,66 @@ def test_a_child_that_joined_once_is_restarted_even_after_exit_two(make: Callabl
     fleet.seen(["a"])
     until(lambda: not fleet.running)
     assert [change.event for change in fleet.tick(0.0)] == ["crashed"]
+
+
+def test_a_slot_that_is_added_is_started_and_looked_after(make: Callable[..., Child]) -> None:
+    fleet = Fleet(lambda name, attempt: make(SLEEP, f"{name}.r{attempt}"), ["a"])
+    fleet.start(0.0)
+    change = fleet.add("b", 0.0)
+    assert (change.event, change.child.id, fleet.staying) == ("started", "b.r0", ["a", "b"])
+    os.kill(change.child.pid, signal.SIGKILL)
+    until(lambda: not change.child.running)
+    assert [each.event for each in fleet.tick(0.0)] == ["crashed"]
+    assert [each.child.id for each in fleet.tick(0.5)] == ["b.r1"]
+    with pytest.raises(RuntimeError, match="slot b is there already"):
+        fleet.add("b", 1.0)
+
+
+def test_a_slot_that_drains_leaves_and_is_not_started_again(make: Callable[..., Child]) -> None:
+    fleet = Fleet(lambda name, attempt: make(SLEEP, name), ["a", "b"], keep=True)
+    leaving = fleet.start(0.0)[0].child
+    until(lambda: "up" in leaving.output())
+    fleet.drain("a", 0.0, 60.0)
+    assert (fleet.processes["a"].phase, fleet.staying) == ("leaving", ["b"])
+    until(lambda: not leaving.running)
+    (change,) = fleet.tick(1.0)
+    assert (change.event, change.name, change.code) == ("removed", "a", -signal.SIGTERM)
+    assert (fleet.tick(100.0), list(fleet.processes), "a" in fleet) == ([], ["b"], False)
+    assert fleet.add("a", 100.0).event == "started", "its name is free"
+
+
+def test_a_slot_that_does_not_leave_in_time_is_killed(make: Callable[..., Child]) -> None:
+    fleet = Fleet(lambda name, attempt: make(STUBBORN, name), ["a"])
+    child = fleet.start(0.0)[0].child
+    until(lambda: "up" in child.output())
+    fleet.drain("a", 0.0, 5.0)
+    fleet.drain("a", 4.0, 5.0)  # asked again: it has no more time for that
+    assert fleet.tick(4.9) == [] and child.running
+    assert [(each.event, each.code) for each in fleet.tick(5.0)] == [("removed", -signal.SIGKILL)]
+
+
+@pytest.mark.parametrize(("code", "phase"), [(1, "pending"), (0, "succeeded"), (2, "failed")])
+def test_a_slot_without_a_process_is_removed_at_once(
+    make: Callable[..., Child], code: int, phase: str
+) -> None:
+    fleet = Fleet(lambda name, attempt: make(f"import sys; sys.exit({code})", name), ["a"])
+    child = fleet.start(0.0)[0].child
+    until(lambda: not child.running)
+    fleet.tick(0.0)
+    told = fleet.processes["a"]
+    assert (told.phase, told.reason) == (phase, f"exit code {code}" if code else "")
+    fleet.drain("a", 0.0, 60.0)
+    assert [each.event for each in fleet.tick(0.0)] == ["removed"]
+    assert fleet.tick(100.0) == []
+
+
+def test_a_fleet_whose_last_slot_drains_has_not_settled_before_it_is_gone(make: Callable[..., Child]) -> None:
+    fleet = Fleet(lambda name, attempt: make(SLEEP if name == "a" else "", name), ["a", "b"])
+    first, second = (change.child for change in fleet.start(0.0))
+    until(lambda: "up" in first.output() and not second.running)
+    fleet.drain("a", 0.0, 60.0)
+    fleet.tick(0.0)
+    assert fleet.settled is (not first.running)
+    until(lambda: not first.running)
+    fleet.tick(0.0)
+    assert fleet.settled

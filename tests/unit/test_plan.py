@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 import edldist.coordinator.running
 from edldist.config import JobConfig
+from edldist.coordinator.scaling import Bounds
 from edldist.coordinator.server import CoordinatorOptions
 from edldist.environment import JobEnvironment
 from edldist.errors import ConfigError
@@ -49,8 +50,19 @@ def test_the_coordinators_settings_reach_it_and_the_ranks(monkeypatch: pytest.Mo
         assert CliRunner().invoke(cli, command[2:], standalone_mode=False).exception is None
     told = [(o.heartbeat_ttl_s, o.heartbeat_interval_s, o.max_students_per_worker) for o in seen]
     assert told == [(3.0, 1.0, 16), (20.0, 1.0, 4), (0.5, 0.5 / 3, 16)]
+    assert [dict(each.scale) for each in seen] == [{"t0": Bounds(1, 1, 1, automatic=True)}] * 3
     assert environment(job({}, coordinator={"heartbeat_ttl_s": 20})).heartbeat_ttl_s == 20.0
     assert environment(job({})).heartbeat_ttl_s == 3.0
+
+
+def test_the_coordinator_scales_every_group_within_its_bounds() -> None:
+    made = plan(job({"replicas": {"min": 0, "max": 8}}, {"replicas": 3}))
+    command = made.coordinator_command("tcp://127.0.0.1:0", "127.0.0.1:0")
+    given = [command[at + 1] for at, word in enumerate(command) if word == "--scale"]
+    assert given == ["t0=0:8", "t1=3:3"]
+    for text, role in zip(given, made.roles[1:3], strict=True):
+        bounds, replicas = Bounds.parse(text.partition("=")[2]), role.replicas
+        assert (bounds.least, bounds.initial, bounds.most) == (replicas.min, replicas.initial, replicas.max)
 
 
 def test_deterministic_cuts_are_no_larger_than_any_teachers_batch() -> None:

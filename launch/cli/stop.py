@@ -1,0 +1,46 @@
+"""``edldist stop``: end a job."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edldist.bounds import LONGEST_WAIT_S
+from edldist_launch.cli.jobs import chosen_job, job_option
+from edldist_launch.cli.option_types import Seconds
+from edldist_launch.cli.options import option
+
+if TYPE_CHECKING:
+    from edldist_launch.contract.backend import JobState
+
+__all__ = ["stop"]
+
+
+@click.command()
+@job_option
+@option(
+    "--grace-s",
+    type=Seconds(min=0, max=LONGEST_WAIT_S),
+    help="Seconds that the students have to save a checkpoint before they are killed (default: as the job "
+    "says).",
+)
+def stop(output: Path | None, grace_s: float | None) -> int:
+    """End a job: its students save a checkpoint and leave, then its workers, then its coordinator.
+
+    Returns when nothing of it is left. The same command that began the job goes on with it from there.
+    """
+    job = chosen_job(output)
+    if not job.goes_on:
+        print(f"job {job.submission.job} of {job.output} has ended already ({_end(job.backend.state())})")
+        return 0
+    print("its students save a checkpoint and leave", file=sys.stderr)
+    job.backend.stop(grace_s)
+    print(f"job {job.submission.job} of {job.output} has ended ({_end(job.backend.state())})")
+    return 0
+
+
+def _end(state: JobState) -> str:
+    return f"{state.phase}: {state.reason}" if state.reason else state.phase

@@ -1,0 +1,39 @@
+"""``edldist run --detach``: a job on this machine that goes on when its terminal is closed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edldist_launch.job.resolve import resolve_job, spare_the_job_file
+from edldist_launch.local.backend import LocalBackend
+from edldist_launch.plan.plan import Plan
+from edldist_launch.record.earlier import Beginning
+from edldist_launch.record.folder import OUTPUTS, free_folder
+from edldist_launch.view.console import PlainConsole, near
+
+__all__ = ["start_detached"]
+
+
+def start_detached(
+    job_path: Path, overrides: Sequence[str], output: Path | None, beginning: Beginning
+) -> int:
+    """Start a job in the background, and say where.
+
+    Raises:
+        ConfigError: the job is refused.
+        LaunchError: a job runs in that folder, or it did not start.
+    """
+    job = resolve_job(job_path, overrides)
+    if output is not None:
+        spare_the_job_file(job_path, output)
+    output = (output or free_folder(OUTPUTS, job, beginning)).absolute()
+    LocalBackend(output, beginning).start(Plan(job, job_path.absolute().parent, output))
+    folder = near(output)
+    PlainConsole().print(
+        f"job {job.name} runs, output: {folder}\n"
+        f"its progress: edldist status --watch --output {folder}   its logs: edldist logs --follow --output "
+        f"{folder}   its end: edldist stop --output {folder}",
+        soft_wrap=True,
+    )
+    return 0

@@ -1,0 +1,47 @@
+"""What an engine says of processes that a job's coordinator does not know of. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edldist.wire.messages import MemberStatus
+from edldist_launch.contract.backend import JobState, ProcessState
+
+__all__ = ["not_joined"]
+
+
+def not_joined(placed: JobState, members: Sequence[MemberStatus]) -> list[str]:
+    """A line for each process that should be in the job and is not, and for each role that lacks some.
+
+    Processes that came to their end are left out; ranks are told by what their coordinator calls them, so a
+    node that runs counts as joined once any rank has.
+    """
+    known = {member.id for member in members}
+    ranks = any(member.role == "student" for member in members)
+    lines = []
+    for role in placed.roles:
+        for process in role.processes:
+            joined = process.id in known or role.name == "coordinator" or (role.name == "student" and ranks)
+            if process.phase == "succeeded" or (process.phase == "running" and joined):
+                continue
+            lines.append(_line(process))
+        lacking = role.wanted - role.count("pending", "running", "failed", "succeeded")
+        if lacking > 0 and placed.phase == "running":
+            lines.append(f"{role.name}: {lacking} of {role.wanted} have not been started")
+    return lines
+
+
+def _line(process: ProcessState) -> str:
+    what = {
+        "pending": "waits to be started",
+        "running": "runs, and is not in the job yet",
+        "leaving": "was told to leave",
+        "failed": "has ended",
+    }[process.phase]
+    parts = [f"{process.id} {what}"]
+    if process.reason:
+        parts.append(f": {process.reason}")
+    facts = [f"on {process.where}"] if process.where else []
+    facts += [process.engine_id] if process.engine_id else []
+    facts += [f"started {process.restarts + 1} times"] if process.restarts else []
+    return "".join(parts) + (f" ({', '.join(facts)})" if facts else "")
