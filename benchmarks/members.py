@@ -23,12 +23,11 @@ from pathlib import Path
 import psutil
 import zmq
 
-from edldist.labels.fingerprint import Fingerprint
-from edldist.labels.grammar import parse_spec
 from edldist.wire.enrolment import Enrolment
-from edldist.wire.messages import Heartbeat, Links, MemberStatus, Need, Register, Scalar, decode, encode
+from edldist.wire.messages import Links, MemberStatus, Register, decode, encode
 from edldist.wire.query import StatusClient
 from edldist_benchmarks.processes import EDLDIST, Processes, wait_until
+from edldist_benchmarks.speakers import Speaker
 
 __all__ = ["Crowd", "measure"]
 
@@ -36,96 +35,22 @@ STUDENT_SHARE = 0.1
 MAX_STUDENTS_PER_WORKER = 16
 BUDGET_PERCENT = 5.0
 CONNECT_TIMEOUT_S = 300.0
-FINGERPRINT = Fingerprint(model="models.vision:teacher", weights="0" * 32, codec=parse_spec("dense:fp16"))
 _TURN_S = 0.005
 _START_S = 120.0
 
 
-class _Member:
+class _Member(Speaker):
     """One simulated process: a socket, and what it last heard."""
 
     def __init__(self, number: int, is_student: bool, socket: zmq.Socket[bytes], coordinator: str) -> None:
-        self.id = f"{'student' if is_student else 'teacher'}-{number:05d}"
-        self.is_student = is_student
-        self.number = number
+        super().__init__(number, is_student)
         self.socket = socket
-        self.links: Links | None = None
-        self.beats = 0
         self.joins = 0
         self.latency_s = 0.0
         self._began = time.monotonic()
         self.enrolment = Enrolment(
-            self.id, self._register, self._heartbeat, coordinator, CONNECT_TIMEOUT_S, self._began
+            self.id, self.registration, self.heartbeat, coordinator, CONNECT_TIMEOUT_S, self._began
         )
-
-    def _register(self, rejoin: bool) -> Register:
-        info: dict[str, Scalar] = {"rejoin": rejoin}
-        if self.is_student:
-            return Register(
-                id=self.id,
-                role="student",
-                group=f"group-{self.number // 8}",
-                address=f"tcp://10.0.{self.number >> 8}.{self.number & 255}:{30_000 + self.number}",
-                teachers=["teacher"],
-                process=self.id,
-                host=f"node-{self.number // 8}",
-                pid=1000 + self.number,
-                wall_s=time.time(),
-                info=info | {"rank": self.number},
-            )
-        return Register(
-            id=self.id,
-            role="teacher",
-            group="teacher",
-            links=[peer.id for peer in self.links.students] if self.links is not None else [],
-            process=self.id,
-            host=f"node-{self.number // 8}",
-            pid=1000 + self.number,
-            wall_s=time.time(),
-            fingerprint=FINGERPRINT,
-            info=info | {"device": "cuda:0", "batch_size": 64, "codec": "dense:fp16"},
-        )
-
-    def _heartbeat(self) -> Heartbeat:
-        if not self.is_student:
-            return Heartbeat(id=self.id, stats=self._stats(), capacity=700.5 + self.beats % 7)
-        need = Need(group="teacher", hunger=1300.5 + self.beats % 7, lacking=512, buffered=self.beats % 8)
-        return Heartbeat(id=self.id, stats=self._stats(), needs=[need], starved=0.013271)
-
-    def _stats(self) -> dict[str, Scalar]:
-        """The figures that a real member sends, changing from beat to beat."""
-        self.beats += 1
-        n = self.beats
-        if not self.is_student:
-            return {
-                "samples": 640 * n,
-                "tasks": 10 * n,
-                "held": n % 3,
-                "students": 16,
-                "draining": False,
-                "passes": 10 * n,
-                "busy_s": 0.913271 * n,
-                "up_s": 1.001 * n,
-            }
-        return {
-            "done": 40 * n,
-            "failed": 0,
-            "requeued": n // 7,
-            "duplicates": 0,
-            "hedged": n // 9,
-            "buffered": n % 8,
-            "open": 8,
-            "queue_bytes": 9_633_792,
-            "teachers": 144,
-            "garbage": 0,
-            "backpressure_s": 0.513271 * n,
-            "batches": 10 * n,
-            "samples": 1280 * n,
-            "epoch": 3,
-            "epoch_samples": 1280 * n,
-            "starved_s": 0.013271 * n,
-            "startup_s": 0.081112,
-        }
 
     def turn(self, now: float) -> float:
         """Read, send what is due, and say when to look again (monotonic seconds)."""

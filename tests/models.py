@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 
 import torch
 from torch import Tensor, nn
@@ -196,3 +197,14 @@ def either_order():
 def random_weights():
     """Other weights each time: what a factory does that forgets to load any."""
     return nn.Linear(4, 3)
+
+
+def takes_its_time():
+    """Labels as ``identify_any`` does, a twentieth of a second a pass."""
+    labels = identify_any()
+
+    def forward(**inputs):
+        time.sleep(0.05)
+        return labels(**inputs)
+
+    return forward

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 
 from edldist.coordinator.scaling import Bounds, Rules
 from edldist.errors import RefusedError
 from edldist.wire.messages import Event, GroupStatus, Heartbeat, Need
 from edldist.wire.query import StatusClient
+from tests.harness import local_job
 from tests.integration.members import FakeMember, Running, student, teacher, until
 
 pytestmark = pytest.mark.timeout(60)
@@ -161,3 +164,25 @@ def test_groups_without_bounds_are_shown_and_left_alone(stack: contextlib.ExitSt
     assert (group.workers, group.demand) == (1, 480.0)
     assert (group.wanted, group.least, group.most) == (None, None, None)
     assert "--scale" in group.why
+
+
+def test_real_members_say_what_they_could_give_and_take() -> None:
+    """A loop that works for a hundredth of the time that its only worker takes for a batch."""
+    with local_job() as job:
+        job.teacher("takes_its_time", batch_size=8)
+        loader = job.loader([{"x": torch.zeros(8, 2)}] * 10_000, inputs="x")
+        with contextlib.closing(StatusClient(job.address)) as client:
+
+            def told() -> GroupStatus | None:
+                group = client.query().groups[0]
+                return group if group.demand and group.capacity else None
+
+            batches = iter(loader)
+            deadline = time.monotonic() + 40
+            while (group := told()) is None:
+                next(batches)
+                assert time.monotonic() < deadline
+        assert group.by_device == {"cpu": group.capacity}
+        assert group.starved is not None and group.starved > 0.5
+        assert group.demand is not None and group.capacity is not None
+        assert group.demand > 2 * group.capacity
