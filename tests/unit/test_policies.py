@@ -95,10 +95,18 @@ class TestDemand:
         assert policy.advise(load(400.0, []), 0, LONG_AFTER).workers == 8
         assert policy.advise(load(400.0, workers(None)), 0, LONG_AFTER).workers == 8
 
-    @pytest.mark.parametrize("students", [[], [StudentNeed(hunger=100.0)]])
-    def test_with_nobody_who_asks_nobody_is_needed(self, students: list[StudentNeed]) -> None:
+    @pytest.mark.parametrize(
+        ("students", "why"),
+        [([], "no student is here"), ([StudentNeed(hunger=100.0)], "nobody asks for labels")],
+    )
+    def test_with_nobody_who_asks_nobody_is_needed(self, students: list[StudentNeed], why: str) -> None:
         full = GroupLoad(workers=workers(100.0), students=students)
-        assert DemandPolicy().advise(full, 5, LONG_AFTER).workers == 0
+        assert DemandPolicy().advise(full, 5, LONG_AFTER) == (0, why)
+        assert WatermarkPolicy().advise(full, 5, LONG_AFTER) == (0, why)
+
+    def test_of_many_workers_one_is_not_worth_a_change(self) -> None:
+        assert advised(3724.0, workers(100.0), 40) == 38
+        assert advised(3725.0, workers(100.0), 40) == 40
 
     def test_whoever_asks_for_little_gets_one(self) -> None:
         assert advised(0.001, workers(100.0), 0) == 1
@@ -144,6 +152,13 @@ class TestWhatWorkersReallyGive:
     def test_is_no_more_than_they_say(self) -> None:
         assert self.enough_for(290.0, given=150.0) == 3
         assert self.enough_for(300.0, given=150.0) == 4
+
+    def test_is_not_learnt_while_the_youngest_has_just_come(self) -> None:
+        policy = DemandPolicy()
+        here = workers(*[100.0] * 3, given=90.0)
+        here[0] = WorkerGift("w0", capacity=100.0, given=90.0, joined_at=LONG_AFTER - 1.0)
+        policy.advise(load(900.0, here, starved=0.4), 3, LONG_AFTER)
+        assert policy.advise(load(280.0, workers(*[100.0] * 9)), 9, LONG_AFTER).workers == 3
 
     def test_is_learnt_anew(self) -> None:
         policy = DemandPolicy()
