@@ -20,7 +20,7 @@ from edldist_launch.contract.wishes import write_wishes
 from edldist_launch.local.last_words import own_error
 from edldist_launch.local.log_pipe import LogPipe
 from edldist_launch.local.logs import follow_logs, read_logs
-from edldist_launch.local.placement import Launcher, read_placement
+from edldist_launch.local.placement import ENDED, Launcher, read_placement, without_processes
 from edldist_launch.machine.room import check_room
 from edldist_launch.plan.commands import inherited_environment, own_command
 from edldist_launch.plan.plan import Plan
@@ -33,7 +33,6 @@ SCALE_S = 15.0
 HURRY_S = 10.0
 """What a launcher that was told to hurry may take before it is killed."""
 LOOK_S = 0.05
-ENDED = ("succeeded", "failed")
 
 _left: list[tuple[subprocess.Popen[bytes], LogPipe]] = []
 """Launchers that this process started, and what carries their output: both outlive it, and nobody waits."""
@@ -264,19 +263,8 @@ def _remove(output: Path, made: list[Path]) -> None:
 
 def _killed(state: JobState) -> JobState:
     """The last state of a job whose launcher could not write its end."""
-    roles = tuple(
-        replace(
-            role,
-            processes=tuple(
-                process
-                if process.phase in ENDED
-                else replace(process, phase="failed", reason="ended with its launcher")
-                for process in role.processes
-            ),
-        )
-        for role in state.roles
-    )
-    return replace(state, phase="failed", reason="edldist run was killed", roles=roles)
+    ended = without_processes(state, "ended with its launcher")
+    return replace(ended, phase="failed", reason="edldist run was killed")
 
 
 def _wait(launcher: Launcher, seconds: float) -> bool:

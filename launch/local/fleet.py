@@ -219,9 +219,12 @@ class _Slot:
     def phase(self) -> Phase:
         if self.settled is not None:
             return "succeeded" if self.settled == "stopped" else "failed"
-        if self.kill_at is not None:
-            return "leaving"
-        return "pending" if self.policy.restart_at is not None else "running"
+        if self.policy.restart_at is not None:
+            return "pending"
+        code = None if self.child is None else self.child.poll()
+        if code is None:
+            return "running" if self.kill_at is None else "leaving"
+        return "failed" if code else "succeeded"
 
     @property
     def reason(self) -> str:

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -19,9 +19,11 @@ from edldist_launch.contract.backend import JobState
 from edldist_launch.contract.submission import Submission
 from edldist_launch.process.tie import start_ticks
 
-__all__ = ["Launcher", "Placement", "read_placement"]
+__all__ = ["ENDED", "Launcher", "Placement", "read_placement", "without_processes"]
 
 NAME = "state.json"
+ENDED = ("succeeded", "failed")
+"""Phases of what goes on no more."""
 _form = TypeAdapter(JobState)
 
 
@@ -42,7 +44,9 @@ class Placement:
         self._failing = False
 
     def tell(self, state: JobState) -> None:
-        """Write down what there is now, if that is new."""
+        """Write down what there is now, if that is new. Of a job that has ended, no process goes on."""
+        if state.phase in ENDED:
+            state = without_processes(state, "its job ended while it waited")
         if state == self._told:
             return
         try:
@@ -56,6 +60,18 @@ class Placement:
                 self._say(
                     f"cannot write {self._output / NAME} ({exc.strerror}): no command finds this job", ""
                 )
+
+
+def without_processes(state: JobState, reason: str) -> JobState:
+    """The same with every process ended; those that had not have failed for that reason."""
+    roles = []
+    for role in state.roles:
+        processes = [
+            each if each.phase in ENDED else replace(each, phase="failed", reason=each.reason or reason)
+            for each in role.processes
+        ]
+        roles.append(replace(role, processes=tuple(processes)))
+    return replace(state, roles=tuple(roles))
 
 
 def read_placement(output: Path) -> JobState | None:
