@@ -6,12 +6,13 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from edldist.errors import ContractError, ModelError
-from edldist.teacher.model.outline import raises_without_values
+from edldist.teacher.model.outline import _outline, raises_without_values
 from edldist.teacher.model.teacher import Teacher
 
 CPU = torch.device("cpu")
@@ -123,7 +124,7 @@ def test_a_model_that_cannot_be_copied_or_is_none_and_texts_are_left_alone() -> 
     assert not raises_without_values(model, [["a", "b"]], {}, error)
     assert not raises_without_values(model, [], {}, error)
     assert not raises_without_values(lambda x: x, [x], {}, error)
-    model.generator = (each for each in "abc")  # type: ignore[assignment]
+    model.generator = (each for each in "abc")
     assert not raises_without_values(model, [x], {}, error)
 
 
@@ -134,6 +135,22 @@ def test_the_model_is_left_as_it_was() -> None:
     raises_without_values(model, [x], {}, raised_by(model, x))
     assert model.layer.weight is weight and model.scale is scale
     assert all(torch.equal(a, b) for a, b in zip(before, (weight.detach(), scale), strict=True))
+
+
+def test_what_a_module_keeps_beside_its_weights_is_not_copied_either() -> None:
+    model, x = Checked(without_mask), torch.rand(5, 4)
+    model.table = torch.ones(1000)  # no buffer
+    model.tables = {"a": torch.ones(1000), "b": np.ones(1000)}
+    error = raised_by(model, x)
+    copied: list[object] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "__deepcopy__", lambda self, memo: copied.append(self))
+        assert raises_without_values(model, [x], {}, error)
+        outline = _outline(model)
+    assert copied == []
+    assert outline.table.is_meta and outline.tables["a"].is_meta and model.table.device == CPU
+    assert outline.tables["b"] is model.tables["b"]
+    assert outline.tables is not model.tables
 
 
 def test_a_tied_weight_is_tied_in_the_outline_too() -> None:

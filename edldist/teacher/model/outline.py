@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -54,14 +55,30 @@ def raises_without_values(
 
 
 def _outline(model: nn.Module) -> nn.Module:
-    """A copy of a module whose parameters and buffers have shapes and no values."""
-    hollow: dict[int, Any] = {}
-    for tensor in (*model.parameters(), *model.buffers()):
-        empty = torch.empty_like(tensor, device="meta")
-        hollow[id(tensor)] = (
-            nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
-        )
-    return copy.deepcopy(model, hollow)
+    """A copy of a module in which tensors have shapes and no values. Large arrays are its own still."""
+    instead: dict[int, Any] = {}
+    for value in _values(model):
+        if isinstance(value, Tensor):
+            hollow = torch.empty_like(value, device="meta")
+            instead[id(value)] = (
+                nn.Parameter(hollow, requires_grad=False) if isinstance(value, nn.Parameter) else hollow
+            )
+        elif isinstance(value, np.ndarray):
+            instead[id(value)] = value  # one may be mapped from a file that is larger than memory
+    return copy.deepcopy(model, instead)
+
+
+def _values(model: nn.Module) -> Iterator[Any]:
+    """What may be large of a module: parameters, buffers, and attributes, in a list or a mapping too."""
+    yield from model.parameters()
+    yield from model.buffers()
+    for module in model.modules():
+        for value in vars(module).values():
+            yield value
+            if isinstance(value, Mapping):
+                yield from value.values()
+            elif isinstance(value, list | tuple):
+                yield from value
 
 
 def _raised(
