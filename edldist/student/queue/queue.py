@@ -304,7 +304,7 @@ class LabelQueue:
         if held is None or held.worker != worker:
             self.duplicates += 1
             return None
-        return _grant_of(held, alone=held.alone)
+        return held.lacking
 
     def holds(self, lease: int) -> bool:
         """Whether a lease is still open."""
@@ -432,8 +432,7 @@ class LabelQueue:
         )
 
     def _grant(self, task: Task, worker: str, now: float, *, alone: bool) -> Grant:
-        held = self._workers.open(task, worker, now, alone=alone)
-        return _grant_of(held, alone=alone or self.flow.fixed)
+        return self._workers.open(task, worker, now, alone=alone, own_pass=alone or self.flow.fixed)
 
     def _end(self, number: int) -> HeldLease:
         """Close an open lease."""
@@ -448,12 +447,3 @@ class LabelQueue:
         for track in self._tracks.values():
             if track.draining == worker:
                 track.draining = None
-
-
-def _grant_of(held: HeldLease, *, alone: bool) -> Grant:
-    task = held.tasks[0]
-    start, stop = held.start, held.stop
-    one = len(held.tasks) == 1
-    pieces = ((task.start, task.stop),) if one else tuple([(task.start, task.stop) for task in held.tasks])
-    cost = task.wanted.cost(start, stop)
-    return Grant(held.number, task.teacher, task.batch, start, stop, cost, alone, pieces)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from edldist.student.queue.outcomes import Grant
 from edldist.student.queue.wanted import Wanted
 
 __all__ = ["HeldLease", "Suspicion", "Task"]
@@ -150,9 +151,9 @@ class HeldLease:
         worker: who holds it.
         tasks: what it is open for, by place: one task, or what others left of it and cut smaller when it was
             overdue.
-        start, stop: samples that the worker was given.
         since: when (monotonic seconds).
         alone: whether the worker holds nothing else, because the task is suspected.
+        grant: what the worker was given.
         overdue_at: when its deadline was found to have passed; None if it is in time.
     """
 
@@ -160,8 +161,15 @@ class HeldLease:
     number: int
     worker: str
     tasks: list[Task]
-    start: int
-    stop: int
     since: float
     alone: bool
+    grant: Grant
     overdue_at: float | None = None
+
+    @property
+    def lacking(self) -> Grant:
+        """What the worker was given, as far as nobody else has labelled it."""
+        task, grant = self.tasks[0], self.grant
+        if task.start == grant.start and task.stop == grant.stop:
+            return grant
+        return grant._replace(pieces=tuple([(task.start, task.stop) for task in self.tasks]))

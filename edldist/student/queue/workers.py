@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from edldist.student.queue.flow import Flow
+from edldist.student.queue.outcomes import Grant
 from edldist.student.queue.task import HeldLease, Task
 
 __all__ = ["Worker", "Workers"]
@@ -127,16 +128,22 @@ class Workers:
         held = None if batch is None else self._of_batch.get(batch)
         return () if held is None else held.values()
 
-    def open(self, task: Task, name: str, now: float, *, alone: bool) -> HeldLease:
-        """Lease a task to a worker."""
-        number = next(self._numbers)
-        lease = HeldLease(number, name, [task], task.start, task.stop, now, alone)
+    def open(self, task: Task, name: str, now: float, *, alone: bool, own_pass: bool) -> Grant:
+        """Lease a task to a worker.
+
+        Args:
+            alone: whether the worker holds nothing else meanwhile.
+            own_pass: whether nothing else is in its forward pass.
+        """
+        number, start, stop = next(self._numbers), task.start, task.stop
+        grant = Grant(number, task.teacher, task.batch, start, stop, task.cost, own_pass, ((start, stop),))
+        lease = HeldLease(number, name, [task], now, alone, grant)
         self._leases[number] = self._workers[name].leases[number] = task.leases[number] = lease
         of_batch = self._of_batch.get(task.batch)
         if of_batch is None:
             of_batch = self._of_batch[task.batch] = {}
         of_batch[number] = lease
-        return lease
+        return grant
 
     def close(self, lease: HeldLease) -> None:
         """A lease ends, in whatever way; the tasks that it was open for stay on its list."""
@@ -188,7 +195,9 @@ class Workers:
         for lease in self._leases.values():
             assert lease.tasks and all(task.leases.get(lease.number) is lease for task in lease.tasks)
             edges = [edge for task in lease.tasks for edge in (task.start, task.stop)]
-            assert edges == sorted(edges) and lease.start <= edges[0] and edges[-1] <= lease.stop
+            grant = lease.grant
+            assert edges == sorted(edges) and grant.start <= edges[0] and edges[-1] <= grant.stop
+            assert grant.lease == lease.number and grant.batch == lease.tasks[0].batch
             teacher = self._workers[lease.worker].teacher
             for task in lease.tasks:
                 assert task.teacher == teacher and task.start < task.stop

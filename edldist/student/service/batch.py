@@ -87,7 +87,7 @@ class OpenBatch:
             LabelMemoryError: this rank has no memory for the buffers. Nothing is kept of them then.
         """
         inputs = self.inputs_of(teacher)
-        first, last = inputs.row(start), inputs.row(stop)
+        first, last = inputs.span(start, stop)
         labels = self._labels.get(teacher)
         made = 0
         if labels is None:

@@ -432,10 +432,9 @@ class Delivery:
 def _put(batch: OpenBatch, grant: Grant, rows: LabelRows, at: int, count: int) -> int:
     """Write the rows that answer a lease, ``count`` from ``at`` on; the bytes of buffers that were made."""
     inputs = batch.inputs_of(grant.teacher)
-    first = inputs.row(grant.start)
-    expected = inputs.row(grant.stop) - first
-    if count != expected:
-        raise LabelError(f"{count} samples were labelled of a task of {expected}")
+    first, last = inputs.span(grant.start, grant.stop)
+    if count != last - first:
+        raise LabelError(f"{count} samples were labelled of a task of {last - first}")
     made = 0
     for start, stop in grant.pieces:
         made += batch.place(grant.teacher, start, stop, rows, at + inputs.row(start) - first)

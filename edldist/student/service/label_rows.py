@@ -85,7 +85,7 @@ class TeacherLabels:
 
     @property
     def nbytes(self) -> int:
-        return sum(buffer.tensor.nbytes for buffer in self.buffers)
+        return sum([buffer.tensor.nbytes for buffer in self.buffers])
 
     def write(self, first: int, stop: int, came: LabelRows, at: int) -> None:
         """Copy rows that came, from ``at`` on, to rows ``first`` to ``stop``.
@@ -180,4 +180,4 @@ def _checked(spec: TensorSpec, frame: Buffer, rows: int) -> torch.dtype:
 
 
 def _layout(specs: Sequence[TensorSpec]) -> Layout:
-    return tuple((spec.name, spec.dtype, tuple(spec.shape[1:])) for spec in specs)
+    return tuple([(spec.name, spec.dtype, tuple(spec.shape[1:])) for spec in specs])

@@ -85,9 +85,14 @@ class TeacherInputs:
         """The row at which a sample begins."""
         return sample if self.wanted.ends is None else self.wanted.ends[sample]
 
+    def span(self, start: int, stop: int) -> tuple[int, int]:
+        """The rows of some samples: the first, and the one behind the last."""
+        ends = self.wanted.ends
+        return (start, stop) if ends is None else (ends[start], ends[stop])
+
     def cut(self, start: int, stop: int) -> list[memoryview | Piece]:
         """Some samples of every tensor, in the order of ``layout``: views, no copies."""
-        first, last = self.row(start), self.row(stop)
+        first, last = self.span(start, stop)
         return [rows.cut(first, last) for rows in self._rows]
 
     def fit_frames(self, flow: Flow, max_frame_bytes: int) -> None:
