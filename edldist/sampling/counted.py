@@ -23,6 +23,8 @@ __all__ = ["CountedPosition"]
 
 logger = logging.getLogger(__name__)
 
+_NO_STATE = Mark()
+
 
 class CountedPosition:
     """Counts what was consumed, and skips it after a restore.
@@ -109,14 +111,18 @@ class CountedPosition:
         with _in_sight(self._data_loader), self._lists.seeded(epoch):
             yield
 
+    def _first_of(self, batches: Iterator[Any], epoch: int) -> Any:
+        """The first batch that is read of an epoch; the iterator itself if there is none."""
+        with self._opening(epoch):
+            return next(batches, batches)
+
     def _skipped(self, batches: Iterator[Any]) -> Iterator[Any]:
         """What follows the samples that were consumed, in batches of whatever size."""
         place = f"{self._samples} samples ({self._batches} batches) of epoch {self._epoch}"
         samples = number = 0
         while samples < self._samples or number < self._batches:
             self._reseed(self._epoch, 1 + number)
-            with self._opening(self._epoch) if number == 0 else contextlib.nullcontext():
-                batch = next(batches, batches)
+            batch = self._first_of(batches, self._epoch) if number == 0 else next(batches, batches)
             if batch is batches and samples == self._samples:
                 break  # larger batches than before: the last sample of the epoch was consumed
             if batch is batches:
@@ -148,14 +154,13 @@ class CountedPosition:
         first = number
         while True:
             self._reseed(epoch, 1 + number)
-            with self._opening(epoch) if number == first else contextlib.nullcontext():
-                batch = next(batches, batches)
-            state = None if self._own is None else self._own.taken()
+            batch = self._first_of(batches, epoch) if number == first else next(batches, batches)
+            mark = _NO_STATE if self._own is None else Mark(state=self._own.taken())
             if batch is batches:
-                self._end = epoch, state
+                self._end = epoch, mark.state
                 return
             number += 1
-            items = [(batch, Mark(state=state))]
+            items = [(batch, mark)]
             del batch  # held by nobody here while it is open
             yield items.pop()
 

@@ -90,10 +90,8 @@ class SampledPosition:
             part = self._sampler.part(position) if more else None
             # Where its samples are in the order: somewhere else on every rank.
             self._reseed(epoch, 1 + (position if part is None else part.start))
-            # A sampler that is asked for its epoch only now has to say the one that is read.
-            ahead = self._sampler.epoch != epoch
-            with _standing_at(self._sampler, epoch) if ahead else contextlib.nullcontext():
-                batch = next(batches, batches)
+            at_home = self._sampler.epoch == epoch
+            batch = next(batches, batches) if at_home else self._read_elsewhere(batches, epoch)
             if batch is batches:
                 if more:
                     self._say(
@@ -107,6 +105,12 @@ class SampledPosition:
             items = [(batch, Mark(part=part))]
             del batch  # held by nobody here while it is open
             yield items.pop()
+
+    def _read_elsewhere(self, batches: Iterator[Any], epoch: int) -> Any:
+        """The next batch of an epoch in which the position is not; the iterator itself if there is none."""
+        # A sampler that is asked for its epoch only now has to say the one that is read.
+        with _standing_at(self._sampler, epoch):
+            return next(batches, batches)
 
     def check(self, mark: Mark, samples: int) -> None:
         assert mark.part is not None
