@@ -114,7 +114,7 @@ class Arrivals:
                 return None
             if self._transfer:
                 break
-            if wait.for_labels(self._may_read):
+            if self._head_is_labelled(wait):
                 self._send_on()
                 break
         self._ahead.take()
@@ -167,9 +167,11 @@ class Arrivals:
     def _wants_batch(self) -> bool:
         return self._service.delivery.wants_batch() and not self._winds_up
 
-    @property
-    def _may_read(self) -> bool:
-        return self._ahead.more and not self._winds_up and not self._ahead.lock_step
+    def _head_is_labelled(self, wait: _Wait) -> bool:
+        """Whether the head of the queue can be sent on; else waits a while, or until more is to be read."""
+        if self._service.delivery.buffered:
+            return True
+        return wait.for_labels(self._ahead.more and not self._winds_up and not self._ahead.lock_step)
 
     @property
     def _winds_up(self) -> bool:
@@ -188,6 +190,7 @@ class Arrivals:
 
     def _send_on(self) -> None:
         """Put the head of the queue, which is finished, on its way to the device."""
+        self._figures.waiting_s = 0.0
         batch = self._service.delivery.deliver()
         self._transfer.put(batch, None if batch.poison else (batch.batch, batch.labels()))
 
@@ -207,7 +210,7 @@ class Arrivals:
                     return batch
             self._read()
             if self._ahead.outstanding > looked_at:
-                if wait.for_labels(self._may_read):
+                if self._head_is_labelled(wait):
                     self._send_on()
             elif self._ahead.lock_step or not (self._ahead.more or self._ahead.read_further()):
                 break
@@ -242,14 +245,13 @@ class Arrivals:
 
     def _decoded(self, packed: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
         """What the loop gets of the labels that came from each teacher."""
-        decoded = {
-            teacher: self._service.codec(teacher).decode(tensors) for teacher, tensors in packed.items()
-        }
-        return {
-            f"{teacher}/{output}" if self._prefixed else output: labels
-            for teacher, outputs in decoded.items()
-            for output, labels in outputs.items()
-        }
+        decoded: dict[str, Any] = {}
+        for teacher, tensors in packed.items():
+            outputs = self._service.codec(teacher).decode(tensors)
+            if self._prefixed:
+                outputs = {f"{teacher}/{output}": labels for output, labels in outputs.items()}
+            decoded |= outputs
+        return decoded
 
 
 class _NoLabels(dict[str, Any]):
@@ -286,9 +288,9 @@ class _Wait:
         waited_s = self._clock.monotonic() - before
         self._waited_s += waited_s
         self._figures.waited(waited_s)
-        self._figures.waiting_s = 0.0 if ready else self._waited_s
         if ready:
             return True
+        self._figures.waiting_s = self._waited_s
         if self._waited_s > _STOP_STARVED_S and stopping.asked():
             logger.warning("asked to stop while waiting for labels: leaving without a checkpoint")
             raise SystemExit(0)
