@@ -216,9 +216,9 @@ def _seen(address: int, nbytes: int, alone: bool) -> bytes | int:
     if nbytes <= WHOLE_BYTES:
         return ctypes.string_at(address, nbytes)
     if alone:
-        last = nbytes - _CHUNK_BYTES
-        places = (address + last * chunk // (_CHUNKS - 1) for chunk in range(_CHUNKS))
-        return b"".join([ctypes.string_at(place, _CHUNK_BYTES) for place in places])
+        memory, last = _memory_at(address, nbytes, _READ_ONLY), nbytes - _CHUNK_BYTES
+        places = [last * chunk // (_CHUNKS - 1) for chunk in range(_CHUNKS)]
+        return b"".join([memory[place : place + _CHUNK_BYTES] for place in places])
     return zlib.crc32(_memory_at(address, nbytes, _READ_ONLY))
 
 

@@ -40,7 +40,10 @@ class Wanted(NamedTuple):
     @property
     def missing(self) -> int:
         """How many samples are wanted."""
-        return sum([stop - start for start, stop in self.runs])
+        missing = 0
+        for start, stop in self.runs:
+            missing += stop - start
+        return missing
 
     @property
     def size(self) -> int:

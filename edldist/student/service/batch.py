@@ -53,11 +53,14 @@ class OpenBatch:
         self._inputs = TeacherInputs(inputs, samples)
         self._apart = dict(apart or {})
         self._labels: dict[str, TeacherLabels] = {}
-        views = [self._inputs, *self._apart.values()]
-        # What teachers see is the batch's own as a rule, which need not be counted, nor told apart, again.
-        others = [tensor for view in views for tensor in view.tensors.values() if tensor is not batch]
-        held = held_bytes((batch, others) if others else batch)
-        self.nbytes = held + sum(view.copied_bytes for view in views)
+        seen = [*inputs.values()]
+        copied_bytes = self._inputs.copied_bytes
+        for view in self._apart.values():
+            seen += view.tensors.values()
+            copied_bytes += view.copied_bytes
+        # A batch that is one tensor, and all that teachers see, needs not be told apart from itself.
+        itself = len(seen) == 1 and seen[0] is batch
+        self.nbytes = copied_bytes + held_bytes(batch if itself else (batch, seen))
 
     def let_go(self) -> None:
         """The trainer's thread is done with what the loop gets.

@@ -63,7 +63,7 @@ def held_bytes(value: Any) -> int:
 
 
 def _of_tensor(tensor: Tensor) -> tuple[tuple[object, int], int, int]:
-    if tensor.layout is not torch.strided or tensor.is_nested or tensor._is_zerotensor():
+    if tensor.layout is not torch.strided or tensor.is_nested or not tensor.data_ptr():
         nbytes = tensor.numel() * tensor.element_size()
         return (("object", id(tensor)), nbytes, nbytes)
     storage = tensor.untyped_storage()
