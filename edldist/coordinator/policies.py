@@ -132,7 +132,7 @@ def _enough(demand: float, capacities: list[float], typical: float) -> int:
         if total >= demand:
             return number
         given = total
-    return len(capacities) + max(0, math.ceil((demand - given) / typical))
+    return len(capacities) + math.ceil((demand - given) / typical)
 
 
 class WatermarkPolicy:

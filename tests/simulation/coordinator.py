@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edldist.coordinator.scaling import Bounds
 from edldist.coordinator.server import Coordinator, CoordinatorOptions
 from tests.simulation.process import Actor, Process
 
@@ -29,6 +30,7 @@ class CoordinatorProcess(Process):
                 heartbeat_interval_s=world.setup.ttl_s / 3,
                 heartbeat_ttl_s=world.setup.ttl_s,
                 max_students_per_worker=world.setup.max_students_per_worker,
+                scale={teacher: Bounds.parse("0:4") for teacher in world.setup.teachers},
             ),
             self.transport,
             self.clock,

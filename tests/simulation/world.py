@@ -127,6 +127,7 @@ class World:
             wrong = list(worker_faults(process))
         elif isinstance(process, CoordinatorProcess):
             process.server._members.validate()
+            process.server._scaling.validate()
         for what in wrong:
             self.violate(what)
 

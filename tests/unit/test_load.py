@@ -16,6 +16,12 @@ def gifts(*capacities: float | None, **facts: Any) -> list[WorkerGift]:
     return [WorkerGift(f"w{n}", capacity=each, **facts) for n, each in enumerate(capacities)]
 
 
+def test_what_is_not_told_is_nothing() -> None:
+    assert WorkerGift("w") == WorkerGift("w", "", None, 0.0, 0.0, False)
+    assert StudentNeed() == StudentNeed("", None, 0.0, 0.0, 0, 0, 0, 0)
+    assert GroupLoad() == GroupLoad((), 0, ())
+
+
 class TestDemand:
     def test_is_the_sum_of_what_students_would_take(self) -> None:
         assert GroupLoad(students=[StudentNeed(hunger=30.0), StudentNeed(hunger=12.0)]).demand == 42.0
@@ -62,7 +68,7 @@ class TestCapacities:
         slow, fast = gifts(10.0, None, device="T4"), gifts(80.0, 120.0, None, device="A100")
         load = GroupLoad(workers=[*slow, *fast])
         assert load.capacities() == [10.0, 10.0, 80.0, 120.0, 100.0]
-        assert load.by_device == {"A100": 100.0, "T4": 10.0}
+        assert list(load.by_device.items()) == [("A100", 100.0), ("T4", 10.0)]
 
     def test_on_a_device_of_which_nothing_is_known_it_counts_as_the_mean_of_all(self) -> None:
         load = GroupLoad(workers=[*gifts(10.0, 30.0, device="T4"), *gifts(None, device="A100")])

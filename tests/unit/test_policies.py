@@ -44,6 +44,7 @@ class TestDemand:
             (400.0, 8, 5),  # four would have nothing to spare,
             (391.0, 8, 4),
             (393.0, 8, 5),
+            (1861.0, 20, 19),
             (400.0, 4, 4),  # and yet four that are enough stay four
             (1.0, 8, 1),
         ],
@@ -92,7 +93,7 @@ class TestDemand:
     def test_what_a_worker_gives_is_remembered_when_all_have_gone(self) -> None:
         policy = DemandPolicy()
         policy.advise(load(100.0, workers(50.0)), 1, LONG_AFTER)
-        assert policy.advise(load(400.0, []), 0, LONG_AFTER).workers == 8
+        assert policy.advise(load(401.0, []), 0, LONG_AFTER).workers == 9
         assert policy.advise(load(400.0, workers(None)), 0, LONG_AFTER).workers == 8
 
     @pytest.mark.parametrize(
@@ -210,9 +211,10 @@ class TestWatermarks:
         assert self.advise(5, here=0, standing=0) == 1
 
     def test_with_a_lower_threshold_of_none_an_empty_buffer_asks(self) -> None:
-        student = StudentNeed(buffered=0, low=0, high=8, lacking=1)
-        group = GroupLoad(workers=workers(None), students=[student])
-        assert WatermarkPolicy().advise(group, 1, 0.0).workers == 2
+        for buffered, wanted in ((0, 2), (1, 1)):
+            student = StudentNeed(buffered=buffered, low=0, high=8, lacking=1)
+            group = GroupLoad(workers=workers(None), students=[student])
+            assert WatermarkPolicy().advise(group, 1, 0.0).workers == wanted
 
     @pytest.mark.parametrize("students", [[], [StudentNeed(buffered=8, low=2, high=8)]])
     def test_with_nobody_who_asks_nobody_is_needed(self, students: list[StudentNeed]) -> None:
