@@ -171,7 +171,7 @@ def loads(members: Iterable[Member]) -> Mapping[str, GroupLoad]:
             workers.setdefault(register.group, []).append(gift)
     return {
         group: GroupLoad(workers.get(group, ()), draining.get(group, 0), students.get(group, ()))
-        for group in sorted(workers.keys() | draining.keys() | students.keys())
+        for group in workers.keys() | draining.keys() | students.keys()
     }
 
 

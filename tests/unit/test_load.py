@@ -145,6 +145,11 @@ class TestFromMembers:
         assert found["big"].students == [StudentNeed("g", 40.0, 0.25, 30.0, 3, 5, 2, 8)]
         assert found["small"] == GroupLoad((), 0, [StudentNeed("g", None, 0.25, 30.0, 0, 0, 2, 8)])
 
+    def test_a_student_that_has_said_nothing_yet_needs_nothing(self) -> None:
+        members = Membership("life", 1.0, 3.0, 0.0)
+        members.register(b"s1", student("s1"), 1.0, WALL)
+        assert loads(members.members.values()) == {"big": GroupLoad((), 0, [StudentNeed()])}
+
     def test_a_group_whose_last_worker_drains_is_there(self) -> None:
         members = Membership("life", 1.0, 3.0, 0.0)
         members.register(b"t1", teacher("t1"), 1.0, WALL)
