@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from edldist.teacher.capacity import WARM_UP, Capacity
@@ -25,6 +27,9 @@ def test_a_pass_that_took_no_time_counts_for_nothing() -> None:
     capacity = warm()
     capacity.passed(64, 0.0, 1.0)
     assert capacity.seen(0.0, 192, 0.0) is None
+    capacity.passed(64, 0.5, 1.0)
+    capacity.passed(64, 0.0, 1.0)
+    assert capacity.seen(1.0, 192, 0.0) == pytest.approx(128.0)
 
 
 @pytest.mark.parametrize(("fullness", "known"), [(0.74, 100.0), (0.75, 10.0)])
@@ -48,6 +53,14 @@ def test_follows_a_change_of_pace() -> None:
         for _ in range(100):
             capacity.passed(64, seconds, 1.0)
     assert capacity.seen(0.0, 1000, 0.0) == pytest.approx(64.0, rel=0.02)
+
+
+def test_after_ten_seconds_of_computing_a_pass_counts_e_times_less() -> None:
+    capacity = warm()
+    for samples, passes in ((128, 1000), (64, 100)):
+        for _ in range(passes):
+            capacity.passed(samples // 8, 0.1, 1.0)
+    assert capacity.seen(0.0, 1000, 0.0) == pytest.approx(80 * (1 + math.exp(-1)), rel=0.02)
 
 
 class TestWhatIsLostBesides:
@@ -77,6 +90,12 @@ class TestWhatIsLostBesides:
     def test_takes_ten_seconds_to_show(self) -> None:
         assert self.seen(warm(), per_s=80, idle=0.0, seconds=10) == pytest.approx(100.0)
         assert self.seen(warm(), per_s=80, idle=0.0, seconds=11) == pytest.approx(80.0)
+
+    def test_is_of_the_last_seconds_and_not_of_all_there_were(self) -> None:
+        capacity = warm()
+        capacity.passed(64, 0.64, 1.0)
+        told = [capacity.seen(float(now), 80 * now, 500.0) for now in range(30)]
+        assert told[-1] == pytest.approx(80.0)
 
     def test_does_not_show_in_time_in_which_nothing_was_labelled(self) -> None:
         """A pass may take longer than the time that is looked at."""
