@@ -23,14 +23,14 @@ from torch.utils.data import DataLoader, IterableDataset
 
 import edldist
 from edldist.checkpoint.rank_state import RankState, rank_file, read_rank_state, write_rank_state
-from edldist.errors import CheckpointError, ConfigError
+from edldist.errors import CheckpointError, ConfigError, InputError
 from edldist.integrations.extras import missing
 from edldist.integrations.trainer_data import SOFT, TrainerData
 from edldist.ranks.placement import placement
 from edldist.student.inputs import InputsByTeacher
 
 try:
-    from transformers import TrainerCallback
+    from transformers import Trainer, TrainerCallback
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 except ImportError as exc:
     raise missing(__name__, "huggingface", exc) from exc
@@ -49,6 +49,7 @@ class Distillation:
         teacher: name of the teacher group.
         inputs: what the teacher sees of a batch (see ``DistillLoader``). None: every tensor but ``labels``,
             by its name.
+        teacher_only: keys of the batch that the student's model does not take.
         output: which of the teacher's outputs are its logits, of the shape of the student's.
         temperature, alpha: see ``edldist.losses.kd``.
         shift: whether logits at a position are about the label of the next one. None: if the student is one
@@ -58,6 +59,7 @@ class Distillation:
 
     teacher: str = "teacher"
     inputs: InputsByTeacher = None
+    teacher_only: tuple[str, ...] = ()
     output: str = "logits"
     temperature: float = 4.0
     alpha: float = 0.9
@@ -70,11 +72,13 @@ class DistillMixin:
 
     The loss is ``edldist.losses.kd`` over all positions whose label is not -100, both terms, averaged as the
     Trainer averages its own loss: over the tokens of all ranks and of all accumulated batches. A
-    ``compute_loss_func`` that the Trainer is given takes the place of the cross-entropy. Evaluation, and
+    ``compute_loss_func`` that the Trainer is given takes the place of the cross-entropy. A Trainer with a
+    ``compute_loss`` of its own has to call ``self.compute_loss_func``, as the library's does. Evaluation, and
     whatever else computes a loss without labels of a teacher, is the Trainer's own.
 
     A data set with a length, in random order, is dealt to the ranks by an ``ElasticSampler``: every sample
-    once an epoch. Any other order, and a stream, is the Trainer's own, prepared by Accelerate.
+    once an epoch. Any other order, a sampler or a data loader of the Trainer's own, and a stream stay as they
+    are, prepared by Accelerate.
 
     Checkpoints hold the position, in a folder ``edldist`` of each; a resumed epoch goes on there, and nothing
     is skipped by reading it. On SIGTERM the Trainer saves after the step and ends.
@@ -94,9 +98,17 @@ class DistillMixin:
                 f"label_smoothing_factor={trainer.args.label_smoothing_factor}: the teacher's labels are "
                 "smooth by themselves; set it to 0, or smooth in a compute_loss_func"
             )
+        objective = getattr(trainer.args, "loss_type", "nll")
+        if objective != "nll":
+            raise ConfigError(
+                f"loss_type={objective!r}: this Trainer has an objective of its own, which the teacher's "
+                "labels would replace. Use loss_type='nll' where there is one, or distil in a loop with a "
+                "DistillLoader, where both can be added"
+            )
         self.distillation = distillation or Distillation()
         self._own_loss: Callable[..., Tensor] | None = trainer.compute_loss_func
         self._soft: Mapping[str, Any] | None = None
+        self._used = False  # whether a loss was computed with them
         self._data: TrainerData | None = None
         # With one, the Trainer counts tokens over ranks and batches, and leaves it to us to divide by them.
         trainer.compute_loss_func = self._loss
@@ -124,6 +136,7 @@ class DistillMixin:
             samples
             and args.train_sampling_strategy == "random"
             and not isinstance(source.dataset, IterableDataset)
+            and not self._has_own("get_train_dataloader", "_get_train_sampler")
         ):
             sampler = edldist.ElasticSampler(
                 samples,
@@ -144,8 +157,18 @@ class DistillMixin:
             self.distillation.teacher,
             **{"epochs": epochs, **self.distillation.options},
         )
-        self._data = TrainerData(loader, length, samples)
+        self._data = TrainerData(loader, length, samples, self.distillation.teacher_only)
         return self._data
+
+    def _has_own(self, *methods: str) -> bool:
+        """Whether a class between this mixin and the library's Trainer has any of these methods."""
+        return any(name in vars(kind) for kind in self._behind if kind is not Trainer for name in methods)
+
+    @property
+    def _behind(self) -> list[type]:
+        """The Trainer's class that this mixin stands in front of, and those that it is derived from."""
+        order = type(self).__mro__
+        return [kind for kind in order[order.index(DistillMixin) + 1 :] if issubclass(kind, Trainer)]
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         stock: Any = super()
@@ -172,20 +195,39 @@ class DistillMixin:
                     model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
                 )
         if "labels" not in inputs:
+            if self._has_own("compute_loss"):
+                raise ConfigError(
+                    f"the batches have no 'labels', and {self._kind} computes a loss of its own, which the "
+                    "teacher's labels would replace: distil in a loop with a DistillLoader instead, where "
+                    "both can be added"
+                )
             outputs = model(**inputs)
             loss = self._without_labels(outputs, soft, inputs.get("attention_mask"))
             return (loss, outputs) if return_outputs else loss
-        self._soft = soft
+        self._soft, self._used = soft, False
         try:
-            return stock.compute_loss(
+            loss = stock.compute_loss(
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
             )
         finally:
             self._soft = None
+        if not self._used:
+            raise ConfigError(
+                f"{self._kind}.compute_loss did not call self.compute_loss_func, so nothing of the teacher's "
+                "labels was in its loss: let it return self.compute_loss_func(outputs, labels, "
+                "num_items_in_batch=num_items_in_batch), and pass a loss of your own as compute_loss_func"
+            )
+        return loss
+
+    @property
+    def _kind(self) -> str:
+        """The class whose ``compute_loss`` the Trainer has."""
+        return next(kind.__name__ for kind in self._behind if "compute_loss" in vars(kind))
 
     def _loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
         """Of a batch with true labels, divided by what the Trainer counts."""
         assert self._soft is not None
+        self._used = True
         student, teacher = self._logits(outputs, self._soft)
         target = labels
         if self._shifts:
@@ -364,7 +406,14 @@ def _dealt_by(sampler: edldist.ElasticSampler, source: Any) -> DataLoader[Any]:
 
 
 def _all_but_labels(batch: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {name: value for name, value in batch.items() if isinstance(value, Tensor) and name != "labels"}
+    seen = {name: value for name, value in batch.items() if isinstance(value, Tensor) and name != "labels"}
+    if len({value.shape[:1] for value in seen.values()}) > 1:
+        sizes = ", ".join(f"{name} {list(value.shape)}" for name, value in seen.items())
+        raise InputError(
+            f"the batch holds tensors of different numbers of samples ({sizes}): name those that the teacher "
+            "takes, as in Distillation(inputs=('input_ids', 'position_ids'))"
+        )
+    return seen
 
 
 def _length(thing: Any) -> int | None:

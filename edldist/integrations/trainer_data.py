@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -30,12 +30,20 @@ class TrainerData(DataLoader[Any]):
         loader: is iterated.
         length: batches of a whole epoch; None if nobody knows.
         samples: of the data set behind it; None if nobody knows.
+        teacher_only: keys of a batch that do not go on to the Trainer.
     """
 
-    def __init__(self, loader: DistillLoader, length: int | None, samples: int | None) -> None:
+    def __init__(
+        self,
+        loader: DistillLoader,
+        length: int | None,
+        samples: int | None,
+        teacher_only: Collection[str] = (),
+    ) -> None:
         self.loader = loader
         self._length = length
-        batches = _Batches(loader) if samples is None else _CountedBatches(loader, samples)
+        hidden = frozenset(teacher_only)
+        batches = _Batches(loader, hidden) if samples is None else _CountedBatches(loader, hidden, samples)
         super().__init__(batches, batch_size=None, collate_fn=_same)
 
     def __len__(self) -> int:
@@ -53,8 +61,9 @@ class TrainerData(DataLoader[Any]):
 
 
 class _Batches(IterableDataset[Any]):
-    def __init__(self, loader: DistillLoader) -> None:
+    def __init__(self, loader: DistillLoader, hidden: frozenset[str]) -> None:
         self._loader = loader
+        self._hidden = hidden
         self.placeholders = 0
 
     def __iter__(self) -> Iterator[Any]:
@@ -68,7 +77,8 @@ class _Batches(IterableDataset[Any]):
                     "keyword arguments, so let it make a dict"
                 )
             weight = self._loader.loss_weight
-            made = {**batch, SOFT: {"labels": labels, "weight": weight}}
+            seen = {name: value for name, value in batch.items() if name not in self._hidden}
+            made = {**seen, SOFT: {"labels": labels, "weight": weight}}
             if not weight and isinstance(made.get("labels"), torch.Tensor):
                 # Nothing of it is this rank's: it must not be among the tokens that a mean is taken over.
                 made["labels"] = torch.full_like(made["labels"], _IGNORED)
@@ -76,8 +86,8 @@ class _Batches(IterableDataset[Any]):
 
 
 class _CountedBatches(_Batches):
-    def __init__(self, loader: DistillLoader, samples: int) -> None:
-        super().__init__(loader)
+    def __init__(self, loader: DistillLoader, hidden: frozenset[str], samples: int) -> None:
+        super().__init__(loader, hidden)
         self._samples = samples
 
     def __len__(self) -> int:
