@@ -7,6 +7,7 @@ resolved job so that it loads back equal. Nothing here imports torch.
 from edldist.config.argument import dump_argument, parse_argument
 from edldist.config.file import dump_job, job_schema, load_job
 from edldist.config.job import CheckpointConfig, CoordinatorConfig, JobConfig, ScriptConfig
+from edldist.config.kubernetes import KubernetesConfig, PlacementConfig, VolumeConfig
 from edldist.config.resources import ResourcesConfig
 from edldist.config.slurm import SlurmConfig, SlurmRoleConfig
 from edldist.config.student import StudentConfig
@@ -16,6 +17,8 @@ __all__ = [
     "CheckpointConfig",
     "CoordinatorConfig",
     "JobConfig",
+    "KubernetesConfig",
+    "PlacementConfig",
     "ReplicaRange",
     "ResourcesConfig",
     "ScriptConfig",
@@ -23,6 +26,7 @@ __all__ = [
     "SlurmRoleConfig",
     "StudentConfig",
     "TeacherConfig",
+    "VolumeConfig",
     "check_codec_name",
     "dump_argument",
     "dump_job",

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from edldist.bounds import LONGEST_TTL_S, MOST
+from edldist.config.kubernetes import KubernetesConfig
 from edldist.config.resources import ResourcesConfig
 from edldist.config.section import JOB_NAME, Section, Text, whole
 from edldist.config.slurm import SlurmConfig
@@ -68,6 +69,9 @@ class JobConfig(Section):
     slurm: SlurmConfig | None = Field(
         default=None, description="a mapping of what a Slurm cluster wants to know, or null"
     )
+    kubernetes: KubernetesConfig | None = Field(
+        default=None, description="a mapping of what a Kubernetes cluster wants to know, or null"
+    )
 
     @field_validator("teachers")
     @classmethod
@@ -90,11 +94,12 @@ class JobConfig(Section):
     @model_validator(mode="after")
     def _places_are_of_teachers(self) -> JobConfig:
         names = [teacher.name for teacher in self.teachers]
-        strangers = (self.slurm.teachers.keys() if self.slurm is not None else set()) - set(names)
-        if strangers:
-            raise ValueError(
-                f"slurm.teachers: there is no teacher `{min(strangers)}`; there are {', '.join(names)}"
-            )
+        for key, cluster in (("slurm", self.slurm), ("kubernetes", self.kubernetes)):
+            strangers = (cluster.teachers.keys() if cluster is not None else set()) - set(names)
+            if strangers:
+                raise ValueError(
+                    f"{key}.teachers: there is no teacher `{min(strangers)}`; there are {', '.join(names)}"
+                )
         return self
 
     @property

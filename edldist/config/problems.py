@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import get_args
+from typing import get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
@@ -62,15 +62,17 @@ def _dotted(location: Sequence[int | str]) -> str:
 def _place(location: Sequence[int | str], whole: type[BaseModel]) -> tuple[type[BaseModel] | None, str]:
     """The section that a location lies in (or is), and the description of its last field."""
     section: type[BaseModel] | None = whole
-    allowed = ""
+    allowed, named = "", False
     for part in location:
-        if isinstance(part, int):
+        if isinstance(part, int) or named:
+            named = False
             continue
         field = section.model_fields.get(part) if section else None
         if field is None:
             break
         allowed = field.description or allowed
         section = _section_in(field.annotation)
+        named = section is not None and get_origin(field.annotation) is dict  # of sections by names
     return section, allowed
 
 

@@ -98,12 +98,18 @@ def prepare_command(interpreter: str, config: ScriptConfig) -> list[str]:
 
 
 def teacher_command(
-    launcher: Sequence[str], teacher: TeacherConfig, worker_id: str, coordinator: str, beside: Path
+    launcher: Sequence[str],
+    teacher: TeacherConfig,
+    worker_id: str,
+    coordinator: str,
+    beside: Path,
+    http: str | None = None,
 ) -> list[str]:
     """One worker. Every option is given, so that no variable of the user's decides.
 
     Args:
         beside: the folder of the job file.
+        http: ``HOST:PORT`` where it answers probes, or None for nowhere.
     """
     return [
         *(*launcher, "teacher", "--import-from", str(beside)),
@@ -123,6 +129,7 @@ def teacher_command(
         *(("--autocast", teacher.autocast) if teacher.autocast is not None else ()),
         "--channels-last" if teacher.channels_last else "--no-channels-last",
         *_dataset_options(teacher),
+        *(("--http", http) if http is not None else ()),
     ]
 
 
@@ -136,13 +143,23 @@ def _dataset_options(teacher: TeacherConfig) -> list[str]:
 
 
 def student_command(
-    launcher: Sequence[str], student: StudentConfig, coordinator: str, beside: Path
+    launcher: Sequence[str],
+    student: StudentConfig,
+    coordinator: str,
+    beside: Path,
+    http: str | None = None,
 ) -> list[str]:
-    """One node of the training script's process group; ``beside`` is the folder of the job file."""
+    """One node of the training script's process group.
+
+    Args:
+        beside: the folder of the job file.
+        http: ``HOST:PORT`` where it answers probes, or None for nowhere.
+    """
     return [
         *(*launcher, "student", "--import-from", str(beside)),
         *("--coordinator", coordinator, "--nnodes", student.nnodes),
         *("--nproc-per-node", str(student.nproc_per_node), "--max-restarts", str(student.max_restarts)),
+        *(("--http", http) if http is not None else ()),
         *(student.script, *student.args),
     ]
 

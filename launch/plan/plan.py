@@ -144,13 +144,20 @@ class Plan:
             self.launcher, self.job, bind, http, address_file=address_file, output=output
         )
 
-    def teacher_command(self, teacher: TeacherConfig, worker_id: str, coordinator: str) -> list[str]:
-        """A worker, as its section (of ``job.teachers``, with the device that it gets) says."""
-        return commands.teacher_command(self.launcher, teacher, worker_id, coordinator, self.beside)
+    def prepare_command(self, interpreter: str) -> list[str]:
+        """The job's own preparation, see ``commands.prepare_command``."""
+        assert self.job.prepare is not None
+        return commands.prepare_command(interpreter, self.job.prepare)
 
-    def student_command(self, coordinator: str) -> list[str]:
+    def teacher_command(
+        self, teacher: TeacherConfig, worker_id: str, coordinator: str, http: str | None = None
+    ) -> list[str]:
+        """A worker, as its section (of ``job.teachers``, with the device that it gets) says."""
+        return commands.teacher_command(self.launcher, teacher, worker_id, coordinator, self.beside, http)
+
+    def student_command(self, coordinator: str, http: str | None = None) -> list[str]:
         """A student node."""
-        return commands.student_command(self.launcher, self.job.student, coordinator, self.beside)
+        return commands.student_command(self.launcher, self.job.student, coordinator, self.beside, http)
 
     def student_environment(self, coordinator: str) -> dict[str, str]:
         """What the training script finds, the job file's own variables with it."""

@@ -43,7 +43,7 @@ _OF_A_TEACHER = (
     "resources",
 )
 _OF_THE_STUDENT = ("nnodes", "nproc_per_node", "max_restarts", "resources")
-_OF_THE_JOB = ("checkpoint", "coordinator", "slurm")
+_OF_THE_JOB = ("checkpoint", "coordinator", "slurm", "kubernetes")
 
 
 @dataclass(frozen=True)

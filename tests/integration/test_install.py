@@ -59,6 +59,10 @@ def test_an_installation_takes_three_names_and_every_file(site: Path) -> None:
     ):
         expected = {path.relative_to(ROOT / folder) for path in (ROOT / folder).rglob("*.py")}
         assert {path.relative_to(site / name) for path in (site / name).rglob("*.py")} == expected
+    manifests = site / "edldist_launch" / "kubernetes" / "k8s"
+    assert {path.relative_to(manifests) for path in manifests.rglob("*.yaml")} == {
+        path.relative_to(ROOT / "k8s") for path in (ROOT / "k8s").rglob("*.yaml")
+    }
     (entry,) = site.glob("*.dist-info/entry_points.txt")
     assert "edldist = edldist_launch.cli:main" in entry.read_text()
 

@@ -60,10 +60,11 @@ LAUNCH = {
     "plan": set(),
     "contract": {"plan"},
     "local": {"process", "machine", "record", "plan", "contract"},
+    "kubernetes": {"plan", "contract"},
     "node": {"process", "machine"},
     "view": {"record", "contract"},
-    "job": {"process", "machine", "record", "plan", "contract", "local", "node", "view"},
-    "cli": {"process", "machine", "record", "plan", "contract", "local", "node", "view", "job"},
+    "job": {"process", "machine", "record", "plan", "contract", "local", "kubernetes", "node", "view"},
+    "cli": {"process", "machine", "record", "plan", "contract", "local", "kubernetes", "node", "view", "job"},
     "__main__": {"cli"},
 }
 TEACHER = {

@@ -44,6 +44,11 @@ BEYOND_A_SCHEMA = {
     "slurm={options: [--partition=x]}",
     "slurm={options: [--mem=4G]}",
     "slurm={teachers: {nobody: {partition: x}}}",
+    "kubernetes={claim: a, storage_class: b}",
+    "kubernetes.tolerations=[{operator: Equal, value: a}]",
+    "kubernetes.tolerations=[{key: a, value: b}]",
+    "kubernetes.volumes=[{claim: a, path: /b}, {claim: c, path: /b}]",
+    "kubernetes.teachers={big: {}}",
 }
 
 

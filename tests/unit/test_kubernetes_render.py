@@ -1,0 +1,371 @@
+"""A job file as objects of Kubernetes: through the manifests, with everything that the job file says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from edldist.config import load_job
+from edldist.errors import ConfigError
+from edldist_launch.kubernetes.kustomization import MANIFESTS, read_kustomization
+from edldist_launch.kubernetes.render import dump, new_token, render
+from edldist_launch.kubernetes.resolve import plan_in_image
+from tests.clusters.kubernetes.schemas import problems
+
+Object = dict[str, Any]
+JOB = """\
+name: edldist
+teachers:
+  - {model: "examples.digits.models:teacher", replicas: 2}
+student: {script: train.py, nnodes: "1:2"}
+kubernetes: {keep_s: null}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").touch()
+    (tmp_path / "prepare.py").touch()
+    return tmp_path
+
+
+def rendered(folder: Path, *overrides: str, text: str = JOB) -> dict[tuple[str, str], Object]:
+    (folder / "job.yaml").write_text(text)
+    objects = render(plan_in_image(folder / "job.yaml", overrides), "lab", "t0ken")
+    found = {(each["kind"], each["metadata"]["name"]): each for each in objects}
+    assert len(found) == len(objects)
+    return found
+
+
+def pod(objects: dict[tuple[str, str], Object], kind: str, name: str) -> Object:
+    spec: Object = objects[kind, name]["spec"]["template"]["spec"]
+    return spec
+
+
+def main(objects: dict[tuple[str, str], Object], kind: str, name: str) -> Object:
+    (container,) = pod(objects, kind, name)["containers"]
+    assert isinstance(container, dict)
+    return container
+
+
+def variables(container: Object) -> dict[str, str]:
+    return {each["name"]: each["value"] for each in container["env"] if "value" in each}
+
+
+def differences(before: Any, after: Any, path: str = "") -> list[str]:
+    """The paths at which two values differ."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = [*before, *(key for key in after if key not in before)]
+        return [
+            each for key in keys for each in differences(before.get(key), after.get(key), f"{path}/{key}")
+        ]
+    return [] if before == after else [path]
+
+
+def test_a_job_called_as_the_manifests_is_the_manifests_with_its_own_commands(folder: Path) -> None:
+    base = {(each["kind"], each["metadata"]["name"]): each for each in read_kustomization(MANIFESTS / "base")}
+    made = rendered(folder)
+    assert made.keys() == base.keys()
+    inside = "/spec/template/spec/containers"
+    expected = {
+        ("Deployment", "edldist-coordinator"): [inside],
+        ("Deployment", "edldist-teacher"): [inside, "/metadata/annotations/edldist/group"],
+        ("Job", "edldist-student"): [inside],
+        ("ConfigMap", "edldist-file"): ["/data/job.yaml"],
+        ("Secret", "edldist-secret"): ["/stringData/http-token"],
+        ("PodDisruptionBudget", "edldist-teacher"): ["/metadata/annotations/edldist/group"],
+    }
+    for identity, each in made.items():
+        assert each["metadata"].pop("namespace") == "lab"
+        assert each["metadata"]["annotations"].pop("edldist/name") == "edldist"
+        own = [path for path in differences(base[identity], each) if path != "/metadata/annotations"]
+        also = each["metadata"].pop("annotations")
+        own += [f"/metadata/annotations/{key}" for key in also]
+        assert sorted(own) == sorted(expected.get(identity, [])), identity
+    for kind, name in (("Deployment", "edldist-teacher"), ("Job", "edldist-student")):
+        changed = differences(main(base, kind, name), main(made, kind, name))
+        assert set(changed) == {"/command", "/workingDir"} | ({"/env"} if kind == "Job" else set())
+
+
+def test_every_object_is_what_todays_clusters_take(folder: Path) -> None:
+    everything = (
+        "name=A_job.of.odd.Characters",
+        "prepare={script: prepare.py}",
+        "teachers=[{model: 'a:b', replicas: {min: 0, max: 8}, resources: {gpus: 1, cpus: 4, memory: 16GiB}}, "
+        "{name: Big_One, model: 'a:c', replicas: 3}]",
+        "student.resources={gpus: 8, gpu_type: h100}",
+        "kubernetes={spot: true, queue: lab, autoscaler: keda, monitor: true, storage_class: shared, "
+        "volumes: [{path: /data, claim: images}], secrets: [s3], tolerations: [{key: a, operator: Equal, "
+        "value: b}], node_selector: {pool: a}, pull_secrets: [r], annotations: {a/b: c}, priority_class: p}",
+    )
+    objects = rendered(folder, *everything)
+    checked, found = problems(objects.values())
+    assert found == [] and checked == len(objects) == 20
+
+
+def test_each_teacher_group_has_objects_of_its_own(folder: Path) -> None:
+    objects = rendered(
+        folder,
+        "name=digits",
+        "teachers=[{name: small, model: 'a:b', replicas: 3, env: {A: b}}, {name: Big_One, model: 'a:c'}]",
+        "kubernetes={image: 'all:1', teachers: {small: {image: 'own:2', node_selector: {pool: cpu}}}}",
+    )
+    groups = {
+        each["metadata"]["annotations"]["edldist/group"]: name
+        for (kind, name), each in objects.items()
+        if kind == "Deployment" and "edldist/group" in each["metadata"]["annotations"]
+    }
+    assert groups["small"] == "digits-small" and groups["Big_One"].startswith("digits-big-one-")
+    small = objects["Deployment", "digits-small"]
+    assert small["spec"]["replicas"] == 3
+    labels = {"edldist/job": "digits", "edldist/kind": "teacher", "edldist/role": "small"}
+    assert small["spec"]["selector"]["matchLabels"] == labels
+    assert small["spec"]["template"]["metadata"]["labels"].items() >= labels.items()
+    budget = objects["PodDisruptionBudget", "digits-small"]
+    assert budget["spec"]["selector"]["matchLabels"] == labels
+    container = main(objects, "Deployment", "digits-small")
+    assert container["image"] == "own:2" and variables(container)["A"] == "b"
+    assert pod(objects, "Deployment", "digits-small")["nodeSelector"] == {"pool": "cpu"}
+    command = container["command"]
+    assert command[:2] == ["edldist", "teacher"] and command[-2:] == ["--http", "*:7072"]
+    for option, value in (("--id", "$(POD_NAME)"), ("--name", "small"), ("--model", "a:b")):
+        assert command[command.index(option) + 1] == value
+    assert command[command.index("--coordinator") + 1] == "tcp://digits-coordinator:7070"
+    assert main(objects, "Deployment", groups["Big_One"])["image"] == "all:1"
+    big = main(objects, "Deployment", groups["Big_One"])["command"]
+    assert big[big.index("--name") + 1] == "Big_One"
+
+
+def test_resources_are_those_of_the_role(folder: Path) -> None:
+    objects = rendered(
+        folder,
+        "teachers.0.resources={gpus: 2, cpus: 8, memory: 24GiB, gpu_type: a100}",
+        "student.resources={cpus: 16, memory: 1TiB}",
+        "student.nproc_per_node=4",
+        "coordinator.resources={cpus: 2, memory: 512MiB}",
+        "kubernetes={gpu_resource: amd.com/gpu, gpu_label: kind}",
+    )
+    teacher = main(objects, "Deployment", "edldist-teacher")
+    assert teacher["resources"] == {
+        "requests": {"cpu": "8", "memory": "24Gi"},
+        "limits": {"memory": "24Gi", "amd.com/gpu": 2},
+    }
+    spec = pod(objects, "Deployment", "edldist-teacher")
+    assert spec["nodeSelector"] == {"kind": "a100"}
+    assert {"key": "amd.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in spec["tolerations"]
+    student = main(objects, "Job", "edldist-student")
+    assert student["resources"] == {"requests": {"cpu": "16", "memory": "1Ti"}, "limits": {"memory": "1Ti"}}
+    assert variables(student)["OMP_NUM_THREADS"] == "4"
+    assert "tolerations" not in pod(objects, "Job", "edldist-student")
+    coordinator = main(objects, "Deployment", "edldist-coordinator")
+    assert coordinator["resources"]["requests"] == {"cpu": "2", "memory": "512Mi"}
+
+
+def test_threads_that_the_job_file_chooses_are_kept(folder: Path) -> None:
+    objects = rendered(folder, "student.nproc_per_node=auto", "student.env={OMP_NUM_THREADS: 3}")
+    assert variables(main(objects, "Job", "edldist-student"))["OMP_NUM_THREADS"] == "3"
+    objects = rendered(folder, "student.nproc_per_node=gpu")
+    names = [each["name"] for each in main(objects, "Job", "edldist-student")["env"]]
+    assert "OMP_NUM_THREADS" not in names  # the node shares what it finds
+
+
+def test_a_group_that_is_scaled_has_a_scaler_and_no_number(folder: Path) -> None:
+    ranged = "teachers.0.replicas={min: 1, max: 6}"
+    assert rendered(folder, ranged)["Deployment", "edldist-teacher"]["spec"]["replicas"] == 1
+    objects = rendered(folder, ranged, "kubernetes={autoscaler: keda, autoscaler_namespace: scaling}")
+    assert "replicas" not in objects["Deployment", "edldist-teacher"]["spec"]
+    scaler = objects["ScaledObject", "edldist-teacher"]["spec"]
+    assert (scaler["minReplicaCount"], scaler["maxReplicaCount"]) == (1, 6)
+    (trigger,) = scaler["triggers"]
+    assert trigger["metadata"]["url"] == "http://edldist-coordinator.lab.svc:7071/scaling/teacher"
+    reference = objects["TriggerAuthentication", "edldist-teacher"]["spec"]["secretTargetRef"][0]
+    assert (reference["name"], reference["key"]) == ("edldist-secret", "http-token")
+    (rule,) = objects["NetworkPolicy", "edldist-keda"]["spec"]["ingress"]
+    assert rule["from"] == [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "scaling"}}}
+    ]
+    kinds = {kind for kind, _ in rendered(folder, "kubernetes={autoscaler: keda}")}
+    assert "ScaledObject" not in kinds  # a number that stands is nobody's to change
+
+
+def test_everybody_waits_for_what_is_prepared(folder: Path) -> None:
+    objects = rendered(folder, "prepare={script: prepare.py, args: [--all, '$(HOME)']}")
+    prepare = main(objects, "Job", "edldist-prepare")
+    *shell, script, marker = prepare["command"][:4]
+    assert shell == ["sh", "-ec"] and marker.startswith("/output/.prepared-")
+    assert script == 'cp /etc/edldist/job.yaml /output/; "$@"; touch "$0"'
+    assert prepare["command"][4:] == ["python", "-u", "/job/prepare.py", "--all", "$$(HOME)"]
+    for kind, name in (
+        ("Deployment", "edldist-coordinator"),
+        ("Deployment", "edldist-teacher"),
+        ("Job", "edldist-student"),
+    ):
+        first = pod(objects, kind, name)["initContainers"][0]
+        assert first["command"][-1] == marker
+    assert "initContainers" not in pod(rendered(folder), "Deployment", "edldist-teacher")
+
+
+def test_two_submissions_do_not_take_each_others_preparation_for_theirs(folder: Path) -> None:
+    (folder / "job.yaml").write_text(JOB)
+    plan = plan_in_image(folder / "job.yaml", ["prepare={script: prepare.py}"])
+    first, second = dump(render(plan, "lab", new_token())), dump(render(plan, "lab", new_token()))
+    assert first != second
+    markers = [
+        set(line.strip() for line in text.splitlines() if ".prepared-" in line) for text in (first, second)
+    ]
+    assert markers[0].isdisjoint(markers[1]) and len(markers[0]) == 1
+
+
+def test_nothing_that_the_job_file_says_is_taken_for_a_variable_of_the_pod(folder: Path) -> None:
+    objects = rendered(
+        folder, "student.args=['$(HOME)', '$$x', a$]", "student.env={A: $(HOME)}", "teachers.0.env={B: $(A)}"
+    )
+    student = main(objects, "Job", "edldist-student")
+    assert student["command"][-3:] == ["$$(HOME)", "$$$$x", "a$$"]
+    assert variables(student)["A"] == "$$(HOME)"
+    assert variables(main(objects, "Deployment", "edldist-teacher"))["B"] == "$$(A)"
+
+
+def test_output_lies_in_a_claim_that_is_there_or_made_or_in_an_object_store(folder: Path) -> None:
+    made = rendered(
+        folder, "kubernetes={storage_class: shared, storage_size: 1TiB, storage_access: ReadWriteOnce}"
+    )
+    claim = made["PersistentVolumeClaim", "edldist-output"]["spec"]
+    assert claim == {
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": "shared",
+        "resources": {"requests": {"storage": "1Ti"}},
+    }
+    there = rendered(folder, "kubernetes={claim: results}")
+    assert "PersistentVolumeClaim" not in {kind for kind, _ in there}
+    for kind, name in (("Deployment", "edldist-coordinator"), ("Job", "edldist-student")):
+        sources = {each["name"]: each for each in pod(there, kind, name)["volumes"]}
+        assert sources["output"]["persistentVolumeClaim"] == {"claimName": "results"}
+    store = rendered(folder, "kubernetes={object_store: 's3://bucket/run', secrets: [s3]}")
+    assert "PersistentVolumeClaim" not in {kind for kind, _ in store}
+    student = main(store, "Job", "edldist-student")
+    assert variables(student)["EDLDIST_OUTPUT"] == "s3://bucket/run"
+    assert student["envFrom"] == [{"secretRef": {"name": "s3"}}]
+    sources = {each["name"]: each for each in pod(store, "Job", "edldist-student")["volumes"]}
+    assert sources["output"] == {"name": "output", "emptyDir": {}}
+    with pytest.raises(ConfigError, match="give kubernetes.claim beside kubernetes.object_store"):
+        rendered(folder, "prepare={script: prepare.py}", "kubernetes={object_store: 's3://b'}")
+
+
+def test_volumes_are_mounted_where_the_job_file_says(folder: Path) -> None:
+    objects = rendered(
+        folder,
+        "kubernetes={volumes: [{path: /data, claim: images}, {path: /more, claim: images, sub_path: a, "
+        "read_only: false}, {path: /own, sub_path: build, read_only: false}]}",
+    )
+    for kind, name, own in (
+        ("Job", "edldist-student", "output"),
+        ("Deployment", "edldist-teacher", "claim-1"),
+    ):
+        mounts = {each["mountPath"]: each for each in main(objects, kind, name)["volumeMounts"]}
+        claims = {
+            each["name"]: each["persistentVolumeClaim"]["claimName"]
+            for each in pod(objects, kind, name)["volumes"]
+            if "persistentVolumeClaim" in each
+        }
+        images = mounts["/data"]["name"]
+        assert mounts["/data"] == {"name": images, "mountPath": "/data", "readOnly": True}
+        assert mounts["/more"] == {"name": images, "mountPath": "/more", "subPath": "a"}
+        assert mounts["/own"] == {"name": own, "mountPath": "/own", "subPath": "build"}
+        assert claims == {images: "images", own: "edldist-output"}
+    with pytest.raises(ConfigError, match="/own is to be of the job's own claim"):
+        rendered(folder, "kubernetes={object_store: 's3://b', volumes: [{path: /own}]}")
+
+
+def test_a_queue_takes_those_who_compute(folder: Path) -> None:
+    objects = rendered(folder, "kubernetes={queue: lab, teachers: {teacher: {queue: cheap}}}")
+    key = "kueue.x-k8s.io/queue-name"
+    assert objects["Deployment", "edldist-teacher"]["metadata"]["labels"][key] == "cheap"
+    student = objects["Job", "edldist-student"]
+    assert student["metadata"]["labels"][key] == "lab"
+    assert student["metadata"]["annotations"]["kueue.x-k8s.io/job-min-parallelism"] == "1"
+    assert key not in objects["Deployment", "edldist-coordinator"]["metadata"]["labels"]
+
+
+def test_spot_machines_are_for_the_teachers_that_may_be_there(folder: Path) -> None:
+    objects = rendered(
+        folder,
+        "teachers=[{name: a, model: 'a:b'}, {name: b, model: 'a:b'}]",
+        "kubernetes={spot: true, tolerations: [{key: mine}], teachers: {b: {spot: false}}}",
+    )
+    keys = [each["key"] for each in pod(objects, "Deployment", "edldist-a")["tolerations"]]
+    assert "cloud.google.com/gke-spot" in keys and keys[-1] == "mine"
+    assert "affinity" in pod(objects, "Deployment", "edldist-a")
+    for kind, name in (("Deployment", "edldist-b"), ("Job", "edldist-student")):
+        assert pod(objects, kind, name)["tolerations"] == [{"key": "mine", "operator": "Exists"}]
+
+
+def test_an_ended_job_is_kept_for_so_long(folder: Path) -> None:
+    student = rendered(folder, "kubernetes={keep_s: 60}")["Job", "edldist-student"]["spec"]
+    assert student["ttlSecondsAfterFinished"] == 60 and student["parallelism"] == 2
+
+
+def test_policies_and_monitors_come_as_asked(folder: Path) -> None:
+    kinds = [kind for kind, _ in rendered(folder, "kubernetes={network_policy: false}")]
+    assert "NetworkPolicy" not in kinds and "ServiceMonitor" not in kinds
+    objects = rendered(folder, "name=digits", "kubernetes={monitor: true, monitor_namespace: watch}")
+    monitor = objects["ServiceMonitor", "digits-prometheus"]["spec"]
+    assert monitor["selector"]["matchLabels"]["edldist/job"] == "digits"
+    rules = objects["PrometheusRule", "digits-prometheus"]["spec"]["groups"][0]["rules"]
+    assert all('service="digits-coordinator"' in rule["expr"] for rule in rules)
+    (rule,) = objects["NetworkPolicy", "digits-prometheus"]["spec"]["ingress"]
+    assert rule["from"][0]["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "watch"}
+
+
+def test_what_is_printed_is_what_was_made(folder: Path) -> None:
+    (folder / "job.yaml").write_text(JOB)
+    objects = render(plan_in_image(folder / "job.yaml"), "lab", "no")
+    text = dump(objects)
+    assert list(yaml.safe_load_all(text)) == objects
+    assert "  job.yaml: |\n    name: edldist\n" in text
+    (folder / "again.yaml").write_text(
+        next(each["data"]["job.yaml"] for each in objects if each["kind"] == "ConfigMap")
+    )
+    assert load_job(folder / "again.yaml").name == "edldist"
+
+
+@pytest.mark.parametrize(
+    ("where", "script", "leads"),
+    [
+        ("job.yaml", "train.py", "/job/train.py"),
+        ("jobs/digits/job.yaml", "train.py", "/job/train.py"),
+        ("jobs/digits/job.yaml", "beside.py", "/job/jobs/digits/beside.py"),
+        ("jobs/digits/job.yaml", "/opt/train.py", "/opt/train.py"),
+    ],
+)
+def test_paths_lead_to_the_same_place_in_the_image(folder: Path, where: str, script: str, leads: str) -> None:
+    place = folder / where
+    place.parent.mkdir(parents=True, exist_ok=True)
+    (folder / "jobs").mkdir(exist_ok=True)
+    (place.parent / "beside.py").touch()
+    (place.parent / "w").touch()
+    place.write_text(JOB)
+    plan = plan_in_image(
+        place, [f"student.script={script}", "teachers.0.weights=w", "teachers.0.model=hf:models/big#Class"]
+    )
+    assert plan.job.student.script == leads
+    assert plan.beside == Path("/job", *Path(where).parent.parts)
+    assert plan.job.teachers[0].weights == str(plan.beside / "w")
+    assert plan.job.teachers[0].model == "hf:/job/models/big#Class"
+
+
+def test_a_script_that_is_nowhere_or_in_two_places_is_refused(folder: Path) -> None:
+    (folder / "job.yaml").write_text(JOB)
+    with pytest.raises(ConfigError, match=r"student.script: no such file: none.py \(looked from /"):
+        plan_in_image(folder / "job.yaml", ["student.script=none.py"])
+    (folder / "sub").mkdir()
+    (folder / "sub" / "job.yaml").write_text(JOB)
+    (folder / "sub" / "train.py").touch()
+    with pytest.raises(
+        ConfigError, match=r"student.script: train.py could be .*/train.py or .*/sub/train.py"
+    ):
+        plan_in_image(folder / "sub" / "job.yaml")
