@@ -64,7 +64,7 @@ class VolumeConfig(Section):
     claim: str | None = Field(
         default=None,
         pattern=SUBDOMAIN,
-        description="the name of a PersistentVolumeClaim that is there, or null for that of the job's output",
+        description="the name of a PersistentVolumeClaim that is there, or null for the job's output folder",
     )
     sub_path: str | None = Field(
         default=None,

@@ -1,12 +1,17 @@
-"""``edldist submit`` and ``edldist render``: a job on a cluster's engine, which the next word names."""
+"""``edldist submit`` and ``edldist render``: a job on a cluster, whose engine the next word names."""
 
 from __future__ import annotations
 
 import click
 
-from edldist_launch.cli.kubernetes import render_k8s
+from edldist_launch.cli.kubernetes import render_k8s, submit_k8s
 
-__all__ = ["render"]
+__all__ = ["render", "submit"]
+
+
+@click.group()
+def submit() -> None:
+    """Hand a job to a cluster."""
 
 
 @click.group()
@@ -14,4 +19,5 @@ def render() -> None:
     """Print exactly what submit would hand to a cluster."""
 
 
+submit.add_command(submit_k8s)
 render.add_command(render_k8s)

@@ -7,7 +7,7 @@ import os
 import click
 
 from edldist_launch.cli.bench import bench
-from edldist_launch.cli.clusters import render
+from edldist_launch.cli.clusters import render, submit
 from edldist_launch.cli.coordinator import coordinator
 from edldist_launch.cli.logs import logs
 from edldist_launch.cli.options import option
@@ -41,7 +41,7 @@ def cli(log_level: str) -> None:
     os.environ["EDLDIST_LOG_LEVEL"] = log_level
 
 
-for command in (run, render, status, scale, logs, stop, schema, coordinator, teacher, student, bench):
+for command in (run, submit, render, status, scale, logs, stop, schema, coordinator, teacher, student, bench):
     cli.add_command(command)
 
 

@@ -9,8 +9,9 @@ import click
 from edldist_launch.cli.option_types import Override
 from edldist_launch.cli.options import option
 
-__all__ = ["render_k8s"]
+__all__ = ["render_k8s", "submit_k8s"]
 
+_job = click.argument("job", type=click.Path(path_type=Path))
 _overrides = option(
     "--set",
     "overrides",
@@ -23,7 +24,41 @@ _overrides = option(
 
 
 @click.command("k8s")
-@click.argument("job", type=click.Path(path_type=Path))
+@_job
+@_overrides
+@option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder by which status, scale, logs and stop find the job (default: out/NAME).",
+)
+@option("--dry-run", is_flag=True, help="Ask the cluster whether it would take the job, and make nothing.")
+def submit_k8s(job: Path, overrides: tuple[str, ...], output: Path | None, dry_run: bool) -> int:
+    """Hand a JOB file to Kubernetes, with the cluster and the rights that kubectl has.
+
+    Its objects are those of `edldist render k8s`. Either all of them are made, or none. The image has to hold
+    what the current folder holds, in kubernetes.workdir.
+    """
+    from edldist_launch.job.resolve import spare_the_job_file
+    from edldist_launch.job.submitting import submission_folder
+    from edldist_launch.kubernetes.backend import KubernetesBackend
+    from edldist_launch.kubernetes.resolve import plan_in_image
+
+    plan = plan_in_image(job, overrides)
+    folder = submission_folder(plan.name, output)
+    spare_the_job_file(job, folder)
+    backend = KubernetesBackend(folder)
+    if dry_run:
+        for name in backend.try_out(plan):
+            print(name)
+        return 0
+    backend.start(plan)
+    print(f"job {plan.name} is handed over; --output {folder} finds it: edldist status, logs, scale, stop")
+    return 0
+
+
+@click.command("k8s")
+@_job
 @_overrides
 def render_k8s(job: Path, overrides: tuple[str, ...]) -> int:
     """Print the objects of a JOB file for Kubernetes, as kubectl apply -f - takes them.

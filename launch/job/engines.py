@@ -24,4 +24,8 @@ def backend_of(submission: Submission, output: Path) -> Backend:
         from edldist_launch.local.backend import LocalBackend
 
         return LocalBackend(output)
+    if submission.backend == "kubernetes":
+        from edldist_launch.kubernetes.backend import KubernetesBackend
+
+        return KubernetesBackend(output)
     raise LaunchError(f"{output} was submitted to {submission.backend}, which this version cannot reach")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -27,6 +28,8 @@ UNREACHABLE = (
     "etcdserver: ",
     "EOF",
 )
+
+_LOG = re.compile(r"[EWI]\d{4} \d\d:")  # what kubectl's libraries note beside its own words
 
 Answer = tuple[int, str, str]
 """Exit code, standard output and standard error of a program."""
@@ -107,6 +110,19 @@ class Kubectl:
         found: list[Object] = listed["items"]
         return found
 
+    def find(self, kind: str, name: str) -> Object:
+        """One object."""
+        found: Object = json.loads(self._ask("get", kind, name, "--output", "json"))
+        return found
+
+    def warnings(self) -> list[Object]:
+        """The namespace's events that warn."""
+        listed = json.loads(
+            self._ask("get", "events", "--field-selector", "type=Warning", "--output", "json")
+        )
+        found: list[Object] = listed["items"]
+        return found
+
     def create(self, objects: Iterable[Object], *, dry_run: bool = False) -> list[Object]:
         """Make objects, one after the other; with ``dry_run`` only ask whether they could be made."""
         made = []
@@ -120,9 +136,9 @@ class Kubectl:
         """Merge a change into an object."""
         self._ask("patch", kind, name, "--type", "merge", "--patch", json.dumps(change), *options)
 
-    def scale(self, kind: str, name: str, replicas: int) -> None:
-        """Ask for a number of replicas by the object's own scale."""
-        self._ask("scale", kind, name, "--replicas", str(replicas))
+    def end_pods(self, selector: str, grace_s: int) -> None:
+        """Tell pods to end within so many seconds."""
+        self._ask("delete", "pods", "--selector", selector, "--wait=false", f"--grace-period={grace_s}")
 
     def delete(self, kinds: str, selector: str) -> None:
         """Remove all objects of some kinds that carry labels, and what they own; does not wait for that."""
@@ -140,7 +156,8 @@ class Kubectl:
         code, out, err = self._run([*words, *common], given)
         if code == 0:
             return out
-        said = " ".join(line.strip() for line in err.splitlines() if line.strip()) or f"exit code {code}"
+        lines = [line.strip() for line in err.splitlines() if line.strip() and not _LOG.match(line)]
+        said = " ".join(lines) or f"exit code {code}"
         if any(words in said for words in UNREACHABLE):
             raise ClusterUnreachableError(f"Kubernetes cannot be reached: {said}")
         raise ClusterRefusedError(f"Kubernetes refuses: {said}")

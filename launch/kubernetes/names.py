@@ -12,9 +12,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["Names", "safe_name"]
+__all__ = ["CLAIM", "Names", "safe_name"]
 
 MOST_JOB, MOST_ROLE = 33, 20  # with a hyphen and a digest between and behind them: 63
+CLAIM = "/output"
+"""Where pods see the claim for output."""
 _DIGEST = 8
 _PLAIN = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 _DIGESTED = re.compile(rf"(.*-)?[0-9a-f]{{{_DIGEST}}}")
@@ -71,11 +73,21 @@ class Names:
             return f"{self.label}-{group}"
         return f"{self.label}-{_trimmed(group, MOST_ROLE)}-{_digest(group)}"
 
+    @property
+    def output(self) -> str:
+        """The job's folder, as pods see it: one of its own, since jobs may share a claim."""
+        return f"{CLAIM}/{self.label}"
+
+    def owner(self, kind: str, role: str) -> str:
+        """Of the Deployment or Job that makes a role's pods."""
+        return self.teacher(role) if kind == "teacher" else self.fixed(kind)
+
     def role(self, role: str) -> str:
         """The value of the label ``edldist/role``."""
         return safe_name(role, 63)
 
     def of_base(self, group: str | None = None) -> Mapping[str, str]:
-        """From the names in the manifests to the job's own; with a teacher group, to that of its objects."""
+        """From names in the manifests to the job's own; with a teacher group, to that of its objects."""
         names = {f"edldist-{what}": self.fixed(what) for what in _FIXED}
+        names[f"{CLAIM}/edldist"] = self.output
         return names if group is None else names | {"edldist-teacher": self.teacher(group)}

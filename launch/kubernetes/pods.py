@@ -29,6 +29,7 @@ class Pod:
         placement: where they go.
         settings: what holds for all pods of the job.
         output: the claim of the job's output; None where an object store takes its place.
+        folder: the job's folder in that claim.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Pod:
         placement: PlacementConfig,
         settings: KubernetesConfig,
         output: str | None,
+        folder: str,
     ) -> None:
         self._template = template
         self._spec: Object = template["spec"]
@@ -55,7 +57,7 @@ class Pod:
             if each["name"] == "output":
                 del each["persistentVolumeClaim"]
                 each |= {"persistentVolumeClaim": {"claimName": output}} if output else {"emptyDir": {}}
-        self._mount(placement.volumes or (), output)
+        self._mount(placement.volumes or (), output, folder)
         if placement.secrets:
             self._main["envFrom"] = [{"secretRef": {"name": name}} for name in placement.secrets]
         self.set_variables(role.environment)
@@ -118,11 +120,12 @@ class Pod:
         if resources.gpus:
             limits[gpu_resource] = resources.gpus
 
-    def _mount(self, volumes: Sequence[VolumeConfig], output: str | None) -> None:
+    def _mount(self, volumes: Sequence[VolumeConfig], output: str | None, folder: str) -> None:
         """Let the pods see parts of claims.
 
         Args:
             output: the claim of the job's output, if it has one.
+            folder: the job's folder in it.
 
         Raises:
             ConfigError: it has none, and a volume is to be of it.
@@ -144,7 +147,9 @@ class Pod:
                 self._spec["volumes"].append({"name": names[claim], **source})
             mount: Object = {"name": names[claim], "mountPath": volume.path}
             mount |= {"readOnly": True} if volume.read_only else {}
-            mount |= {"subPath": volume.sub_path} if volume.sub_path is not None else {}
+            inside = [folder] if volume.claim is None else []
+            inside += [volume.sub_path] if volume.sub_path is not None else []
+            mount |= {"subPath": "/".join(inside)} if inside else {}
             self._main["volumeMounts"].append(mount)
 
 

@@ -12,7 +12,6 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -24,17 +23,14 @@ from edldist_launch.kubernetes.names import Names
 from edldist_launch.kubernetes.pods import Pod, literal, quantity
 from edldist_launch.plan.plan import Plan, Role
 
-__all__ = ["JOB", "KIND", "LAUNCHER", "NAME", "OUTPUT", "ROLE", "dump", "new_token", "render"]
+__all__ = ["JOB", "KIND", "LAUNCHER", "NAME", "ROLE", "dump", "new_token", "render"]
 
 LAUNCHER = ("edldist",)
 """Starts edldist in an image."""
-OUTPUT = Path("/output")
-"""The job's folder, as pods see it."""
 JOB, KIND, ROLE = "edldist/job", "edldist/kind", "edldist/role"
 """Labels: whose an object is, of which kind of role, and of which role."""
 NAME, GROUP = "edldist/name", "edldist/group"
 """Annotations: the job's name, and the teacher group's, as the job file has them."""
-_PREPARED = "/output/.prepared"
 _SPACE = "kubernetes.io/metadata.name"
 _HEALTH = "*:7072"
 _MEMBERS, _STATUS = 7070, 7071
@@ -67,7 +63,7 @@ def render(plan: Plan, namespace: str, token: str) -> list[Object]:
     """All objects of a job, the student's last.
 
     Args:
-        plan: with the paths of the image, ``LAUNCHER`` and ``OUTPUT``.
+        plan: with the paths of the image, and ``LAUNCHER``.
         namespace: where they are to be.
         token: what an autoscaler has to know to ask the coordinator.
 
@@ -143,13 +139,16 @@ class _Job:
         objects = self._named(self._of("prepare", "prepare"))
         pod = self._pod(objects[0], role)
         pod.set_variables({"EDLDIST_JOB": self.plan.name})
-        marked = pod.command[: 1 + pod.command.index(self._marker)]
+        marker = f"{self.names.output}/{self._marker}"
+        marked = pod.command[: 1 + pod.command.index(marker)]
         pod.run([*marked, *map(literal, self.plan.prepare_command("python"))])
         return objects
 
     def _coordinator(self, role: Role, components: Sequence[str]) -> list[Object]:
         objects = self._named(self._of("coordinator", *components))
-        command = self.plan.coordinator_command(f"tcp://*:{_MEMBERS}", f"*:{_STATUS}", output=OUTPUT)
+        command = self.plan.coordinator_command(
+            f"tcp://*:{_MEMBERS}", f"*:{_STATUS}", output=self.plan.output
+        )
         self._pod(_only(objects, "Deployment"), role).run(list(map(literal, command)))
         return objects
 
@@ -214,7 +213,7 @@ class _Job:
 
     def _named(self, objects: list[Object], group: str | None = None) -> list[Object]:
         """The same objects under the job's names, with its labels."""
-        names = {**self.names.of_base(group), _PREPARED: self._marker}
+        names = {**self.names.of_base(group), "/.prepared": f"/{self._marker}"}
         labels = {JOB: self.names.label} | ({} if group is None else {ROLE: self.names.role(group)})
         spaces = {"keda": self.settings.autoscaler_namespace, "monitoring": self.settings.monitor_namespace}
         return [_renamed(each, names, labels, spaces) for each in objects]
@@ -230,12 +229,12 @@ class _Job:
         output = settings.claim
         if output is None and settings.object_store is None:
             output = self.names.fixed("output")
-        return Pod(owner["spec"]["template"], role, placement, settings, output)
+        return Pod(owner["spec"]["template"], role, placement, settings, output, self.names.label)
 
     @property
     def _marker(self) -> str:
-        """Which file says that this submission's preparation is done: not that of an earlier one."""
-        return f"{_PREPARED}-{hashlib.sha256(self.token.encode()).hexdigest()[:8]}"
+        """The file that says that this submission's preparation is done, and not an earlier one's."""
+        return f".prepared-{hashlib.sha256(self.token.encode()).hexdigest()[:8]}"
 
     @property
     def _address(self) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 
 from edldist.config import KubernetesConfig, TeacherConfig, load_job
 from edldist.errors import ConfigError
-from edldist_launch.kubernetes.render import LAUNCHER, OUTPUT
+from edldist_launch.kubernetes.names import Names
+from edldist_launch.kubernetes.render import LAUNCHER
 from edldist_launch.plan.plan import Plan
 
 __all__ = ["plan_in_image"]
@@ -39,7 +40,7 @@ def plan_in_image(job_path: Path, overrides: Sequence[str] = ()) -> Plan:
     resolved = job.model_copy(
         update={"student": student, "prepare": prepare, "teachers": teachers, "kubernetes": settings}
     )
-    return Plan(resolved, Path(places.beside_in_image), OUTPUT, LAUNCHER)
+    return Plan(resolved, Path(places.beside_in_image), Path(Names(job.name).output), LAUNCHER)
 
 
 def _paths(key: str, teacher: TeacherConfig, places: _Places) -> dict[str, str]:

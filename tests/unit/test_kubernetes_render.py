@@ -196,8 +196,8 @@ def test_everybody_waits_for_what_is_prepared(folder: Path) -> None:
     objects = rendered(folder, "prepare={script: prepare.py, args: [--all, '$(HOME)']}")
     prepare = main(objects, "Job", "edldist-prepare")
     *shell, script, marker = prepare["command"][:4]
-    assert shell == ["sh", "-ec"] and marker.startswith("/output/.prepared-")
-    assert script == 'cp /etc/edldist/job.yaml /output/; "$@"; touch "$0"'
+    assert shell == ["sh", "-ec"] and marker.startswith("/output/edldist/.prepared-")
+    assert script == 'mkdir -p "${0%/*}"; cp /etc/edldist/job.yaml "${0%/*}"; "$@"; touch "$0"'
     assert prepare["command"][4:] == ["python", "-u", "/job/prepare.py", "--all", "$$(HOME)"]
     for kind, name in (
         ("Deployment", "edldist-coordinator"),
@@ -240,9 +240,13 @@ def test_output_lies_in_a_claim_that_is_there_or_made_or_in_an_object_store(fold
         "storageClassName": "shared",
         "resources": {"requests": {"storage": "1Ti"}},
     }
-    there = rendered(folder, "kubernetes={claim: results}")
+    there = rendered(folder, "name=Run_1", "kubernetes={claim: results}")
     assert "PersistentVolumeClaim" not in {kind for kind, _ in there}
-    for kind, name in (("Deployment", "edldist-coordinator"), ("Job", "edldist-student")):
+    (student,) = [name for kind, name in there if kind == "Job"]
+    own = student.removesuffix("-student")
+    assert variables(main(there, "Job", student))["EDLDIST_OUTPUT"] == f"/output/{own}"
+    assert main(there, "Deployment", f"{own}-coordinator")["command"][-1] == f"/output/{own}"
+    for kind, name in (("Deployment", f"{own}-coordinator"), ("Job", student)):
         sources = {each["name"]: each for each in pod(there, kind, name)["volumes"]}
         assert sources["output"]["persistentVolumeClaim"] == {"claimName": "results"}
     store = rendered(folder, "kubernetes={object_store: 's3://bucket/run', secrets: [s3]}")
@@ -275,7 +279,7 @@ def test_volumes_are_mounted_where_the_job_file_says(folder: Path) -> None:
         images = mounts["/data"]["name"]
         assert mounts["/data"] == {"name": images, "mountPath": "/data", "readOnly": True}
         assert mounts["/more"] == {"name": images, "mountPath": "/more", "subPath": "a"}
-        assert mounts["/own"] == {"name": own, "mountPath": "/own", "subPath": "build"}
+        assert mounts["/own"] == {"name": own, "mountPath": "/own", "subPath": "edldist/build"}
         assert claims == {images: "images", own: "edldist-output"}
     with pytest.raises(ConfigError, match="/own is to be of the job's own claim"):
         rendered(folder, "kubernetes={object_store: 's3://b', volumes: [{path: /own}]}")

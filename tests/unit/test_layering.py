@@ -60,7 +60,7 @@ LAUNCH = {
     "plan": set(),
     "contract": {"plan"},
     "local": {"process", "machine", "record", "plan", "contract"},
-    "kubernetes": {"plan", "contract"},
+    "kubernetes": {"process", "plan", "contract"},
     "node": {"process", "machine"},
     "view": {"record", "contract"},
     "job": {"process", "machine", "record", "plan", "contract", "local", "kubernetes", "node", "view"},

@@ -131,7 +131,8 @@ def test_pods_may_do_no_more_than_they_need(where: str, pod: Object) -> None:
     assert spec["securityContext"]["runAsNonRoot"] is True and spec["securityContext"]["runAsUser"] > 0
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert "hostNetwork" not in spec and "hostPID" not in spec and "hostIPC" not in spec
-    for container in [*spec["containers"], *spec.get("initContainers", [])]:
+    containers = [*spec["containers"], *spec.get("initContainers", [])]
+    for container in containers:
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -141,7 +142,7 @@ def test_pods_may_do_no_more_than_they_need(where: str, pod: Object) -> None:
         assert resources["requests"].keys() == {"cpu", "memory"}
         assert resources["limits"]["memory"] == resources["requests"]["memory"]
     assert all("hostPath" not in volume for volume in spec["volumes"])
-    mounted = {mount["name"] for container in spec["containers"] for mount in container["volumeMounts"]}
+    mounted = {mount["name"] for container in containers for mount in container["volumeMounts"]}
     assert mounted == {volume["name"] for volume in spec["volumes"]}
     labels = pod["metadata"]["labels"]
     assert labels.keys() >= {"edldist/job", "edldist/kind", "edldist/role"}

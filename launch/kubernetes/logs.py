@@ -1,0 +1,140 @@
+"""What a job's pods print: of those that are there from the API, of those that went from the job's folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from edldist.errors import LaunchError
+from edldist_launch.kubernetes.kubectl import Kubectl
+from edldist_launch.process.tie import tied_command
+
+__all__ = ["PodLogs"]
+
+LOOK_S = 1.0
+_LAST_LINES_S = 10.0
+_OF_A_POD = r"-[a-z0-9]{5}"
+_OF_A_REPLICA_SET = r"(-[a-z0-9]+)?"
+
+
+class PodLogs:
+    """The logs of some roles of a job.
+
+    Args:
+        kubectl: in the job's namespace.
+        folder: where logs of pods are kept that are about to go.
+        owners: names of the Deployments and Jobs of the roles.
+    """
+
+    def __init__(self, kubectl: Kubectl, folder: Path, owners: Sequence[str]) -> None:
+        self._kubectl = kubectl
+        self._folder = folder
+        known = "|".join(map(re.escape, owners))
+        self._ours = re.compile(f"({known}){_OF_A_REPLICA_SET}{_OF_A_POD}")
+
+    def read(self, pods: Sequence[str]) -> Iterator[str]:
+        """All lines that there are, one pod after the other, those of pods that went first."""
+        for path in sorted(self._folder.glob("*.log"), key=lambda path: path.stat().st_mtime):
+            if path.stem not in pods and self._ours.fullmatch(path.stem):
+                text = path.read_text(encoding="utf-8", errors="replace")
+                yield from (f"{path.stem}: {line}" for line in text.splitlines())
+        for pod in pods:
+            with _Following(self._kubectl, pod, follow=False) as lines:
+                yield from (f"{pod}: {line}" for line in lines)
+
+    def follow(self, pods: Callable[[], Sequence[str]], ended: Callable[[], bool]) -> Iterator[str]:
+        """All lines that there are, then those that come, of pods that come too, until the job has ended.
+
+        Args:
+            pods: those whose containers have begun by now.
+            ended: whether the job has; what was printed until then is still told.
+        """
+        told: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        followed: set[str] = set()
+        open_logs = 0
+        last = False
+        while not last or open_logs:
+            for pod in pods():
+                if pod not in followed:
+                    followed.add(pod)
+                    open_logs += 1
+                    threading.Thread(target=self._tell, args=(pod, told), daemon=True).start()
+            last = last or ended()
+            until = time.monotonic() + (_LAST_LINES_S if last else LOOK_S)
+            with contextlib.suppress(queue.Empty):
+                while (left_s := until - time.monotonic()) > 0:
+                    line = told.get(timeout=left_s)
+                    if line is not None:
+                        yield line
+                        continue
+                    open_logs -= 1
+                    if last and not open_logs:
+                        break
+            if last:
+                break
+
+    def keep(self, pods: Sequence[str]) -> Callable[[], None]:
+        """Write down what these pods have printed, and what they print until they go.
+
+        Returns:
+            Waits until all has been written.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        keepers = [threading.Thread(target=self._keep, args=(pod,), daemon=True) for pod in pods]
+        for keeper in keepers:
+            keeper.start()
+
+        def wait() -> None:
+            deadline = time.monotonic() + _LAST_LINES_S
+            for keeper in keepers:
+                keeper.join(max(0.0, deadline - time.monotonic()))
+
+        return wait
+
+    def _keep(self, pod: str) -> None:
+        with (
+            contextlib.suppress(OSError),
+            (self._folder / f"{pod}.log").open("w", encoding="utf-8") as file,
+            _Following(self._kubectl, pod) as lines,
+        ):
+            for line in lines:
+                file.write(f"{line}\n")
+
+    def _tell(self, pod: str, told: queue.SimpleQueue[str | None]) -> None:
+        try:
+            with _Following(self._kubectl, pod) as lines:
+                for line in lines:
+                    told.put(f"{pod}: {line}")
+        finally:
+            told.put(None)
+
+
+class _Following:
+    """The lines of one pod's main container, as they come, to its end; none where it has not begun."""
+
+    def __init__(self, kubectl: Kubectl, pod: str, follow: bool = True) -> None:
+        words = ["logs", pod, "--container", "main", *(["--follow"] if follow else [])]
+        self._command = tied_command(kubectl.command(*words), parent=os.getpid())
+
+    def __enter__(self) -> Iterator[str]:
+        try:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+        except OSError as exc:
+            raise LaunchError(f"cannot run kubectl: {exc.strerror or exc}") from exc
+        assert self._process.stdout is not None
+        return (line.decode(errors="replace").rstrip("\n") for line in self._process.stdout)
+
+    def __exit__(self, *error: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()

@@ -1,0 +1,108 @@
+"""A job's objects are made all, or none; and removed all, but for its claim.
+
+The student's Job is made first and owns the others, so that Kubernetes removes them with it: when somebody
+deletes it, when it has ended for so long as it is kept, and when a submission broke off that had only just
+begun. What is left to be found again in any case carries the job's label.
+
+::
+
+    nothing there --may it all be made?--> Job --> everything else --> all there
+                         |                  |            |
+                         no                 +--refused---+--> Job deleted, and with it what it owns
+                                            +--no answer-+--> the same, once there is one; else said
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from edldist.errors import LaunchError
+from edldist_launch.kubernetes.kubectl import ClusterRefusedError, ClusterUnreachableError, Kubectl
+from edldist_launch.kubernetes.kustomization import Object
+from edldist_launch.kubernetes.render import JOB, KIND
+from edldist_launch.kubernetes.state import names
+
+__all__ = ["OWNED", "WATCHED", "place", "remove"]
+
+WATCHED = "jobs.batch,deployments.apps,pods,persistentvolumeclaims"
+"""What tells the state of a job."""
+OWNED = "jobs.batch,deployments.apps,pods,services,configmaps,secrets,poddisruptionbudgets.policy"
+GONE_S = 120.0
+LOOK_S = 0.5
+
+
+def place(objects: Sequence[Object], kubectl: Kubectl) -> None:
+    """Make all objects of a job, or none.
+
+    Raises:
+        ClusterRefusedError: one cannot be made, with the API's own words; nothing is left.
+        ClusterUnreachableError: the cluster went away meanwhile; the message says what may be left.
+    """
+    claims = [each for each in objects if each["kind"] == "PersistentVolumeClaim"]
+    there = {
+        each["metadata"]["name"] for each in kubectl.get("persistentvolumeclaims", _selector(objects[0]))
+    }
+    new_claims = [each for each in claims if each["metadata"]["name"] not in there]
+    job = next(each for each in objects if each["metadata"]["labels"][KIND] == "student")
+    others = [each for each in objects if each is not job and each["kind"] != "PersistentVolumeClaim"]
+    kubectl.create([*new_claims, job, *others], dry_run=True)
+    begun = False
+    try:
+        kubectl.create(new_claims)
+        begun = True
+        (made,) = kubectl.create([job])
+        kubectl.create([_owned(each, made) for each in others])
+    except LaunchError as exc:
+        _undo(new_claims if begun else [], job, kubectl, exc)
+        raise
+
+
+def remove(label: str, kubectl: Kubectl, wait_s: float = GONE_S) -> None:
+    """Remove everything of a job but its claim, and wait until it is gone.
+
+    Raises:
+        LaunchError: the API refuses, or something is still there after ``wait_s``.
+    """
+    kubectl.delete("jobs.batch", f"{JOB}={label}")
+    deadline = time.monotonic() + wait_s
+    while left := kubectl.get(OWNED, f"{JOB}={label}"):
+        if time.monotonic() > deadline:
+            still = ", ".join(names(left)[:5])
+            raise LaunchError(f"after {wait_s:g} s namespace {kubectl.namespace} still has: {still}")
+        time.sleep(LOOK_S)
+
+
+def _owned(each: Object, owner: Object) -> Object:
+    reference: dict[str, Any] = {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+    }
+    return {**each, "metadata": {**each["metadata"], "ownerReferences": [reference]}}
+
+
+def _undo(claims: Sequence[Object], job: Object, kubectl: Kubectl, reason: LaunchError) -> None:
+    """Remove what was made, after a failure.
+
+    Raises:
+        ClusterUnreachableError: there is still no answer.
+    """
+    label = job["metadata"]["labels"][JOB]
+    try:
+        remove(label, kubectl)
+        for each in claims:
+            kubectl.delete("persistentvolumeclaims", f"{JOB}={each['metadata']['labels'][JOB]}")
+    except ClusterRefusedError as exc:
+        raise ClusterUnreachableError(f"{reason}. What was made of it could not be removed: {exc}") from exc
+    except LaunchError as exc:
+        raise ClusterUnreachableError(
+            f"{reason}. What was made of it may still be in namespace {kubectl.namespace} "
+            f"(label {JOB}={label}): `edldist stop` removes it, and so does another submit of the same job"
+        ) from exc
+
+
+def _selector(each: Object) -> str:
+    return f"{JOB}={each['metadata']['labels'][JOB]}"

@@ -1,0 +1,398 @@
+"""The launch contract on Kubernetes, against an API of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edldist.errors import ConfigError, LaunchError
+from edldist_launch.contract.submission import find_submission
+from edldist_launch.kubernetes import backend as backend_module
+from edldist_launch.kubernetes.backend import KubernetesBackend
+from edldist_launch.kubernetes.resolve import plan_in_image
+from edldist_launch.plan.plan import Plan
+from tests.unit.kubernetes_api import FakeApi
+
+JOB = """\
+name: digits
+teachers: [{name: t, model: "a:b", replicas: {min: 1, max: 3}}]
+student: {script: train.py, nnodes: "1:2"}
+"""
+RUNNING = {"phase": "Running", "containerStatuses": [{"name": "main", "state": {"running": {}}}]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(backend_module, "LOOK_S", 0.0)
+    (tmp_path / "train.py").touch()
+    (tmp_path / "job.yaml").write_text(JOB)
+    return tmp_path
+
+
+@pytest.fixture
+def api() -> FakeApi:
+    return FakeApi()
+
+
+class NoWay:
+    """In the place of a forwarded port."""
+
+    address = "tcp://127.0.0.1:1234"
+
+    def __init__(self, command: list[str]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def no_processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(backend_module, "Forward", NoWay)
+    return iter(())
+
+
+def plan_of(folder: Path, *overrides: str) -> Plan:
+    return plan_in_image(folder / "job.yaml", overrides)
+
+
+def submitted(folder: Path, api: FakeApi, *overrides: str) -> KubernetesBackend:
+    backend = KubernetesBackend(folder / "out", api.run)
+    backend.start(plan_of(folder, *overrides))
+    return backend
+
+
+def student_runs(api: FakeApi) -> None:
+    """Every role has a pod that runs."""
+    for kind, name in (
+        ("Deployment", "digits-coordinator"),
+        ("Deployment", "digits-t"),
+        ("Job", "digits-student"),
+    ):
+        api.pod(api.object(kind, name), f"{name}-abcde", dict(RUNNING))
+
+
+def ended(api: FakeApi, kind: str, **fields: str) -> None:
+    """The student's Job has this condition."""
+    condition = {"type": kind, "status": "True", **fields}
+    api.object("Job", "digits-student")["status"] = {"conditions": [condition]}
+
+
+# --- starting ---------------------------------------------------------------------------------------
+
+
+def test_a_job_is_made_whole_and_found_again(folder: Path, api: FakeApi) -> None:
+    submitted(folder, api)
+    owner = api.object("Job", "digits-student")
+    for each in api.objects:
+        references = each["metadata"].get("ownerReferences")
+        if each["kind"] in ("PersistentVolumeClaim", "Job"):
+            assert references is None, "checkpoints outlive the job"
+        else:
+            assert references is not None and references[0]["uid"] == owner["metadata"]["uid"]
+            assert references[0]["kind"] == "Job" and references[0]["name"] == "digits-student"
+    found = find_submission(folder / "out")
+    assert found is not None and (found.backend, found.job) == ("kubernetes", "digits")
+    assert found.engine == {"context": None, "namespace": "lab", "label": "digits"}
+    state = KubernetesBackend(folder / "out", api.run).state()
+    assert (state.phase, state.coordinator) == ("pending", None)
+    assert [(role.name, role.wanted) for role in state.roles] == [
+        ("coordinator", 1),
+        ("t", 1),
+        ("student", 2),
+    ]
+
+
+def test_nothing_is_made_before_all_of_it_may_be(folder: Path, api: FakeApi) -> None:
+    forbidden = 'Error from server (Forbidden): services is forbidden: User "me" cannot create resource'
+    api.refuse = lambda request: forbidden if request == "create Service dry" else None
+    with pytest.raises(LaunchError, match="User .me. cannot create"):
+        submitted(folder, api)
+    assert api.objects == [] and not (folder / "out").exists()
+    assert not [request for request in api.asked if request.startswith("create") and "dry" not in request]
+
+
+def _creations(folder: Path) -> list[str]:
+    """Every request of a submission that makes something."""
+    api = FakeApi()
+    submitted(folder, api)
+    return [request for request in api.asked if request.startswith("create") and "dry" not in request]
+
+
+def test_whichever_object_is_refused_none_is_left(folder: Path) -> None:
+    for number, request in enumerate(_creations(folder)):
+        api, seen = FakeApi(), iter(range(100))
+
+        def refuse(asked: str, number: int = number, seen: Iterator[int] = seen) -> str | None:
+            if asked.startswith("create") and "dry" not in asked and next(seen) == number:
+                return "Error from server: exceeded quota: pods=10"
+            return None
+
+        api.refuse = refuse
+        output = folder / f"out-{number}"
+        with pytest.raises(LaunchError, match="exceeded quota: pods=10"):
+            KubernetesBackend(output, api.run).start(plan_of(folder))
+        assert api.objects == [], request
+        assert not output.exists()
+
+
+def test_a_cluster_that_vanishes_for_a_moment_keeps_nothing(folder: Path) -> None:
+    known = FakeApi()
+    submitted(folder, known)
+    first = next(at for at, request in enumerate(known.asked) if request == "create Job")
+    for at in range(first, len(known.asked)):
+        api = FakeApi()
+        api.silent_from, api.heals_at = at, at + 1
+        output = folder / f"out-{at}"
+        with pytest.raises(LaunchError, match="cannot be reached: Unable to connect to the server"):
+            KubernetesBackend(output, api.run).start(plan_of(folder))
+        assert [kind for kind in api.kinds if kind != "PersistentVolumeClaim"] == []
+
+
+def test_what_a_cluster_that_stays_away_keeps_is_found_again(folder: Path, api: FakeApi) -> None:
+    known = FakeApi()
+    submitted(folder, known, "name=other")
+    (folder / "out").rename(folder / "other")
+    api.silent_from = 3 + next(at for at, request in enumerate(known.asked) if request == "create Job")
+    backend = KubernetesBackend(folder / "out", api.run)
+    with pytest.raises(LaunchError, match="may still be in namespace lab .*`edldist stop` removes it"):
+        backend.start(plan_of(folder))
+    assert "Job" in api.kinds and find_submission(folder / "out") is not None
+    api.silent_from = None
+    backend.stop()
+    assert api.kinds == ["PersistentVolumeClaim"]
+    assert backend.state().phase == "failed"
+    KubernetesBackend(folder / "out", api.run).start(plan_of(folder))
+
+
+def test_a_second_job_of_a_name_or_into_a_folder_is_refused(folder: Path, api: FakeApi) -> None:
+    submitted(folder, api)
+    before = api.kinds
+    with pytest.raises(LaunchError, match=f"a job runs in {folder / 'out'} .digits, in namespace lab"):
+        submitted(folder, api, "name=another")
+    with pytest.raises(LaunchError, match="job digits runs in namespace lab already"):
+        KubernetesBackend(folder / "second", api.run).start(plan_of(folder))
+    assert api.kinds == before and not (folder / "second").exists()
+
+
+def test_a_job_that_has_ended_makes_room_for_the_next_and_its_claim_stays(folder: Path, api: FakeApi) -> None:
+    submitted(folder, api)
+    first = api.object("PersistentVolumeClaim", "digits-output")["metadata"]["uid"]
+    ended(api, "Failed", reason="PodFailurePolicy", message="exit code 1")
+    submitted(folder, api)
+    assert api.object("PersistentVolumeClaim", "digits-output")["metadata"]["uid"] == first
+    assert "status" not in api.object("Job", "digits-student")
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ("{storage_class: none}", "kubernetes.storage_class: none is not there. .*NotFound"),
+        ("{claim: none}", "kubernetes.claim: none is not there"),
+        ("{volumes: [{path: /data, claim: none}]}", "kubernetes.volumes: none is not there"),
+        ("{queue: none}", "kubernetes.queue: none is not there"),
+        ("{student: {queue: none}}", "kubernetes.queue: none is not there"),
+        ("{priority_class: none}", "kubernetes.priority_class: none is not there"),
+    ],
+)
+def test_what_a_job_names_has_to_be_there(folder: Path, api: FakeApi, section: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        submitted(folder, api, f"kubernetes={section}")
+    assert api.objects == [] and not (folder / "out").exists()
+
+
+def test_what_one_may_not_look_at_is_left_to_the_cluster(folder: Path, api: FakeApi) -> None:
+    forbidden = "Error from server (Forbidden): storageclasses is forbidden"
+    api.refuse = lambda request: forbidden if request.startswith("get storageclasses") else None
+    submitted(folder, api, "kubernetes={storage_class: shared}")
+
+
+def test_an_unknown_namespace_is_refused_in_the_clusters_words(folder: Path, api: FakeApi) -> None:
+    words = 'Error from server (NotFound): namespaces "lob" not found'
+    api.refuse = lambda request: words if request.startswith("create") else None
+    with pytest.raises(LaunchError, match='namespaces "lob" not found'):
+        submitted(folder, api)
+    assert not (folder / "out").exists()
+
+
+# --- state ------------------------------------------------------------------------------------------
+
+
+def test_the_state_is_that_of_the_pods(folder: Path, api: FakeApi) -> None:
+    backend = submitted(folder, api)
+    student_runs(api)
+    teacher = api.object("Deployment", "digits-t")
+    api.pod(teacher, "digits-t-old", dict(RUNNING), deletionTimestamp="2026-01-01T00:00:00Z")
+    state = backend.state()
+    assert (state.phase, state.coordinator, state.reason) == ("running", "tcp://127.0.0.1:1234", "")
+    assert [process.phase for process in state.role("t").processes] == ["running", "leaving"]
+    assert state.role("t").processes[0].id == "digits-t-abcde"
+
+
+WAITING = {
+    "name": "main",
+    "state": {"waiting": {"reason": "ErrImagePull", "message": "no such\nimage: nope"}},
+}
+CRASHED = {
+    "name": "main",
+    "restartCount": 4,
+    "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}},
+    "lastState": {"terminated": {"reason": "OOMKilled", "exitCode": 137}},
+}
+GATE = {"name": "prepared", "state": {"running": {}}}
+NO_ROOM = {
+    "type": "PodScheduled",
+    "status": "False",
+    "reason": "Unschedulable",
+    "message": "0/3 nodes: no GPUs",
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (
+            {"phase": "Pending", "containerStatuses": [WAITING]},
+            "ErrImagePull: no such image: nope (is kubernetes.image right",
+        ),
+        (
+            {"phase": "Running", "containerStatuses": [CRASHED]},
+            "CrashLoopBackOff: back-off 40s; before: OOMKilled (exit code 137, it needs more memory",
+        ),
+        ({"phase": "Pending", "conditions": [NO_ROOM]}, "Unschedulable: 0/3 nodes: no GPUs"),
+        ({"phase": "Failed", "reason": "Evicted", "message": "low on disk"}, "Evicted: low on disk"),
+        ({"phase": "Pending", "initContainerStatuses": [GATE]}, "it waits for its init container `prepared`"),
+    ],
+    ids=["image", "crash", "room", "evicted", "gate"],
+)
+def test_a_pod_that_does_not_run_says_why(
+    folder: Path, api: FakeApi, status: dict[str, Any], reason: str
+) -> None:
+    backend = submitted(folder, api)
+    api.pod(api.object("Job", "digits-student"), "digits-student-abcde", status)
+    state = backend.state()
+    (process,) = state.role("student").processes
+    assert process.reason.startswith(reason)
+    assert state.phase == "pending" and state.reason.startswith(f"digits-student-abcde: {reason}")
+
+
+def test_pods_that_nobody_could_make_are_explained(folder: Path, api: FakeApi) -> None:
+    backend = submitted(folder, api)
+    api.warn("Job", "digits-student", "FailedCreate", "exceeded quota: cpu")
+    api.warn("Job", "another", "FailedCreate", "not ours", at="2027-01-01T00:00:00Z")
+    message = "pods violate PodSecurity restricted"
+    api.object("Deployment", "digits-t")["status"] = {
+        "conditions": [
+            {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
+        ]
+    }
+    state = backend.state()
+    assert state.role("t").processes[0].reason == f"FailedCreate: {message}"
+    assert state.role("student").processes[0].reason == "FailedCreate: exceeded quota: cpu"
+    assert state.reason == f"t: FailedCreate: {message}"
+
+
+def test_a_claim_that_cannot_be_had_is_what_the_job_waits_for(folder: Path, api: FakeApi) -> None:
+    backend = submitted(folder, api)
+    api.object("PersistentVolumeClaim", "digits-output")["status"] = {"phase": "Pending"}
+    api.warn("PersistentVolumeClaim", "digits-output", "ProvisioningFailed", "no such class")
+    assert backend.state().reason == "claim digits-output: ProvisioningFailed: no such class"
+
+
+def test_a_job_that_ended_is_remembered_when_the_cluster_has_forgotten_it(folder: Path, api: FakeApi) -> None:
+    backend = submitted(folder, api)
+    terminated = {"name": "main", "state": {"terminated": {"reason": "Error", "exitCode": 1}}}
+    status = {"phase": "Failed", "containerStatuses": [terminated]}
+    api.pod(api.object("Job", "digits-student"), "digits-student-abcde", status)
+    ended(api, "Failed", reason="PodFailurePolicy", message="container main failed")
+    reason = "student: PodFailurePolicy: container main failed; Error (exit code 1)"
+    assert (backend.state().phase, backend.state().reason) == ("failed", reason)
+    api.objects.clear()
+    again = KubernetesBackend(folder / "out", api.run).state()
+    assert (again.phase, again.reason, again.roles) == ("failed", reason, ())
+
+
+def test_a_job_that_went_unseen_says_so(folder: Path, api: FakeApi) -> None:
+    backend = submitted(folder, api)
+    api.objects.clear()
+    assert "nobody saw how it ended" in backend.state().reason
+
+
+# --- scaling and stopping -----------------------------------------------------------------------------
+
+
+def test_numbers_are_asked_of_deployments_and_jobs(folder: Path, api: FakeApi) -> None:
+    backend = submitted(folder, api)
+    backend.scale({"t": 3, "student": 1})
+    assert api.object("Deployment", "digits-t")["spec"]["replicas"] == 3
+    assert api.object("Job", "digits-student")["spec"]["parallelism"] == 1
+    state = backend.state()
+    assert (state.role("t").wanted, state.role("t").held, state.role("student").held) == (3, 3, 1)
+    backend.scale({"t": None, "student": None})
+    state = backend.state()
+    assert [(role.wanted, role.held) for role in state.roles[1:]] == [(1, None), (2, None)]
+
+
+def test_a_group_that_keda_scales_is_held_by_keda(folder: Path, api: FakeApi) -> None:
+    backend = submitted(folder, api, "kubernetes={autoscaler: keda}")
+    backend.scale({"t": 2})
+    scaler = api.object("ScaledObject", "digits-t")
+    assert scaler["metadata"]["annotations"]["autoscaling.keda.sh/paused-replicas"] == "2"
+    assert "replicas" not in api.object("Deployment", "digits-t")["spec"]
+    assert backend.state().role("t").held == 2
+    backend.scale({"t": None})
+    assert "autoscaling.keda.sh/paused-replicas" not in scaler["metadata"]["annotations"]
+
+
+def test_a_number_out_of_bounds_changes_nothing(folder: Path, api: FakeApi) -> None:
+    backend = submitted(folder, api)
+    for wanted, says in (({"t": 3, "student": 9}, "student=9"), ({"t": 0}, "t=0"), ({"x": 1}, "no role `x`")):
+        with pytest.raises(ConfigError, match=says):
+            backend.scale(wanted)
+    assert api.object("Deployment", "digits-t")["spec"]["replicas"] == 1
+    ended(api, "Complete")
+    with pytest.raises(LaunchError, match="does not run any more: it succeeded"):
+        backend.scale({"t": 2})
+
+
+def test_stopping_tells_students_first_and_leaves_the_claim(folder: Path, api: FakeApi) -> None:
+    backend = submitted(folder, api)
+    api.asked.clear()
+    backend.stop()
+    assert [request for request in api.asked if not request.startswith("get")] == [
+        "patch jobs.batch",
+        "patch deployments.apps",
+        "delete jobs.batch",
+    ]
+    assert api.kinds == ["PersistentVolumeClaim"]
+    assert (backend.state().phase, backend.state().reason) == ("failed", "it was stopped")
+    backend.stop()
+
+
+def test_stopping_what_has_ended_removes_it_and_keeps_how_it_ended(folder: Path, api: FakeApi) -> None:
+    backend = submitted(folder, api)
+    ended(api, "Complete")
+    backend.stop()
+    assert api.kinds == ["PersistentVolumeClaim"] and backend.state().phase == "succeeded"
+
+
+def test_a_folder_without_a_job_is_named(folder: Path, api: FakeApi) -> None:
+    backend = KubernetesBackend(folder, api.run)
+    for call in (backend.state, backend.stop, lambda: backend.scale({"t": 1}), backend.logs):
+        with pytest.raises(LaunchError, match=f"no job was started in {folder}"):
+            call()
+
+
+def test_words_are_those_of_the_cluster_and_no_log_of_kubectl(folder: Path) -> None:
+    noise = 'E1127 04:51:33.1 22294 memcache.go:265] "Unhandled Error" err="no group list"\n'
+    words = (
+        "The connection to the server localhost:8080 was refused - did you specify the right host or port?"
+    )
+    backend = KubernetesBackend(folder / "out", lambda arguments, given: (1, "", f"{noise}{noise}{words}\n"))
+    with pytest.raises(LaunchError) as refused:
+        backend.start(plan_of(folder))
+    assert str(refused.value) == f"Kubernetes cannot be reached: {words}"
