@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from edldist.address import Address, parse_address
 from edldist.address_file import AddressFile
 from edldist.clock import Clock, SystemClock
@@ -374,7 +376,8 @@ class Coordinator:
         elif isinstance(message, Event):
             self._take_event(peer, message)
         elif isinstance(message, StatusQuery):
-            self._send(peer, self._view.whole(now, message.since))
+            status = self._view.whole(now, message.since)
+            self._send(peer, msgspec.structs.replace(status, wall_s=wall))
         elif isinstance(message, NodeQuery):
             self._send(peer, self._view.of_node(message))
         elif isinstance(message, Scale):

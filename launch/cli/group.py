@@ -9,6 +9,8 @@ import click
 from edldist_launch.cli.bench import bench
 from edldist_launch.cli.clusters import render, submit
 from edldist_launch.cli.coordinator import coordinator
+from edldist_launch.cli.doctor import doctor
+from edldist_launch.cli.init import init
 from edldist_launch.cli.logs import logs
 from edldist_launch.cli.options import option
 from edldist_launch.cli.run import run
@@ -41,7 +43,10 @@ def cli(log_level: str) -> None:
     os.environ["EDLDIST_LOG_LEVEL"] = log_level
 
 
-for command in (run, submit, render, status, scale, logs, stop, schema, coordinator, teacher, student, bench):
+for command in (
+    *(init, doctor, run, submit, render, status, scale, logs, stop, schema),
+    *(coordinator, teacher, student, bench),
+):
     cli.add_command(command)
 
 

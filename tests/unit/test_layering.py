@@ -59,12 +59,16 @@ LAUNCH = {
     "record": set(),
     "plan": set(),
     "contract": {"plan"},
+    "doctor": {"machine", "view"},
     "local": {"process", "machine", "record", "plan", "contract"},
     "kubernetes": {"process", "plan", "contract"},
     "node": {"process", "machine"},
     "view": {"record", "contract"},
     "job": {"process", "machine", "record", "plan", "contract", "local", "kubernetes", "node", "view"},
-    "cli": {"process", "machine", "record", "plan", "contract", "local", "kubernetes", "node", "view", "job"},
+    "cli": {
+        *("process", "machine", "record", "plan", "contract", "doctor", "local", "kubernetes", "node"),
+        *("view", "job"),
+    },
     "__main__": {"cli"},
 }
 TEACHER = {

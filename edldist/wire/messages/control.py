@@ -322,7 +322,7 @@ class Status(MessagePart, frozen=True, tag="status"):
 
     ``records`` holds ``Event`` and ``Report`` values in the order of their arrival; ``seq`` is the
     number of the last one (ask for what follows with ``StatusQuery(since=seq)``). Numbers start
-    again with a new ``incarnation``.
+    again with a new ``incarnation``. ``wall_s`` is the coordinator's wall clock when it answered.
     """
 
     incarnation: Name
@@ -331,6 +331,7 @@ class Status(MessagePart, frozen=True, tag="status"):
     records: list[Event | Report]
     seq: Count
     groups: list[GroupStatus] = []
+    wall_s: Wall = 0.0
 
 
 class NodeQuery(MessagePart, frozen=True, tag="node_query"):
