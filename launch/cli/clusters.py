@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from edldist_launch.cli.kubernetes import render_k8s, submit_k8s
+from edldist_launch.cli.slurm import render_slurm, submit_slurm
 
 __all__ = ["render", "submit"]
 
@@ -20,4 +21,6 @@ def render() -> None:
 
 
 submit.add_command(submit_k8s)
+submit.add_command(submit_slurm)
 render.add_command(render_k8s)
+render.add_command(render_slurm)

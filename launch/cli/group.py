@@ -16,6 +16,7 @@ from edldist_launch.cli.options import option
 from edldist_launch.cli.run import run
 from edldist_launch.cli.scale import scale
 from edldist_launch.cli.schema import schema
+from edldist_launch.cli.slurm import placer
 from edldist_launch.cli.status import status
 from edldist_launch.cli.stop import stop
 from edldist_launch.cli.student import student
@@ -45,7 +46,7 @@ def cli(log_level: str) -> None:
 
 for command in (
     *(init, doctor, run, submit, render, status, scale, logs, stop, schema),
-    *(coordinator, teacher, student, bench),
+    *(coordinator, teacher, student, bench, placer),
 ):
     cli.add_command(command)
 

@@ -28,4 +28,8 @@ def backend_of(submission: Submission, output: Path) -> Backend:
         from edldist_launch.kubernetes.backend import KubernetesBackend
 
         return KubernetesBackend(output)
+    if submission.backend == "slurm":
+        from edldist_launch.slurm.backend import SlurmBackend
+
+        return SlurmBackend(output)
     raise LaunchError(f"{output} was submitted to {submission.backend}, which this version cannot reach")

@@ -18,12 +18,13 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from edldist_launch.process.tie import tied_command
+from edldist_launch.slurm.commands import SlurmCommands, run_command
 from tests.fault.harness import wait_for
 from tests.fault.network import Host, Switch, require_network_tools
 
@@ -147,8 +148,9 @@ class Cluster:
         folder: for everything that its daemons write; a short path, since a socket lies in it.
     """
 
-    def __init__(self, folder: Path, hosts: int = HOSTS) -> None:
+    def __init__(self, folder: Path, hosts: int = HOSTS, kill_wait_s: int = KILL_WAIT_S) -> None:
         self.folder = folder
+        self._kill_wait_s = kill_wait_s
         self.names = [f"n{number}" for number in range(1, hosts + 1)]
         self.environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "SBATCH"))},
@@ -187,6 +189,16 @@ class Cluster:
         if done.returncode != 0:
             raise subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
         return done.stdout
+
+    def slurm(self) -> SlurmCommands:
+        """Its commands, for this process."""
+
+        def run(
+            command: Sequence[str], environment: Mapping[str, str], timeout_s: float
+        ) -> subprocess.CompletedProcess[str]:
+            return run_command(self.command(*command), environment, timeout_s)
+
+        return SlurmCommands(run, self.environment)
 
     def cut(self, name: str) -> None:
         """Cut a host off from all others."""
@@ -235,7 +247,7 @@ class Cluster:
             folder=self.folder,
             controller=self.machines["ctl"].address,
             nodes="\n".join(nodes),
-            kill_wait_s=KILL_WAIT_S,
+            kill_wait_s=self._kill_wait_s,
             spot_grace_s=SPOT_GRACE_S,
             silent_s=SILENT_S,
         )
@@ -262,11 +274,15 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def slurm_cluster(hosts: int = HOSTS) -> Iterator[Cluster]:
-    """A cluster for as long as the context lasts."""
+def slurm_cluster(hosts: int = HOSTS, kill_wait_s: int = KILL_WAIT_S) -> Iterator[Cluster]:
+    """A cluster for as long as the context lasts.
+
+    Args:
+        kill_wait_s: seconds from a job's SIGTERM to its SIGKILL.
+    """
     with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
         Path(folder).chmod(0o755)
-        cluster = Cluster(Path(folder), hosts)
+        cluster = Cluster(Path(folder), hosts, kill_wait_s)
         try:
             yield cluster
         finally:

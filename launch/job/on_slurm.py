@@ -1,0 +1,111 @@
+"""A job file handed to a Slurm cluster: ``edldist submit slurm`` and ``edldist render slurm``."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edldist.config import JobConfig, load_job
+from edldist_launch.contract.submission import find_submission
+from edldist_launch.job.paths import check_weights, resolve_paths
+from edldist_launch.job.resolve import spare_the_job_file
+from edldist_launch.job.submitting import submission_folder
+from edldist_launch.plan.plan import Plan
+from edldist_launch.record.earlier import Beginning, EarlierRun
+from edldist_launch.record.folder import OUTPUTS, default_folders
+from edldist_launch.slurm.backend import SlurmBackend, scripts_of, submission_options, surroundings
+from edldist_launch.slurm.commands import Slurm
+from edldist_launch.slurm.layout import Layout
+from edldist_launch.view.console import PlainConsole, near
+from edldist_launch.view.progress import show_finished
+
+__all__ = ["render_for_slurm", "submit_to_slurm"]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a command line asks for: a job file, and the folder for it."""
+
+    job: JobConfig
+    beside: Path
+    output: Path
+
+
+def submit_to_slurm(
+    job_path: Path,
+    overrides: Sequence[str],
+    output: Path | None,
+    beginning: Beginning = "resume",
+    slurm: Slurm | None = None,
+) -> int:
+    """Queue a whole job, and say where it is; 0.
+
+    Args:
+        job_path: the job file.
+        overrides: ``key=value``, see ``load_job``.
+        output: the folder for everything written, which all hosts see; None for the default of this job.
+        beginning: what becomes of an earlier run in that folder.
+
+    Raises:
+        ConfigError: the job file or the folder is wrong; nothing was queued.
+        LaunchError: the job runs already, or Slurm refuses it; nothing of it is left in the queue.
+    """
+    asked = _asked(job_path, overrides, output, beginning)
+    backend = SlurmBackend(asked.output, beginning, slurm)
+    plan = Plan(asked.job, asked.beside, asked.output)
+    backend.check_absent(plan)
+    console = PlainConsole()
+    earlier = EarlierRun.read(asked.output)
+    if earlier is not None and earlier.finished and earlier.result is not None and beginning == "resume":
+        earlier.check(asked.job, asked.output, beginning)
+        show_finished(console, asked.output, earlier.result)
+        return 0
+    backend.start(plan)
+    for role in backend.state().roles:
+        ids = ", ".join(dict.fromkeys(process.engine_id.partition("_")[0] for process in role.processes))
+        count = len(role.processes)
+        console.print(f"{role.name}: Slurm job {ids or 'none'}{f', {count} tasks' if count > 1 else ''}")
+    folder = near(asked.output)
+    console.print(
+        f"job {plan.name} is queued, output: {folder}\n"
+        f"its progress: edldist status --watch --output {folder}   its logs: edldist logs --follow --output "
+        f"{folder}   its end: edldist stop --output {folder}",
+        soft_wrap=True,
+    )
+    return 0
+
+
+def render_for_slurm(
+    job_path: Path, overrides: Sequence[str], output: Path | None, beginning: Beginning = "resume"
+) -> str:
+    """The job scripts that ``submit`` would write and queue, each below the command that would queue it.
+
+    Raises:
+        ConfigError: the job file or the folder is wrong.
+    """
+    asked = _asked(job_path, overrides, output, beginning)
+    plan = Plan(asked.job, asked.beside, asked.output)
+    layout = Layout.of(plan)
+    parts = []
+    for role, text in scripts_of(plan, surroundings(plan)):
+        options = submission_options(plan, role, {kind: f"<{kind}>" for kind in ("prepare", "coordinator")})
+        path = layout.script(role.kind, role.name)
+        command = "not queued at first:" if options is None else " ".join(("sbatch --parsable", *options))
+        parts.append(f"### {command} {shlex.quote(str(path))}\n{text}")
+    return "\n".join(parts)
+
+
+def _asked(job_path: Path, overrides: Sequence[str], output: Path | None, beginning: Beginning) -> _Asked:
+    job = resolve_paths(load_job(job_path, overrides), job_path)
+    beside = job_path.absolute().parent
+    if job.prepare is None:  # which may make them
+        check_weights(job, beside)
+    if output is not None:
+        spare_the_job_file(job_path, output)
+    folder = output or next(default_folders(OUTPUTS, job, beginning))
+    submission = find_submission(folder)
+    if submission is not None and submission.backend != "slurm":
+        submission_folder(job.name, folder)  # that engine knows whether a job runs there
+    return _Asked(job, beside, folder.absolute())

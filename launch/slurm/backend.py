@@ -1,0 +1,376 @@
+"""A job on Slurm, as the launch contract wants it: placed whole, found again by its folder, scaled and ended.
+
+What is asked of a job that runs (scale, stop) is written into its folder, where its placer reads it. Ending
+one needs no placer: a job whose coordinator is gone can be stopped all the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from edldist.config import load_job
+from edldist.errors import LaunchError
+from edldist.files import replace_file
+from edldist_launch.contract.backend import JobState, Phase, ProcessState, RoleState
+from edldist_launch.contract.submission import Submission, find_submission, forget_submission
+from edldist_launch.contract.wishes import forget_wishes, read_wishes, write_wishes
+from edldist_launch.plan.commands import PASSED_ON
+from edldist_launch.plan.plan import Plan, Role
+from edldist_launch.process.importing import add_to_environment
+from edldist_launch.record.earlier import Beginning, read_result
+from edldist_launch.record.folder import JobFolder
+from edldist_launch.slurm.attempts import Attempts
+from edldist_launch.slurm.commands import Slurm, SlurmCommands
+from edldist_launch.slurm.files import JobFiles
+from edldist_launch.slurm.layout import Layout, process_id
+from edldist_launch.slurm.queued import QueuedTask
+from edldist_launch.slurm.script import ARRAY_KINDS, Surroundings, render_script
+
+__all__ = ["SlurmBackend", "scripts_of", "submission_options", "surroundings"]
+
+POLL_S = 1.0
+STUDENT_GRACE_S = 60.0
+WORKER_GRACE_S = 60.0
+AWAY_S = 120.0
+"""How long a cancelled job may take to leave the queue: the cluster's KillWait, and some."""
+
+
+def surroundings(plan: Plan, environment: Mapping[str, str] = os.environ) -> Surroundings:
+    """What scripts are told of here: the current folder, and what a person set for every process."""
+    passed_on = {name: environment[name] for name in PASSED_ON if name in environment}
+    passed_on.pop("EDLDIST_ADVERTISE", None)  # an address of this host
+    paths: dict[str, str] = {}
+    add_to_environment(paths, os.getcwd(), str(plan.beside))
+    return Surroundings(os.getcwd(), {"PYTHONUNBUFFERED": "1", **passed_on}, paths.get("PYTHONPATH", ""))
+
+
+def scripts_of(plan: Plan, where: Surroundings) -> list[tuple[Role, str]]:
+    """The job script of each role, in the order in which they are submitted.
+
+    Raises:
+        ConfigError: a path has a character that Slurm takes in no script.
+    """
+    return [(role, render_script(plan, role, where)) for role in plan.roles]
+
+
+def submission_options(plan: Plan, role: Role, ids: Mapping[str, str]) -> list[str] | None:
+    """Options of sbatch with which a role is queued at first; None if it is not.
+
+    Args:
+        ids: of the jobs that were queued before, by the kinds of their roles.
+    """
+    if role.kind in ARRAY_KINDS:
+        last = role.replicas.initial - 1
+        return [f"--array=0-{last}", f"--dependency=after:{ids['coordinator']}"] if last >= 0 else None
+    if role.kind == "coordinator" and plan.job.prepare is not None:
+        return ["--hold", f"--dependency=singleton,afterok:{ids['prepare']}"]
+    return ["--hold"]
+
+
+class SlurmBackend:
+    """One job on a cluster, by the contract ``launch.contract.backend``.
+
+    Args:
+        output: its folder, which all hosts see.
+        beginning: what becomes of an earlier run in that folder, when a job is started.
+        slurm: the cluster.
+        wait: passes some seconds.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        beginning: Beginning = "resume",
+        slurm: Slurm | None = None,
+        wait: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._output = output.absolute()
+        self._beginning = beginning
+        self._slurm = SlurmCommands() if slurm is None else slurm
+        self._wait = wait
+        self._started: Plan | None = None
+
+    @property
+    def plan(self) -> Plan:
+        """Of the job that was submitted into the folder.
+
+        Raises:
+            LaunchError: none was.
+            ConfigError: its record cannot be read.
+        """
+        if self._started is None:
+            submission = find_submission(self._output)
+            if submission is None or submission.backend != "slurm":
+                raise LaunchError(f"no job was started in {self._output}")
+            job = load_job(self._output / "job.yaml")
+            self._started = Plan(job, Path(submission.engine["beside"]), self._output)
+        return self._started
+
+    @property
+    def _layout(self) -> Layout:
+        return Layout.of(self.plan)
+
+    @property
+    def _files(self) -> JobFiles:
+        return JobFiles(self._layout)
+
+    @property
+    def _attempts(self) -> Attempts:
+        return Attempts(self._layout)
+
+    # --- placing ------------------------------------------------------------------------------------
+
+    def start(self, plan: Plan) -> None:
+        """See ``Backend.start``.
+
+        Nothing of it starts before all of it is queued: the first jobs are held until then, and the others
+        wait for them. Should this process, or Slurm, die in between, no job of it ever starts, and the next
+        submission, or ``stop``, removes what is there.
+
+        Raises:
+            LaunchError: the job runs already, or Slurm refuses a part of it, with its own words.
+            ConfigError: a path has a character that Slurm takes in no script.
+        """
+        scripts = scripts_of(plan, surroundings(plan))
+        self.check_absent(plan)
+        made = [path for path in (self._output, *self._output.parents) if not path.exists()]
+        try:
+            with JobFolder(self._output, plan.job, self._beginning) as folder:
+                if folder.finished is None:
+                    self._place({self._layout.script(r.kind, r.name): text for r, text in scripts})
+        except BaseException:
+            if made and find_submission(self._output) is None:
+                shutil.rmtree(self._output, ignore_errors=True)
+                for parent in made[1:]:
+                    with contextlib.suppress(OSError):
+                        parent.rmdir()
+            raise
+
+    def _place(self, scripts: Mapping[Path, str]) -> None:
+        """Queue everything, or nothing."""
+        self._remove_leftovers()
+        with contextlib.suppress(OSError):
+            forget_wishes(self._output)  # of a former run
+        self._files.begin(scripts)
+        self._record(complete=False)
+        try:
+            held = self._submit_all()
+            self._record(complete=True)
+            for engine_id in held:
+                self._slurm.release(engine_id)
+        except BaseException as exc:
+            left = self._undo()
+            if isinstance(exc, LaunchError) and left:
+                raise LaunchError(f"{exc}. {left}") from exc
+            raise
+
+    def check_absent(self, plan: Plan) -> None:
+        """Refuse a job that is in the queue already.
+
+        Raises:
+            LaunchError: it is, or Slurm does not answer.
+        """
+        submission = find_submission(self._output)
+        self._started = plan
+        queue = self._queue()
+        if queue and (submission is None or submission.engine.get("complete", True)):
+            ids = ", ".join(dict.fromkeys(task.engine_id.partition("_")[0] for task in queue))
+            raise LaunchError(
+                f"job {plan.name} runs in {self._output} (Slurm jobs {ids}): wait for its end, end it "
+                f"with 'edldist stop --output {self._output}', or choose another --output"
+            )
+
+    def _submit_all(self) -> list[str]:
+        """Queue a job for every role; the ids of those that are on hold."""
+        ids: dict[str, str] = {}
+        for role in self.plan.roles:
+            options = submission_options(self.plan, role, ids)
+            if options is not None:
+                ids[role.kind] = self._slurm.submit(self._layout.script(role.kind, role.name), *options)
+        return [ids[kind] for kind in ("coordinator", "prepare") if kind in ids]
+
+    def _remove_leftovers(self) -> None:
+        """Cancel what a submission has left that did not get through."""
+        if queue := self._queue():
+            self._slurm.cancel([task.engine_id for task in queue])
+            self._await_empty(self._names(), AWAY_S)
+
+    def _record(self, complete: bool) -> None:
+        engine = {
+            "beside": str(self.plan.beside),
+            "names": self._names(),
+            "complete": complete,
+        }
+        try:
+            Submission("slurm", self.plan.name, engine=engine).write(self._output)
+        except OSError as exc:
+            raise LaunchError(f"cannot write {self._output}/submission.json: {exc.strerror}") from exc
+
+    def _undo(self) -> str:
+        """Cancel what was queued; what a person has to know if that fails, else nothing."""
+        try:
+            self._slurm.cancel([task.engine_id for task in self._queue()])
+        except LaunchError as exc:
+            return (
+                f"Jobs of it may be left in the queue, on hold, and could not be cancelled ({exc}): the same "
+                f"command, or 'edldist stop --output {self._output}', removes them once Slurm answers"
+            )
+        forget_submission(self._output)
+        return ""
+
+    # --- a job that runs ------------------------------------------------------------------------------
+
+    def scale(self, wanted: Mapping[str, int | None]) -> None:
+        """See ``Backend.scale``: the placer follows at its next look at the queue."""
+        for role, number in wanted.items():
+            if number is not None:
+                self.plan.check_scale(role, number)
+            else:
+                self.plan.role(role)
+        if not self._queue():
+            state = self.state()
+            raise LaunchError(
+                f"job {state.name} of {self._output} does not run any more: it {state.phase}"
+                + (f" ({state.reason})" if state.reason else "")
+            )
+        write_wishes(self._output, wanted)
+
+    def state(self) -> JobState:
+        """See ``Backend.state``."""
+        queue, ended = self._queue(), self._files.ended()
+        held, wanted = read_wishes(self._output) or {}, self._files.wanted()
+        roles = tuple(
+            self._role_state(role, queue, ended, wanted, held.get(role.name)) for role in self.plan.roles
+        )
+        phase, reason = self._phase(queue, ended)
+        return JobState(self.plan.name, phase, self._coordinator(), reason, roles)
+
+    def logs(self, role: str | None = None, follow: bool = False) -> Iterator[str]:
+        """See ``Backend.logs``."""
+        roles = self.plan.roles if role is None else (self.plan.role(role),)
+
+        def processes() -> set[str]:
+            with contextlib.suppress(OSError):
+                names = {path.name for path in (self._output / "logs").iterdir()}
+                return {name for name in names if any(_is_of(name, each) for each in roles)}
+            return set()
+
+        return self._attempts.follow(processes, lambda: not (follow and self._queue()), self._wait)
+
+    def stop(self, grace_s: float | None = None) -> None:
+        """See ``Backend.stop``."""
+        plan = self.plan
+        if not self._queue():
+            return
+        self._files.ask_stop()  # the placer, if there is one, queues nothing any more
+        by_kind = {
+            kind: [self._layout.queue_name(r.kind, r.name) for r in plan.roles if r.kind == kind]
+            for kind in ("prepare", "student", "teacher", "coordinator")
+        }
+        self._slurm.cancel([task.engine_id for task in self._slurm.queue(by_kind["prepare"] or ["-"])])
+        self._let_go(by_kind["student"], STUDENT_GRACE_S if grace_s is None else grace_s)
+        self._let_go(by_kind["teacher"], WORKER_GRACE_S)
+        waiting = [t.engine_id for t in self._slurm.queue(by_kind["coordinator"]) if t.phase == "pending"]
+        self._slurm.cancel(waiting)
+        # The placer writes the result, and goes.
+        with contextlib.suppress(LaunchError):
+            self._await_empty(by_kind["coordinator"], WORKER_GRACE_S)
+        self._slurm.cancel([task.engine_id for task in self._queue()])
+        self._await_empty(self._names(), AWAY_S)
+        if not (self._output / "result.json").exists():  # there was no placer to write it
+            text = json.dumps({"status": "interrupted", "job": plan.name}, indent=2)
+            with contextlib.suppress(OSError):
+                replace_file(self._output / "result.json", f"{text}\n".encode())
+
+    def _let_go(self, names: Sequence[str], grace_s: float) -> None:
+        """Have the processes of some jobs leave, and cancel them when time is up."""
+        asked: set[str] = set()
+        deadline = time.monotonic() + grace_s
+        while queue := self._slurm.queue(names):
+            self._slurm.cancel([task.engine_id for task in queue if task.phase == "pending"])
+            running = [task.engine_id for task in queue if task.phase == "running"]
+            if time.monotonic() > deadline:
+                self._slurm.cancel(running)
+                self._await_empty(names, AWAY_S)
+                return
+            self._slurm.ask([each for each in running if each not in asked])
+            asked.update(running)
+            self._wait(POLL_S)
+
+    def _await_empty(self, names: Sequence[str], timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while queue := self._slurm.queue(names):
+            if time.monotonic() > deadline:
+                left = ", ".join(task.engine_id for task in queue)
+                raise LaunchError(
+                    f"{left}: still in Slurm's queue {timeout_s:.0f} s after their end was asked"
+                )
+            self._wait(POLL_S)
+
+    # --- seeing -------------------------------------------------------------------------------------
+
+    def _role_state(
+        self,
+        role: Role,
+        queue: Sequence[QueuedTask],
+        ended: Mapping[str, int],
+        wanted: Mapping[str, int],
+        held: int | None,
+    ) -> RoleState:
+        name = self._layout.queue_name(role.kind, role.name)
+        tasks = [task for task in queue if task.queue_name == name]
+        processes = {}
+        for task in tasks:
+            if role.kind not in ARRAY_KINDS and process_id(role, 0) in processes and task.phase == "pending":
+                continue  # the coordinator that waits for the end of this one
+            process = process_id(role, task.index or 0)
+            restarts = max(0, self._attempts.count(process) - 1)
+            processes[process] = ProcessState(
+                process, task.engine_id, task.phase, task.where, task.reason, restarts
+            )
+        for process, code in ended.items():
+            if process not in processes and _is_of(process, role):
+                phase: Phase = "succeeded" if code == 0 else "failed"
+                reason = "" if code == 0 else f"exit code {code}"
+                restarts = max(0, self._attempts.count(process) - 1)
+                processes[process] = ProcessState(process, "", phase, reason=reason, restarts=restarts)
+        ordered = sorted(processes.values(), key=lambda each: (len(each.id), each.id))
+        return RoleState(role.name, wanted.get(role.name, role.replicas.initial), tuple(ordered), held)
+
+    def _phase(self, queue: Sequence[QueuedTask], ended: Mapping[str, int]) -> tuple[Phase, str]:
+        if ended.get("prepare"):
+            return "failed", f"the preparation failed (exit code {ended['prepare']})"
+        names = {role.kind: self._layout.queue_name(role.kind, role.name) for role in self.plan.roles}
+        students = [task for task in queue if task.queue_name == names["student"]]
+        if not queue:
+            result = read_result(self._output / "result.json") or {}
+            status = str(result.get("status", "gone without a result"))
+            return ("succeeded", "") if status == "completed" else ("failed", f"the job is {status}")
+        if any(task.phase in ("running", "leaving") for task in students):
+            return "running", ""
+        if self._files.stopping:
+            return "leaving", "it was asked to end"
+        waits = next((task.reason for task in [*students, *queue] if task.reason), "")
+        return "pending", waits
+
+    def _coordinator(self) -> str | None:
+        return self._layout.coordinator if self._layout.address_file.exists() else None
+
+    def _queue(self) -> list[QueuedTask]:
+        return self._slurm.queue(self._names())
+
+    def _names(self) -> list[str]:
+        return [self._layout.queue_name(role.kind, role.name) for role in self.plan.roles]
+
+
+def _is_of(process: str, role: Role) -> bool:
+    if role.kind not in ARRAY_KINDS:
+        return process == role.name
+    head, dash, number = process.rpartition("-")
+    return bool(dash) and head == role.name and number.isdecimal()

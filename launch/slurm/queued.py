@@ -1,0 +1,74 @@
+"""What Slurm says of the jobs in its queue, read. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from edldist.errors import LaunchError
+from edldist_launch.contract.backend import Phase
+
+__all__ = ["FORMAT", "QueuedTask", "parse_queue"]
+
+FORMAT = "%i|%j|%T|%N|%r"
+"""The columns that are asked of squeue; none but the last may hold a bar."""
+
+_PHASES: Mapping[str, Phase] = {
+    "RUNNING": "running",
+    "SUSPENDED": "running",
+    "STOPPED": "running",
+    "SIGNALING": "running",
+    "STAGE_OUT": "leaving",
+    "COMPLETING": "leaving",
+}
+"""States of a job that has a host; every other one that the queue shows waits for one."""
+
+
+@dataclass(frozen=True)
+class QueuedTask:
+    """A job, or a task of an array, that has not ended.
+
+    Attributes:
+        engine_id: ``1234``, or ``1234_3``.
+        queue_name: what the job is called.
+        index: of the task in its array; None for a job without one.
+        state: in Slurm's word.
+        reason: in Slurm's words; empty where there is none.
+    """
+
+    engine_id: str
+    queue_name: str
+    index: int | None
+    state: str
+    where: str = ""
+    reason: str = ""
+
+    @property
+    def phase(self) -> Phase:
+        return _PHASES.get(self.state, "pending")
+
+
+def parse_queue(lines: Iterable[str]) -> list[QueuedTask]:
+    """The tasks that ``squeue --array --format=FORMAT`` lists.
+
+    Raises:
+        LaunchError: a line is none of these.
+    """
+    tasks = []
+    for line in filter(None, map(str.strip, lines)):
+        fields = line.split("|", 4)
+        number, underscore, index = fields[0].partition("_")
+        if len(fields) != 5 or not number.isdecimal() or (underscore and not index.isdecimal()):
+            raise LaunchError(f"squeue says {line!r}, which is no line of {FORMAT!r}")
+        engine_id, name, state, where, reason = fields
+        tasks.append(
+            QueuedTask(
+                engine_id,
+                name,
+                int(index) if underscore else None,
+                state,
+                where,
+                "" if reason in ("None", "(null)") else reason,
+            )
+        )
+    return tasks

@@ -1,0 +1,87 @@
+#!/bin/bash
+# Workers of teacher big, one a task, of job full. Written by edldist.
+#SBATCH --job-name=full-2aa01fe3.teacher.big
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task=8
+#SBATCH --mem=65536M
+#SBATCH --gres=gpu:a100:1,accel:fast:1
+#SBATCH --partition=spot,gpu
+#SBATCH --account=lab
+#SBATCH --qos=low
+#SBATCH --reservation=friday
+#SBATCH --constraint=h100
+#SBATCH --time=1-12:00
+#SBATCH --nice=100
+#SBATCH --signal=B:USR1@300
+#SBATCH --no-requeue
+#SBATCH --open-mode=append
+#SBATCH --kill-on-invalid-dep=yes
+#SBATCH --chdir=/home/me/jobs
+#SBATCH --output="/shared/out/full run/logs/slurm/%x-%A_%a.log"
+#SBATCH --exclusive
+#SBATCH --mail-type=END,FAIL
+
+unset "${!EDLDIST_@}"
+
+# What the process is asked for: to come back, or to stay away.
+wish='' heard='' step=''
+asked() {
+    heard=1
+    [ "$wish" = away ] || wish=$1
+    [ -z "$step" ] || [ "$2" = told ] || kill -USR1 "$step" 2> /dev/null
+}
+trap 'asked back tell' USR1
+trap 'asked away tell' USR2
+trap 'asked away told' TERM
+
+module load cuda
+export A='b c'
+output='/shared/out/full run'
+process=big-$SLURM_ARRAY_TASK_ID
+task=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+export PYTHONUNBUFFERED=1
+export A=1
+export B=2
+
+# Each attempt has a folder of its own for its log.
+logs=$output/logs/$process
+mkdir -p "$logs" || exit 1
+attempt=0
+until mkdir "$logs/$attempt" 2> /dev/null; do
+    [ -d "$logs/$attempt" ] || exit 1
+    attempt=$((attempt + 1))
+done
+log=$logs/$attempt/log
+echo "$process, attempt $attempt: job $task on $(hostname), $(date)"
+rm -f "$output/slurm/ended/$process"
+
+code=0
+if [ -z "$wish" ]; then
+    srun --ntasks=1 --cpus-per-task=8 --input=none /opt/python -m edldist_launch teacher --import-from /home/me/jobs --coordinator 'file:/shared/out/full run/slurm/coordinator.json' --id "$process" --name big --model a.b:c --device cuda:1 --model-arg path=m --model-arg 'layers=[1, 2.5, null, {a: '"'"'1'"'"'}]' --batch-size 7 --codec dense:bf16 --weights w.safetensors --outputs logits --model-version '7 b' --allow-nonfinite --compile --autocast bf16 --channels-last --dataset d:f --dataset-threads 4 --dataset-inputs 0,mask > "$log" 2>&1 &
+    step=$!
+    [ -z "$wish" ] || kill -USR1 "$step" 2> /dev/null
+    while :; do
+        heard=''
+        wait "$step"
+        code=$?
+        [ -n "$heard" ] || break
+    done
+fi
+echo "$process, attempt $attempt: exit code $code${wish:+, asked to go}, $(date)"
+
+# A host that was cut off goes on with what Slurm has given to another one since: that is left alone.
+restarts=${SLURM_RESTART_COUNT:-0}
+known=$(scontrol show job -o "$task" | sed -n 's/.* Restarts=\([0-9]*\) .*/\1/p')
+[ "${known:-$restarts}" = "$restarts" ] || exit "$code"
+
+case $code in 0 | 138 | 143)
+    if [ "$wish" != away ] && [ no = yes ] && scontrol requeue "$task"; then
+        sleep 60 # until Slurm ends this script
+        exit "$code"
+    fi
+    ;;
+esac
+echo "$code" > "$output/slurm/ended/.$process.new"
+mv "$output/slurm/ended/.$process.new" "$output/slurm/ended/$process"
+exit "$code"

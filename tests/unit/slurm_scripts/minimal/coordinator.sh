@@ -1,0 +1,77 @@
+#!/bin/bash
+# The coordinator, and who keeps the number of the other processes, of job digits. Written by edldist.
+#SBATCH --job-name=digits-3b7454bd.coordinator
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+#SBATCH --signal=B:USR1@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --kill-on-invalid-dep=yes
+#SBATCH --dependency=singleton
+#SBATCH --chdir=/home/me/jobs
+#SBATCH --output=/shared/out/digits/logs/slurm/%x-%j.log
+
+unset "${!EDLDIST_@}"
+
+# What the process is asked for: to come back, or to stay away.
+wish='' heard='' step=''
+asked() {
+    heard=1
+    [ "$wish" = away ] || wish=$1
+    [ -z "$step" ] || [ "$2" = told ] || kill -USR1 "$step" 2> /dev/null
+}
+trap 'asked back tell' USR1
+trap 'asked away tell' USR2
+trap 'asked away told' TERM
+
+output=/shared/out/digits
+process=coordinator
+task=$SLURM_JOB_ID
+export PYTHONUNBUFFERED=1
+if [ -z "${EDLDIST_ADVERTISE-}" ]; then
+    known=$(scontrol show node -o "$SLURMD_NODENAME")
+    EDLDIST_ADVERTISE=$(sed -n 's/.* NodeAddr=\([^ ]*\) .*/\1/p' <<< "$known")
+fi
+export EDLDIST_ADVERTISE
+
+# Each attempt has a folder of its own for its log.
+logs=$output/logs/$process
+mkdir -p "$logs" || exit 1
+attempt=0
+until mkdir "$logs/$attempt" 2> /dev/null; do
+    [ -d "$logs/$attempt" ] || exit 1
+    attempt=$((attempt + 1))
+done
+log=$logs/$attempt/log
+echo "$process, attempt $attempt: job $task on $(hostname), $(date)"
+rm -f "$output/slurm/ended/$process"
+
+code=130
+if [ -z "$wish" ]; then
+    srun --ntasks=1 --input=none /opt/edldist/bin/edldist placer --output /shared/out/digits > "$log" 2>&1 &
+    step=$!
+    [ -z "$wish" ] || kill -USR1 "$step" 2> /dev/null
+    while :; do
+        heard=''
+        wait "$step"
+        code=$?
+        [ -n "$heard" ] || break
+    done
+fi
+echo "$process, attempt $attempt: exit code $code${wish:+, asked to go}, $(date)"
+
+# A host that was cut off goes on with what Slurm has given to another one since: that is left alone.
+restarts=${SLURM_RESTART_COUNT:-0}
+known=$(scontrol show job -o "$task" | sed -n 's/.* Restarts=\([0-9]*\) .*/\1/p')
+[ "${known:-$restarts}" = "$restarts" ] || exit "$code"
+
+case $code in 130 | 138 | 143)
+    if [ "$wish" != away ] && [ yes = yes ] && scontrol requeue "$task"; then
+        sleep 60 # until Slurm ends this script
+        exit "$code"
+    fi
+    ;;
+esac
+echo "$code" > "$output/slurm/ended/.$process.new"
+mv "$output/slurm/ended/.$process.new" "$output/slurm/ended/$process"
+exit "$code"

@@ -1,0 +1,78 @@
+#!/bin/bash
+# Student nodes, one a task, of job digits. Written by edldist.
+#SBATCH --job-name=digits-3b7454bd.student
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+#SBATCH --signal=B:USR1@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --kill-on-invalid-dep=yes
+#SBATCH --chdir=/home/me/jobs
+#SBATCH --output=/shared/out/digits/logs/slurm/%x-%A_%a.log
+
+unset "${!EDLDIST_@}"
+
+# What the process is asked for: to come back, or to stay away.
+wish='' heard='' step=''
+asked() {
+    heard=1
+    [ "$wish" = away ] || wish=$1
+    [ -z "$step" ] || [ "$2" = told ] || kill -USR1 "$step" 2> /dev/null
+}
+trap 'asked back tell' USR1
+trap 'asked away tell' USR2
+trap 'asked away told' TERM
+
+output=/shared/out/digits
+process=student-$SLURM_ARRAY_TASK_ID
+task=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+export PYTHONUNBUFFERED=1
+export EDLDIST_COORDINATOR=file:/shared/out/digits/slurm/coordinator.json
+export EDLDIST_OUTPUT=/shared/out/digits
+export EDLDIST_JOB=digits
+export EDLDIST_CHECKPOINT_KEEP=3
+export EDLDIST_CHECKPOINT_EVERY_STEPS=50
+export EDLDIST_ON_POISON=raise
+export EDLDIST_HEARTBEAT_TTL_S=3.0
+
+# Each attempt has a folder of its own for its log.
+logs=$output/logs/$process
+mkdir -p "$logs" || exit 1
+attempt=0
+until mkdir "$logs/$attempt" 2> /dev/null; do
+    [ -d "$logs/$attempt" ] || exit 1
+    attempt=$((attempt + 1))
+done
+log=$logs/$attempt/log
+echo "$process, attempt $attempt: job $task on $(hostname), $(date)"
+rm -f "$output/slurm/ended/$process"
+
+code=130
+if [ -z "$wish" ]; then
+    srun --ntasks=1 --input=none /opt/edldist/bin/edldist student --import-from /home/me/jobs --coordinator file:/shared/out/digits/slurm/coordinator.json --nnodes 1 --nproc-per-node 1 --max-restarts 3 student.py > "$log" 2>&1 &
+    step=$!
+    [ -z "$wish" ] || kill -USR1 "$step" 2> /dev/null
+    while :; do
+        heard=''
+        wait "$step"
+        code=$?
+        [ -n "$heard" ] || break
+    done
+fi
+echo "$process, attempt $attempt: exit code $code${wish:+, asked to go}, $(date)"
+
+# A host that was cut off goes on with what Slurm has given to another one since: that is left alone.
+restarts=${SLURM_RESTART_COUNT:-0}
+known=$(scontrol show job -o "$task" | sed -n 's/.* Restarts=\([0-9]*\) .*/\1/p')
+[ "${known:-$restarts}" = "$restarts" ] || exit "$code"
+
+case $code in 130 | 138 | 143)
+    if [ "$wish" != away ] && [ yes = yes ] && scontrol requeue "$task"; then
+        sleep 60 # until Slurm ends this script
+        exit "$code"
+    fi
+    ;;
+esac
+echo "$code" > "$output/slurm/ended/.$process.new"
+mv "$output/slurm/ended/.$process.new" "$output/slurm/ended/$process"
+exit "$code"

@@ -1,0 +1,275 @@
+"""A job on Slurm by the launch contract: whole or not at all, found again, scaled, read and ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edldist.config import load_job
+from edldist.errors import ConfigError, LaunchError
+from edldist_launch.contract.submission import find_submission
+from edldist_launch.contract.wishes import read_wishes
+from edldist_launch.plan.plan import Plan
+from edldist_launch.slurm.backend import SlurmBackend
+from edldist_launch.slurm.files import JobFiles
+from edldist_launch.slurm.layout import Layout
+from tests.unit.fake_slurm import FakeSlurm
+from tests.unit.jobs import MINIMAL
+
+JOB = ["teachers.0.replicas={min: 2, max: 8}", "student.nnodes=1:2", "prepare={script: p.py}"]
+
+
+class Job:
+    """A job in a folder, on a fake cluster on which something happens whenever the backend waits."""
+
+    def __init__(self, folder: Path, *overrides: str) -> None:
+        (folder / "given.yaml").write_text(MINIMAL)
+        self.output = folder / "out"
+        self.plan = Plan(load_job(folder / "given.yaml", [*JOB, *overrides]), folder, self.output)
+        self.slurm = FakeSlurm()
+        self.meanwhile: Callable[[], object] = lambda: None
+        self.backend = self.found()
+        self.files = JobFiles(Layout.of(self.plan))
+
+    def found(self) -> SlurmBackend:
+        """By another process."""
+        return SlurmBackend(self.output, slurm=self.slurm, wait=lambda seconds: self.meanwhile())
+
+    def start(self) -> None:
+        self.backend.start(self.plan)
+
+    def leave(self, process: str, code: int) -> None:
+        (self.files.layout.ended / process).write_text(f"{code}\n")
+
+    def roles(self) -> dict[str, list[tuple[str, str, str]]]:
+        return {
+            role.name: [(p.id, p.engine_id, p.phase) for p in role.processes]
+            for role in self.found().state().roles
+        }
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return Job(tmp_path)
+
+
+def test_everything_is_queued_and_nothing_starts_before_all_of_it_is(job: Job) -> None:
+    job.start()
+    given = [(path.name, options) for path, options in job.slurm.submitted]
+    assert given == [
+        ("prepare.sh", ("--hold",)),
+        ("coordinator.sh", ("--hold", "--dependency=singleton,afterok:1")),
+        ("teacher.teacher.sh", ("--array=0-1", "--dependency=after:2")),
+        ("student.sh", ("--array=0-1", "--dependency=after:2")),
+    ]
+    assert job.slurm.released == ["2", "1"]
+    submission = find_submission(job.output)
+    assert submission is not None and (submission.backend, submission.job) == ("slurm", "digits")
+
+
+def test_a_job_without_a_preparation_waits_for_nothing_else(tmp_path: Path) -> None:
+    job = Job(tmp_path, "prepare=null", "teachers.0.replicas={min: 0, max: 2}")
+    job.start()
+    assert [options for _, options in job.slurm.submitted] == [
+        ("--hold",),
+        ("--array=0-0", "--dependency=after:1"),
+        ("--array=0-1", "--dependency=after:1"),
+    ]
+
+
+@pytest.mark.parametrize("refused", ["prepare", "coordinator", "teacher.teacher", "student"])
+def test_what_was_queued_before_a_refusal_is_cancelled_and_slurm_has_the_word(job: Job, refused: str) -> None:
+    job.slurm.refuses[refused] = "Invalid partition name specified"
+    with pytest.raises(LaunchError, match="^sbatch: Invalid partition name specified$"):
+        job.start()
+    assert job.slurm.tasks == {} and not job.output.exists()
+    del job.slurm.refuses[refused]
+    job.start()
+    assert len(job.slurm.tasks) == 6
+
+
+def test_a_cluster_that_vanishes_in_mid_submit_leaves_nothing_that_starts_nor_stays(job: Job) -> None:
+    submit = job.slurm.submit
+
+    def vanish(script: Path, *options: str) -> str:
+        if script.stem == "student":
+            job.slurm.silent = {"submit", "queue", "cancel"}
+        return submit(script, *options)
+
+    job.slurm.submit = vanish  # type: ignore[method-assign]
+    with pytest.raises(LaunchError) as caught:
+        job.start()
+    assert "submit: Unable to contact slurm controller" in str(caught.value)
+    assert (
+        f"could not be cancelled (queue: Unable to contact slurm controller (connect failure)): the same "
+        f"command, or 'edldist stop --output {job.output}', removes them" in str(caught.value)
+    )
+    assert job.slurm.held == {"1", "2"}, "none of it can start"
+    job.slurm.silent, job.slurm.submit = set(), submit  # type: ignore[method-assign]
+    left = list(job.slurm.tasks)
+    job.start()
+    assert set(left) <= set(job.slurm.cancelled) and len(job.slurm.tasks) == 6
+
+
+def test_what_a_submission_left_can_be_stopped_too(job: Job) -> None:
+    job.slurm.refuses["student"] = "no"
+    job.slurm.silent = {"cancel"}
+    with pytest.raises(LaunchError, match="may be left in the queue"):
+        job.start()
+    job.slurm.silent = set()
+    job.found().stop()
+    assert job.slurm.tasks == {}
+
+
+def test_a_second_submission_is_refused_with_what_runs_and_how_to_end_it(job: Job) -> None:
+    job.start()
+    with pytest.raises(
+        LaunchError, match=r"digits runs in .*/out \(Slurm jobs 1, 2, 3, 4\): wait .*edldist stop"
+    ):
+        job.found().start(job.plan)
+    assert len(job.slurm.tasks) == 6
+
+
+def test_a_job_that_has_ended_may_be_submitted_again(job: Job) -> None:
+    job.start()
+    job.leave("student-0", 143)
+    job.slurm.end(*list(job.slurm.tasks))
+    job.start()
+    assert job.files.ended() == {} and len(job.slurm.tasks) == 6
+
+
+def test_nothing_is_known_of_a_folder_without_a_submission(tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match=f"no job was started in {tmp_path}"):
+        SlurmBackend(tmp_path, slurm=FakeSlurm()).state()
+
+
+# --- seeing -----------------------------------------------------------------------------------------
+
+
+def test_the_state_tells_every_process_with_slurms_word_for_it(job: Job) -> None:
+    job.start()
+    state = job.found().state()
+    assert (state.phase, state.reason, state.coordinator) == ("pending", "Dependency", None)
+    job.slurm.end("1")
+    job.leave("prepare", 0)
+    job.slurm.run("2", "3_0", "4_1", where="n7")
+    job.files.layout.address_file.write_text('{"address": "tcp://10.0.0.7:4000"}')
+    (job.output / "logs" / "teacher-0" / "0").mkdir(parents=True)
+    (job.output / "logs" / "teacher-0" / "1").mkdir()
+    state = job.found().state()
+    assert (state.phase, state.coordinator) == ("running", f"file:{job.output}/slurm/coordinator.json")
+    first, second = state.role("teacher").processes
+    assert (first.id, first.engine_id, first.phase, first.where, first.restarts) == (
+        *("teacher-0", "3_0", "running", "n7"),
+        1,
+    )
+    assert (second.phase, second.reason) == ("pending", "Dependency")
+    assert [(p.id, p.phase) for p in state.role("prepare").processes] == [("prepare", "succeeded")]
+
+
+def test_a_coordinator_that_waits_to_take_over_is_not_shown(job: Job) -> None:
+    job.start()
+    job.slurm.run("2")
+    job.slurm.submit(job.files.layout.script("coordinator", "coordinator"))
+    assert job.roles()["coordinator"] == [("coordinator", "2", "running")]
+
+
+def test_who_has_ended_is_told_with_the_code(job: Job) -> None:
+    job.start()
+    job.slurm.end("1", "2", "3_0", "3_1", "4_0", "4_1")
+    job.leave("student-0", 0)
+    job.leave("student-1", 1)
+    state = job.found().state()
+    assert [(p.id, p.phase, p.reason) for p in state.role("student").processes] == [
+        ("student-0", "succeeded", ""),
+        ("student-1", "failed", "exit code 1"),
+    ]
+    assert (state.phase, state.reason) == ("failed", "the job is gone without a result")
+    (job.output / "result.json").write_text(json.dumps({"status": "completed"}))
+    assert job.found().state().phase == "succeeded"
+
+
+def test_a_preparation_that_failed_has_failed_the_job(job: Job) -> None:
+    job.start()
+    job.slurm.end("1")
+    job.leave("prepare", 3)
+    state = job.found().state()
+    assert (state.phase, state.reason) == ("failed", "the preparation failed (exit code 3)")
+
+
+def test_logs_are_those_of_a_role_or_of_all(job: Job) -> None:
+    job.start()
+    for process in ("student-0", "teacher-1", "coordinator", "slurm"):
+        folder = job.output / "logs" / process / "0"
+        folder.mkdir(parents=True)
+        (folder / "log").write_text("hello\n")
+    assert list(job.found().logs("student")) == ["student-0: hello"]
+    assert list(job.found().logs()) == ["coordinator: hello", "student-0: hello", "teacher-1: hello"]
+    with pytest.raises(ConfigError, match="no role `big`"):
+        job.found().logs("big")
+
+
+def test_logs_are_followed_until_nothing_is_in_the_queue(job: Job) -> None:
+    job.start()
+    job.meanwhile = lambda: job.slurm.tasks.clear()
+    assert list(job.found().logs(follow=True)) == []
+
+
+# --- asking -----------------------------------------------------------------------------------------
+
+
+def test_numbers_are_left_for_the_placer_all_of_them_or_none(job: Job) -> None:
+    job.start()
+    job.found().scale({"teacher": 8, "student": 1})
+    assert read_wishes(job.output) == {"teacher": 8, "student": 1}
+    for wrong in ({"teacher": 9}, {"student": 0}, {"nobody": 1}, {"nobody": None}, {"coordinator": 2}):
+        with pytest.raises(ConfigError):
+            job.found().scale({"student": 2, **wrong})  # type: ignore[dict-item]
+    assert read_wishes(job.output) == {"teacher": 8, "student": 1}
+    job.found().scale({"teacher": None})
+    assert read_wishes(job.output) == {"student": 1}
+    assert job.found().state().role("student").held == 1
+    job.files.note_wanted({"teacher": 5, "student": 1})
+    assert [job.found().state().role(name).wanted for name in ("teacher", "student")] == [5, 1]
+
+
+def test_a_job_that_does_not_run_is_not_scaled(job: Job) -> None:
+    job.start()
+    job.slurm.end(*list(job.slurm.tasks))
+    with pytest.raises(LaunchError, match="does not run any more: it failed"):
+        job.found().scale({"teacher": 3})
+
+
+def test_a_stop_lets_students_leave_first_then_workers_then_the_placer(job: Job) -> None:
+    job.start()
+    job.slurm.end("1")
+    job.slurm.run("2", "3_0", "4_0")
+    order: list[str] = []
+
+    def obey() -> None:
+        for engine_id in [each for each in job.slurm.asked if each in job.slurm.tasks]:
+            order.append(engine_id)
+            job.slurm.end(engine_id)
+        if order == ["4_0", "3_0"] and "2" in job.slurm.tasks:
+            order.append("2")
+            job.slurm.end("2")
+
+    job.meanwhile = obey
+    job.found().stop()
+    assert order == ["4_0", "3_0", "2"] and job.files.stopping and job.slurm.tasks == {}
+    assert job.slurm.cancelled == ["4_1", "3_1"], "those that had not started"
+    job.found().stop()  # once more is no error
+
+
+def test_whoever_does_not_leave_in_time_is_cancelled_as_is_a_coordinator_that_hangs(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edldist_launch.slurm.backend.WORKER_GRACE_S", 0.0)
+    job.start()
+    job.slurm.end("1")
+    job.slurm.run("2", "3_0", "3_1", "4_0", "4_1")
+    job.found().stop(grace_s=0.0)
+    assert job.slurm.tasks == {} and set(job.slurm.cancelled) == {"4_0", "4_1", "3_0", "3_1", "2"}
