@@ -80,6 +80,8 @@ class JobConfig(Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"every teacher needs a name of its own; given twice: {', '.join(twice)}")
+        if taken := sorted({"coordinator", "prepare", "student"} & set(names)):
+            raise ValueError(f"{taken[0]} is the name of another role; commands could not tell them apart")
         return teachers
 
     @model_validator(mode="after")

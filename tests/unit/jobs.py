@@ -72,6 +72,7 @@ WRONG_VALUES = [
     ("teachers=[]", "teachers", "a list of one teacher or more"),
     ("teachers={}", "teachers", "a list of one teacher or more"),
     ("teachers.0=5", "teachers[0]", "5 is not allowed"),
+    ("teachers.0.name=student", "teachers", "student is the name of another role"),
     ("teachers.0.name=a b", "teachers[0].name", "letters, digits"),
     ("teachers.0.name=7", "teachers[0].name", "7 is not allowed"),
     ("teachers.0.model=examples.digits", "teachers[0].model", "module:factory"),

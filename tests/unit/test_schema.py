@@ -31,6 +31,7 @@ JOBS = sorted((ROOT / "examples").glob("*/*.yaml"))
 
 # It knows nothing of what depends on two places, of codecs no more than their names, and of what is no JSON.
 BEYOND_A_SCHEMA = {
+    "teachers.0.name=student",
     "teachers.0.replicas={min: 3, max: 2}",
     "teachers.0={model: 'a:b', dataset_inputs: [0]}",
     "teachers.0={model: 'a:b', min_replicas: 2}",
