@@ -17,17 +17,37 @@ bounce, and wrappers pass a Ctrl-C on that the terminal has sent already. Who wa
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import sys
 from collections.abc import Iterable
 from pathlib import Path
+from types import FrameType
 
-__all__ = ["ASKING", "INSIST_AFTER_S", "OPTIONAL", "StopWish", "unclaimed"]
+__all__ = [
+    "ASKING",
+    "EXIT_INTERRUPTED",
+    "EXIT_STOPPED",
+    "INSIST_AFTER_S",
+    "OPTIONAL",
+    "StopWish",
+    "end_by_signals",
+    "ignore_signals",
+    "unclaimed",
+]
 
 OPTIONAL = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """Those that ask a process to stop unless it has an answer of its own to them, be it to ignore them."""
 ASKING = (signal.SIGTERM, signal.SIGINT, *OPTIONAL)
 """All that ask a process to stop."""
 INSIST_AFTER_S = 1.0
+
+EXIT_STOPPED = 128 + signal.SIGTERM
+"""Exit code of a role that was asked to stop before its work was done, and did so in order: started again it
+goes on. It is that of a process that SIGTERM ends by default, of which the same is true."""
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+"""Exit code of one that somebody insisted on ending, and of a whole job that was stopped."""
 
 
 class StopWish:
@@ -72,7 +92,38 @@ def unclaimed(numbers: Iterable[signal.Signals] = OPTIONAL) -> list[signal.Signa
     Python's back, as by ``faulthandler.register(SIGUSR1)``, show in the kernel's account of the process only.
     """
     caught = _caught()
-    return [n for n in numbers if signal.getsignal(n) is signal.SIG_DFL and not caught >> (n - 1) & 1]
+    return [
+        number
+        for number in numbers
+        if signal.getsignal(number) is _leave
+        or (signal.getsignal(number) is signal.SIG_DFL and not caught >> (number - 1) & 1)
+    ]
+
+
+def end_by_signals() -> None:
+    """Until this process has handlers, let each signal that asks it to stop end it as SIGTERM would.
+
+    A warning of a batch system ends a process, too, that has no handler for it, but with an exit code that
+    nobody takes for a stop in order. Whoever wants the signal later finds it unclaimed.
+    """
+    for number in unclaimed((signal.SIGTERM, *OPTIONAL)):
+        signal.signal(number, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        os.write(sys.stderr.fileno(), f"stopped by {signal.Signals(number).name}\n".encode())
+    ignore_signals()
+    sys.exit(EXIT_STOPPED)
+
+
+def ignore_signals() -> None:
+    """This process is about to end, with an exit code that what is sent again must not change.
+
+    Python takes its handlers away when it ends, and the signal would kill the process then. Main thread only.
+    """
+    for number in ASKING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _caught() -> int:

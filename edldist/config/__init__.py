@@ -6,7 +6,7 @@ resolved job so that it loads back equal. Nothing here imports torch.
 
 from edldist.config.argument import dump_argument, parse_argument
 from edldist.config.file import dump_job, job_schema, load_job
-from edldist.config.job import CheckpointConfig, CoordinatorConfig, JobConfig, ScriptConfig
+from edldist.config.job import CheckpointConfig, CoordinatorConfig, GraceConfig, JobConfig, ScriptConfig
 from edldist.config.kubernetes import KubernetesConfig, PlacementConfig, VolumeConfig
 from edldist.config.resources import ResourcesConfig
 from edldist.config.slurm import SlurmConfig, SlurmRoleConfig
@@ -16,6 +16,7 @@ from edldist.config.teacher import ReplicaRange, TeacherConfig, check_codec_name
 __all__ = [
     "CheckpointConfig",
     "CoordinatorConfig",
+    "GraceConfig",
     "JobConfig",
     "KubernetesConfig",
     "PlacementConfig",

@@ -6,15 +6,16 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from edldist.bounds import LONGEST_TTL_S, MOST
+from edldist.bounds import LONGEST_TTL_S, LONGEST_WAIT_S, MOST
 from edldist.config.kubernetes import KubernetesConfig
 from edldist.config.resources import ResourcesConfig
 from edldist.config.section import JOB_NAME, Section, Text, whole
 from edldist.config.slurm import SlurmConfig
 from edldist.config.student import StudentConfig
 from edldist.config.teacher import TeacherConfig
+from edldist.grace import DRAIN_S, KILL_S, STUDENT_S, Grace
 
-__all__ = ["CheckpointConfig", "CoordinatorConfig", "JobConfig", "ScriptConfig"]
+__all__ = ["CheckpointConfig", "CoordinatorConfig", "GraceConfig", "JobConfig", "ScriptConfig"]
 
 
 class CoordinatorConfig(Section):
@@ -40,6 +41,41 @@ class CheckpointConfig(Section):
     keep: int = Field(default=3, ge=1, le=MOST, description=whole(1, MOST))
 
 
+class GraceConfig(Section):
+    """How long processes that are asked to leave may take (``edldist.grace``)."""
+
+    drain_s: float = Field(
+        default=DRAIN_S,
+        ge=0,
+        le=LONGEST_WAIT_S,
+        allow_inf_nan=False,
+        description="seconds for a teacher worker to finish the passes that it has begun",
+    )
+    student_s: float = Field(
+        default=STUDENT_S,
+        ge=0,
+        le=LONGEST_WAIT_S,
+        allow_inf_nan=False,
+        description="seconds for the ranks of a node to save a checkpoint and to end",
+    )
+    kill_s: float = Field(
+        default=KILL_S,
+        ge=0,
+        le=LONGEST_WAIT_S,
+        allow_inf_nan=False,
+        description="seconds after which whoever asks them to leave kills them",
+    )
+
+    @model_validator(mode="after")
+    def _follow_each_other(self) -> GraceConfig:
+        _ = self.times
+        return self
+
+    @property
+    def times(self) -> Grace:
+        return Grace(self.drain_s, self.student_s, self.kill_s)
+
+
 class ScriptConfig(Section):
     """A script that runs once, before everything else."""
 
@@ -62,6 +98,10 @@ class JobConfig(Section):
     )
     coordinator: CoordinatorConfig = Field(
         default_factory=CoordinatorConfig, description="a mapping, as in {heartbeat_ttl_s: 3}"
+    )
+    grace: GraceConfig = Field(
+        default_factory=GraceConfig,
+        description="a mapping, as in {drain_s: 20, student_s: 25, kill_s: 30}",
     )
     deterministic: bool = Field(default=False, description="true or false")
     on_poison: Literal["raise", "skip"] = Field(default="raise", description="raise or skip")

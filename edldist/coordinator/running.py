@@ -9,7 +9,7 @@ from types import FrameType
 
 from edldist.clock import SystemClock
 from edldist.coordinator.server import Coordinator, CoordinatorOptions
-from edldist.signals import unclaimed
+from edldist.signals import EXIT_STOPPED, unclaimed
 from edldist.wire.messages import Status
 from edldist.wire.zmq.transport import CONTROL_FRAME_BYTES, CONTROL_UNREAD_BYTES, ZmqTransport
 
@@ -24,7 +24,7 @@ def run_coordinator(options: CoordinatorOptions, listener: Callable[[Status], No
         listener: see ``Coordinator``.
 
     Returns:
-        0.
+        ``EXIT_STOPPED``: it has no end of its own.
 
     Raises:
         ConfigError: an address cannot be bound.
@@ -43,7 +43,7 @@ def run_coordinator(options: CoordinatorOptions, listener: Callable[[Status], No
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-    return 0
+    return EXIT_STOPPED
 
 
 def _allow_many_connections() -> None:

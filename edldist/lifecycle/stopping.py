@@ -27,9 +27,10 @@ import torch.distributed as dist
 from edldist.lifecycle import exit_hooks, readers
 from edldist.lifecycle.ending import end_quickly
 from edldist.lifecycle.group_change import exit_to_regroup
+from edldist.lifecycle.notes import leave_note
 from edldist.observe import reporter
 from edldist.ranks.placement import in_process_group, placement
-from edldist.signals import unclaimed
+from edldist.signals import ignore_signals, unclaimed
 
 __all__ = ["StopRequest", "asked", "at_partial_stop", "should_stop"]
 
@@ -118,6 +119,7 @@ def should_stop() -> bool:
         _request = StopRequest()
         if threading.current_thread() is threading.main_thread():
             _request.install()
+            leave_note("heeds")
         else:
             logger.warning("should_stop() was first called outside the main thread: SIGTERM is not caught")
         atexit.register(_leave)
@@ -145,6 +147,9 @@ def _leave() -> None:
     if not _request.agreed:
         return
     if not _request.partial:
+        if getattr(sys, "last_value", None) is None:
+            leave_note("stopped")
+        ignore_signals()
         end_quickly()
         return
     for closer in _closers:

@@ -2,23 +2,19 @@
 
 torchrun restarts a rank whatever ended it. A script that ended with an error marked ``final`` (a wrong
 setting, a checkpoint of another model, a poisonous task) would only meet it again, so the rank leaves a
-note for ``edldist student``, which then gives up at once. Without that supervisor nothing happens here.
+note (``notes``) for ``edldist student``, which then gives up at once.
 """
 
 from __future__ import annotations
 
 import atexit
-import os
 import sys
-from collections.abc import Mapping
 
 from edldist.lifecycle.ending import end_quickly
+from edldist.lifecycle.notes import leave_note
 from edldist.wire.process import process_id
 
-__all__ = ["NOTES_VARIABLE", "install", "verdict"]
-
-NOTES_VARIABLE = "EDLDIST_RANK_NOTES"
-"""File that the supervisor reads: a line ``end NAME REASON`` from every rank that ended for good."""
+__all__ = ["install", "verdict"]
 
 MAX_REASON = 1_000
 
@@ -42,22 +38,15 @@ def _without_frames(text: str) -> str:
     return "\n".join(kept)
 
 
-def install(environment: Mapping[str, str] = os.environ) -> None:
+def install() -> None:
     """Leave a note at exit, if this process has a supervisor that reads it."""
-    notes = environment.get(NOTES_VARIABLE)
-    if notes:
-        atexit.register(_leave_note, notes, process_id())
+    atexit.register(_leave_verdict, process_id())
 
 
-def _leave_note(notes: str, process: str) -> None:
+def _leave_verdict(process: str) -> None:
     if process_id() != process or getattr(sys, "last_value", None) is None:
         return  # a forked child's errors are its parent's to judge
     end_quickly()  # the agent waits for this end before it starts the group anew
     reason = verdict()
-    if reason is None:
-        return
-    try:
-        with open(notes, "a", encoding="utf-8", errors="replace") as book:
-            book.write(f"end {process} {reason}\n")
-    except OSError as exc:
-        print(f"cannot leave a note in {notes}: {exc.strerror}", file=sys.stderr)
+    if reason is not None:
+        leave_note("end", reason)

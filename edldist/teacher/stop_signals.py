@@ -6,10 +6,10 @@ and a thread reads it there. (A model that hangs and keeps the interpreter lock 
 
 ::
 
-    serving --a signal--> leaving --its time is up--> leave without the main thread --> exit 0
+    serving --a signal--> leaving --its time is up--> leave without the main thread --> exit 143
        |                     |                              |
        |                     +--- a person insists ---------+--> exit 130, at once
-       +-- nothing to leave yet (the model is being loaded): exit 0
+       +-- nothing to leave yet (the model is being loaded): exit 143
 
 Which signals these are, and who insists, says ``edldist.signals``.
 """
@@ -28,7 +28,14 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Protocol
 
-from edldist.signals import INSIST_AFTER_S, OPTIONAL, StopWish, unclaimed
+from edldist.signals import (
+    EXIT_INTERRUPTED,
+    EXIT_STOPPED,
+    INSIST_AFTER_S,
+    OPTIONAL,
+    StopWish,
+    unclaimed,
+)
 
 __all__ = ["Leaver", "StopSignals"]
 
@@ -116,7 +123,7 @@ class StopSignals:
             return
         leaver = self._leaver
         if leaver is None:
-            self._leave(0)
+            self._leave(EXIT_STOPPED)
             return
         leaver.drain()
         insists = self._wait(self._drain_s)
@@ -125,7 +132,7 @@ class StopSignals:
             threading.Thread(target=self._abandon, args=(leaver,), daemon=True).start()
             insists = self._wait(_LEAVE_S)
         if not self._closed:
-            self._leave(128 + signal.SIGINT if insists else 0)
+            self._leave(EXIT_INTERRUPTED if insists else EXIT_STOPPED)
 
     def _wait(self, timeout_s: float) -> bool:
         """Whether a person insists before time is up, the leaver left, or this is closed."""

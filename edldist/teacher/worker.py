@@ -14,9 +14,11 @@ from typing import Any
 from edldist.address_file import parse_coordinator
 from edldist.clock import Clock, SystemClock
 from edldist.errors import ConfigError
+from edldist.grace import DRAIN_S
 from edldist.labels.codec import Codec, parse_codec
 from edldist.labels.fingerprint import Fingerprint, check_version
 from edldist.observe.health import Health, probed
+from edldist.signals import EXIT_STOPPED
 from edldist.teacher.dataset import IndexedDataset, parse_entries
 from edldist.teacher.exchange import answers_to
 from edldist.teacher.model.outputs import parse_outputs
@@ -90,7 +92,7 @@ class WorkerOptions:
     dataset_inputs: str | None = None
     dataset_threads: int = 1
     allow_nonfinite: bool = False
-    drain_s: float = 30.0
+    drain_s: float = DRAIN_S
     connect_timeout_s: float = 300.0
     worker_id: str | None = None
     http: str | None = None
@@ -302,10 +304,11 @@ def load_teacher(options: WorkerOptions) -> Teacher:
 def run_worker(options: WorkerOptions) -> int:
     """Run one worker in this process until it is told to leave.
 
-    SIGTERM and SIGINT drain it, within ``drain_s`` whatever the model does; a second one ends it at once.
+    A signal that asks it to stop drains it, within ``drain_s`` whatever the model does; one that insists ends
+    it at once (see ``edldist.signals``).
 
     Returns:
-        0 when it left as asked.
+        ``EXIT_STOPPED`` when it left as asked.
 
     Raises:
         ModelError, ConfigError: the model cannot be loaded. The caller exits with 2.
@@ -332,4 +335,4 @@ def run_worker(options: WorkerOptions) -> int:
         )
         worker.run(lambda: health.turned(_LABELLING))
     logger.info("drained; goodbye")
-    return 0
+    return EXIT_STOPPED

@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from edldist.bounds import MOST, MOST_RANKS_A_NODE
+from edldist.bounds import LONGEST_WAIT_S, MOST, MOST_RANKS_A_NODE
+from edldist.grace import STUDENT_S
 from edldist_launch.cli.begin import begin
-from edldist_launch.cli.option_types import WAIT_S, Ranks
+from edldist_launch.cli.option_types import WAIT_S, Ranks, Seconds
 from edldist_launch.cli.options import (
     coordinator_option,
     http_option,
@@ -43,6 +44,13 @@ __all__ = ["student"]
     help="Nodes of one run share it; a new run needs a new one "
     "(default: made of the command and the job's folder, the same for nodes that start the same).",
 )
+@option(
+    "--grace-s",
+    type=Seconds(min=0, max=LONGEST_WAIT_S),
+    default=STUDENT_S,
+    help="Time for the ranks to save and to end when asked to stop; less than whoever asks them waits "
+    "before it kills.",
+)
 @option("--connect-timeout-s", type=WAIT_S, default=300.0, help="How long to look for a coordinator.")
 @http_option
 @import_from_option
@@ -52,6 +60,9 @@ def student(script: str, args: tuple[str, ...], import_from: str | None, **setti
     """Run a training SCRIPT under torchrun on this node; ARGS are passed through to it.
 
     With a range of nodes, start the same command on each of them; nodes may come and go.
+
+    Exit codes: 0 done, 1 the script failed, 2 an option is wrong, 143 asked to stop before that, and started
+    again it goes on, 130 the same where somebody insisted.
     """
     from edldist_launch.node.student import run_student
     from edldist_launch.process.importing import add_to_environment

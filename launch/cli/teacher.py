@@ -10,6 +10,7 @@ import click
 
 from edldist.bounds import LONGEST_WAIT_S, MOST, MOST_THREADS
 from edldist.errors import ConfigError
+from edldist.grace import DRAIN_S
 from edldist_launch.cli.begin import begin
 from edldist_launch.cli.option_types import (
     DEVICE,
@@ -164,7 +165,10 @@ def _share_cpus() -> str:
     help="Whether labels may hold NaN or infinity (default: refuse).",
 )
 @option(
-    "--drain-s", type=Seconds(min=0, max=LONGEST_WAIT_S), default=30.0, help="Time to finish work on SIGTERM."
+    "--drain-s",
+    type=Seconds(min=0, max=LONGEST_WAIT_S),
+    default=DRAIN_S,
+    help="Time to finish work when asked to stop; less than whoever asks it waits before it kills.",
 )
 @option("--connect-timeout-s", type=WAIT_S, default=300.0, help="How long to look for a coordinator.")
 @option(
@@ -180,8 +184,9 @@ def _share_cpus() -> str:
 def teacher(codec: str, import_from: str | None, **settings: Any) -> int:
     """Run one teacher worker.
 
-    Exit codes: 0 drained, 2 the model or an option is wrong, 3 it is not the teacher that the group's other
-    workers are (another model, other weights, another version, codec or output names), 1 anything else.
+    Exit codes: 143 drained, as it was asked to stop, 130 somebody insisted on that, 2 the model or an option
+    is wrong, 3 it is not the teacher that the group's other workers are (another model, other weights,
+    another version, codec or output names), 1 anything else.
     """
     from edldist.config import check_codec_name
 

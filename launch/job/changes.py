@@ -23,7 +23,8 @@ def note_change(observers: Observers, role: str, change: Change) -> None:
         return
     observers.event(f"{role}_{change.event}", id=child.id, code=change.code, retry_s=change.retry_s)
     if change.event in ("stopped", "removed"):
-        observers.say(f"{name} {'finished' if change.event == 'stopped' else 'has left'}")
+        done = change.event == "stopped" and not change.code
+        observers.say(f"{name} {'finished' if done else 'has left, as it was asked to'}")
         return
     again = f", again in {change.retry_s:g} s" if change.event == "crashed" else ""
     what = "cannot work" if change.event == "hopeless" else change.event

@@ -63,9 +63,10 @@ class CoordinatorProcess:
         child = self._fleet.children[0]
         deadline = self._clock.monotonic() + START_S
         while not self._listens():
-            if (code := child.poll()) is not None:
+            code = child.poll()
+            if code is not None and not interrupts.come_as(code):
                 raise Stopped("failed", f"the coordinator did not start ({describe_exit(code)})", child)
-            if interrupts.count:
+            if interrupts.asked:
                 raise Stopped("interrupted", "stopped while starting")
             if self._clock.monotonic() > deadline:
                 raise Stopped("failed", f"the coordinator was not ready within {START_S:.0f} s", child)

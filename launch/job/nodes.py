@@ -6,20 +6,18 @@ from collections.abc import Mapping
 
 from edldist_launch.contract.backend import RoleState
 from edldist_launch.job.changes import note_change
+from edldist_launch.job.leaving import Leaving
 from edldist_launch.job.stopped import Stopped
 from edldist_launch.local.child import Child, describe_exit
 from edldist_launch.local.fleet import Fleet
-from edldist_launch.node.student import GRACE_S
 from edldist_launch.plan.plan import Plan
-from edldist_launch.process.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
+from edldist_launch.process.exits import EXIT_FAILED, EXIT_USAGE
 from edldist_launch.record.folder import RecordFolder
 from edldist_launch.view.observers import Observers
 
-__all__ = ["NODE_GRACE_S", "StudentNodes"]
+__all__ = ["StudentNodes"]
 
-NODE_GRACE_S = GRACE_S + 5.0
-"""A node gives its ranks ``GRACE_S``, and must be able to kill those that stay."""
-FINAL_CODES = (EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED)
+FINAL_CODES = (EXIT_FAILED, EXIT_USAGE)
 
 
 class StudentNodes:
@@ -40,6 +38,7 @@ class StudentNodes:
         address: str,
     ) -> None:
         self._plan = plan
+        self._times = Leaving(plan.job.grace.times)
         self._folder = folder
         self._environment = environment
         self._observers = observers
@@ -82,13 +81,11 @@ class StudentNodes:
         """
         for change in self._fleet.tick(now):
             note_change(self._observers, "student", change)
-            if change.event != "hopeless":
-                continue
-            if change.code != EXIT_INTERRUPTED:
+            if change.event == "hopeless":
                 raise Stopped("failed", f"the student failed ({describe_exit(change.code)})", change.child)
-            if self.settled:
+            if change.event == "stopped" and self.settled and all(child.poll() for child in self.children):
                 raise Stopped("interrupted", "every student node was asked to leave")
-            # else a node was taken away; the others train on
+            # else a node was taken away, or has come to its end; the others train on
 
     def want(self, nodes: int | None, now: float) -> None:
         """Have so many nodes; None for as many as the job file says.
@@ -103,13 +100,13 @@ class StudentNodes:
         for name in sorted(here, key=int)[wanted:]:
             self._observers.event("student_draining", id=self._fleet.id_of(name))
             self._observers.say(f"{self._fleet.id_of(name)} is told to leave: {wanted} nodes are wanted")
-            self._fleet.drain(name, now, NODE_GRACE_S)
+            self._fleet.drain(name, now, self._times.students_s)
         for _ in range(wanted - len(here)):
             note_change(self._observers, "student", self._fleet.add(self._free_name(), now))
 
     @property
     def _ending(self) -> bool:
-        return any(self._fleet.settled_as(name) == "stopped" for name in self._fleet.staying)
+        return any(child.poll() == 0 for child in self.children)
 
     def _free_name(self) -> str:
         """The lowest number that no node has; one that was taken away gives its own."""

@@ -78,17 +78,17 @@ def _run(
     observers.event("prepare_started", pid=child.pid)
     try:
         shown = child.log_start
-        while child.running and not interrupts.count:
+        while child.running and not interrupts.asked:
             shown += _show_output(child, shown, observers)
             time.sleep(LOOK_S)
-        if interrupts.count:
+        if interrupts.asked:
             end(child)
         _show_output(child, shown, observers)
     finally:
         child.kill()
-    if interrupts.count:
-        raise Stopped("interrupted", "stopped while preparing")
     code = child.poll() or 0
+    if interrupts.come_as(code):
+        raise Stopped("interrupted", "stopped while preparing")
     observers.event("prepare_finished", code=code)
     if code != 0:
         said = own_error(child.output())

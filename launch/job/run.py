@@ -12,7 +12,8 @@ from edldist.config import JobConfig
 from edldist.wire.query import StatusClient
 from edldist_launch.contract.backend import JobState, Phase, RoleState
 from edldist_launch.job.coordinator import CoordinatorProcess
-from edldist_launch.job.nodes import NODE_GRACE_S, StudentNodes
+from edldist_launch.job.leaving import Leaving
+from edldist_launch.job.nodes import StudentNodes
 from edldist_launch.job.preparation import prepare
 from edldist_launch.job.resolve import resolve_job, spare_the_job_file
 from edldist_launch.job.scaling import Scaling
@@ -37,8 +38,6 @@ __all__ = ["JobRun", "run_job"]
 
 TICK_S = 0.25
 STATUS_TIMEOUT_S = 0.5
-TEACHER_GRACE_S = 10.0
-COORDINATOR_GRACE_S = 5.0
 EXIT_CODES = {"completed": 0, "failed": EXIT_FAILED, "interrupted": EXIT_INTERRUPTED}
 
 
@@ -96,6 +95,7 @@ class JobRun:
         self._plan = Plan(job, beside, folder.path)
         self._folder = folder
         self._interrupts = interrupts
+        self._leaving = Leaving(job.grace.times)
         self._clock = clock or SystemClock()
         self._client: StatusClient | None = None
         self._student_began: float | None = None
@@ -166,7 +166,7 @@ class JobRun:
             log,
             self._interrupts,
             self._observers,
-            lambda child: self._end([child], TEACHER_GRACE_S),
+            lambda child: self._end([child], self._leaving.teachers_s(self._asked_s())),
         )
 
     def _start(self) -> tuple[StatusClient, TeacherWorkers, StudentNodes]:
@@ -210,11 +210,11 @@ class JobRun:
     def _watch(self, client: StatusClient, teachers: TeacherWorkers, students: StudentNodes) -> None:
         """Until the students end, someone interrupts, or the job turns out hopeless."""
         while not students.settled:
-            if self._interrupts.count:
+            if self._interrupts.asked:
                 self._observers.say(
                     "stopping: the students save a checkpoint and leave (Ctrl-C again to kill)", "yellow"
                 )
-                self._end(students.children, NODE_GRACE_S)
+                self._end(students.children, self._leaving.students_s)
                 if students.done:
                     break  # they had finished
                 raise Stopped("interrupted")
@@ -243,7 +243,7 @@ class JobRun:
         )
 
     def _observe(self, timeout_s: float = STATUS_TIMEOUT_S) -> None:
-        self._observers.look(self._client, timeout_s, stopping=self._interrupts.count > 0)
+        self._observers.look(self._client, timeout_s, stopping=self._interrupts.asked)
 
     def _tell_placement(self, phase: Phase, reason: str = "") -> None:
         """Write down what runs where, for other commands."""
@@ -266,7 +266,7 @@ class JobRun:
                 self._next_look = self._now() + TICK_S
 
         self._next_look = self._now()
-        end_children(those, grace_s, self._clock, wait, lambda: self._interrupts.count > 1)
+        end_children(those, grace_s, self._clock, wait, lambda: self._interrupts.insisted)
 
     def _end_everything(self) -> None:
         """Students first, then teachers, the coordinator last; nothing stays behind."""
@@ -274,14 +274,14 @@ class JobRun:
         teachers = self._teachers.children if self._teachers is not None else []
         coordinator = self._coordinator.fleet.children
         try:
-            self._end(students, NODE_GRACE_S)
+            self._end(students, self._leaving.students_s)
             self._observers.students_done()
-            self._end(teachers, TEACHER_GRACE_S)
+            self._end(teachers, self._leaving.teachers_s(self._asked_s()))
             if self._client is not None:
                 self._observe()
                 self._client.close()
                 self._client = None
-            self._end(coordinator, COORDINATOR_GRACE_S)
+            self._end(coordinator, self._leaving.coordinator_s(self._asked_s()))
         finally:
             for child in (*students, *teachers, *coordinator):
                 child.kill()
@@ -292,6 +292,11 @@ class JobRun:
         if step is None:
             return "no checkpoint was saved: the same command starts from the beginning"
         return f"the same command goes on from the checkpoint of step {step}"
+
+    def _asked_s(self) -> float | None:
+        """Seconds since this process was asked to stop; None if it was not."""
+        asked_at = self._interrupts.asked_at
+        return None if asked_at is None else time.monotonic() - asked_at
 
     def _now(self) -> float:
         return self._clock.monotonic()

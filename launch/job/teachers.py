@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from edldist.wire.messages import GroupStatus
 from edldist_launch.contract.backend import RoleState
 from edldist_launch.job.changes import note_change
+from edldist_launch.job.leaving import Leaving
 from edldist_launch.job.stopped import Stopped
 from edldist_launch.job.workers import Workers
 from edldist_launch.local.child import Child, describe_exit
@@ -21,8 +22,6 @@ from edldist_launch.view.observers import Observers
 
 __all__ = ["TeacherWorkers"]
 
-DRAIN_GRACE_S = 40.0
-"""A worker that is told to leave in mid-run finishes what it holds: within 30 s, then it would be stuck."""
 FINAL_CODES = (EXIT_INCOMPATIBLE,)
 UNREADY_STARTS = 5
 
@@ -50,6 +49,7 @@ class TeacherWorkers:
         room: Callable[[], int],
     ) -> None:
         self._plan = plan
+        self._times = Leaving(plan.job.grace.times)
         self._folder = folder
         self._environment = environment
         self._observers = observers
@@ -120,7 +120,7 @@ class TeacherWorkers:
         for name in self._leaving(here, group.leaving)[: max(0, len(here) - wanted)]:
             self._observers.event("teacher_draining", id=self._fleet.id_of(name), reason=group.why)
             self._observers.say(f"teacher {self._fleet.id_of(name)} is told to leave: {group.why}")
-            self._fleet.drain(name, now, DRAIN_GRACE_S)
+            self._fleet.drain(name, now, self._times.drain_s)
         missing = wanted - len(here)
         fitting = min(missing, self._room() - len(self._workers))
         if fitting < missing and group.name not in self._cramped:

@@ -5,7 +5,7 @@ It is run by path, so that no module in the user's folder can take the place of 
 Signals that are repeated. torchrun's agent answers each SIGTERM by an exception, also while it waits for the
 ranks that it has asked to leave; told three times (by whoever ends the whole tree of processes, and by the
 parent that was told, too) it is gone before they have saved, and they are killed with it. This one heeds the
-first.
+first, of all that ask to stop (``edldist.signals``), and from its start on, not only once its ranks run.
 
 OPTIONS is JSON (``AgentOptions``); ARGS are torchrun's.
 """
@@ -20,6 +20,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 import msgspec
+
+from edldist.signals import ASKING, EXIT_STOPPED, end_by_signals
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.rendezvous import RendezvousHandler, RendezvousParameters
@@ -72,16 +74,21 @@ def make_handler(options: AgentOptions, parameters: RendezvousParameters) -> Ren
 
 
 def heed_once() -> None:
-    """Let the first signal that asks this agent to end be the only one that it heeds."""
+    """From now on, let the first signal that asks this agent to stop be the only one that it heeds.
+
+    Whichever that is, the ranks are asked by SIGTERM: they may have no answer to another.
+    """
     from torch.distributed.elastic.multiprocessing import api
 
     def leave(signum: int, frame: FrameType | None) -> None:
-        for other in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        for other in (*ASKING, signal.SIGQUIT):
             signal.signal(other, signal.SIG_IGN)
-        raise_it(signum, frame)
+        raise_it(signal.SIGTERM, frame)
 
     raise_it = api._terminate_process_handler
-    vars(api)["_terminate_process_handler"] = leave
+    vars(api)["_terminate_process_handler"] = leave  # torch installs it when it starts ranks
+    for signum in ASKING:
+        signal.signal(signum, leave)
 
 
 def ask_no_resolver() -> None:
@@ -99,6 +106,7 @@ def ask_no_resolver() -> None:
 
 def main() -> None:
     del sys.path[0]  # the folder of this file, whose modules have names of their own
+    end_by_signals()
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.rendezvous import RendezvousClosedError, rendezvous_handler_registry
@@ -124,7 +132,7 @@ def main() -> None:
         logger.error("this run has ended on other nodes; a new one needs another --run-id")
         sys.exit(EXIT_CLOSED)
     except SignalException:
-        sys.exit(1)  # asked to end, which is no error that anybody has to trace
+        sys.exit(EXIT_STOPPED)  # which is no error that anybody has to trace
     finally:
         # torchrun does not shut the rendezvous down when a signal ends it.
         for handler in handlers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shlex
 import signal
@@ -17,6 +18,8 @@ from edldist.address import local_host_towards, parse_advertised
 from edldist.address_file import find_coordinator
 from edldist.bounds import MOST, node_range
 from edldist.errors import ConfigError
+from edldist.grace import STUDENT_S
+from edldist.signals import ASKING
 from edldist_launch.node.agent import BACKEND, AgentOptions
 from edldist_launch.process.tie import tied_command
 
@@ -29,6 +32,7 @@ __all__ = [
 ]
 
 LOOPBACK = "127.0.0.1"
+AGENT_LATER_S = 5
 
 
 def bounds_of(nnodes: str) -> tuple[int, int]:
@@ -55,6 +59,7 @@ def torchrun_command(
     run_id: str = "edldist",
     connect_timeout_s: float = 300.0,
     notes: str = "",
+    grace_s: float = STUDENT_S,
 ) -> list[str]:
     """The command that runs ``script`` on ``nproc_per_node`` ranks of this node.
 
@@ -69,6 +74,8 @@ def torchrun_command(
         run_id: nodes of one run share it.
         connect_timeout_s: how long a node waits for a coordinator that does not answer.
         notes: file to which a line is appended for every rank as it starts (``child``); empty for none.
+        grace_s: how long ranks that are asked to leave may take, before whoever started the agent kills all
+            of them; the agent itself waits a little longer.
 
     Raises:
         ConfigError: ``nnodes`` has no valid form, or needs a coordinator and none is given.
@@ -88,6 +95,8 @@ def torchrun_command(
         *(f"--nnodes={least}:{most}", f"--nproc-per-node={nproc_per_node}", f"--max-restarts={restarts}"),
         *(f"--rdzv-backend={BACKEND}", f"--rdzv-endpoint={coordinator or ''}", f"--rdzv-id={run_id}"),
         *(f"--local-addr={local_host}", "--monitor-interval=0.1", f"--log-dir={os.devnull}"),
+        *(f"--signals-to-handle={','.join(number.name for number in (*ASKING, signal.SIGQUIT))}",),
+        f"--shutdown-timeout={math.ceil(grace_s) + AGENT_LATER_S}",
     ]
     rank = tied_command([sys.executable, "-u", script], parent=0, signum=signal.SIGKILL, notes=notes)
     return [*agent, "--no-python", *rank, *args]

@@ -70,19 +70,27 @@ class NodeWatch:
         self._suspects: frozenset[str] = frozenset()
         self._seen = 0
         self._groups = 0
+        self._heeding: set[str] = set()
+        self._stopped: set[str] = set()
 
     def see_notes(self, text: str) -> None:
         """All notes of this node's ranks so far.
 
-        A line ``start NAME PID TICKS`` for each start, and ``end NAME REASON`` for an end that judges.
+        A line ``start NAME PID TICKS`` for each start, and what the ranks say (``edldist.lifecycle.notes``).
         """
         lines = [line.split(maxsplit=2) for line in text.splitlines(keepends=True) if line.endswith("\n")]
         started = [_rank_process(*words[1:]) for words in lines if words[:1] == ["start"]]
         names = {rank.name for rank in started}
         for kind, *words in filter(None, lines):
-            # Only ranks of this node judge; what else they started may inherit the variable.
-            if kind == "end" and words[0] in names and self.verdict is None:
+            # Only ranks of this node count; what else they started may inherit the variable.
+            if not words or words[0] not in names:
+                continue
+            if kind == "end" and self.verdict is None:
                 self.verdict = words[1].strip()
+            elif kind == "heeds":
+                self._heeding.add(words[0])
+            elif kind == "stopped":
+                self._stopped.add(words[0])
         if len(started) == self._seen:
             return
         self._seen = len(started)
@@ -98,6 +106,16 @@ class NodeWatch:
     def processes(self) -> Collection[str]:
         """Names of the processes of the ranks that were started last."""
         return self._ranks.keys()
+
+    @property
+    def heeding(self) -> int:
+        """How many of these save first when they are asked to stop."""
+        return len(self._heeding & self._ranks.keys())
+
+    @property
+    def stopped(self) -> bool:
+        """Whether one of these has ended because it was asked to."""
+        return not self._stopped.isdisjoint(self._ranks)
 
     def see_progress(self, progress: Iterable[tuple[str, Progress]]) -> None:
         """How far ranks have come, by the names of their processes; those of others count for nothing.

@@ -18,6 +18,7 @@ from edldist.config import (
     TeacherConfig,
     dump_argument,
 )
+from edldist.grace import DRAIN_S, STUDENT_S
 
 __all__ = [
     "coordinator_command",
@@ -104,12 +105,14 @@ def teacher_command(
     coordinator: str,
     beside: Path,
     http: str | None = None,
+    drain_s: float = DRAIN_S,
 ) -> list[str]:
     """One worker. Every option is given, so that no variable of the user's decides.
 
     Args:
         beside: the folder of the job file.
         http: ``HOST:PORT`` where it answers probes, or None for nowhere.
+        drain_s: how long it may take to leave.
     """
     return [
         *(*launcher, "teacher", "--import-from", str(beside)),
@@ -120,7 +123,7 @@ def teacher_command(
             for name in teacher.kwargs
             for each in ("--model-arg", dump_argument(name, teacher.kwargs[name]))
         ),
-        *("--batch-size", str(teacher.batch_size), "--codec", teacher.codec),
+        *("--batch-size", str(teacher.batch_size), "--codec", teacher.codec, "--drain-s", repr(drain_s)),
         *(("--weights", teacher.weights) if teacher.weights is not None else ()),
         *(("--outputs", ",".join(teacher.outputs)) if teacher.outputs is not None else ()),
         *("--model-version", teacher.version),
@@ -148,18 +151,21 @@ def student_command(
     coordinator: str,
     beside: Path,
     http: str | None = None,
+    grace_s: float = STUDENT_S,
 ) -> list[str]:
     """One node of the training script's process group.
 
     Args:
         beside: the folder of the job file.
         http: ``HOST:PORT`` where it answers probes, or None for nowhere.
+        grace_s: how long its ranks may take to leave.
     """
     return [
         *(*launcher, "student", "--import-from", str(beside)),
         *("--coordinator", coordinator, "--nnodes", student.nnodes),
         *("--nproc-per-node", str(student.nproc_per_node), "--max-restarts", str(student.max_restarts)),
         *(("--http", http) if http is not None else ()),
+        *("--grace-s", repr(grace_s)),
         *(student.script, *student.args),
     ]
 

@@ -153,11 +153,15 @@ class Plan:
         self, teacher: TeacherConfig, worker_id: str, coordinator: str, http: str | None = None
     ) -> list[str]:
         """A worker, as its section (of ``job.teachers``, with the device that it gets) says."""
-        return commands.teacher_command(self.launcher, teacher, worker_id, coordinator, self.beside, http)
+        drain_s = self.job.grace.drain_s
+        return commands.teacher_command(
+            self.launcher, teacher, worker_id, coordinator, self.beside, http, drain_s
+        )
 
     def student_command(self, coordinator: str, http: str | None = None) -> list[str]:
         """A student node."""
-        return commands.student_command(self.launcher, self.job.student, coordinator, self.beside, http)
+        student, grace_s = self.job.student, self.job.grace.student_s
+        return commands.student_command(self.launcher, student, coordinator, self.beside, http, grace_s)
 
     def student_environment(self, coordinator: str) -> dict[str, str]:
         """What the training script finds, the job file's own variables with it."""

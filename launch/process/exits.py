@@ -1,4 +1,18 @@
-"""How a command line ends: with an exit code of the design, and a word about what went wrong."""
+"""How a command line ends: with an exit code of the design, and a word about what went wrong.
+
+What it tells whoever keeps a process running, an engine or ``edldist run``::
+
+    0    its work is done: nothing is left to do
+    1    it failed; of a teacher worker also: another process has its id and its place
+    2    what it was told (options, job file, model) cannot work: started again, it would end the same way
+    3    of a teacher worker: it is not the teacher that its group has, nor will be
+    143  of a student node, a teacher worker or a coordinator: it was asked to stop, did so in order, and
+         its work is not done. Started again, here or elsewhere, it goes on: a student from its checkpoint
+    130  of these: somebody insisted, and it left as it was; otherwise as 143
+    130  of ``edldist run``: the whole job was stopped, by whatever signal; the same command goes on
+
+A process that is asked to stop before it has begun ends with 143, too, whichever signal asked it.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +25,31 @@ import click
 from edldist.errors import ConfigError, EdlDistError, IncompatibleError, ModelError
 from edldist.lifecycle.ending import end_quickly
 from edldist.observe.printable import printable
+from edldist.signals import ASKING, EXIT_INTERRUPTED, EXIT_STOPPED, end_by_signals, ignore_signals
 
-__all__ = ["EXIT_FAILED", "EXIT_INCOMPATIBLE", "EXIT_INTERRUPTED", "EXIT_USAGE", "run_command"]
+__all__ = [
+    "EXIT_FAILED",
+    "EXIT_INCOMPATIBLE",
+    "EXIT_INTERRUPTED",
+    "EXIT_STOPPED",
+    "EXIT_USAGE",
+    "run_command",
+    "was_asked",
+]
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INCOMPATIBLE = 3
 """A teacher worker that is not the teacher whose name it serves under: starting it again changes nothing."""
-EXIT_INTERRUPTED = 130
+
+
+def was_asked(code: int) -> bool:
+    """Whether a child that ended with this code was asked to stop.
+
+    Args:
+        code: its exit code; negative for the signal that ended it, perhaps before it had handlers.
+    """
+    return code in (EXIT_STOPPED, EXIT_INTERRUPTED) or -code in ASKING
 
 
 def run_command(command: click.Command, name: str) -> NoReturn:
@@ -29,6 +60,7 @@ def run_command(command: click.Command, name: str) -> NoReturn:
         name: what help calls it.
     """
     atexit.register(end_quickly)
+    end_by_signals()
     try:
         code = command.main(prog_name=name, standalone_mode=False)
     except click.ClickException as exc:
@@ -39,6 +71,7 @@ def run_command(command: click.Command, name: str) -> NoReturn:
     except EdlDistError as exc:
         print(printable(f"error: {exc}"), file=sys.stderr)
         code = _code(exc)
+    ignore_signals()
     sys.exit(code if isinstance(code, int) else 0)
 
 

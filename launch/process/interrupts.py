@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP as a number that loops look at."""
+"""Signals that ask a command to stop, as something that its loops look at."""
 
 from __future__ import annotations
 
@@ -7,30 +7,29 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
+from edldist.signals import ASKING, StopWish
+from edldist_launch.process.exits import was_asked
+
 __all__ = ["Interrupts"]
 
-INSIST_AFTER_S = 1.0
+_TOGETHER_S = 1.0
+"""Processes of a tree are told one after the other: the children perhaps so long before their parent."""
+_POLL_S = 0.01
 
 
-class Interrupts:
-    """Counts requests to stop while it is entered: one asks, two insist.
-
-    Only a person insists, by a Ctrl-C (SIGINT) that comes a second or more after the request before. Managers
-    of processes repeat themselves: systemd and ``scancel --full`` send SIGTERM to every process of a tree,
-    of which each parent tells its children too; Slurm sends it twice within 10 ms at a time limit. All of
-    that is one wish, to which the answer is a checkpoint; who wants no answer sends SIGKILL.
+class Interrupts(StopWish):
+    """What this process was asked for while it is entered (see ``edldist.signals``).
 
     Signals that were ignored from the start (``nohup``, a background job) stay ignored. Main thread only; the
     handler takes no lock, so that it may interrupt itself.
     """
 
     def __init__(self) -> None:
-        self.count = 0
-        self._last_s = 0.0
+        super().__init__()
         self._former: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
-        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for signum in ASKING:
             if signal.getsignal(signum) is not signal.SIG_IGN:
                 self._former[signum] = signal.signal(signum, self._note)
         return self
@@ -42,9 +41,15 @@ class Interrupts:
             signal.signal(signum, handler)
         self._former.clear()
 
+    def come_as(self, code: int) -> bool:
+        """Whether this process is asked to stop, or is about to be, as a child was that ended with this code.
+
+        Whoever ends a whole tree of processes tells them in any order.
+        """
+        deadline = time.monotonic() + _TOGETHER_S
+        while not self.asked and was_asked(code) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        return self.asked
+
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        insists = signum == signal.SIGINT and now - self._last_s >= INSIST_AFTER_S
-        if not self.count or insists:
-            self.count += 1
-        self._last_s = now
+        self.told(signum, time.monotonic())

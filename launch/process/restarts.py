@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Literal
 
+from edldist_launch.process.exits import was_asked
+
 __all__ = ["RestartPolicy", "Verdict"]
 
 BACKOFF_MIN_S = 0.5
@@ -18,14 +20,14 @@ Verdict = Literal["restart", "stopped", "hopeless"]
 class RestartPolicy:
     """Decides about one child that ended, from its exit code and the time. Pure.
 
-    A crash is answered by a restart after 0.5 s, doubled with each crash up to 30 s, and again
-    0.5 s after 60 s of health. Exit 0 means that it was asked to leave. Exit 2 of a child that
-    was never ready means that it cannot work at all (wrong options, a model that does not load):
-    restarting would only repeat it. So does a crash, by a signal too, that comes before it was ready in each
-    of the first ``unready_starts`` starts.
+    A crash is answered by a restart after 0.5 s, doubled with each crash up to 30 s, and again 0.5 s after 60
+    s of health. Exit 0 means that it is done, and some other codes that it was asked to leave
+    (``exits.was_asked``): neither is a crash. Exit 2 of a child that was never ready means that it cannot
+    work at all (wrong options, a model that does not load): restarting would only repeat it. So does a crash,
+    by a signal too, that comes before it was ready in each of the first ``unready_starts`` starts.
 
     Args:
-        keep: start it again after exit 0 too.
+        keep: start it again after these, too.
         final: exit codes that are an answer of its own, never worth a restart.
         unready_starts: how many starts a child has to be ready for the first time; None for any number.
     """
@@ -54,7 +56,7 @@ class RestartPolicy:
 
     def exited(self, code: int, now: float) -> Verdict:
         """The child ended; with ``restart``, ``restart_at`` says when to start it again."""
-        if code == 0 and not self._keep:
+        if (code == 0 or was_asked(code)) and not self._keep:
             return "stopped"
         if code in self._final or (code == EXIT_UNUSABLE and not self._ever_ready):
             return "hopeless"

@@ -133,7 +133,7 @@ class Placer:
             self._observers.event("placer_started", id=self._name)
         try:
             while True:
-                if interrupts.count:
+                if interrupts.asked:
                     return EXIT_INTERRUPTED
                 for change in self._coordinator.tick(self._now()):
                     logger.warning("coordinator %s: %s", change.event, describe_exit(change.code))
@@ -260,7 +260,7 @@ class Placer:
             self._layout.queue_name(role.kind, role.name) for role in self._plan.roles if role.kind == kind
         ]
         began, asked, cancelled = self._now(), False, False
-        while not interrupts.count and self._now() - began < GRACE_S[kind] + END_S:
+        while not interrupts.asked and self._now() - began < GRACE_S[kind] + END_S:
             try:
                 queue = self._slurm.queue(names)
                 if not queue:

@@ -288,7 +288,7 @@ class FaultJob:
     def await_step(self, step: int, timeout_s: float = 60.0, output: Path | None = None) -> None:
         def reached() -> bool:
             students = [r for r in self.roles if "student" in r.name]
-            dead = [r for r in students if not r.alive and r.process.returncode not in (0, -9, 130)]
+            dead = [r for r in students if not r.alive and r.process.returncode not in (0, -9, 143)]
             assert not dead, f"{dead[0].name} ended with {dead[0].process.returncode}:\n{dead[0].tail()}"
             return any(record["step"] >= step for record in self.steps(output))
 

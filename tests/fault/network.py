@@ -221,3 +221,25 @@ class NetworkJob(FaultJob):
     def status(self, since: int = 0):  # noqa: ANN201
         """As seen on the coordinator's own host, whatever its link is like."""
         return self.network.hosts["coordinator"].call(lambda: super(NetworkJob, self).status(since))
+
+
+class HostsJob(NetworkJob):
+    """One whose roles run on the host that their names end with, as in ``t-0@h-1``."""
+
+    def _start(
+        self, name: str, *command: str, env: dict[str, str] | None = None, program: list[str] | None = None
+    ) -> Role:
+        host = self.host(name)
+        return FaultJob._start(self, name, *command, env=env, program=[*host.enter, *(program or EDLDIST)])
+
+    def host(self, name: str) -> Host:
+        return self.network.hosts[name.rpartition("@")[2]]
+
+    def worker(self, name: str, host: str) -> Role:
+        """A teacher worker with this id, on this host."""
+        return self._start(
+            f"{name}@{host}",
+            *("teacher", "--coordinator", self.address, "--id", name, "--batch-size", "10"),
+            *("--model", self.model),
+            env={"OMP_NUM_THREADS": "1"},
+        )

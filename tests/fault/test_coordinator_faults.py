@@ -156,5 +156,5 @@ def test_a_killed_coordinator_and_an_interrupted_job_leave_no_process(tmp_path: 
         coordinator.kill()
         for node in nodes:
             node.send(signal.SIGINT)
-        assert [node.wait(60) for node in nodes] == [130, 130]
+        assert [node.wait(60) for node in nodes] == [143, 143]
         wait_for("everything to be gone", lambda: not any(process.is_running() for process in family))

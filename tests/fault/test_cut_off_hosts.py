@@ -9,34 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.fault.books import STEADY, Plan, assert_as_quiet, hurry, last_step, quiet_run, rank_books, world
-from tests.fault.harness import EDLDIST, FaultJob, Role, wait_for
-from tests.fault.network import Host, NetworkJob, require_network_tools, switch
+from tests.fault.harness import Role, wait_for
+from tests.fault.network import HostsJob, require_network_tools, switch
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(240)]
 
 PLAN = Plan(samples=12_000, batch_size=20)
-
-
-class HostsJob(NetworkJob):
-    """One whose roles run on the host that their names end with, as in ``t-0@h-1``."""
-
-    def _start(
-        self, name: str, *command: str, env: dict[str, str] | None = None, program: list[str] | None = None
-    ) -> Role:
-        host = self.host(name)
-        return FaultJob._start(self, name, *command, env=env, program=[*host.enter, *(program or EDLDIST)])
-
-    def host(self, name: str) -> Host:
-        return self.network.hosts[name.rpartition("@")[2]]
-
-    def worker(self, name: str, host: str) -> Role:
-        """A teacher worker with this id, on this host."""
-        return self._start(
-            f"{name}@{host}",
-            *("teacher", "--coordinator", self.address, "--id", name, "--batch-size", "10"),
-            *("--model", self.model),
-            env={"OMP_NUM_THREADS": "1"},
-        )
 
 
 @pytest.fixture

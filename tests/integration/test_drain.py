@@ -144,7 +144,7 @@ def test_a_hanging_model_keeps_neither_what_has_not_begun_nor_its_process(counte
     assert counterpart.heard(counterpart.student, Return).leases == [1], "when its time is up"
     assert "its model did not end" in counterpart.heard(counterpart.student, Goodbye).reason
     counterpart.heard(counterpart.coordinator, Goodbye)
-    assert counterpart.process.wait(20) == 0
+    assert counterpart.process.wait(20) == 143
 
 
 def test_a_person_who_insists_does_not_wait_for_a_model_that_hangs(counterpart: Counterpart) -> None:
@@ -166,4 +166,4 @@ def test_a_worker_that_is_still_loading_its_model_leaves_at_once(counterpart: Co
     counterpart.start("hang", drain_s="50")
     counterpart.until_begun()
     counterpart.process.send_signal(signal.SIGTERM)
-    assert counterpart.process.wait(20) == 0
+    assert counterpart.process.wait(20) == 143

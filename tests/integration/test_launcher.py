@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
+from edldist.signals import INSIST_AFTER_S
 from edldist.wire.query import query_status
 from edldist_launch.plan.commands import own_command
-from edldist_launch.process.interrupts import INSIST_AFTER_S
 from tests.integration.launching import (
     IGNORE_TERM,
     SAVE_ON_TERM,

@@ -1,4 +1,4 @@
-"""SIGTERM to every process of a job at once, as systemd and ``scancel --full`` send it.
+"""A signal to every process of a job at once, as systemd and ``scancel --full`` send it.
 
 Those of a data loader are among them, and the coordinator, to which the others say what they did.
 """
@@ -53,9 +53,16 @@ print(f"saved {count.step} at {time.monotonic()}", flush=True)
 """
 
 
-@pytest.mark.parametrize(("nnodes", "ranks"), [("1", 1), ("1:2", 2)])
+TERM, WARNING = signal.SIGTERM, signal.SIGUSR1
+
+
+@pytest.mark.parametrize(
+    ("nnodes", "ranks", "sent"),
+    [("1", 1, (TERM, TERM, TERM)), ("1:2", 2, (TERM, TERM, TERM)), ("1", 1, (WARNING, TERM, TERM))],
+    ids=["one node", "two nodes", "warned before"],
+)
 def test_a_tree_that_is_told_to_end_again_and_again_saves_first(
-    start: Start, folder: Path, nnodes: str, ranks: int
+    start: Start, folder: Path, nnodes: str, ranks: int, sent: tuple[signal.Signals, ...]
 ) -> None:
     (folder / "s.py").write_text(SCRIPT)
     job_file = folder / "job.yaml"
@@ -65,11 +72,11 @@ def test_a_tree_that_is_told_to_end_again_and_again_saves_first(
     told = f"training, {ranks} rank(s)"
     until(lambda: "".join(log.read_text() for log in logs.glob("student-*.log")).count(told) == ranks, 60)
     tree = [job.pid, *(child.pid for child in psutil.Process(job.pid).children(recursive=True))]
-    for _ in range(3):  # Slurm at a time limit, and whoever else
+    for signum in sent:  # Slurm at a time limit, and whoever else
         random.shuffle(tree)
         for pid in tree:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+                os.kill(pid, signum)
         time.sleep(0.1)  # far less than a save takes, and enough to be heard as another one
     output, _ = job.communicate()
     ended_at = time.monotonic()

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from edldist_launch.process.tie import tied_command
+from tests.integration.commands import WITHIN_S, edldist, student
 from tests.integration.members import Running, until
 
 pytestmark = pytest.mark.timeout(120)
 
-ROOT = Path(__file__).resolve().parents[2]
-WITHIN_S = 90.0
 NAMELESS = ["unshare", "--uts", "sh", "-c", 'hostname no-such-name.invalid && exec "$@"', "sh"]
 
 MEETING = """
@@ -50,31 +46,6 @@ def script(tmp_path: Path) -> Path:
     path = tmp_path / "meet.py"
     path.write_text(MEETING)
     return path
-
-
-def student(
-    coordinator: str, *args: str, prefix: list[str] | None = None
-) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
-    return edldist("student", "--coordinator", coordinator, *args, prefix=prefix)
-
-
-@contextlib.contextmanager
-def edldist(*args: str, prefix: list[str] | None = None) -> Iterator[subprocess.Popen[str]]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("EDLDIST_")}
-    command = [sys.executable, str(ROOT / "launch" / "__main__.py")]
-    with subprocess.Popen(
-        tied_command([*(prefix or []), *command, *args], parent=os.getpid()),
-        env=environment | {"OMP_NUM_THREADS": "1"},
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()  # its agent and its ranks are tied to it
 
 
 def test_one_node_needs_no_name_of_its_own(nameless: list[str], script: Path) -> None:

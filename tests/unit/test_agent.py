@@ -15,23 +15,29 @@ from edldist_launch.node.notes import RankNotes
 from edldist_launch.node.watch import AGENT_TRIES, AgentRestarts
 
 HEEDS_ONCE = """
-import os, signal
+import os, signal, sys
 from torch.distributed.elastic.multiprocessing import api
+from edldist.signals import ASKING
 from edldist_launch.node.agent import heed_once
 heed_once()
-signal.signal(signal.SIGTERM, api._terminate_process_handler)  # as torch does when it starts ranks
+if sys.argv[2] == "with ranks":
+    for signum in ASKING:
+        signal.signal(signum, api._terminate_process_handler)  # as torch does when it starts them
 try:
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), int(sys.argv[1]))
 except api.SignalException as first:
-    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for signum in ASKING:
         os.kill(os.getpid(), signum)
-    print("asked by", first.sigval.name)
+    print("ranks are asked by", first.sigval.name)
 """
 
 
-def test_an_agent_heeds_the_first_signal_and_no_other() -> None:
-    done = subprocess.run([sys.executable, "-c", HEEDS_ONCE], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "asked by SIGTERM\n"), done.stderr
+@pytest.mark.parametrize("when", ["with ranks", "before"])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_an_agent_heeds_the_first_signal_and_no_other(signum: signal.Signals, when: str) -> None:
+    command = [sys.executable, "-c", HEEDS_ONCE, str(int(signum)), when]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "ranks are asked by SIGTERM\n"), done.stderr
 
 
 @pytest.mark.parametrize("code", [0, 2, EXIT_CLOSED])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edldist.lifecycle.verdict import NOTES_VARIABLE
+from edldist.lifecycle.notes import NOTES_VARIABLE
 
 SCRIPT = """
 import atexit, gc, os, signal, sys, weakref

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
 import click
 import pytest
 
 from edldist.errors import ConfigError, CoordinatorUnreachableError, ModelError
-from edldist_launch.process.exits import run_command
+from edldist.signals import ASKING
+from edldist_launch.process.exits import run_command, was_asked
 
 
 def ending(outcome: object) -> click.Command:
@@ -21,8 +27,12 @@ def ending(outcome: object) -> click.Command:
 
 
 @pytest.fixture(autouse=True)
-def no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_arguments(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("sys.argv", ["act"])
+    former = {number: signal.getsignal(number) for number in ASKING}  # the test's process is to live on
+    yield
+    for number, handler in former.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(
@@ -52,3 +62,46 @@ def test_every_end_has_its_code_and_its_word(
 def test_what_nobody_expected_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         run_command(ending(ZeroDivisionError()), "act")
+
+
+# A command that sends itself a signal before it has handlers of its own, or when it has ended.
+COMMAND = """
+import atexit, os, signal, sys, click
+from edldist_launch.process.exits import run_command
+when, number = sys.argv[1], int(sys.argv[2])
+del sys.argv[1:]
+
+def act():
+    if when == "early":
+        os.kill(os.getpid(), number)
+    return 7
+
+atexit.register(lambda: os.kill(os.getpid(), number) if when == "late" else None)
+run_command(click.Command("act", callback=act), "act")
+"""
+
+
+def ends(when: str, number: int) -> tuple[int, str]:
+    command = [sys.executable, "-c", COMMAND, when, str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("number", ASKING)
+def test_whoever_is_asked_before_it_has_begun_ends_as_one_that_was_stopped(number: signal.Signals) -> None:
+    """With one code, and with a word; only a Ctrl-C, which a person sees, has its own."""
+    code, said = ends("early", number)
+    assert code == (130 if number == signal.SIGINT else 143), said
+    assert (f"stopped by {number.name}\n" in said) == (number != signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", ASKING)
+def test_what_is_sent_again_at_the_end_does_not_change_the_exit_code(number: signal.Signals) -> None:
+    code, said = ends("late", number)
+    assert (code, said) == (7, "")
+
+
+def test_a_child_that_was_asked_to_stop_is_told_by_its_exit_code() -> None:
+    asked = [143, 130, -signal.SIGTERM, -signal.SIGUSR1, -signal.SIGINT]
+    assert all(was_asked(code) for code in asked)
+    assert not any(was_asked(code) for code in (0, 1, 2, 3, 75, 137, -signal.SIGKILL, -signal.SIGSEGV))

@@ -28,6 +28,7 @@ BASE = {
     "files",
     "cpus",
     "signals",
+    "grace",
 }
 ALLOWED = {
     "errors": set(),
@@ -38,8 +39,9 @@ ALLOWED = {
     "files": set(),
     "cpus": set(),
     "signals": set(),
+    "grace": set(),
     "yamltext": {"errors"},
-    "config": {"errors", "bounds", "labels", "yamltext"},
+    "config": {"errors", "bounds", "grace", "labels", "yamltext"},
     "environment": {"errors", "bounds"},
     "labels": {"errors"},
     "wire": {"errors", "clock", "address", "address_file", "labels", "signals"},

@@ -115,6 +115,12 @@ def test_exit_zero_stops_unless_the_child_is_to_be_kept() -> None:
     assert RestartPolicy(keep=True).exited(0, 0.0) == "restart"
 
 
+@pytest.mark.parametrize("code", [143, 130, -signal.SIGTERM, -signal.SIGUSR1])
+def test_one_that_was_asked_to_stop_is_left_alone_unless_it_is_to_be_kept(code: int) -> None:
+    assert RestartPolicy().exited(code, 0.0) == "stopped"
+    assert RestartPolicy(keep=True).exited(code, 0.0) == "restart"
+
+
 def test_exits_in_words() -> None:
     assert describe_exit(3) == "exit code 3"
     assert describe_exit(-9) == "killed by SIGKILL"

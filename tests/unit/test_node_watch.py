@@ -85,6 +85,20 @@ def test_a_rank_may_say_that_restarting_is_of_no_use() -> None:
     assert watch.restarts == 0
 
 
+def test_it_is_known_which_of_the_present_ranks_save_first_and_which_were_stopped() -> None:
+    watch = NodeWatch(2, 3)
+    watch.see_notes(notes(7, 8) + "heeds p4242\nstopped p4242\nheeds\n")  # of a process that is none of ours
+    assert (watch.heeding, watch.stopped) == (0, False)
+    said = notes(7, 8) + "heeds p7\nheeds p7\n"
+    watch.see_notes(said)
+    assert (watch.heeding, watch.stopped) == (1, False)
+    said += "heeds p8\nstopped p7\n"
+    watch.see_notes(said)
+    assert (watch.heeding, watch.stopped) == (2, True)
+    watch.see_notes(said + notes(9, 10))  # their agent had asked them, because a node joined
+    assert (watch.heeding, watch.stopped) == (0, False)
+
+
 def test_only_ranks_of_the_running_group_are_killed_when_written_off() -> None:
     watch = NodeWatch(nproc_per_node=2, max_fruitless=1)
     watch.see_notes(notes(7, 8))

@@ -14,7 +14,7 @@ from edldist.observe.health import Health
 from edldist.wire.messages import NodeStatus
 from edldist.wire.process import PROCESS_VARIABLE, process_id
 from edldist_launch.node.notes import RankNotes
-from edldist_launch.node.student import _Node
+from edldist_launch.node.ranks import NodeRanks
 from edldist_launch.node.watch import NodeWatch
 from edldist_launch.process.tie import start_ticks, tied_command
 
@@ -123,7 +123,8 @@ def rank(notes: RankNotes) -> Iterator[Rank]:
 
 def look(notes: RankNotes, lost: str) -> None:
     """One look of a supervisor that has looked before, at a process that was lost since."""
-    node = _Node(Agent(), "tcp://127.0.0.1:9", NodeWatch(1, 3), notes, 0.0, Health({}))  # type: ignore[arg-type]
+    watch, health = NodeWatch(1, 3), Health({})
+    node = NodeRanks(Agent(), "tcp://127.0.0.1:9", watch, notes, 0.0, 9.0, health)  # type: ignore[arg-type]
     node._client.close()
     answers = node._client = Answers()  # type: ignore[assignment]
     node._look()

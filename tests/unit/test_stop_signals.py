@@ -53,7 +53,7 @@ def next_of(said: queue.SimpleQueue):
 def test_a_signal_before_there_is_anything_to_leave_ends_the_process_at_once(said):
     with StopSignals(60, 0.0, said.put):
         send()
-        assert next_of(said) == 0
+        assert next_of(said) == 143
 
 
 def test_a_signal_drains_and_a_main_thread_that_ends_ends_it(said, leaver):
@@ -68,7 +68,7 @@ def test_what_has_not_ended_when_time_is_up_is_left(said, leaver):
     with StopSignals(0.05, 0.0, said.put) as signals:
         signals.serve(leaver)
         send()
-        assert [next_of(said) for _ in range(3)] == ["drain", "abandon", 0]
+        assert [next_of(said) for _ in range(3)] == ["drain", "abandon", 143]
 
 
 def test_a_person_who_insists_ends_the_process_at_once(said, leaver):
@@ -85,7 +85,7 @@ def test_a_manager_that_repeats_itself_has_one_wish(said, leaver):
         signals.serve(leaver)
         for _ in range(3):
             send(signal.SIGTERM)
-        assert [next_of(said) for _ in range(3)] == ["drain", "abandon", 0]
+        assert [next_of(said) for _ in range(3)] == ["drain", "abandon", 143]
 
 
 def test_a_ctrl_c_that_follows_at_once_does_not_insist(said, leaver):
@@ -93,7 +93,7 @@ def test_a_ctrl_c_that_follows_at_once_does_not_insist(said, leaver):
         signals.serve(leaver)
         for _ in range(3):
             send(signal.SIGINT)
-        assert [next_of(said) for _ in range(3)] == ["drain", "abandon", 0]
+        assert [next_of(said) for _ in range(3)] == ["drain", "abandon", 143]
 
 
 def test_a_person_who_insists_ends_a_process_that_cannot_even_leave(said, leaver):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edldist.errors import CheckpointError, ConfigError, EdlDistError, PoisonTaskError
-from edldist.lifecycle.verdict import NOTES_VARIABLE
+from edldist.lifecycle.notes import NOTES_VARIABLE
 from edldist.ranks.agreement import RankFailedError, Ranks
 
 SCRIPT = """
