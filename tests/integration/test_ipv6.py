@@ -10,6 +10,7 @@ import pytest
 from edldist.address import parse_address
 from edldist.coordinator.board import StatusBoard
 from edldist.coordinator.pages import CoordinatorPages
+from edldist.environment import JobEnvironment
 from edldist.errors import ConfigError
 from edldist.observe.http import HttpServer
 from edldist.student.loader import _endpoint
@@ -38,11 +39,13 @@ def test_workers_reach_a_rank_by_whatever_it_advertises(
 
 
 def test_a_rank_that_is_told_nothing_listens_on_its_way_to_the_coordinator() -> None:
-    assert _endpoint("tcp://[::1]:7070", None) == ("tcp://[::1]:0", None)
-    assert _endpoint("tcp://127.0.0.1:7070", None) == ("tcp://127.0.0.1:0", None)
-    assert _endpoint("tcp://[::1]:7070", "[fd00::5]:7100") == ("tcp://*:7100", "fd00::5")
+    nothing = JobEnvironment.read({})
+    told = JobEnvironment.read({"EDLDIST_ADVERTISE": "[fd00::5]:7100"})
+    assert _endpoint("tcp://[::1]:7070", nothing) == ("tcp://[::1]:0", None)
+    assert _endpoint("tcp://127.0.0.1:7070", nothing) == ("tcp://127.0.0.1:0", None)
+    assert _endpoint("tcp://[::1]:7070", told) == ("tcp://*:7100", "fd00::5")
     with pytest.raises(ConfigError, match="EDLDIST_ADVERTISE='fd00::5'"):
-        _endpoint("tcp://[::1]:7070", "fd00::5")
+        _endpoint("tcp://[::1]:7070", JobEnvironment.read({"EDLDIST_ADVERTISE": "fd00::5"}))
 
 
 def test_nodes_meet_at_what_they_advertise() -> None:
