@@ -65,7 +65,7 @@ rm -f "$output/slurm/ended/$process"
 
 code=130
 if [ -z "$wish" ]; then
-    srun --ntasks=1 --cpus-per-task=16 --input=none /opt/python -m edldist_launch student --import-from /home/me/jobs --coordinator 'file:/shared/out/full run/slurm/coordinator.json' --nnodes 1:4 --nproc-per-node gpu --max-restarts 3 s.py --epochs 5 --lr 0.0001 1e-4 true no null '~' 07 1:4 '' 'é
+    srun --ntasks=1 --cpus-per-task=16 --input=none /opt/python -m edldist_launch student --import-from /home/me/jobs --coordinator 'file:/shared/out/full run/slurm/coordinator.json' --nnodes 1:4 --nproc-per-node gpu --max-restarts 3 --grace-s 25.0 s.py --epochs 5 --lr 0.0001 1e-4 true no null '~' 07 1:4 '' 'é
 ' > "$log" 2>&1 &
     step=$!
     [ -z "$wish" ] || kill -USR1 "$step" 2> /dev/null

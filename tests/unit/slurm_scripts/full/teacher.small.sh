@@ -54,7 +54,7 @@ rm -f "$output/slurm/ended/$process"
 
 code=0
 if [ -z "$wish" ]; then
-    srun --ntasks=1 --input=none /opt/python -m edldist_launch teacher --import-from /home/me/jobs --coordinator 'file:/shared/out/full run/slurm/coordinator.json' --id "$process" --name small --model a:c.d --device auto --batch-size 64 --codec dense --model-version '' --refuse-nonfinite --no-compile --no-channels-last > "$log" 2>&1 &
+    srun --ntasks=1 --input=none /opt/python -m edldist_launch teacher --import-from /home/me/jobs --coordinator 'file:/shared/out/full run/slurm/coordinator.json' --id "$process" --name small --model a:c.d --device auto --batch-size 64 --codec dense --drain-s 20.0 --model-version '' --refuse-nonfinite --no-compile --no-channels-last > "$log" 2>&1 &
     step=$!
     [ -z "$wish" ] || kill -USR1 "$step" 2> /dev/null
     while :; do

@@ -49,7 +49,7 @@ rm -f "$output/slurm/ended/$process"
 
 code=130
 if [ -z "$wish" ]; then
-    srun --ntasks=1 --input=none /opt/edldist/bin/edldist student --import-from /home/me/jobs --coordinator file:/shared/out/digits/slurm/coordinator.json --nnodes 1 --nproc-per-node 1 --max-restarts 3 student.py > "$log" 2>&1 &
+    srun --ntasks=1 --input=none /opt/edldist/bin/edldist student --import-from /home/me/jobs --coordinator file:/shared/out/digits/slurm/coordinator.json --nnodes 1 --nproc-per-node 1 --max-restarts 3 --grace-s 25.0 student.py > "$log" 2>&1 &
     step=$!
     [ -z "$wish" ] || kill -USR1 "$step" 2> /dev/null
     while :; do
