@@ -107,6 +107,12 @@ def _token(given: str | None, file: Path | None) -> str | None:
     help="Folder for the job's record: events.jsonl, result.json and curves.png.",
 )
 @option(
+    "--job-file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="The job file that this is the record of; it is copied there.",
+)
+@option(
     "--address-file",
     type=click.Path(dir_okay=False),
     metavar="FILE",
@@ -129,6 +135,7 @@ def coordinator(
     scale: dict[str, Bounds],
     scale_policy: str,
     output: Path | None,
+    job_file: Path | None,
     address_file: str | None,
     advertise: str | None,
 ) -> int:
@@ -141,6 +148,8 @@ def coordinator(
     from edldist.coordinator.scaling import Rules
     from edldist.coordinator.server import CoordinatorOptions
 
+    if job_file is not None and output is None:
+        raise click.UsageError("--job-file is copied into the record: give --output, too.")
     begin("coordinator")
     options = CoordinatorOptions(
         bind=bind,
@@ -159,5 +168,11 @@ def coordinator(
     from edldist_launch.record.folder import open_record
     from edldist_launch.view.scribe import Scribe
 
-    with open_record(output) as folder, Scribe(folder) as scribe:
+    job = None
+    if job_file is not None:
+        from edldist.config import load_job
+
+        job = load_job(job_file)
+    name = job.name if job is not None else None
+    with open_record(output, job) as folder, Scribe(folder, job=name) as scribe:
         return run_coordinator(options, scribe.tell)

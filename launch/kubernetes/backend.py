@@ -68,6 +68,7 @@ class KubernetesBackend:
         submission = Submission("kubernetes", plan.name, engine=engine)
         try:
             self._output.mkdir(parents=True, exist_ok=True)
+            _set_aside(self._output / "logs")
             replace_file(self._output / "job.yaml", dump_job(plan.job).encode())
             submission.write(self._output)
         except OSError as exc:
@@ -315,6 +316,19 @@ def _goes_on(pod: Mapping[str, Any]) -> bool:
 
 def _grace_s(pod: Mapping[str, Any]) -> float:
     return float(pod["spec"].get("terminationGracePeriodSeconds", 30))
+
+
+def _set_aside(logs: Path) -> None:
+    """Keep an earlier submission's logs out of the way of this one's.
+
+    Raises:
+        OSError: they cannot be moved.
+    """
+    if logs.exists():
+        number = 1
+        while (place := logs.with_name(f"logs-{number}")).exists():
+            number += 1
+        logs.rename(place)
 
 
 def _missing_folders(output: Path) -> list[Path]:

@@ -147,10 +147,20 @@ class Pod:
                 self._spec["volumes"].append({"name": names[claim], **source})
             mount: Object = {"name": names[claim], "mountPath": volume.path}
             mount |= {"readOnly": True} if volume.read_only else {}
-            inside = [folder] if volume.claim is None else []
-            inside += [volume.sub_path] if volume.sub_path is not None else []
-            mount |= {"subPath": "/".join(inside)} if inside else {}
+            if (path := _sub_path(volume, folder)) is not None:
+                mount["subPath"] = path
             self._main["volumeMounts"].append(mount)
+
+
+def _sub_path(volume: VolumeConfig, folder: str) -> str | None:
+    """Which folder of its claim a volume is; in the job's own claim one beside the job's folder.
+
+    Not one inside of it: Kubernetes makes a folder that is missing writable to the pods, but those above it
+    not, and the job's own is made by a pod.
+    """
+    if volume.claim is not None:
+        return volume.sub_path
+    return folder if volume.sub_path is None else f"{folder}-{volume.sub_path.replace('/', '-')}"
 
 
 def literal(text: str) -> str:

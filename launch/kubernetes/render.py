@@ -8,10 +8,12 @@ one of its own.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -32,6 +34,9 @@ JOB, KIND, ROLE = "edldist/job", "edldist/kind", "edldist/role"
 NAME, GROUP = "edldist/name", "edldist/group"
 """Annotations: the job's name, and the teacher group's, as the job file has them."""
 _SPACE = "kubernetes.io/metadata.name"
+_FILE = Path("/etc/edldist/job.yaml")
+_SPOT_DRAIN_S = 15.0
+"""A worker on a machine that is taken away at short notice has no longer to finish what it holds."""
 _HEALTH = "*:7072"
 _MEMBERS, _STATUS = 7070, 7071
 
@@ -147,7 +152,7 @@ class _Job:
     def _coordinator(self, role: Role, components: Sequence[str]) -> list[Object]:
         objects = self._named(self._of("coordinator", *components))
         command = self.plan.coordinator_command(
-            f"tcp://*:{_MEMBERS}", f"*:{_STATUS}", output=self.plan.output
+            f"tcp://*:{_MEMBERS}", f"*:{_STATUS}", output=self.plan.output, job_file=_FILE
         )
         self._pod(_only(objects, "Deployment"), role).run(list(map(literal, command)))
         return objects
@@ -165,6 +170,9 @@ class _Job:
             deployment["spec"]["replicas"] = role.replicas.initial
         command = list(map(literal, self.plan.teacher_command(teacher, "", self._address, _HEALTH)))
         command[command.index("--id") + 1] = "$(POD_NAME)"
+        if spot:
+            drain_s = min(self.plan.job.grace.drain_s, _SPOT_DRAIN_S)
+            command[command.index("--drain-s") + 1] = repr(drain_s)
         self._pod(deployment, role).run(command)
         for each in objects:
             each["metadata"].setdefault("annotations", {})[GROUP] = group
@@ -226,6 +234,12 @@ class _Job:
             owner["metadata"]["labels"] |= {
                 key: placement.queue for key in owner["metadata"]["labels"] if key.endswith("/queue-name")
             }
+        spec = owner["spec"]["template"]["spec"]
+        if role.kind in ("teacher", "student"):
+            spot = role.kind == "teacher" and settings.on_spot(role.name)
+            kill_s = math.ceil(self.plan.job.grace.kill_s)
+            notice_s = spec["terminationGracePeriodSeconds"] if spot else kill_s
+            spec["terminationGracePeriodSeconds"] = min(kill_s, notice_s)
         output = settings.claim
         if output is None and settings.object_store is None:
             output = self.names.fixed("output")

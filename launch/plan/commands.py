@@ -65,6 +65,7 @@ def coordinator_command(
     *,
     address_file: Path | None = None,
     output: Path | None = None,
+    job_file: Path | None = None,
 ) -> list[str]:
     """The coordinator, which scales every teacher group within its bounds.
 
@@ -73,10 +74,12 @@ def coordinator_command(
         http: ``host:port`` of its status.
         address_file: to which it writes where it listens, if somebody waits for that.
         output: folder for the job's record, if nobody else writes it.
+        job_file: a copy of the job file, for that record.
     """
     config, ttl_s = job.coordinator, job.coordinator.heartbeat_ttl_s
     ready = () if address_file is None else ("--address-file", str(address_file))
-    record = () if output is None else ("--output", str(output))
+    record = [] if output is None else ["--output", str(output)]
+    record += [] if job_file is None else ["--job-file", str(job_file)]
     return [
         *(*launcher, "coordinator", "--bind", bind, "--http", http),
         *("--heartbeat-ttl-s", repr(ttl_s), "--heartbeat-interval-s", repr(min(1.0, ttl_s / 3))),

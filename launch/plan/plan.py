@@ -137,11 +137,16 @@ class Plan:
     # --- what the processes run ---------------------------------------------------------------
 
     def coordinator_command(
-        self, bind: str, http: str, address_file: Path | None = None, output: Path | None = None
+        self,
+        bind: str,
+        http: str,
+        address_file: Path | None = None,
+        output: Path | None = None,
+        job_file: Path | None = None,
     ) -> list[str]:
         """The coordinator, see ``commands.coordinator_command``."""
         return commands.coordinator_command(
-            self.launcher, self.job, bind, http, address_file=address_file, output=output
+            self.launcher, self.job, bind, http, address_file=address_file, output=output, job_file=job_file
         )
 
     def prepare_command(self, interpreter: str) -> list[str]:

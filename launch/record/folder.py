@@ -184,15 +184,29 @@ class JobFolder(RecordFolder):
         super()._begin()
 
 
-def open_record(path: Path) -> RecordFolder:
-    """The folder of a coordinator that people start by hand.
+def open_record(path: Path, job: JobConfig | None = None) -> RecordFolder:
+    """The folder of a coordinator that nobody's ``edldist run`` started.
+
+    Args:
+        job: what it is the record of, which is written down there; None where nobody knows.
 
     Raises:
-        ConfigError: it cannot be written, or is that of ``edldist run``, whose result would be lost.
+        ConfigError: it cannot be written; or without a job, it is that of another run, whose result would be
+            lost.
     """
-    if (path / "job.yaml").exists():
-        raise ConfigError(f"--output {path}: a run of edldist run is recorded there; choose another folder")
-    return RecordFolder(path)
+    if job is None:
+        if (path / "job.yaml").exists():
+            raise ConfigError(
+                f"--output {path}: a run of edldist run is recorded there; choose another folder"
+            )
+        return RecordFolder(path)
+    folder = RecordFolder(path)
+    try:
+        replace_file(path / "job.yaml", dump_job(job).encode())
+    except OSError as exc:
+        folder.close()
+        raise ConfigError(f"cannot write the output folder {path}: {exc}") from exc
+    return folder
 
 
 def open_default_folder(places: Path, job: JobConfig, beginning: Beginning) -> JobFolder:

@@ -43,15 +43,16 @@ class Scribe:
     the end, and what it was told since then. What is told after the end of the ``with`` is lost.
 
     Args:
-        folder: where the record goes; its name is that of the job.
+        folder: where the record goes.
+        job: the job's name; None for that of the folder.
         clock: tells the time.
     """
 
-    def __init__(self, folder: RecordFolder, clock: Clock | None = None) -> None:
+    def __init__(self, folder: RecordFolder, clock: Clock | None = None, job: str | None = None) -> None:
         self._folder = folder
         self._clock = clock or SystemClock()
         nowhere = PlainConsole(file=_Nowhere())
-        self._observers = Observers(folder.path.name, folder, nowhere, 0, self._clock)
+        self._observers = Observers(job or folder.path.name, folder, nowhere, 0, self._clock)
         self._told: queue.SimpleQueue[Status | None] = queue.SimpleQueue()
         self._students = 0
         self._began: float | None = None

@@ -70,11 +70,11 @@ def test_a_job_called_as_the_manifests_is_the_manifests_with_its_own_commands(fo
     base = {(each["kind"], each["metadata"]["name"]): each for each in read_kustomization(MANIFESTS / "base")}
     made = rendered(folder)
     assert made.keys() == base.keys()
-    inside = "/spec/template/spec/containers"
+    inside, grace = "/spec/template/spec/containers", "/spec/template/spec/terminationGracePeriodSeconds"
     expected = {
         ("Deployment", "edldist-coordinator"): [inside],
-        ("Deployment", "edldist-teacher"): [inside, "/metadata/annotations/edldist/group"],
-        ("Job", "edldist-student"): [inside],
+        ("Deployment", "edldist-teacher"): [inside, grace, "/metadata/annotations/edldist/group"],
+        ("Job", "edldist-student"): [inside, grace],
         ("ConfigMap", "edldist-file"): ["/data/job.yaml"],
         ("Secret", "edldist-secret"): ["/stringData/http-token"],
         ("PodDisruptionBudget", "edldist-teacher"): ["/metadata/annotations/edldist/group"],
@@ -197,7 +197,7 @@ def test_everybody_waits_for_what_is_prepared(folder: Path) -> None:
     prepare = main(objects, "Job", "edldist-prepare")
     *shell, script, marker = prepare["command"][:4]
     assert shell == ["sh", "-ec"] and marker.startswith("/output/edldist/.prepared-")
-    assert script == 'mkdir -p "${0%/*}"; cp /etc/edldist/job.yaml "${0%/*}"; "$@"; touch "$0"'
+    assert script.startswith('mkdir -p "${0%/*}"\n') and script.endswith('touch "$0"\n')
     assert prepare["command"][4:] == ["python", "-u", "/job/prepare.py", "--all", "$$(HOME)"]
     for kind, name in (
         ("Deployment", "edldist-coordinator"),
@@ -245,7 +245,7 @@ def test_output_lies_in_a_claim_that_is_there_or_made_or_in_an_object_store(fold
     (student,) = [name for kind, name in there if kind == "Job"]
     own = student.removesuffix("-student")
     assert variables(main(there, "Job", student))["EDLDIST_OUTPUT"] == f"/output/{own}"
-    assert main(there, "Deployment", f"{own}-coordinator")["command"][-1] == f"/output/{own}"
+    assert main(there, "Deployment", f"{own}-coordinator")["command"][-4:-2] == ["--output", f"/output/{own}"]
     for kind, name in (("Deployment", f"{own}-coordinator"), ("Job", student)):
         sources = {each["name"]: each for each in pod(there, kind, name)["volumes"]}
         assert sources["output"]["persistentVolumeClaim"] == {"claimName": "results"}
@@ -279,7 +279,7 @@ def test_volumes_are_mounted_where_the_job_file_says(folder: Path) -> None:
         images = mounts["/data"]["name"]
         assert mounts["/data"] == {"name": images, "mountPath": "/data", "readOnly": True}
         assert mounts["/more"] == {"name": images, "mountPath": "/more", "subPath": "a"}
-        assert mounts["/own"] == {"name": own, "mountPath": "/own", "subPath": "edldist/build"}
+        assert mounts["/own"] == {"name": own, "mountPath": "/own", "subPath": "edldist-build"}
         assert claims == {images: "images", own: "edldist-output"}
     with pytest.raises(ConfigError, match="/own is to be of the job's own claim"):
         rendered(folder, "kubernetes={object_store: 's3://b', volumes: [{path: /own}]}")
@@ -306,6 +306,18 @@ def test_spot_machines_are_for_the_teachers_that_may_be_there(folder: Path) -> N
     assert "affinity" in pod(objects, "Deployment", "edldist-a")
     for kind, name in (("Deployment", "edldist-b"), ("Job", "edldist-student")):
         assert pod(objects, kind, name)["tolerations"] == [{"key": "mine", "operator": "Exists"}]
+
+
+def test_pods_get_the_time_that_the_job_file_gives(folder: Path) -> None:
+    objects = rendered(folder, "grace={drain_s: 30, student_s: 50, kill_s: 60.5}", "kubernetes={spot: true}")
+    assert pod(objects, "Job", "edldist-student")["terminationGracePeriodSeconds"] == 61
+    student = main(objects, "Job", "edldist-student")["command"]
+    assert student[student.index("--grace-s") + 1] == "50.0"
+    assert pod(objects, "Deployment", "edldist-teacher")["terminationGracePeriodSeconds"] == 25
+    teacher = main(objects, "Deployment", "edldist-teacher")["command"]
+    assert teacher[teacher.index("--drain-s") + 1] == "15.0"
+    teacher = main(rendered(folder), "Deployment", "edldist-teacher")["command"]
+    assert teacher[teacher.index("--drain-s") + 1] == "20.0"
 
 
 def test_an_ended_job_is_kept_for_so_long(folder: Path) -> None:
