@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from edldist.clock import Clock, SystemClock
 from edldist.config import load_job
 from edldist.errors import LaunchError
 from edldist.files import replace_file
@@ -35,8 +36,8 @@ from edldist_launch.slurm.script import ARRAY_KINDS, Surroundings, render_script
 __all__ = ["SlurmBackend", "scripts_of", "submission_options", "surroundings"]
 
 POLL_S = 1.0
-STUDENT_GRACE_S = 60.0
-WORKER_GRACE_S = 60.0
+PLACER_S = 60.0
+"""How long the placer may take to write the result, when everybody else has left."""
 AWAY_S = 120.0
 """How long a cancelled job may take to leave the queue: the cluster's KillWait, and some."""
 
@@ -80,7 +81,7 @@ class SlurmBackend:
         output: its folder, which all hosts see.
         beginning: what becomes of an earlier run in that folder, when a job is started.
         slurm: the cluster.
-        wait: passes some seconds.
+        wait, clock: pass some seconds, and tell the time.
     """
 
     def __init__(
@@ -89,11 +90,13 @@ class SlurmBackend:
         beginning: Beginning = "resume",
         slurm: Slurm | None = None,
         wait: Callable[[float], None] = time.sleep,
+        clock: Clock | None = None,
     ) -> None:
         self._output = output.absolute()
         self._beginning = beginning
         self._slurm = SlurmCommands() if slurm is None else slurm
         self._wait = wait
+        self._clock = clock or SystemClock()
         self._started: Plan | None = None
 
     @property
@@ -274,13 +277,13 @@ class SlurmBackend:
             for kind in ("prepare", "student", "teacher", "coordinator")
         }
         self._slurm.cancel([task.engine_id for task in self._slurm.queue(by_kind["prepare"] or ["-"])])
-        self._let_go(by_kind["student"], STUDENT_GRACE_S if grace_s is None else grace_s)
-        self._let_go(by_kind["teacher"], WORKER_GRACE_S)
+        self._let_go(by_kind["student"], plan.job.grace.kill_s if grace_s is None else grace_s)
+        self._let_go(by_kind["teacher"], plan.job.grace.kill_s)
         waiting = [t.engine_id for t in self._slurm.queue(by_kind["coordinator"]) if t.phase == "pending"]
         self._slurm.cancel(waiting)
         # The placer writes the result, and goes.
         with contextlib.suppress(LaunchError):
-            self._await_empty(by_kind["coordinator"], WORKER_GRACE_S)
+            self._await_empty(by_kind["coordinator"], PLACER_S)
         self._slurm.cancel([task.engine_id for task in self._queue()])
         self._await_empty(self._names(), AWAY_S)
         if not (self._output / "result.json").exists():  # there was no placer to write it
@@ -291,11 +294,11 @@ class SlurmBackend:
     def _let_go(self, names: Sequence[str], grace_s: float) -> None:
         """Have the processes of some jobs leave, and cancel them when time is up."""
         asked: set[str] = set()
-        deadline = time.monotonic() + grace_s
+        deadline = self._clock.monotonic() + grace_s
         while queue := self._slurm.queue(names):
             self._slurm.cancel([task.engine_id for task in queue if task.phase == "pending"])
             running = [task.engine_id for task in queue if task.phase == "running"]
-            if time.monotonic() > deadline:
+            if self._clock.monotonic() > deadline:
                 self._slurm.cancel(running)
                 self._await_empty(names, AWAY_S)
                 return
@@ -304,9 +307,9 @@ class SlurmBackend:
             self._wait(POLL_S)
 
     def _await_empty(self, names: Sequence[str], timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
+        deadline = self._clock.monotonic() + timeout_s
         while queue := self._slurm.queue(names):
-            if time.monotonic() > deadline:
+            if self._clock.monotonic() > deadline:
                 left = ", ".join(task.engine_id for task in queue)
                 raise LaunchError(
                     f"{left}: still in Slurm's queue {timeout_s:.0f} s after their end was asked"
@@ -352,7 +355,11 @@ class SlurmBackend:
             result = read_result(self._output / "result.json") or {}
             status = str(result.get("status", "gone without a result"))
             return ("succeeded", "") if status == "completed" else ("failed", f"the job is {status}")
-        if any(task.phase in ("running", "leaving") for task in students):
+        if not self._files.stopping and not any(t.queue_name == names["coordinator"] for t in queue):
+            code = ended.get("coordinator")
+            how = "was killed" if code is None else f"has ended with exit code {code}"
+            return "pending", f"its coordinator {how}: read its log, and end the job with 'edldist stop'"
+        if self._coordinator() is not None and any(task.phase != "pending" for task in students):
             return "running", ""
         if self._files.stopping:
             return "leaving", "it was asked to end"

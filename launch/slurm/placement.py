@@ -143,10 +143,10 @@ class Placement:
 
     Args:
         plan: of the job.
-        grace_s: how long a process that was asked to leave may take, by the kind of its role.
+        grace_s: how long a process that was asked to leave may take until its job is cancelled.
     """
 
-    def __init__(self, plan: Plan, grace_s: Mapping[str, float]) -> None:
+    def __init__(self, plan: Plan, grace_s: float) -> None:
         layout = Layout.of(plan)
         self._plan = plan
         self._grace_s = grace_s
@@ -167,7 +167,7 @@ class Placement:
                 self._balance(role, seen, acts, now)
         for slot in self._slots.values():
             if slot.asked_at is not None and slot.task is not None:
-                overdue = now > slot.asked_at + self._grace_s[slot.role.kind]
+                overdue = now > slot.asked_at + self._grace_s
                 if overdue or slot.task.phase == "pending":  # perhaps requeued since it was asked
                     acts.cancel.append(slot.task.engine_id)
         acts.outcome = self._outcome(seen)
@@ -226,7 +226,7 @@ class Placement:
         where = task.where if task is not None else ""
         if kind == "student" and code == 0:
             slot.settled = "done"
-        elif slot.asked_at is not None or code in LEFT_CODES[kind]:
+        elif slot.asked_at is not None or code in LEFT_CODES:
             del self._slots[slot.role.name, slot.index]
         elif slot.policy.exited(code, now) == "restart" and slot.policy.restart_at is not None:
             retry_s = slot.policy.restart_at - now

@@ -31,7 +31,7 @@ from edldist_launch.local.fleet import Fleet
 from edldist_launch.local.last_words import own_error
 from edldist_launch.plan import commands
 from edldist_launch.plan.plan import Plan
-from edldist_launch.process.exits import EXIT_INTERRUPTED
+from edldist_launch.process.exits import EXIT_STOPPED
 from edldist_launch.process.interrupts import Interrupts
 from edldist_launch.record.folder import RecordFolder
 from edldist_launch.slurm.attempts import Attempts
@@ -50,8 +50,6 @@ logger = logging.getLogger(__name__)
 TICK_S = 0.25
 LOOK_S = 1.0
 STATUS_TIMEOUT_S = 0.5
-GRACE_S = {"teacher": 60.0, "student": 60.0}
-"""How long a process that was asked to leave for good may take until its job is cancelled."""
 END_S = 120.0
 """How long the end of a job waits for its last processes, once they were cancelled."""
 
@@ -112,7 +110,8 @@ class Placer:
         self._layout = Layout.of(plan)
         self._files = JobFiles(self._layout)
         self._attempts = Attempts(self._layout)
-        self._placement = Placement(plan, GRACE_S)
+        self._grace_s = plan.job.grace.kill_s
+        self._placement = Placement(plan, self._grace_s)
         self._poll_s = 10.0 if config is None else config.poll_s
         self._names = [self._layout.queue_name(role.kind, role.name) for role in plan.roles]
         self._coordinator = Fleet(self._make_coordinator, ["0"], keep=True)
@@ -126,7 +125,7 @@ class Placer:
         """Run until the job has ended, or somebody asks this placer to leave, or another one is in charge.
 
         Returns:
-            0, or 130 where another placer is to take over.
+            0, or EXIT_STOPPED where another placer is to take over.
         """
         self._files.take_charge(self._name)
         for _ in self._coordinator.start(self._now()):
@@ -134,7 +133,7 @@ class Placer:
         try:
             while True:
                 if interrupts.asked:
-                    return EXIT_INTERRUPTED
+                    return EXIT_STOPPED
                 for change in self._coordinator.tick(self._now()):
                     logger.warning("coordinator %s: %s", change.event, describe_exit(change.code))
                 now = self._now()
@@ -260,7 +259,7 @@ class Placer:
             self._layout.queue_name(role.kind, role.name) for role in self._plan.roles if role.kind == kind
         ]
         began, asked, cancelled = self._now(), False, False
-        while not interrupts.asked and self._now() - began < GRACE_S[kind] + END_S:
+        while not interrupts.asked and self._now() - began < self._grace_s + END_S:
             try:
                 queue = self._slurm.queue(names)
                 if not queue:
@@ -270,7 +269,7 @@ class Placer:
                 if not asked:
                     self._slurm.ask(running)
                     asked = True
-                elif not cancelled and self._now() - began > GRACE_S[kind]:
+                elif not cancelled and self._now() - began > self._grace_s:
                     self._slurm.cancel(running)
                     cancelled = True
             except LaunchError as exc:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -31,22 +32,16 @@ from edldist.config.resources import memory_bytes
 from edldist.errors import ConfigError
 from edldist_launch.plan.commands import prepare_command
 from edldist_launch.plan.plan import Kind, Plan, Role
-from edldist_launch.process.exits import EXIT_INTERRUPTED
+from edldist_launch.process.exits import EXIT_STOPPED
 from edldist_launch.slurm.layout import Layout
 
 __all__ = ["ARRAY_KINDS", "LEFT_CODES", "Surroundings", "render_script"]
 
 ARRAY_KINDS: tuple[Kind, ...] = ("teacher", "student")
 """Roles whose processes are tasks of arrays: they are placed, and leave, one by one."""
-_KILLED_EARLY = (128 + 10, 128 + 15)
-"""Of a process that was told (SIGUSR1, SIGTERM) before it could answer, at its very start."""
-LEFT_CODES: Mapping[Kind, Sequence[int]] = {
-    "prepare": _KILLED_EARLY,
-    "coordinator": (EXIT_INTERRUPTED, *_KILLED_EARLY),
-    "teacher": (0, *_KILLED_EARLY),
-    "student": (EXIT_INTERRUPTED, *_KILLED_EARLY),
-}
-"""Exit codes of processes that left because they were asked to, and have more to do."""
+LEFT_CODES = (EXIT_STOPPED, 128 + signal.SIGUSR1)
+"""Exit codes of processes that left because they were asked to, and have more to do: in order, or at their
+very start, before they could answer to SIGUSR1."""
 _PROCESS = "@PROCESS@"
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./|&*()\[\]-]*")
 _UNQUOTABLE = re.compile('[\x00-\x1f\x7f"\\\\]')
@@ -59,15 +54,18 @@ _TITLES: Mapping[Kind, str] = {
 }
 
 _WISHES = """\
-# What the process is asked for: to come back, or to stay away.
+# What the process is asked for: to come back, or to stay away. It gets a SIGTERM; all of its step does.
 wish='' heard='' step=''
+tell() {
+    scancel --signal=TERM "$task" || kill -USR1 "$step"
+}
 asked() {
     heard=1
     [ "$wish" = away ] || wish=$1
-    [ -z "$step" ] || [ "$2" = told ] || kill -USR1 "$step" 2> /dev/null
+    [ -z "$step" ] || [ "$2" = told ] || tell
 }
-trap 'asked back tell' USR1
-trap 'asked away tell' USR2
+trap 'asked back now' USR1
+trap 'asked away now' USR2
 trap 'asked away told' TERM"""
 
 _BODY = """
@@ -87,7 +85,7 @@ code=@FIRST_LEFT@
 if [ -z "$wish" ]; then
     @STEP@ > "$log" 2>&1 &
     step=$!
-    [ -z "$wish" ] || kill -USR1 "$step" 2> /dev/null
+    [ -z "$wish" ] || tell
     while :; do
         heard=''
         wait "$step"
@@ -144,9 +142,15 @@ def render_script(plan: Plan, role: Role, where: Surroundings) -> str:
     """The job script of a role.
 
     Raises:
-        ConfigError: a path has a character that Slurm takes in no script.
+        ConfigError: a path has a character that Slurm takes in no script, or the warning before a time limit
+            comes too late to leave.
     """
     config = plan.job.slurm or SlurmConfig()
+    if config.warn_s < plan.job.grace.kill_s:
+        raise ConfigError(
+            f"slurm.warn_s: processes are told {config.warn_s} s before a time limit, and may take "
+            f"grace.kill_s={plan.job.grace.kill_s:g} s to leave: warn them earlier, or give them less time"
+        )
     layout = Layout.of(plan)
     place = config.of(role.kind, role.name)
     if place.python is not None:
@@ -171,8 +175,8 @@ def render_script(plan: Plan, role: Role, where: Surroundings) -> str:
         lines.append(_ADVERTISE)
     if role.kind == "prepare" and where.python_path:
         lines.append(f"export PYTHONPATH={shlex.quote(where.python_path)}${{PYTHONPATH:+:$PYTHONPATH}}")
-    left = LEFT_CODES[role.kind]
-    body = _BODY.replace("@FIRST_LEFT@", str(left[0])).replace("@LEFT@", " | ".join(map(str, left)))
+    left = " | ".join(map(str, LEFT_CODES))
+    body = _BODY.replace("@FIRST_LEFT@", str(LEFT_CODES[0])).replace("@LEFT@", left)
     body = body.replace("@REQUEUE@", "yes" if config.requeue else "no").replace("@WAIT@", str(_LONG_AGO))
     return "\n".join(lines) + "\n" + body.replace("@STEP@", _step(role, _command(plan, role, layout, place)))
 

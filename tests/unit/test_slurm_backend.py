@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edldist.clock import FakeClock
 from edldist.config import load_job
 from edldist.errors import ConfigError, LaunchError
 from edldist_launch.contract.submission import find_submission
@@ -30,13 +31,18 @@ class Job:
         self.output = folder / "out"
         self.plan = Plan(load_job(folder / "given.yaml", [*JOB, *overrides]), folder, self.output)
         self.slurm = FakeSlurm()
+        self.clock = FakeClock()
         self.meanwhile: Callable[[], object] = lambda: None
         self.backend = self.found()
         self.files = JobFiles(Layout.of(self.plan))
 
     def found(self) -> SlurmBackend:
         """By another process."""
-        return SlurmBackend(self.output, slurm=self.slurm, wait=lambda seconds: self.meanwhile())
+        return SlurmBackend(self.output, slurm=self.slurm, wait=self.wait, clock=self.clock)
+
+    def wait(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.meanwhile()
 
     def start(self) -> None:
         self.backend.start(self.plan)
@@ -200,6 +206,15 @@ def test_a_preparation_that_failed_has_failed_the_job(job: Job) -> None:
     assert (state.phase, state.reason) == ("failed", "the preparation failed (exit code 3)")
 
 
+def test_a_job_whose_coordinator_has_ended_says_so(job: Job) -> None:
+    job.start()
+    job.slurm.end("1", "2")
+    job.slurm.run("4_0")
+    assert "its coordinator was killed: read its log" in job.found().state().reason
+    job.leave("coordinator", 1)
+    assert "its coordinator has ended with exit code 1" in job.found().state().reason
+
+
 def test_logs_are_those_of_a_role_or_of_all(job: Job) -> None:
     job.start()
     for process in ("student-0", "teacher-1", "coordinator", "slurm"):
@@ -264,10 +279,7 @@ def test_a_stop_lets_students_leave_first_then_workers_then_the_placer(job: Job)
     job.found().stop()  # once more is no error
 
 
-def test_whoever_does_not_leave_in_time_is_cancelled_as_is_a_coordinator_that_hangs(
-    job: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("edldist_launch.slurm.backend.WORKER_GRACE_S", 0.0)
+def test_whoever_does_not_leave_in_time_is_cancelled_as_is_a_coordinator_that_hangs(job: Job) -> None:
     job.start()
     job.slurm.end("1")
     job.slurm.run("2", "3_0", "3_1", "4_0", "4_1")

@@ -14,8 +14,8 @@ from edldist_launch.slurm.queued import QueuedTask
 from tests.unit.jobs import MINIMAL
 
 JOB = ["teachers.0.replicas={min: 1, max: 8}", "student.nnodes=1:3"]
-GRACE = {"teacher": 30.0, "student": 60.0}
-LEFT = {"teacher": 0, "student": 130}
+GRACE_S = 30.0
+LEFT = 143
 
 
 class Cluster:
@@ -25,7 +25,7 @@ class Cluster:
         (folder / "job.yaml").write_text(MINIMAL)
         self.plan = Plan(load_job(folder / "job.yaml", [*JOB, *overrides]), folder, Path("/out"))
         self.layout = Layout.of(self.plan)
-        self.placement = Placement(self.plan, GRACE)
+        self.placement = Placement(self.plan, GRACE_S)
         self.queue: dict[str, QueuedTask] = {}
         self.ended: dict[str, int] = {}
         self.wanted = {"teacher": 2, "student": 2}
@@ -138,7 +138,7 @@ def test_fewer_those_first_that_wait_then_those_that_should_leave(cluster: Clust
     acts = cluster.turn()
     assert sorted(acts.cancel) == sorted(waiting) and acts.ask == [first] and not acts.submit
     assert idle(cluster.turn()), "nobody is asked twice"
-    cluster.end("teacher", 0, LEFT["teacher"])
+    cluster.end("teacher", 0, LEFT)
     assert idle(cluster.turn()) and cluster.notes[-1] == "teacher-0 stopped"
     cluster.wanted["teacher"] = 2
     assert cluster.turn().submit == {"teacher": [0]}
@@ -162,7 +162,7 @@ def test_who_does_not_leave_in_time_is_cancelled(cluster: Cluster, role: str) ->
     cluster.wanted[role] = 1
     engine_id = cluster.of(role)[1]
     assert cluster.turn().ask == [engine_id]
-    assert idle(cluster.turn(GRACE[role] - 1))
+    assert idle(cluster.turn(GRACE_S - 1))
     assert cluster.turn(2.0).cancel == [engine_id]
 
 
@@ -176,7 +176,7 @@ def test_who_was_asked_and_is_requeued_before_it_left_does_not_come_back(cluster
 @pytest.mark.parametrize("role", ["teacher", "student"])
 def test_what_slurm_requeues_comes_back_by_itself(cluster: Cluster, role: str) -> None:
     engine_id = cluster.of(role)[1]
-    cluster.ended[f"{role}-1"] = LEFT[role]  # its script was told by Slurm, and says so
+    cluster.ended[f"{role}-1"] = LEFT  # its script was told by Slurm, and says so
     cluster.state(engine_id, "PENDING")
     assert idle(cluster.turn(100.0)) and cluster.notes[-1] == f"{role}-1 requeued"
     cluster.state(engine_id, "RUNNING")
@@ -261,9 +261,9 @@ def test_a_job_that_is_asked_to_end_gets_nothing_new_and_ends_when_its_nodes_are
     cluster.end("teacher", 0, 1)
     cluster.turn()
     cluster.stopping = True
-    cluster.end("student", 0, LEFT["student"])
+    cluster.end("student", 0, LEFT)
     assert idle(cluster.turn(100.0))
-    cluster.end("student", 1, LEFT["student"])
+    cluster.end("student", 1, LEFT)
     outcome = cluster.turn().outcome
     assert outcome is not None and outcome.status == "interrupted"
 
@@ -273,7 +273,7 @@ def test_one_that_takes_over_knows_what_was_before(cluster: Cluster) -> None:
     cluster.turn()
     cluster.end("student", 0, 0)
     cluster.end("teacher", 2, 1)
-    cluster.placement = Placement(cluster.plan, GRACE)
+    cluster.placement = Placement(cluster.plan, GRACE_S)
     assert idle(cluster.turn())
     assert cluster.turn().submit == {"teacher": [2]}
     cluster.end("student", 1, 0)

@@ -102,11 +102,11 @@ def test_a_percent_sign_in_the_folder_is_not_one_of_slurms_own(tmp_path: Path) -
 
 FAKES = {
     "srun": """
-trap 'echo told USR1 >> "$FAKES/heard"; told=1' USR1
+trap 'echo USR1 >> "$FAKES/heard"; told=1' USR1
 echo "$@" > "$FAKES/command"
 echo training
 : > "$FAKES/started"
-while [ -z "${told-}" ] && [ ! -e "$FAKES/end" ]; do sleep 0.02; done
+while [ -z "${told-}" ] && [ ! -e "$FAKES/end" ] && [ ! -e "$FAKES/told" ]; do sleep 0.02; done
 exit "$(cat "$FAKES/code")"
 """,
     "scontrol": """
@@ -114,6 +114,11 @@ echo "$@" >> "$FAKES/calls"
 [ "$1" = show ] && echo "JobId=1 Restarts=$(cat "$FAKES/restarts") Requeue=1"
 [ "$1" = requeue ] && [ ! -e "$FAKES/requeues" ] && exit 1
 exit 0
+""",
+    "scancel": """
+[ -e "$FAKES/silent" ] && exit 1
+echo "$@" >> "$FAKES/heard"
+: > "$FAKES/told"
 """,
     "sleep": """
 [ "$1" = 60 ] || exec /bin/sleep "$@"
@@ -202,7 +207,7 @@ def test_told_of_a_time_limit_it_tells_its_process_and_is_queued_again(tmp_path:
     running = Running(tmp_path).started()
     running.script.send_signal(signal.SIGUSR1)
     assert running.ends() == 143
-    assert running.heard("heard") == "told USR1\n"
+    assert running.heard("heard") == "--signal=TERM 5_3\n"
     assert "requeue 5_3" in running.heard("calls"), "one task, and not its array"
     assert running.left == "" and (tmp_path / "fakes" / "slept").exists()
 
@@ -229,7 +234,15 @@ def test_told_to_leave_for_good_it_stays_away(tmp_path: Path, then: signal.Signa
         running.until(lambda: running.heard("heard"))
         running.script.send_signal(then)
     assert running.ends() == 143 and running.left == "143"
-    assert running.heard("heard").startswith("told USR1\n") and "requeue" not in running.heard("calls")
+    assert running.heard("heard").startswith("--signal=TERM 5_3\n")
+    assert "requeue" not in running.heard("calls")
+
+
+def test_a_process_is_told_also_while_slurm_does_not_answer(tmp_path: Path) -> None:
+    running = Running(tmp_path).started()
+    running.say("silent", "")
+    running.script.send_signal(signal.SIGUSR2)
+    assert running.ends() == 143 and running.heard("heard") == "USR1\n"
 
 
 def test_when_slurm_ends_the_job_it_tells_nobody_twice_and_requeues_nothing(tmp_path: Path) -> None:

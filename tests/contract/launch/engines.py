@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 from edldist.config import JobConfig
-from edldist.errors import EdlDistError
+from edldist.errors import EdlDistError, LaunchError
 from edldist_launch.contract.backend import Backend
 from edldist_launch.local.backend import LocalBackend
 from edldist_launch.plan.plan import Plan
+from edldist_launch.slurm.backend import SlurmBackend
 
 __all__ = ["ENGINES", "Engine", "write_scripts"]
 
@@ -57,6 +59,9 @@ class Engine(Protocol):
 
     def left_behind(self, output: Path) -> list[str]:
         """What of a job the engine still has: processes, objects."""
+
+    def close(self) -> None:
+        """Nothing of the engine is left."""
 
 
 def write_scripts(folder: Path) -> None:
@@ -108,6 +113,40 @@ class LocalEngine:
                 continue
         return found
 
+    def close(self) -> None:
+        pass
 
-ENGINES: dict[str, Callable[[], Engine]] = {"local": LocalEngine}
+
+class SlurmEngine:
+    """A Slurm of six hosts, on which jobs that are cancelled are killed soon."""
+
+    patience_s = 120.0
+
+    def __init__(self) -> None:
+        from tests.clusters.slurm.cluster import require_slurm, slurm_cluster
+
+        require_slurm()
+        self._resources = contextlib.ExitStack()
+        self._cluster = self._resources.enter_context(slurm_cluster(kill_wait_s=5))
+
+    def close(self) -> None:
+        self._resources.close()
+
+    def backend(self, output: Path) -> Backend:
+        return SlurmBackend(output, slurm=self._cluster.slurm())
+
+    def plan(self, folder: Path, output: Path, **changes: Any) -> Plan:
+        job = toy_job(**{"slurm": {"poll_s": 0.5}, **changes})
+        script = {"script": str(folder / job.student.script)}
+        return Plan(job.model_copy(update={"student": job.student.model_copy(update=script)}), folder, output)
+
+    def refused(self, folder: Path, output: Path) -> tuple[Plan, type[EdlDistError], str]:
+        section = {"student": {"partition": "nowhere"}}
+        return self.plan(folder, output, slurm=section), LaunchError, "invalid partition specified: nowhere"
+
+    def left_behind(self, output: Path) -> list[str]:
+        return self._cluster.run("squeue", "-h", "-a", "-o", "%i %j %T").splitlines()
+
+
+ENGINES: dict[str, Callable[[], Engine]] = {"local": LocalEngine, "slurm": SlurmEngine}
 """What makes an engine ready, or skips with the reason why it cannot be had here."""

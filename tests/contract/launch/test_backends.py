@@ -58,8 +58,10 @@ Start = Callable[..., Job]
 
 
 @pytest.fixture(scope="module", params=sorted(ENGINES))
-def engine(request: pytest.FixtureRequest) -> Engine:
-    return ENGINES[request.param]()
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    made = ENGINES[request.param]()
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -126,6 +128,7 @@ def test_a_job_is_found_scaled_shown_and_refused_a_second_time(start: Start, eng
 
     workers = job.until_logged("t", "joined the job at " + str(state.coordinator))
     assert {line.partition(": ")[0] for line in workers} == {"t-0", "t-1", "t-2"}
+    job.until_logged("student", "the student is here")
     assert any(line.startswith("student-0: the student is here") for line in job.backend.logs())
     assert any(line.startswith("coordinator: ") for line in job.backend.logs())
 

@@ -24,15 +24,18 @@
 
 unset "${!EDLDIST_@}"
 
-# What the process is asked for: to come back, or to stay away.
+# What the process is asked for: to come back, or to stay away. It gets a SIGTERM; all of its step does.
 wish='' heard='' step=''
+tell() {
+    scancel --signal=TERM "$task" || kill -USR1 "$step"
+}
 asked() {
     heard=1
     [ "$wish" = away ] || wish=$1
-    [ -z "$step" ] || [ "$2" = told ] || kill -USR1 "$step" 2> /dev/null
+    [ -z "$step" ] || [ "$2" = told ] || tell
 }
-trap 'asked back tell' USR1
-trap 'asked away tell' USR2
+trap 'asked back now' USR1
+trap 'asked away now' USR2
 trap 'asked away told' TERM
 
 module load cuda
@@ -56,11 +59,11 @@ log=$logs/$attempt/log
 echo "$process, attempt $attempt: job $task on $(hostname), $(date)"
 rm -f "$output/slurm/ended/$process"
 
-code=0
+code=143
 if [ -z "$wish" ]; then
     srun --ntasks=1 --cpus-per-task=8 --input=none /opt/python -m edldist_launch teacher --import-from /home/me/jobs --coordinator 'file:/shared/out/full run/slurm/coordinator.json' --id "$process" --name big --model a.b:c --device cuda:1 --model-arg path=m --model-arg 'layers=[1, 2.5, null, {a: '"'"'1'"'"'}]' --batch-size 7 --codec dense:bf16 --drain-s 20.0 --weights w.safetensors --outputs logits --model-version '7 b' --allow-nonfinite --compile --autocast bf16 --channels-last --dataset d:f --dataset-threads 4 --dataset-inputs 0,mask > "$log" 2>&1 &
     step=$!
-    [ -z "$wish" ] || kill -USR1 "$step" 2> /dev/null
+    [ -z "$wish" ] || tell
     while :; do
         heard=''
         wait "$step"
@@ -75,7 +78,7 @@ restarts=${SLURM_RESTART_COUNT:-0}
 known=$(scontrol show job -o "$task" | sed -n 's/.* Restarts=\([0-9]*\) .*/\1/p')
 [ "${known:-$restarts}" = "$restarts" ] || exit "$code"
 
-case $code in 0 | 138 | 143)
+case $code in 143 | 138)
     if [ "$wish" != away ] && [ no = yes ] && scontrol requeue "$task"; then
         sleep 60 # until Slurm ends this script
         exit "$code"

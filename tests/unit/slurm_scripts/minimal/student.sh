@@ -12,15 +12,18 @@
 
 unset "${!EDLDIST_@}"
 
-# What the process is asked for: to come back, or to stay away.
+# What the process is asked for: to come back, or to stay away. It gets a SIGTERM; all of its step does.
 wish='' heard='' step=''
+tell() {
+    scancel --signal=TERM "$task" || kill -USR1 "$step"
+}
 asked() {
     heard=1
     [ "$wish" = away ] || wish=$1
-    [ -z "$step" ] || [ "$2" = told ] || kill -USR1 "$step" 2> /dev/null
+    [ -z "$step" ] || [ "$2" = told ] || tell
 }
-trap 'asked back tell' USR1
-trap 'asked away tell' USR2
+trap 'asked back now' USR1
+trap 'asked away now' USR2
 trap 'asked away told' TERM
 
 output=/shared/out/digits
@@ -47,11 +50,11 @@ log=$logs/$attempt/log
 echo "$process, attempt $attempt: job $task on $(hostname), $(date)"
 rm -f "$output/slurm/ended/$process"
 
-code=130
+code=143
 if [ -z "$wish" ]; then
     srun --ntasks=1 --input=none /opt/edldist/bin/edldist student --import-from /home/me/jobs --coordinator file:/shared/out/digits/slurm/coordinator.json --nnodes 1 --nproc-per-node 1 --max-restarts 3 --grace-s 25.0 student.py > "$log" 2>&1 &
     step=$!
-    [ -z "$wish" ] || kill -USR1 "$step" 2> /dev/null
+    [ -z "$wish" ] || tell
     while :; do
         heard=''
         wait "$step"
@@ -66,7 +69,7 @@ restarts=${SLURM_RESTART_COUNT:-0}
 known=$(scontrol show job -o "$task" | sed -n 's/.* Restarts=\([0-9]*\) .*/\1/p')
 [ "${known:-$restarts}" = "$restarts" ] || exit "$code"
 
-case $code in 130 | 138 | 143)
+case $code in 143 | 138)
     if [ "$wish" != away ] && [ yes = yes ] && scontrol requeue "$task"; then
         sleep 60 # until Slurm ends this script
         exit "$code"
