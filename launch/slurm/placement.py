@@ -153,6 +153,7 @@ class Placement:
         self._roles = [role for role in plan.roles if role.kind in ARRAY_KINDS]
         self._by_name = {layout.queue_name(role.kind, role.name): role for role in self._roles}
         self._coordinator = layout.queue_name("coordinator", "coordinator")
+        self._fresh = True
         # Invariant: a slot is in here while it is in the queue, waits, or is settled.
         self._slots: dict[tuple[str, int], _Slot] = {}
 
@@ -203,8 +204,10 @@ class Placement:
                 acts.notes.append(Note(role, slot.process, "started", task.where))
             elif former is not None and former.phase != "pending" and task.phase == "pending":
                 acts.notes.append(Note(role, slot.process, "requeued"))
-        for role, index in self._left_behind(seen):
-            self._slot(role, index).placed = True
+        if self._fresh:
+            self._fresh = False
+            for role, index in list(self._left_behind(seen)):
+                self._slot(role, index).placed = True
         for key, slot in list(self._slots.items()):
             if key not in alive and slot.placed and slot.settled is None and not slot.waits:
                 self._gone(slot, seen.ended.get(slot.process, KILLED), acts, now)

@@ -144,6 +144,15 @@ def test_fewer_those_first_that_wait_then_those_that_should_leave(cluster: Clust
     assert cluster.turn().submit == {"teacher": [0]}
 
 
+def test_who_has_left_is_told_once(cluster: Cluster) -> None:
+    cluster.wanted["teacher"] = 1
+    cluster.turn()
+    cluster.end("teacher", 1, LEFT)  # and what it left behind stays there
+    for _ in range(5):
+        assert idle(cluster.turn())
+    assert cluster.notes.count("teacher-1 stopped") == 1
+
+
 def test_without_a_word_from_the_coordinator_the_youngest_leave(cluster: Cluster) -> None:
     cluster.wanted["student"] = 1
     assert cluster.turn().ask == [cluster.of("student")[1]]

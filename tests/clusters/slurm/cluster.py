@@ -174,8 +174,8 @@ class Cluster:
             raise
 
     def command(self, *command: str) -> list[str]:
-        """A command line that runs something on the submit host."""
-        return [*self.machines["ctl"].place, *command]
+        """A command line that runs something on the submit host, in the folder of this process."""
+        return [*self.machines["ctl"].place, "env", f"--chdir={Path.cwd()}", *command]
 
     def run(self, *command: str, timeout_s: float = 60.0) -> str:
         """What a command on the submit host prints.
