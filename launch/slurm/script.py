@@ -81,6 +81,11 @@ log=$logs/$attempt/log
 echo "$process, attempt $attempt: job $task on $(hostname), $(date)"
 rm -f "$output/slurm/ended/$process"
 
+# Steps are cancelled by number. An srun that was left on a host that was cut off does that when it is told to
+# end there, so the step of the next attempt has another number.
+restarts=${SLURM_RESTART_COUNT:-0}
+[ $((restarts % 2)) = 0 ] || srun --ntasks=1 --input=none true
+
 code=@FIRST_LEFT@
 if [ -z "$wish" ]; then
     @STEP@ > "$log" 2>&1 &
@@ -96,7 +101,6 @@ fi
 echo "$process, attempt $attempt: exit code $code${wish:+, asked to go}, $(date)"
 
 # A host that was cut off goes on with what Slurm has given to another one since: that is left alone.
-restarts=${SLURM_RESTART_COUNT:-0}
 known=$(scontrol show job -o "$task" | sed -n 's/.* Restarts=\\([0-9]*\\) .*/\\1/p')
 [ "${known:-$restarts}" = "$restarts" ] || exit "$code"
 

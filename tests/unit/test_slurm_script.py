@@ -103,6 +103,8 @@ def test_a_percent_sign_in_the_folder_is_not_one_of_slurms_own(tmp_path: Path) -
 FAKES = {
     "srun": """
 trap 'echo USR1 >> "$FAKES/heard"; told=1' USR1
+echo "$@" >> "$FAKES/steps"
+[ "$*" = "--ntasks=1 --input=none true" ] && exit
 echo "$@" > "$FAKES/command"
 echo training
 : > "$FAKES/started"
@@ -130,7 +132,7 @@ echo "$@" >> "$FAKES/heard"
 class Running:
     """A script that runs under a Slurm of four commands."""
 
-    def __init__(self, folder: Path, role: str = "student", code: int = 143) -> None:
+    def __init__(self, folder: Path, role: str = "student", code: int = 143, restarts: int = 0) -> None:
         self.folder = folder
         self.output = folder / "out"
         (self.output / "slurm" / "ended").mkdir(parents=True, exist_ok=True)
@@ -140,13 +142,14 @@ class Running:
             (fakes / name).write_text(f"#!/bin/bash\n{text}")
             (fakes / name).chmod(0o755)
         self.say("code", str(code))
-        self.say("restarts", "0")
+        self.say("restarts", str(restarts))
         self.say("requeues", "")
         made = plan(folder, MINIMAL, output=str(self.output))
         self.process_name = f"{role}-3"
         environment = {
             **{"PATH": f"{fakes}:{os.environ['PATH']}", "FAKES": str(fakes), "SLURM_JOB_ID": "7"},
             **{"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3", "EDLDIST_OUTPUT": "/elsewhere"},
+            "SLURM_RESTART_COUNT": str(restarts),
         }
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         self.said = ""
@@ -266,6 +269,14 @@ def test_on_a_host_that_was_written_off_it_touches_nothing_of_its_successor(tmp_
     running.script.send_signal(signal.SIGUSR1)
     assert running.ends() == 143
     assert "requeue" not in running.heard("calls") and running.left == ""
+
+
+@pytest.mark.parametrize("restarts", [0, 1, 2, 5])
+def test_the_steps_of_two_attempts_in_a_row_have_different_numbers(tmp_path: Path, restarts: int) -> None:
+    running = Running(tmp_path, code=0, restarts=restarts).started()
+    running.say("end", "")
+    running.ends()
+    assert len(running.heard("steps").splitlines()) == 1 + restarts % 2
 
 
 def test_what_it_left_behind_before_is_forgotten_when_it_starts(tmp_path: Path) -> None:

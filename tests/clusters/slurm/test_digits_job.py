@@ -175,7 +175,9 @@ def test_what_happens_to_jobs_on_a_cluster_costs_no_sample(story: Story, cluster
         story.await_attempts(lonely, before[lonely] + 1)
     finally:
         cluster.heal(host)
+    cluster.await_hosts()
     story.await_running(2, 2)
+    assert story.starts() == before | {each: before[each] + 1 for each in (limited, lonely)}
     assert story.process(limited).engine_id == task and story.requeues(limited) == 1
     story.await_steps()
 

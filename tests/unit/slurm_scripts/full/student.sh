@@ -66,6 +66,11 @@ log=$logs/$attempt/log
 echo "$process, attempt $attempt: job $task on $(hostname), $(date)"
 rm -f "$output/slurm/ended/$process"
 
+# Steps are cancelled by number. An srun that was left on a host that was cut off does that when it is told to
+# end there, so the step of the next attempt has another number.
+restarts=${SLURM_RESTART_COUNT:-0}
+[ $((restarts % 2)) = 0 ] || srun --ntasks=1 --input=none true
+
 code=143
 if [ -z "$wish" ]; then
     srun --ntasks=1 --cpus-per-task=16 --input=none /opt/python -m edldist_launch student --import-from /home/me/jobs --coordinator 'file:/shared/out/full run/slurm/coordinator.json' --nnodes 1:4 --nproc-per-node gpu --max-restarts 3 --grace-s 25.0 s.py --epochs 5 --lr 0.0001 1e-4 true no null '~' 07 1:4 '' 'é
@@ -82,7 +87,6 @@ fi
 echo "$process, attempt $attempt: exit code $code${wish:+, asked to go}, $(date)"
 
 # A host that was cut off goes on with what Slurm has given to another one since: that is left alone.
-restarts=${SLURM_RESTART_COUNT:-0}
 known=$(scontrol show job -o "$task" | sed -n 's/.* Restarts=\([0-9]*\) .*/\1/p')
 [ "${known:-$restarts}" = "$restarts" ] || exit "$code"
 

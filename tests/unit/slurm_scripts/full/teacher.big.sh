@@ -59,6 +59,11 @@ log=$logs/$attempt/log
 echo "$process, attempt $attempt: job $task on $(hostname), $(date)"
 rm -f "$output/slurm/ended/$process"
 
+# Steps are cancelled by number. An srun that was left on a host that was cut off does that when it is told to
+# end there, so the step of the next attempt has another number.
+restarts=${SLURM_RESTART_COUNT:-0}
+[ $((restarts % 2)) = 0 ] || srun --ntasks=1 --input=none true
+
 code=143
 if [ -z "$wish" ]; then
     srun --ntasks=1 --cpus-per-task=8 --input=none /opt/python -m edldist_launch teacher --import-from /home/me/jobs --coordinator 'file:/shared/out/full run/slurm/coordinator.json' --id "$process" --name big --model a.b:c --device cuda:1 --model-arg path=m --model-arg 'layers=[1, 2.5, null, {a: '"'"'1'"'"'}]' --batch-size 7 --codec dense:bf16 --drain-s 20.0 --weights w.safetensors --outputs logits --model-version '7 b' --allow-nonfinite --compile --autocast bf16 --channels-last --dataset d:f --dataset-threads 4 --dataset-inputs 0,mask > "$log" 2>&1 &
@@ -74,7 +79,6 @@ fi
 echo "$process, attempt $attempt: exit code $code${wish:+, asked to go}, $(date)"
 
 # A host that was cut off goes on with what Slurm has given to another one since: that is left alone.
-restarts=${SLURM_RESTART_COUNT:-0}
 known=$(scontrol show job -o "$task" | sed -n 's/.* Restarts=\([0-9]*\) .*/\1/p')
 [ "${known:-$restarts}" = "$restarts" ] || exit "$code"
 
