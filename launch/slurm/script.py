@@ -55,12 +55,11 @@ _TITLES: Mapping[Kind, str] = {
 
 _WISHES = """\
 # What the process is asked for: to come back, or to stay away. It gets a SIGTERM; all of its step does.
-wish='' heard='' step=''
+wish='' step=''
 tell() {
     scancel --signal=TERM "$task" || kill -USR1 "$step"
 }
 asked() {
-    heard=1
     [ "$wish" = away ] || wish=$1
     [ -z "$step" ] || [ "$2" = told ] || tell
 }
@@ -86,17 +85,29 @@ rm -f "$output/slurm/ended/$process"
 restarts=${SLURM_RESTART_COUNT:-0}
 [ $((restarts % 2)) = 0 ] || srun --ntasks=1 --input=none true
 
+# The step's exit code comes through a pipe: after signals that arrive together, `wait` may have another one.
+exec 3<> <(:)
 code=@FIRST_LEFT@
 if [ -z "$wish" ]; then
-    @STEP@ > "$log" 2>&1 &
-    step=$!
+    (
+        trap : TERM
+        (
+            echo "$BASHPID" >&3
+            exec @STEP@ > "$log" 2>&1 3>&-
+        )
+        echo $? >&3
+    ) &
+    runner=$!
+    until read -t 1 -r step <&3 || ! kill -0 "$runner" 2> /dev/null; do :; done
     [ -z "$wish" ] || tell
-    while :; do
-        heard=''
-        wait "$step"
-        code=$?
-        [ -n "$heard" ] || break
+    until read -t 0 <&3 || ! kill -0 "$runner" 2> /dev/null; do
+        wait "$runner"
     done
+    step=''
+    if ! read -t 0 <&3 || ! read -r code <&3; then # its runner was killed
+        wait "$runner"
+        code=$?
+    fi
 fi
 echo "$process, attempt $attempt: exit code $code${wish:+, asked to go}, $(date)"
 

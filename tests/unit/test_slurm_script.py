@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from edldist.config import load_job
@@ -132,7 +133,9 @@ echo "$@" >> "$FAKES/heard"
 class Running:
     """A script that runs under a Slurm of four commands."""
 
-    def __init__(self, folder: Path, role: str = "student", code: int = 143, restarts: int = 0) -> None:
+    def __init__(
+        self, folder: Path, role: str = "student", code: int = 143, restarts: int = 0, before: str = ""
+    ) -> None:
         self.folder = folder
         self.output = folder / "out"
         (self.output / "slurm" / "ended").mkdir(parents=True, exist_ok=True)
@@ -154,7 +157,7 @@ class Running:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         self.said = ""
         self.script = subprocess.Popen(
-            ["bash", "-c", rendered(made, role)], env=environment, **pipes, text=True
+            ["bash", "-c", before + rendered(made, role)], env=environment, **pipes, text=True
         )
 
     def say(self, name: str, text: str) -> None:
@@ -239,6 +242,23 @@ def test_told_to_leave_for_good_it_stays_away(tmp_path: Path, then: signal.Signa
     assert running.ends() == 143 and running.left == "143"
     assert running.heard("heard").startswith("--signal=TERM 5_3\n")
     assert "requeue" not in running.heard("calls")
+
+
+@pytest.mark.parametrize("code", [0, 1, 143])
+def test_its_exit_code_is_known_whatever_bash_says_after_several_signals(tmp_path: Path, code: int) -> None:
+    # Of a child that ends while signals are answered, `wait` was seen to say -1, 138 and 143 in one of a hundred.
+    running = Running(tmp_path, code=code, before="wait() { builtin wait $1; return 255; }\n").started()
+    running.script.send_signal(signal.SIGUSR2)
+    running.script.send_signal(signal.SIGUSR1)
+    assert running.ends() == code and running.left == str(code)
+
+
+def test_a_process_that_is_killed_with_all_around_it_has_been_killed(tmp_path: Path) -> None:
+    running = Running(tmp_path).started()
+    for process in psutil.Process(running.script.pid).children(recursive=True):
+        process.kill()
+    running.script.communicate(timeout=30)
+    assert running.script.returncode == 137 and running.left == "137"
 
 
 def test_a_process_is_told_also_while_slurm_does_not_answer(tmp_path: Path) -> None:
