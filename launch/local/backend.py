@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
+
 from edldist.config import dump_job, load_job
 from edldist.errors import ConfigError, LaunchError
 from edldist.files import replace_file
@@ -278,12 +280,23 @@ def _wait(launcher: Launcher, seconds: float) -> bool:
 
 
 def _insist(launcher: Launcher) -> None:
-    """Have it kill its students, as a second Ctrl-C does; then kill it, and all that is tied to it."""
+    """Have it kill its students, as a second Ctrl-C does; then kill it, and everything below it.
+
+    Those below are tied to it, but would only be asked to leave by its end, and have graces of their own.
+    """
     deadline = time.monotonic() + HURRY_S
     while launcher.runs and time.monotonic() < deadline:
         launcher.signal(signal.SIGINT)
         _wait(launcher, 1.0)
+    below: list[psutil.Process] = []
+    with contextlib.suppress(psutil.Error):
+        if launcher.runs:
+            below = psutil.Process(launcher.pid).children(recursive=True)
     launcher.signal(signal.SIGKILL)
+    for process in below:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(below, timeout=HURRY_S)
 
 
 def _await_end_of_children(state: JobState | None) -> None:

@@ -22,6 +22,7 @@ from tests.integration.launching import (
     Start,
     events,
     folder,
+    pids,
     running,
     start,
     until,
@@ -117,6 +118,20 @@ def test_a_persons_number_outlives_the_coordinator(start: Start, folder: Path, a
     until(held)
     assert len(up(folder, "teacher", 3)) == 3
     assert events(folder, "teacher_draining") == []
+
+
+def test_who_ends_with_a_launcher_that_hangs_is_not_left_to_its_own_grace(
+    start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edldist_launch.local.backend.HURRY_S", 1.0)
+    make_elastic(folder)
+    job = start(teacher=IGNORE_TERM, student=IGNORE_TERM)
+    up(folder, "teacher", 1)
+    for name in ("teacher-teacher-0", "student-0"):
+        until_ready(folder, name)
+    job.send_signal(signal.SIGSTOP)
+    LocalBackend(folder / "out").stop(grace_s=0.1)
+    assert [pid for pid in pids(folder) if running(pid)] == []
 
 
 def test_student_nodes_come_and_go(start: Start, folder: Path) -> None:

@@ -246,7 +246,7 @@ def test_told_to_leave_for_good_it_stays_away(tmp_path: Path, then: signal.Signa
 
 @pytest.mark.parametrize("code", [0, 1, 143])
 def test_its_exit_code_is_known_whatever_bash_says_after_several_signals(tmp_path: Path, code: int) -> None:
-    # Of a child that ends while signals are answered, `wait` was seen to say -1, 138 and 143 in one of a hundred.
+    # Of a child that ended while signals were answered, `wait` said -1 or 138 in one of a hundred tries.
     running = Running(tmp_path, code=code, before="wait() { builtin wait $1; return 255; }\n").started()
     running.script.send_signal(signal.SIGUSR2)
     running.script.send_signal(signal.SIGUSR1)
