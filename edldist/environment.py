@@ -28,6 +28,7 @@ class JobEnvironment:
         heartbeat_ttl_s: a teacher worker silent for longer is written off.
         checkpoint_keep: how many checkpoints to keep, or None.
         checkpoint_every_steps: how many steps lie between two checkpoints, or None.
+        extend: go on from a checkpoint though its labels came from another teacher.
     """
 
     coordinator: str | None
@@ -41,6 +42,7 @@ class JobEnvironment:
     heartbeat_ttl_s: float
     checkpoint_keep: int | None
     checkpoint_every_steps: int | None
+    extend: bool
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> JobEnvironment:
@@ -61,6 +63,7 @@ class JobEnvironment:
             heartbeat_ttl_s=_seconds(environ, "EDLDIST_HEARTBEAT_TTL_S", 3.0, LONGEST_TTL_S),
             checkpoint_keep=whole_number(environ, "EDLDIST_CHECKPOINT_KEEP", least=1),
             checkpoint_every_steps=whole_number(environ, "EDLDIST_CHECKPOINT_EVERY_STEPS", least=1),
+            extend=_flag(environ, "EDLDIST_EXTEND"),
         )
 
 

@@ -7,7 +7,8 @@
       +--- the last worker has gone ---+
 
 Until labels were used nothing depends on the choice: a worker that was started by mistake, and has gone
-again, does not keep the right ones out.
+again, does not keep the right ones out. A student that goes on from a checkpoint has used labels before:
+what they came from is laid down then, whoever comes and goes (``expect``).
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import msgspec
 from edldist.labels.fingerprint import Fingerprint
 from edldist.labels.grammar import CodecSpec
 
-__all__ = ["Standard"]
+__all__ = ["GO_ON_CHANGED", "Standard"]
+
+GO_ON_CHANGED = "--extend to 'edldist run' or 'edldist student', or EDLDIST_EXTEND=1 to a script"
 
 
 class Standard:
@@ -35,7 +38,13 @@ class Standard:
         self._codec = codec
         self._by = ""
         self._used: list[str] | None = None  # outputs of the first labels, as they came
+        self._expected: Fingerprint | None = None
         self.fingerprint: Fingerprint | None = None
+
+    def expect(self, former: Fingerprint) -> None:
+        """Take none but workers like those that labelled for the checkpoint that is gone on from."""
+        self.fingerprint = self._expected = former
+        self._by, self._used = "", None
 
     def admit(self, worker: str, its: Fingerprint) -> str | None:
         """Take a worker that greets, the first one as the measure of all others.
@@ -53,6 +62,7 @@ class Standard:
             return None
         if differences := its.differences(self.fingerprint):
             return self._refusal(worker, differences)
+        self._by = self._by or worker
         self._learn(its.outputs)
         return None
 
@@ -87,16 +97,23 @@ class Standard:
     def deserted(self) -> None:
         """No worker of the group is left."""
         if not self.fixed:
-            self.fingerprint = None
+            self.fingerprint, self._by = self._expected, ""
 
     def _learn(self, outputs: list[str] | None) -> None:
         if self.fingerprint is not None and self.fingerprint.outputs is None:
             self.fingerprint = msgspec.structs.replace(self.fingerprint, outputs=outputs)
 
     def _refusal(self, worker: str, differences: list[str]) -> str:
+        if self._by in ("", worker):
+            return (
+                f"worker {worker} is not like those of teacher {self.teacher!r} that labelled for the "
+                f"checkpoint from which this student goes on: {'; '.join(differences)}. Start it with the "
+                "model, weights, version and codec of then. To go on with another teacher on purpose, give "
+                f"{GO_ON_CHANGED}"
+            )
         return (
             f"worker {worker} is not like worker {self._by}, by which this student knows teacher "
             f"{self.teacher!r}: {'; '.join(differences)}. Start it with the same model, weights, "
-            "version and codec, or under another --name. To go over to another model, end the old workers "
-            "and restart the student"
+            "version and codec, or under another --name. To go over to another model, end the old workers, "
+            f"and restart the student, giving {GO_ON_CHANGED}"
         )

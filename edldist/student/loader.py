@@ -19,8 +19,8 @@ from edldist.address_file import find_coordinator, parse_coordinator
 from edldist.checkpoint import registry
 from edldist.clock import SystemClock
 from edldist.environment import JobEnvironment
-from edldist.errors import CodecError, ConfigError, LoaderClosedError
-from edldist.labels.grammar import CODEC_FORMS, CodecSpec, parse_spec
+from edldist.errors import ConfigError, LoaderClosedError
+from edldist.labels.fingerprint import Fingerprint
 from edldist.lifecycle import exit_hooks, stopping
 from edldist.observe.reporter import name_coordinator
 from edldist.ranks.placement import placement, term
@@ -30,12 +30,14 @@ from edldist.student.arrivals import Arrival, Arrivals, Pair
 from edldist.student.figures import LoopFigures
 from edldist.student.gradient_state import LoopEnd
 from edldist.student.inputs import InputsByTeacher
+from edldist.student.known_teachers import KnownTeachers
 from edldist.student.queue.flow import Flow
 from edldist.student.reading import ReadAhead
 from edldist.student.service.options import ServiceOptions
 from edldist.student.service.service import StudentService
 from edldist.student.step_weights import StepWeights
 from edldist.student.to_device import DeviceTransfer, copier_for
+from edldist.student.wanted_codecs import wanted_codecs
 from edldist.wire.messages import Scalar
 from edldist.wire.process import process_id
 from edldist.wire.transport import Transport
@@ -194,6 +196,8 @@ class DistillLoader:
         self._weights = StepWeights(agree_weights)
         self._dealing_checked = False
         self._loss_weight = 1.0
+        by_rank = here.world_size > 1 and isinstance(inputs, Mapping)
+        self._known = KnownTeachers(teachers, by_rank, environment.extend)
         clock = SystemClock()
         bind, advertise = _endpoint(address, environment)
         self._service = StudentService(
@@ -206,7 +210,7 @@ class DistillLoader:
                 flow=flow,
                 heartbeat_ttl_s=(environment.heartbeat_ttl_s if heartbeat_ttl_s is None else heartbeat_ttl_s),
                 connect_timeout_s=environment.connect_timeout_s,
-                codecs=_codecs(codec, teachers),
+                codecs=wanted_codecs(codec, teachers),
                 group=here.generation,
                 run=run,
                 generation=generation,
@@ -309,6 +313,8 @@ class DistillLoader:
         batch, pair = arrival
         counted = self._position.consume(batch.mark, batch.samples)
         self._note_position()
+        if not self._known.complete:
+            self._known.consumed(self._service.used())
         if pair is not None:
             self._figures.batches += 1
             self._figures.samples += counted
@@ -388,32 +394,43 @@ class DistillLoader:
         return not self._finalizer.alive
 
     def state_dict(self) -> dict[str, Any]:
-        """The position of the loop, for a checkpoint: what is the same on all ranks.
+        """The position of the loop, and which teachers it learnt from: what is the same on all ranks.
 
         Behind an ``ElasticSampler`` that is all of it, and knows no world size. So it is with one rank.
         """
         registry.state_taken(self)
-        return self._position.state_dict()
+        return self._position.state_dict() | self._known.shared_state()
 
     def rank_state_dict(self) -> dict[str, Any] | None:
         """What differs by rank behind any other data loader: its own state, this rank's samples; or None.
 
         A `Checkpointer` saves it for each rank, and restores it to the same one.
         """
-        return self._position.rank_state_dict()
+        own = self._known.rank_state()
+        position = self._position.rank_state_dict()
+        return position if not own else (position or {}) | own
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go to a saved position; the next ``for`` resumes there.
+        """Go to a saved position; the next ``for`` resumes there, with labels of the teachers of then.
+
+        Workers of a teacher that was changed meanwhile are refused, unless ``EDLDIST_EXTEND`` is set.
 
         Raises:
             CheckpointError: it was saved with another kind of data loader, or by another number of ranks,
                 each of which had a place of its own.
         """
         self._check_process()
+        former = self._known.read(state)
         self._iteration += 1
         self._arrivals.clear()
         self._position.load_state_dict(state)
         self._note_position()
+        self._expect(former)
+
+    def _expect(self, former: Mapping[str, Fingerprint]) -> None:
+        """Nothing was read since what was read before is forgotten, so no labels of others come."""
+        if only := self._known.restored(former):
+            self._service.expect(only)
 
     def set_epoch(self, epoch: int) -> None:
         """Let the next ``for`` begin that epoch; naming the current one resumes inside of it.
@@ -443,8 +460,10 @@ class DistillLoader:
         Raises:
             CheckpointError: the position needs one.
         """
+        former = self._known.read(state or {})
         self._position.load_rank_state_dict(state)
         self._note_position()
+        self._expect(former)
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -463,19 +482,6 @@ class DistillLoader:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _codecs(codec: str | Mapping[str, str] | None, teachers: Sequence[str]) -> dict[str, CodecSpec]:
-    """The codecs that a loader insists on, by teacher."""
-    if codec is None:
-        return {}
-    wanted = dict(codec) if isinstance(codec, Mapping) else dict.fromkeys(teachers, codec)
-    if strangers := wanted.keys() - set(teachers):
-        raise ConfigError(f"codec={codec!r}: there is no teacher {min(strangers)!r} among {list(teachers)}")
-    try:
-        return {teacher: parse_spec(text) for teacher, text in wanted.items()}
-    except (CodecError, AttributeError) as exc:
-        raise ConfigError(f"codec={codec!r}: use {CODEC_FORMS}, or a mapping from teachers to such") from exc
 
 
 def _endpoint(coordinator: str, environment: JobEnvironment) -> tuple[str, str | None]:

@@ -37,7 +37,8 @@ __all__ = ["run"]
 @option(
     "--extend",
     is_flag=True,
-    help="Go on from the folder's last checkpoint, though the run is finished or the job has changed.",
+    help="Go on from the folder's last checkpoint, though the run is finished, the job has changed, or a "
+    "teacher's weights have.",
 )
 @option("--dry-run", is_flag=True, help="Print the resolved job, and start nothing.")
 @option(

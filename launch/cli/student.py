@@ -51,6 +51,11 @@ __all__ = ["student"]
     help="Time for the ranks to save and to end when asked to stop; less than whoever asks them waits "
     "before it kills.",
 )
+@option(
+    "--extend",
+    is_flag=True,
+    help="Go on from the last checkpoint, though another teacher labelled for it.",
+)
 @option("--connect-timeout-s", type=WAIT_S, default=300.0, help="How long to look for a coordinator.")
 @http_option
 @import_from_option

@@ -54,7 +54,7 @@ def submit_to_slurm(
     """
     asked = _asked(job_path, overrides, output, beginning)
     backend = SlurmBackend(asked.output, beginning, slurm)
-    plan = Plan(asked.job, asked.beside, asked.output)
+    plan = Plan(asked.job, asked.beside, asked.output, extend=beginning == "extend")
     backend.check_absent(plan)
     console = PlainConsole()
     earlier = EarlierRun.read(asked.output)
@@ -86,7 +86,7 @@ def render_for_slurm(
         ConfigError: the job file or the folder is wrong.
     """
     asked = _asked(job_path, overrides, output, beginning)
-    plan = Plan(asked.job, asked.beside, asked.output)
+    plan = Plan(asked.job, asked.beside, asked.output, extend=beginning == "extend")
     layout = Layout.of(plan)
     parts = []
     for role, text in scripts_of(plan, surroundings(plan)):

@@ -73,7 +73,8 @@ def run_job(
             show_finished(console, folder.path, folder.finished)
             return EXIT_CODES["completed"]
         beside = (beside or job_path.parent).absolute()
-        return JobRun(job, beside, folder, interrupts, console).run()
+        extend = beginning == "extend"
+        return JobRun(job, beside, folder, interrupts, console, extend=extend).run()
 
 
 class JobRun:
@@ -81,6 +82,7 @@ class JobRun:
 
     Args:
         beside: the folder of the job file, from which models and scripts may import.
+        extend: whether the job goes on from a checkpoint whatever has changed since.
     """
 
     def __init__(
@@ -91,8 +93,9 @@ class JobRun:
         interrupts: Interrupts,
         console: PlainConsole,
         clock: Clock | None = None,
+        extend: bool = False,
     ) -> None:
-        self._plan = Plan(job, beside, folder.path)
+        self._plan = Plan(job, beside, folder.path, extend=extend)
         self._folder = folder
         self._interrupts = interrupts
         self._leaving = Leaving(job.grace.times)

@@ -55,6 +55,7 @@ def run_student(
     connect_timeout_s: float = 300.0,
     grace_s: float = STUDENT_S,
     http: str | None = None,
+    extend: bool = False,
 ) -> int:
     """Run this node's part of the script to its end.
 
@@ -66,6 +67,7 @@ def run_student(
         connect_timeout_s: how long this node, and each of its ranks, looks for a coordinator.
         grace_s: how long ranks that are asked to leave may take.
         http: ``HOST:PORT`` where probes ask for its health, or None for nowhere.
+        extend: whether the script goes on from a checkpoint though another teacher labelled for it.
 
     Returns:
         0, 1 (the script failed), 143 or 130 (asked to stop, or even insisted), or 128 + the signal that
@@ -103,6 +105,7 @@ def run_student(
             EDLDIST_COORDINATOR=coordinator,
             EDLDIST_CONNECT_TIMEOUT_S=repr(connect_timeout_s),
             EDLDIST_RANK_NOTES=notes.path,
+            EDLDIST_EXTEND=str(int(extend)),
         )
         prepare_environment(environment, local_host)
         sharers = nproc_per_node + sharers_of("teacher", commands_here())

@@ -173,8 +173,14 @@ def student_command(
     ]
 
 
-def student_environment(job: JobConfig, coordinator: str, output: Path) -> dict[str, str]:
-    """What the training script finds, see docs/architecture.md."""
+def student_environment(
+    job: JobConfig, coordinator: str, output: Path, extend: bool = False
+) -> dict[str, str]:
+    """What the training script finds, see docs/architecture.md.
+
+    Args:
+        extend: whether it goes on from a checkpoint though its labels came from another teacher.
+    """
     variables = {
         "EDLDIST_COORDINATOR": coordinator,
         "EDLDIST_OUTPUT": str(output),
@@ -188,4 +194,6 @@ def student_environment(job: JobConfig, coordinator: str, output: Path) -> dict[
     if job.deterministic:
         variables["EDLDIST_DETERMINISTIC"] = "1"
         variables["EDLDIST_TASK_SIZE"] = str(job.task_size)
+    if extend:
+        variables["EDLDIST_EXTEND"] = "1"
     return variables | job.student.env

@@ -57,6 +57,7 @@ class Plan:
         beside: the folder of the job file, from which models and scripts may import.
         output: the folder for everything written.
         launcher: the words that start ``edldist`` there, see ``commands``.
+        extend: whether the students go on from a checkpoint though its labels came from another teacher.
 
     The paths are those that the placed processes see.
     """
@@ -65,6 +66,7 @@ class Plan:
     beside: Path
     output: Path
     launcher: Sequence[str] = field(default_factory=commands.own_launcher)
+    extend: bool = False
 
     @property
     def name(self) -> str:
@@ -170,7 +172,7 @@ class Plan:
 
     def student_environment(self, coordinator: str) -> dict[str, str]:
         """What the training script finds, the job file's own variables with it."""
-        return commands.student_environment(self.job, coordinator, self.output)
+        return commands.student_environment(self.job, coordinator, self.output, self.extend)
 
     def teacher(self, group: str) -> TeacherConfig:
         """The section of a teacher group.

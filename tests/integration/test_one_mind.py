@@ -81,6 +81,74 @@ def test_a_student_that_has_used_labels_takes_no_other_model_though_the_group_be
         assert labels["logits"][:, 0].tolist() == batch["id"].tolist()
 
 
+def trained(job: LocalJob, steps: int = 3, **options) -> dict:
+    """The state after a few steps."""
+    loader = job.loader(batches(40), inputs="id", **options)
+    for number, _ in enumerate(loader, 1):
+        if number == steps:
+            break
+    state = loader.state_dict()
+    loader.close()
+    return state
+
+
+def test_a_student_that_goes_on_from_a_checkpoint_takes_no_other_model(memory_job):
+    first = memory_job.teacher(batch_size=2)
+    state = trained(memory_job)
+    first.drain()
+    first.service._thread._thread.join(20)
+
+    memory_job.teacher("negative", batch_size=2)  # it may be there before the loader knows what to expect
+    loader = memory_job.loader(batches(40), inputs="id")
+    loader.load_state_dict(state)
+    (words,) = ended(memory_job, 1)
+    assert "that labelled for the checkpoint" in words and "EDLDIST_EXTEND=1" in words
+    assert "model tests.models:negative instead of tests.models:identify" in words
+    assert loader.state_dict() == state
+    memory_job.teacher(batch_size=2)
+    for batch, labels in loader:
+        assert labels["logits"][:, 0].tolist() == batch["id"].tolist()
+
+
+def test_a_state_without_teachers_restores_as_ever(memory_job):
+    first = memory_job.teacher(batch_size=2)
+    state = trained(memory_job)
+    assert state.pop("teachers")["teacher"]["model"] == "tests.models:identify"
+    first.drain()
+    first.service._thread._thread.join(20)
+    memory_job.teacher("negative", batch_size=2)
+    loader = memory_job.loader(batches(40), inputs="id")
+    loader.load_state_dict(state)
+    for batch, labels in loader:
+        assert labels["logits"].flatten().tolist() == (-batch["id"]).tolist()
+    assert loader.stats()["samples"] == 37 * 8
+
+
+def test_a_state_says_nothing_of_teachers_before_the_loop_has_had_labels_of_them(memory_job):
+    memory_job.teacher(batch_size=2)
+    loader = memory_job.loader(batches(40), inputs="id")
+    steps = iter(loader)
+    assert "teachers" not in loader.state_dict()
+    next(steps)
+    assert loader.state_dict()["teachers"]["teacher"]["outputs"] == ["logits"]
+
+
+def test_who_extends_goes_on_with_another_model_and_is_told(memory_job, monkeypatch, caplog):
+    first = memory_job.teacher(batch_size=2)
+    state = trained(memory_job)
+    first.drain()
+    first.service._thread._thread.join(20)
+    memory_job.teacher("negative", batch_size=2)
+    monkeypatch.setenv("EDLDIST_EXTEND", "1")
+    loader = memory_job.loader(batches(40), inputs="id")
+    loader.load_state_dict(state)
+    for batch, labels in loader:
+        assert labels["logits"].flatten().tolist() == (-batch["id"]).tolist()
+    (warning,) = [record for record in caplog.records if "--extend says" in record.getMessage()]
+    assert "model tests.models:negative instead of tests.models:identify" in warning.getMessage()
+    assert loader.state_dict()["teachers"]["teacher"]["model"] == "tests.models:negative"
+
+
 @pytest.mark.parametrize(
     ("wanted", "words"),
     [

@@ -121,6 +121,39 @@ def test_a_group_that_everyone_left_begins_anew_until_its_labels_were_used():
     assert standard.admit("right", FINGERPRINT) is None
 
 
+@pytest.mark.parametrize("field", OTHERS)
+def test_a_checkpoint_lays_down_whose_labels_are_taken_whoever_comes_and_goes(field):
+    standard = Standard("t")
+    standard.expect(FINGERPRINT)
+    for _ in range(2):
+        reason = standard.admit("w", OTHERS[field])
+        assert reason is not None
+        assert reason.startswith(
+            f"worker w is not like those of teacher 't' that labelled for the checkpoint from which this "
+            f"student goes on: {field} "
+        )
+        assert " instead of " in reason and "EDLDIST_EXTEND=1" in reason and "'edldist run'" in reason
+        assert standard.admit("right", FINGERPRINT) is None
+        assert not standard.fixed, "no labels have come since"
+        standard.deserted()
+
+
+def test_a_checkpoint_that_is_gone_on_from_takes_the_place_of_what_was_laid_down():
+    standard = Standard("t")
+    standard.admit("other", OTHERS["weights"])
+    standard.fix(["logits"])
+    standard.expect(fingerprint(outputs=["logits"]))
+    assert standard.admit("other", OTHERS["weights"]) is not None
+    assert standard.admit("w", FINGERPRINT) is None
+    assert standard.objection("w", "", ["logits"]) is None
+    reason = standard.objection("w", "", ["features"])
+    assert (
+        reason is not None
+        and "for the checkpoint" in reason
+        and "outputs features instead of logits" in reason
+    )
+
+
 def test_labels_before_any_greeting_are_a_bug():
     with pytest.raises(ValueError, match="none was admitted"):
         Standard("t").objection("w", "", [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from edldist.labels.fingerprint import Fingerprint
 from edldist.student.queue.pings import Pings
 from edldist.student.queue.quarantine import Quarantine
 from edldist.wire.messages import Hello, Vouch
@@ -25,6 +26,7 @@ class ConnectedWorker:
         name: what it calls itself, for a person to read.
         teacher: the name of its group.
         process: the uuid of its process.
+        fingerprint: what it said of itself.
         last_heard, last_sent: when a message came from it, or went to it (monotonic seconds).
         pull_seen: number of its last pull, which was answered at once.
         room: what that one asked for.
@@ -36,6 +38,7 @@ class ConnectedWorker:
     name: str
     teacher: str
     process: str
+    fingerprint: Fingerprint
     last_heard: float
     last_sent: float
     pull_seen: int = 0
@@ -87,7 +90,9 @@ class Peers:
     def add(self, peer: Sender, hello: Hello, now: float) -> ConnectedWorker:
         """Note a worker that greets; whoever was here under this address must be dropped before."""
         assert peer not in self._workers
-        worker = ConnectedWorker(peer, hello.worker, hello.teacher, hello.process, now, now)
+        worker = ConnectedWorker(
+            peer, hello.worker, hello.teacher, hello.process, hello.fingerprint, now, now
+        )
         self._workers[peer] = self._keys[worker.key] = worker
         return worker
 

@@ -22,7 +22,8 @@ import contextlib
 import logging
 import os
 import random
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 
 from edldist.address import Address, parse_address
 from edldist.clock import Clock
@@ -31,6 +32,7 @@ from edldist.errors import (
     PeerUnreachableError,
 )
 from edldist.labels.codec import Codec
+from edldist.labels.fingerprint import Fingerprint
 from edldist.lifecycle.group_change import GroupChangeHandler, leave_group
 from edldist.observe.repeats import Repeats
 from edldist.student.queue.outcomes import Returned
@@ -113,6 +115,7 @@ class StudentService:
         self._standards = Standards(options.teachers, options.codecs)
         # Several to a time to live, or one that is idle and well would be taken for silent.
         self._idle_ping_s = min(_IDLE_PING_S, options.heartbeat_ttl_s / 3)
+        self._former: deque[Mapping[str, Fingerprint]] = deque()  # the training thread's word, to be heeded
         self._last_probe = self._next_probe = clock.monotonic()
         self._stopping = False
         self._failures = Repeats(logger)
@@ -166,6 +169,18 @@ class StudentService:
         """The codec of a group of which there are labels."""
         return self._standards.codec(teacher)
 
+    def used(self) -> dict[str, Fingerprint]:
+        """What the labels that were used came from, by teacher group."""
+        return self._standards.used()
+
+    def expect(self, former: Mapping[str, Fingerprint]) -> None:
+        """Take none but workers like those that labelled for a checkpoint, from the next message on.
+
+        What the queue holds by now may be of others: to be followed by ``delivery.clear``.
+        """
+        self._former.append(former)
+        self._poller.wake()
+
     def close(self) -> None:
         """Say goodbye and end the I/O thread. In a forked child, which has no such thread: nothing."""
         if os.getpid() != self._pid or self._stopping:
@@ -178,6 +193,7 @@ class StudentService:
     def turn(self, now: float) -> float:
         """Answer workers and the coordinator, and probe those who are due for it (see ``wire.turns``)."""
         self._job.turn(now)
+        self._heed_former()
         self._read_workers()
         if probing := now >= self._next_probe:
             self._next_probe = now + PROBE_S
@@ -204,10 +220,21 @@ class StudentService:
             received = self._hub.receive()
             if received is None:
                 return
+            self._heed_former()  # before anything that may answer a batch which was read after a restore
             worker = self._peers.get(received.sender)
             if worker is not None:
                 worker.last_heard = self._clock.monotonic()
             self._take(received, worker)
+
+    def _heed_former(self) -> None:
+        """Let go of workers that are none of those that were expected meanwhile."""
+        while self._former:
+            former = self._former.popleft()
+            self._standards.expect(former)
+            for worker in self._peers:
+                if worker.teacher in former and (refusal := self._standards.admit_again(worker)) is not None:
+                    self._refuse(worker.peer, worker.name, refusal)
+                    self._drop(worker, refusal.reason, lost=False)
 
     def _take(self, received: Received, worker: ConnectedWorker | None) -> None:
         message = received.message

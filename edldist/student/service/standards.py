@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from edldist.errors import CodecError
 from edldist.labels.codec import Codec, make_codec
+from edldist.labels.fingerprint import Fingerprint
 from edldist.labels.grammar import CodecSpec
 from edldist.labels.standard import Standard
 from edldist.student.service.peers import ConnectedWorker
@@ -15,7 +16,7 @@ __all__ = ["Standards"]
 
 
 class Standards:
-    """The standard of each teacher. Pure; the I/O thread owns it, but ``codec`` and ``refused`` are for any.
+    """The standard of each teacher. Pure; the I/O thread owns it, but what is asked of it is for any.
 
     Args:
         teachers: names of the groups whose labels are wanted.
@@ -41,6 +42,27 @@ class Standards:
     def refused(self, teacher: str) -> str:
         """Why the last worker of a group that greeted was refused; empty if it was not."""
         return self._refused.get(teacher, "")
+
+    def used(self) -> dict[str, Fingerprint]:
+        """What the labels that were used came from, by group; a group of which none were is not here."""
+        return {
+            name: standard.fingerprint
+            for name, standard in self._standards.items()
+            if standard.fixed and standard.fingerprint is not None
+        }
+
+    def expect(self, former: Mapping[str, Fingerprint]) -> None:
+        """Take none but workers like those that labelled for a checkpoint, by group."""
+        for name, fingerprint in former.items():
+            self._standards[name].expect(fingerprint)
+
+    def admit_again(self, worker: ConnectedWorker) -> Refused | None:
+        """Why a worker that was admitted does not fit any more; None if it does."""
+        reason = self._standards[worker.teacher].admit(worker.name, worker.fingerprint)
+        if reason is None:
+            return None
+        self._refused[worker.teacher] = reason
+        return Refused(reason=reason, incompatible=True)
 
     def _refusal(self, hello: Hello) -> Refused | None:
         standard = self._standards.get(hello.teacher)
