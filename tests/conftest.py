@@ -21,6 +21,15 @@ def no_named_coordinator() -> Iterator[None]:
         reporter._coordinator = None
 
 
+@pytest.fixture(autouse=True)
+def no_accelerator() -> Iterator[None]:
+    """What Accelerate knows of a process it knows for good, and a rank that is told of others believes it."""
+    yield
+    if (state := sys.modules.get("accelerate.state")) is not None:
+        for known in (state.AcceleratorState, state.GradientState, state.PartialState):
+            known._reset_state()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_place_for_temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What processes that tests kill leave there (sockets of data loader workers) goes with pytest's own."""

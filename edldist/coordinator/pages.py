@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from edldist.coordinator.board import StatusBoard
+from edldist.coordinator.metrics import CONTENT_TYPE, exposition
 from edldist.observe.http import Answer, refusal
 
 __all__ = ["CoordinatorPages"]
@@ -63,8 +64,6 @@ class CoordinatorPages:
         body = self._board.read()
         if body is None:
             return _BUSY
-        from edldist.coordinator.metrics import CONTENT_TYPE, exposition
-
         return Answer(exposition(json.loads(body)), CONTENT_TYPE)
 
     def _scaling(self, group: str, headers: Message) -> Answer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -40,18 +39,13 @@ def alone(parts: Sequence[Leaf], at_least_bytes: int = 0) -> frozenset[int]:
     ]
     if not any(large):
         return frozenset()
-    found = _all_counts(parts, large)
-    usual = _usual_counts()
-    return frozenset(id(part) for part, counts in zip(parts, found, strict=True) if counts in usual)
-
-
-@functools.cache
-def _usual_counts() -> frozenset[tuple[int, ...] | None]:
-    """The counts of a tensor, a view and an array, just made and in one container and one list."""
     with torch.inference_mode(False):
         boxes = ([_made()], [_made()[1:]], [np.empty(2)])
-        probes: list[Leaf] = [part for box in boxes for part in box]
-    return frozenset(_all_counts(probes, [True] * len(probes))) - {None}
+    made: list[Leaf] = [part for box in boxes for part in box]
+    # In one go: how often the interpreter itself refers to an argument is not the same at all times.
+    found = _all_counts([*made, *parts], [True] * len(made) + large)
+    usual = frozenset(found[: len(made)]) - {None}
+    return frozenset(id(part) for part, counts in zip(parts, found[len(made) :], strict=True) if counts in usual)
 
 
 def _made() -> Tensor:

@@ -56,7 +56,7 @@ def test_workers_that_leave_take_nothing_along(party: Crew):
     asked = time.time()
     for worker in leaving:
         worker.send(signal.SIGTERM)
-    assert [worker.wait(20) for worker in leaving] == [0] * len(leaving)
+    assert [worker.wait(20) for worker in leaving] == [143] * len(leaving)
     party.await_steps(10)
     after = party.stats()
     assert len(party.workers()) == 1

@@ -115,7 +115,7 @@ def test_a_worker_is_alive_before_it_is_ready(teacher: Process, address: str) ->
         until(lambda: teacher.get("/readyz") == (200, "ok"), WITHIN_S)
         assert teacher.get("/drain")[0] == 403
         assert teacher.get("/drain", X_Edldist="drain") == (200, "drained")
-        assert teacher.wait() == 0 and "drained; goodbye" in teacher.log
+        assert teacher.wait() == 143 and "drained; goodbye" in teacher.log
     finally:
         running.stop()
 
@@ -137,6 +137,6 @@ def test_a_student_node_is_ready_when_its_ranks_are_part_of_the_job(student: Pro
     try:
         until(lambda: student.get("/readyz") == (200, "ok"), WITHIN_S)
         assert student.get("/drain", X_Edldist="drain")[0] in (200, 202)
-        assert student.wait() == 130
+        assert student.wait() == 143
     finally:
         running.stop()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 
 import pytest
 from torch.utils.data import (
@@ -63,13 +62,6 @@ def test_a_plain_data_loader_is_read_whole(data_loader):
 )
 def test_whatever_may_deal_in_a_way_of_its_own_is_believed(data_loader):
     assert read_whole(data_loader) is None
-
-
-@pytest.fixture(autouse=True)
-def without_accelerate(monkeypatch):
-    """What other tests of this process made of it."""
-    if (module := sys.modules.get("accelerate.state")) is not None:
-        monkeypatch.setattr(module.PartialState, "_shared_state", {})
 
 
 @pytest.mark.parametrize("rank, ranks, told", [(0, 2, True), (1, 2, False), (0, 1, False)])

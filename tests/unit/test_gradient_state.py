@@ -15,11 +15,7 @@ pytestmark = pytest.mark.timeout(60)
 
 @pytest.fixture
 def accelerator():
-    from accelerate.state import AcceleratorState, GradientState, PartialState
-
-    yield accelerate.Accelerator(cpu=True, gradient_accumulation_steps=4)
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
+    return accelerate.Accelerator(cpu=True, gradient_accumulation_steps=4)
 
 
 @pytest.fixture

@@ -258,6 +258,20 @@ def test_one_word_of_a_worker_that_seemed_to_hang_ends_the_wait_for_a_verdict(wo
         assert "a was lost while it held this task: killed" in poison.attempts[0]
 
 
+def test_people_read_the_names_that_workers_gave_and_not_the_queues_own():
+    queue = LabelQueue(["t"], FLOW)
+    for worker in "abc":
+        queue.join(f"{worker}~0f3", "t", worker)
+    offer(queue, 8)
+    spread(queue, "a~0f3", "b~0f3", "c~0f3")
+    queue.lose("a~0f3", "killed", 50.0)
+    (poison,) = queue.verdicts(1e9)
+    assert [attempt.split(" has ")[0].split(" was ")[0] for attempt in poison.attempts] == [
+        *("worker a", "worker b", "worker c"),
+    ]
+    assert "~" not in "".join(poison.attempts)
+
+
 def test_losses_and_a_hang_add_up():
     queue = joined("a", "b", "c", "d")
     offer(queue, 8)

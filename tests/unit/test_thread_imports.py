@@ -51,7 +51,8 @@ INSIDE = {
     "checkpoint/snapshot.py": {"edldist.checkpoint.shards"},
     "checkpoint/stores/opening.py": {"edldist.checkpoint.stores.fsspec"},
     "checkpoint/tensorfile.py": {"torch.distributed.tensor"},
-    "coordinator/server.py": {"psutil", "resource"},
+    "coordinator/running.py": {"resource"},
+    "coordinator/server.py": {"psutil"},
     "observe/reporter.py": {"multiprocessing"},
     # A worker loads its model before it has threads that import.
     "teacher/model/huggingface.py": {"transformers"},

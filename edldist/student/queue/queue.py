@@ -173,9 +173,9 @@ class LabelQueue:
 
     # --- the workers' side --------------------------------------------------------------------
 
-    def join(self, worker: str, teacher: str) -> None:
-        """A worker of a teacher may pull from now on."""
-        self._workers.join(worker, teacher)
+    def join(self, worker: str, teacher: str, called: str | None = None) -> None:
+        """A worker of a teacher may pull from now on; ``called``: what people call it, if not the same."""
+        self._workers.join(worker, teacher, worker if called is None else called)
 
     def quarantine(self, worker: str) -> None:
         """A worker gets no work until its next ``lease``, or it is paroled: nothing is kept for it."""
@@ -368,7 +368,7 @@ class LabelQueue:
         for held in list(self._workers[worker].leases.values()):
             self._workers.close(held)
             what = "only this task" if held.alone else "this task"
-            text = f"worker {worker} was lost while it held {what}: {reason}"
+            text = f"worker {held.called} was lost while it held {what}: {reason}"
             for task in held.tasks:
                 task.suspicions.append(Suspicion(worker, text, held.alone, now + self.flow.verdict_s))
             tasks += held.tasks

@@ -99,7 +99,7 @@ class Task:
         if not (any(one.alone for one in self.suspicions) or any(lease.alone for lease in overdue)):
             return list(self.failures)
         hangs = [
-            f"worker {lease.worker} has held {'only this task' if lease.alone else 'this task'} for "
+            f"worker {lease.called} has held {'only this task' if lease.alone else 'this task'} for "
             f"{now - lease.since:.0f} s without an answer, although it answers pings"
             for lease in overdue
         ]
@@ -149,6 +149,7 @@ class HeldLease:
     Attributes:
         number: told to the worker.
         worker: who holds it.
+        called: its name, for people.
         tasks: what it is open for, by place: one task, or what others left of it and cut smaller when it was
             overdue.
         since: when (monotonic seconds).
@@ -160,6 +161,7 @@ class HeldLease:
     # Invariant: tasks is not empty, and each of them has this number among its leases.
     number: int
     worker: str
+    called: str
     tasks: list[Task]
     since: float
     alone: bool

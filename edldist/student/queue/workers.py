@@ -22,6 +22,7 @@ class Worker:
 
     Attributes:
         teacher: whose labels it makes.
+        called: its name, for people.
         leases: those that it holds, by number, the oldest first.
         latency_s: how long its answers take, a moving average; None before the first.
         quarantined: it keeps failing, and gets nothing until it is let ask again.
@@ -31,6 +32,7 @@ class Worker:
     """
 
     teacher: str
+    called: str
     leases: dict[int, HeldLease] = field(default_factory=dict)
     latency_s: float | None = None
     quarantined: bool = False
@@ -107,8 +109,8 @@ class Workers:
     def __iter__(self) -> Iterator[tuple[str, Worker]]:
         return iter(self._workers.items())
 
-    def join(self, name: str, teacher: str) -> None:
-        self._workers.setdefault(name, Worker(teacher))
+    def join(self, name: str, teacher: str, called: str) -> None:
+        self._workers.setdefault(name, Worker(teacher, called))
 
     def part(self, name: str) -> None:
         """A worker is gone; it holds nothing any more."""
@@ -137,8 +139,9 @@ class Workers:
         """
         number, start, stop = next(self._numbers), task.start, task.stop
         grant = Grant(number, task.teacher, task.batch, start, stop, task.cost, own_pass, ((start, stop),))
-        lease = HeldLease(number, name, [task], now, alone, grant)
-        self._leases[number] = self._workers[name].leases[number] = task.leases[number] = lease
+        worker = self._workers[name]
+        lease = HeldLease(number, name, worker.called, [task], now, alone, grant)
+        self._leases[number] = worker.leases[number] = task.leases[number] = lease
         of_batch = self._of_batch.get(task.batch)
         if of_batch is None:
             of_batch = self._of_batch[task.batch] = {}

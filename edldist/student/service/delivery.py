@@ -185,12 +185,12 @@ class Delivery:
 
     # --- the I/O thread: workers come and go ----------------------------------------------------
 
-    def join(self, worker: str, teacher: str, *, forgiven: bool) -> None:
+    def join(self, worker: str, teacher: str, called: str | None = None, *, forgiven: bool) -> None:
         """A worker of a teacher may pull; ``forgiven`` if its own process was taken for lost before."""
         with self._lock:
             if forgiven:
                 self._queue.forgive(worker, self._clock.monotonic())
-            self._queue.join(worker, teacher)
+            self._queue.join(worker, teacher, called)
 
     def lose(self, worker: str, reason: str) -> Returned:
         """A worker is gone: its tasks go back, suspected."""

@@ -277,7 +277,7 @@ class StudentService:
             return
         worker = self._peers.add(peer, hello, now)
         alive = self._peers.survived(peer, hello.process)
-        self.delivery.join(worker.key, worker.teacher, forgiven=alive)
+        self.delivery.join(worker.key, worker.teacher, worker.name, forgiven=alive)
         logger.info("teacher worker %s (%s) connected", hello.worker, hello.teacher)
         self._send(
             peer,
