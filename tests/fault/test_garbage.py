@@ -45,7 +45,7 @@ from tests.fault.crew import Crew, crew
 from tests.fault.harness import wait_for
 from tests.greetings import fingerprint
 
-pytestmark = [pytest.mark.fault, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(90)]
 
 OURS = fingerprint(model="tests.fault.teachers:faulty")
 """What the workers of the party are: a stranger may say so too."""

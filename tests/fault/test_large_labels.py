@@ -1,6 +1,6 @@
 """Faults in the middle of large answers, and memory while nobody answers.
 
-Labels of 16 MiB do not fit into the sockets' buffers: with the student stopped for a moment, an
+Labels of 48 MiB do not fit into the sockets' buffers (36 MiB at most, on Linux): with the student stopped for a moment, an
 answer stays half sent for as long as a test likes. So these tests keep to the sockets; what shared
 memory does when somebody dies is in test_shared_memory.py.
 """
@@ -17,11 +17,11 @@ from tests.fault.crew import Crew, crew
 from tests.fault.harness import Role, wait_for
 from tests.fault.test_teacher_faults import NOTICED_S, TTL_S, await_requeued
 
-pytestmark = [pytest.mark.fault, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(120)]
 
-BALLAST = 2 << 20
+BALLAST = 6 << 20
 BATCH = 8
-MAX_BYTES = 100 << 20
+MAX_BYTES = 300 << 20
 
 
 @pytest.fixture(scope="module")
