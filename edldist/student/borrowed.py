@@ -82,8 +82,17 @@ class Borrowed:
         self._wrappers: list[tuple[Tensor, list[Tensor]]] = []
         self._left = left
         self.on_accelerators: set[tuple[Any, Any]] = set()
-        for part in parts:
-            self._keep(part, id(part) in alone)
+        watched = [*parts]
+        for part in watched:
+            if isinstance(part, Tensor) and is_wrapper(part):
+                inside = wrapped_in(part)
+                self._wrappers.append((part, inside))
+                watched += inside
+                continue
+            looks = _looks(part, mine := id(part) in alone)
+            self._parts.append((part, mine, looks))
+            if looks and isinstance(part, Tensor) and not part.is_cpu:
+                self.on_accelerators.add(looks[:2])
 
     def check(self) -> None:
         """Be sure that it is what was read.
@@ -103,19 +112,6 @@ class Borrowed:
         for left in self._left:
             if (wrong := left.check()) is not None:
                 raise _changed(wrong)
-
-    def _keep(self, part: Leaf, alone: bool) -> None:
-        """Keep how a part looks, or, of a wrapper, those that it answers for."""
-        if isinstance(part, Tensor) and is_wrapper(part):
-            inside = wrapped_in(part)
-            self._wrappers.append((part, inside))
-            for each in inside:
-                self._keep(each, alone)
-            return
-        looks = _looks(part, alone)
-        self._parts.append((part, alone, looks))
-        if looks and isinstance(part, Tensor) and not part.is_cpu:
-            self.on_accelerators.add(looks[:2])
 
     def check_apart(self, others: Iterable[Borrowed]) -> None:
         """Be sure that it has no accelerator's memory in common with batches that are open.
