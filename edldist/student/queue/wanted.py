@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -30,8 +31,9 @@ class Wanted(NamedTuple):
     @classmethod
     def whole(cls, samples: int, lengths: Sequence[int] | None = None) -> Wanted:
         """All samples of a batch; with ``lengths``, one positive number for each."""
-        ends = None if lengths is None else list(itertools.accumulate(lengths, initial=0))
-        return cls(samples, ((0, samples),) if samples else (), ends)
+        if lengths is None:
+            return _whole(samples)
+        return cls(samples, _all_of(samples), list(itertools.accumulate(lengths, initial=0)))
 
     def cut_at(self, most: int) -> Wanted:
         """The same, where no cut may cost more."""
@@ -61,3 +63,13 @@ class Wanted(NamedTuple):
         if self.ends is None:
             return min(stop, start + cost)
         return min(stop, bisect.bisect_right(self.ends, self.ends[start] + cost) - 1)
+
+
+def _all_of(samples: int) -> tuple[tuple[int, int], ...]:
+    return ((0, samples),) if samples else ()
+
+
+@functools.lru_cache(maxsize=64)
+def _whole(samples: int) -> Wanted:
+    """Made once for batches of one size, as nearly all are."""
+    return Wanted(samples, _all_of(samples))
