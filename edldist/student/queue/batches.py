@@ -162,7 +162,8 @@ class Batches:
         self._filling = True
 
     def _now_labelled(self, batch: _Batch) -> None:
-        self._release(batch, batch.due_bytes)
+        if batch.due_bytes:
+            self._release(batch, batch.due_bytes)
         self._labelled += 1
         self._level += 1
         while self._first_unlabelled < self._next and not self._batches[self._first_unlabelled].unlabelled:

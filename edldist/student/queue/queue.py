@@ -275,8 +275,9 @@ class LabelQueue:
             task = track.take(room, not grants, lambda task: self._suits(task, worker, now))
             if task is None:
                 break
-            room -= task.cost
-            grants.append(self._grant(task, worker, now, alone=False))
+            grant = self._grant(task, worker, now, alone=False)
+            room -= grant.cost
+            grants.append(grant)
         return grants
 
     def hedge(self, worker: str, room: int, now: float, older_than_s: float) -> Grant | None:
@@ -298,8 +299,8 @@ class LabelQueue:
 
         The None case is an answer to drop, and is counted as a duplicate.
         """
-        if worker in self._workers:
-            self._workers[worker].answered(lease, now)
+        if (me := self._workers.get(worker)) is not None:
+            me.answered(lease, now)
         held = self._workers.find(lease)
         if held is None or held.worker != worker:
             self.duplicates += 1

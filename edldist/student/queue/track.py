@@ -38,7 +38,8 @@ class Track:
 
     def __init__(self, teacher: str, flow: Flow, waits: Callable[[int, int], None]) -> None:
         self._teacher = teacher
-        self._flow = flow
+        self._task_size = flow.task_size
+        self._cuts_fixed = flow.cuts_fixed
         self._waits = waits
         # Invariant: runs are not empty, and in the order of their batches.
         self._fresh: deque[_Run] = deque()
@@ -96,7 +97,7 @@ class Track:
     @property
     def least_cost(self) -> int:
         """What whoever comes next gets at least of what waits: a cut, where cuts are fixed, and else 1."""
-        if not self._flow.cuts_fixed:
+        if not self._cuts_fixed:
             return 1
         if self._returned:
             return self._returned[0].cost
@@ -117,7 +118,7 @@ class Track:
             first: whether a fixed cut, or a single sample, that costs more may be given all the same.
             suits: whether a task that came back may go to the worker that asks.
         """
-        fixed = self._flow.cuts_fixed
+        fixed = self._cuts_fixed
         for task in self._returned:
             if task.alone or not suits(task):
                 continue
@@ -137,7 +138,7 @@ class Track:
     def _cut(self, room: int, first: bool) -> Task | None:
         head = self._fresh[0]
         start, stop = head.start, self._fixed_stop(head)
-        if not self._flow.cuts_fixed:
+        if not self._cuts_fixed:
             stop = head.wanted.fitting(start, stop, room)
             if stop == start:
                 if not first:
@@ -154,7 +155,7 @@ class Track:
 
     def _fixed_stop(self, run: _Run) -> int:
         """Where the next cut of a run ends, for a worker that takes any number of samples."""
-        size = self._flow.task_size
+        size = self._task_size
         return run.stop if size is None else min(run.stop, run.start + size - run.start % size)
 
     def pieces(self) -> Counter[int]:

@@ -44,7 +44,8 @@ class Worker:
         """Whether it may get anything: it is well, and holds no task that must not have company."""
         if self.stuck or self.quarantined:
             return False
-        return not any(lease.alone for lease in self.leases.values())
+        # Invariant: who holds such a task holds nothing else.
+        return len(self.leases) != 1 or not next(iter(self.leases.values())).alone
 
     def allowed_s(self, flow: Flow) -> float:
         """The age at which a lease of it is overdue."""
@@ -102,6 +103,9 @@ class Workers:
 
     def __getitem__(self, name: str) -> Worker:
         return self._workers[name]
+
+    def get(self, name: str) -> Worker | None:
+        return self._workers.get(name)
 
     def __contains__(self, name: str) -> bool:
         return name in self._workers

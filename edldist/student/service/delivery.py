@@ -280,7 +280,7 @@ class Delivery:
         try:
             # A frame lies at any address, and what a loop computes depends on it in the last bits.
             keep = own_memory and not self._flow.fixed
-            rows = LabelRows(result.tensors, frames, sum(row.count for row in result.rows), keep)
+            rows = LabelRows(result.tensors, frames, sum([row.count for row in result.rows]), keep)
         except LabelError as exc:
             return [(grant.lease, str(exc)) for grant in found if grant is not None]
         first = 0
@@ -431,11 +431,10 @@ class Delivery:
 
 def _put(batch: OpenBatch, grant: Grant, rows: LabelRows, at: int, count: int) -> int:
     """Write the rows that answer a lease, ``count`` from ``at`` on; the bytes of buffers that were made."""
-    inputs = batch.inputs_of(grant.teacher)
-    first, last = inputs.span(grant.start, grant.stop)
-    if count != last - first:
-        raise LabelError(f"{count} samples were labelled of a task of {last - first}")
+    if count != grant.cost:
+        raise LabelError(f"{count} samples were labelled of a task of {grant.cost}")
     made = 0
     for start, stop in grant.pieces:
-        made += batch.place(grant.teacher, start, stop, rows, at + inputs.row(start) - first)
+        before = 0 if start == grant.start else batch.inputs_of(grant.teacher).cost(grant.start, start)
+        made += batch.place(grant.teacher, start, stop, rows, at + before)
     return made

@@ -48,7 +48,7 @@ def _close(
     run: Sequence[tuple[Grant, TeacherInputs]], groups: list[LeaseGroup], frames: list[memoryview | Piece]
 ) -> None:
     cuts = [inputs.cut(grant.start, grant.stop) for grant, inputs in run]
-    rows = sum(grant.cost for grant, _ in run)
+    rows = sum([grant.cost for grant, _ in run])
     groups.append(
         LeaseGroup(
             leases=[

@@ -66,7 +66,7 @@ class TeacherLabels:
         LabelMemoryError: there is no memory.
     """
 
-    __slots__ = ("buffers", "layout", "teacher")
+    __slots__ = ("buffers", "layout", "nbytes", "teacher")
 
     def __init__(
         self, teacher: str, came: LabelRows, rows: int, allocate: Allocate, keep_frames: bool
@@ -82,10 +82,7 @@ class TeacherLabels:
             else _Buffer.empty(spec, dtype, rows, allocate)
             for spec, dtype, frame in zip(came.specs, came.dtypes, came.frames, strict=True)
         ]
-
-    @property
-    def nbytes(self) -> int:
-        return sum([buffer.tensor.nbytes for buffer in self.buffers])
+        self.nbytes = sum([buffer.tensor.nbytes for buffer in self.buffers])
 
     def write(self, first: int, stop: int, came: LabelRows, at: int) -> None:
         """Copy rows that came, from ``at`` on, to rows ``first`` to ``stop``.

@@ -74,16 +74,19 @@ class TeacherInputs:
         self.samples = samples
         self.wanted = Wanted.whole(samples, lengths)
         self.rows = self.wanted.size
-        self._rows = [_Rows(name, tensor, self.rows) for name, tensor in tensors.items()]
-        self.layout: Layout = tuple([rows.layout for rows in self._rows])
+        self._rows: list[_Rows] = []
+        self.layout: Layout = ()
         self.row_bytes = self.copied_bytes = 0
-        for rows in self._rows:
+        for name, tensor in tensors.items():
+            rows = _Rows(name, tensor, self.rows)
+            self._rows.append(rows)
+            self.layout += (rows.layout,)
             self.row_bytes += rows.row_bytes
             self.copied_bytes += rows.copied_bytes
 
-    def row(self, sample: int) -> int:
-        """The row at which a sample begins."""
-        return sample if self.wanted.ends is None else self.wanted.ends[sample]
+    def cost(self, start: int, stop: int) -> int:
+        """How many rows some samples have."""
+        return self.wanted.cost(start, stop)
 
     def span(self, start: int, stop: int) -> tuple[int, int]:
         """The rows of some samples: the first, and the one behind the last."""
