@@ -79,20 +79,19 @@ class Borrowed:
             known = {id(part) for part in parts}
             parts = [*parts, *(part for holder in left for part in holder.tensors if id(part) not in known)]
         self._parts: list[tuple[Leaf, bool, _Looks]] = []
-        self._wrappers: list[tuple[Tensor, list[Tensor]]] = []
+        self._wrappers: tuple[tuple[Tensor, list[Tensor], Borrowed], ...] = ()
         self._left = left
-        self.on_accelerators: set[tuple[Any, Any]] = set()
-        watched = [*parts]
-        for part in watched:
+        self.on_accelerators: frozenset[tuple[Any, Any]] = frozenset()
+        for part in parts:
             if isinstance(part, Tensor) and is_wrapper(part):
-                inside = wrapped_in(part)
-                self._wrappers.append((part, inside))
-                watched += inside
+                within = Borrowed(inside := wrapped_in(part))
+                self._wrappers += ((part, inside, within),)
+                self.on_accelerators |= within.on_accelerators
                 continue
             looks = _looks(part, mine := id(part) in alone)
             self._parts.append((part, mine, looks))
             if looks and isinstance(part, Tensor) and not part.is_cpu:
-                self.on_accelerators.add(looks[:2])
+                self.on_accelerators |= {looks[:2]}
 
     def check(self) -> None:
         """Be sure that it is what was read.
@@ -100,10 +99,11 @@ class Borrowed:
         Raises:
             InputError: something was written to, or filled again.
         """
-        for wrapper, inside in self._wrappers:
+        for wrapper, inside, within in self._wrappers:
             now = {id(part) for part in wrapped_in(wrapper)}
             if any(id(part) not in now for part in inside):
                 raise _changed(f"a {type(wrapper).__qualname__} in a batch was filled with other tensors")
+            within.check()
         for part, alone, looks in self._parts:
             if _looks(part, alone) != looks:
                 kind = "a tensor" if isinstance(part, Tensor) else "an array"

@@ -36,6 +36,8 @@ class OpenBatch:
         nbytes: the memory that it holds: what the loop gets, and what teachers see, counted once.
     """
 
+    __slots__ = ("_allocate", "_apart", "_inputs", "_labels", "batch", "mark", "nbytes", "poison", "samples")
+
     def __init__(
         self,
         batch: Any,
@@ -51,7 +53,7 @@ class OpenBatch:
         self.poison: PoisonTaskError | None = None
         self._allocate = allocate
         self._inputs = TeacherInputs(inputs, samples)
-        self._apart = dict(apart or {})
+        self._apart = apart or {}
         self._labels: dict[str, TeacherLabels] = {}
         seen = [*inputs.values()]
         copied_bytes = self._inputs.copied_bytes

@@ -67,6 +67,8 @@ class TeacherInputs:
             fetched.
     """
 
+    __slots__ = ("_rows", "copied_bytes", "layout", "row_bytes", "rows", "samples", "tensors", "wanted")
+
     def __init__(
         self, tensors: Mapping[str, Tensor], samples: int, lengths: Sequence[int] | None = None
     ) -> None:
