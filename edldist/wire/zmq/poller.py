@@ -57,12 +57,23 @@ class _Bell:
 
     def __init__(self) -> None:
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        # Invariant: where this is set the descriptor is readable, or whoever set it is about to make it so.
+        self._rung = False
 
     def ring(self) -> None:
-        os.eventfd_write(self.fd, 1)
+        """Wake who waits; one who was rung for and has not cleared yet is about to look anyway."""
+        if self._rung:
+            return
+        try:
+            self._rung = True
+            os.eventfd_write(self.fd, 1)
+        except BaseException:  # such as an interrupt between the two
+            self._rung = False
+            raise
 
     def clear(self) -> None:
         os.eventfd_read(self.fd)
+        self._rung = False  # last: what was rung for meanwhile is there to be seen as soon as this returns
 
     def __del__(self) -> None:
         os.close(self.fd)
