@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from edldist.errors import WireError
@@ -15,7 +16,18 @@ from edldist.wire.messages import MAX_DIMENSIONS, MAX_NAME, TensorSpec
 from edldist.wire.texts import KINDS, TextName
 from edldist.wire.transport import Buffer
 
-__all__ = ["DTYPES", "as_bytes", "as_tensor", "check", "dtype_name", "own_bytes", "pack", "spec_of", "unpack"]
+__all__ = [
+    "DTYPES",
+    "as_bytes",
+    "as_rows",
+    "as_tensor",
+    "check",
+    "dtype_name",
+    "own_bytes",
+    "pack",
+    "spec_of",
+    "unpack",
+]
 
 DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, name)
@@ -92,6 +104,13 @@ def own_bytes(tensor: Tensor) -> memoryview | None:
         return tensor.numpy().data.cast("B")
     except RuntimeError:  # one that is not what lies in its memory, such as a negative view
         return None
+
+
+def as_rows(tensor: Tensor, rows: int) -> NDArray[np.uint8]:
+    """The memory of a contiguous host tensor, by rows: what is written there is in the tensor."""
+    if tensor.dtype in _NUMPY:
+        return tensor.numpy().reshape(rows, -1).view(np.uint8)
+    return np.frombuffer(as_bytes(tensor), np.uint8).reshape(rows, -1)
 
 
 def pack(

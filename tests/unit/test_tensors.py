@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edldist.errors import WireError
 from edldist.wire.messages import TensorSpec
-from edldist.wire.tensors import DTYPES, as_bytes, check, dtype_name, pack, spec_of, unpack
+from edldist.wire.tensors import DTYPES, as_bytes, as_rows, check, dtype_name, pack, spec_of, unpack
 
 
 def _filled(dtype: torch.dtype, shape: list[int], seed: int = 0) -> torch.Tensor:
@@ -103,6 +103,17 @@ def test_the_bytes_keep_the_tensor_alive() -> None:
     trash = [torch.full((1000,), -1, dtype=torch.int64) for _ in range(50)]
     assert [frame.cast("q")[999] for frame in frames] == list(range(50))
     assert len(trash) == 50
+
+
+@pytest.mark.parametrize("dtype", sorted(DTYPES))
+@pytest.mark.parametrize("shape", [[4], [4, 3], [4, 2, 5], [4, 0]])
+def test_what_is_written_to_the_rows_of_a_tensor_is_in_it(dtype: str, shape: list[int]) -> None:
+    tensor, other = torch.empty(shape, dtype=DTYPES[dtype]), _filled(DTYPES[dtype], shape)
+    rows = as_rows(tensor, 4)
+    assert rows.shape == (4, tensor.nbytes // 4)
+    for row in (2, 0, 3, 1):
+        rows[row] = as_rows(other, 4)[row]
+    assert _bits(tensor) == _bits(other)
 
 
 def test_the_tensor_keeps_its_frame_alive() -> None:

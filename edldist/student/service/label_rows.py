@@ -15,7 +15,7 @@ from edldist.errors import LabelError, LabelMemoryError, WireError
 from edldist.student.service.teacher_inputs import Layout
 from edldist.student.to_device import Allocate
 from edldist.wire.messages import TensorSpec
-from edldist.wire.tensors import as_bytes, as_tensor, check
+from edldist.wire.tensors import as_rows, as_tensor, check
 from edldist.wire.transport import Buffer, Frames
 
 __all__ = ["LabelRows", "TeacherLabels"]
@@ -44,7 +44,7 @@ class _Buffer:
                 f"no buffer of {nbytes:,} bytes can be made for output {spec.name!r}, {spec.dtype}{shape}: "
                 + why.splitlines()[0]
             ) from exc
-        return cls(spec, tensor, np.frombuffer(as_bytes(tensor), np.uint8).reshape(rows, -1))
+        return cls(spec, tensor, as_rows(tensor, rows))
 
     @classmethod
     def of_frame(cls, spec: TensorSpec, dtype: torch.dtype, frame: Buffer) -> _Buffer:
