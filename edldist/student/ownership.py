@@ -45,7 +45,9 @@ def alone(parts: Sequence[Leaf], at_least_bytes: int = 0) -> frozenset[int]:
     # In one go: how often the interpreter itself refers to an argument is not the same at all times.
     found = _all_counts([*made, *parts], [True] * len(made) + large)
     usual = frozenset(found[: len(made)]) - {None}
-    return frozenset(id(part) for part, counts in zip(parts, found[len(made) :], strict=True) if counts in usual)
+    return frozenset(
+        id(part) for part, counts in zip(parts, found[len(made) :], strict=True) if counts in usual
+    )
 
 
 def _made() -> Tensor:

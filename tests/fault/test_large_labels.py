@@ -1,8 +1,8 @@
 """Faults in the middle of large answers, and memory while nobody answers.
 
-Labels of 48 MiB do not fit into the sockets' buffers (36 MiB at most, on Linux): with the student stopped for a moment, an
-answer stays half sent for as long as a test likes. So these tests keep to the sockets; what shared
-memory does when somebody dies is in test_shared_memory.py.
+Labels of 48 MiB do not fit into the sockets' buffers (36 MiB at most, on Linux): with the student stopped
+for a moment, an answer stays half sent for as long as a test likes. So these tests keep to the sockets; what
+shared memory does when somebody dies is in test_shared_memory.py.
 """
 
 from __future__ import annotations

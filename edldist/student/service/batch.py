@@ -36,7 +36,10 @@ class OpenBatch:
         nbytes: the memory that it holds: what the loop gets, and what teachers see, counted once.
     """
 
-    __slots__ = ("_allocate", "_apart", "_inputs", "_labels", "batch", "mark", "nbytes", "poison", "samples")
+    __slots__ = (
+        *("__weakref__", "_allocate", "_apart", "_inputs", "_labels"),
+        *("batch", "mark", "nbytes", "poison", "samples"),
+    )
 
     def __init__(
         self,
