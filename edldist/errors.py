@@ -22,6 +22,7 @@ __all__ = [
     "LaunchError",
     "LoaderClosedError",
     "ModelError",
+    "ModelImportError",
     "PeerUnreachableError",
     "PoisonTaskError",
     "ProtocolVersionError",
@@ -49,6 +50,10 @@ class ConfigError(EdlDistError):
 
 class ModelError(EdlDistError):
     """A teacher's model cannot be imported, built or loaded, or breaks the output contract."""
+
+
+class ModelImportError(ModelError):
+    """The module of a model or a data set is there, and raises while it is imported."""
 
 
 class ContractError(ModelError):

@@ -40,7 +40,7 @@ __all__ = ["run"]
     help="Go on from the folder's last checkpoint, though the run is finished, the job has changed, or a "
     "teacher's weights have.",
 )
-@option("--dry-run", is_flag=True, help="Print the resolved job, and start nothing.")
+@option("--dry-run", is_flag=True, help="Print the resolved job, and start nothing; models are looked for.")
 @option(
     "--detach",
     is_flag=True,

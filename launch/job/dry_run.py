@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edldist.bounds import node_range
 from edldist.config import dump_job
+from edldist_launch.job.factories import check_factories
 from edldist_launch.job.resolve import resolve_job, spare_the_job_file
 from edldist_launch.record.earlier import Beginning, EarlierRun, differences
 from edldist_launch.record.folder import OUTPUTS, default_folders
@@ -17,6 +18,9 @@ __all__ = ["describe_run"]
 
 def describe_run(job_path: Path, overrides: Sequence[str], output: Path | None, beginning: Beginning) -> str:
     """The resolved job in YAML, below comments that say where it would run and what it would start.
+
+    Models and data sets are looked for, in a process of their own; with a preparation, which may make them,
+    they are not.
 
     Raises:
         ConfigError: the run would be refused; nothing was written either way.
@@ -32,6 +36,8 @@ def describe_run(job_path: Path, overrides: Sequence[str], output: Path | None, 
         f"teacher workers: {workers}",
         f"student ranks: {nodes * job.student.ranks} ({nodes} x {job.student.ranks})",
     ]
+    if job.prepare is None:
+        lines += check_factories(job, job_path.absolute().parent)
     earlier = EarlierRun.read(folder)
     if earlier is not None:
         earlier.check(job, folder, beginning)

@@ -12,14 +12,14 @@ import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edldist.errors import ConfigError, ModelError
+from edldist.errors import ConfigError, ModelError, ModelImportError
 from edldist.teacher.model.signature import misfit
 
-__all__ = ["make", "own_traceback"]
+__all__ = ["find", "make", "own_traceback"]
 
 _OWN = (str(Path(__file__).parents[1]), str(Path("torch", "utils", "_contextlib.py")))
 
@@ -35,6 +35,25 @@ def make(what: str, path: str, kwargs: Mapping[str, Any] | None = None) -> Any:
         ConfigError: ``path`` is malformed.
         ModelError: any step failed; carries the factory's own traceback.
     """
+    factory, kwargs = find(what, path, kwargs), kwargs or {}
+    try:
+        return factory(**kwargs)
+    except Exception as exc:
+        raise ModelError(f"{what} {path}: the factory raised:\n{own_traceback(exc)}") from exc
+
+
+def find(what: str, path: str, kwargs: Mapping[str, Any] | None = None) -> Callable[..., Any]:
+    """Import ``package.module:factory``, and see whether it can be called so.
+
+    Args:
+        what: ``model`` or ``dataset``, for messages.
+        kwargs: what the factory is to be called with.
+
+    Raises:
+        ConfigError: ``path`` is malformed.
+        ModelImportError: the module raised; carries its own traceback.
+        ModelError: there is no such module or factory, or it takes other arguments.
+    """
     module_name, _, factory_name = path.partition(":")
     if not module_name or not factory_name:
         raise ConfigError(f"{what} {path!r}: use package.module:factory")
@@ -47,10 +66,10 @@ def make(what: str, path: str, kwargs: Mapping[str, Any] | None = None) -> Any:
                 "Start from the folder that contains it, name that folder with --import-from (that of a job "
                 "file is), or install it"
             ) from exc
-        raise ModelError(f"{what} {path} cannot be imported:\n{own_traceback(exc)}") from exc
+        raise ModelImportError(f"{what} {path} cannot be imported:\n{own_traceback(exc)}") from exc
     except Exception as exc:
-        raise ModelError(f"{what} {path} cannot be imported:\n{own_traceback(exc)}") from exc
-    factory = module
+        raise ModelImportError(f"{what} {path} cannot be imported:\n{own_traceback(exc)}") from exc
+    factory: Any = module
     for part in factory_name.split("."):
         try:
             factory = getattr(factory, part)
@@ -67,10 +86,8 @@ def make(what: str, path: str, kwargs: Mapping[str, Any] | None = None) -> Any:
         )
         given = f" with {', '.join(kwargs)}" if kwargs else " without arguments"
         raise ModelError(f"{what} {path}: {factory_name} cannot be called{given}: {why}{how}")
-    try:
-        return factory(**kwargs)
-    except Exception as exc:
-        raise ModelError(f"{what} {path}: the factory raised:\n{own_traceback(exc)}") from exc
+    found: Callable[..., Any] = factory
+    return found
 
 
 def _own_places() -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-
-from torch import nn
 
 __all__ = ["misfit", "takes_any_name"]
 
@@ -36,9 +35,15 @@ def takes_any_name(function: Callable[..., Any]) -> bool:
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
     try:
-        return inspect.signature(function.forward if isinstance(function, nn.Module) else function)
+        return inspect.signature(_called(function))
     except (TypeError, ValueError):  # of some that are written in C
         return None
+
+
+def _called(function: Any) -> Any:
+    """What takes the arguments: of a module, its ``forward``."""
+    nn = sys.modules.get("torch.nn")  # where nobody has imported it, nobody has made one
+    return function.forward if nn is not None and isinstance(function, nn.Module) else function
 
 
 def _brief(signature: inspect.Signature) -> str:
