@@ -86,6 +86,7 @@ class CoordinatorOptions:
     Attributes:
         bind: where members connect; port 0 lets the system choose.
         http: ``HOST:PORT`` of the HTTP status, or None for none.
+        http_or_any: whether any free port will do where that one is taken.
         http_token: what an autoscaler has to know that asks for ``/scaling/GROUP``; None: nothing.
         heartbeat_interval_s: how often members are to be heard.
         heartbeat_ttl_s: silence after which a member is lost.
@@ -99,6 +100,7 @@ class CoordinatorOptions:
 
     bind: str = "tcp://127.0.0.1:7070"
     http: str | None = "127.0.0.1:7071"
+    http_or_any: bool = False
     http_token: str | None = None
     heartbeat_interval_s: float = 1.0
     heartbeat_ttl_s: float = 3.0
@@ -235,7 +237,8 @@ class Coordinator:
             longest_turn_s = max(STUCK_INTERVALS * self.options.heartbeat_interval_s, LEAST_STUCK_S)
             self._board = StatusBoard(poller.wake, longest_turn_s)
             if self.options.http is not None:
-                server = HttpServer(self.options.http, CoordinatorPages(self._board, self.options.http_token))
+                pages = CoordinatorPages(self._board, self.options.http_token)
+                server = HttpServer(self.options.http, pages, self.options.http_or_any)
                 self._resources.callback(server.close)
                 self.http_address = server.address
             self._announce()

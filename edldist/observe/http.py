@@ -198,12 +198,23 @@ class _Server(ThreadingHTTPServer):
         logger.debug("a request of %s broke off", client_address, exc_info=True)
 
 
-def _listen(place: Address, pages: Pages) -> _Server:
+def _listen(place: Address, pages: Pages, or_any: bool = False) -> _Server:
     """Listen at the first of the place's addresses that can be bound.
+
+    Args:
+        or_any: whether any free port will do where its own is taken.
 
     Raises:
         OSError: the last one could not be either.
     """
+    if or_any:
+        try:
+            return _listen(place, pages)
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE:
+                raise
+            logger.warning("another process listens on %s: status is served on another port", place)
+            place = place._replace(port=0)
     *others, last = listening_hosts(place.host)
     for host in others:
         with contextlib.suppress(OSError):
@@ -217,15 +228,16 @@ class HttpServer:
     Args:
         address: ``HOST:PORT``; port 0 lets the system choose.
         pages: what there is to tell.
+        or_any: whether any free port will do where that one is taken.
 
     Raises:
         ConfigError: the address is malformed or cannot be bound.
     """
 
-    def __init__(self, address: str, pages: Pages) -> None:
+    def __init__(self, address: str, pages: Pages, or_any: bool = False) -> None:
         place = parse_place(address, "http address", port_zero=True)
         try:
-            self._server = _listen(place, pages)
+            self._server = _listen(place, pages, or_any)
         except OSError as exc:
             reason = why_unresolved(place.host) or exc.strerror or str(exc)
             advice = " (another process listens there)" if exc.errno == errno.EADDRINUSE else ""

@@ -62,8 +62,8 @@ def _token(given: str | None, file: Path | None) -> str | None:
     "--http",
     type=HTTP,
     metavar="HOST:PORT",
-    default="127.0.0.1:7071",
-    help="Where /status, /metrics and /scaling/GROUP are served; port 0: any.",
+    help="Where /status, /metrics and /scaling/GROUP are served; port 0: any (default: 127.0.0.1:7071, or "
+    "any free port where another coordinator has it).",
 )
 @option(
     "--http-token",
@@ -126,7 +126,7 @@ def _token(given: str | None, file: Path | None) -> str | None:
 )
 def coordinator(
     bind: str,
-    http: str,
+    http: str | None,
     http_token: str | None,
     http_token_file: Path | None,
     heartbeat_interval_s: float,
@@ -153,7 +153,8 @@ def coordinator(
     begin("coordinator")
     options = CoordinatorOptions(
         bind=bind,
-        http=http,
+        http=http or CoordinatorOptions.http,
+        http_or_any=http is None,
         http_token=_token(http_token, http_token_file),
         heartbeat_interval_s=heartbeat_interval_s,
         heartbeat_ttl_s=heartbeat_ttl_s,

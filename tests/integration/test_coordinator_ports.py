@@ -33,6 +33,7 @@ from edldist.wire.messages import (
 )
 from edldist.wire.query import query_status
 from edldist.wire.zmq.transport import ZmqTransport
+from edldist_launch.cli.coordinator import coordinator as coordinator_command
 from edldist_launch.node.student import run_student
 from tests.integration.members import INTERVAL_S, TTL_S, WITHIN_S, Running, teacher, until
 
@@ -141,6 +142,30 @@ def test_a_taken_address_is_refused_with_its_holder(running: Running) -> None:
     taken_http = CoordinatorOptions(bind="tcp://127.0.0.1:0", http=running.coordinator.http_address)
     with pytest.raises(ConfigError, match="--http"):
         Coordinator(taken_http, ZmqTransport()).run()
+
+
+def test_a_second_coordinator_of_a_host_serves_its_status_elsewhere_unless_told_where(
+    running: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken = str(running.coordinator.http_address)
+    ran: list[CoordinatorOptions] = []
+    monkeypatch.setattr(
+        "edldist.coordinator.running.run_coordinator", lambda options: ran.append(options) or 0
+    )
+    monkeypatch.setattr(CoordinatorOptions, "http", taken)  # what is usual, here
+    monkeypatch.setattr("edldist_launch.cli.coordinator.begin", lambda prefix: None)  # it installs logging
+    for told in ((), ("--http", taken)):
+        coordinator_command(["--bind", "tcp://127.0.0.1:0", *told], standalone_mode=False)
+    unsaid, said = (Coordinator(options, ZmqTransport()) for options in ran)
+    unsaid.open()
+    try:
+        assert get(unsaid, "/nothing")[0] == 404
+        assert unsaid.http_address != taken
+        assert f"another process listens on {taken}: status is served on another port" in caplog.text
+    finally:
+        unsaid.close()
+    with pytest.raises(ConfigError, match="another process listens there"):
+        said.open()
 
 
 @pytest.mark.parametrize(
