@@ -222,8 +222,9 @@ def report(**values: Scalar) -> None:
     """Report figures of the training loop, from any rank. Does nothing outside a job.
 
     ``step``, ``steps`` (how many there will be), ``epoch``, ``epochs`` and ``loss`` drive the
-    progress view; every other key is a metric. The last value of each metric of rank 0 is
-    written to ``result.json``. Zero-dimensional tensors and numpy numbers are taken too.
+    progress view; every other key is a metric. ``step`` and ``epoch`` count what is complete, as
+    ``DistillLoader.epoch`` does: the first epoch is 0 while it runs. The last value of each metric of rank 0
+    is written to ``result.json``. Zero-dimensional tensors and numpy numbers are taken too.
 
     Raises:
         InputError: a value is no number, string or bool.

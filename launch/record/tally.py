@@ -49,11 +49,14 @@ class Tally:
 
     Definitions, as ``result.json`` states them:
 
-    - ``steps``, ``epochs``: the last that rank 0 reported as ``step`` and ``epoch``, or a later
-      step that a checkpoint holds; without any of these, the most batches that a rank took.
-    - ``samples``: labelled samples that training loops took, summed over every member that ever
-      was a student. After a restart, samples since the last checkpoint count again: they were
-      labelled and consumed again.
+    - ``steps``: the last that rank 0 reported as ``step``, or a later one that a checkpoint holds; without
+      any of these, the most batches that a rank took.
+    - ``epochs``: those that are complete, by the position of any training loop or by what rank 0 reported
+      as ``epoch``, whichever is further: a script that names the epoch that runs, from 0, is one behind at
+      its end.
+    - ``samples``: labelled samples that training loops took in this run, whatever an earlier one took that
+      it goes on with, summed over every member that ever was a student. After a restart, samples since the
+      last checkpoint count again: they were labelled and consumed again.
     - ``skipped_samples``: those that no worker could label and that ``on_poison: skip`` left out, summed
       in the same way.
     - ``samples_per_s``: samples over the time from the first to the last batch seen.
@@ -78,6 +81,7 @@ class Tally:
         self._position: dict[str, int] = {}
         self._stats: dict[str, dict[str, float]] = {}
         self._processes: dict[Scalar, set[str]] = {}
+        self._evaluating: set[str] = set()  # members whose epochs are none of the training's
         self._first: tuple[float, float] | None = None
         self._last: tuple[float, float] = (0.0, 0.0)
         self._window: deque[tuple[float, float, float]] = deque()
@@ -102,6 +106,8 @@ class Tally:
         lines = [line for record in status.records if (line := self._record(record)) is not None]
         for member in status.members:
             if member.role == "student":
+                if member.info.get("checkpointed") is False:
+                    self._evaluating.add(member.id)
                 self._note_stats(member.id, member.stats)
                 self._processes.setdefault(member.info.get("rank"), set()).add(member.process)
         self._note_rate(now)
@@ -175,7 +181,7 @@ class Tally:
             rate = samples / fallback_s
         return {
             "steps": self.steps,
-            "epochs": self._position.get("epoch", int(self._most("epoch"))),
+            "epochs": max(self._position.get("epoch", 0), self._epochs()),
             "samples": int(samples),
             "samples_per_s": round(rate, 2),
             "skipped_samples": int(self._total("skipped")),
@@ -249,6 +255,10 @@ class Tally:
 
     def _batches(self) -> int:
         return int(self._most("batches"))
+
+    def _epochs(self) -> int:
+        training = (stats for id, stats in self._stats.items() if id not in self._evaluating)
+        return int(max((stats.get("epoch", 0) for stats in training), default=0))
 
     def _total(self, key: str) -> float:
         return sum(stats.get(key, 0) for stats in self._stats.values())

@@ -82,6 +82,25 @@ def test_without_reports_steps_are_the_batches_of_the_furthest_rank() -> None:
     assert (tally.result(1.0)["steps"], tally.result(1.0)["epochs"]) == (5, 1)
 
 
+def test_epochs_are_whole_ones_though_a_script_names_the_one_that_runs_from_0() -> None:
+    tally = Tally()
+    for step, epoch in ((1, 0), (2, 1)):
+        its = member("a", batches=step, epoch=epoch)
+        tally.observe(status(its, records=[report(step, epoch=epoch)]), step)
+    assert tally.result(1.0)["epochs"] == 1
+    tally.observe(status(records=[event("student_left", id="a", epoch=2)]), 3.0)
+    assert tally.result(1.0)["epochs"] == 2
+
+
+def test_the_epochs_of_an_evaluation_are_none_of_the_trainings() -> None:
+    tally = Tally()
+    evaluation = member("b", batches=90, epoch=30)
+    evaluation.info["checkpointed"] = False
+    tally.observe(status(member("a", batches=4, epoch=1), evaluation), 0.0)
+    tally.observe(status(records=[event("student_left", id="b", epoch=31)]), 1.0)
+    assert tally.result(1.0)["epochs"] == 1
+
+
 def test_a_restarted_coordinator_is_asked_from_the_start_and_nothing_counts_twice() -> None:
     tally = Tally()
     first = [event("teacher_joined", id="t-0"), report(1, step=1, loss=3.0), report(2, step=2, loss=2.0)]
