@@ -215,7 +215,7 @@ class DistillLoader:
                 run=run,
                 generation=generation,
                 skip_poison=poison == "skip",
-                info={"rank": here.rank, "world_size": here.world_size},
+                info={"rank": here.rank, "world_size": here.world_size, "checkpointed": checkpointed},
             ),
             transport or ZmqTransport(),
             clock,
@@ -345,7 +345,10 @@ class DistillLoader:
         if not self._finalizer.alive:
             raise LoaderClosedError("this DistillLoader was closed; make a new one")
         if iteration != self._iteration:
-            raise LoaderClosedError("another iteration of this DistillLoader has begun, or it was restored")
+            raise LoaderClosedError(
+                "another iteration of this DistillLoader has begun, or it was restored, so that this one has "
+                "ended. It has one position: make a second one to iterate twice at a time, as in zip(a, b)"
+            )
 
     # --- what is known ----------------------------------------------------------------------------
 

@@ -328,6 +328,13 @@ def test_a_second_iteration_ends_the_first(memory_job):
     assert len(list(second)) == 19
 
 
+def test_a_loop_over_a_loader_twice_at_a_time_says_that_it_takes_two(memory_job):
+    memory_job.teacher()
+    loader = memory_job.loader(batches(4), inputs="id")
+    with pytest.raises(LoaderClosedError, match=r"It has one position: make a second one .* zip\(a, b\)"):
+        next(zip(loader, loader, strict=True))
+
+
 def test_a_restore_resumes_behind_the_consumed_batch(memory_job):
     memory_job.teacher(batch_size=3)
     made = []
