@@ -25,7 +25,7 @@ import pytest
 
 from edldist_launch.process.tie import tied_command
 from edldist_launch.slurm.commands import SlurmCommands, run_command
-from tests.fault.harness import wait_for
+from tests.fault.harness import EDLDIST, ROOT, wait_for
 from tests.fault.network import Host, Switch, require_network_tools
 
 __all__ = ["KILL_WAIT_S", "SPOT_GRACE_S", "Cluster", "require_slurm", "slurm_cluster"]
@@ -189,6 +189,18 @@ class Cluster:
         if done.returncode != 0:
             raise subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
         return done.stdout
+
+    def edldist(self, *words: str, code: int = 0, folder: Path = ROOT) -> str:
+        """What the command ``edldist`` prints on the submit host, in a folder, if it ends with that code."""
+        done = subprocess.run(
+            [*self.machines["ctl"].place, "env", f"--chdir={folder}", *EDLDIST, *words],
+            env=self.environment | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
 
     def slurm(self) -> SlurmCommands:
         """Its commands, for this process."""

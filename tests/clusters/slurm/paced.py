@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from examples.digits.models import teacher as digits_teacher
 
-PASS_S = 0.3
+PASS_S = 1.5
 
 
 class Paced(nn.Module):

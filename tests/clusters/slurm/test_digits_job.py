@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -17,11 +16,12 @@ from edldist_launch.slurm.attempts import Attempts
 from edldist_launch.slurm.backend import SlurmBackend
 from edldist_launch.slurm.layout import Layout
 from tests.clusters.slurm.cluster import Cluster
-from tests.fault.harness import EDLDIST, ROOT, wait_for
+from tests.fault.harness import ROOT, wait_for
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-EPOCHS = 8
+EPOCHS = 20
+CPUS = {"teacher": 3, "student": 4}
 JOB = f"""
 name: digits
 prepare: {{script: {ROOT}/tests/clusters/slurm/paced.py, args: [OUT/teacher.safetensors]}}
@@ -31,12 +31,12 @@ teachers:
     kwargs: {{hurry: OUT/hurry}}
     weights: OUT/teacher.safetensors
     replicas: {{min: 1, max: 4}}
-    resources: {{cpus: 3}}
+    resources: {{cpus: {CPUS["teacher"]}}}
 student:
   script: examples/digits/student.py
   args: [--epochs, {EPOCHS}, --batch-size, 64]
   nnodes: "1:2"
-  resources: {{cpus: 4}}
+  resources: {{cpus: {CPUS["student"]}}}
 checkpoint: {{every_steps: 10}}
 slurm:
   partition: spot
@@ -62,16 +62,7 @@ class Story:
         self.attempts = Attempts(Layout("digits", self.output))
 
     def edldist(self, *words: str, code: int = 0) -> str:
-        done = subprocess.run(
-            self.cluster.command(*EDLDIST, *words),
-            env=self.cluster.environment | {"OMP_NUM_THREADS": "1"},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        return self.cluster.edldist(*words, code=code)
 
     def process(self, name: str) -> ProcessState:
         role = name.rpartition("-")[0] or name
@@ -151,9 +142,12 @@ def test_what_happens_to_jobs_on_a_cluster_costs_no_sample(story: Story, cluster
     victims = [survivors[0], "student-1"]
     before = story.starts()
     for victim in victims:
-        where = story.process(victim).where
+        where, cpus = (
+            story.process(victim).where,
+            CPUS[victim.rpartition("-")[0]],
+        )  # beside others on that host
         cluster.run(
-            *("sbatch", "-p", "urgent", "-w", where, "--cpus-per-task=4", "-o", "/dev/null"),
+            *("sbatch", "-p", "urgent", "-w", where, f"--cpus-per-task={cpus}", "-o", "/dev/null"),
             *("--wrap", "sleep 3"),
         )
     for victim in victims:
