@@ -205,8 +205,10 @@ class Membership:
         actions: list[Action] = []
         known = self._members.get(message.id)
         if known is not None and known.register.process != message.process:
-            # Silent past its TTL and not ticked away yet: its successor is quicker than the tick.
-            actions.append(self._lose(message.id, now, wall))
+            if now - known.last_seen < self.heartbeat_ttl_s:
+                actions.append(self._leave(message.id, "its next start took its place", wall))
+            else:  # not ticked away yet: its successor is quicker than the tick
+                actions.append(self._lose(message.id, now, wall))
             known = None
         former = self._ids.get(peer)
         if former is not None and former != message.id:
@@ -357,6 +359,8 @@ class Membership:
         known = self._members.get(message.id)
         if known is None or known.register.process == message.process:
             return None
+        if message.attempt > known.register.attempt:
+            return None  # as of a host that was cut off, and is back before its successor is here
         silent_s = now - known.last_seen
         if silent_s >= self.heartbeat_ttl_s:
             return None

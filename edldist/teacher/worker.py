@@ -72,6 +72,7 @@ class WorkerOptions:
         drain_s: after SIGTERM, time to finish what is held; then the rest is given back.
         connect_timeout_s: how long to wait for a coordinator.
         worker_id: unique id, or None to make one.
+        attempt: how often that id was given to a process before: this one takes the place of those.
         http: ``HOST:PORT`` where probes ask for its health, or None for nowhere.
     """
 
@@ -95,6 +96,7 @@ class WorkerOptions:
     drain_s: float = DRAIN_S
     connect_timeout_s: float = 300.0
     worker_id: str | None = None
+    attempt: int = 0
     http: str | None = None
 
     def __post_init__(self) -> None:
@@ -174,6 +176,7 @@ class TeacherWorker:
                 device=str(teacher.device),
                 device_type=device_type(teacher.device),
                 connect_timeout_s=options.connect_timeout_s,
+                attempt=options.attempt,
             ),
             transport or ZmqTransport(),
             self._clock,

@@ -179,6 +179,14 @@ def _share_cpus() -> str:
     callback=_own_id,
     help="Name of this worker (default: made up). EDLDIST_ID, which several may inherit, is its beginning.",
 )
+@option(
+    "--attempt",
+    type=click.IntRange(min=0, max=MOST),
+    metavar="N",
+    default=0,
+    help="How often a process was started under this id before: a later one takes the place of an earlier "
+    "one that still runs somewhere.",
+)
 @http_option
 @import_from_option
 def teacher(codec: str, import_from: str | None, **settings: Any) -> int:

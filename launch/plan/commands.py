@@ -109,6 +109,7 @@ def teacher_command(
     beside: Path,
     http: str | None = None,
     drain_s: float = DRAIN_S,
+    attempt: int | str = 0,
 ) -> list[str]:
     """One worker. Every option is given, so that no variable of the user's decides.
 
@@ -116,10 +117,11 @@ def teacher_command(
         beside: the folder of the job file.
         http: ``HOST:PORT`` where it answers probes, or None for nowhere.
         drain_s: how long it may take to leave.
+        attempt: how often a process was started under this id before, or a word that stands for it.
     """
     return [
         *(*launcher, "teacher", "--import-from", str(beside)),
-        *("--coordinator", coordinator, "--id", worker_id, "--name", teacher.name),
+        *("--coordinator", coordinator, "--id", worker_id, "--attempt", str(attempt), "--name", teacher.name),
         *("--model", teacher.model, "--device", teacher.device),
         *(
             each

@@ -157,12 +157,17 @@ class Plan:
         return commands.prepare_command(interpreter, self.job.prepare)
 
     def teacher_command(
-        self, teacher: TeacherConfig, worker_id: str, coordinator: str, http: str | None = None
+        self,
+        teacher: TeacherConfig,
+        worker_id: str,
+        coordinator: str,
+        http: str | None = None,
+        attempt: int | str = 0,
     ) -> list[str]:
         """A worker, as its section (of ``job.teachers``, with the device that it gets) says."""
         drain_s = self.job.grace.drain_s
         return commands.teacher_command(
-            self.launcher, teacher, worker_id, coordinator, self.beside, http, drain_s
+            self.launcher, teacher, worker_id, coordinator, self.beside, http, drain_s, attempt
         )
 
     def student_command(self, coordinator: str, http: str | None = None) -> list[str]:

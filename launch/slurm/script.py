@@ -42,7 +42,8 @@ ARRAY_KINDS: tuple[Kind, ...] = ("teacher", "student")
 LEFT_CODES = (EXIT_STOPPED, 128 + signal.SIGUSR1)
 """Exit codes of processes that left because they were asked to, and have more to do: in order, or at their
 very start, before they could answer to SIGUSR1."""
-_PROCESS = "@PROCESS@"
+_PROCESS, _ATTEMPT = "@PROCESS@", "@ATTEMPT@"
+_VARIABLES = {_PROCESS: '"$process"', _ATTEMPT: '"$attempt"'}
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./|&*()\[\]-]*")
 _UNQUOTABLE = re.compile('[\x00-\x1f\x7f"\\\\]')
 
@@ -256,19 +257,19 @@ def _environment(plan: Plan, role: Role, where: Surroundings) -> dict[str, str]:
 
 
 def _command(plan: Plan, role: Role, layout: Layout, place: SlurmRoleConfig) -> Sequence[str]:
-    """What one process of a role runs, with ``_PROCESS`` for what it is called."""
+    """What one process of a role runs, with ``_PROCESS`` for what it is called, and ``_ATTEMPT``."""
     if role.kind == "prepare":
         assert plan.job.prepare is not None
         return prepare_command(place.python or plan.launcher[0], plan.job.prepare)
     if role.kind == "coordinator":
         return (*plan.launcher, "placer", "--output", str(plan.output))
     if role.kind == "teacher":
-        return plan.teacher_command(plan.teacher(role.name), _PROCESS, layout.coordinator)
+        return plan.teacher_command(plan.teacher(role.name), _PROCESS, layout.coordinator, attempt=_ATTEMPT)
     return plan.student_command(layout.coordinator)
 
 
 def _step(role: Role, command: Sequence[str]) -> str:
     """The line that runs a command as a step of the job, with all that the job has."""
     cpus = () if role.resources.cpus is None else (f"--cpus-per-task={role.resources.cpus}",)
-    words = [shlex.quote(word) for word in ("srun", "--ntasks=1", *cpus, "--input=none", *command)]
-    return " ".join('"$process"' if word == _PROCESS else word for word in words)
+    words = ("srun", "--ntasks=1", *cpus, "--input=none", *command)
+    return " ".join(_VARIABLES.get(word) or shlex.quote(word) for word in words)

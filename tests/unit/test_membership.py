@@ -383,3 +383,29 @@ def test_outputs_that_a_worker_has_learnt_bind_the_group_from_then_on() -> None:
 def test_a_worker_without_a_fingerprint_is_refused() -> None:
     refused = refusal(make().register(b"t1", teacher(fingerprint=None), 0.0, WALL))
     assert refused.incompatible and "has no fingerprint" in refused.reason
+
+
+def test_a_later_start_of_an_id_takes_the_place_of_an_earlier_one_that_still_runs() -> None:
+    """As on a host that was cut off, and is back before its successor is here."""
+    members = make()
+    members.register(b"old", teacher(process="p1", attempt=1), 0.0, WALL)
+    (answer,) = sent(actions := members.register(b"new", teacher(process="p2", attempt=2), 1.0, WALL))
+    assert answer[0] == b"new" and isinstance(answer[1], Registered)
+    left, joined = events(actions)
+    assert left == ("teacher_left", {"id": "t1", "name": "big", "reason": "its next start took its place"})
+    assert joined[0] == "teacher_joined"
+    members.validate()
+    assert sent(members.heartbeat(b"old", Heartbeat(id="t1"), 1.5)) == [(b"old", Unknown())]
+    ((_, refused),) = sent(members.register(b"old", teacher(process="p1", attempt=1), 1.6, WALL))
+    assert isinstance(refused, Refused) and "is held by pid 7" in refused.reason
+    assert members.members["t1"].register.process == "p2"
+
+
+@pytest.mark.parametrize("attempts", [(0, 0), (2, 2), (2, 1)])
+def test_who_is_no_later_start_waits_until_the_id_is_free(attempts: tuple[int, int]) -> None:
+    members = make()
+    members.register(b"here", teacher(process="p1", attempt=attempts[0]), 0.0, WALL)
+    ((_, refused),) = sent(members.register(b"other", teacher(process="p2", attempt=attempts[1]), 1.0, WALL))
+    assert isinstance(refused, Refused) and refused.held_for_s == 3.0
+    ((_, answer),) = sent(members.register(b"other", teacher(process="p2"), 3.5, WALL))
+    assert isinstance(answer, Registered)

@@ -315,4 +315,7 @@ def test_its_process_is_called_by_its_task_and_finds_no_variable_of_the_submitte
     running.ends()
     command = running.heard("command")
     assert command.startswith("--ntasks=1 --input=none /opt/edldist/bin/edldist teacher ")
-    assert " --id teacher-3 " in command and f"file:{running.output}/slurm/coordinator.json" in command
+    assert (
+        " --id teacher-3 --attempt 0 " in command
+        and f"file:{running.output}/slurm/coordinator.json" in command
+    )

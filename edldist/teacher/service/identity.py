@@ -23,6 +23,7 @@ class TeacherIdentity:
         host, pid, device: shown by ``status``.
         device_type: what is computed on; see ``Register``.
         connect_timeout_s: how long to wait for a coordinator.
+        attempt: how often the id was given to a process before, where somebody counts; see ``Register``.
     """
 
     worker: str
@@ -36,3 +37,4 @@ class TeacherIdentity:
     device: str
     device_type: str
     connect_timeout_s: float
+    attempt: int = 0

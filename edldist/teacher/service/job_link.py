@@ -147,6 +147,7 @@ class JobLink:
             wall_s=self._clock.wall(),
             fingerprint=its,
             device_type=me.device_type,
+            attempt=me.attempt,
             info={
                 "device": me.device,
                 "batch_size": me.batch_size,

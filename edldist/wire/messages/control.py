@@ -62,7 +62,9 @@ class Register(MessagePart, frozen=True, tag="register"):
     (``edldist.wire.process``); ``host``, ``pid`` and ``info`` are only shown. ``device_type`` is what a
     teacher worker computes on: workers of one type are taken to be equally fast until they have shown
     otherwise. ``run`` and ``generation`` say of which generation of which run a student is, where somebody
-    counts them. ``low_watermark`` and ``high_watermark`` bound a student's buffer, in batches.
+    counts them. ``attempt`` is how often a process was started under this id before, where somebody counts: a
+    later one takes the place of an earlier one. ``low_watermark`` and ``high_watermark`` bound a student's
+    buffer, in batches.
     """
 
     id: Name
@@ -79,6 +81,7 @@ class Register(MessagePart, frozen=True, tag="register"):
     device_type: Name = ""
     run: Name = ""
     generation: Count = 0
+    attempt: Count = 0
     low_watermark: Count = 0
     high_watermark: Count = 0
     info: Facts = {}

@@ -67,7 +67,7 @@ if [ -z "$wish" ]; then
         trap : TERM
         (
             echo "$BASHPID" >&3
-            exec srun --ntasks=1 --input=none /opt/python -m edldist_launch teacher --import-from /home/me/jobs --coordinator 'file:/shared/out/full run/slurm/coordinator.json' --id "$process" --name small --model a:c.d --device auto --batch-size 64 --codec dense --drain-s 20.0 --model-version '' --refuse-nonfinite --no-compile --no-channels-last > "$log" 2>&1 3>&-
+            exec srun --ntasks=1 --input=none /opt/python -m edldist_launch teacher --import-from /home/me/jobs --coordinator 'file:/shared/out/full run/slurm/coordinator.json' --id "$process" --attempt "$attempt" --name small --model a:c.d --device auto --batch-size 64 --codec dense --drain-s 20.0 --model-version '' --refuse-nonfinite --no-compile --no-channels-last > "$log" 2>&1 3>&-
         )
         echo $? >&3
     ) &

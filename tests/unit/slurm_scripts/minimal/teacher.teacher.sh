@@ -55,7 +55,7 @@ if [ -z "$wish" ]; then
         trap : TERM
         (
             echo "$BASHPID" >&3
-            exec srun --ntasks=1 --input=none /opt/edldist/bin/edldist teacher --import-from /home/me/jobs --coordinator file:/shared/out/digits/slurm/coordinator.json --id "$process" --name teacher --model examples.digits.models:teacher --device auto --batch-size 64 --codec dense --drain-s 20.0 --model-version '' --refuse-nonfinite --no-compile --no-channels-last > "$log" 2>&1 3>&-
+            exec srun --ntasks=1 --input=none /opt/edldist/bin/edldist teacher --import-from /home/me/jobs --coordinator file:/shared/out/digits/slurm/coordinator.json --id "$process" --attempt "$attempt" --name teacher --model examples.digits.models:teacher --device auto --batch-size 64 --codec dense --drain-s 20.0 --model-version '' --refuse-nonfinite --no-compile --no-channels-last > "$log" 2>&1 3>&-
         )
         echo $? >&3
     ) &
