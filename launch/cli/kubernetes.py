@@ -43,6 +43,7 @@ def submit_k8s(job: Path, overrides: tuple[str, ...], output: Path | None, dry_r
     from edldist_launch.job.submitting import submission_folder
     from edldist_launch.kubernetes.backend import KubernetesBackend
     from edldist_launch.kubernetes.resolve import plan_in_image
+    from edldist_launch.view.console import output_option
 
     plan = plan_in_image(job, overrides)
     folder = submission_folder(plan.name, output)
@@ -53,7 +54,8 @@ def submit_k8s(job: Path, overrides: tuple[str, ...], output: Path | None, dry_r
             print(name)
         return 0
     backend.start(plan)
-    print(f"job {plan.name} is handed over; --output {folder} finds it: edldist status, logs, scale, stop")
+    option = output_option(folder)
+    print(f"job {plan.name} is handed over; {option} finds it: edldist status, logs, scale, stop")
     return 0
 
 

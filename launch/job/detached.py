@@ -10,7 +10,7 @@ from edldist_launch.local.backend import LocalBackend
 from edldist_launch.plan.plan import Plan
 from edldist_launch.record.earlier import Beginning
 from edldist_launch.record.folder import OUTPUTS, free_folder
-from edldist_launch.view.console import PlainConsole, near
+from edldist_launch.view.console import PlainConsole, near, output_option
 
 __all__ = ["start_detached"]
 
@@ -29,11 +29,11 @@ def start_detached(
         spare_the_job_file(job_path, output)
     output = (output or free_folder(OUTPUTS, job, beginning)).absolute()
     LocalBackend(output, beginning).start(Plan(job, job_path.absolute().parent, output))
-    folder = near(output)
+    option = output_option(output)
     PlainConsole().print(
-        f"job {job.name} runs, output: {folder}\n"
-        f"its progress: edldist status --watch --output {folder}   its logs: edldist logs --follow --output "
-        f"{folder}   its end: edldist stop --output {folder}",
+        f"job {job.name} runs, output: {near(output)}\n"
+        f"its progress: edldist status --watch {option}   its logs: edldist logs --follow {option}   "
+        f"its end: edldist stop {option}",
         soft_wrap=True,
     )
     return 0

@@ -11,6 +11,7 @@ from edldist_launch.contract.backend import Backend
 from edldist_launch.contract.submission import Submission, find_submission
 from edldist_launch.job.engines import backend_of
 from edldist_launch.record.folder import OUTPUTS
+from edldist_launch.view.console import output_option
 
 __all__ = ["FoundJob", "find_job", "newest_job"]
 
@@ -44,8 +45,8 @@ def find_job(output: Path) -> FoundJob:
     submission = find_submission(output)
     if submission is None:
         raise ConfigError(
-            f"--output {output}: no job was started there (no submission.json in it); edldist run --output "
-            f"{output} JOB starts one"
+            f"--output {output}: no job was started there (no submission.json in it); edldist run "
+            f"{output_option(output)} JOB starts one"
         )
     return FoundJob(output, submission, backend_of(submission, output))
 

@@ -18,7 +18,7 @@ from edldist_launch.record.folder import OUTPUTS, default_folders
 from edldist_launch.slurm.backend import SlurmBackend, scripts_of, submission_options, surroundings
 from edldist_launch.slurm.commands import Slurm
 from edldist_launch.slurm.layout import Layout
-from edldist_launch.view.console import PlainConsole, near
+from edldist_launch.view.console import PlainConsole, near, output_option
 from edldist_launch.view.progress import show_finished
 
 __all__ = ["render_for_slurm", "submit_to_slurm"]
@@ -67,11 +67,11 @@ def submit_to_slurm(
         ids = ", ".join(dict.fromkeys(process.engine_id.partition("_")[0] for process in role.processes))
         count = len(role.processes)
         console.print(f"{role.name}: Slurm job {ids or 'none'}{f', {count} tasks' if count > 1 else ''}")
-    folder = near(asked.output)
+    option = output_option(asked.output)
     console.print(
-        f"job {plan.name} is queued, output: {folder}\n"
-        f"its progress: edldist status --watch --output {folder}   its logs: edldist logs --follow --output "
-        f"{folder}   its end: edldist stop --output {folder}",
+        f"job {plan.name} is queued, output: {near(asked.output)}\n"
+        f"its progress: edldist status --watch {option}   its logs: edldist logs --follow {option}   "
+        f"its end: edldist stop {option}",
         soft_wrap=True,
     )
     return 0

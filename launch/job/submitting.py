@@ -8,6 +8,7 @@ from edldist.errors import LaunchError
 from edldist_launch.contract.submission import find_submission
 from edldist_launch.job.found import find_job
 from edldist_launch.record.folder import OUTPUTS
+from edldist_launch.view.console import output_option
 
 __all__ = ["submission_folder"]
 
@@ -22,6 +23,6 @@ def submission_folder(name: str, output: Path | None) -> Path:
     if find_submission(folder) is not None and (job := find_job(folder)).goes_on:
         raise LaunchError(
             f"a job runs in {folder} ({job.submission.job}, on {job.submission.backend}): stop it first "
-            f"(edldist stop --output {folder}), or choose another --output"
+            f"(edldist stop {output_option(folder)}), or choose another --output"
         )
     return folder

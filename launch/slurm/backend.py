@@ -32,6 +32,7 @@ from edldist_launch.slurm.files import JobFiles
 from edldist_launch.slurm.layout import Layout, process_id
 from edldist_launch.slurm.queued import QueuedTask
 from edldist_launch.slurm.script import ARRAY_KINDS, Surroundings, render_script
+from edldist_launch.view.console import output_option
 
 __all__ = ["SlurmBackend", "scripts_of", "submission_options", "surroundings"]
 
@@ -186,7 +187,7 @@ class SlurmBackend:
             ids = ", ".join(dict.fromkeys(task.engine_id.partition("_")[0] for task in queue))
             raise LaunchError(
                 f"job {plan.name} runs in {self._output} (Slurm jobs {ids}): wait for its end, end it "
-                f"with 'edldist stop --output {self._output}', or choose another --output"
+                f"(edldist stop {output_option(self._output)}), or choose another --output"
             )
 
     def _submit_all(self) -> list[str]:
@@ -195,7 +196,11 @@ class SlurmBackend:
         for role in self.plan.roles:
             options = submission_options(self.plan, role, ids)
             if options is not None:
-                ids[role.kind] = self._slurm.submit(self._layout.script(role.kind, role.name), *options)
+                script = self._layout.script(role.kind, role.name)
+                try:
+                    ids[role.kind] = self._slurm.submit(script, *options)
+                except LaunchError as exc:
+                    raise LaunchError(f"{role.name}: {exc}") from exc
         return [ids[kind] for kind in ("coordinator", "prepare") if kind in ids]
 
     def _remove_leftovers(self) -> None:
@@ -222,7 +227,7 @@ class SlurmBackend:
         except LaunchError as exc:
             return (
                 f"Jobs of it may be left in the queue, on hold, and could not be cancelled ({exc}): the same "
-                f"command, or 'edldist stop --output {self._output}', removes them once Slurm answers"
+                f"command, or edldist stop {output_option(self._output)}, removes them once Slurm answers"
             )
         forget_submission(self._output)
         return ""
@@ -335,7 +340,7 @@ class SlurmBackend:
             process = process_id(role, task.index or 0)
             restarts = max(0, self._attempts.count(process) - 1)
             processes[process] = ProcessState(
-                process, task.engine_id, task.phase, task.where, task.reason, restarts
+                process, task.engine_id, task.phase, task.where, task.why, restarts
             )
         for process, code in ended.items():
             if process not in processes and _is_of(process, role):
@@ -363,7 +368,7 @@ class SlurmBackend:
             return "running", ""
         if self._files.stopping:
             return "leaving", "it was asked to end"
-        waits = next((task.reason for task in [*students, *queue] if task.reason), "")
+        waits = next((task.why for task in [*students, *queue] if task.reason), "")
         return "pending", waits
 
     def _coordinator(self) -> str | None:

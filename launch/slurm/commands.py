@@ -145,5 +145,4 @@ class SlurmCommands:
 
 def _words(command: str, lines: Sequence[str]) -> str:
     """What a command says of an error, in one line and without its own name in front."""
-    own = f"{command}: error: "
-    return "; ".join(line.removeprefix(own) for line in lines)
+    return "; ".join(line.removeprefix(f"{command}: ").removeprefix("error: ") for line in lines)

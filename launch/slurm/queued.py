@@ -23,6 +23,22 @@ _PHASES: Mapping[str, Phase] = {
 }
 """States of a job that has a host; every other one that the queue shows waits for one."""
 
+_MEANINGS: Mapping[str, str] = {
+    "PartitionConfig": "no host of its partition has as much as is asked for: ask for less, or elsewhere",
+    "PartitionNodeLimit": "its partition has no such hosts, or they are down",
+    "PartitionTimeLimit": "its partition allows no such time_limit",
+    "PartitionDown": "its partition starts nothing now",
+    "PartitionInactive": "its partition starts nothing now",
+    "BadConstraints": "no host can be had with its constraint and all that it asks for",
+    "DependencyNeverSatisfied": "what it waits for has failed",
+    "ReqNodeNotAvail": "hosts that it asks for are down, or reserved",
+    "launch_failed_requeued_held": "Slurm could not start it on its host, and holds it: scontrol release",
+    "JobHoldMaxRequeue": "Slurm has started it too often, and holds it: scontrol release",
+    "JobHeldAdmin": "somebody holds it",
+    "JobHeldUser": "it is on hold",
+}
+"""What reasons mean that a person might wait for in vain."""
+
 
 @dataclass(frozen=True)
 class QueuedTask:
@@ -46,6 +62,12 @@ class QueuedTask:
     @property
     def phase(self) -> Phase:
         return _PHASES.get(self.state, "pending")
+
+    @property
+    def why(self) -> str:
+        """The reason, and what it means where that is not plain."""
+        meaning = _MEANINGS.get(self.reason.partition(",")[0])
+        return f"{self.reason}: {meaning}" if meaning else self.reason
 
 
 def parse_queue(lines: Iterable[str]) -> list[QueuedTask]:

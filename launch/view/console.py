@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.text import Text
 
 from edldist.observe.printable import printable
 
-__all__ = ["PlainConsole", "near", "shown"]
+__all__ = ["PlainConsole", "near", "output_option", "shown"]
 
 PIPE_WIDTH = 240
 """Columns of what is no terminal, and so has no width to keep to: a table in a file or a pipe is whole."""
@@ -31,6 +32,11 @@ def near(path: Path) -> Path:
         return path.relative_to(Path.cwd())
     except (ValueError, OSError):
         return path
+
+
+def output_option(folder: Path) -> str:
+    """``--output FOLDER`` of a command that a person copies into a shell."""
+    return f"--output {shlex.quote(str(near(folder)))}"
 
 
 class PlainConsole(Console):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,7 +91,8 @@ def test_a_job_without_a_preparation_waits_for_nothing_else(tmp_path: Path) -> N
 @pytest.mark.parametrize("refused", ["prepare", "coordinator", "teacher.teacher", "student"])
 def test_what_was_queued_before_a_refusal_is_cancelled_and_slurm_has_the_word(job: Job, refused: str) -> None:
     job.slurm.refuses[refused] = "Invalid partition name specified"
-    with pytest.raises(LaunchError, match="^sbatch: Invalid partition name specified$"):
+    role = refused.removeprefix("teacher.")
+    with pytest.raises(LaunchError, match=f"^{role}: sbatch: Invalid partition name specified$"):
         job.start()
     assert job.slurm.tasks == {} and not job.output.exists()
     del job.slurm.refuses[refused]
@@ -111,7 +114,7 @@ def test_a_cluster_that_vanishes_in_mid_submit_leaves_nothing_that_starts_nor_st
     assert "submit: Unable to contact slurm controller" in str(caught.value)
     assert (
         f"could not be cancelled (queue: Unable to contact slurm controller (connect failure)): the same "
-        f"command, or 'edldist stop --output {job.output}', removes them" in str(caught.value)
+        f"command, or edldist stop --output {job.output}, removes them" in str(caught.value)
     )
     assert job.slurm.held == {"1", "2"}, "none of it can start"
     job.slurm.silent, job.slurm.submit = set(), submit  # type: ignore[method-assign]
@@ -137,6 +140,17 @@ def test_a_second_submission_is_refused_with_what_runs_and_how_to_end_it(job: Jo
     ):
         job.found().start(job.plan)
     assert len(job.slurm.tasks) == 6
+
+
+def test_what_a_person_is_to_type_is_written_for_a_shell(tmp_path: Path) -> None:
+    folder = tmp_path / "a job's"
+    folder.mkdir()
+    job = Job(folder)
+    job.start()
+    with pytest.raises(LaunchError) as caught:
+        job.found().start(job.plan)
+    command = str(caught.value).partition("(edldist ")[2].partition("), or")[0]
+    assert shlex.split(command) == ["stop", "--output", str(job.output)]
 
 
 def test_a_job_that_has_ended_may_be_submitted_again(job: Job) -> None:
@@ -174,6 +188,14 @@ def test_the_state_tells_every_process_with_slurms_word_for_it(job: Job) -> None
     )
     assert (second.phase, second.reason) == ("pending", "Dependency")
     assert [(p.id, p.phase) for p in state.role("prepare").processes] == [("prepare", "succeeded")]
+
+
+def test_a_reason_for_which_one_would_wait_in_vain_is_explained(job: Job) -> None:
+    job.start()
+    job.slurm.tasks["4_0"] = replace(job.slurm.tasks["4_0"], reason="PartitionConfig")
+    state = job.found().state()
+    assert state.role("student").processes[0].reason == state.reason
+    assert state.reason.startswith("PartitionConfig: no host of its partition has as much as is asked for")
 
 
 def test_a_coordinator_that_waits_to_take_over_is_not_shown(job: Job) -> None:
