@@ -1,7 +1,8 @@
 """One rank of a job with Accelerate: trains as its plans say, and prints what it saw as a line of JSON.
 
 Each plan: ``coordinator`` (None: the teacher labels in this process), ``samples``, ``batch_size`` of a rank,
-``window`` (batches to accumulate), ``epochs``, ``data`` ("shuffled", "elastic", "stream" or "meeting"),
+``window`` (batches to accumulate), ``epochs``, ``data`` ("shuffled", "dispatched": the same, read by rank 0
+for all, "elastic", "stream" or "meeting"),
 ``order`` ("inside": the data loader is prepared; "outside": the DistillLoader is), and where wanted
 ``lock_step``, ``checkpoints`` and ``die_after`` (steps).
 """
@@ -18,6 +19,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import GradientState
+from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
@@ -132,7 +134,13 @@ def main() -> None:
 
 
 def train(plan: dict[str, Any], world: int) -> dict[str, Any]:
-    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=plan["window"])
+    accelerator = Accelerator(
+        cpu=True,
+        gradient_accumulation_steps=plan["window"],
+        dataloader_config=DataLoaderConfiguration(
+            dispatch_batches=True if plan["data"] == "dispatched" else None
+        ),
+    )
     torch.manual_seed(11)
     model = nn.Linear(FEATURES, 3).double()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)

@@ -15,7 +15,7 @@ pytest.importorskip("accelerate")
 pytestmark = [pytest.mark.timeout(400), pytest.mark.slow]
 
 RANK = "tests.integration.accelerate_rank"
-KINDS = [("shuffled", "inside"), ("stream", "inside"), ("elastic", "outside")]
+KINDS = [("shuffled", "inside"), ("dispatched", "inside"), ("stream", "inside"), ("elastic", "outside")]
 SAMPLES, EPOCHS = 52, 2  # 13 batches of 4 samples over all ranks
 
 
@@ -40,8 +40,12 @@ def world(request) -> int:
 @pytest.fixture(scope="module")
 def quiet(coordinator, world, tmp_path_factory) -> list[dict[str, Any]]:
     """What each rank saw of every undisturbed run."""
-    plans = {"windows of 2": plan(coordinator, world, window=2)}
+    plans = {
+        f"windows of 2, {data}": plan(coordinator, world, data=data, window=2)
+        for data in ("shuffled", "dispatched")
+    }
     plans["padded"] = plan(coordinator, world, samples=SAMPLES + 1, window=1, epochs=1)
+    plans["padded, dispatched"] = {**plans["padded"], "data": "dispatched"}
     if world > 1:
         meeting = plan(coordinator, world, data="meeting", order="outside")
         plans |= {"meeting": meeting, "meeting in lock step": {**meeting, "lock_step": True}}
@@ -72,19 +76,21 @@ def test_the_last_window_of_an_epoch_takes_its_step(quiet, data: str):
     assert [rank[data]["steps"] for rank in quiet] == [[[4, 8, 12, 13]] * EPOCHS] * len(quiet)
 
 
-def test_what_pads_the_last_batch_is_left_out_when_it_is_gathered(quiet):
+@pytest.mark.parametrize("run", ["padded", "padded, dispatched"])
+def test_what_pads_the_last_batch_is_left_out_when_it_is_gathered(quiet, run: str):
     for rank in quiet:
-        assert sorted(rank["padded"]["gathered"]) == list(range(SAMPLES + 1))
+        assert sorted(rank[run]["gathered"]) == list(range(SAMPLES + 1))
 
 
+@pytest.mark.parametrize("data", ["shuffled", "dispatched"])
 def test_a_run_that_was_killed_in_mid_epoch_goes_on_as_if_nothing_had_been(
-    quiet, coordinator, world, tmp_path: Path
+    quiet, coordinator, world, data: str, tmp_path: Path
 ):
-    kept = plan(coordinator, world, window=2, checkpoints=str(tmp_path / "checkpoints"))
+    kept = plan(coordinator, world, data=data, window=2, checkpoints=str(tmp_path / "checkpoints"))
     run_ranks(RANK, {"killed": {**kept, "die_after": 9}}, world, tmp_path, dies=True)
     resumed = run_ranks(RANK, {"resumed": kept}, world, tmp_path)
     for rank, rest in zip(quiet, (rank["resumed"] for rank in resumed), strict=True):
-        whole = rank["windows of 2"]
+        whole = rank[f"windows of 2, {data}"]
         assert rest["from"] == 8, "of 7 steps an epoch, saved every two"
         assert rest["ids"] == [whole["ids"][1][2 * kept["batch_size"] :]]
         assert rest["steps"] == [[2, 4, 6, 8, 10, 11]]
