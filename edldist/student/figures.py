@@ -13,7 +13,8 @@ __all__ = ["LoopFigures"]
 class LoopFigures:
     """Counts for ``DistillLoader.stats``; the service keeps them when the loader is collected.
 
-    ``waiting_s`` is how long the loop has waited for the labels that it waits for now, 0 while it does not.
+    ``waiting_s`` is how long the loop has waited for the labels that it waits for now, 0 while it does not;
+    ``loop_s`` how long after its first batch it took its last one.
     """
 
     batches: int = 0
@@ -23,8 +24,23 @@ class LoopFigures:
     starved_s: float = 0.0
     startup_s: float = 0.0
     waiting_s: float = 0.0
+    loop_s: float = 0.0
     epoch: int = 0
     epoch_samples: int = 0
+    _first_at: float | None = None
+
+    def took(self, samples: int, now: float) -> None:
+        """The loop took a batch.
+
+        Args:
+            samples: how many of it count.
+            now: monotonic seconds.
+        """
+        if self._first_at is None:
+            self._first_at = now
+        self.loop_s = now - self._first_at
+        self.batches += 1
+        self.samples += samples
 
     def waited(self, seconds: float) -> None:
         """The loop had to wait for labels; before the very first batch that counts as starting up."""
@@ -42,6 +58,7 @@ class LoopFigures:
             "starved_s": round(self.starved_s, 6),
             "startup_s": round(self.startup_s, 6),
             "waiting_s": round(self.waiting_s, 3),
+            "loop_s": round(self.loop_s, 6),
             "epoch": self.epoch,
             "epoch_samples": self.epoch_samples,
         }

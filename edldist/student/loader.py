@@ -198,7 +198,7 @@ class DistillLoader:
         self._loss_weight = 1.0
         by_rank = here.world_size > 1 and isinstance(inputs, Mapping)
         self._known = KnownTeachers(teachers, by_rank, environment.extend)
-        clock = SystemClock()
+        self._clock = clock = SystemClock()
         bind, advertise = _endpoint(address, environment)
         self._service = StudentService(
             ServiceOptions(
@@ -316,8 +316,7 @@ class DistillLoader:
         if not self._known.complete:
             self._known.consumed(self._service.used())
         if pair is not None:
-            self._figures.batches += 1
-            self._figures.samples += counted
+            self._figures.took(counted, self._clock.monotonic())
             self._loss_weight = self._weights.of(batch.mark.part, counted)
             return [pair]
         assert batch.poison is not None
@@ -385,6 +384,7 @@ class DistillLoader:
         ``batches`` and ``samples`` delivered, the position in ``epoch`` and ``epoch_samples``,
         samples ``skipped`` as poison; ``starved_s`` waited for labels (``startup_s`` before the
         very first batch is counted apart), ``waiting_s`` for those that it waits for now;
+        ``loop_s`` from the first batch to the last one so far;
         ``backpressure_s`` with the queue full and the teachers idle; ``done``, ``requeued``,
         ``duplicates``, ``hedged``, ``failed`` tasks; batches ``discarded`` after they were read,
         because the loop was left early or another epoch began than was read ahead; ``buffered``

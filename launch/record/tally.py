@@ -59,7 +59,8 @@ class Tally:
       last checkpoint count again: they were labelled and consumed again.
     - ``skipped_samples``: those that no worker could label and that ``on_poison: skip`` left out, summed
       in the same way.
-    - ``samples_per_s``: samples over the time from the first to the last batch seen.
+    - ``samples_per_s``: samples over the time from the first to the last batch, as far as they were seen; by
+      the loops' own clocks if all fell into one observation.
     - ``starved_s``, ``backpressure_s``: the most of any student member.
     - teachers ``left`` and ``lost``: while the students ran, not when the job ends its workers.
     - ``student_restarts``: further processes that one rank needed, the most over ranks.
@@ -171,14 +172,14 @@ class Tally:
         """The figures of ``result.json`` that come from the members.
 
         Args:
-            fallback_s: how long students ran, for a rate when everything fell into one observation.
+            fallback_s: how long students ran, for a rate when every loop took one batch.
         """
         samples = self._total("samples")
         rate = 0.0
         if self._first is not None and self._last[0] > self._first[0]:
             rate = (self._last[1] - self._first[1]) / (self._last[0] - self._first[0])
-        elif fallback_s > 0:
-            rate = samples / fallback_s
+        else:
+            rate = self._rate_by_loops() or (samples / fallback_s if fallback_s > 0 else 0.0)
         return {
             "steps": self.steps,
             "epochs": max(self._position.get("epoch", 0), self._epochs()),
@@ -255,6 +256,15 @@ class Tally:
 
     def _batches(self) -> int:
         return int(self._most("batches"))
+
+    def _rate_by_loops(self) -> float:
+        """What all loops together took a second, each after its first batch."""
+        rate = 0.0
+        for stats in self._stats.values():
+            samples, batches, loop_s = (stats.get(key, 0.0) for key in ("samples", "batches", "loop_s"))
+            if batches > 1 and loop_s > 0:
+                rate += samples * (1 - 1 / batches) / loop_s
+        return rate
 
     def _epochs(self) -> int:
         training = (stats for id, stats in self._stats.items() if id not in self._evaluating)

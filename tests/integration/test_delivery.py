@@ -385,6 +385,7 @@ def test_waiting_for_labels_counts_as_starved_and_is_told_apart_from_startup(mem
     assert len(list(running)) == 29
     assert 0.2 < loader.stats()["starved_s"] < 5.0
     assert loader.stats()["startup_s"] == stats["startup_s"]
+    assert stats["loop_s"] == 0.0 < loader.stats()["loop_s"]
 
 
 def test_a_slow_data_loader_is_not_starvation(memory_job):

@@ -169,9 +169,17 @@ def test_the_rate_is_over_the_time_from_the_first_to_the_last_batch() -> None:
     assert tally.result(50.0)["samples_per_s"] == 100.0
 
 
-def test_one_observation_is_measured_against_the_students_time() -> None:
+def test_one_observation_is_measured_by_the_loops_own_clocks() -> None:
+    """A short run after a long start: 4 of its 5 batches came after the first one, in half a second."""
     tally = Tally()
-    tally.observe(status(member("a", samples=50)), 3.0)
+    loops = [member(name, rank=rank, samples=50, batches=5, loop_s=0.5) for rank, name in enumerate("ab")]
+    tally.observe(status(*loops), 3.0)
+    assert tally.result(10.0)["samples_per_s"] == 160.0
+
+
+def test_a_single_batch_is_measured_against_the_students_time() -> None:
+    tally = Tally()
+    tally.observe(status(member("a", samples=50, batches=1, loop_s=0.0)), 3.0)
     assert tally.result(10.0)["samples_per_s"] == 5.0
     assert Tally().result(0.0)["samples_per_s"] == 0.0
 
