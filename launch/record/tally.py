@@ -49,8 +49,8 @@ class Tally:
 
     Definitions, as ``result.json`` states them:
 
-    - ``steps``: the last that rank 0 reported as ``step``, or a later one that a checkpoint holds; without
-      any of these, the most batches that a rank took.
+    - ``steps``: the last that rank 0 reported as ``step``, or a later one of a checkpoint that was saved or
+      restored; without any of these, the most batches that a rank took.
     - ``epochs``: those that are complete, by the position of any training loop or by what rank 0 reported
       as ``epoch``, whichever is further: a script that names the epoch that runs, from 0, is one behind at
       its end.
@@ -181,7 +181,7 @@ class Tally:
         else:
             rate = self._rate_by_loops() or (samples / fallback_s if fallback_s > 0 else 0.0)
         return {
-            "steps": self.steps,
+            "steps": max(self.steps, self.checkpoint or 0),
             "epochs": max(self._position.get("epoch", 0), self._epochs()),
             "samples": int(samples),
             "samples_per_s": round(rate, 2),

@@ -76,6 +76,13 @@ def test_a_checkpoint_later_than_the_last_report_says_how_far_the_run_came() -> 
     assert tally.result(1.0)["steps"] == 613
 
 
+def test_a_run_that_went_no_further_than_its_checkpoint_is_where_that_is() -> None:
+    tally = Tally()
+    tally.observe(status(records=[event("checkpoint_restored", step=613)]), 0.0)
+    assert tally.result(1.0)["steps"] == 613
+    assert tally.figures(1.0).steps_per_s == 0.0
+
+
 def test_without_reports_steps_are_the_batches_of_the_furthest_rank() -> None:
     tally = Tally()
     tally.observe(status(member("a", batches=4, epoch=1), member("b", rank=1, batches=5, epoch=1)), 0.0)
