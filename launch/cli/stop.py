@@ -30,15 +30,16 @@ __all__ = ["stop"]
 def stop(output: Path | None, grace_s: float | None) -> int:
     """End a job: its students save a checkpoint and leave, then its workers, then its coordinator.
 
-    Returns when nothing of it is left. The same command that began the job goes on with it from there.
+    Returns when nothing of it is left: of a job that has ended, too, a cluster may still hold something. The
+    same command that began the job goes on with it from there.
     """
     job = chosen_job(output)
-    if not job.goes_on:
-        print(f"job {job.submission.job} of {job.output} has ended already ({_end(job.backend.state())})")
-        return 0
-    print("its students save a checkpoint and leave", file=sys.stderr)
+    goes_on = job.goes_on
+    if goes_on:
+        print("its students save a checkpoint and leave", file=sys.stderr)
     job.backend.stop(grace_s)
-    print(f"job {job.submission.job} of {job.output} has ended ({_end(job.backend.state())})")
+    when = "" if goes_on else " already"
+    print(f"job {job.submission.job} of {job.output} has ended{when} ({_end(job.backend.state())})")
     return 0
 
 

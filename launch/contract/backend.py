@@ -124,7 +124,8 @@ class Backend(Protocol):
     def stop(self, grace_s: float | None = None) -> None:
         """End the job: students save a checkpoint and leave, then workers, then the coordinator.
 
-        Returns when nothing is left. A job that has ended is left as it is.
+        Returns when nothing is left. Of a job that has ended, what its engine still has goes, and how it
+        ended stays known.
 
         Args:
             grace_s: most seconds for the students; None for what the plan says.

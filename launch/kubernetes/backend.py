@@ -146,14 +146,21 @@ class KubernetesBackend:
         submission = self._submission()
         kubectl = self._kubectl(submission)
         found = self._found(submission, kubectl)
+        pods = [str(pod["metadata"]["name"]) for pod in found.pods() if _has_begun(pod)]
+        logs = PodLogs(kubectl, self._output / "logs", [".*"])
+        kept = None
         if found.student is not None and found.state().phase not in ENDED:
+            kept = logs.keep(pods)
             self._leave(kubectl, found, grace_s)
             self._remember(submission, JobState(submission.job, "failed", reason=STOPPED))
         elif found.student is not None:
+            logs.keep(pods, follow=False)()
             self._remember(submission, found.state())
         if self._forward is not None:
             self._forward.close()
         remove(str(submission.engine["label"]), kubectl)
+        if kept is not None:
+            kept()
 
     # --- starting -------------------------------------------------------------------------------
 
@@ -212,8 +219,6 @@ class KubernetesBackend:
     def _leave(self, kubectl: Kubectl, found: Found, grace_s: float | None) -> None:
         """Students first: they need labels to their last step. Then workers; the coordinator goes last."""
         pods = found.pods()
-        owners = [str(pod["metadata"]["name"]) for pod in pods if _has_begun(pod)]
-        kept = PodLogs(kubectl, self._output / "logs", [".*"]).keep(owners)
         for kind in ("student", "teacher"):
             for owner in found.owners(kind):
                 if (scaler := found.scaler(role_name(owner))) is not None:
@@ -226,7 +231,6 @@ class KubernetesBackend:
                 kubectl.end_pods(f"{JOB}={label},{KIND}={kind}", max(1, int(grace_s)))
             wait_s = max((_grace_s(pod) for pod in pods), default=0.0) if grace_s is None else grace_s
             self._until_gone(kubectl, f"{JOB}={label},{KIND}={kind}", wait_s + MARGIN_S)
-        kept()
 
     def _until_gone(self, kubectl: Kubectl, selector: str, wait_s: float) -> None:
         deadline = time.monotonic() + wait_s

@@ -80,14 +80,17 @@ class PodLogs:
             if last:
                 break
 
-    def keep(self, pods: Sequence[str]) -> Callable[[], None]:
-        """Write down what these pods have printed, and what they print until they go.
+    def keep(self, pods: Sequence[str], follow: bool = True) -> Callable[[], None]:
+        """Write down what these pods have printed.
+
+        Args:
+            follow: and what they print until they go.
 
         Returns:
             Waits until all has been written.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        keepers = [threading.Thread(target=self._keep, args=(pod,), daemon=True) for pod in pods]
+        keepers = [threading.Thread(target=self._keep, args=(pod, follow), daemon=True) for pod in pods]
         for keeper in keepers:
             keeper.start()
 
@@ -98,11 +101,11 @@ class PodLogs:
 
         return wait
 
-    def _keep(self, pod: str) -> None:
+    def _keep(self, pod: str, follow: bool) -> None:
         with (
             contextlib.suppress(OSError),
             (self._folder / f"{pod}.log").open("w", encoding="utf-8") as file,
-            _Following(self._kubectl, pod) as lines,
+            _Following(self._kubectl, pod, follow) as lines,
         ):
             for line in lines:
                 file.write(f"{line}\n")

@@ -24,17 +24,17 @@ def not_joined(placed: JobState, members: Sequence[MemberStatus]) -> list[str]:
             joined = process.id in known or role.name == "coordinator" or (role.name == "student" and ranks)
             if process.phase == "succeeded" or (process.phase == "running" and joined):
                 continue
-            lines.append(_line(process))
+            lines.append(_line(process, placed.phase in ("succeeded", "failed")))
         lacking = role.wanted - role.count("pending", "running", "failed", "succeeded")
         if lacking > 0 and placed.phase == "running":
             lines.append(f"{role.name}: {lacking} of {role.wanted} have not been started")
     return lines
 
 
-def _line(process: ProcessState) -> str:
+def _line(process: ProcessState, ended: bool) -> str:
     what = {
         "pending": "waits to be started",
-        "running": "runs, and is not in the job yet",
+        "running": "still runs, and edldist stop ends it" if ended else "runs, and is not in the job yet",
         "leaving": "was told to leave",
         "failed": "has ended",
     }[process.phase]

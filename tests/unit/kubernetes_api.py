@@ -116,12 +116,14 @@ class FakeApi:
 
     def _collect(self) -> None:
         """Remove what is owned by nothing that is there."""
-        there = {each["metadata"].get("uid") for each in self.objects}
-        self.objects = [
-            each
-            for each in self.objects
-            if all(owner["uid"] in there for owner in each["metadata"].get("ownerReferences", ()))
-        ]
+        count = None
+        while count != (count := len(self.objects)):
+            there = {each["metadata"].get("uid") for each in self.objects}
+            self.objects = [
+                each
+                for each in self.objects
+                if all(owner["uid"] in there for owner in each["metadata"].get("ownerReferences", ()))
+            ]
 
     # --- for tests ---------------------------------------------------------------------------------
 
@@ -140,7 +142,8 @@ class FakeApi:
     def pod(self, owner: Object, name: str, status: Object, **metadata: Any) -> Object:
         """Make a pod as a Deployment's or a Job's controller would."""
         template = copy.deepcopy(owner["spec"]["template"])
-        pod = {"kind": "Pod", "metadata": {**template["metadata"], "name": name, **metadata}}
+        owners = {"ownerReferences": [{"uid": owner["metadata"]["uid"]}]}
+        pod = {"kind": "Pod", "metadata": {**template["metadata"], "name": name, **owners, **metadata}}
         pod |= {"spec": template["spec"], "status": status}
         self.objects.append(pod)
         return pod

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from edldist.errors import ConfigError, LaunchError
+from edldist_launch.cli.stop import stop
 from edldist_launch.contract.submission import find_submission
+from edldist_launch.job import found
 from edldist_launch.kubernetes import backend as backend_module
 from edldist_launch.kubernetes.backend import KubernetesBackend
 from edldist_launch.kubernetes.resolve import plan_in_image
@@ -373,11 +377,22 @@ def test_stopping_tells_students_first_and_leaves_the_claim(folder: Path, api: F
     backend.stop()
 
 
-def test_stopping_what_has_ended_removes_it_and_keeps_how_it_ended(folder: Path, api: FakeApi) -> None:
+def test_stopping_what_has_ended_removes_it_and_keeps_how_it_ended(
+    folder: Path, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
     backend = submitted(folder, api)
+    student_runs(api)
     ended(api, "Complete")
-    backend.stop()
+    monkeypatch.setattr(found, "backend_of", lambda submission, output: backend)
+    kubectl = folder / "bin" / "kubectl"
+    kubectl.parent.mkdir()
+    kubectl.write_text('#!/bin/sh\ncase "$*" in *" logs digits-student-abcde "*) echo done;; esac\n')
+    kubectl.chmod(0o755)
+    monkeypatch.setenv("PATH", str(kubectl.parent), prepend=os.pathsep)
+    said = CliRunner().invoke(stop, ["--output", str(folder / "out")], standalone_mode=False)
+    assert "has ended already (succeeded)" in said.output
     assert api.kinds == ["PersistentVolumeClaim"] and backend.state().phase == "succeeded"
+    assert list(backend.logs("student")) == ["digits-student-abcde: done"]
 
 
 def test_a_folder_without_a_job_is_named(folder: Path, api: FakeApi) -> None:

@@ -63,6 +63,11 @@ def test_others_are_told_with_the_engines_own_words(process: ProcessState, line:
     assert not_joined(job(process, wanted=0), []) == [line]
 
 
+def test_what_outlives_a_job_is_told_with_what_ends_it() -> None:
+    worker = ProcessState("t-0", "12", "running")
+    assert not_joined(job(worker, phase="succeeded"), []) == ["t-0 still runs, and edldist stop ends it (12)"]
+
+
 def test_who_is_wanted_and_was_not_started_is_told() -> None:
     first = ProcessState("t-0", "1", "running")
     assert not_joined(job(first, wanted=3), [member("t-0")]) == ["t: 2 of 3 have not been started"]
