@@ -22,19 +22,19 @@ RUN command -v python3 > /dev/null && python3 -c "import ensurepip, venv" 2> /de
     || { apt-get update -qq && apt-get install -y -qq --no-install-recommends python3 python3-venv; }
 RUN python3 -m venv /opt/edldist
 WORKDIR /src
-COPY pyproject.toml constraints.txt README.md LICENSE ./
-# The packages are not there yet, so that what is installed here does not change with them.
-RUN /opt/edldist/bin/python -c 'import re, sys; \
-    text = open("pyproject.toml").read(); \
+COPY pyproject.toml constraints.txt ./
+# Neither the packages nor the texts are there yet, so that what is installed here does not change with them.
+# It is compiled, since pods compile nothing: importing torch takes a third of the time.
+RUN /opt/edldist/bin/python -c 'import re; \
+    text = re.sub(r"(?m)^(readme|license-files) = .*", "", open("pyproject.toml").read()); \
     open("needs.toml", "w").write(re.sub(r"(?s)\[tool\.setuptools\].*?(?=\n\[tool\.ruff\])", "[tool.setuptools]\npackages = []\n", text))' \
     && mv needs.toml pyproject.toml \
     && /opt/edldist/bin/pip install -q -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} ".[${EXTRAS}]" \
-    && /opt/edldist/bin/pip uninstall -q -y edldist \
-    && find /opt/edldist -name __pycache__ -prune -exec rm -rf {} +
+    && /opt/edldist/bin/pip uninstall -q -y edldist
 
 # --- edldist itself, as a wheel ---------------------------------------------------------------------------
 FROM dependencies AS wheel
-COPY pyproject.toml ./
+COPY pyproject.toml README.md LICENSE ./
 COPY edldist edldist
 COPY launch launch
 COPY benchmarks benchmarks
@@ -47,7 +47,7 @@ RUN command -v python3 > /dev/null \
     || { apt-get update -qq && apt-get install -y -qq --no-install-recommends python3 && rm -rf /var/lib/apt/lists/*; }
 COPY --from=dependencies /opt/edldist /opt/edldist
 RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
-    /opt/edldist/bin/pip install -q --no-deps --no-index --no-compile /dist/*.whl
+    /opt/edldist/bin/pip install -q --no-deps --no-index /dist/*.whl
 COPY examples /job/examples
 ENV PATH=/opt/edldist/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
 WORKDIR /job
