@@ -6,7 +6,10 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 
+from edldist.errors import LaunchError
 from edldist_launch.doctor.finding import Finding, ok, warn
+from edldist_launch.kubernetes.kubectl import Answer, Kubectl
+from edldist_launch.kubernetes.rights import lacks_namespace, missing_rights
 
 __all__ = ["check_kubernetes", "check_podman", "check_slurm"]
 
@@ -28,22 +31,26 @@ def check_slurm() -> Iterator[Finding]:
 
 
 def check_kubernetes() -> Iterator[Finding]:
-    """Whether kubectl reaches a cluster in which this user may make jobs."""
+    """Whether kubectl reaches a cluster, and what this user may not do there of all that a job takes."""
     if shutil.which("kubectl") is None:
         yield ok("kubernetes", "not here (edldist submit k8s needs kubectl)")
         return
-    good, said = _ask(["kubectl", "auth", "can-i", "create", "deployments.apps", "--request-timeout=5s"])
-    if good:
-        yield ok("kubernetes", "kubectl reaches a cluster, and may make deployments there")
-    elif said == "no":
-        yield warn(
-            "kubernetes",
-            "kubectl reaches a cluster, and may not make deployments in its namespace",
-            "ask for a role there, or choose another (kubectl config set-context --current --namespace NAME)",
-        )
+    kubectl = Kubectl(None, None, _run_kubectl)
+    choose = "choose another (kubectl config set-context --current --namespace NAME, or kubernetes.namespace)"
+    try:
+        missing = missing_rights(kubectl)
+        absent = lacks_namespace(kubectl)
+    except LaunchError as exc:
+        yield warn("kubernetes", str(exc), "is there a kubeconfig, and does this machine reach its server?")
+        return
+    if absent:
+        yield warn("kubernetes", f"the cluster has no namespace {kubectl.namespace}", choose)
+    elif missing:
+        said = f"in namespace {kubectl.namespace} you may not: {', '.join(missing)}"
+        yield warn("kubernetes", said, f"ask for a role there, or {choose}")
     else:
-        yield warn(
-            "kubernetes", f"kubectl: {said}", "is there a kubeconfig, and does this machine reach its server?"
+        yield ok(
+            "kubernetes", f"kubectl reaches a cluster, and may run jobs in namespace {kubectl.namespace}"
         )
 
 
@@ -51,6 +58,16 @@ def check_podman() -> Iterator[Finding]:
     """What builds and runs images here."""
     found = [name for name in ("podman", "docker") if shutil.which(name) is not None]
     yield ok("containers", ", ".join(found) or "neither podman nor docker is here (only to build an image)")
+
+
+def _run_kubectl(arguments: Sequence[str], given: str) -> Answer:
+    """``kubectl``, which has as long as any engine has to answer."""
+    try:
+        command = ["kubectl", *arguments]
+        done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=ANSWER_S)
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        return 1, "", f"kubectl {arguments[0]}: {exc}"
+    return done.returncode, done.stdout, done.stderr
 
 
 def _ask(command: Sequence[str]) -> tuple[bool, str]:

@@ -124,12 +124,16 @@ class Kubectl:
         return found
 
     def create(self, objects: Iterable[Object], *, dry_run: bool = False) -> list[Object]:
-        """Make objects, one after the other; with ``dry_run`` only ask whether they could be made."""
+        """Make objects, one after the other; with ``dry_run`` only ask whether they could be made.
+
+        Returns:
+            What was made: of an object that is a ``List``, each of its items.
+        """
         made = []
         for each in objects:
             options = ["--dry-run=server"] if dry_run else []
             words = ["create", "--filename", "-", "--output", "json", *options]
-            made.append(json.loads(self._ask(*words, given=json.dumps(each))))
+            made += _documents(self._ask(*words, given=json.dumps(each)))
         return made
 
     def patch(self, kind: str, name: str, change: Object, *options: str) -> None:
@@ -161,3 +165,13 @@ class Kubectl:
         if any(words in said for words in UNREACHABLE):
             raise ClusterUnreachableError(f"Kubernetes cannot be reached: {said}")
         raise ClusterRefusedError(f"Kubernetes refuses: {said}")
+
+
+def _documents(text: str) -> list[Object]:
+    """The JSON texts that follow each other in one."""
+    found, decoder = [], json.JSONDecoder()
+    while text := text.lstrip():
+        each, end = decoder.raw_decode(text)
+        found.append(each)
+        text = text[end:]
+    return found

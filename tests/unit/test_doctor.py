@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import threading
 import time
 from pathlib import Path
@@ -93,6 +94,51 @@ def test_slurm_is_asked_for_its_partitions(
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     (found,) = engines.check_slurm()
     assert found.level == level and said in found.said
+
+
+@pytest.mark.parametrize(
+    ("namespace", "allowed", "level", "said"),
+    [
+        ("exit 0", "true", "ok", "may run jobs in namespace lab"),
+        (
+            "exit 0",
+            "false",
+            "warn",
+            "in namespace lab you may not: create jobs.batch, create deployments.apps",
+        ),
+        ("echo 'Error (NotFound): no lab' >&2; exit 1", "true", "warn", "the cluster has no namespace lab"),
+        ("echo 'Error (Forbidden): no' >&2; exit 1", "true", "ok", "may run jobs in namespace lab"),
+        (
+            "echo 'dial tcp: i/o timeout' >&2; exit 1",
+            "true",
+            "warn",
+            "Kubernetes cannot be reached: dial tcp",
+        ),
+    ],
+)
+def test_kubernetes_is_asked_what_one_may_do_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, namespace: str, allowed: str, level: str, said: str
+) -> None:
+    script = f"""#!{sys.executable}
+import json, sys
+words = sys.argv[1:]
+if words[0] == "config":
+    print("lab")
+elif words[0] == "get":
+    print("{{}}", flush=True)
+    import os
+    os.execv("/bin/sh", ["sh", "-c", {namespace!r}])
+else:
+    given = json.load(sys.stdin)
+    for each in given["items"]:
+        each["status"] = {{"allowed": {allowed.capitalize()}}}
+        print(json.dumps(each, indent=2))
+"""
+    (tmp_path / "kubectl").write_text(script)
+    (tmp_path / "kubectl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (found,) = engines.check_kubernetes()
+    assert found.level == level and said in found.said, found
 
 
 def test_a_client_that_is_not_here_is_no_lack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
