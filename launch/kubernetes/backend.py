@@ -158,7 +158,7 @@ class KubernetesBackend:
             self._remember(submission, found.state())
         if self._forward is not None:
             self._forward.close()
-        remove(str(submission.engine["label"]), kubectl)
+        remove(f"{JOB}={submission.engine['label']}", kubectl)
         if kept is not None:
             kept()
 
@@ -188,7 +188,7 @@ class KubernetesBackend:
                 f"job {owner} runs in namespace {kubectl.namespace} already (label {JOB}={label}): stop it "
                 "first, or give this one another name"
             )
-        remove(label, kubectl)
+        remove(f"{JOB}={label}", kubectl)
 
     def _forget(self, made: list[Path]) -> None:
         """Leave nothing of a start that failed."""

@@ -10,10 +10,15 @@ begun. What is left to be found again in any case carries the job's label.
                          |                  |            |
                          no                 +--refused---+--> Job deleted, and with it what it owns
                                             +--no answer-+--> the same, once there is one; else said
+
+All that one submission makes carries a label of its own, so that one that fails removes nothing of another one,
+of the same job, that was faster.
 """
 
 from __future__ import annotations
 
+import copy
+import secrets
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -29,6 +34,8 @@ __all__ = ["OWNED", "WATCHED", "place", "remove"]
 WATCHED = "jobs.batch,deployments.apps,pods,persistentvolumeclaims"
 """What tells the state of a job."""
 OWNED = "jobs.batch,deployments.apps,pods,services,configmaps,secrets,poddisruptionbudgets.policy"
+SUBMISSION = "edldist/submission"
+"""Label: which submission made it."""
 GONE_S = 120.0
 LOOK_S = 0.5
 
@@ -48,26 +55,28 @@ def place(objects: Sequence[Object], kubectl: Kubectl) -> None:
     job = next(each for each in objects if each["metadata"]["labels"][KIND] == "student")
     others = [each for each in objects if each is not job and each["kind"] != "PersistentVolumeClaim"]
     kubectl.create([*new_claims, job, *others], dry_run=True)
-    begun = False
+    mark = secrets.token_hex(4)
     try:
-        kubectl.create(new_claims)
-        begun = True
-        (made,) = kubectl.create([job])
-        kubectl.create([_owned(each, made) for each in others])
+        kubectl.create([_marked(each, mark) for each in new_claims])
+        (made,) = kubectl.create([_marked(job, mark)])
+        kubectl.create([_owned(_marked(each, mark), made) for each in others])
     except LaunchError as exc:
-        _undo(new_claims if begun else [], job, kubectl, exc)
+        _undo(job, mark, kubectl, exc)
         raise
 
 
-def remove(label: str, kubectl: Kubectl, wait_s: float = GONE_S) -> None:
+def remove(selector: str, kubectl: Kubectl, wait_s: float = GONE_S) -> None:
     """Remove everything of a job but its claim, and wait until it is gone.
+
+    Args:
+        selector: the labels by which it is found.
 
     Raises:
         LaunchError: the API refuses, or something is still there after ``wait_s``.
     """
-    kubectl.delete("jobs.batch", f"{JOB}={label}")
+    kubectl.delete("jobs.batch", selector)
     deadline = time.monotonic() + wait_s
-    while left := kubectl.get(OWNED, f"{JOB}={label}"):
+    while left := kubectl.get(OWNED, selector):
         if time.monotonic() > deadline:
             still = ", ".join(names(left)[:5])
             raise LaunchError(f"after {wait_s:g} s namespace {kubectl.namespace} still has: {still}")
@@ -84,17 +93,26 @@ def _owned(each: Object, owner: Object) -> Object:
     return {**each, "metadata": {**each["metadata"], "ownerReferences": [reference]}}
 
 
-def _undo(claims: Sequence[Object], job: Object, kubectl: Kubectl, reason: LaunchError) -> None:
-    """Remove what was made, after a failure.
+def _marked(each: Object, mark: str) -> Object:
+    """An object, and its pods if it makes some, that tell which submission made them."""
+    marked = copy.deepcopy(each)
+    for template in (marked, marked.get("spec", {}).get("template")):
+        if template is not None:
+            template["metadata"]["labels"][SUBMISSION] = mark
+    return marked
+
+
+def _undo(job: Object, mark: str, kubectl: Kubectl, reason: LaunchError) -> None:
+    """Remove what this submission made, after a failure.
 
     Raises:
         ClusterUnreachableError: there is still no answer.
     """
     label = job["metadata"]["labels"][JOB]
+    ours = f"{JOB}={label},{SUBMISSION}={mark}"
     try:
-        remove(label, kubectl)
-        for each in claims:
-            kubectl.delete("persistentvolumeclaims", f"{JOB}={each['metadata']['labels'][JOB]}")
+        remove(ours, kubectl)
+        kubectl.delete("persistentvolumeclaims", ours)
     except ClusterRefusedError as exc:
         raise ClusterUnreachableError(f"{reason}. What was made of it could not be removed: {exc}") from exc
     except LaunchError as exc:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from edldist_launch.contract.submission import find_submission
 from edldist_launch.job import found
 from edldist_launch.kubernetes import backend as backend_module
 from edldist_launch.kubernetes.backend import KubernetesBackend
+from edldist_launch.kubernetes.kubectl import Answer
 from edldist_launch.kubernetes.resolve import plan_in_image
 from edldist_launch.plan.plan import Plan
 from tests.unit.kubernetes_api import FakeApi
@@ -181,6 +183,27 @@ def test_a_second_job_of_a_name_or_into_a_folder_is_refused(folder: Path, api: F
     with pytest.raises(LaunchError, match="job digits runs in namespace lab already"):
         KubernetesBackend(folder / "second", api.run).start(plan_of(folder))
     assert api.kinds == before and not (folder / "second").exists()
+
+
+def test_a_submission_that_comes_second_by_a_moment_removes_nothing_of_the_first(
+    folder: Path, api: FakeApi
+) -> None:
+    """The first one begins and ends between two requests of the second, whichever they are."""
+    known = FakeApi()
+    submitted(folder, known, "name=known")
+    last = max(at for at, request in enumerate(known.asked) if request.endswith(" dry"))
+    for number in range(1, 1 + last):
+        api, requests = FakeApi(), itertools.count()
+
+        def asked(arguments: Sequence[str], given: str, at: int = number) -> Answer:
+            if arguments[0] != "config" and next(requests) == at:  # noqa: B023
+                KubernetesBackend(folder / f"first-{at}", api.run).start(plan_of(folder))  # noqa: B023
+            return api.run(arguments, given)  # noqa: B023
+
+        with pytest.raises(LaunchError, match="already exists|runs in namespace"):
+            KubernetesBackend(folder / f"second-{number}", asked).start(plan_of(folder))
+        assert len(api.objects) == len(known.objects), number
+        assert not (folder / f"second-{number}").exists()
 
 
 def test_a_job_that_has_ended_makes_room_for_the_next_and_its_claim_stays(folder: Path, api: FakeApi) -> None:
