@@ -18,7 +18,12 @@ from edldist.config import dump_job, load_job
 from edldist.errors import LaunchError
 from edldist.files import replace_file
 from edldist_launch.contract.backend import JobState, Phase
-from edldist_launch.contract.submission import Submission, find_submission, forget_submission
+from edldist_launch.contract.submission import (
+    Submission,
+    find_submission,
+    forget_submission,
+    submitting,
+)
 from edldist_launch.kubernetes.checks import check_named
 from edldist_launch.kubernetes.forward import Forward
 from edldist_launch.kubernetes.kubectl import ClusterUnreachableError, Kubectl, Run, run_kubectl
@@ -60,26 +65,30 @@ class KubernetesBackend:
         """
         kubectl = Kubectl.of(plan.job.kubernetes, self._run)
         label = Names(plan.name).label
-        self._refuse_second(plan.name, label, kubectl)
+        former = self._refuse_second(plan.name, label, kubectl)
         check_named(plan, kubectl)
         objects = render(plan, kubectl.namespace, new_token())
         made = _missing_folders(self._output)
         engine = {"context": kubectl.context, "namespace": kubectl.namespace, "label": label}
         submission = Submission("kubernetes", plan.name, engine=engine)
-        try:
-            self._output.mkdir(parents=True, exist_ok=True)
-            _set_aside(self._output / "logs")
-            replace_file(self._output / "job.yaml", dump_job(plan.job).encode())
-            submission.write(self._output)
-        except OSError as exc:
-            raise LaunchError(f"cannot write {self._output}: {exc.strerror or exc}") from exc
-        try:
-            place(objects, kubectl)
-        except ClusterUnreachableError:
-            raise  # the record stays: something may be there
-        except BaseException:
-            self._forget(made)
-            raise
+        with contextlib.ExitStack() as alone:
+            try:
+                self._output.mkdir(parents=True, exist_ok=True)
+                alone.enter_context(submitting(self._output))
+                if find_submission(self._output) != former:
+                    raise LaunchError(f"another job was submitted into {self._output} meanwhile")
+                _set_aside(self._output / "logs")
+                replace_file(self._output / "job.yaml", dump_job(plan.job).encode())
+                submission.write(self._output)
+            except OSError as exc:
+                raise LaunchError(f"cannot write {self._output}: {exc.strerror or exc}") from exc
+            try:
+                place(objects, kubectl)
+            except ClusterUnreachableError:
+                raise  # the record stays: something may be there
+            except BaseException:
+                self._forget(made)
+                raise
 
     def try_out(self, plan: Plan) -> list[str]:
         """What ``start`` would make, if the cluster takes all of it; nothing is made.
@@ -164,8 +173,11 @@ class KubernetesBackend:
 
     # --- starting -------------------------------------------------------------------------------
 
-    def _refuse_second(self, name: str, label: str, kubectl: Kubectl) -> None:
+    def _refuse_second(self, name: str, label: str, kubectl: Kubectl) -> Submission | None:
         """Refuse a job that is there already; remove what one that has ended, or broke off, has left.
+
+        Returns:
+            What was submitted into the folder before.
 
         Raises:
             LaunchError: a job runs in this folder, or one of that name in that namespace.
@@ -181,7 +193,7 @@ class KubernetesBackend:
                 )
         found = Found(kubectl.get(WATCHED, f"{JOB}={label}"))
         if found.student is None:
-            return
+            return former
         owner = found.student["metadata"]["annotations"].get(NAME)
         if owner != name or found.state().phase not in ENDED:
             raise LaunchError(
@@ -189,6 +201,7 @@ class KubernetesBackend:
                 "first, or give this one another name"
             )
         remove(f"{JOB}={label}", kubectl)
+        return former
 
     def _forget(self, made: list[Path]) -> None:
         """Leave nothing of a start that failed."""
@@ -197,6 +210,7 @@ class KubernetesBackend:
             return
         with contextlib.suppress(OSError):
             (self._output / "job.yaml").unlink()
+            (self._output / ".submit.lock").unlink(missing_ok=True)
             for folder in made:
                 folder.rmdir()
 

@@ -11,8 +11,8 @@ begun. What is left to be found again in any case carries the job's label.
                          no                 +--refused---+--> Job deleted, and with it what it owns
                                             +--no answer-+--> the same, once there is one; else said
 
-All that one submission makes carries a label of its own, so that one that fails removes nothing of another one,
-of the same job, that was faster.
+All that one submission makes carries a label of its own. So one that fails removes nothing of another that was
+faster, of the same job.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from edldist_launch.contract.submission import find_submission
 from edldist_launch.job import found
 from edldist_launch.kubernetes import backend as backend_module
 from edldist_launch.kubernetes.backend import KubernetesBackend
-from edldist_launch.kubernetes.kubectl import Answer
+from edldist_launch.kubernetes.kubectl import Answer, Run
 from edldist_launch.kubernetes.resolve import plan_in_image
 from edldist_launch.plan.plan import Plan
 from tests.unit.kubernetes_api import FakeApi
@@ -204,6 +204,31 @@ def test_a_submission_that_comes_second_by_a_moment_removes_nothing_of_the_first
             KubernetesBackend(folder / f"second-{number}", asked).start(plan_of(folder))
         assert len(api.objects) == len(known.objects), number
         assert not (folder / f"second-{number}").exists()
+
+
+def test_of_two_submissions_into_one_folder_one_is_refused_and_the_other_is_whole(folder: Path) -> None:
+    """The first one runs between two requests of the second, whichever they are."""
+    known = FakeApi()
+    submitted(folder, known)
+    for number in range(1, len(known.asked)):
+        api, requests = FakeApi(), itertools.count()
+        output, refusals = folder / f"out-{number}", []
+
+        def start(run: Run, output: Path = output, refusals: list[str] = refusals) -> None:
+            try:
+                KubernetesBackend(output, run).start(plan_of(folder))
+            except LaunchError as exc:
+                refusals.append(str(exc))
+
+        def asked(arguments: Sequence[str], given: str, at: int = number) -> Answer:
+            if arguments[0] != "config" and next(requests) == at:  # noqa: B023
+                start(api.run)  # noqa: B023
+            return api.run(arguments, given)  # noqa: B023
+
+        start(asked)
+        assert len(refusals) == 1, number
+        assert len(api.objects) == len(known.objects)
+        assert KubernetesBackend(output, api.run).state().phase == "pending"
 
 
 def test_a_job_that_has_ended_makes_room_for_the_next_and_its_claim_stays(folder: Path, api: FakeApi) -> None:
