@@ -11,8 +11,8 @@ begun. What is left to be found again in any case carries the job's label.
                          no                 +--refused---+--> Job deleted, and with it what it owns
                                             +--no answer-+--> the same, once there is one; else said
 
-All that one submission makes carries a label of its own. So one that fails removes nothing of another that was
-faster, of the same job.
+All that one submission makes carries a label of its own: one that fails removes nothing of another, of the
+same job, which was faster.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ def _undo(job: Object, mark: str, kubectl: Kubectl, reason: LaunchError) -> None
     ours = f"{JOB}={label},{SUBMISSION}={mark}"
     try:
         remove(ours, kubectl)
-        kubectl.delete("persistentvolumeclaims", ours)
+        if not kubectl.get("jobs.batch", f"{JOB}={label}"):  # else another submission uses the claim by now
+            kubectl.delete("persistentvolumeclaims", ours)
     except ClusterRefusedError as exc:
         raise ClusterUnreachableError(f"{reason}. What was made of it could not be removed: {exc}") from exc
     except LaunchError as exc:

@@ -191,8 +191,8 @@ def test_a_submission_that_comes_second_by_a_moment_removes_nothing_of_the_first
     """The first one begins and ends between two requests of the second, whichever they are."""
     known = FakeApi()
     submitted(folder, known, "name=known")
-    last = max(at for at, request in enumerate(known.asked) if request.endswith(" dry"))
-    for number in range(1, 1 + last):
+    decided = known.asked.index("create Job")
+    for number in range(1, 1 + decided):
         api, requests = FakeApi(), itertools.count()
 
         def asked(arguments: Sequence[str], given: str, at: int = number) -> Answer:
