@@ -183,7 +183,12 @@ class KubernetesBackend:
             LaunchError: a job runs in this folder, or one of that name in that namespace.
         """
         former = find_submission(self._output)
-        if former is not None and former.backend == "kubernetes":
+        if former is not None and former.backend != "kubernetes":
+            raise LaunchError(
+                f"{self._output} is the record of a job on another engine ({former.job}, {former.backend}): "
+                "choose another --output"
+            )
+        if former is not None:
             there = self._kubectl(former)
             found = self._found(former, there)
             if found.student is not None and found.state().phase not in ENDED:

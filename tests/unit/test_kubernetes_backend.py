@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from edldist.errors import ConfigError, LaunchError
 from edldist_launch.cli.stop import stop
-from edldist_launch.contract.submission import find_submission
+from edldist_launch.contract.submission import Submission, find_submission
 from edldist_launch.job import found
 from edldist_launch.kubernetes import backend as backend_module
 from edldist_launch.kubernetes.backend import KubernetesBackend
@@ -229,6 +229,14 @@ def test_of_two_submissions_into_one_folder_one_is_refused_and_the_other_is_whol
         assert len(refusals) == 1, number
         assert len(api.objects) == len(known.objects)
         assert KubernetesBackend(output, api.run).state().phase == "pending"
+
+
+def test_the_record_of_another_engine_is_left_alone(folder: Path, api: FakeApi) -> None:
+    (folder / "out").mkdir()
+    Submission("local", "digits").write(folder / "out")
+    with pytest.raises(LaunchError, match=r"out is the record of a job on another engine \(digits, local\)"):
+        submitted(folder, api)
+    assert api.objects == [] and find_submission(folder / "out") is not None
 
 
 def test_a_job_that_has_ended_makes_room_for_the_next_and_its_claim_stays(folder: Path, api: FakeApi) -> None:
