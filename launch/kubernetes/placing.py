@@ -119,7 +119,7 @@ def _undo(job: Object, mark: str, kubectl: Kubectl, reason: LaunchError) -> None
     except LaunchError as exc:
         raise ClusterUnreachableError(
             f"{reason}. What was made of it may still be in namespace {kubectl.namespace} "
-            f"(label {JOB}={label}): `edldist stop` removes it, and so does another submit of the same job"
+            f"(label {JOB}={label}): `edldist stop` removes it"
         ) from exc
 
 
