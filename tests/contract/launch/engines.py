@@ -9,7 +9,10 @@ from typing import Any, Protocol
 
 from edldist.config import JobConfig
 from edldist.errors import EdlDistError, LaunchError
-from edldist_launch.contract.backend import Backend
+from edldist_launch.contract.backend import Backend, JobState
+from edldist_launch.kubernetes.backend import KubernetesBackend
+from edldist_launch.kubernetes.names import Names
+from edldist_launch.kubernetes.render import LAUNCHER
 from edldist_launch.local.backend import LocalBackend
 from edldist_launch.plan.plan import Plan
 from edldist_launch.slurm.backend import SlurmBackend
@@ -44,6 +47,9 @@ class Engine(Protocol):
     patience_s: float
     """How long it may take until what was asked for is there."""
 
+    keeps_logs: bool
+    """Whether there are logs of processes that left while the job goes on."""
+
     def backend(self, output: Path) -> Backend:
         """The backend of the job in a folder."""
 
@@ -59,6 +65,12 @@ class Engine(Protocol):
 
     def left_behind(self, output: Path) -> list[str]:
         """What of a job the engine still has: processes, objects."""
+
+    def address(self, state: JobState) -> str:
+        """The coordinator's address, as the job's own processes know it."""
+
+    def finish(self, output: Path) -> None:
+        """Let the job's student come to its end."""
 
     def close(self) -> None:
         """Nothing of the engine is left."""
@@ -82,7 +94,19 @@ def toy_job(**changes: Any) -> JobConfig:
     )
 
 
-class LocalEngine:
+class _OneFileSystem:
+    """What is alike where a job's processes see this machine's files and know its addresses."""
+
+    keeps_logs = True
+
+    def address(self, state: JobState) -> str:
+        return str(state.coordinator)
+
+    def finish(self, output: Path) -> None:
+        (output / "finish").touch()
+
+
+class LocalEngine(_OneFileSystem):
     """This machine."""
 
     patience_s = 60.0
@@ -117,7 +141,7 @@ class LocalEngine:
         pass
 
 
-class SlurmEngine:
+class SlurmEngine(_OneFileSystem):
     """A Slurm of six hosts, on which jobs that are cancelled are killed soon."""
 
     patience_s = 120.0
@@ -148,5 +172,60 @@ class SlurmEngine:
         return self._cluster.run("squeue", "-h", "-a", "-o", "%i %j %T").splitlines()
 
 
-ENGINES: dict[str, Callable[[], Engine]] = {"local": LocalEngine, "slurm": SlurmEngine}
+class KubernetesEngine:
+    """A Kubernetes of one node, with a namespace for every folder; a pod's logs go with the pod."""
+
+    patience_s = 300.0
+    keeps_logs = False
+
+    def __init__(self) -> None:
+        from tests.clusters.kubernetes.cluster import shared_cluster
+
+        self._cluster = shared_cluster()
+        self._resources = contextlib.ExitStack()
+        self._resources.enter_context(self._cluster.chosen())
+        self._backends: dict[Path, KubernetesBackend] = {}
+        self._volumes: dict[Path, Path] = {}
+
+    def close(self) -> None:
+        self._resources.close()
+
+    def backend(self, output: Path) -> Backend:
+        return self._backends.setdefault(output, KubernetesBackend(output))  # each has a way of its own there
+
+    def plan(self, folder: Path, output: Path, **changes: Any) -> Plan:
+        from tests.clusters.kubernetes.cluster import IMAGE
+
+        if output not in self._volumes:
+            self._volumes[output] = self._cluster.room(f"toy-{len(self._volumes)}", "toy-output")
+        section = {"image": IMAGE, "pull_policy": "Never", "namespace": self._volumes[output].name}
+        more = changes.pop("kubernetes", {})
+        job = toy_job(kubernetes=section | more, **changes)
+        script = {"script": f"/job/{job.student.script}"}
+        job = job.model_copy(update={"student": job.student.model_copy(update=script)})
+        return Plan(job, Path("/job"), Path(Names("toy").output), LAUNCHER)
+
+    def refused(self, folder: Path, output: Path) -> tuple[Plan, type[EdlDistError], str]:
+        from edldist.errors import ConfigError
+
+        section = {"storage_class": "nowhere"}
+        return self.plan(folder, output, kubernetes=section), ConfigError, '"nowhere" not found'
+
+    def left_behind(self, output: Path) -> list[str]:
+        kinds = "pods,jobs,deployments,services,configmaps,secrets,networkpolicies,poddisruptionbudgets"
+        about = ("--selector", "edldist/job=toy", "--output", "name")
+        return self._cluster.kubectl("get", kinds, "-n", self._volumes[output].name, *about).splitlines()
+
+    def address(self, state: JobState) -> str:
+        return "tcp://toy-coordinator:7070"
+
+    def finish(self, output: Path) -> None:
+        (self._volumes[output] / "toy" / "finish").touch()
+
+
+ENGINES: dict[str, Callable[[], Engine]] = {
+    "kubernetes": KubernetesEngine,
+    "local": LocalEngine,
+    "slurm": SlurmEngine,
+}
 """What makes an engine ready, or skips with the reason why it cannot be had here."""

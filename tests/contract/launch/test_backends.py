@@ -57,7 +57,12 @@ class Job:
 Start = Callable[..., Job]
 
 
-@pytest.fixture(scope="module", params=sorted(ENGINES))
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.slow if name == "kubernetes" else ()) for name in sorted(ENGINES)
+    ],
+)
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     made = ENGINES[request.param]()
     yield made
@@ -121,16 +126,23 @@ def test_a_job_is_found_scaled_shown_and_refused_a_second_time(start: Start, eng
     state = job.until(lambda state: state.role("t").count("running") == 3)
     assert (state.role("t").wanted, state.role("t").held, state.role("student").held) == (3, 3, 1)
     assert len({process.engine_id for process in state.role("t").processes}) == 3
+    workers = {process.id for process in state.role("t").processes}
+    joined = "joined the job at " + engine.address(state)
+
+    def those_who_joined() -> set[str]:
+        return {line.partition(": ")[0] for line in job.backend.logs("t") if line.endswith(joined)}
+
+    job.until(lambda state: those_who_joined() == workers)
     job.backend.scale({"t": 1})
     job.until(lambda state: state.role("t").count("running", "pending", "leaving") == 1)
     job.backend.scale({"t": None})
     job.until(lambda state: state.role("t").held is None)
 
-    workers = job.until_logged("t", "joined the job at " + str(state.coordinator))
-    assert {line.partition(": ")[0] for line in workers} == {"t-0", "t-1", "t-2"}
+    assert those_who_joined() == workers or not engine.keeps_logs
     job.until_logged("student", "the student is here")
-    assert any(line.startswith("student-0: the student is here") for line in job.backend.logs())
-    assert any(line.startswith("coordinator: ") for line in job.backend.logs())
+    (node,), (coordinator,) = (state.role(name).processes for name in ("student", "coordinator"))
+    assert f"{node.id}: the student is here" in list(job.backend.logs())
+    assert any(line.startswith(f"{coordinator.id}: ") for line in job.backend.logs())
 
 
 def test_a_stopped_job_saves_and_stays_stopped_until_it_is_started_again(
@@ -143,16 +155,16 @@ def test_a_stopped_job_saves_and_stays_stopped_until_it_is_started_again(
     state = job.backend.state()
     assert state.phase == "failed" and state.reason
     assert all(process.phase in ENDED for role in state.roles for process in role.processes)
-    assert "student-0: the student saves" in list(job.backend.logs("student"))
+    assert any(line.endswith(": the student saves") for line in job.backend.logs("student"))
     job.backend.stop()
     with pytest.raises(LaunchError, match="does not run any more"):
         job.backend.scale({"t": 2})
 
     job.backend.start(job.plan)
     job.until_running()
-    (job.output / "finish").touch()
+    engine.finish(job.output)
     told = list(job.backend.logs("student", follow=True))
-    assert told[-1] == "student-0: the student is done"
+    assert told[-1].endswith(": the student is done")
     state = job.until(lambda state: state.phase in ENDED)
     assert (state.phase, state.reason) == ("succeeded", "")
     job.backend.stop()
