@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test fault simulate check bench soak mutants clean
+.PHONY: setup demo test fault kubernetes simulate check bench soak mutants clean
 
 setup: $(STAMP)
 
@@ -28,6 +28,13 @@ test: check
 fault: setup
 	$(BIN)/python -m pytest tests/fault
 	$(BIN)/python -m pytest tests -m slow --ignore tests/fault
+
+# A real Kubernetes, built once into this folder (as root, with apt; 6 to 12 minutes), then used again.
+EDLDIST_KUBERNETES ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/edldist/kubernetes
+
+kubernetes: setup
+	EDLDIST_KUBERNETES=$(EDLDIST_KUBERNETES) $(BIN)/python -m pytest -s -m slow -k kubernetes \
+		tests/clusters/kubernetes tests/contract/launch
 
 bench: setup
 	$(BIN)/edldist bench $(BENCH_ARGS)

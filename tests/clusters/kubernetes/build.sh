@@ -11,9 +11,8 @@ names="kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet"
 mkdir -p "$work/lists/partial" "$bin"
 cd "$work"
 
-echo "installing Go and what a node consists of" >&2
-apt-get install -y -qq --no-install-recommends golang-1.19-go jq rsync make etcd-server containerd runc \
-  containernetworking-plugins conntrack iptables > apt.log 2>&1
+echo "installing Go" >&2
+apt-get install -y -qq --no-install-recommends golang-1.19-go jq rsync make > apt.log 2>&1
 
 # The mirror that apt uses already, with its sources beside its packages.
 site=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | sort | uniq -c | sort -rn | awk 'NR == 1 {print $2}')

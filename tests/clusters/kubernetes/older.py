@@ -2,37 +2,40 @@
 
 ::
 
-    kubectl create -f -      the objects below are changed on their way; every change is noted in CONVERTED
-    kubectl ANYTHING ELSE    runs as it is
+    python -m ... create -f - ...    the object is changed on its way; every change is noted in $CONVERTED
 
-1.20 knows no rules for failed pods, and no policy/v1. Its scaler is the HPA alone: in place of a ScaledObject
-it gets the HPA that KEDA would make of it (``keda``); the secret of its trigger it does not need.
+1.20 has no rules for failed pods and no policy/v1, and its node has two CPUs.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+__all__ = ["CONVERTED", "REAL", "older"]
+
 Object = dict[str, Any]
+CONVERTED, REAL = "CONVERTED", "REAL_KUBECTL"
 
 
-def older(each: Object) -> tuple[Object, list[str]]:
-    """An object as 1.20 takes it, and what was changed."""
+def older(each: Object) -> list[str]:
+    """Make an object one that 1.20 takes; what was changed."""
     said = []
     if each["kind"] == "Job" and each["spec"].pop("podFailurePolicy", None) is not None:
-        said.append("without podFailurePolicy")
-    for container in _containers(each):
-        container["resources"]["requests"]["cpu"] = "100m"
-        said.append(f"container {container['name']} asks for a tenth of a CPU: the node has two")
+        each["spec"]["backoffLimit"] = 100
+        said.append("without podFailurePolicy, with a backoffLimit of 100")
     if each["kind"] == "PodDisruptionBudget":
         each["apiVersion"] = "policy/v1beta1"
         each["spec"].pop("unhealthyPodEvictionPolicy", None)
         said.append("as policy/v1beta1, without unhealthyPodEvictionPolicy")
-    return each, [f"{each['kind']} {each['metadata']['name']}: {words}" for words in said]
+    for container in _containers(each):
+        container["resources"]["requests"]["cpu"] = "100m"
+        said.append(f"container {container['name']} asks for a tenth of a CPU")
+    return [f"{each['kind']} {each['metadata']['name']}: {words}" for words in said]
 
 
 def _containers(each: Object) -> list[Object]:
@@ -41,23 +44,14 @@ def _containers(each: Object) -> list[Object]:
     return found
 
 
-def main() -> None:
-    real, arguments = os.environ["REAL_KUBECTL"], sys.argv[1:]
-    if arguments[:1] != ["create"] or "-" not in arguments:
-        os.execv(real, [real, *arguments])
-    each, said = older(json.load(sys.stdin))
-    with Path(os.environ["CONVERTED"]).open("a", encoding="utf-8") as notes:
+def main() -> int:
+    each = json.load(sys.stdin)
+    said = older(each)
+    with Path(os.environ[CONVERTED]).open("a", encoding="utf-8") as notes:
         notes.writelines(f"{line}\n" for line in said)
-    read_end, write_end = os.pipe()
-    if os.fork() == 0:
-        os.close(read_end)
-        with os.fdopen(write_end, "w") as pipe:
-            json.dump(each, pipe)
-        os._exit(0)
-    os.close(write_end)
-    os.dup2(read_end, 0)
-    os.execv(real, [real, *arguments])
+    command = [os.environ[REAL], *sys.argv[1:]]
+    return subprocess.run(command, input=json.dumps(each), text=True, check=False).returncode
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
