@@ -25,7 +25,7 @@ _FOLDER = "hf:"
 # Its answer has a stream of its own, as modules print.
 _FIND = """
 import sys
-del sys.path[0]  # the current folder, in front of Python's own
+sys.path[:1] = [place for place in sys.path[:1] if place]  # not the current folder, in front of Python's own
 import json, os
 answer = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
