@@ -49,6 +49,15 @@ def test_a_restore_in_mid_turn_holds_from_the_next_message_on(party, monkeypatch
     assert party.service.teachers() == 0
 
 
+def test_a_worker_that_says_nothing_is_told_at_once(party):
+    party = party()
+    idle = party.worker("idle")
+    party.service.expect({"teacher": fingerprint(weights="former")})
+    party.turn()
+    assert [type(message) for message in idle.hear()] == [Refused]
+    assert party.service.teachers() == 0
+
+
 def test_workers_that_fit_a_checkpoint_stay(party):
     party = party()
     worker = party.worker("w")
