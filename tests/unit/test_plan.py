@@ -71,6 +71,27 @@ def test_deterministic_cuts_are_no_larger_than_any_teachers_batch() -> None:
     assert environment(job(*sizes)).task_size is None
 
 
+@pytest.mark.parametrize("extend", [False, True])
+def test_a_run_that_extends_says_so_to_its_student_nodes_and_their_ranks(
+    extend: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def fake(**settings: Any) -> int:
+        seen.append(settings["extend"])
+        return 0
+
+    monkeypatch.setattr("edldist_launch.node.student.run_student", fake)
+    monkeypatch.setattr("edldist_launch.cli.student.begin", lambda prefix: None)
+    monkeypatch.setenv("PYTHONPATH", "")  # which the command changes
+    made = Plan(job({}), tmp_path, tmp_path, extend=extend)
+    variables = made.student_environment("tcp://h:1")
+    assert JobEnvironment.read(variables).extend is extend
+    command = made.student_command("tcp://h:1")[2:]
+    assert CliRunner().invoke(cli, command, env=variables, standalone_mode=False).return_value == 0
+    assert seen == [extend]
+
+
 def test_automatic_workers_are_numbered_over_the_whole_job() -> None:
     config = job({"replicas": 2}, {"replicas": 1, "device": "cuda:7"}, {"replicas": 2, "device": "auto"})
     workers = Workers(config)
