@@ -39,15 +39,16 @@ COPY edldist edldist
 COPY launch launch
 COPY benchmarks benchmarks
 COPY k8s k8s
-RUN /opt/edldist/bin/pip wheel -q --no-deps --wheel-dir /dist .
+RUN /opt/edldist/bin/pip wheel -q --no-deps --wheel-dir /dist . \
+    && /opt/edldist/bin/pip install -q --no-deps --no-index --prefix /own /dist/*.whl
 
 # --- the image --------------------------------------------------------------------------------------------
 FROM ${BASE}
 RUN command -v python3 > /dev/null \
     || { apt-get update -qq && apt-get install -y -qq --no-install-recommends python3 && rm -rf /var/lib/apt/lists/*; }
 COPY --from=dependencies /opt/edldist /opt/edldist
-RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
-    /opt/edldist/bin/pip install -q --no-deps --no-index /dist/*.whl
+# Not by a mount of the wheel: podman would take an earlier build's layer, whatever the wheel holds.
+COPY --from=wheel /own /opt/edldist
 COPY examples /job/examples
 ENV PATH=/opt/edldist/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
 WORKDIR /job
