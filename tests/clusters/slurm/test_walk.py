@@ -1,0 +1,77 @@
+"""The page docs/clusters.md, followed word for word: its commands, with the answers that it shows."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edldist_launch.slurm.backend import SlurmBackend
+from tests.clusters.slurm.cluster import Cluster
+from tests.fault.harness import ROOT, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+PAGE = (ROOT / "docs" / "clusters.md").read_text().partition("## Slurm\n")[2].partition("\n## ")[0]
+COMMANDS = "console"
+
+
+def blocks(text: str) -> Iterator[tuple[str, str]]:
+    """Kind and text of the page's blocks, of the walk alone."""
+    walk = text.partition("### Preemption")[0]
+    yield from re.findall(r"^```(\w*)\n(.*?)^```$", walk, re.MULTILINE | re.DOTALL)
+
+
+def steps(block: str) -> Iterator[tuple[str, list[str]]]:
+    """Each command of a block, and the lines that it should print."""
+    for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+        command, *shown = part.splitlines()
+        yield command, shown
+
+
+def pattern(line: str) -> str:
+    """A line of the page, whatever its numbers."""
+    return re.sub(r"\d+", r"\\d+", re.escape(line))
+
+
+def test_the_page_can_be_followed_word_for_word(cluster: Cluster, tmp_path: Path) -> None:
+    here = tmp_path
+    environment = cluster.environment | {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "OMP_NUM_THREADS": "1",
+    }
+    followed = 0
+    try:
+        for kind, block in blocks(PAGE):
+            if kind == "yaml":
+                with (here / "job.yaml").open("a") as job:
+                    job.write(block)
+            for command, shown in steps(block) if kind == COMMANDS else ():
+                if command.startswith("cd "):
+                    here /= command.removeprefix("cd ")
+                    continue
+                done = subprocess.run(
+                    [*cluster.machines["ctl"].place, "env", f"--chdir={here}", "sh", "-c", command],
+                    env=environment,
+                    capture_output=True,
+                    text=True,
+                    timeout=200,
+                )
+                assert done.returncode == 0, (command, done.stdout, done.stderr)
+                for line in shown:
+                    assert re.search(f"^{pattern(line)}$", done.stdout, re.MULTILINE), (command, done.stdout)
+                followed += 1
+                if "submit" in command:  # as a reader does, who looks at it for a while
+                    state = SlurmBackend(here / "out" / "toy", slurm=cluster.slurm()).state
+                    wait_for("the job", lambda state=state: state().phase == "running", 150)
+        assert followed > 10
+        assert (here / "out" / "toy" / "result.json").exists()
+        assert not cluster.run("squeue", "-h", "-a").strip()
+    finally:
+        if (here / "out" / "toy" / "submission.json").exists():
+            SlurmBackend(here / "out" / "toy", slurm=cluster.slurm()).stop(0.0)
