@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from edldist.bounds import MOST
 from edldist_launch.cli.jobs import chosen_job, job_option
 from edldist_launch.cli.options import option
 
@@ -16,17 +17,29 @@ __all__ = ["logs"]
 @click.command()
 @click.argument("role", required=False)
 @option("--follow", "-f", is_flag=True, help="Go on until the job has ended, or Ctrl-C.")
+@option(
+    "--tail",
+    "-n",
+    type=click.IntRange(min=0, max=MOST),
+    metavar="N",
+    help="Of what was printed until now only the last N lines of each process.",
+)
+@option("--json", "as_json", is_flag=True, help='Print {"process": ..., "line": ...} for each line.')
 @job_option
-def logs(role: str | None, follow: bool, output: Path | None) -> int:
+def logs(role: str | None, follow: bool, tail: int | None, as_json: bool, output: Path | None) -> int:
     """Show what the processes of a job print, each line begun by the process's name.
 
     ROLE is a teacher's name in the job file, student, coordinator or prepare (default: all of them).
     """
-    from edldist_launch.view.logs import show_logs
+    from edldist_launch.view.logs import last_lines, show_logs
 
-    job = chosen_job(output, ended_too=True)
+    backend = chosen_job(output, ended_too=True).backend
     try:
-        show_logs(job.backend.logs(role, follow), sys.stdout)
+        if tail is None:
+            lines = backend.logs(role, follow)
+        else:
+            lines = last_lines(lambda further: backend.logs(role, further), tail, follow)
+        show_logs(lines, sys.stdout, as_json=as_json, at_once=follow)
     except KeyboardInterrupt:
         if not follow:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -9,6 +10,7 @@ import click
 from edldist.bounds import MOST_WORKERS
 from edldist_launch.cli.jobs import chosen_job, coordinator_or_folder, either_option
 from edldist_launch.cli.option_types import NAME
+from edldist_launch.cli.options import option
 
 __all__ = ["scale"]
 
@@ -33,8 +35,9 @@ def _numbers(
 
 @click.command()
 @click.argument("numbers", nargs=-1, required=True, metavar="NAME=N...", callback=_numbers)
+@option("--json", "as_json", is_flag=True, help="Print JSON: by role what was asked for; null for auto.")
 @either_option
-def scale(numbers: dict[str, int | None], coordinator: str | None, output: Path | None) -> int:
+def scale(numbers: dict[str, int | None], coordinator: str | None, output: Path | None, as_json: bool) -> int:
     """Have N workers of a teacher group, or N student nodes, in a job that runs.
 
     NAME is the teacher's name in the job file, or student. The job file bounds both: replicas: {min: 1,
@@ -47,24 +50,33 @@ def scale(numbers: dict[str, int | None], coordinator: str | None, output: Path 
     """
     coordinator, output = coordinator_or_folder(coordinator, output)
     if coordinator is not None:
-        return _tell(coordinator, numbers)
+        return _tell(coordinator, numbers, as_json)
     job = chosen_job(output)
     job.backend.scale(numbers)
-    print(", ".join(f"{name}: {_words(number)}" for name, number in numbers.items()))
+    if as_json:
+        print(json.dumps({name: {"asked": number} for name, number in numbers.items()}))
+    else:
+        print(", ".join(f"{name}: {_words(number)}" for name, number in numbers.items()))
     return 0
 
 
-def _tell(coordinator: str, numbers: dict[str, int | None]) -> int:
+def _tell(coordinator: str, numbers: dict[str, int | None], as_json: bool) -> int:
     """Ask the coordinator alone: it knows teacher groups, and no nodes."""
     import contextlib
 
     from edldist.wire.query import StatusClient
 
+    told = {}
     with contextlib.closing(StatusClient(coordinator)) as client:
         for name, number in numbers.items():
             group = client.scale(name, number).group
+            told[name] = {"asked": number, "workers": group.workers, "wanted": group.wanted}
+            if as_json:
+                continue
             wanted = "nobody knows yet how many" if group.wanted is None else group.wanted
             print(f"{name}: {_words(number)}; {group.workers} here, {wanted} wanted")
+    if as_json:
+        print(json.dumps(told))
     return 0
 
 

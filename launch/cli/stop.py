@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,19 +28,25 @@ __all__ = ["stop"]
     help="Seconds that the students have to save a checkpoint before they are killed (default: as the job "
     "says).",
 )
-def stop(output: Path | None, grace_s: float | None) -> int:
+@option("--json", "as_json", is_flag=True, help="Print JSON: which job, and how it ended.")
+def stop(output: Path | None, grace_s: float | None, as_json: bool) -> int:
     """End a job: its students save a checkpoint and leave, then its workers, then its coordinator.
 
     Returns when nothing of it is left: of a job that has ended, too, a cluster may still hold something. The
     same command that began the job goes on with it from there.
     """
     job = chosen_job(output)
-    goes_on = job.goes_on
-    if goes_on:
+    already = not job.goes_on
+    if not already:
         print("its students save a checkpoint and leave", file=sys.stderr)
     job.backend.stop(grace_s)
-    when = "" if goes_on else " already"
-    print(f"job {job.submission.job} of {job.output} has ended{when} ({_end(job.backend.state())})")
+    state = job.backend.state()
+    if as_json:
+        told = {"job": job.submission.job, "output": str(job.output.absolute()), "ended_already": already}
+        print(json.dumps({**told, "phase": state.phase, "reason": state.reason}))
+    else:
+        word = " already" if already else ""
+        print(f"job {job.submission.job} of {job.output} has ended{word} ({_end(state)})")
     return 0
 
 

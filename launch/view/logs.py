@@ -2,33 +2,68 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import TextIO
 
 from edldist.observe.printable import printable
 
-__all__ = ["show_logs"]
+__all__ = ["last_lines", "show_logs"]
 
 COLOURS = (36, 32, 35, 34, 33)
 """Of terminals: cyan, green, magenta, blue, yellow."""
 
 
-def show_logs(lines: Iterable[str], stream: TextIO) -> None:
+def last_lines(read: Callable[[bool], Iterable[str]], count: int, follow: bool) -> Iterator[str]:
+    """The last lines of each process, and, to be followed, those that come after them.
+
+    Args:
+        read: all lines, each begun by its process's name, in the order of writing; True to go on with those
+            that come.
+        count: how many of each process.
+    """
+    told: Counter[str] = Counter()
+    last: dict[str, deque[str]] = {}
+    for line in read(False):
+        whose = line.partition(": ")[0]
+        told[whose] += 1
+        last.setdefault(whose, deque(maxlen=count)).append(line)
+    for lines in last.values():
+        yield from lines
+    if not follow:
+        return
+    for line in read(True):
+        whose = line.partition(": ")[0]
+        if told[whose]:
+            told[whose] -= 1  # it is above, or was left out
+        else:
+            yield line
+
+
+def show_logs(lines: Iterable[str], stream: TextIO, *, as_json: bool = False, at_once: bool = False) -> None:
     """Print lines as they come; on a terminal each process's name has a colour.
 
     A reader that goes away (``| head``) ends it. What a process printed is shown, and never obeyed.
+
+    Args:
+        as_json: an object in each line, with ``process`` and ``line``.
+        at_once: no line waits for the next one, whoever reads them.
     """
-    coloured = stream.isatty() and not os.environ.get("NO_COLOR")
+    coloured = stream.isatty() and not os.environ.get("NO_COLOR") and not as_json
     colours: dict[str, int] = {}
     try:
         for line in lines:
             whose, _, said = line.partition(": ")
+            if as_json:
+                print(json.dumps({"process": whose, "line": said}), file=stream, flush=at_once)
+                continue
             colour = colours.setdefault(whose, COLOURS[len(colours) % len(COLOURS)])
             name = f"\x1b[{colour}m{whose}\x1b[0m" if coloured else whose
             print(f"{name}: {printable(said)}", file=stream)
-            if coloured:
+            if coloured or at_once:
                 stream.flush()
         stream.flush()
     except BrokenPipeError:

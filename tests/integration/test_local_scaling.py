@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -237,10 +238,19 @@ def test_the_commands_find_the_newest_job_that_runs(start: Start, folder: Path) 
     assert "teacher-1 runs, and is not in the job yet (on " in seen.stdout
     told = edldist(folder, "logs", "teacher").stdout
     assert "teacher-0: I teach\n" in told and "student" not in told
+    last = [json.loads(line) for line in edldist(folder, "logs", "--tail", "1", "--json").stdout.splitlines()]
+    assert [line["line"] in ("I teach", "ready") for line in last if line["process"] == "teacher-0"] == [True]
+    assert len({line["process"] for line in last}) == len(last)
+    assert json.loads(edldist(folder, "scale", "teacher=auto", "--json").stdout) == {
+        "teacher": {"asked": None}
+    }
     stopped = edldist(folder, "stop")
     assert stopped.returncode == 0
     assert stopped.stdout.startswith("job toy of out/toy has ended (failed: interrupted: no checkpoint")
     assert job.wait() == 130
+    told = json.loads(edldist(folder, "stop", "--output", "out/toy", "--json").stdout)
+    assert (told["job"], told["output"], told["ended_already"]) == ("toy", str(output), True)
+    assert told["phase"] == "failed" and told["reason"].startswith("interrupted")
     again = edldist(folder, "stop", "--output", "out/toy")
     assert (again.returncode, "has ended already (failed: interrupted" in again.stdout) == (0, True)
     gone = edldist(folder, "scale", "teacher=2")

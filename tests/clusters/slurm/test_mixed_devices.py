@@ -95,5 +95,7 @@ def test_every_worker_has_the_devices_that_its_group_asks_for(cluster: Cluster, 
         60,
     )
     assert "Resources" in cluster.edldist("status", "--output", str(output))
+    said = cluster.edldist("logs", "either", "--tail", "1", "--json", "--output", str(output)).splitlines()
+    assert sorted(json.loads(line)["process"] for line in said) == ["either-0", "either-1"]
     (output / "finish").touch()
     wait_for("the end", lambda: backend.state().phase == "succeeded", 60)
