@@ -254,6 +254,13 @@ def test_its_exit_code_is_known_whatever_bash_says_after_several_signals(tmp_pat
     assert running.ends() == code and running.left == str(code)
 
 
+def test_told_just_when_it_has_started_it_is_told_once(tmp_path: Path) -> None:
+    after = 'builtin read "$@" || return; [ -n "${sent-}" ] || { sent=1; kill -USR1 $$; }'
+    running = Running(tmp_path, before=f"read() {{ {after}; }}\n")
+    assert running.ends() == 143
+    assert running.heard("heard") == "--signal=TERM 5_3\n"
+
+
 def test_a_process_that_is_killed_with_all_around_it_has_been_killed(tmp_path: Path) -> None:
     running = Running(tmp_path).started()
     for process in psutil.Process(running.script.pid).children(recursive=True):

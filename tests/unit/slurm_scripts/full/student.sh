@@ -25,8 +25,9 @@
 unset "${!EDLDIST_@}"
 
 # What the process is asked for: to come back, or to stay away. It gets a SIGTERM; all of its step does.
-wish='' step=''
+wish='' step='' told=''
 tell() {
+    told=1
     scancel --signal=TERM "$task" || kill -USR1 "$step"
 }
 asked() {
@@ -85,7 +86,7 @@ if [ -z "$wish" ]; then
     ) &
     runner=$!
     until read -t 1 -r step <&3 || ! kill -0 "$runner" 2> /dev/null; do :; done
-    [ -z "$wish" ] || tell
+    [ -z "$wish" ] || [ -n "$told" ] || tell
     until read -t 0 <&3 || ! kill -0 "$runner" 2> /dev/null; do
         wait "$runner"
     done
