@@ -131,11 +131,15 @@ echo "$@" >> "$FAKES/heard"
 }
 
 
+WAITS = 'wait() { : > "$FAKES/waits"; builtin wait "$1"; }\n'
+"""In front of a script: says when it has come so far that it waits for its step."""
+
+
 class Running:
     """A script that runs under a Slurm of four commands."""
 
     def __init__(
-        self, folder: Path, role: str = "student", code: int = 143, restarts: int = 0, before: str = ""
+        self, folder: Path, role: str = "student", code: int = 143, restarts: int = 0, before: str = WAITS
     ) -> None:
         self.folder = folder
         self.output = folder / "out"
@@ -175,7 +179,8 @@ class Running:
             time.sleep(0.01)
 
     def started(self) -> Running:
-        self.until(lambda: (self.folder / "fakes" / "started").exists())
+        fakes = self.folder / "fakes"
+        self.until(lambda: (fakes / "started").exists() and (fakes / "waits").exists())
         return self
 
     def ends(self) -> int:
@@ -248,7 +253,8 @@ def test_told_to_leave_for_good_it_stays_away(tmp_path: Path, then: signal.Signa
 @pytest.mark.parametrize("code", [0, 1, 143])
 def test_its_exit_code_is_known_whatever_bash_says_after_several_signals(tmp_path: Path, code: int) -> None:
     # Of a child that ended while signals were answered, `wait` said -1 or 138 in one of a hundred tries.
-    running = Running(tmp_path, code=code, before="wait() { builtin wait $1; return 255; }\n").started()
+    lies = WAITS.replace('$1";', '$1"; return 255;')
+    running = Running(tmp_path, code=code, before=lies).started()
     running.script.send_signal(signal.SIGUSR2)
     running.script.send_signal(signal.SIGUSR1)
     assert running.ends() == code and running.left == str(code)
