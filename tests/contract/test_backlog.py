@@ -48,7 +48,7 @@ class Rig:
         return connection
 
     def until(self, step: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 90
         while not step():
             assert time.monotonic() < deadline
             self.poller.wait(0.02)

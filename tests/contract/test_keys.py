@@ -63,7 +63,7 @@ def pollers() -> Iterator[list[ZmqPoller]]:
 
 
 def next_of(poller: ZmqPoller, hub) -> Received:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 90
     while (received := hub.receive()) is None:
         assert time.monotonic() < deadline
         poller.wait(0.02)

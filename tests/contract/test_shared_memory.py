@@ -257,7 +257,7 @@ def test_pairs_of_dead_processes_are_given_back(pair: Pair, monkeypatch: pytest.
     monkeypatch.setattr("edldist.wire.zmq.poller._SWEEP_S", 0.01)
     pair.paired()
     pair.client.close()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 90
     while pair.hub._pairings:
         assert time.monotonic() < deadline
         pair.server.wait(0.01)

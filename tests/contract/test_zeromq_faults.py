@@ -35,7 +35,7 @@ def poller() -> Iterator[ZmqPoller]:
     poller.close()
 
 
-def until(poller: ZmqPoller, step: Callable[[], bool], within_s: float = 10.0) -> float:
+def until(poller: ZmqPoller, step: Callable[[], bool], within_s: float = 90.0) -> float:
     began = time.monotonic()
     while not step():
         assert time.monotonic() - began < within_s, f"not within {within_s} s"

@@ -277,5 +277,5 @@ def test_only_the_events_of_this_very_run_are_followed(tmp_path: Path) -> None:
 )
 def test_a_demo_that_cannot_start_says_why(folder: Path, arguments: list[str], said: str) -> None:
     command = [sys.executable, str(ROOT / "examples" / "digits" / "demo.py"), *arguments]
-    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=150)
     assert ended.returncode != 0 and said in ended.stderr

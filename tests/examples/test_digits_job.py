@@ -213,7 +213,7 @@ def _reported(folder: Path, step: int) -> bool:
 
 
 def _await(path: Path, log: Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not path.exists():
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.02)

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EDLDIST = [sys.executable, str(ROOT / "launch" / "__main__.py")]
 
 
-def wait_for(what: str, check: Callable[[], T], timeout_s: float = 30.0) -> T:
+def wait_for(what: str, check: Callable[[], T], timeout_s: float = 90.0) -> T:
     """Poll until ``check`` returns something true; fails with what was waited for."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -62,7 +62,7 @@ def require_network_tools() -> None:
 
 def _run(*command: str, given: str = "") -> str:
     return subprocess.run(
-        command, input=given.encode(), capture_output=True, timeout=20, check=True
+        command, input=given.encode(), capture_output=True, timeout=150, check=True
     ).stdout.decode()
 
 

@@ -26,7 +26,7 @@ from tests.fault.books import (
 )
 from tests.fault.harness import ROOT, FaultJob, fault_job, wait_for
 
-pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(240)]
 
 HOUR_S = 3600
 STANDSTILL_S = 3.0

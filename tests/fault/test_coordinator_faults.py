@@ -12,7 +12,7 @@ from edldist.wire.messages import Status
 from tests.fault.books import STEADY, Plan, assert_as_quiet, hurry, last_step, quiet_run, redone, world
 from tests.fault.harness import FaultJob, Role, fault_job, wait_for
 
-pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(240)]
 
 PLAN = Plan(samples=20_000, batch_size=20, epochs=2)
 SMALL = Plan(samples=1000, batch_size=20)

@@ -17,7 +17,7 @@ from tests.fault.crew import Crew, crew
 from tests.fault.harness import Role, wait_for
 from tests.fault.test_teacher_faults import NOTICED_S, TTL_S, await_requeued
 
-pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(240)]
 
 BALLAST = 6 << 20
 BATCH = 8

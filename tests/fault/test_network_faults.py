@@ -14,7 +14,7 @@ from tests.fault.crew import Crew
 from tests.fault.harness import Role, wait_for
 from tests.fault.network import Host, NetworkJob, require_network_tools, switch
 
-pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(240)]
 
 INTERVAL_S = 0.25
 TTL_S = 1.0

@@ -14,7 +14,7 @@ import edldist
 from tests.fault.crew import Crew
 from tests.fault.harness import FaultJob, Role, wait_for
 
-pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(240)]
 
 SAMPLES, BATCH = 1000, 20
 WORKERS = 5

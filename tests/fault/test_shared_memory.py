@@ -24,7 +24,7 @@ from edldist.wire.zmq.poller import ZmqPoller
 from edldist.wire.zmq.transport import ZmqTransport
 from tests.fault.harness import FaultJob, Role, wait_for
 
-pytestmark = [pytest.mark.fault, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
 
 ROOT = Path(__file__).resolve().parents[2]
 LARGE = 300_000
@@ -62,7 +62,7 @@ class Echo:
         self.take()
 
     def take(self) -> Received:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while (received := self.hub.receive()) is None:
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, "no answer within 30 s"
@@ -79,7 +79,7 @@ class Echo:
         return pairing is not None and pairing.paired
 
     def pair(self) -> Echo:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 90
         while not self.paired:
             assert time.monotonic() < deadline
             self.round(os.urandom(LARGE))

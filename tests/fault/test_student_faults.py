@@ -372,7 +372,7 @@ def crashing_script(folder: Path) -> Path:
     return script
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(240)
 def test_a_script_that_crashes_at_every_start_is_given_up(tmp_path: Path) -> None:
     with fault_job(tmp_path, model=STEADY) as job:
         job.coordinator()

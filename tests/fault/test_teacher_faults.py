@@ -14,7 +14,7 @@ import pytest
 from tests.fault.crew import Crew, crew
 from tests.fault.harness import Role, wait_for
 
-pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(240)]
 
 TTL_S = 1.0
 NOTICED_S = 0.2

@@ -11,7 +11,7 @@ import pytest
 from tests.fault.crew import Crew, crew
 from tests.fault.harness import assert_exact, fault_job, wait_for
 
-pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(240)]
 
 MANY = 8
 

@@ -109,7 +109,7 @@ def start(folder: Path) -> Iterator[Start]:
             process.stdout.close()
 
 
-def until(condition: Callable[[], Any], timeout_s: float = 30.0) -> Any:
+def until(condition: Callable[[], Any], timeout_s: float = 90.0) -> Any:
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         assert time.monotonic() < deadline, "the awaited state did not come"

@@ -93,7 +93,7 @@ class Module(lightning.LightningModule):
                 print(json.dumps([self.global_step, self.current_epoch, ids, loss.item()]), file=file)
         self.log("loss_seen", loss)
         if self.global_step + 1 == self.setup_.term_at and self._first("waits"):
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 90
             while not asked():
                 assert time.monotonic() < deadline
                 time.sleep(0.01)

@@ -42,7 +42,7 @@ class Listener:
 
     def take(self, count: int, *, acknowledge: bool = True) -> list[Message]:
         taken: list[Message] = []
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 90
         while len(taken) < count:
             assert time.monotonic() < deadline, f"{len(taken)} of {count} within 60 s: {taken}"
             received = self.hub.receive()

@@ -17,7 +17,7 @@ from edldist_launch.node.torchrun import torchrun_command
 from edldist_launch.process.tie import tied_command
 from tests.integration.members import Running, until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 ROOT = Path(__file__).resolve().parents[2]
 WITHIN_S = 90.0

@@ -23,7 +23,7 @@ from tests.integration.members import Running
 
 __all__ = ["folder", "start"]  # fixtures
 
-pytestmark = pytest.mark.timeout(110)
+pytestmark = pytest.mark.timeout(240)
 
 SOON_S = STUDENT_S - 5
 """Nobody waits for who will not come; most of it is a busy machine's."""

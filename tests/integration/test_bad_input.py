@@ -42,7 +42,7 @@ from edldist.wire.zmq.transport import ZmqTransport
 from tests.greetings import FINGERPRINT, fingerprint
 from tests.harness import local_job
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def test_however_it_ends_its_processes_end_too(tmp_path: Path, signum: signal.Si
         process.send_signal(signum)
         process.communicate(timeout=150)
     assert process.returncode == (-signum if signum == signal.SIGKILL else 130)
-    _, alive = psutil.wait_procs(children, timeout=20)
+    _, alive = psutil.wait_procs(children, timeout=150)
     assert not alive
 
 
@@ -87,7 +87,7 @@ def test_a_row_whose_worker_dies_fails_at_once_and_leaves_nothing(tmp_path: Path
         output, _ = process.communicate(timeout=150)
     assert process.returncode == 1, output
     assert "small: FAILED: ProcessEndedError: teacher-1 ended with -9" in output
-    _, alive = psutil.wait_procs(children, timeout=20)
+    _, alive = psutil.wait_procs(children, timeout=150)
     assert not alive
 
 

@@ -8,7 +8,7 @@ import torch
 
 from edldist.errors import InputError
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 class Refilling:

@@ -74,7 +74,7 @@ def begin(folder: Path, *options: str) -> subprocess.Popen[str]:
 
 def ran(folder: Path, *options: str) -> tuple[int, str]:
     run = begin(folder, *options)
-    said, _ = run.communicate(timeout=100)
+    said, _ = run.communicate(timeout=150)
     return run.returncode, said
 
 
@@ -83,7 +83,7 @@ def interrupted_at_step_3(folder: Path) -> None:
     try:
         until(lambda: "checkpoint_saved" in happened(folder), timeout_s=100)
         run.send_signal(signal.SIGTERM)
-        said, _ = run.communicate(timeout=60)
+        said, _ = run.communicate(timeout=150)
     finally:
         run.kill()
     assert run.returncode == 130, said

@@ -110,7 +110,7 @@ def run(script, tmp_path):
         capture_output=True,
         text=True,
         env=environment,
-        timeout=100,
+        timeout=150,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -197,7 +197,7 @@ def run(world: int, script: str, place: Path, meeting: Path) -> list[dict]:
         for rank in range(world)
     ]
     try:
-        outcomes = [rank.communicate(timeout=90) for rank in ranks]
+        outcomes = [rank.communicate(timeout=150) for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()

@@ -37,7 +37,7 @@ from edldist.wire.zmq.transport import ZmqTransport
 from tests.greetings import FINGERPRINT
 from tests.integration.members import INTERVAL_S, TTL_S, FakeMember, Running, student, teacher, until
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 def events(status: Status) -> list[tuple[str, str]]:

@@ -37,7 +37,7 @@ from edldist_launch.cli.coordinator import coordinator as coordinator_command
 from edldist_launch.node.student import run_student
 from tests.integration.members import INTERVAL_S, TTL_S, WITHIN_S, Running, teacher, until
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 def get(coordinator: Coordinator, path: str, method: str = "GET") -> tuple[int, bytes]:

@@ -19,7 +19,7 @@ from edldist.wire.query import StatusClient
 from edldist.wire.transport import Transport
 from edldist.wire.zmq.transport import ZmqTransport
 
-pytestmark = pytest.mark.timeout(20)
+pytestmark = pytest.mark.timeout(240)
 
 
 def test_a_signal_handler_that_stops_it_never_waits_for_a_lock_of_its_own_thread() -> None:

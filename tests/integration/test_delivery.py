@@ -21,7 +21,7 @@ from edldist import ElasticSampler
 from edldist.errors import ConfigError, LoaderClosedError
 from tests import models
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture

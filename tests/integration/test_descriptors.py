@@ -16,7 +16,7 @@ from edldist.errors import InputError
 from edldist.student.descriptors import explained, keep_few
 from edldist.student.leaves import leaves
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 SCRIPT = """
 import json, os, resource, sys, warnings
@@ -63,7 +63,7 @@ def peak(tensors: int, size: int, limit: int, plain: bool = False) -> int:
     """Most descriptors of a loop over batches of so many tensors of so many numbers a sample."""
     words = [str(int(word)) for word in (tensors, size, limit, plain)]
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *words], capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-c", SCRIPT, *words], capture_output=True, text=True, timeout=150, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])

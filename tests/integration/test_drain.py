@@ -33,7 +33,7 @@ from edldist.wire.transport import Hub, Sender
 from edldist.wire.zmq.transport import ZmqTransport
 from edldist_launch.plan.commands import own_command
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 MODEL = """
 import ctypes, pathlib
@@ -98,7 +98,7 @@ class Counterpart:
 
     def heard(self, hub, kind):
         """The next message of a kind that a hub gets."""
-        until = time.monotonic() + 30
+        until = time.monotonic() + 90
         while time.monotonic() < until:
             self.poller.wait(0.1)
             for each, inbox in self.inboxes.items():

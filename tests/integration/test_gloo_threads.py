@@ -14,7 +14,7 @@ import pytest
 from edldist.lifecycle import gloo_threads
 from edldist.lifecycle.gloo_threads import await_gloo_threads
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 # Gloo's threads run when nobody else wants the only processor, so that the script overtakes them.
 _RANK = """
@@ -53,7 +53,7 @@ def test_ranks_that_are_done_do_not_abort(tmp_path: Path, loop: str) -> None:
             for rank in range(2)
         ]
         try:
-            said = [rank.communicate(timeout=100)[1] for rank in ranks]
+            said = [rank.communicate(timeout=150)[1] for rank in ranks]
         finally:
             for rank in ranks:
                 rank.kill()

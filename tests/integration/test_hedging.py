@@ -12,7 +12,7 @@ from edldist.wire.memory import MemoryTransport
 from tests import models
 from tests.harness import local_job
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from edldist.observe import http as http_server
 from edldist.observe.http import HttpServer
 from tests.integration.members import WITHIN_S, Running, until
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from edldist.wire.memory import MemoryTransport
 from edldist.wire.zmq.transport import ZmqTransport
 from tests.harness import local_job
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 SAMPLES = 300
 
@@ -187,7 +187,7 @@ def test_a_worker_process_whose_data_set_cannot_be_made_ends_with_two(tmp_path: 
         env=clean,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=150,
         check=False,
     )
     assert done.returncode == 2, done.stderr

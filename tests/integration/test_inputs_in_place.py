@@ -8,7 +8,7 @@ from torch import Tensor
 
 import tests.models
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 def test_workers_that_all_spoil_their_first_pass_label_everything_in_the_end(

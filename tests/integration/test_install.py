@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.timeout(110)]
+pytestmark = [pytest.mark.timeout(240)]
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"

@@ -37,7 +37,7 @@ from tests.integration.launching import (
 
 __all__ = ["folder", "start"]  # fixtures
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(autouse=True)
@@ -352,7 +352,7 @@ def test_preparation_comes_first_is_shown_and_may_fail_the_job(
 def run_whole(folder: Path) -> subprocess.CompletedProcess[str]:
     """The whole real command line, to its end."""
     command = own_command("run", "job.yaml", "--output", "out")
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=50)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=150)
 
 
 def test_workers_whose_weights_differ_fail_the_job_with_both_sides_named(folder: Path) -> None:
@@ -420,7 +420,7 @@ def test_a_job_elsewhere_finds_the_modules_beside_its_file(tmp_path: Path) -> No
         capture_output=True,
         text=True,
         check=False,
-        timeout=50,
+        timeout=150,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert result(tmp_path)["samples"] == 12

@@ -42,7 +42,7 @@ from edldist.wire.process import route_of
 from edldist.wire.transport import Sender
 from tests.greetings import FINGERPRINT
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(240)
 
 TTL_S = 3.0
 STUDENT = Peer(id="s", address="tcp://student:1")

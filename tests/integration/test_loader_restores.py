@@ -13,7 +13,7 @@ import pytest
 from edldist.wire.zmq.transport import ZmqTransport
 from tests.harness import local_job
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 RANK = """
 import json, sys

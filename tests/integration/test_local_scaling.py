@@ -32,7 +32,7 @@ from tests.integration.launching import (
 
 __all__ = ["folder", "start"]  # fixtures
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(240)
 
 
 def make_elastic(folder: Path, replicas: str = "{min: 1, max: 4}", nodes: str = "1") -> None:
@@ -219,7 +219,7 @@ def edldist(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
         cwd=folder,
         env=environment,
         check=False,
-        timeout=60,
+        timeout=150,
     )
 
 

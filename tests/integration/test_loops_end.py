@@ -21,7 +21,7 @@ from edldist.student.service.batch import OpenBatch
 from edldist.wire.zmq.transport import ZmqTransport
 from tests.harness import local_job
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 class Numbers(Dataset):
@@ -211,6 +211,6 @@ def test_a_loop_that_is_left_behind_at_a_scripts_end_is_no_error():
     with local_job(ZmqTransport()) as job:
         job.teacher("identify_any")
         command = [sys.executable, "-c", LEFT_BEHIND, job.address]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=150)
     assert (done.returncode, done.stdout) == (0, "in the middle\n"), done.stderr
     assert "Exception ignored" not in done.stderr and "Traceback" not in done.stderr

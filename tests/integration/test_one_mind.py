@@ -17,7 +17,7 @@ from edldist.labels.grammar import CodecSpec, Parameter
 from edldist.student import arrivals
 from tests.harness import LocalJob
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 def batches(count: int) -> list[dict[str, Tensor]]:

@@ -14,7 +14,7 @@ import tests.models
 from edldist.errors import PoisonTaskError
 from edldist.teacher.passes import lane
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture

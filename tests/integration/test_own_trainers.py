@@ -20,7 +20,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput  # noqa: E402
 
 from edldist.integrations.huggingface import Distillation, DistillMixin  # noqa: E402
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 SAMPLES = 40
 
 

@@ -17,7 +17,7 @@ from edldist.wire.memory import MemoryTransport
 from edldist.wire.messages import Hello, Pull, Tasks, Unknown
 from tests.greetings import FINGERPRINT
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(240)
 
 
 class Student:

@@ -17,7 +17,7 @@ from edldist.errors import LabelError, PoisonTaskError
 from edldist.wire.zmq.transport import ZmqTransport
 from tests.harness import local_job
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 def ids(*sizes: int) -> list[torch.Tensor]:

@@ -10,7 +10,7 @@ import torch
 from edldist.lifecycle import stopping
 from tests.harness import LocalJob
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 class Data:

@@ -20,7 +20,7 @@ from tests.integration.launching import Start, folder, result, running, start, u
 
 __all__ = ["folder", "start"]  # fixtures
 
-pytestmark = pytest.mark.timeout(110)
+pytestmark = pytest.mark.timeout(240)
 
 SCRIPT = """
 import os, time

@@ -35,7 +35,7 @@ from edldist.wire.messages import (
 )
 from tests.greetings import FINGERPRINT, fingerprint
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(240)
 
 
 class Worker:

@@ -16,7 +16,7 @@ import pytest
 from tests.integration.commands import WITHIN_S, edldist, student
 from tests.integration.members import Running, until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 NAMELESS = ["unshare", "--uts", "sh", "-c", 'hostname no-such-name.invalid && exec "$@"', "sh"]
 

@@ -11,7 +11,7 @@ from edldist.wire.memory import MemoryTransport
 from edldist.wire.zmq.transport import ZmqTransport
 from tests.harness import local_job
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 PROMPTS = [f"{'é' * (7 * number % 50)} {number}" for number in range(40)]
 

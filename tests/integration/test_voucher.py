@@ -22,7 +22,7 @@ from edldist_launch.process.tie import tied_command
 from tests.fault.harness import wait_for
 
 pytestmark = [
-    pytest.mark.timeout(60),
+    pytest.mark.timeout(240),
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="vouchers look into /proc"),
 ]
 

@@ -18,7 +18,7 @@ from tests.integration.launching import WAIT, Start, all_up, folder, result, sta
 
 __all__ = ["folder", "start"]  # fixtures
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 FILL = """
 import os, time

@@ -15,7 +15,7 @@ from edldist.student.structure import mapped
 from edldist.student.to_device import Copies
 from tests import models
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 class Batch(dict):
@@ -52,7 +52,7 @@ def numbered(count: int, made: list[weakref.ref]):
     return map(make, range(count))
 
 
-def until_dead(references, wait_s: float = 10.0) -> None:
+def until_dead(references, wait_s: float = 90.0) -> None:
     """The I/O thread and the worker's let go of what they work on in their own time."""
     pause = threading.Event()
     for _ in range(int(wait_s / 0.01)):

@@ -64,7 +64,7 @@ MUTANT = "Flow.cuts_fixed: return self.fixed or self.task_size is not None  ->  
 def test_a_survivor_is_named_unless_it_is_accepted_and_who_is_accepted_must_survive() -> None:
     """Of the bounds of a queue the tests of orders look at none."""
     command = [sys.executable, "-c", CHECK, MUTANT]
-    done = subprocess.run(command, cwd=mutation.ROOT, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=mutation.ROOT, capture_output=True, text=True, timeout=150)
     count = "student/queue/flow.py               1 mutants,"
     assert [re.sub(r":[0-9]+", "", line.strip()) for line in done.stdout.splitlines()] == [
         *(f"student/queue/flow.py  {MUTANT}", f"{count}   1 survive", "1 to look at", "exit code 1"),

@@ -402,6 +402,6 @@ checkpointer.save(1, {"model": torch.nn.Linear(2, 2)})
 
 
 def test_a_rank_that_leaves_for_a_new_group_ends_its_save_first(tmp_path):
-    ended = subprocess.run([sys.executable, "-c", REGROUPING, str(tmp_path)], timeout=60, check=False)
+    ended = subprocess.run([sys.executable, "-c", REGROUPING, str(tmp_path)], timeout=150, check=False)
     assert ended.returncode == EXIT_REGROUP
     assert saved_dirs(tmp_path) == ["step-00000001"]

@@ -15,7 +15,7 @@ from edldist.observe import reporter
 from edldist.student.loader import DistillLoader
 from edldist.wire.memory import MemoryTransport
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 Make = Callable[..., DistillLoader]
 
 

@@ -41,7 +41,7 @@ def edldist(*args: str, cwd: Path | None = None, **variables: str) -> subprocess
         cwd=cwd,
         env={**environment, **variables},
         check=False,
-        timeout=30,
+        timeout=150,
     )
 
 

@@ -67,7 +67,7 @@ dist.destroy_process_group()
 """
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_stopping_and_checkpoints_of_two_ranks_work_under_another_default_device(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("EDLDIST_", "WORLD", "RANK"))}
     command = [sys.executable, "-c", SCRIPT]
@@ -82,7 +82,7 @@ def test_stopping_and_checkpoints_of_two_ranks_work_under_another_default_device
         for rank in range(2)
     ]
     try:
-        outcomes = [rank.communicate(timeout=90) for rank in ranks]
+        outcomes = [rank.communicate(timeout=150) for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()

@@ -66,7 +66,7 @@ class Loop(threading.Thread):
         self._reading = reading
         self.outcome: bool | EdlDistError | None = None
         self.start()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 90
         while not self._delivery._changed._waiters:  # type: ignore[attr-defined]
             assert time.monotonic() < deadline and self.is_alive()
 

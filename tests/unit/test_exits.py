@@ -83,7 +83,7 @@ run_command(click.Command("act", callback=act), "act")
 
 def ends(when: str, number: int) -> tuple[int, str]:
     command = [sys.executable, "-c", COMMAND, when, str(int(number))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150)
     return done.returncode, done.stderr
 
 

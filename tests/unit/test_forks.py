@@ -32,5 +32,5 @@ poller.close()
 
 def test_a_thread_that_sends_imports_nothing() -> None:
     """A fork in the middle of an import, such as a data loader's worker, waits for its end for ever."""
-    done = subprocess.run([sys.executable, "-c", TRAFFIC], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", TRAFFIC], capture_output=True, text=True, timeout=150)
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr

@@ -10,7 +10,7 @@ from edldist.wire.memory import MemoryTransport
 from tests.harness import local_job
 
 accelerate = pytest.importorskip("accelerate")
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture

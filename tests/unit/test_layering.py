@@ -280,7 +280,7 @@ def test_what_must_start_fast_loads_no_torch() -> None:
         "print(json.dumps(loaded))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True, timeout=150
     )
     assert json.loads(done.stdout) == dict.fromkeys(modules, False)
 
@@ -306,6 +306,6 @@ def test_importing_installs_nothing_in_the_process() -> None:
         "print(json.dumps(found))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True, timeout=150
     )
     assert json.loads(done.stdout) == []

@@ -21,7 +21,7 @@ from edldist_launch.local.last_words import own_error
 from edldist_launch.process.restarts import RestartPolicy
 from edldist_launch.process.tie import tied_command
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(240)
 
 SLEEP = "import time; print('up', flush=True); time.sleep(60)"
 IGNORE_TERM = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
@@ -30,7 +30,7 @@ STUBBORN = IGNORE_TERM + SLEEP
 HEED_INT = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 90.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "the awaited state did not come"

@@ -12,7 +12,7 @@ from edldist.student import reading
 from edldist.wire.memory import MemoryTransport
 from tests.harness import local_job
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(240)
 BATCHES = 12
 
 

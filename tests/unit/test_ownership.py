@@ -44,7 +44,7 @@ def test_a_tensor_that_was_made_in_inference_mode_is_alone():
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 def test_the_batches_of_a_plain_data_loader_are_alone(workers):
     batches = iter(DataLoader(SAMPLES, batch_size=2, num_workers=workers))
     for _ in range(2):

@@ -308,7 +308,7 @@ def test_a_mapped_data_set_is_welcome(tmp_path, mode):
     assert got == [(at + 1) * PAD for at in range(50)]
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 def test_what_a_data_loaders_worker_shares_among_its_batches_is_welcome():
     shared = torch.rand(PAD)
     loader = DataLoader(range(20), batch_size=2, num_workers=1, collate_fn=lambda ids: (ids, shared))
@@ -317,7 +317,7 @@ def test_what_a_data_loaders_worker_shares_among_its_batches_is_welcome():
     assert all(torch.equal(part, shared) for _, part in got)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 def test_a_plain_data_loaders_large_batches_are_never_read_in_full(monkeypatch):
     def refused(*_):
         raise AssertionError("read in full")

@@ -17,7 +17,7 @@ from edldist.checkpoint import sameness
 from edldist.checkpoint.sameness import DifferentStatesError, bits_of, require_same
 from edldist.checkpoint.snapshot import Snapshot
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 class Box:
@@ -35,7 +35,7 @@ class Meeting:
 
     def __init__(self, size: int) -> None:
         self.values: dict[int, Any] = {}
-        self.barrier = threading.Barrier(size, timeout=30)
+        self.barrier = threading.Barrier(size, timeout=150)
 
     def of(self, rank: int) -> Any:
         meeting = self

@@ -17,7 +17,7 @@ from edldist.wire.memory import MemoryTransport
 from edldist.wire.zmq.transport import ZmqTransport
 from edldist_launch.process.interrupts import Interrupts
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(240)
 
 
 def may_interrupt_itself(function: Callable[[], object]) -> bool:

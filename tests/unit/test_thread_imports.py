@@ -72,7 +72,7 @@ def test_the_thread_that_writes_a_checkpoint_imports_nothing(tmp_path: Path, kin
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=150,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"

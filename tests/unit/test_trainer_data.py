@@ -12,7 +12,7 @@ from edldist.sampling.sampler import ElasticSampler
 from edldist.wire.memory import MemoryTransport
 from tests.harness import local_job
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 SAMPLES = 10
 
 
