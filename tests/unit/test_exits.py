@@ -69,6 +69,7 @@ COMMAND = """
 import atexit, os, signal, sys, click
 from edldist_launch.process.exits import run_command
 when, number = sys.argv[1], int(sys.argv[2])
+signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 del sys.argv[1:]
 
 def act():
