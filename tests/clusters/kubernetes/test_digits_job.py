@@ -21,7 +21,7 @@ from tests.fault.harness import EDLDIST, ROOT, wait_for
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 SPACE = "lab"
-EPOCHS = 8
+EPOCHS = 20
 WITHIN_S = 900.0
 JOB = f"""
 name: digits
