@@ -7,7 +7,8 @@
 #
 # A job of one's own goes on top:
 #   FROM edldist
-#   COPY . /job
+#   COPY --chown=1000:1000 . /job
+# (safetensors writes files that nobody but their owner may read).
 #
 # `edldist` is process 1 of its container, collects what ends there and passes signals on; it needs no other init.
 
