@@ -177,6 +177,15 @@ def test_what_happens_to_jobs_on_a_cluster_costs_no_sample(story: Story, cluster
     assert story.process(limited).engine_id == task and story.requeues(limited) == 1
     story.await_steps()
 
+    # Somebody cancels a worker: another one takes its place.
+    before, cancelled = sum(story.starts().values()), story.process(lonely).engine_id
+    cluster.run("scancel", cancelled)
+    story.until("another worker", lambda state: sum(story.starts().values()) > before)
+    story.await_running(2, 2)
+    workers = story.backend.state().role("teacher").processes
+    assert cancelled not in [each.engine_id for each in workers]
+    assert sum(story.starts().values()) == before + 1
+
     # The coordinator's job is cancelled: the one that waits takes over, and nobody else starts anew.
     before, coordinator = story.starts(), story.process("coordinator")
     address = Layout("digits", story.output).address_file.read_text()
