@@ -115,6 +115,7 @@ def test_an_interrupted_job_resumes_and_ends_with_the_same_steps(tmp_path: Path,
     assert (folder / "curves.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_the_job_trains_the_very_student_that_the_sweep_trains_in_one_process(
     tmp_path: Path, build: Path
 ) -> None:
@@ -153,6 +154,7 @@ def test_the_demo_kills_a_worker_lets_one_join_and_counts_every_sample(tmp_path:
     assert "did not leave" not in said, "the coordinator waited for somebody"
 
 
+@pytest.mark.slow
 def test_the_demo_that_is_interrupted_ends_its_job_which_can_go_on(tmp_path: Path, build: Path) -> None:
     folder, log = tmp_path / "demo", tmp_path / "log"
     job = run_job(folder, build, "student.args=[--epochs, 30]")
@@ -168,6 +170,7 @@ def test_the_demo_that_is_interrupted_ends_its_job_which_can_go_on(tmp_path: Pat
     assert not (folder / "comparison.png").exists()
 
 
+@pytest.mark.slow
 def test_the_roles_start_by_hand_in_any_order_under_bare_torchrun(tmp_path: Path, build: Path) -> None:
     prepare = [sys.executable, "examples/digits/prepare.py", "--teacher-epochs", "1", "--build", str(build)]
     log = tmp_path / "log"

@@ -19,7 +19,7 @@ from edldist.wire.messages import Event
 from tests.fault.books import STEADY, Plan, assert_as_quiet, hurry, last_step, quiet_run, redone
 from tests.fault.harness import FaultJob, Role, fault_job, wait_for
 
-pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(240)]
 
 PLAN = Plan(samples=40_000, batch_size=400)
 """Its state is larger than everything else that a rank writes: a limit on file sizes hits it alone."""

@@ -36,6 +36,7 @@ exec(loop)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "loop",
     ["for _ in range(5): dist.all_reduce(torch.ones(1))", "for _ in range(5): should_stop()"],

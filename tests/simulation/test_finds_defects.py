@@ -11,6 +11,7 @@ SEEDS = (*(0, 2, 3, 9, 27, 34, 71, 528), *range(120))
 """Those that found one when it was put in; any other, should the code have changed their stories."""
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", DEFECTS)
 def test_a_defect_is_found(name: str) -> None:
