@@ -47,6 +47,9 @@ class Engine(Protocol):
     patience_s: float
     """How long it may take until what was asked for is there."""
 
+    soon_s: float
+    """Within that a job has been stopped whose student is not waited for."""
+
     keeps_logs: bool
     """Whether there are logs of processes that left while the job goes on."""
 
@@ -97,6 +100,7 @@ def toy_job(**changes: Any) -> JobConfig:
 class _OneFileSystem:
     """What is alike where a job's processes see this machine's files and know its addresses."""
 
+    soon_s = 25.0  # the student would have 30
     keeps_logs = True
 
     def address(self, state: JobState) -> str:
@@ -176,6 +180,7 @@ class KubernetesEngine:
     """A Kubernetes of one node, with a namespace for every folder; a pod's logs go with the pod."""
 
     patience_s = 300.0
+    soon_s = 240.0  # the student would have 300
     keeps_logs = False
 
     def __init__(self) -> None:
@@ -200,7 +205,7 @@ class KubernetesEngine:
             self._volumes[output] = self._cluster.room(f"toy-{len(self._volumes)}", "toy-output")
         section = {"image": IMAGE, "pull_policy": "Never", "namespace": self._volumes[output].name}
         more = changes.pop("kubernetes", {})
-        job = toy_job(kubernetes=section | more, **changes)
+        job = toy_job(kubernetes=section | more, grace={"student_s": 300, "kill_s": 330}, **changes)
         script = {"script": f"/job/{job.student.script}"}
         job = job.model_copy(update={"student": job.student.model_copy(update=script)})
         return Plan(job, Path("/job"), Path(Names("toy").output), LAUNCHER)
