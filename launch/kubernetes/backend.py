@@ -29,7 +29,7 @@ from edldist_launch.kubernetes.forward import Forward
 from edldist_launch.kubernetes.kubectl import ClusterUnreachableError, Kubectl, Run, run_kubectl
 from edldist_launch.kubernetes.logs import PodLogs
 from edldist_launch.kubernetes.names import Names
-from edldist_launch.kubernetes.placing import WATCHED, place, remove
+from edldist_launch.kubernetes.placing import WATCHED, place, remove, try_out
 from edldist_launch.kubernetes.render import JOB, KIND, NAME, new_token, render
 from edldist_launch.kubernetes.state import ASKED, PAUSED, Found, names, role_name
 from edldist_launch.plan.plan import Plan
@@ -99,8 +99,7 @@ class KubernetesBackend:
         kubectl = Kubectl.of(plan.job.kubernetes, self._run)
         check_named(plan, kubectl)
         objects = render(plan, kubectl.namespace, new_token())
-        kubectl.create(objects, dry_run=True)
-        return names(objects)
+        return names(try_out(objects, kubectl))
 
     def scale(self, wanted: Mapping[str, int | None]) -> None:
         """See ``Backend``. Where KEDA scales a group it holds the number; elsewhere it is the group's own."""

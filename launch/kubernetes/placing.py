@@ -29,13 +29,14 @@ from edldist_launch.kubernetes.kustomization import Object
 from edldist_launch.kubernetes.render import JOB, KIND
 from edldist_launch.kubernetes.state import names
 
-__all__ = ["OWNED", "WATCHED", "place", "remove"]
+__all__ = ["OWNED", "WATCHED", "place", "remove", "try_out"]
 
 WATCHED = "jobs.batch,deployments.apps,pods,persistentvolumeclaims"
 """What tells the state of a job."""
 OWNED = "jobs.batch,deployments.apps,pods,services,configmaps,secrets,poddisruptionbudgets.policy"
 SUBMISSION = "edldist/submission"
 """Label: which submission made it."""
+_CLAIM = "PersistentVolumeClaim"
 GONE_S = 120.0
 LOOK_S = 0.5
 
@@ -47,14 +48,10 @@ def place(objects: Sequence[Object], kubectl: Kubectl) -> None:
         ClusterRefusedError: one cannot be made, with the API's own words; nothing is left.
         ClusterUnreachableError: the cluster went away meanwhile; the message says what may be left.
     """
-    claims = [each for each in objects if each["kind"] == "PersistentVolumeClaim"]
-    there = {
-        each["metadata"]["name"] for each in kubectl.get("persistentvolumeclaims", _selector(objects[0]))
-    }
-    new_claims = [each for each in claims if each["metadata"]["name"] not in there]
-    job = next(each for each in objects if each["metadata"]["labels"][KIND] == "student")
-    others = [each for each in objects if each is not job and each["kind"] != "PersistentVolumeClaim"]
-    kubectl.create([*new_claims, job, *others], dry_run=True)
+    lacking = try_out(objects, kubectl)
+    new_claims = [each for each in lacking if each["kind"] == _CLAIM]
+    job = next(each for each in lacking if each["metadata"]["labels"][KIND] == "student")
+    others = [each for each in lacking if each is not job and each["kind"] != _CLAIM]
     mark = secrets.token_hex(4)
     try:
         kubectl.create([_marked(each, mark) for each in new_claims])
@@ -63,6 +60,21 @@ def place(objects: Sequence[Object], kubectl: Kubectl) -> None:
     except LaunchError as exc:
         _undo(job, mark, kubectl, exc)
         raise
+
+
+def try_out(objects: Sequence[Object], kubectl: Kubectl) -> list[Object]:
+    """Those objects of a job that are to be made: not a claim that is there. The API would take them all.
+
+    Raises:
+        ClusterRefusedError: it would not, with its own words.
+        ClusterUnreachableError: it does not answer.
+    """
+    there = {
+        each["metadata"]["name"] for each in kubectl.get("persistentvolumeclaims", _selector(objects[0]))
+    }
+    lacking = [each for each in objects if each["kind"] != _CLAIM or each["metadata"]["name"] not in there]
+    kubectl.create(lacking, dry_run=True)
+    return lacking
 
 
 def remove(selector: str, kubectl: Kubectl, wait_s: float = GONE_S) -> None:

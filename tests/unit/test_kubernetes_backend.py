@@ -245,6 +245,10 @@ def test_a_job_that_has_ended_makes_room_for_the_next_and_its_claim_stays(folder
     ended(api, "Failed", reason="PodFailurePolicy", message="exit code 1")
     submitted(folder, api)
     assert api.object("PersistentVolumeClaim", "digits-output")["metadata"]["uid"] == first
+    backend = KubernetesBackend(folder / "out", api.run)
+    backend.stop()
+    assert "PersistentVolumeClaim digits-output" not in backend.try_out(plan_of(folder)), "it is there"
+    submitted(folder, api)
     assert "status" not in api.object("Job", "digits-student")
 
 
