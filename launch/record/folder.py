@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,9 @@ __all__ = [
 ]
 
 
+HANDOVER_S = 60.0
+"""After so long, who holds a coordinator's folder is not its predecessor that is just ending."""
+LOOK_S = 0.5
 OUTPUTS = Path("out")
 """Where default folders lie."""
 
@@ -187,6 +191,9 @@ class JobFolder(RecordFolder):
 def open_record(path: Path, job: JobConfig | None = None) -> RecordFolder:
     """The folder of a coordinator that nobody's ``edldist run`` started.
 
+    A cluster may start a coordinator while the one before it, of the same job, is still ending: it is waited
+    for.
+
     Args:
         job: what it is the record of, which is written down there; None where nobody knows.
 
@@ -200,7 +207,15 @@ def open_record(path: Path, job: JobConfig | None = None) -> RecordFolder:
                 f"--output {path}: a run of edldist run is recorded there; choose another folder"
             )
         return RecordFolder(path)
-    folder = RecordFolder(path)
+    deadline = time.monotonic() + HANDOVER_S
+    while True:
+        try:
+            folder = RecordFolder(path)
+            break
+        except FolderHeldError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(LOOK_S)
     try:
         replace_file(path / "job.yaml", dump_job(job).encode())
     except OSError as exc:

@@ -10,8 +10,9 @@ import pytest
 
 from edldist.config import JobConfig, load_job
 from edldist.errors import ConfigError
+from edldist_launch.record import folder as folders
 from edldist_launch.record.eventfile import read_events
-from edldist_launch.record.folder import JobFolder
+from edldist_launch.record.folder import FolderHeldError, JobFolder, open_record
 
 
 def job(name: str = "digits") -> JobConfig:
@@ -26,6 +27,25 @@ def test_a_new_folder_holds_the_resolved_job(tmp_path: Path) -> None:
         assert (folder.path / "checkpoints").is_dir()
         assert folder.log_path("teacher", "t-0") == folder.path / "logs" / "teacher-t-0.log"
         assert folder.log_path("prepare") == folder.path / "logs" / "prepare.log"
+
+
+def test_a_coordinator_waits_for_the_one_before_it_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    former = open_record(tmp_path, job())
+    looks = []
+
+    def look_again(pause_s: float) -> None:
+        looks.append(pause_s)
+        if len(looks) == 3:
+            former.close()
+
+    monkeypatch.setattr(folders.time, "sleep", look_again)
+    with open_record(tmp_path, job()):
+        assert len(looks) == 3
+        monkeypatch.setattr(folders, "HANDOVER_S", -1.0)
+        with pytest.raises(FolderHeldError, match="another run"):
+            open_record(tmp_path, job())
 
 
 def test_a_second_run_appends_events_and_drops_the_old_result(tmp_path: Path) -> None:
