@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -39,19 +40,31 @@ def alone(parts: Sequence[Leaf], at_least_bytes: int = 0) -> frozenset[int]:
     ]
     if not any(large):
         return frozenset()
-    with torch.inference_mode(False):
-        boxes = ([_made()], [_made()[1:]], [np.empty(2)])
+    probe, *found = _all_counts([_made(), *parts], [True, *large])
+    usual = _usual_counts(probe)
+    return frozenset(id(part) for part, counts in zip(parts, found, strict=True) if counts in usual)
+
+
+@functools.lru_cache(maxsize=8)
+def _usual_counts(probe: tuple[int, ...] | None) -> frozenset[tuple[int, ...] | None]:
+    """The counts of a tensor, a view and an array, just made and in one container and one list.
+
+    How often the interpreter itself refers to an argument is not the same at all times: it calls functions
+    in another way while something watches frames, as ``torch.compile`` does. A tensor that nothing but a
+    list has shows that.
+
+    Args:
+        probe: the counts of such a tensor at the time in question; at any other nothing is usual.
+    """
+    boxes = ([_made()], [_made()[1:]], [np.empty(2)])
     made: list[Leaf] = [part for box in boxes for part in box]
-    # In one go: how often the interpreter itself refers to an argument is not the same at all times.
-    found = _all_counts([*made, *parts], [True] * len(made) + large)
-    usual = frozenset(found[: len(made)]) - {None}
-    return frozenset(
-        id(part) for part, counts in zip(parts, found[len(made) :], strict=True) if counts in usual
-    )
+    now, *usual = _all_counts([_made(), *made], [True] * (1 + len(made)))
+    return frozenset(usual) - {None} if now == probe else frozenset()
 
 
 def _made() -> Tensor:
-    return torch.empty(2, device="cpu")
+    with torch.inference_mode(False):
+        return torch.empty(2, device="cpu")
 
 
 def _all_counts(parts: Sequence[Leaf], asked: Sequence[bool]) -> list[tuple[int, ...] | None]:

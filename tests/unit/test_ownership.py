@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
+from torch._C._dynamo import eval_frame
 from torch.utils.data import DataLoader
 
+from edldist.student import ownership
 from edldist.student.containers import taken_over
 from edldist.student.leaves import leaves
 from edldist.student.ownership import alone
@@ -146,3 +151,24 @@ def test_what_is_in_a_batch_twice_is_not_told_from_what_is_held():
 )
 def test_what_has_no_dense_host_memory_is_not_asked_about(make):
     assert alone([make()]) == frozenset()
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_what_is_alone_is_so_whether_or_not_something_watches_frames(first):
+    """As torch.compile does while it is at work: then the interpreter refers to arguments more often."""
+    ownership._usual_counts.cache_clear()
+    for watched in (first, not first):
+        with watched_frames() if watched else contextlib.nullcontext():
+            for extra in range(4):
+                box = [torch.zeros(10)]
+                held = [box[0] for _ in range(extra)]
+                assert found_alone(box) == (not held), (watched, extra)
+
+
+@contextlib.contextmanager
+def watched_frames() -> Iterator[None]:
+    before = eval_frame.set_eval_frame(False)
+    try:
+        yield
+    finally:
+        eval_frame.set_eval_frame(before)
