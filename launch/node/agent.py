@@ -6,6 +6,8 @@ Signals that are repeated. torchrun's agent answers each SIGTERM by an exception
 ranks that it has asked to leave; told three times (by whoever ends the whole tree of processes, and by the
 parent that was told, too) it is gone before they have saved, and they are killed with it. This one heeds the
 first, of all that ask to stop (``edldist.signals``), and from its start on, not only once its ranks run.
+The exception may come where torch takes any for a fault of its own and goes on (it does so while it stops to
+follow the ranks' logs): then it is raised again before ranks are started anew.
 
 OPTIONS is JSON (``AgentOptions``); ARGS are torchrun's.
 """
@@ -16,6 +18,7 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -24,9 +27,21 @@ import msgspec
 from edldist.signals import ASKING, EXIT_STOPPED, end_by_signals
 
 if TYPE_CHECKING:
-    from torch.distributed.elastic.rendezvous import RendezvousHandler, RendezvousParameters
+    from torch.distributed.elastic.rendezvous import (
+        RendezvousHandler,
+        RendezvousInfo,
+        RendezvousParameters,
+    )
 
-__all__ = ["BACKEND", "EXIT_CLOSED", "AgentOptions", "ask_no_resolver", "heed_once", "make_handler"]
+__all__ = [
+    "BACKEND",
+    "EXIT_CLOSED",
+    "AgentOptions",
+    "ask_first",
+    "ask_no_resolver",
+    "heed_once",
+    "make_handler",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -73,22 +88,46 @@ def make_handler(options: AgentOptions, parameters: RendezvousParameters) -> Ren
     )
 
 
-def heed_once() -> None:
+def heed_once() -> Callable[[], None]:
     """From now on, let the first signal that asks this agent to stop be the only one that it heeds.
 
     Whichever that is, the ranks are asked by SIGTERM: they may have no answer to another.
+
+    Returns:
+        What raises it again, if there was one.
     """
     from torch.distributed.elastic.multiprocessing import api
 
+    asked = False
+
     def leave(signum: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
         for other in (*ASKING, signal.SIGQUIT):
             signal.signal(other, signal.SIG_IGN)
         raise_it(signal.SIGTERM, frame)
+
+    def heed() -> None:
+        if asked:
+            raise_it(signal.SIGTERM, None)
 
     raise_it = api._terminate_process_handler
     vars(api)["_terminate_process_handler"] = leave  # torch installs it when it starts ranks
     for signum in ASKING:
         signal.signal(signum, leave)
+    return heed
+
+
+def ask_first(handler: RendezvousHandler, heed: Callable[[], None]) -> RendezvousHandler:
+    """A rendezvous to which nobody goes who was asked to stop; ranks are started, and again, behind one."""
+    meet = handler.next_rendezvous
+
+    def next_rendezvous() -> RendezvousInfo:
+        heed()
+        return meet()
+
+    vars(handler)["next_rendezvous"] = next_rendezvous
+    return handler
 
 
 def ask_no_resolver() -> None:
@@ -114,13 +153,13 @@ def main() -> None:
     from edldist.lifecycle.ending import end_quickly
     from edldist_launch.node.rendezvous import CompleteError, CoordinatorRendezvous
 
-    heed_once()
+    heed = heed_once()
     ask_no_resolver()
     options = msgspec.json.decode(sys.argv[1], type=AgentOptions)
     handlers: list[RendezvousHandler] = []
 
     def create(parameters: RendezvousParameters) -> RendezvousHandler:
-        handlers.append(make_handler(options, parameters))
+        handlers.append(ask_first(make_handler(options, parameters), heed))
         return handlers[-1]
 
     rendezvous_handler_registry.register(BACKEND, create)

@@ -40,6 +40,37 @@ def test_an_agent_heeds_the_first_signal_and_no_other(signum: signal.Signals, wh
     assert (done.returncode, done.stdout) == (0, "ranks are asked by SIGTERM\n"), done.stderr
 
 
+LOST = """
+import os, signal, sys
+from torch.distributed.elastic.multiprocessing import api
+from torch.distributed.elastic.multiprocessing.tail_log import TailLog
+from edldist_launch.node.agent import ask_first, heed_once
+from edldist_launch.node.rendezvous import LoneRendezvous
+
+class Killed:
+    def result(self):
+        os.kill(os.getpid(), int(sys.argv[1]))
+
+node = ask_first(LoneRendezvous("run", "127.0.0.1"), heed_once())
+node.next_rendezvous()
+follower = TailLog("ranks", {}, sys.stderr)
+follower._futs = [Killed()]
+follower.stop()
+try:
+    node.next_rendezvous()
+except api.SignalException as again:
+    print("ranks are asked by", again.sigval.name)
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_that_torch_takes_for_a_fault_of_its_own_is_not_lost(signum: signal.Signals) -> None:
+    """It comes while the logs of ranks that failed are followed to their end, before they start again."""
+    done = subprocess.run([sys.executable, "-c", LOST, str(int(signum))], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "ranks are asked by SIGTERM\n"), done.stderr
+    assert "error in log tailer" in done.stderr
+
+
 @pytest.mark.parametrize("code", [0, 2, EXIT_CLOSED])
 def test_an_agent_that_is_done_or_cannot_start_is_not_started_again(code: int) -> None:
     assert AgentRestarts().ended(code, (0, 0)) is None
