@@ -72,7 +72,13 @@ class Party:
             device_type="cpu",
             connect_timeout_s=300.0,
         )
-        self.service = TeacherService(identity, transport, self.clock)
+        self.vouched: list[tuple[list[str], float]] = []
+        self.service = TeacherService(
+            identity,
+            transport,
+            self.clock,
+            alive=lambda addresses, ttl_s: self.vouched.append((list(addresses), ttl_s)),
+        )
         self.service.start()
         self.heard(self.coordinator, Register)
         self.order(Registered(incarnation="one", heartbeat_interval_s=1.0, heartbeat_ttl_s=TTL_S))
@@ -128,6 +134,12 @@ def party():
     yield made
     made.service.close("the test is over")
     made.poller.close()
+
+
+def test_who_vouches_for_a_worker_knows_of_a_student_before_it_is_asked_for_tasks(party: Party) -> None:
+    """The first pass may be the longest, and keep the worker from saying so."""
+    party.heard(party.student, Pull)
+    assert party.vouched[-1] == (["tcp://coordinator:1", STUDENT.address], TTL_S)
 
 
 def test_the_next_pull_rides_on_the_labels_of_the_last(party: Party) -> None:

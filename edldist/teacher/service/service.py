@@ -96,8 +96,9 @@ class TeacherService:
         """Connect to the coordinator, and be ready for ``start``, or for turns that somebody else calls.
 
         Args:
-            alive: called at every tick with the addresses of those that count this worker's silence, and the
-                shortest of it that any of them takes for a loss (``Voucher.alive``).
+            alive: called at every tick, and when a student takes this worker, with the addresses of those
+                that count this worker's silence, and the shortest of it that any of them takes for a loss
+                (``Voucher.alive``).
         """
         self._alive = alive
         self._identity = identity
@@ -287,6 +288,7 @@ class TeacherService:
             student.max_frame_bytes = message.max_frame_bytes
             with self._lock:
                 self._ledger.connected(name)
+            self._say_alive()  # before its first task can keep this thread from saying so
             logger.info("serving student %s at %s", name, student.peer.address)
         elif isinstance(message, Refused):
             student.incompatible = message.reason if message.incompatible else ""
@@ -379,13 +381,16 @@ class TeacherService:
                 self._greet(student, now)
             elif not student.serving and not student.refused and now - student.greeted_at > _GREET_AGAIN_S:
                 self._greet(student, now)
-        serving = [student.peer.address for student in self._students.values() if student.serving]
-        self._alive([self._identity.coordinator, *serving], self._ttl_s)
+        self._say_alive()
         reasons = [student.incompatible for student in self._students.values()]
         if reasons and all(reasons) and not self._draining:
             raise IncompatibleError(f"no student takes this worker: {reasons[-1]}")
         if not self._serving:
             self._job.end_if_orphaned(now)
+
+    def _say_alive(self) -> None:
+        serving = [student.peer.address for student in self._students.values() if student.serving]
+        self._alive([self._identity.coordinator, *serving], self._ttl_s)
 
     @property
     def _ttl_s(self) -> float:
