@@ -8,7 +8,7 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edldist.address_file import parse_coordinator
@@ -156,7 +156,7 @@ class TeacherWorker:
         self._reader = _reader(options)
         self._started = self._clock.monotonic()
         self._stop_at: float | None = None
-        self.worker_id = options.worker_id or f"{options.name}-{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+        self.worker_id = options.worker_id or _new_id(options.name)
         self.service = TeacherService(
             TeacherIdentity(
                 worker=self.worker_id,
@@ -304,6 +304,10 @@ def load_teacher(options: WorkerOptions) -> Teacher:
     )
 
 
+def _new_id(name: str) -> str:
+    return f"{name}-{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+
+
 def run_worker(options: WorkerOptions) -> int:
     """Run one worker in this process until it is told to leave.
 
@@ -318,11 +322,14 @@ def run_worker(options: WorkerOptions) -> int:
         EdlDistError: the job refused this worker or is gone. The caller exits with 1.
     """
     health = Health(_LONGEST_TURN_S)
+    worker_id = options.worker_id or _new_id(options.name)
+    options = replace(options, worker_id=worker_id)
     with (
         probed(options.http, health),
         StopSignals(options.drain_s) as signals,
         contextlib.closing(Voucher()) as voucher,
     ):
+        voucher.start(worker_id, process_id())  # it is ready by the time that there is a model to vouch for
         teacher = load_teacher(options)
 
         def alive(addresses: Collection[str], ttl_s: float) -> None:
@@ -331,7 +338,6 @@ def run_worker(options: WorkerOptions) -> int:
             voucher.alive(addresses, ttl_s)
 
         worker = TeacherWorker(options, teacher, alive=alive)
-        voucher.start(worker.worker_id, process_id())
         signals.serve(worker)
         logger.info(
             "worker %s of teacher %r is up, batch size %s", worker.worker_id, options.name, options.batch_size

@@ -14,7 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from edldist.errors import ModelError
 from edldist.signals import ASKING
+from edldist.teacher import worker as worker_module
+from edldist.teacher.worker import WorkerOptions
 from edldist.wire.messages import Vouch
 from edldist.wire.voucher import Voucher, lives, start_ticks
 from edldist.wire.zmq.transport import ZmqTransport
@@ -164,3 +167,19 @@ def test_a_process_is_told_by_its_start_and_by_its_state():
     wait_for("a zombie", lambda: lives(child.pid, ticks) is None)
     child.communicate()
     assert (lives(child.pid, ticks), start_ticks(child.pid)) == (None, 0)
+
+
+def test_a_voucher_is_there_before_the_model_that_it_is_for(monkeypatch):
+    """It takes a while to start, and the first pass may be the longest."""
+    begun = []
+
+    def load_teacher(options):
+        begun.append(("model", options.worker_id))
+        raise ModelError("there is none")
+
+    monkeypatch.setattr(Voucher, "start", lambda self, member, process: begun.append(("voucher", member)))
+    monkeypatch.setattr(worker_module, "load_teacher", load_teacher)
+    with pytest.raises(ModelError):
+        worker_module.run_worker(WorkerOptions(model="m:m", coordinator="tcp://127.0.0.1:1"))
+    (first, member), (second, of_model) = begun
+    assert (first, second) == ("voucher", "model") and member == of_model
