@@ -123,7 +123,8 @@ def test_a_job_is_found_scaled_shown_and_refused_a_second_time(start: Start, eng
     assert (state.role("t").wanted, state.role("t").held) == (1, None)
 
     job.backend.scale({"t": 3, "student": 1})
-    state = job.until(lambda state: state.role("t").count("running") == 3)
+    # Who places processes may act on a number before the coordinator has told that it holds it.
+    state = job.until(lambda state: (state.role("t").count("running"), state.role("t").held) == (3, 3))
     assert (state.role("t").wanted, state.role("t").held, state.role("student").held) == (3, 3, 1)
     assert len({process.engine_id for process in state.role("t").processes}) == 3
     workers = {process.id for process in state.role("t").processes}
