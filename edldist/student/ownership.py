@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -40,12 +39,11 @@ def alone(parts: Sequence[Leaf], at_least_bytes: int = 0) -> frozenset[int]:
     ]
     if not any(large):
         return frozenset()
-    probe, *found = _all_counts([_made(), *parts], [True, *large])
-    usual = _usual_counts(probe)
+    probe, *found, again = _all_counts([_made(), *parts, _made()], [True, *large, True])
+    usual = _usual_counts(probe) if again == probe else frozenset()
     return frozenset(id(part) for part, counts in zip(parts, found, strict=True) if counts in usual)
 
 
-@functools.lru_cache(maxsize=8)
 def _usual_counts(probe: tuple[int, ...] | None) -> frozenset[tuple[int, ...] | None]:
     """The counts of a tensor, a view and an array, just made and in one container and one list.
 
@@ -56,10 +54,18 @@ def _usual_counts(probe: tuple[int, ...] | None) -> frozenset[tuple[int, ...] | 
     Args:
         probe: the counts of such a tensor at the time in question; at any other nothing is usual.
     """
+    if (known := _known.get(probe)) is not None:
+        return known
     boxes = ([_made()], [_made()[1:]], [np.empty(2)])
     made: list[Leaf] = [part for box in boxes for part in box]
     now, *usual = _all_counts([_made(), *made], [True] * (1 + len(made)))
-    return frozenset(usual) - {None} if now == probe else frozenset()
+    if now != probe:  # another thread has begun to watch frames, or ended: the next batch asks again
+        return frozenset()
+    return _known.setdefault(probe, frozenset(usual) - {None})
+
+
+_known: dict[tuple[int, ...] | None, frozenset[tuple[int, ...] | None]] = {}
+"""What is usual, by the counts of the probe: one entry for each way to call, of which there are few."""
 
 
 def _made() -> Tensor:

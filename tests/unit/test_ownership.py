@@ -156,7 +156,7 @@ def test_what_has_no_dense_host_memory_is_not_asked_about(make):
 @pytest.mark.parametrize("first", [False, True])
 def test_what_is_alone_is_so_whether_or_not_something_watches_frames(first):
     """As torch.compile does while it is at work: then the interpreter refers to arguments more often."""
-    ownership._usual_counts.cache_clear()
+    ownership._known.clear()
     for watched in (first, not first):
         with watched_frames() if watched else contextlib.nullcontext():
             for extra in range(4):
