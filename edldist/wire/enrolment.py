@@ -48,6 +48,8 @@ _MAX_RETRY_S = 2.0
 _FIRST_WARNING_S = 3.0
 _WARNING_EVERY_S = 30.0
 _MAX_CLOCK_SKEW_S = 5.0
+_LONGEST_GAP_S = 1.25 * _MAX_RETRY_S + 1.0
+"""Between two turns, or two answers while asking: after a longer one, this side or the other stood still."""
 
 
 class Enrolment:
@@ -86,12 +88,14 @@ class Enrolment:
         self.heartbeat_ttl_s = 3.0
         self._heartbeat_interval_s = 1.0
         self._last_heard = now
-        self._joining_since = now
+        self._joining_s = 0.0  # without an answer ever; what this process slept through does not count
+        self._turn_at = now
         self._next_at = now
         self._retry_s = _FIRST_RETRY_S
         self._warn_at = now + _FIRST_WARNING_S
         self._host = ""
-        self._asks_until: float | None = None  # while its id is another process's
+        self._refused_at: float | None = None  # last, while its id is another process's
+        self._refused_s = 0.0
         self._events: list[Message] = []
 
     @property
@@ -120,6 +124,8 @@ class Enrolment:
         Raises:
             CoordinatorUnreachableError: nobody ever answered within ``connect_timeout_s``.
         """
+        self._joining_s += min(now - self._turn_at, _LONGEST_GAP_S)
+        self._turn_at = now
         self._complain(now)
         events, self._events = self._events, []
         if now < self._next_at:
@@ -153,7 +159,7 @@ class Enrolment:
             self.heartbeat_ttl_s = message.heartbeat_ttl_s
             self._next_at = now + self._heartbeat_interval_s * self._jitter.uniform(0.5, 1.0)
             self._retry_s = _FIRST_RETRY_S
-            self._asks_until = None
+            self._refused_at = None
             if joined_now:
                 self._compare_clocks(message, wall)
             return joined_now
@@ -173,6 +179,9 @@ class Enrolment:
         """Give up; or ask again, for as long as whoever holds the id may have died without a word.
 
         A process that is started anew under its id right after a crash comes before anybody misses the last.
+        It asks until it was refused for longer than the coordinator needs to miss somebody. While
+        either of the two stood still nobody was missed, and what is read afterwards was said long ago.
+
         One that was a member before was written off while it was silent, as on a host that was cut off; if
         another has its id by now, that one was started in its place.
         """
@@ -182,11 +191,14 @@ class Enrolment:
                 f"process took its place: {message.reason}"
             )
         if message.held_for_s is not None:
-            if self._asks_until is None:
-                wait_s = message.held_for_s + _MAX_RETRY_S
-                self._asks_until = now + wait_s
+            wait_s = message.held_for_s + 2 * _MAX_RETRY_S
+            if self._refused_at is None:
+                self._refused_s = 0.0
                 logger.warning("%s. Asking again for %.0f s, in case it has ended", message.reason, wait_s)
-            if now < self._asks_until:
+            elif now - self._refused_at <= _LONGEST_GAP_S:
+                self._refused_s += now - self._refused_at
+            self._refused_at = now
+            if self._refused_s < wait_s:
                 return
         kind = IncompatibleError if message.incompatible else RefusedError
         raise kind(f"coordinator {self._coordinator} refused this member: {message.reason}")
@@ -221,7 +233,7 @@ class Enrolment:
         ]
 
     def _complain(self, now: float) -> None:
-        waited_s = now - self._joining_since
+        waited_s = self._joining_s
         if not self.ever_joined and waited_s > self._connect_timeout_s:
             raise CoordinatorUnreachableError(
                 f"no coordinator answered at {self._coordinator} for {waited_s:.0f} s "
