@@ -238,17 +238,21 @@ class KubernetesBackend:
         """Students first: they need labels to their last step. Then workers; the coordinator goes last."""
         pods = found.pods()
         for kind in ("student", "teacher"):
+            selector = f"{JOB}={found.label},{KIND}={kind}"
+            hurried = kind == "student" and grace_s is not None
+            if hurried:
+                # First: to a pod that ends already, kubelets before 1.22 give the time that it was told then.
+                kubectl.end_pods(selector, max(1, int(grace_s or 0)))
             for owner in found.owners(kind):
                 if (scaler := found.scaler(role_name(owner))) is not None:
                     paused = _annotations({PAUSED: "0"})
                     kubectl.patch("scaledobjects.keda.sh", scaler["metadata"]["name"], paused)
                 key = "replicas" if owner["kind"] == "Deployment" else "parallelism"
                 kubectl.patch(_resource(owner), owner["metadata"]["name"], {"spec": {key: 0}})
-            label = found.label
-            if kind == "student" and grace_s is not None:
-                kubectl.end_pods(f"{JOB}={label},{KIND}={kind}", max(1, int(grace_s)))
+            if hurried:
+                kubectl.end_pods(selector, max(1, int(grace_s or 0)))  # what took their place meanwhile
             wait_s = max((_grace_s(pod) for pod in pods), default=0.0) if grace_s is None else grace_s
-            self._until_gone(kubectl, f"{JOB}={label},{KIND}={kind}", wait_s + MARGIN_S)
+            self._until_gone(kubectl, selector, wait_s + MARGIN_S)
 
     def _until_gone(self, kubectl: Kubectl, selector: str, wait_s: float) -> None:
         deadline = time.monotonic() + wait_s

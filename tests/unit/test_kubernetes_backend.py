@@ -437,6 +437,20 @@ def test_stopping_tells_students_first_and_leaves_the_claim(folder: Path, api: F
     backend.stop()
 
 
+def test_who_is_not_waited_for_is_told_so_before_its_end_begins(folder: Path, api: FakeApi) -> None:
+    """A pod that ends already keeps the time that it was told first, on clusters before 1.22."""
+    backend = submitted(folder, api)
+    api.asked.clear()
+    backend.stop(grace_s=0.5)
+    assert [request for request in api.asked if not request.startswith("get")] == [
+        "delete pods",
+        "patch jobs.batch",
+        "delete pods",
+        "patch deployments.apps",
+        "delete jobs.batch",
+    ]
+
+
 def test_stopping_what_has_ended_removes_it_and_keeps_how_it_ended(
     folder: Path, api: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:

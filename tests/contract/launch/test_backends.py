@@ -44,7 +44,9 @@ class Job:
 
     def until_running(self) -> JobState:
         def running(state: JobState) -> bool:
-            return state.phase == "running" and state.role("student").count("running") == 1
+            # A student that needs no coordinator yet may be there before it.
+            there = state.role("student").count("running") == 1 and state.coordinator is not None
+            return state.phase == "running" and there
 
         return self.until(running)
 
