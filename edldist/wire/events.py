@@ -65,6 +65,11 @@ class _CheckpointBroken(_Fields, frozen=True):
     reason: Text
 
 
+class _NodeEnded(_Fields, frozen=True):
+    host: Name
+    code: Count
+
+
 class _Remark(_Fields, frozen=True):
     text: Text
 
@@ -78,6 +83,7 @@ FROM_MEMBERS: dict[str, type[_Fields]] = {
     "checkpoint_restored": _CheckpointWhole,
     "checkpoint_failed": _CheckpointBroken,
     "checkpoint_damaged": _CheckpointBroken,
+    "node_ended": _NodeEnded,
     "remark": _Remark,
 }
 

@@ -11,6 +11,8 @@ from edldist.address_file import parse_coordinator
 from edldist.errors import CoordinatorUnreachableError, RefusedError
 from edldist.wire.messages import (
     MAX_STATUS_BYTES,
+    Ack,
+    Event,
     NodeQuery,
     NodeStatus,
     Refused,
@@ -24,7 +26,7 @@ from edldist.wire.zmq.transport import ZmqTransport
 
 __all__ = ["StatusClient", "query_status"]
 
-_Answer = TypeVar("_Answer", Status, NodeStatus, Scaled)
+_Answer = TypeVar("_Answer", Status, NodeStatus, Scaled, Ack)
 
 
 class StatusClient:
@@ -66,8 +68,17 @@ class StatusClient:
         """
         return self._ask(Scale(group=group, workers=workers), Scaled, timeout_s)
 
+    def tell(self, event: Event, timeout_s: float = 2.0) -> None:
+        """Report an event, with a ``reporter`` and a number: told again it is the same one.
+
+        Raises:
+            CoordinatorUnreachableError: it was not acknowledged within ``timeout_s``.
+            RefusedError, ProtocolVersionError: as for ``query``.
+        """
+        self._ask(event, Ack, timeout_s)
+
     def _ask(
-        self, question: StatusQuery | NodeQuery | Scale, kind: type[_Answer], timeout_s: float
+        self, question: StatusQuery | NodeQuery | Scale | Event, kind: type[_Answer], timeout_s: float
     ) -> _Answer:
         deadline = time.monotonic() + timeout_s
         self._link.send(question)

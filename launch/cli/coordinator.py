@@ -113,6 +113,13 @@ def _token(given: str | None, file: Path | None) -> str | None:
     help="The job file that this is the record of; it is copied there.",
 )
 @option(
+    "--submission",
+    metavar="ID",
+    default="",
+    help="Of the job: a coordinator that takes another one's place goes on with the figures of the record "
+    "where this is the same.",
+)
+@option(
     "--address-file",
     type=click.Path(dir_okay=False),
     metavar="FILE",
@@ -136,6 +143,7 @@ def coordinator(
     scale_policy: str,
     output: Path | None,
     job_file: Path | None,
+    submission: str,
     address_file: str | None,
     advertise: str | None,
 ) -> int:
@@ -175,5 +183,5 @@ def coordinator(
 
         job = load_job(job_file)
     name = job.name if job is not None else None
-    with open_record(output, job) as folder, Scribe(folder, job=name) as scribe:
+    with open_record(output, job) as folder, Scribe(folder, job=name, submission=submission) as scribe:
         return run_coordinator(options, scribe.tell)

@@ -6,15 +6,17 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import subprocess
 import time
+import uuid
 from collections.abc import Mapping
 
 import psutil
 
-from edldist.errors import EdlDistError
+from edldist.errors import CoordinatorUnreachableError, EdlDistError
 from edldist.observe.health import Health
-from edldist.wire.messages import NodeStatus, Scalar
+from edldist.wire.messages import Event, NodeStatus, Scalar
 from edldist.wire.query import StatusClient
 from edldist_launch.node.notes import RankNotes
 from edldist_launch.node.watch import NodeWatch, Progress, RankProcess
@@ -30,6 +32,10 @@ HOPELESS_GRACE_S = 5.0
 LOOK_S = 0.5
 STATUS_TIMEOUT_S = 0.3
 REJOIN_S = 2.0
+DONE_S = 15.0
+"""How long a node that has reached the end looks for a coordinator to tell: it may be being replaced."""
+LEFT_S = 3.0
+"""The same for any other end."""
 POLL_S = 0.1
 LOOP = "supervising"
 """What a probe calls the loop that looks after them."""
@@ -117,6 +123,32 @@ class NodeRanks:
         self._watch.see_notes(self._notes.read())
         some = 0 < self._watch.heeding < len(self._watch.processes)
         return min(self._grace_s, HOPELESS_GRACE_S) if some else self._grace_s
+
+    def tell_end(self, code: int, interrupts: Interrupts) -> None:
+        """Let the job know how this node ends, if a coordinator is there to hear it.
+
+        Args:
+            code: what the node will exit with.
+            interrupts: whoever insists does not wait for that.
+        """
+        event = Event(
+            event="node_ended",
+            t=time.time(),
+            fields={"host": socket.gethostname(), "code": code},
+            reporter=f"node-{uuid.uuid4().hex[:12]}",
+            seq=1,
+        )
+        deadline = time.monotonic() + (DONE_S if code == 0 else LEFT_S)
+        while time.monotonic() < deadline and not interrupts.insisted:
+            self._health.turned(LOOP)
+            try:
+                self._client.tell(event, LOOK_S)
+                return
+            except CoordinatorUnreachableError:
+                continue
+            except EdlDistError as exc:
+                logger.warning("the end of this node was not told: %s", exc)
+                return
 
     def close(self) -> None:
         if self._agent.poll() is None:

@@ -147,9 +147,11 @@ def run_student(
                 code = _wait_single(node, watch, max_restarts, start, interrupts)
             else:
                 code = _wait_elastic(node, watch, start, interrupts)
+            code = _end(code, node, watch, interrupts)
+            node.tell_end(code, interrupts)
         finally:
             node.close()
-    return _end(code, node, watch, interrupts)
+    return code
 
 
 def _end(code: int, node: NodeRanks, watch: NodeWatch, interrupts: Interrupts) -> int:

@@ -10,11 +10,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TypeVar
 
+import msgspec
+
 from edldist.config import JobConfig, dump_job
 from edldist.errors import ConfigError
 from edldist.files import lock_file, replace_file
 from edldist_launch.record.earlier import Beginning, EarlierRun, last_checkpoint, set_aside
 from edldist_launch.record.eventfile import EventFile, json_text
+from edldist_launch.record.memory import Memory
 
 __all__ = [
     "FolderHeldError",
@@ -68,7 +71,6 @@ class RecordFolder:
 
     def _begin(self) -> None:
         """The folder is ours: make what a record needs."""
-        (self.path / "result.json").unlink(missing_ok=True)
         self._events = EventFile(self.path / "events.jsonl")
 
     def __enter__(self: Folder) -> Folder:
@@ -114,6 +116,29 @@ class RecordFolder:
         """The job goes on: what it ended with before is no result any more."""
         with contextlib.suppress(OSError):
             (self.path / "result.json").unlink(missing_ok=True)
+
+    def keep(self, memory: Memory) -> None:
+        """Keep figures for whoever watches this job next.
+
+        Raises:
+            OSError: they were not written.
+        """
+        replace_file(self._memory_path, msgspec.json.encode(memory))
+
+    def kept(self) -> Memory | None:
+        """What a predecessor kept; None where nobody did, or it cannot be read."""
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            return msgspec.json.decode(self._memory_path.read_bytes(), type=Memory)
+        return None
+
+    def forget_kept(self) -> None:
+        """The job has ended, or begins: the next one's figures are its own."""
+        with contextlib.suppress(OSError):
+            self._memory_path.unlink(missing_ok=True)
+
+    @property
+    def _memory_path(self) -> Path:
+        return self.path / ".figures.json"
 
     def write_job(self, job: JobConfig) -> None:
         """Replace ``job.yaml``.
@@ -182,6 +207,8 @@ class JobFolder(RecordFolder):
             self.set_aside = set_aside(self.path)
         else:
             self.earlier = earlier
+        (self.path / "result.json").unlink(missing_ok=True)
+        self.forget_kept()
         (self.path / "logs").mkdir(exist_ok=True)
         (self.path / "checkpoints").mkdir(exist_ok=True)
         self.write_job(self._job)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edldist.wire.messages import Event, GroupStatus, MemberStatus, Report, Scalar, Status
+from edldist_launch.record.memory import TallyMemory
 
 __all__ = ["Figures", "Tally"]
 
@@ -55,8 +56,9 @@ class Tally:
       as ``epoch``, whichever is further: a script that names the epoch that runs, from 0, is one behind at
       its end.
     - ``samples``: labelled samples that training loops took in this run, whatever an earlier one took that
-      it goes on with, summed over every member that ever was a student. After a restart, samples since the
-      last checkpoint count again: they were labelled and consumed again.
+      it goes on with, summed over every member that ever was a student. After a restart of students, samples
+      since the last checkpoint count again: they were labelled and consumed again. Who takes over from
+      another one that watched this run ``recall``s what that one kept.
     - ``skipped_samples``: those that no worker could label and that ``on_poison: skip`` left out, summed
       in the same way.
     - ``samples_per_s``: samples over the time from the first to the last batch, as far as they were seen; by
@@ -114,9 +116,47 @@ class Tally:
         self._note_rate(now)
         return lines
 
+    def memory(self, now: float) -> TallyMemory:
+        """All that a successor needs to go on with these figures."""
+        ages = [(now - at, samples) for at, samples in (self._first or self._last, self._last)]
+        return TallyMemory(
+            metrics=dict(self.metrics),
+            teachers=dict(self.teachers),
+            checkpoint=self.checkpoint,
+            present=sorted(self._present),
+            numbered=dict(self._numbered),
+            position=dict(self._position),
+            stats={member_id: dict(stats) for member_id, stats in self._stats.items()},
+            processes=[(rank, sorted(seen)) for rank, seen in self._processes.items()],
+            evaluating=sorted(self._evaluating),
+            first=None if self._first is None else ages[0],
+            last=ages[1],
+        )
+
+    def recall(self, memory: TallyMemory, kept_at: float) -> None:
+        """Begin with the figures of a predecessor; to be called before anything is observed.
+
+        Args:
+            memory: what it kept.
+            kept_at: when, in this process's monotonic seconds.
+        """
+        self.metrics, self.teachers = dict(memory.metrics), dict(memory.teachers)
+        self.checkpoint = memory.checkpoint
+        self._present, self._evaluating = set(memory.present), set(memory.evaluating)
+        self._numbered, self._position = dict(memory.numbered), dict(memory.position)
+        self._stats = {member_id: dict(stats) for member_id, stats in memory.stats.items()}
+        self._processes = {rank: set(seen) for rank, seen in memory.processes}
+        if memory.first is not None:
+            self._first = (kept_at - memory.first[0], memory.first[1])
+            self._last = (kept_at - memory.last[0], memory.last[1])
+
     def freeze(self) -> None:
         """The students are done: from now on, teachers that leave do so because the job ends them."""
         self.frozen = True
+
+    def thaw(self) -> None:
+        """Students train again."""
+        self.frozen = False
 
     def crashed(self, member_id: str) -> None:
         """The launcher saw a teacher worker die; the coordinator may be too young to have known it."""

@@ -77,6 +77,7 @@ def run_placer(output: Path, slurm: Slurm | None = None) -> int:
     with PlacerRecord(output) as record, Interrupts() as interrupts:
         observers = Observers(plan.name, record, PlainConsole(), workers, SystemClock())
         with observers:
+            observers.take_over(plan.name)  # a submission begins without what a former one kept
             return Placer(plan, slurm or SlurmCommands(), record, observers, name).run(interrupts)
 
 

@@ -25,6 +25,7 @@ from edldist.wire.messages import GroupStatus, Status
 from edldist.wire.query import StatusClient
 from edldist_launch.record.eventfile import json_text
 from edldist_launch.record.folder import RecordFolder
+from edldist_launch.record.memory import Memory
 from edldist_launch.record.tally import Tally
 from edldist_launch.view.console import PlainConsole, near
 from edldist_launch.view.curves import draw_curves
@@ -35,6 +36,8 @@ __all__ = ["Observers", "harmless"]
 logger = logging.getLogger(__name__)
 
 PROGRESS_EVENT_EVERY_S = 1.0
+KEEP_EVERY_S = 10.0
+"""How old figures are that a successor finds, at most; those of a student that has gone are there at once."""
 RESULT_TRIES = 5
 RESULT_WAIT_S = 0.5
 
@@ -87,6 +90,8 @@ class Observers:
         self._tally = Tally()
         self._view = ProgressView(console, job, workers_wanted)
         self._next_progress = 0.0
+        self._submission: str | None = None  # whose figures are kept for a successor
+        self._next_keep = 0.0
         self._said: set[str] = set()
         self.failures = 0
 
@@ -109,6 +114,19 @@ class Observers:
     def event(self, name: str, /, **fields: Any) -> None:
         """Write down something that happened."""
         self._folder.event({"t": self._clock.wall(), "event": name, **fields})
+
+    @harmless
+    def take_over(self, submission: str) -> None:
+        """Go on with the figures that a predecessor kept of this very submission, and keep them for the next.
+
+        To be called before anything is looked at, by whoever may be replaced while the job goes on.
+        """
+        self._submission = submission
+        memory = self._folder.kept()
+        if memory is not None and memory.submission == submission:
+            wall = self._clock.wall()
+            self._tally.recall(memory.tally, self._now() - max(0.0, wall - memory.kept_at))
+            self._began = self._now() - max(0.0, wall - memory.began)
 
     @harmless
     def job(self, job: JobConfig) -> None:
@@ -175,6 +193,11 @@ class Observers:
         self._tally.freeze()
 
     @harmless
+    def students_back(self) -> None:
+        """From now on they leave for other reasons."""
+        self._tally.thaw()
+
+    @harmless
     def checkpoint(self) -> int | None:
         """The step of the last checkpoint of this run that is known to be whole."""
         saved = self._folder.last_checkpoint()
@@ -198,6 +221,7 @@ class Observers:
         result = self._result(status, trained_s) or {"status": status, "job": self._job}
         self.event(f"job_{status}", **({"reason": reason} if reason else {}))
         self._write_result(result)
+        self._folder.forget_kept()
         self._draw(status)
         if last_words:
             print(printable(last_words), file=sys.stderr)
@@ -206,12 +230,33 @@ class Observers:
         if reason:
             print(printable(f"{'error' if status == 'failed' else status}: {reason}"), file=sys.stderr)
 
+    @harmless
+    def leave_off(self, trained_s: float) -> None:
+        """Watch no longer, though the job may go on: another one will, or nobody."""
+        self.event("coordinator_stopped")
+        self._keep()
+        self._write_result(self._result("interrupted", trained_s) or {"status": "interrupted"})
+        self._draw("so far")
+
     # --- what those are made of: each part fails alone --------------------------------------
 
     @harmless
     def _take(self, status: Status) -> None:
+        gone = False
         for line in self._tally.observe(status, self._now()):
             self._record(line)
+            gone = gone or line["event"] in ("student_left", "student_lost")
+        if gone or self._now() >= self._next_keep:
+            self._keep()
+
+    @harmless
+    def _keep(self) -> None:
+        if self._submission is None:
+            return
+        self._next_keep = self._now() + KEEP_EVERY_S
+        now, wall = self._now(), self._clock.wall()
+        tally = self._tally.memory(now)
+        self._folder.keep(Memory(self._submission, wall - (now - self._began), wall, tally))
 
     @harmless
     def _record(self, line: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ GOOD = {
     "checkpoint_restored": {"step": 1, "bytes": 10, "seconds": 0.5},
     "checkpoint_failed": {"step": 1, "reason": "r"},
     "checkpoint_damaged": {"step": 1, "reason": "r"},
+    "node_ended": {"host": "h", "code": 143},
     "remark": {"text": "t"},
 }
 FORGED = ("soon", -1, float("nan"), float("inf"), None, True, 2.5, 10**15)
@@ -45,7 +46,7 @@ def reported() -> Iterator[tuple[str, set[str]]]:
 
 def test_every_event_that_is_reported_is_known_with_its_fields() -> None:
     found = list(reported())
-    assert {name for name, _ in found} | {"clock_skew"} == set(FROM_MEMBERS) == set(GOOD)
+    assert {name for name, _ in found} | {"clock_skew", "node_ended"} == set(FROM_MEMBERS) == set(GOOD)
     for name, fields in found:
         assert fields == set(FROM_MEMBERS[name].__struct_fields__) == set(GOOD[name])
 

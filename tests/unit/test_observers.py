@@ -54,6 +54,34 @@ def make(folder: JobFolder, target: PlainConsole | None = None) -> Observers:
     return Observers("toy", folder, target or console(), 2, FakeClock())
 
 
+def test_who_may_be_replaced_keeps_figures_and_nobody_else_does(folder: JobFolder) -> None:
+    first, second = make(folder), make(folder)
+    rank = MemberStatus(
+        id="s",
+        role="student",
+        group="",
+        address="",
+        process="p",
+        host="h",
+        pid=1,
+        joined_s=1.0,
+        silent_s=0.0,
+        links=[],
+        info={"rank": 0},
+        stats={"samples": 32},
+    )
+    taken = status(rank)
+    first.take(taken, stopping=False)
+    assert folder.kept() is None
+    first.take_over("toy")
+    first.take(taken, stopping=False)
+    second.take_over("toy")
+    second.result("interrupted", 1.0)
+    assert json.loads((folder.path / "result.json").read_text())["samples"] == 32
+    second.finish("completed", "", 1.0)
+    assert folder.kept() is None
+
+
 def test_every_method_that_the_job_can_call_is_harmless() -> None:
     public = {name: member for name, member in vars(Observers).items() if not name.startswith("_")}
     assert {"event", "say", "look", "finish"} <= set(public)

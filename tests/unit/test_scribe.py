@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from edldist.config import JobConfig
 from edldist.coordinator.server import Coordinator, CoordinatorOptions
 from edldist.errors import ConfigError
 from edldist.wire.memory import MemoryTransport
 from edldist.wire.messages import Event, Goodbye, MemberStatus, Register, Report, Status
 from edldist_launch.record.eventfile import read_events
 from edldist_launch.record.folder import RecordFolder, open_record
+from edldist_launch.view import observers
 from edldist_launch.view import scribe as scribes
 from edldist_launch.view.scribe import Scribe
 
@@ -54,27 +56,111 @@ def result(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("last", "here", "wanted"),
+    ("last", "code", "wanted"),
     [
-        (event("student_left"), False, "completed"),
-        (event("student_lost", silent_s=3.0), False, "failed"),
-        (None, True, "interrupted"),
+        (event("student_left"), None, "completed"),
+        (event("student_lost", silent_s=3.0), None, "failed"),
+        (event("student_left"), 0, "completed"),
+        (event("student_lost", silent_s=3.0), 0, "completed"),
+        (event("student_left"), 143, "interrupted"),
+        (event("student_left"), 1, "failed"),
     ],
 )
 def test_a_job_by_hand_leaves_the_record_of_a_run(
-    tmp_path: Path, last: Event | None, here: bool, wanted: str
+    tmp_path: Path, last: Event, code: int | None, wanted: str
 ) -> None:
     with open_record(tmp_path / "by-hand") as folder, Scribe(folder) as scribe:
         scribe.tell(status(1, event("student_joined", rank=0), here=True))
         scribe.tell(status(3, report(1, step=1, ppl=9.0), report(2, step=2, ppl=7.5), here=True))
-        if last is not None:
-            scribe.tell(status(4, last, here=here))
+        scribe.tell(status(4, last, here=False))
+        if code is not None:
+            scribe.tell(status(5, Event("node_ended", 5.0, {"host": "h", "code": code}), here=False))
     written = result(folder.path)
     assert (written["status"], written["job"]) == (wanted, "by-hand")
     assert (written["steps"], written["samples"], written["metrics"]) == (2, 32, {"ppl": 7.5})
     names = [line["event"] for line in read_events(folder.events_path)]
     assert names[0] == "student_joined" and names.count("report") == 2 and names[-1] == f"job_{wanted}"
     assert (folder.path / "curves.png").stat().st_size > 0
+
+
+def seen(path: Path) -> list[str]:
+    return [line["event"] for line in read_events(path / "events.jsonl")]
+
+
+def test_a_coordinator_that_is_replaced_ends_no_job_and_its_successor_goes_on_with_its_figures(
+    tmp_path: Path,
+) -> None:
+    with open_record(tmp_path) as folder, Scribe(folder, submission="a") as scribe:
+        scribe.tell(status(2, event("student_joined", rank=0), report(1, step=1), here=True))
+        gone = Event("student_left", 2.0, {"id": "rank1-1", "samples": 10, "epoch": 1})
+        scribe.tell(status(3, Event("teacher_joined", 2.0, {"id": "t"}), gone, here=True))
+    assert (seen(tmp_path)[-1], result(tmp_path)["status"]) == ("coordinator_stopped", "interrupted")
+    assert not any(name.startswith("job_") for name in seen(tmp_path))
+
+    def ends(submission: str) -> dict[str, Any]:
+        """What the next one writes down, which sees another student's end."""
+        with open_record(tmp_path) as folder, Scribe(folder, submission=submission) as scribe:
+            again = Event("teacher_joined", 3.0, {"id": "t"}), report(1, step=1)
+            scribe.tell(status(3, event("student_joined", rank=0), *again, here=True))
+            scribe.tell(status(4, event("student_left"), here=False))
+        return result(tmp_path)
+
+    whole = ends("a")
+    assert (whole["status"], whole["samples"], whole["teachers"]["joined"]) == ("completed", 42, 1)
+    assert seen(tmp_path).count("report") == 1 and seen(tmp_path)[-1] == "job_completed"
+    assert ends("a")["samples"] == 32, "the job had ended"
+
+
+def test_figures_of_another_submission_are_not_gone_on_with(tmp_path: Path) -> None:
+    for submission, samples in (("a", 32), ("b", 32)):
+        with open_record(tmp_path) as folder, Scribe(folder, submission=submission) as scribe:
+            scribe.tell(status(1, Event("student_left", 2.0, {"id": f"rank-{submission}"}), here=True))
+        assert result(tmp_path)["samples"] == samples
+        ids = (tmp_path / ".figures.json").read_text()
+        assert f"rank-{submission}" in ids and (submission == "a" or "rank-a" not in ids)
+    (tmp_path / ".figures.json").write_text("{")
+    with open_record(tmp_path) as folder, Scribe(folder, submission="b") as scribe:
+        scribe.tell(status(1, here=True))
+    assert result(tmp_path)["samples"] == 32
+
+
+def test_a_result_outlives_the_coordinators_that_follow_it(tmp_path: Path) -> None:
+    job = JobConfig.model_validate(
+        {"name": "j", "teachers": [{"model": "m:t"}], "student": {"script": "s.py"}}
+    )
+    with open_record(tmp_path, job) as folder, Scribe(folder) as scribe:
+        scribe.tell(status(1, event("student_joined", rank=0), here=True))
+        scribe.tell(status(2, event("student_left"), here=False))
+    with open_record(tmp_path, job) as folder, Scribe(folder) as scribe:
+        scribe.tell(status(0, here=False))
+    assert result(tmp_path)["status"] == "completed"
+
+
+def test_nothing_is_counted_any_more_once_the_students_have_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observers, "PROGRESS_EVENT_EVERY_S", 0.0)
+    with open_record(tmp_path) as folder, Scribe(folder) as scribe:
+        scribe.tell(status(1, event("student_joined", rank=0), here=True))
+        scribe.tell(status(2, Event("teacher_joined", 1.0, {"id": "t"}), here=True))
+        scribe.tell(status(3, event("student_left"), here=False))
+        scribe.tell(status(4, Event("teacher_left", 1.0, {"id": "t"}), here=False))
+        scribe.tell(status(4, here=False))
+    last = "progress", "teacher_left", "job_completed"  # one line has the figures of the end
+    assert tuple(seen(tmp_path)[-4:]) == ("student_left", *last)
+    assert result(tmp_path)["teachers"] == {"joined": 1, "left": 0, "lost": 0}
+
+
+def test_another_job_of_a_coordinator_is_counted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observers, "PROGRESS_EVENT_EVERY_S", 0.0)
+    with open_record(tmp_path) as folder, Scribe(folder) as scribe:
+        for seq in (1, 3):
+            scribe.tell(status(seq, event("student_joined", rank=0), here=True))
+            scribe.tell(status(seq + 1, event("student_left"), here=False))
+    *_, joined, left, progress, ended = seen(tmp_path)
+    assert (joined, left, progress, ended) == ("student_joined", "student_left", "progress", "job_completed")
 
 
 def test_the_result_is_there_as_soon_as_the_students_have_gone(

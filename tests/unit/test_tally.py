@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from edldist.wire.messages import Event, MemberStatus, Report, Scalar, Status
+from edldist_launch.record.memory import TallyMemory
 from edldist_launch.record.tally import Tally
 
 
@@ -120,6 +122,30 @@ def test_a_restarted_coordinator_is_asked_from_the_start_and_nothing_counts_twic
     assert [line.get("step") for line in lines] == [None, 3]
     assert tally.result(1.0)["teachers"] == {"joined": 1, "left": 0, "lost": 0}
     assert tally.metrics == {"loss": 1.0}
+
+
+def test_who_takes_over_goes_on_with_all_figures() -> None:
+    tally = Tally()
+    its = member("a", batches=4, samples=32, epoch=1, rank=1)
+    its.info["checkpointed"] = False
+    first = [
+        event("teacher_joined", id="t-0"),
+        report(1, step=7, loss=3.0),
+        event("checkpoint_saved", step=9),
+    ]
+    tally.observe(status(its, member("b", pid=2, samples=8, batches=9, epoch=2), records=first, seq=3), 10.0)
+    tally.observe(status(member("b", pid=2, samples=28)), 20.0)
+    memory = msgspec.json.decode(msgspec.json.encode(tally.memory(25.0)), type=TallyMemory)
+    successor = Tally()
+    successor.recall(memory, 1_005.0)
+    assert successor.result(1.0) == tally.result(1.0)
+    assert successor.result(1.0)["samples_per_s"] == 2.0
+    told = [report(1, step=7, loss=3.0), event("teacher_joined", id="t-0"), report(2, step=10)]
+    lines = successor.observe(status(member("c", pid=3, samples=40), records=told, life="two"), 1_030.0)
+    assert [line.get("step") for line in lines] == [None, 10]
+    result = successor.result(1.0)
+    assert (result["samples"], result["samples_per_s"], result["student_restarts"]) == (100, 1.5, 1)
+    assert (result["teachers"]["joined"], result["epochs"], result["steps"]) == (1, 2, 10)
 
 
 def test_teachers_are_counted_by_what_became_of_them_while_students_ran() -> None:
