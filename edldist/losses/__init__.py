@@ -1,0 +1,61 @@
+"""Distillation losses: pure functions of the student's outputs and the teacher's labels.
+
+All of them compute in float32, or in float64 where an input is float64, so that half-precision labels lose
+nothing further on the way. They are differentiable in the student only (the teacher's side is detached),
+never wait for the device, and give 0 for an empty batch under ``"mean"``.
+
+A ``mask`` of positions leaves out padding: where it is false, nothing that either side or the target holds
+counts, NaN included, and no gradient flows. ``"mean"`` then averages over the true positions of this rank, or
+divides by ``count``, where ranks have different numbers of them (``mean_count``). If there are none the loss
+is 0.
+
+What a teacher says of classes or tokens may come as a tensor of logits, or as any of the typed labels that a
+codec decodes to (``edldist.labels.typed``). Which loss can be had of which labels:
+
+==================== ====== ================ =========== =========== ======
+loss                 logits ``topk, topp``   ``rs``      ``gather``  hidden
+==================== ====== ================ =========== =========== ======
+kd, forward_kl       exact  of K + 1 classes unbiased    --          exact
+reverse_kl           exact  of K + 1 classes --          --          exact
+jensen_shannon       exact  of K + 1 classes beta = 0    --          exact
+skewed_kl            exact  of K + 1 classes --          --          exact
+residual_to_gold     --     as published     --          --          --
+policy_gradient      exact  --               --          exact       exact
+==================== ====== ================ =========== =========== ======
+
+``rs`` is for ``rs`` and ``head+rs``. *Of K + 1 classes*: all entries that are not kept count as one, by their
+joint probability on either side. That is a divergence too (0 only where the two agree on the K entries and on
+the rest as a whole), never more than the one over all entries. A combination that would be biased is refused,
+and the error says why.
+
+The wide ones are computed a few rows at a time and once more on the way back, so that no softmax of all rows
+is ever in memory, of either side; a ``Projection`` leaves even the student's logits to be made that way.
+"""
+
+from __future__ import annotations
+
+from edldist.losses.blend import kd
+from edldist.losses.divergences import forward_kl, jensen_shannon, reverse_kl, skewed_kl
+from edldist.losses.features import cosine, mse
+from edldist.losses.projection import Head, Projection
+from edldist.losses.ranking import ranking
+from edldist.losses.reduction import Reduction, mean_count
+from edldist.losses.sampled_tokens import policy_gradient
+from edldist.losses.truncated import residual_to_gold
+
+__all__ = [
+    "Head",
+    "Projection",
+    "Reduction",
+    "cosine",
+    "forward_kl",
+    "jensen_shannon",
+    "kd",
+    "mean_count",
+    "mse",
+    "policy_gradient",
+    "ranking",
+    "residual_to_gold",
+    "reverse_kl",
+    "skewed_kl",
+]

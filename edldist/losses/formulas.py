@@ -1,0 +1,73 @@
+"""Divergences of distributions that are given by log-probabilities [..., S]. Each gives [...].
+
+S may be all classes, or the K that a teacher told and one for all others.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["forward_kl", "jensen_shannon", "reverse_kl", "skewed_kl", "softened", "softened_kl"]
+
+# Above, softened distributions are so alike that float32 loses their divergence: it shrinks with 1 / T².
+_WIDE_TEMPERATURE = 16.0
+
+
+def softened(logits: Tensor, temperature: float) -> Tensor:
+    """Logarithms of ``softmax(logits / T)``; float64 above a temperature of 16."""
+    if temperature > _WIDE_TEMPERATURE:
+        logits = logits.double()
+    return F.log_softmax(logits / temperature, dim=-1)
+
+
+def softened_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """``T² * KL(softmax(teacher / T) || softmax(student / T))``, in the dtype of the student's logits."""
+    kl = forward_kl(softened(teacher, temperature), softened(student, temperature))
+    return (temperature**2 * kl).to(student.dtype)
+
+
+def forward_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """``KL(p || q)``."""
+    return _mean_under(log_p, log_p, log_q)
+
+
+def reverse_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """``KL(q || p)``."""
+    return _mean_under(log_q, log_q, log_p)
+
+
+def jensen_shannon(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
+    """``beta * KL(p || m) + (1 - beta) * KL(q || m)`` with ``m = beta * p + (1 - beta) * q``, 0 < beta <
+    1."""
+    log_m = _mixed(log_p, beta, log_q)
+    return beta * _mean_under(log_p, log_p, log_m) + (1.0 - beta) * _mean_under(log_q, log_q, log_m)
+
+
+def skewed_kl(log_p: Tensor, log_q: Tensor, alpha: float, reverse: bool) -> Tensor:
+    """``KL(p || alpha * p + (1 - alpha) * q)``, or with p and q exchanged; 0 <= alpha < 1."""
+    if reverse:
+        log_p, log_q = log_q, log_p
+    return _mean_under(log_p, log_p, _mixed(log_p, alpha, log_q) if alpha > 0.0 else log_q)
+
+
+def _mean_under(log_w: Tensor, log_a: Tensor, log_b: Tensor) -> Tensor:
+    """``sum(w * (log a - log b))``; what has no weight adds 0, whatever else is there, and has no
+    gradient."""
+    weight = log_w.exp()
+    # 0 * log 0 is 0 in a divergence, and NaN in floating point. Not `weight > 0`: NaN must show in the loss.
+    terms = weight * (log_a - log_b).masked_fill(weight == 0, 0.0)
+    return terms.sum(dim=-1)
+
+
+def _mixed(log_p: Tensor, share: float, log_q: Tensor) -> Tensor:
+    """Logarithms of ``share * p + (1 - share) * q``; 0 where both are impossible, which then have no
+    weight."""
+    neither = (log_p == -torch.inf) & (log_q == -torch.inf)
+    return torch.logaddexp(
+        log_p.masked_fill(neither, 0.0) + math.log(share),
+        log_q.masked_fill(neither, 0.0) + math.log1p(-share),
+    )

@@ -1,0 +1,161 @@
+"""Losses of rows of logits, a few rows at a time.
+
+A loss of logits over V classes needs, on its way, several tensors as large as the logits: two softmaxes and
+what autograd keeps of them. Here they exist for some rows only. On the way back each part is computed once
+more, with autograd watching, and leaves its gradient in one tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from edldist.errors import InputError
+from edldist.losses.projection import Projection, project
+
+__all__ = ["RowLoss", "Rows", "Student", "by_rows", "dtype_of", "flat_rows", "shape_of"]
+
+Student = Tensor | Projection
+"""A student's logits, float [..., V], or what makes them."""
+
+RowLoss = Callable[..., Tensor]
+"""Takes logits [n, V] in the dtype to compute in, and each constant's rows [n, ...]; gives losses [n]."""
+
+# Logits at once. A few megabytes stay in a processor's cache; an accelerator wants larger parts.
+_AT_ONCE_CPU, _AT_ONCE = 1 << 20, 1 << 26
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A loss of rows of logits that depends on each row alone.
+
+    Attributes:
+        of: gives losses [n] of logits [n, V] and of rows of the constants.
+        constants: tensors [R, ...] that need no gradient, R all positions.
+        dtype: in which ``of`` gets logits.
+    """
+
+    of: RowLoss
+    constants: Sequence[Tensor]
+    dtype: torch.dtype
+
+
+def flat_rows(tensor: Tensor, leading: int) -> Tensor:
+    """The tensor with its first ``leading`` dimensions as one."""
+    return tensor.reshape(math.prod(tensor.shape[:leading]), *tensor.shape[leading:])
+
+
+def shape_of(student: Student) -> torch.Size:
+    """Of the logits: [..., V].
+
+    Raises:
+        InputError: they are none.
+    """
+    if isinstance(student, Projection):
+        return torch.Size([*student.hidden.shape[:-1], student.head.vocabulary])
+    if not isinstance(student, Tensor):
+        raise InputError(f"the student's logits are {type(student).__name__}: give a tensor, or a Projection")
+    return student.shape
+
+
+def dtype_of(student: Student) -> torch.dtype:
+    """To compute in: float64 for float64, else float32."""
+    rows = student.hidden if isinstance(student, Projection) else student
+    return torch.float64 if rows.dtype == torch.float64 else torch.float32
+
+
+def by_rows(rows: Rows, student: Student) -> Tensor:
+    """The loss of each position: [...] for logits [..., V].
+
+    Differentiable once in the student; any number of times where there are few enough rows to take at once.
+    """
+    if isinstance(student, Projection):
+        given, shared = student.hidden, student.head.parts
+    else:
+        given, shared = student, ()
+    flat = flat_rows(given, given.ndim - 1)
+    at_once = max(1, (_AT_ONCE_CPU if flat.is_cpu else _AT_ONCE) // shape_of(student)[-1])
+    constants = [constant.detach() for constant in rows.constants]
+    if flat.shape[0] <= at_once:
+        losses = rows.of(_logits(flat, shared, rows.dtype), *constants)
+    else:
+        losses = _ByRows.apply(  # type: ignore[no-untyped-call]
+            rows.of, at_once, rows.dtype, len(shared), flat, *shared, *constants
+        )
+    return losses.reshape(given.shape[:-1])
+
+
+def _logits(rows: Tensor, shared: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    return (project(rows, *shared) if shared else rows).to(dtype)
+
+
+def _parts(rows: int, at_once: int) -> Iterator[slice]:
+    for start in range(0, rows, at_once):
+        yield slice(start, min(start + at_once, rows))
+
+
+class _ByRows(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        loss: RowLoss,
+        at_once: int,
+        dtype: torch.dtype,
+        n_shared: int,
+        rows: Tensor,
+        *others: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(rows, *others)
+        ctx.how = (loss, at_once, dtype, n_shared)  # type: ignore[attr-defined]
+        shared, constants = others[:n_shared], others[n_shared:]
+        return torch.cat(
+            [
+                loss(_logits(rows[part], shared, dtype), *(constant[part] for constant in constants))
+                for part in _parts(rows.shape[0], at_once)
+            ]
+        )
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        loss, at_once, dtype, n_shared = ctx.how  # type: ignore[attr-defined]
+        rows, *others = ctx.saved_tensors  # type: ignore[attr-defined]
+        shared, constants = others[:n_shared], others[n_shared:]
+        wanted = ctx.needs_input_grad[4 : 5 + n_shared]  # type: ignore[attr-defined]
+        of_rows = torch.empty_like(rows) if wanted[0] else None
+        # Many parts add up in one of these: in a dtype that does not round each time.
+        of_shared = [
+            torch.zeros_like(tensor, dtype=max(tensor.dtype, torch.float32, key=lambda d: d.itemsize))
+            if want
+            else None
+            for tensor, want in zip(shared, wanted[1:], strict=True)
+        ]
+        for part in _parts(rows.shape[0], at_once):
+            with torch.enable_grad():
+                inputs = [
+                    tensor.detach().requires_grad_(want)
+                    for tensor, want in zip((rows[part], *shared), wanted, strict=True)
+                ]
+                losses = loss(
+                    _logits(inputs[0], inputs[1:], dtype), *(constant[part] for constant in constants)
+                )
+                grads = iter(
+                    torch.autograd.grad(
+                        losses, [tensor for tensor in inputs if tensor.requires_grad], grad[part]
+                    )
+                )
+            if of_rows is not None:
+                of_rows[part] = next(grads)
+            for total in of_shared:
+                if total is not None:
+                    total += next(grads)
+        back = [
+            None if total is None else total.to(tensor.dtype)
+            for total, tensor in zip(of_shared, shared, strict=True)
+        ]
+        return (None, None, None, None, of_rows, *back, *(None for _ in constants))
