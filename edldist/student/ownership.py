@@ -14,6 +14,8 @@ from edldist.student.leaves import Leaf, is_host_tensor
 
 __all__ = ["alone"]
 
+_Counts = tuple[int, ...] | None
+
 
 def alone(parts: Sequence[Leaf], at_least_bytes: int = 0) -> frozenset[int]:
     """Those of a batch's tensors and arrays that nothing but the batch and this list refers to.
@@ -39,46 +41,55 @@ def alone(parts: Sequence[Leaf], at_least_bytes: int = 0) -> frozenset[int]:
     ]
     if not any(large):
         return frozenset()
-    probe, *found, again = _all_counts([_made(), *parts, _made()], [True, *large, True])
-    usual = _usual_counts(probe) if again == probe else frozenset()
-    return frozenset(id(part) for part, counts in zip(parts, found, strict=True) if counts in usual)
+    manner, found = _all_counts(parts, large)
+    usual = _usual_counts(manner)
+    return frozenset([id(part) for part, counts in zip(parts, found, strict=True) if counts in usual])
 
 
-def _usual_counts(probe: tuple[int, ...] | None) -> frozenset[tuple[int, ...] | None]:
+def _usual_counts(manner: _Counts) -> frozenset[_Counts]:
     """The counts of a tensor, a view and an array, just made and in one container and one list.
 
     How often the interpreter itself refers to an argument is not the same at all times: it calls functions
-    in another way while something watches frames, as ``torch.compile`` does. A tensor that nothing but a
-    list has shows that.
+    in another way while something watches frames, as ``torch.compile`` does.
 
     Args:
-        probe: the counts of such a tensor at the time in question; at any other nothing is usual.
+        manner: of the time in question (see ``_all_counts``); at any other nothing is usual.
     """
-    if (known := _known.get(probe)) is not None:
+    if (known := _known.get(manner)) is not None:
         return known
     boxes = ([_made()], [_made()[1:]], [np.empty(2)])
     made: list[Leaf] = [part for box in boxes for part in box]
-    now, *usual = _all_counts([_made(), *made], [True] * (1 + len(made)))
-    if now != probe:  # another thread has begun to watch frames, or ended: the next batch asks again
+    now, usual = _all_counts(made, [True] * len(made))
+    if now is None or now != manner:  # watching has begun or ended meanwhile: the next batch asks again
         return frozenset()
-    return _known.setdefault(probe, frozenset(usual) - {None})
+    return _known.setdefault(manner, frozenset(usual) - {None})
 
 
-_known: dict[tuple[int, ...] | None, frozenset[tuple[int, ...] | None]] = {}
-"""What is usual, by the counts of the probe: one entry for each way to call, of which there are few."""
+_known: dict[_Counts, frozenset[_Counts]] = {}
+"""What is usual, by the manner of counting: one entry for each way to call, of which there are few."""
+
+
+def _all_counts(parts: Sequence[Leaf], asked: Sequence[bool]) -> tuple[_Counts, list[_Counts]]:
+    """The counts of those that are asked about, always taken here, where the same names refer to them.
+
+    Returns:
+        How is counted now, as a tensor shows to which nothing but one name refers, and the counts. None for
+        the first if that changed in between: another thread has begun to watch frames, or ended.
+    """
+    probe = _made()
+    manner = _counts(probe)
+    found = [_counts(part) if wanted else None for part, wanted in zip(parts, asked, strict=True)]
+    return (manner if _counts(probe) == manner else None), found
 
 
 def _made() -> Tensor:
-    with torch.inference_mode(False):
-        return torch.empty(2, device="cpu")
+    if torch.is_inference_mode_enabled():  # to leave a mode that is off takes longer than all the rest
+        with torch.inference_mode(False):
+            return torch.empty(2, device="cpu")
+    return torch.empty(2, device="cpu")
 
 
-def _all_counts(parts: Sequence[Leaf], asked: Sequence[bool]) -> list[tuple[int, ...] | None]:
-    """The counts of those that are asked about, always taken here, where the same names refer to them."""
-    return [_counts(part) if wanted else None for part, wanted in zip(parts, asked, strict=True)]
-
-
-def _counts(part: Leaf) -> tuple[int, ...] | None:
+def _counts(part: Leaf) -> _Counts:
     """How often what leads to the memory of a part is referred to; None if that cannot be said."""
     if isinstance(part, np.ndarray):
         return (sys.getrefcount(part),) if part.flags.owndata and type(part) is np.ndarray else None
