@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -149,16 +150,25 @@ def check(spec: TensorSpec, frame: Buffer) -> torch.dtype:
     dtype = DTYPES.get(spec.dtype)
     if dtype is None:
         raise WireError(f"tensor {spec.name!r} has the unknown dtype {spec.dtype!r}")
-    # A zero makes any shape's product fit: [0, 2**63] has no bytes, and no strides either.
-    if min(spec.shape, default=0) < 0 or math.prod(max(1, size) for size in spec.shape) > _MAX_ELEMENTS:
+    elements = _elements(tuple(spec.shape))
+    if elements is None:
         raise WireError(f"tensor {spec.name!r} has the impossible shape {spec.shape}")
-    expected = math.prod(spec.shape) * dtype.itemsize
+    expected = elements * dtype.itemsize
     nbytes = memoryview(frame).nbytes
     if nbytes != expected:
         raise WireError(
             f"tensor {spec.name!r} is {spec.dtype}{spec.shape}, {expected} bytes; its frame has {nbytes}"
         )
     return dtype
+
+
+@functools.lru_cache(maxsize=256)
+def _elements(shape: tuple[int, ...]) -> int | None:
+    """How many elements a tensor of a shape has; None if there can be none."""
+    # A zero makes any shape's product fit: [0, 2**63] has no bytes, and no strides either.
+    if min(shape, default=0) < 0 or math.prod(max(1, size) for size in shape) > _MAX_ELEMENTS:
+        return None
+    return math.prod(shape)
 
 
 def unpack(
@@ -195,7 +205,7 @@ def as_tensor(frame: memoryview, dtype: torch.dtype) -> Tensor:
         # Memory that the sender goes on using, while a model may change its inputs in place. numpy
         # copies without the interpreter lock.
         frame = np.frombuffer(frame, np.uint8).copy().data
-    flat = torch.frombuffer(frame, dtype=torch.uint8)
+    flat = torch.frombuffer(frame, dtype=dtype)
     if flat.data_ptr() % dtype.itemsize:
-        flat = flat.clone()
-    return flat.view(dtype)
+        flat = torch.frombuffer(frame, dtype=torch.uint8).clone().view(dtype)
+    return flat

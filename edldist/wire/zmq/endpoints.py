@@ -30,6 +30,12 @@ logger = logging.getLogger(__name__)
 _STUCK_S = 5.0
 _HUB = Sender(b"")
 
+# Plain numbers: to join two of zmq's flags, or to compare one, takes as long as to hand over a small frame.
+_AT_ONCE = int(zmq.NOBLOCK)
+_AND_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+_EVENTS = int(zmq.EVENTS)
+_CAN_READ = int(zmq.POLLIN)
+
 
 class Endpoint(ABC):
     """What hubs and links share: one socket, receiving, and the count of what was garbage.
@@ -51,9 +57,12 @@ class Endpoint(ABC):
     def address(self) -> str:
         return self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
-    def _receive_frames(self) -> list[memoryview] | None:
+    def _can_read(self) -> bool:
         # Asking first costs a third of the exception that says no.
-        if not int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+        return bool(self._socket.get(_EVENTS) & _CAN_READ)  # type: ignore[operator]
+
+    def _receive_frames(self) -> list[memoryview] | None:
+        if not self._can_read():
             return None
         try:
             return self._rest()
@@ -61,9 +70,16 @@ class Endpoint(ABC):
             return None
 
     def _rest(self) -> list[memoryview]:
+        """What has come of a message and was not read yet."""
         if not self._poller._tensors:  # small messages: copies cost less than objects that own them
-            return [memoryview(part) for part in self._socket.recv_multipart(zmq.NOBLOCK)]
-        return [frame.buffer for frame in self._socket.recv_multipart(zmq.NOBLOCK, copy=False)]
+            return [memoryview(part) for part in self._socket.recv_multipart(_AT_ONCE)]
+        receive = self._socket.recv
+        frame = receive(_AT_ONCE, copy=False)
+        parts = [frame.buffer]
+        while frame.more:
+            frame = receive(_AT_ONCE, copy=False)
+            parts.append(frame.buffer)
+        return parts
 
     def _queue(self, parts: Sequence[Buffer]) -> None:
         """Hand over one message without blocking: small parts as copies, large ones as they are.
@@ -73,8 +89,8 @@ class Endpoint(ABC):
         """
         *others, last = parts
         for part in others:
-            self._socket.send(part, zmq.SNDMORE | zmq.NOBLOCK, copy=self._is_copied(part))
-        self._socket.send(last, zmq.NOBLOCK, copy=self._is_copied(last))
+            self._socket.send(part, _AND_MORE, copy=self._is_copied(part))
+        self._socket.send(last, _AT_ONCE, copy=self._is_copied(last))
 
     def _is_copied(self, part: Buffer) -> bool:
         return not self._poller._tensors or _is_small(part)
@@ -186,10 +202,10 @@ class ZmqHub(Endpoint):
 
     def _receive_frames(self) -> list[memoryview] | None:
         # As an endpoint does, but the first part tells which connection the message came by.
-        if not int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+        if not self._can_read():
             return None
         try:
-            first = self._socket.recv(zmq.NOBLOCK, copy=False)
+            first = self._socket.recv(_AT_ONCE, copy=False)
         except zmq.Again:
             return None
         parts = [first.buffer]
@@ -221,7 +237,7 @@ class ZmqHub(Endpoint):
     def _send_sharing(self, peer: bytes, raw: bytes) -> None:
         # Whoever is unreachable will be found so by the next message.
         with contextlib.suppress(zmq.ZMQError):
-            self._socket.send_multipart([peer, raw], zmq.NOBLOCK)
+            self._socket.send_multipart([peer, raw], _AT_ONCE)
 
     def receive(self) -> Received | None:
         while (frames := self._receive_frames()) is not None:
@@ -292,7 +308,7 @@ class ZmqLink(Endpoint):
 
     def _send_sharing(self, peer: bytes, raw: bytes) -> None:
         with contextlib.suppress(zmq.Again):
-            self._socket.send(raw, zmq.NOBLOCK)
+            self._socket.send(raw, _AT_ONCE)
 
     def receive(self) -> Received | None:
         while (frames := self._receive_frames()) is not None:
