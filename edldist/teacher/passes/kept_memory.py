@@ -40,19 +40,20 @@ class KeptMemory:
             packed: what is to be sent.
             outputs: of the model; nobody else of ours may refer to any of these tensors now.
         """
-        kept = {name for name, counted in _references(packed, outputs).items() if counted != _NOBODYS}
-        copied = {
-            memory: self._may_change(tensor)
-            for memory, tensor in {_memory(packed[name]): packed[name] for name in kept}.items()
-        }
-        return {
-            name: tensor.clone() if name in kept and copied[_memory(tensor)] else tensor
-            for name, tensor in packed.items()
-        }
+        references = _references(packed, outputs)
+        kept = [(name, memory) for name, memory, counted in references if counted != _NOBODYS]
+        labels = dict(packed)
+        copied: dict[int, bool] = {}
+        for name, memory in kept:
+            if memory not in copied:
+                copied[memory] = self._may_change(labels[name])
+            if copied[memory]:
+                labels[name] = labels[name].clone()
+        return labels
 
     def _may_change(self, tensor: Tensor) -> bool:
         """Whether kept memory has to be taken for memory that is written to again."""
-        if tensor.device.type != "cpu" or tensor.is_inference():
+        if not tensor.is_cpu or tensor.is_inference():
             return True
         address, writes = tensor.untyped_storage().data_ptr(), tensor._version
         before = self._seen.get(address)
@@ -65,33 +66,39 @@ class KeptMemory:
         return before != writes
 
 
-def _references(packed: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
+def _references(
+    packed: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
+) -> list[tuple[str, int, tuple[int, int]]]:
     """How many references to each of the packed tensors, and to its memory, are not of these two mappings.
 
-    Counted with a constant of the interpreter's own on top: compare with ``_NOBODYS``.
+    Returns:
+        Name, memory (the same for all tensors that share it), and both counts with a constant of the
+        interpreter's own on top: compare these with ``_NOBODYS``.
     """
-    held = [id(tensor) for each in (outputs, packed) for tensor in each.values()]
-    memories = {id(tensor): _memory(tensor) for each in (outputs, packed) for tensor in each.values()}
-    users = list(memories.values())
-    counted = {}
-    for name in packed:
+    held: dict[int, int] = {}
+    memories: dict[int, int] = {}
+    users: dict[int, int] = {}
+    for each in (outputs, packed):
+        for name in each:
+            key = id(each[name])
+            if key in held:
+                held[key] += 1
+                continue
+            held[key] = 1
+            memory = memories[key] = each[name].untyped_storage()._cdata
+            users[memory] = users.get(memory, 0) + 1
+    counted = []
+    for name in packed:  # no name may refer to a tensor in here
         key = id(packed[name])
         memory = memories[key]
-        counted[name] = (
-            sys.getrefcount(packed[name]) - held.count(key),
-            torch._C._storage_Use_Count(memory) - users.count(memory),
-        )
+        uses = torch._C._storage_Use_Count(memory) - users[memory]
+        counted.append((name, memory, (sys.getrefcount(packed[name]) - held[key], uses)))
     return counted
-
-
-def _memory(tensor: Tensor) -> int:
-    """Names the memory of a tensor: the same for all tensors that share it."""
-    return tensor.untyped_storage()._cdata  # type: ignore[no-any-return]
 
 
 def _fresh() -> dict[str, Tensor]:
     return {"x": torch.empty(1, device="cpu")}
 
 
-_NOBODYS = _references(alone := _fresh(), dict(alone))["x"]
+_NOBODYS = _references(alone := _fresh(), dict(alone))[0][2]
 """What is counted of a tensor to which nobody else refers."""
