@@ -402,3 +402,20 @@ def test_ringing_during_a_close_never_hits_another_file() -> None:
         os.close(reading)
         os.close(writing)
         assert errors == []
+
+
+def test_a_frame_is_lent_to_the_socket_only_where_that_is_worth_it() -> None:
+    """What was copied is free again at once; what was lent holds its memory until it was sent."""
+    poller = ZmqTransport(1 << 22, shared_memory=False).poller()
+    try:
+        link = poller.connect("tcp://127.0.0.1:1", "t-1")
+        for nbytes, lent in (((256 << 10) - 1, False), (256 << 10, True)):
+            memory = bytearray(nbytes)
+            assert link.send(Ack(seq=1), [memoryview(memory)])
+            if lent:
+                with pytest.raises(BufferError):
+                    memory.append(0)
+            else:
+                memory.append(0)
+    finally:
+        poller.close(at_once=True)

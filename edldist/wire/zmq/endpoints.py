@@ -28,6 +28,8 @@ __all__ = ["Endpoint", "ZmqHub", "ZmqLink"]
 logger = logging.getLogger(__name__)
 
 _STUCK_S = 5.0
+_LENT_FROM_BYTES = 256 << 10
+"""To lend memory to libzmq wakes a thread of pyzmq's when it comes back: a smaller part is copied sooner."""
 _HUB = Sender(b"")
 
 # Plain numbers: to join two of zmq's flags, or to compare one, takes as long as to hand over a small frame.
@@ -93,7 +95,7 @@ class Endpoint(ABC):
         self._socket.send(last, _AT_ONCE, copy=self._is_copied(last))
 
     def _is_copied(self, part: Buffer) -> bool:
-        return not self._poller._tensors or _is_small(part)
+        return not self._poller._tensors or memoryview(part).nbytes < _LENT_FROM_BYTES
 
     def _parse(self, sender: Sender, buffers: list[memoryview]) -> Received | None:
         """The message of some frames; None if it was between the two transports."""
