@@ -21,6 +21,7 @@ from edldist_launch.cli.status import status
 from edldist_launch.cli.stop import stop
 from edldist_launch.cli.student import student
 from edldist_launch.cli.teacher import teacher
+from edldist_launch.cli.wait import wait
 from edldist_launch.process.exits import run_command
 from edldist_launch.process.init import leave_process_one
 
@@ -45,7 +46,7 @@ def cli(log_level: str) -> None:
 
 
 for command in (
-    *(init, doctor, run, submit, render, status, scale, logs, stop, schema),
+    *(init, doctor, run, submit, render, status, scale, logs, wait, stop, schema),
     *(coordinator, teacher, student, bench, placer),
 ):
     cli.add_command(command)

@@ -2,14 +2,15 @@
 
 The student's Job is made first and owns the others, so that Kubernetes removes them with it: when somebody
 deletes it, when it has ended for so long as it is kept, and when a submission broke off that had only just
-begun. What is left to be found again in any case carries the job's label.
+begun. What is of teachers is owned by another Job between, which runs until the students have ended and is
+removed then at once: workers are expensive. What is left to be found again in any case carries the job's label.
 
 ::
 
-    nothing there --may it all be made?--> Job --> everything else --> all there
-                         |                  |            |
-                         no                 +--refused---+--> Job deleted, and with it what it owns
-                                            +--no answer-+--> the same, once there is one; else said
+    nothing there --may it all be made?--> Jobs --> everything else --> all there
+                         |                   |            |
+                         no                  +--refused---+--> Job deleted, and with it what it owns
+                                             +--no answer-+--> the same, once there is one; else said
 
 All that one submission makes carries a label of its own: one that fails removes nothing of another, of the
 same job, which was faster.
@@ -50,13 +51,15 @@ def place(objects: Sequence[Object], kubectl: Kubectl) -> None:
     """
     lacking = try_out(objects, kubectl)
     new_claims = [each for each in lacking if each["kind"] == _CLAIM]
-    job = next(each for each in lacking if each["metadata"]["labels"][KIND] == "student")
-    others = [each for each in lacking if each is not job and each["kind"] != _CLAIM]
+    job, end = (next(each for each in lacking if _kind(each) == kind) for kind in ("student", "end"))
+    others = [each for each in lacking if each is not job and each is not end and each["kind"] != _CLAIM]
     mark = secrets.token_hex(4)
     try:
         kubectl.create([_marked(each, mark) for each in new_claims])
         (made,) = kubectl.create([_marked(job, mark)])
-        kubectl.create([_owned(_marked(each, mark), made) for each in others])
+        (until,) = kubectl.create([_owned(_marked(end, mark), made)])
+        owners = [until if _kind(each) == "teacher" else made for each in others]
+        kubectl.create([_owned(_marked(each, mark), by) for each, by in zip(others, owners, strict=True)])
     except LaunchError as exc:
         _undo(job, mark, kubectl, exc)
         raise
@@ -93,6 +96,10 @@ def remove(selector: str, kubectl: Kubectl, wait_s: float = GONE_S) -> None:
             still = ", ".join(names(left)[:5])
             raise LaunchError(f"after {wait_s:g} s namespace {kubectl.namespace} still has: {still}")
         time.sleep(LOOK_S)
+
+
+def _kind(each: Object) -> str:
+    return str(each["metadata"]["labels"][KIND])
 
 
 def _owned(each: Object, owner: Object) -> Object:

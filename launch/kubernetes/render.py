@@ -108,7 +108,7 @@ class _Job:
             elif role.kind == "teacher":
                 made += self._teacher(role, prepared)
             else:
-                made += self._student(role, prepared)
+                made += [*self._end(), *self._student(role, prepared)]
         for each in made:
             each["metadata"]["namespace"] = self.namespace
             each["metadata"].setdefault("annotations", {})[NAME] = self.plan.name
@@ -147,6 +147,13 @@ class _Job:
         marker = f"{self.names.output}/{self._marker}"
         marked = pod.command[: 1 + pod.command.index(marker)]
         pod.run([*marked, *map(literal, self.plan.prepare_command("python"))])
+        return objects
+
+    def _end(self) -> list[Object]:
+        """What waits for the end of the students, beside the coordinator."""
+        objects = self._named(self._of("end", "end"))
+        pod = self._pod(objects[0], Role("coordinator", "end"))
+        pod.run(list(map(literal, self.plan.wait_command(self._address))))
         return objects
 
     def _coordinator(self, role: Role, components: Sequence[str]) -> list[Object]:

@@ -136,7 +136,8 @@ class Found:
 
     def _owners(self) -> list[tuple[Object, int]]:
         """The Deployments and Jobs of the roles, and how many pods each should have."""
-        owners = [each for each in self.objects if each["kind"] in ("Deployment", "Job")]
+        kinds = ("Deployment", "Job")
+        owners = [each for each in self.objects if each["kind"] in kinds and _kind(each) in _ORDER]
         owners.sort(key=lambda each: (_ORDER.index(_kind(each)), each["metadata"]["name"]))
         return [(each, _wanted(each)) for each in owners]
 

@@ -29,6 +29,7 @@ __all__ = [
     "student_command",
     "student_environment",
     "teacher_command",
+    "wait_command",
 ]
 
 _MAIN = Path(__file__).parents[1] / "__main__.py"
@@ -173,6 +174,11 @@ def student_command(
         *("--grace-s", repr(grace_s)),
         *(student.script, *student.args),
     ]
+
+
+def wait_command(launcher: Sequence[str], coordinator: str) -> list[str]:
+    """Runs until the students have ended."""
+    return [*launcher, "wait", "--coordinator", coordinator]
 
 
 def student_environment(

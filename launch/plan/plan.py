@@ -175,6 +175,10 @@ class Plan:
         student, grace_s = self.job.student, self.job.grace.student_s
         return commands.student_command(self.launcher, student, coordinator, self.beside, http, grace_s)
 
+    def wait_command(self, coordinator: str) -> list[str]:
+        """What runs until the students have ended."""
+        return commands.wait_command(self.launcher, coordinator)
+
     def student_environment(self, coordinator: str) -> dict[str, str]:
         """What the training script finds, the job file's own variables with it."""
         return commands.student_environment(self.job, coordinator, self.output, self.extend)

@@ -4,9 +4,6 @@ Workers and students that people start by hand, on one machine or on many, all r
 With an output folder it leaves what ``edldist run`` leaves: events as they happen, the result whenever the
 students have gone, and the curves at its end. A coordinator may be replaced while the students train on: its
 successor goes on with what it has kept of the figures.
-
-How the students ended is known from their nodes (``node_ended``, with an exit code). Where nobody runs these,
-as under a bare torchrun, ranks that said goodbye have come to their end.
 """
 
 from __future__ import annotations
@@ -18,10 +15,10 @@ import threading
 from types import TracebackType
 
 from edldist.clock import Clock, SystemClock
-from edldist.signals import EXIT_INTERRUPTED, EXIT_STOPPED
-from edldist.wire.messages import Event, Status
+from edldist.wire.messages import Status
 from edldist_launch.record.folder import RecordFolder
 from edldist_launch.view.console import PlainConsole
+from edldist_launch.view.ending import Ending
 from edldist_launch.view.observers import Observers
 
 __all__ = ["Scribe"]
@@ -67,10 +64,8 @@ class Scribe:
         self._observers = Observers(job or folder.path.name, folder, nowhere, 0, self._clock)
         self._told: queue.SimpleQueue[Status | None] = queue.SimpleQueue()
         self._submission = submission
-        self._students = 0
+        self._ending = Ending()
         self._began: float | None = None
-        self._lost = False
-        self._codes: list[int] = []  # of nodes that have ended since the last student came
         self._behind = False  # said once
         self._thread = threading.Thread(target=self._write, name="edldist-scribe", daemon=True)
 
@@ -102,46 +97,27 @@ class Scribe:
             self._note(status)
         if self._began is None:
             return
-        if self._students:
+        if self._ending.students:
             self._observers.leave_off(self._trained_s())
         else:
             self._observers.students_done()
-            self._observers.finish(self._ending(), "", self._trained_s())
+            self._observers.finish(self._ending.word, "", self._trained_s())
 
     def _note(self, status: Status) -> None:
         """Write a result whenever the last student has gone: a coordinator may outlive many jobs."""
-        students = sum(member.role == "student" for member in status.members)
-        events = [record for record in status.records if isinstance(record, Event)]
-        ended = any(event.event == "node_ended" for event in events)
-        if students or ended or any(event.event == "student_joined" for event in events):
-            self._began = self._clock.monotonic() if self._began is None else self._began
-        for event in events:
-            if event.event in ("student_joined", "student_left", "student_lost"):
-                self._lost = event.event == "student_lost"
-            if event.event == "student_joined":
-                self._codes.clear()
-            elif event.event == "node_ended":
-                self._codes.append(int(event.fields.get("code") or 0))
-        if not students and (self._students or ended):
-            ending = self._ending()
-            if ending == "interrupted":
+        before = self._ending.students
+        ended = self._ending.see(status)
+        if self._ending.begun and self._began is None:
+            self._began = self._clock.monotonic()
+        if ended:
+            if self._ending.word == "interrupted":
                 self._observers.students_back()  # others may come
             else:
                 self._observers.students_done()
-            self._observers.result(ending, self._trained_s())
-        elif students and not self._students:
+            self._observers.result(self._ending.word, self._trained_s())
+        elif self._ending.students and not before:
             self._observers.students_back()
             self._folder.forget_result()  # whoever asks is to hear of those that train now
-        self._students = students
-
-    def _ending(self) -> str:
-        """How the students that were here last have ended."""
-        if 0 in self._codes:
-            return "completed"
-        if self._codes:
-            asked = all(code in (EXIT_STOPPED, EXIT_INTERRUPTED) for code in self._codes)
-            return "interrupted" if asked else "failed"
-        return "failed" if self._lost else "completed"
 
     def _trained_s(self) -> float:
         return 0.0 if self._began is None else self._clock.monotonic() - self._began

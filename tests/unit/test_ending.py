@@ -1,60 +1,105 @@
-"""A rank that ends quickly loses nothing but the search for garbage."""
+"""How the students of a job have ended, by the coordinator's word."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-from edldist.lifecycle.notes import NOTES_VARIABLE
+from edldist.wire.messages import Event, MemberStatus, Status
+from edldist_launch.view import end_watch
+from edldist_launch.view.ending import Ending
 
-SCRIPT = """
-import atexit, gc, os, signal, sys, weakref
-frozen = lambda: print("frozen", gc.get_freeze_count() > 1000)
-atexit.register(frozen)
-
-class Books:
-    pass
-
-books = Books()
-books.me = books  # only the search for garbage would find it
-books.file = open(sys.argv[1], "w")
-books.file.write("kept")
-weakref.finalize(Books, print, "finalized")
-from edldist.lifecycle import stopping
-print("asked", stopping.should_stop())
-del books
-{}
-"""
+RANK = MemberStatus(
+    id="rank0-1",
+    role="student",
+    group="",
+    address="",
+    process="p",
+    host="h",
+    pid=1,
+    joined_s=1.0,
+    silent_s=0.0,
+    links=[],
+    info={"rank": 0},
+    stats={},
+)
 
 
-def ended(tmp_path: Path, body: str) -> tuple[int, list[str], str]:
-    written = tmp_path / "written"
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(body), str(written)],
-        env=dict(os.environ, **{NOTES_VARIABLE: str(tmp_path / "notes")}),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    return done.returncode, done.stdout.splitlines(), written.read_text()
+def status(*events: Event, here: int = 0, life: str = "one", seq: int = 0) -> Status:
+    return Status(incarnation=life, uptime_s=1.0, members=[RANK] * here, records=list(events), seq=seq)
+
+
+def rank(what: str) -> Event:
+    return Event(event=f"student_{what}", t=1.0, fields={"id": "rank0-1"})
+
+
+def node(code: int) -> Event:
+    return Event(event="node_ended", t=1.0, fields={"host": "h", "code": code})
 
 
 @pytest.mark.parametrize(
-    ("body", "code", "quick"),
+    ("codes", "word", "over"),
     [
-        ("os.kill(os.getpid(), signal.SIGTERM); sys.exit(3)", 3, True),
-        ("raise RuntimeError('the group broke')", 1, True),
-        ("sys.exit(4)", 4, False),
+        ((), "completed", False),
+        ((0,), "completed", True),
+        ((143, 0), "completed", True),
+        ((0, 143), "completed", True),
+        ((143,), "interrupted", False),
+        ((130, 143), "interrupted", False),
+        ((1,), "failed", True),
+        ((143, 1), "failed", True),
     ],
 )
-def test_what_was_written_and_who_waits_for_the_end_get_their_due(
-    tmp_path: Path, body: str, code: int, quick: bool
+def test_nodes_say_how_they_end(codes: tuple[int, ...], word: str, over: bool) -> None:
+    ending = Ending()
+    assert not ending.begun
+    assert not ending.see(status(rank("joined"), here=1)) and ending.begun
+    assert ending.see(status(rank("left")))
+    for code in codes:
+        assert ending.see(status(node(code)))
+    assert (ending.word, ending.over) == (word, over)
+
+
+def test_while_somebody_trains_no_nodes_end_is_the_end() -> None:
+    ending = Ending()
+    assert not ending.see(status(rank("joined"), rank("joined"), here=2))
+    assert not ending.see(status(rank("left"), node(0), here=1)) and not ending.over
+    assert ending.see(status(rank("left"))) and ending.over
+    assert not ending.see(status(rank("joined"), here=1)) and not ending.over
+    assert ending.see(status(rank("lost"))) and (ending.word, ending.over) == ("failed", False)
+
+
+def test_the_end_is_waited_for_through_a_replacement_of_the_coordinator(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert ended(tmp_path, body) == (
-        code,
-        ["asked False", *sorted(["finalized", f"frozen {quick}"])],
-        "kept",
-    )
+    asked: list[int] = []
+    answers = [
+        status(rank("joined"), here=1, seq=3),
+        status(rank("joined"), here=1, seq=3),
+        end_watch.CoordinatorUnreachableError("gone"),
+        status(life="two", seq=1),
+        status(rank("joined"), here=1, life="two", seq=1),
+        status(rank("left"), node(143), life="two", seq=3),
+        status(rank("joined"), here=1, life="two", seq=4),
+        status(rank("left"), node(0), life="two", seq=6),
+        status(life="two", seq=6),
+    ]
+
+    class Client:
+        def __init__(self, address: str) -> None:
+            assert address == "tcp://c:1"
+
+        def query(self, since: int, timeout_s: float) -> Status:
+            asked.append(since)
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(end_watch, "StatusClient", Client)
+    slept: list[float] = []
+    assert end_watch.await_end("tcp://c:1", 3.0, slept.append) == "completed"
+    assert answers == [] and set(slept) == {3.0}
+    assert asked == [0, 0, 3, 3, 0, 1, 3, 4, 6]

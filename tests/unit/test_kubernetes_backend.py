@@ -93,14 +93,15 @@ def ended(api: FakeApi, kind: str, **fields: str) -> None:
 
 def test_a_job_is_made_whole_and_found_again(folder: Path, api: FakeApi) -> None:
     submitted(folder, api)
-    owner = api.object("Job", "digits-student")
+    owner, until = (api.object("Job", f"digits-{name}") for name in ("student", "end"))
     for each in api.objects:
         references = each["metadata"].get("ownerReferences")
-        if each["kind"] in ("PersistentVolumeClaim", "Job"):
+        if each is owner or each["kind"] == "PersistentVolumeClaim":
             assert references is None, "checkpoints outlive the job"
         else:
-            assert references is not None and references[0]["uid"] == owner["metadata"]["uid"]
-            assert references[0]["kind"] == "Job" and references[0]["name"] == "digits-student"
+            by = until if each["metadata"]["labels"]["edldist/kind"] == "teacher" else owner
+            assert references is not None and references[0]["uid"] == by["metadata"]["uid"]
+            assert (references[0]["kind"], references[0]["name"]) == ("Job", by["metadata"]["name"])
     found = find_submission(folder / "out")
     assert found is not None and (found.backend, found.job) == ("kubernetes", "digits")
     assert found.engine == {"context": None, "namespace": "lab", "label": "digits"}
@@ -378,6 +379,18 @@ def test_a_job_that_ended_is_remembered_when_the_cluster_has_forgotten_it(folder
     api.objects.clear()
     again = KubernetesBackend(folder / "out", api.run).state()
     assert (again.phase, again.reason, again.roles) == ("failed", reason, ())
+
+
+def test_workers_go_with_the_students_and_what_tells_of_the_job_stays(folder: Path, api: FakeApi) -> None:
+    backend = submitted(folder, api)
+    student_runs(api)
+    ended(api, "Complete")
+    api.run(["delete", "jobs.batch", "--selector", "edldist/job=digits,edldist/kind=end"], "")
+    assert not [each for each in api.objects if each["metadata"]["labels"]["edldist/kind"] == "teacher"]
+    state = KubernetesBackend(folder / "out", api.run).state()
+    assert state.phase == "succeeded" and [role.name for role in state.roles] == ["coordinator", "student"]
+    backend.stop()
+    assert api.kinds == ["PersistentVolumeClaim"]
 
 
 def test_a_job_that_went_unseen_says_so(folder: Path, api: FakeApi) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from edldist_launch.contract.backend import JobState
 from edldist_launch.kubernetes.backend import KubernetesBackend
+from examples.digits.data import splits
 from tests.clusters.kubernetes.cluster import IMAGE, Cluster
 from tests.fault.harness import EDLDIST, ROOT, wait_for
 
@@ -71,6 +72,9 @@ class Story:
 
     def found(self, kind: str, name: str = "") -> Any:
         return json.loads(self.kubectl("get", kind, *([name] if name else []), "--output", "json"))
+
+    def deployments(self) -> list[str]:
+        return [each["metadata"]["name"] for each in self.found("deployments")["items"]]
 
     def until(self, what: str, reached: Callable[[JobState], bool], timeout_s: float = WITHIN_S) -> None:
         """Wait for a state of the job."""
@@ -204,6 +208,13 @@ def test_what_happens_to_pods_costs_no_sample(story: Story, cluster: Cluster) ->
     result = json.loads((story.volume / "digits" / "result.json").read_text())
     assert (result["status"], result["epochs"]) == ("completed", EPOCHS), result
     assert (result["metrics"]["lost"], result["metrics"]["repeated"]) == (0, 0)
+    # After a replacement of who counts; where ranks share a batch unevenly, one gets some twice.
+    assert result["samples"] >= EPOCHS * len(splits(0)[0]), result
+
+    # Workers go at once, what tells of the job stays.
+    wait_for("the workers' end", lambda: story.deployments() == ["digits-coordinator"], WITHIN_S)
+    assert "samples: 0 lost" in story.edldist("logs", "student", *out)
+    assert "succeeded" in story.edldist("status", *out)
 
     assert "succeeded" in story.edldist("stop", *out)
     kinds = "pods,jobs,deployments,services,secrets,configmaps,hpa,scaledobjects,poddisruptionbudgets"

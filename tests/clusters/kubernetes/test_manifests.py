@@ -23,6 +23,7 @@ OBJECTS = {
     **{
         "base": 11,
         "digits": 12,
+        "end": 12,
         "gpu": 11,
         "jobset": 11,
         "keda": 14,
@@ -151,7 +152,7 @@ def test_pods_may_do_no_more_than_they_need(where: str, pod: Object) -> None:
 @pytest.mark.parametrize(("where", "pod"), pods(), ids=[where for where, _ in pods()])
 def test_pods_that_serve_answer_probes(where: str, pod: Object) -> None:
     (container,) = pod["spec"]["containers"]
-    if pod["metadata"]["labels"]["edldist/kind"] == "prepare":
+    if pod["metadata"]["labels"]["edldist/kind"] in ("prepare", "end"):
         return
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):

@@ -15,6 +15,7 @@ from edldist_launch.contract.backend import JobState, ProcessState
 from edldist_launch.slurm.attempts import Attempts
 from edldist_launch.slurm.backend import SlurmBackend
 from edldist_launch.slurm.layout import Layout
+from examples.digits.data import splits
 from tests.clusters.slurm.cluster import Cluster
 from tests.fault.harness import ROOT, wait_for
 
@@ -207,6 +208,7 @@ def test_what_happens_to_jobs_on_a_cluster_costs_no_sample(story: Story, cluster
     assert result["status"] == "completed", result
     assert (result["metrics"]["lost"], result["metrics"]["repeated"]) == (0, 0)
     assert result["epochs"] == EPOCHS
+    assert result["samples"] >= EPOCHS * len(splits(0)[0]), "all, though who counts was replaced"
     wait_for("an empty queue", lambda: not cluster.run("squeue", "-h", "-a").strip(), 120)
     assert story.backend.state().phase == "succeeded"
     assert not _left(story.output), "a process outlived its job"

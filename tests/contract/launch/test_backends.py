@@ -170,6 +170,12 @@ def test_a_stopped_job_saves_and_stays_stopped_until_it_is_started_again(
     assert told[-1].endswith(": the student is done")
     state = job.until(lambda state: state.phase in ENDED)
     assert (state.phase, state.reason) == ("succeeded", "")
+
+    def workers(state: JobState) -> int:
+        return sum(role.count("pending", "running", "leaving") for role in state.roles if role.name == "t")
+
+    job.until(lambda state: workers(state) == 0)
+    assert list(job.backend.logs("student"))[-1].endswith(": the student is done")
     job.backend.stop()
     assert job.backend.state().phase == "succeeded"
     with pytest.raises(LaunchError, match="does not run any more"):

@@ -1,0 +1,27 @@
+"""``edldist wait``: until the students of a job have ended."""
+
+from __future__ import annotations
+
+import click
+
+from edldist_launch.cli.begin import begin
+from edldist_launch.cli.option_types import Seconds
+from edldist_launch.cli.options import coordinator_option, option
+
+__all__ = ["wait"]
+
+
+@click.command()
+@coordinator_option
+@option("--every-s", type=Seconds(min=0.1, max=3600), default=3.0, help="How often to ask.")
+def wait(coordinator: str, every_s: float) -> int:
+    """Wait until the students of a job have ended, and say how.
+
+    A node that was asked to leave, or is lost, is not the end; that there is no coordinator, for however
+    long, is none either.
+    """
+    from edldist_launch.view.end_watch import await_end
+
+    begin("wait")
+    print(f"the students have ended ({await_end(coordinator, every_s)})", flush=True)
+    return 0
