@@ -26,6 +26,7 @@ VALUE = r"^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$"
 FOLDER = r"^/[^\s:]*$"
 _NAME = "a name of lower-case letters, digits and `-`"
 _SUBNAME = "a name of lower-case letters, digits, `-` and `.`"
+_NONE = '"" for none, or null'
 _Name = Annotated[str, Field(pattern=SUBDOMAIN)]
 _Labels = Annotated[
     dict[Annotated[str, Field(pattern=KEY)], Annotated[str, Field(pattern=VALUE)]],
@@ -75,7 +76,11 @@ class VolumeConfig(Section):
 
 
 class PlacementConfig(Section):
-    """How pods of one role differ from the job's others: what is null is as for the whole job."""
+    """How pods of one role differ from the job's others.
+
+    What is null is as for the whole job; an empty text, list or mapping is nothing at all, whatever the whole
+    job has.
+    """
 
     image: str | None = Field(default=None, pattern=IMAGE, description="the name of an image, or null")
     node_selector: _Labels | None = Field(
@@ -89,12 +94,15 @@ class PlacementConfig(Section):
     )
     gpu_label: str | None = Field(
         default=None,
-        pattern=KEY,
-        description="the nodes' label that tells a GPU's type, as in `nvidia.com/gpu.product`, or null",
+        pattern=f"^$|{KEY}",
+        description="the nodes' label that tells a GPU's type, as in `nvidia.com/gpu.product`, "
+        '"" where no type is asked for, or null',
     )
-    priority_class: str | None = Field(default=None, pattern=SUBDOMAIN, description=f"{_SUBNAME}, or null")
+    priority_class: str | None = Field(
+        default=None, pattern=f"^$|{SUBDOMAIN}", description=f"{_SUBNAME}, {_NONE}"
+    )
     queue: str | None = Field(
-        default=None, pattern=LABEL, description=f"a queue of Kueue's ({_NAME}), or null"
+        default=None, pattern=f"^$|{LABEL}", description=f"a queue of Kueue's ({_NAME}), {_NONE}"
     )
     secrets: list[_Name] | None = Field(
         default=None, description="a list of Secrets whose keys become variables, or null"
@@ -242,9 +250,8 @@ class KubernetesConfig(PlacementConfig):
             self.teachers.get(name, PlacementConfig()) if kind == "teacher" else getattr(self, kind)
         )
         mine = {key: getattr(own, key) for key in PlacementConfig.model_fields}
-        return PlacementConfig(
-            **{key: getattr(self, key) if value is None else value for key, value in mine.items()}
-        )
+        values = {key: getattr(self, key) if value is None else value for key, value in mine.items()}
+        return PlacementConfig(**{key: None if value == "" else value for key, value in values.items()})
 
     def on_spot(self, teacher: str) -> bool:
         """Whether the workers of a group may be on machines that are taken away at short notice."""

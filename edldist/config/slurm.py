@@ -18,12 +18,13 @@ __all__ = ["LONGEST_WARNING_S", "SlurmConfig", "SlurmRoleConfig", "time_limit_s"
 
 LONGEST_WARNING_S = 65_535
 """The most that Slurm's ``--signal`` takes."""
-_NAMES = r"^[A-Za-z0-9_.@+-]+(,[A-Za-z0-9_.@+-]+)*$"
+_NAMES = r"^([A-Za-z0-9_.@+-]+(,[A-Za-z0-9_.@+-]+)*)?$"
 _NAMES_FORM = "letters, digits, `_`, `.`, `@`, `+` and `-`, several parted by commas"
-_FEATURES = r"^[A-Za-z0-9_.:=,&|*()\[\]+-]+$"
-_GRES = r"^[A-Za-z0-9_.:=/-]+(,[A-Za-z0-9_.:=/-]+)*$"
+_FEATURES = r"^[A-Za-z0-9_.:=,&|*()\[\]+-]*$"
+_GRES = r"^([A-Za-z0-9_.:=/-]+(,[A-Za-z0-9_.:=/-]+)*)?$"
 _TIME = r"^(\d{1,8}(:[0-5]?\d(:[0-5]?\d)?)?|\d{1,5}-\d{1,2}(:[0-5]?\d(:[0-5]?\d)?)?)$"
-_LINE = r"^[^\x00-\x1f\x7f]+$"
+_NONE = '"" for none, or null'
+_LINE = r"^[^\x00-\x1f\x7f]*$"
 _OPTION = r"^--[a-z][a-z0-9-]*(=[^\x00-\x1f\x7f\"'\\#]*)?$"
 _OURS = {
     **{key: f"write it as `{key}`" for key in ("partition", "account", "qos", "constraint", "gres", "nice")},
@@ -50,52 +51,57 @@ def _minutes(value: object) -> object:
 
 _TimeLimit = Annotated[
     str,
-    Field(pattern=_TIME),
+    Field(pattern=f"^$|{_TIME}"),
     BeforeValidator(
         _minutes,
-        json_schema_input_type=Annotated[str, Field(pattern=_TIME)] | Annotated[int, Field(ge=0, le=MOST)],
+        json_schema_input_type=Annotated[str, Field(pattern=f"^$|{_TIME}")]
+        | Annotated[int, Field(ge=0, le=MOST)],
     ),
 ]
 
 
 class SlurmRoleConfig(Section):
-    """Where the jobs of one role go. What is not given, or null, is as for the whole job."""
+    """Where the jobs of one role go.
+
+    What is not given, or null, is as for the whole job; an empty text or list is nothing at all, whatever the
+    whole job has.
+    """
 
     partition: str | None = Field(
-        default=None, pattern=_NAMES, max_length=1000, description=f"its name ({_NAMES_FORM}), or null"
+        default=None, pattern=_NAMES, max_length=1000, description=f"its name ({_NAMES_FORM}), {_NONE}"
     )
     account: str | None = Field(
-        default=None, pattern=_NAMES, max_length=1000, description=f"its name ({_NAMES_FORM}), or null"
+        default=None, pattern=_NAMES, max_length=1000, description=f"its name ({_NAMES_FORM}), {_NONE}"
     )
     qos: str | None = Field(
-        default=None, pattern=_NAMES, max_length=1000, description=f"its name ({_NAMES_FORM}), or null"
+        default=None, pattern=_NAMES, max_length=1000, description=f"its name ({_NAMES_FORM}), {_NONE}"
     )
     reservation: str | None = Field(
-        default=None, pattern=_NAMES, max_length=1000, description=f"its name ({_NAMES_FORM}), or null"
+        default=None, pattern=_NAMES, max_length=1000, description=f"its name ({_NAMES_FORM}), {_NONE}"
     )
     constraint: str | None = Field(
         default=None,
         pattern=_FEATURES,
         max_length=1000,
-        description="features that the hosts must have, as in `a100` or `a100|h100`, or null",
+        description=f"features that the hosts must have, as in `a100` or `a100|h100`, {_NONE}",
     )
     gres: str | None = Field(
         default=None,
         pattern=_GRES,
         max_length=1000,
-        description="generic resources besides GPUs, as in `accel:fast:1,license:2`, or null",
+        description=f"generic resources besides GPUs, as in `accel:fast:1,license:2`, {_NONE}",
     )
     time_limit: _TimeLimit | None = Field(
         default=None,
         description="as Slurm writes it: minutes, hours:minutes:seconds, days-hours:minutes:seconds and the "
-        "like, or null for that of the partition",
+        'like, "" for that of the partition, or null',
     )
     nice: int | None = Field(default=None, ge=0, le=MOST, description=f"{whole(0, MOST)}, or null")
     python: str | None = Field(
         default=None,
         pattern=_LINE,
         max_length=4000,
-        description="the interpreter on those hosts, which has edldist, or null for the one of `submit`",
+        description='the interpreter on those hosts, which has edldist, "" for the one of `submit`, or null',
     )
     setup: list[Annotated[str, Field(pattern=r"^[^\x00]+$")]] | None = Field(
         default=None,
@@ -158,7 +164,7 @@ class SlurmConfig(SlurmRoleConfig):
     @model_validator(mode="after")
     def _time_after_the_warning(self) -> SlurmConfig:
         for role in (self, self.prepare, self.coordinator, self.student, *self.teachers.values()):
-            if role.time_limit is not None and time_limit_s(role.time_limit) <= self.warn_s:
+            if role.time_limit and time_limit_s(role.time_limit) <= self.warn_s:
                 raise ValueError(
                     f"a time_limit of {role.time_limit} is over before the warning of warn_s={self.warn_s} s"
                 )
@@ -177,7 +183,7 @@ class SlurmConfig(SlurmRoleConfig):
         values: dict[str, Any] = {}
         for key in SlurmRoleConfig.model_fields:
             value = getattr(own, key)
-            values[key] = getattr(self, key) if value is None else value
+            values[key] = (getattr(self, key) if value is None else value) or None
         return SlurmRoleConfig(**values)
 
 

@@ -22,10 +22,17 @@ _overrides = option(
     "the variable holds several, parted and quoted as in a shell.",
 )
 
+_extend = option(
+    "--extend",
+    is_flag=True,
+    help="Go on from the last checkpoint in the job's output, though another teacher labelled for it.",
+)
+
 
 @click.command("k8s")
 @_job
 @_overrides
+@_extend
 @option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
@@ -33,7 +40,9 @@ _overrides = option(
     help="Folder by which status, scale, logs and stop find the job (default: out/NAME).",
 )
 @option("--dry-run", is_flag=True, help="Ask the cluster whether it would take the job, and make nothing.")
-def submit_k8s(job: Path, overrides: tuple[str, ...], output: Path | None, dry_run: bool) -> int:
+def submit_k8s(
+    job: Path, overrides: tuple[str, ...], extend: bool, output: Path | None, dry_run: bool
+) -> int:
     """Hand a JOB file to Kubernetes, with the cluster and the rights that kubectl has.
 
     Its objects are those of `edldist render k8s`. Either all of them are made, or none. The image has to hold
@@ -45,7 +54,7 @@ def submit_k8s(job: Path, overrides: tuple[str, ...], output: Path | None, dry_r
     from edldist_launch.kubernetes.resolve import plan_in_image
     from edldist_launch.view.console import output_option
 
-    plan = plan_in_image(job, overrides)
+    plan = plan_in_image(job, overrides, extend)
     folder = submission_folder(plan.name, output)
     spare_the_job_file(job, folder)
     backend = KubernetesBackend(folder)
@@ -62,7 +71,8 @@ def submit_k8s(job: Path, overrides: tuple[str, ...], output: Path | None, dry_r
 @click.command("k8s")
 @_job
 @_overrides
-def render_k8s(job: Path, overrides: tuple[str, ...]) -> int:
+@_extend
+def render_k8s(job: Path, overrides: tuple[str, ...], extend: bool) -> int:
     """Print the objects of a JOB file for Kubernetes, as kubectl apply -f - takes them.
 
     They are those of k8s/base and its components, filled in. A token is made up each time.
@@ -71,6 +81,6 @@ def render_k8s(job: Path, overrides: tuple[str, ...]) -> int:
     from edldist_launch.kubernetes.render import dump, new_token, render
     from edldist_launch.kubernetes.resolve import plan_in_image
 
-    plan = plan_in_image(job, overrides)
+    plan = plan_in_image(job, overrides, extend)
     print(dump(render(plan, Kubectl.of(plan.job.kubernetes).namespace, new_token())), end="")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 import click
@@ -187,9 +188,17 @@ def _share_cpus() -> str:
     help="How often a process was started under this id before: a later one takes the place of an earlier "
     "one that still runs somewhere.",
 )
+@option(
+    "--attempt-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Count the starts there, instead: as a container's in its pod, which starts it again.",
+)
 @http_option
 @import_from_option
-def teacher(codec: str, import_from: str | None, **settings: Any) -> int:
+def teacher(
+    codec: str, import_from: str | None, attempt_file: Path | None, attempt: int, **settings: Any
+) -> int:
     """Run one teacher worker.
 
     Exit codes: 143 drained, as it was asked to stop, 130 somebody insisted on that, 2 the model or an option
@@ -203,6 +212,7 @@ def teacher(codec: str, import_from: str | None, **settings: Any) -> int:
     except ValueError as exc:
         raise ConfigError(f"--codec {codec}: {exc}") from exc
     from edldist_launch.process.importing import make_importable
+    from edldist_launch.process.starts import count_start
 
     threads = _share_cpus()  # before anything imports torch, which would not see it
     make_importable(*import_places(import_from))
@@ -210,4 +220,6 @@ def teacher(codec: str, import_from: str | None, **settings: Any) -> int:
 
     begin(f"teacher {settings['worker_id'] or settings['name']}")
     logging.getLogger(__name__).info("%s", threads)
-    return run_worker(WorkerOptions(codec=codec, **settings))
+    if attempt_file is not None:
+        attempt = count_start(attempt_file)
+    return run_worker(WorkerOptions(codec=codec, attempt=attempt, **settings))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 
 from edldist.errors import LaunchError
+from edldist.grace import KILL_S
 from edldist_launch.doctor.finding import Finding, ok, warn
 from edldist_launch.kubernetes.kubectl import Answer, Kubectl
 from edldist_launch.kubernetes.rights import lacks_namespace, missing_rights
@@ -16,8 +18,12 @@ __all__ = ["check_kubernetes", "check_podman", "check_slurm"]
 ANSWER_S = 10.0
 
 
-def check_slurm() -> Iterator[Finding]:
-    """Whether Slurm's commands reach their controller, and which partitions there are."""
+def check_slurm(kill_s: float = KILL_S) -> Iterator[Finding]:
+    """Whether Slurm's commands reach their controller, which partitions there are, and how it ends processes.
+
+    Args:
+        kill_s: how long the job's processes may take to leave.
+    """
     if shutil.which("sbatch") is None or shutil.which("sinfo") is None:
         yield ok("slurm", "not here (edldist submit slurm needs sbatch)")
         return
@@ -26,8 +32,40 @@ def check_slurm() -> Iterator[Finding]:
         rows = [line.split() for line in said.splitlines() if line.strip()]
         listed = ", ".join(sorted({row[0] for row in rows})) or "none"
         yield ok("slurm", f"partitions: {listed}")
+        yield from _slurm_times(kill_s)
     else:
         yield warn("slurm", f"sinfo: {said}", "is slurm.conf here that of a cluster, and its controller up?")
+
+
+def _slurm_times(kill_s: float) -> Iterator[Finding]:
+    """How long this cluster lets processes leave that it ends, where that is less than they may take.
+
+    Kubernetes is told that time with each pod; Slurm has its own.
+    """
+    good, said = _ask(["scontrol", "show", "config"])
+    settings = dict(re.findall(r"(?m)^(\w+)\s*=\s*(\S*)", said)) if good else {}
+    short = []
+    if 0 <= (wait_s := _seconds(settings.get("KillWait"))) < kill_s:
+        short.append(f"KillWait is {wait_s} s (scancel, time limits)")
+    good, said = _ask(["scontrol", "show", "partition", "-o"])
+    for line in said.splitlines() if good else ():
+        partition = dict(re.findall(r"(\w+)=(\S*)", line))
+        preempted = partition.get("PreemptMode", "OFF") not in ("OFF", "GANG")
+        if preempted and 0 <= (grace_s := _seconds(partition.get("GraceTime"))) < kill_s:
+            name = partition.get("PartitionName", "?")
+            short.append(f"GraceTime of partition {name} is {grace_s} s (preemption)")
+    if short:
+        yield warn(
+            "slurm times",
+            f"{'; '.join(short)}: less than grace.kill_s, {kill_s:g} s, which processes may take to leave in "
+            "order; those that need it lose the steps since the last checkpoint",
+            "have them leave sooner (grace: {drain_s, student_s, kill_s} in the job file), save more often "
+            "(checkpoint: {every_steps}), or ask the cluster's keepers for more",
+        )
+
+
+def _seconds(text: str | None) -> int:
+    return int(text) if text is not None and text.isdecimal() else -1
 
 
 def check_kubernetes() -> Iterator[Finding]:

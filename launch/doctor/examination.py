@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from edldist.grace import KILL_S
 from edldist_launch.doctor.disk import check_output, check_temporary
 from edldist_launch.doctor.engines import check_kubernetes, check_podman, check_slurm
 from edldist_launch.doctor.finding import Finding, fail
@@ -28,7 +29,7 @@ MOST_S = 30.0
 Check = Callable[[], Iterable[Finding]]
 
 
-def examine(output: Path, coordinator: str | None) -> Iterator[Finding]:
+def examine(output: Path, coordinator: str | None, kill_s: float = KILL_S) -> Iterator[Finding]:
     """Look at everything; findings come in a fixed order, as soon as they are known.
 
     All checks run at once, and one that hangs (a disk that is gone, a name server that is silent) or that
@@ -37,6 +38,7 @@ def examine(output: Path, coordinator: str | None) -> Iterator[Finding]:
     Args:
         output: the folder that a job would write to.
         coordinator: of a job that this machine is to take part in.
+        kill_s: how long a job's processes may take to leave.
     """
     checks: list[tuple[str, Check, float]] = [
         ("python", check_python, MOST_S),
@@ -53,7 +55,7 @@ def examine(output: Path, coordinator: str | None) -> Iterator[Finding]:
         ("clock", check_clock, MOST_S),
         ("output", partial(check_output, output), MOST_S),
         ("temporary files", check_temporary, MOST_S),
-        ("slurm", check_slurm, MOST_S),
+        ("slurm", partial(check_slurm, kill_s), MOST_S),
         ("kubernetes", check_kubernetes, MOST_S),
         ("containers", check_podman, MOST_S),
     ]

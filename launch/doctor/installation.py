@@ -7,10 +7,11 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import metadata, util
+from importlib import util
 from pathlib import Path
 
 from edldist_launch.doctor.finding import Finding, fail, ok, warn
+from edldist_launch.process.version import own_version
 
 __all__ = ["check_extras", "check_python", "check_torch"]
 
@@ -40,16 +41,7 @@ EXTRAS = {
 
 def check_python() -> Iterator[Finding]:
     """The interpreter, and what edldist itself depends on."""
-    found = f"edldist {metadata.version('edldist')}" if _installed() else "edldist from a checkout"
-    yield ok("python", f"{platform.python_version()} ({sys.executable}), {found}")
-
-
-def _installed() -> bool:
-    try:
-        metadata.version("edldist")
-    except metadata.PackageNotFoundError:
-        return False
-    return True
+    yield ok("python", f"{platform.python_version()} ({sys.executable}), {own_version()}")
 
 
 def check_torch() -> Iterator[Finding]:

@@ -17,7 +17,8 @@ from edldist_launch.doctor.finding import Finding, fail, ok, warn
 
 __all__ = ["check_clock", "check_coordinator", "check_name", "check_ports"]
 
-DEFAULT_PORTS = (7070, 7071)
+MEMBERS_PORT, HTTP_PORT = 7070, 7071
+"""Of edldist coordinator, where nobody says others; for HTTP it takes any where that one is taken."""
 SLOW_NAME_S = 1.0
 MAX_SKEW_S = 5.0
 """From there on torchrun's agents may not meet; edldist says so at registration."""
@@ -40,17 +41,21 @@ def check_ports() -> Iterator[Finding]:
             "bring the loopback device up (ip link set lo up); look for a firewall on it",
         )
         return
-    default = " and ".join(map(str, DEFAULT_PORTS))
-    taken = [port for port in DEFAULT_PORTS if _taken(port)]
-    if taken:
+    if _taken(MEMBERS_PORT):
         yield warn(
             "ports",
-            f"127.0.0.1 connects; of {default}, which edldist coordinator takes, "
-            f"{' and '.join(map(str, taken))} is in use",
-            "that may be a coordinator of yours (edldist status); else give it other --bind and --http",
+            f"127.0.0.1 connects; {MEMBERS_PORT}, where edldist coordinator listens, is in use",
+            "that may be a coordinator of yours (edldist status); else give another one --bind "
+            "tcp://127.0.0.1:0, or a port",
+        )
+    elif _taken(HTTP_PORT):
+        yield ok(
+            "ports",
+            f"127.0.0.1 connects; {MEMBERS_PORT} is free, {HTTP_PORT} is in use: a coordinator serves its "
+            "status at another",
         )
     else:
-        yield ok("ports", f"127.0.0.1 connects; {default} are free")
+        yield ok("ports", f"127.0.0.1 connects; {MEMBERS_PORT} and {HTTP_PORT} are free")
 
 
 def _taken(port: int) -> bool:

@@ -3,7 +3,7 @@
 The student's Job is made first and owns the others, so that Kubernetes removes them with it: when somebody
 deletes it, when it has ended for so long as it is kept, and when a submission broke off that had only just
 begun. What is of teachers is owned by another Job between, which runs until the students have ended and is
-removed then at once: workers are expensive. What is left to be found again in any case carries the job's label.
+removed then at once: workers are expensive. Whatever is left carries the job's label, and is found by it.
 
 ::
 

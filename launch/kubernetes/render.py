@@ -38,6 +38,8 @@ _FILE = Path("/etc/edldist/job.yaml")
 _SPOT_DRAIN_S = 15.0
 """A worker on a machine that is taken away at short notice has no longer to finish what it holds."""
 _HEALTH = "*:7072"
+_STARTS = "/tmp/starts"
+"""In the pod's own folder, which is there for its next container, too."""
 _MEMBERS, _STATUS = 7070, 7071
 
 
@@ -177,6 +179,8 @@ class _Job:
             deployment["spec"]["replicas"] = role.replicas.initial
         command = list(map(literal, self.plan.teacher_command(teacher, "", self._address, _HEALTH)))
         command[command.index("--id") + 1] = "$(POD_NAME)"
+        counted = command.index("--attempt")
+        command[counted : counted + 2] = ["--attempt-file", _STARTS]
         if spot:
             drain_s = min(self.plan.job.grace.drain_s, _SPOT_DRAIN_S)
             command[command.index("--drain-s") + 1] = repr(drain_s)

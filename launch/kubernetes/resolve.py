@@ -17,11 +17,14 @@ __all__ = ["plan_in_image"]
 _FOLDER = "hf:"
 
 
-def plan_in_image(job_path: Path, overrides: Sequence[str] = ()) -> Plan:
+def plan_in_image(job_path: Path, overrides: Sequence[str] = (), extend: bool = False) -> Plan:
     """The plan of a job whose pods have the current folder's files in ``kubernetes.workdir``.
 
     A relative path is looked for from the current folder and from that of the job file, as ``edldist run``
     does, and leads to the same place below ``workdir``. Whole paths are those of the image or of its volumes.
+
+    Args:
+        extend: whether students go on from a checkpoint though its labels came from another teacher.
 
     Raises:
         ConfigError: the job file is wrong, or a script is in neither folder.
@@ -40,7 +43,7 @@ def plan_in_image(job_path: Path, overrides: Sequence[str] = ()) -> Plan:
     resolved = job.model_copy(
         update={"student": student, "prepare": prepare, "teachers": teachers, "kubernetes": settings}
     )
-    return Plan(resolved, Path(places.beside_in_image), Path(Names(job.name).output), LAUNCHER)
+    return Plan(resolved, Path(places.beside_in_image), Path(Names(job.name).output), LAUNCHER, extend)
 
 
 def _paths(key: str, teacher: TeacherConfig, places: _Places) -> dict[str, str]:

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edldist.observe.printable import printable
 from edldist_launch.contract.backend import JobState, Phase, ProcessState, RoleState
 from edldist_launch.kubernetes.kustomization import Object
 from edldist_launch.kubernetes.render import GROUP, JOB, KIND, NAME, ROLE
+from edldist_launch.process.version import own_version
 
 __all__ = ["ASKED", "PAUSED", "Found", "names", "role_name"]
 
@@ -16,6 +18,10 @@ ASKED = "edldist/asked"
 """Annotation: the number of processes that a person asked for."""
 PAUSED = "autoscaling.keda.sh/paused-replicas"
 """The same where KEDA scales: it holds that number."""
+MOST_SAID = 500
+"""Characters of what a container said last."""
+_OTHER_VERSION = ("No such option", "No such command")
+"""So a command line is refused that another version wrote."""
 _ORDER = ("prepare", "coordinator", "teacher", "student")
 _HINTS = {
     "OOMKilled": "it needs more memory than resources.memory gives",
@@ -280,11 +286,7 @@ def _of_container(container: Object) -> str:
     """What a container waits for, or how it ended."""
     state = container.get("state", {})
     ended = state.get("terminated") or container.get("lastState", {}).get("terminated")
-    end = (
-        _words(ended.get("reason"), ended.get("message"), f"exit code {ended.get('exitCode')}")
-        if ended
-        else ""
-    )
+    end = _end(ended) if ended else ""
     waits = state.get("waiting")
     if waits is None:
         return end
@@ -292,6 +294,19 @@ def _of_container(container: Object) -> str:
     if reason in ("ContainerCreating", "PodInitializing"):
         return ""
     return _words(reason, waits.get("message")) + (f"; before: {end}" if end else "")
+
+
+def _end(ended: Object) -> str:
+    """How a container ended, with the last line that it printed."""
+    lines = [line for line in str(ended.get("message") or "").splitlines() if line.strip()]
+    last = printable(lines[-1].strip()[:MOST_SAID]) if lines else ""
+    more = f"exit code {ended.get('exitCode')}"
+    if any(words in last for words in _OTHER_VERSION):
+        more += (
+            f", the image has another edldist than this one, which is {own_version()}: build the image from "
+            "this one, or submit with that"
+        )
+    return _words(ended.get("reason"), last, more)
 
 
 def _words(reason: Any, message: Any = None, more: str = "") -> str:

@@ -34,8 +34,8 @@ STATUS_TIMEOUT_S = 0.3
 REJOIN_S = 2.0
 DONE_S = 15.0
 """How long a node that has reached the end looks for a coordinator to tell: it may be being replaced."""
-LEFT_S = 3.0
-"""The same for any other end."""
+LEFT_S = 1.0
+"""The same for any other end: whoever asked it to leave kills it after MARGIN_S (``edldist.grace``)."""
 POLL_S = 0.1
 LOOP = "supervising"
 """What a probe calls the loop that looks after them."""

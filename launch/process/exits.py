@@ -26,6 +26,7 @@ from edldist.errors import ConfigError, EdlDistError, IncompatibleError, ModelEr
 from edldist.lifecycle.ending import end_quickly
 from edldist.observe.printable import printable
 from edldist.signals import ASKING, EXIT_INTERRUPTED, EXIT_STOPPED, end_by_signals, ignore_signals
+from edldist_launch.process.version import own_version
 
 __all__ = [
     "EXIT_FAILED",
@@ -65,6 +66,9 @@ def run_command(command: click.Command, name: str) -> NoReturn:
         code = command.main(prog_name=name, standalone_mode=False)
     except click.ClickException as exc:
         exc.show()
+        if exc.message.startswith(("No such option", "No such command")):
+            # Perhaps another one than that of who wrote this command line.
+            print(f"Error: {exc.message} (this is {own_version()})", file=sys.stderr)
         code = exc.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = EXIT_INTERRUPTED

@@ -96,6 +96,57 @@ def test_slurm_is_asked_for_its_partitions(
     assert found.level == level and said in found.said
 
 
+CONFIG = "KillWait                = 10 sec\nPreemptMode             = REQUEUE"
+PARTITIONS = """\
+PartitionName=debug Default=YES GraceTime=0 PreemptMode=OFF
+PartitionName=spot GraceTime=5 PreemptMode=REQUEUE MaxTime=1
+PartitionName=slow GraceTime=60 PreemptMode=REQUEUE"""
+
+
+@pytest.mark.parametrize(
+    ("kill_s", "said"),
+    [
+        (30.0, ["KillWait is 10 s", "partition spot is 5 s"]),
+        (8.0, ["partition spot is 5 s"]),
+        (4.5, []),
+        (90.0, ["KillWait is 10 s", "partition spot is 5 s", "partition slow is 60 s"]),
+    ],
+)
+def test_a_slurm_that_kills_too_early_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kill_s: float, said: list[str]
+) -> None:
+    (tmp_path / "sbatch").write_text("#!/bin/sh\n")
+    (tmp_path / "sinfo").write_text("#!/bin/sh\necho 'debug* up 4'\n")
+    case = f'#!/bin/sh\ncase $2 in config) echo "{CONFIG}" ;; partition) echo "{PARTITIONS}" ;; esac\n'
+    (tmp_path / "scontrol").write_text(case)
+    for name in ("sbatch", "sinfo", "scontrol"):
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    reached, *times = engines.check_slurm(kill_s)
+    assert reached.level == "ok"
+    assert [each.level for each in times] == ["warn"] * bool(said)
+    for each in times:
+        assert all(words in each.said for words in said) and each.said.count(" s (") == len(said)
+
+
+@pytest.mark.parametrize(
+    ("taken", "level", "said", "remedy"),
+    [
+        ((), "ok", "7070 and 7071 are free", ""),
+        ((7071,), "ok", "7071 is in use: a coordinator serves its status at another", ""),
+        ((7070,), "warn", "7070, where edldist coordinator listens, is in use", "--bind"),
+        ((7070, 7071), "warn", "7070, where edldist coordinator listens, is in use", "--bind"),
+    ],
+)
+def test_a_taken_port_matters_where_nobody_takes_another(
+    monkeypatch: pytest.MonkeyPatch, taken: tuple[int, ...], level: str, said: str, remedy: str
+) -> None:
+    monkeypatch.setattr(network, "_taken", lambda port: port in taken)
+    (found,) = network.check_ports()
+    assert found.level == level and said in found.said
+    assert remedy in (found.remedy or "") and "--http" not in (found.remedy or "")
+
+
 @pytest.mark.parametrize(
     ("namespace", "allowed", "level", "said"),
     [

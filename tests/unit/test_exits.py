@@ -13,6 +13,7 @@ import pytest
 from edldist.errors import ConfigError, CoordinatorUnreachableError, ModelError
 from edldist.signals import ASKING
 from edldist_launch.process.exits import run_command, was_asked
+from edldist_launch.process.version import own_version
 
 
 def ending(outcome: object) -> click.Command:
@@ -41,6 +42,7 @@ def no_arguments(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         (None, 0, ""),
         (3, 3, ""),
         (click.UsageError("no such row"), 2, "no such row"),
+        (click.NoSuchOption("--new"), 2, f" (this is {own_version()})\n"),
         (ConfigError("ttl_s=0 is too short"), 2, "error: ttl_s=0 is too short\n"),
         (ModelError("no such factory"), 2, "error: no such factory\n"),
         (CoordinatorUnreachableError("nobody at tcp://x:1"), 1, "error: nobody at tcp://x:1\n"),

@@ -20,6 +20,7 @@ from edldist_launch.kubernetes.backend import KubernetesBackend
 from edldist_launch.kubernetes.kubectl import Answer, Run
 from edldist_launch.kubernetes.resolve import plan_in_image
 from edldist_launch.plan.plan import Plan
+from edldist_launch.process.version import own_version
 from tests.unit.kubernetes_api import FakeApi
 
 JOB = """\
@@ -308,6 +309,18 @@ CRASHED = {
     "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}},
     "lastState": {"terminated": {"reason": "OOMKilled", "exitCode": 137}},
 }
+OTHER_VERSION = {
+    "name": "main",
+    "restartCount": 2,
+    "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+    "lastState": {
+        "terminated": {
+            "reason": "Error",
+            "exitCode": 2,
+            "message": "Usage: edldist teacher\n\nError: No such option: --new (this is edldist 0.0.9)\n",
+        }
+    },
+}
 GATE = {"name": "prepared", "state": {"running": {}}}
 NO_ROOM = {
     "type": "PodScheduled",
@@ -328,11 +341,16 @@ NO_ROOM = {
             {"phase": "Running", "containerStatuses": [CRASHED]},
             "CrashLoopBackOff: back-off 40s; before: OOMKilled (exit code 137, it needs more memory",
         ),
+        (
+            {"phase": "Running", "containerStatuses": [OTHER_VERSION]},
+            "CrashLoopBackOff; before: Error: Error: No such option: --new (this is edldist 0.0.9) (exit code"
+            f" 2, the image has another edldist than this one, which is {own_version()}: build the image fro",
+        ),
         ({"phase": "Pending", "conditions": [NO_ROOM]}, "Unschedulable: 0/3 nodes: no GPUs"),
         ({"phase": "Failed", "reason": "Evicted", "message": "low on disk"}, "Evicted: low on disk"),
         ({"phase": "Pending", "initContainerStatuses": [GATE]}, "it waits for its init container `prepared`"),
     ],
-    ids=["image", "crash", "room", "evicted", "gate"],
+    ids=["image", "crash", "version", "room", "evicted", "gate"],
 )
 def test_a_pod_that_does_not_run_says_why(
     folder: Path, api: FakeApi, status: dict[str, Any], reason: str

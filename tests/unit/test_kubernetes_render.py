@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from edldist.config import load_job
 from edldist.errors import ConfigError
+from edldist_launch.cli.group import cli
 from edldist_launch.kubernetes.kustomization import MANIFESTS, read_kustomization
 from edldist_launch.kubernetes.render import dump, new_token, render
 from edldist_launch.kubernetes.resolve import plan_in_image
@@ -295,6 +297,38 @@ def test_a_queue_takes_those_who_compute(folder: Path) -> None:
     assert student["metadata"]["labels"][key] == "lab"
     assert student["metadata"]["annotations"]["kueue.x-k8s.io/job-min-parallelism"] == "1"
     assert key not in objects["Deployment", "edldist-coordinator"]["metadata"]["labels"]
+
+
+def test_a_role_may_do_without_what_the_whole_job_has(folder: Path) -> None:
+    objects = rendered(
+        folder,
+        "teachers.0.resources={gpus: 1, gpu_type: h100}",
+        "kubernetes={queue: lab, priority_class: p, node_selector: {pool: a}, teachers: {teacher: {queue: "
+        "'', priority_class: '', gpu_label: '', node_selector: {}}}}",
+    )
+    teacher, student = pod(objects, "Deployment", "edldist-teacher"), pod(objects, "Job", "edldist-student")
+    assert (student["priorityClassName"], student["nodeSelector"]) == ("p", {"pool": "a"})
+    assert "priorityClassName" not in teacher and "nodeSelector" not in teacher
+    labels = objects["Deployment", "edldist-teacher"]["metadata"]["labels"]
+    assert not [key for key in labels if key.startswith("kueue")]
+
+
+@pytest.mark.parametrize("extend", [False, True])
+def test_students_go_on_with_another_teacher_where_somebody_says_so(folder: Path, extend: bool) -> None:
+    (folder / "job.yaml").write_text(JOB)
+    words = ["render", "k8s", "job.yaml", *(["--extend"] if extend else [])]
+    told = CliRunner().invoke(cli, words, standalone_mode=False)
+    objects = {(each["kind"], each["metadata"]["name"]): each for each in yaml.safe_load_all(told.stdout)}
+    assert ("EDLDIST_EXTEND" in variables(main(objects, "Job", "edldist-student"))) is extend
+
+
+def test_a_container_that_is_started_again_counts_its_starts_in_its_pod(folder: Path) -> None:
+    objects = rendered(folder)
+    teacher = main(objects, "Deployment", "edldist-teacher")
+    file = Path(teacher["command"][teacher["command"].index("--attempt-file") + 1])
+    volumes = {each["name"]: each for each in pod(objects, "Deployment", "edldist-teacher")["volumes"]}
+    (mount,) = [each for each in teacher["volumeMounts"] if Path(each["mountPath"]) == file.parent]
+    assert volumes[mount["name"]] == {"name": "tmp", "emptyDir": {}} and "--attempt" not in teacher["command"]
 
 
 def test_spot_machines_are_for_the_teachers_that_may_be_there(folder: Path) -> None:

@@ -61,7 +61,7 @@ LAUNCH = {
     "record": set(),
     "plan": set(),
     "contract": {"plan"},
-    "doctor": {"machine", "view", "kubernetes"},
+    "doctor": {"process", "machine", "view", "kubernetes"},
     "local": {"process", "machine", "record", "plan", "contract"},
     "kubernetes": {"process", "plan", "contract"},
     "slurm": {"process", "plan", "contract", "record", "local", "view"},

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from edldist.config import load_job
+from edldist.config import dump_job, load_job
 from edldist.errors import ConfigError
 from edldist_launch.plan.plan import Plan
 from edldist_launch.slurm.layout import Layout
@@ -79,6 +79,25 @@ def test_what_a_role_says_counts_more_than_what_the_job_says(tmp_path: Path) -> 
     coordinator, worker = rendered(made, "coordinator"), rendered(made, "teacher")
     assert {"--partition=steady", "--nice=5"} < set(options(coordinator)) and "\none\n" not in coordinator
     assert {"--partition=spot", "--nice=5"} < set(options(worker)) and "\none\n" in worker
+
+
+def test_a_role_may_do_without_what_the_whole_job_has(tmp_path: Path) -> None:
+    keys = {
+        **{"partition": "spot", "account": "lab", "qos": "low", "reservation": "r", "constraint": "a100"},
+        **{"gres": "'accel:fast:1'", "time_limit": "'1:00:00'", "python": "/opt/python"},
+    }
+    whole = ", ".join(f"{key}: {value}" for key, value in keys.items())
+    none = ", ".join(f"{key}: ''" for key in keys)
+    section = f"slurm={{{whole}, options: [--exclusive], student: {{{none}, options: [], nice: 0}}}}"
+    made = plan(tmp_path, MINIMAL, section)
+    names = {"time" if key == "time_limit" else key for key in keys} - {"python"} | {"exclusive", "nice"}
+    student, worker = rendered(made, "student"), rendered(made, "teacher")
+    of_worker = {each.partition("=")[0].removeprefix("--") for each in options(worker)}
+    of_student = {each.partition("=")[0].removeprefix("--") for each in options(student)}
+    assert names - of_worker == {"nice"} and not names & of_student
+    assert "/opt/python" in worker and "/opt/python" not in student
+    (tmp_path / "dumped.yaml").write_text(dump_job(made.job))
+    assert load_job(tmp_path / "dumped.yaml") == made.job
 
 
 def test_devices_of_a_role_and_of_the_cluster_are_asked_for_together(tmp_path: Path) -> None:
