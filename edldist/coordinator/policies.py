@@ -74,16 +74,25 @@ class DemandPolicy:
     once. And where workers were busy all the time, and students waited all the same, what the workers gave is
     what they can give, whatever they say: without that memory, a number that has proved too few would be
     returned to as soon as it seems to be enough, and left again, for ever.
+
+    Workers of a group differ, as on devices of several types. Their capacities are added up, never multiplied
+    by a mean: so many are enough as give what is due, those that stay of those that are here, and beyond
+    these typical ones.
+
+    Args:
+        slowest_leave: whether the slowest leave first (``GroupLoad.leaving``). Where an engine chooses in an
+            order of its own, those that stay may be the slowest, and are to be enough all the same.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, slowest_leave: bool = True) -> None:
+        self._slowest_leave = slowest_leave
         self._capacity: float | None = None
         # Of its capacity, what a worker gives when it is busy all the time. Invariant: from BUSY to 1.
         self._share = 1.0
         self._due: deque[float] = deque(maxlen=SURE)  # samples per second, the latest last
 
     def advise(self, load: GroupLoad, standing: int, now: float) -> Advice:
-        capacities = sorted(load.capacities(self._capacity), reverse=True)
+        capacities = sorted(load.capacities(self._capacity), reverse=self._slowest_leave)
         if any(worker.capacity is not None for worker in load.workers):
             self._capacity = fmean(capacities)
         if not load.asked:
@@ -126,7 +135,12 @@ class DemandPolicy:
 
 
 def _enough(demand: float, capacities: list[float], typical: float) -> int:
-    """The least number of workers that gives ``demand``: the fastest that are here, then typical ones."""
+    """The least number of workers that gives ``demand``.
+
+    Args:
+        capacities: of those that are here, the one that leaves last first.
+        typical: of each that is to come.
+    """
     given = 0.0
     for number, total in enumerate(itertools.accumulate(capacities), start=1):
         if total >= demand:
@@ -155,5 +169,8 @@ class WatermarkPolicy:
         return Advice(max(standing, 1), "no buffer is below its lower threshold, nor all at their upper one")
 
 
-POLICIES: dict[str, Callable[[], Policy]] = {"demand": DemandPolicy, "watermark": WatermarkPolicy}
-"""By name."""
+POLICIES: dict[str, Callable[[bool], Policy]] = {
+    "demand": DemandPolicy,
+    "watermark": lambda slowest_leave: WatermarkPolicy(),  # it finds out
+}
+"""By name; each is told whether the slowest workers leave first."""

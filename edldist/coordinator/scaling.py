@@ -83,6 +83,7 @@ class Rules:
         down_after_s: for how long fewer workers must be enough before some leave, while no worker has shown
             how long it takes to start.
         least_down_s, most_down_s: bounds of that time, when one has.
+        slowest_leave: whether whoever acts on ``wanted`` has workers leave in the coordinator's order.
     """
 
     policy: str = "demand"
@@ -90,6 +91,7 @@ class Rules:
     down_after_s: float = 60.0
     least_down_s: float = 30.0
     most_down_s: float = 300.0
+    slowest_leave: bool = True
 
 
 class Standing(NamedTuple):
@@ -193,7 +195,7 @@ class _Group:
         self.wanted: int | None = None
         self.held: int | None = None
         self._rules = rules
-        self._policy: Policy = POLICIES[rules.policy]()
+        self._policy: Policy = POLICIES[rules.policy](rules.slowest_leave)
         self._down_after_s = rules.down_after_s
         # Invariant: in the order of time; none is above wanted unless a number is held.
         self._advised: deque[tuple[float, int]] = deque()

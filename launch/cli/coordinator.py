@@ -101,6 +101,13 @@ def _token(given: str | None, file: Path | None) -> str | None:
     "runs low, one fewer when all are full.",
 )
 @option(
+    "--scale-leaving",
+    type=click.Choice(["slowest", "any"]),
+    default="slowest",
+    help="Which workers leave where fewer are wanted: the slowest, as under edldist run and on Slurm, or "
+    "any, as Kubernetes chooses. Then those that stay have to be enough whichever they are.",
+)
+@option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
@@ -141,6 +148,7 @@ def coordinator(
     max_students_per_worker: int,
     scale: dict[str, Bounds],
     scale_policy: str,
+    scale_leaving: str,
     output: Path | None,
     job_file: Path | None,
     submission: str,
@@ -170,7 +178,7 @@ def coordinator(
         advertise=advertise,
         max_students_per_worker=max_students_per_worker,
         scale=scale,
-        scaling=Rules(policy=scale_policy),
+        scaling=Rules(policy=scale_policy, slowest_leave=scale_leaving == "slowest"),
     )
     if output is None:
         return run_coordinator(options)

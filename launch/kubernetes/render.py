@@ -163,6 +163,7 @@ class _Job:
         command = self.plan.coordinator_command(
             f"tcp://*:{_MEMBERS}", f"*:{_STATUS}", output=self.plan.output, job_file=_FILE
         )
+        command += ["--scale-leaving", "any"]
         self._pod(_only(objects, "Deployment"), role).run(list(map(literal, command)))
         return objects
 

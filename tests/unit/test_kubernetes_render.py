@@ -249,7 +249,7 @@ def test_output_lies_in_a_claim_that_is_there_or_made_or_in_an_object_store(fold
     (student,) = [name for kind, name in there if kind == "Job" and name.endswith("-student")]
     own = student.removesuffix("-student")
     assert variables(main(there, "Job", student))["EDLDIST_OUTPUT"] == f"/output/{own}"
-    assert main(there, "Deployment", f"{own}-coordinator")["command"][-4:-2] == ["--output", f"/output/{own}"]
+    assert main(there, "Deployment", f"{own}-coordinator")["command"][-6:-4] == ["--output", f"/output/{own}"]
     for kind, name in (("Deployment", f"{own}-coordinator"), ("Job", student)):
         sources = {each["name"]: each for each in pod(there, kind, name)["volumes"]}
         assert sources["output"]["persistentVolumeClaim"] == {"claimName": "results"}

@@ -5,10 +5,20 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from edldist.coordinator.load import GroupLoad, StudentNeed, WorkerGift
-from edldist.coordinator.policies import COMPLETE_S, SURE, DemandPolicy, WatermarkPolicy
+from edldist.coordinator.policies import (
+    ACCEPTED_SHORTAGE,
+    COMPLETE_S,
+    LEAST_SAVING,
+    SPARE,
+    SURE,
+    DemandPolicy,
+    WatermarkPolicy,
+)
 
 LONG_AFTER = 1000.0
 
@@ -81,6 +91,44 @@ class TestDemand:
     def test_the_fastest_stay_and_those_to_come_are_typical(self, demand: float, enough: int) -> None:
         """200, 190 and 20 are here: 410 together, 136.7 on the average."""
         assert advised(demand, workers(20.0, 200.0, 190.0), 0) == enough
+
+    @hypothesis.given(
+        here=st.lists(st.floats(10.0, 500.0), min_size=1, max_size=12),
+        demand=st.floats(1.0, 6000.0),
+        slowest_leave=st.booleans(),
+        data=st.data(),
+    )
+    def test_whoever_stays_of_mixed_devices_is_enough_and_one_fewer_would_not_be(
+        self, here: list[float], demand: float, slowest_leave: bool, data: st.DataObject
+    ) -> None:
+        policy, standing = DemandPolicy(slowest_leave), len(here)
+        many = [
+            policy.advise(load(demand, workers(*here)), standing, LONG_AFTER).workers for _ in range(SURE)
+        ]
+        advice = many[-1]
+        ordered = sorted(here, reverse=True)
+        if advice < standing:
+            stay = ordered if slowest_leave else data.draw(st.permutations(here))
+            assert sum(stay[:advice]) >= demand
+        elif advice > standing:
+            typical = sum(here) / standing
+            lacking = demand - sum(here)
+            assert lacking > 0 and advice - standing == math.ceil(lacking / typical - 1e-9)
+        else:  # as many as are here are no clear shortage, and a twentieth fewer would be one
+            assert sum(here) * (1 + ACCEPTED_SHORTAGE) >= demand * (1 - 1e-9)
+            fewer = math.floor((1 - LEAST_SAVING) * standing)
+            stay = ordered if slowest_leave else ordered[::-1]
+            assert sum(stay[:fewer]) * (1 - SPARE) < demand * (1 + 1e-9) or fewer == 0
+
+    def test_an_engine_that_takes_fast_ones_away_is_not_led_round_in_a_circle(self) -> None:
+        """It has the youngest leave, and starts another of their kind when more are wanted."""
+        for slowest_leave, steady in ((True, False), (False, True)):
+            policy, here, numbers = DemandPolicy(slowest_leave), [190.0, 20.0, 20.0, 200.0], []
+            for _ in range(40):
+                wanted = policy.advise(load(390.0, workers(*here)), len(here), LONG_AFTER).workers
+                here = here[:wanted] + [200.0] * (wanted - len(here))
+                numbers.append(wanted)
+            assert (len(set(numbers[20:])) == 1 and sum(here) >= 390) is steady
 
     def test_while_nobody_can_tell_what_students_take_all_stays(self) -> None:
         assert advised(None, workers(100.0), 5) == 5
