@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 
 from edldist.clock import FakeClock
 from edldist.config import load_job
-from edldist.wire.messages import GroupStatus
+from edldist.wire.messages import Event, GroupStatus, Status
 from edldist_launch.contract.wishes import write_wishes
 from edldist_launch.plan.plan import Plan
 from edldist_launch.process.exits import EXIT_STOPPED
@@ -19,6 +20,7 @@ from edldist_launch.slurm import placer as module
 from edldist_launch.slurm.backend import SlurmBackend
 from edldist_launch.slurm.files import JobFiles
 from edldist_launch.slurm.layout import Layout
+from edldist_launch.view.observers import Observers
 from tests.unit.fake_slurm import FakeSlurm
 from tests.unit.jobs import MINIMAL
 
@@ -122,6 +124,39 @@ class Rig:
 @pytest.fixture
 def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
     return Rig(tmp_path, monkeypatch)
+
+
+def test_a_placer_goes_on_with_the_figures_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Rig(tmp_path, monkeypatch)
+
+    class Sees:
+        """A placer that sees a student come and go, and is asked to leave, or sees the end."""
+
+        def __init__(
+            self, plan: Plan, slurm: object, record: object, observers: Observers, name: str
+        ) -> None:
+            self._observers = observers
+
+        def run(self, interrupts: object) -> int:
+            life = len(lives)
+            lives.append(life)
+            gone = Event(event="student_left", t=1.0, fields={"id": f"rank0-{life}", "samples": 10})
+            seen = Status(incarnation=f"i{life}", uptime_s=1.0, members=[], records=[gone], seq=1)
+            self._observers.take(seen, stopping=False)
+            if life == 2:
+                self._observers.finish("completed", "", 1.0)
+            return 0
+
+    lives: list[int] = []
+    monkeypatch.setattr(module, "Placer", Sees)
+    for _ in range(3):
+        module.run_placer(made.plan.output, made.slurm)
+    assert json.loads((made.plan.output / "result.json").read_text())["samples"] == 30
+    lives[:] = [0, 1]
+    module.run_placer(made.plan.output, made.slurm)
+    assert json.loads((made.plan.output / "result.json").read_text())["samples"] == 10, "that job had ended"
 
 
 def test_one_waits_to_take_over_and_goes_with_the_workers_when_the_students_are_done(rig: Rig) -> None:
