@@ -97,6 +97,7 @@ ROWS = (
     Row("coordinator", "crowds", "measure_crowds", "coordinator with 1,000 members at 1 Hz"),
     Row("startup", "startup", "measure_startup", "start of edldist --help, and what is imported"),
     Row("autoscale", "autoscale", "measure_autoscale", "the autoscaler under the laws of engines"),
+    Row("losses", "divergences", "measure_divergences", "losses of a language model", budgeted=False),
     Row("cost", "cost", "measure_cost", "bytes, system calls, CPU and memory", budgeted=False),
     Row("worker-curve", "fleets", "worker_curve", "1 to 64 simulated workers", budgeted=False),
     Row("rank-curve", "ranks", "rank_curve", "1 to 8 ranks that share a fleet", budgeted=False),

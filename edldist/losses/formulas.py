@@ -11,17 +11,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["forward_kl", "jensen_shannon", "reverse_kl", "skewed_kl", "softened", "softened_kl"]
+__all__ = ["forward_kl", "jensen_shannon", "reverse_kl", "scale", "skewed_kl", "softened", "softened_kl"]
 
 # Above, softened distributions are so alike that float32 loses their divergence: it shrinks with 1 / T².
 _WIDE_TEMPERATURE = 16.0
 
 
-def softened(logits: Tensor, temperature: float) -> Tensor:
-    """Logarithms of ``softmax(logits / T)``; float64 above a temperature of 16."""
+def scale(logits: Tensor, temperature: float) -> Tensor:
+    """``logits / T``; float64 above a temperature of 16."""
     if temperature > _WIDE_TEMPERATURE:
         logits = logits.double()
-    return F.log_softmax(logits / temperature, dim=-1)
+    return logits if temperature == 1.0 else logits / temperature
+
+
+def softened(logits: Tensor, temperature: float) -> Tensor:
+    """Logarithms of ``softmax(logits / T)``."""
+    return F.log_softmax(scale(logits, temperature), dim=-1)
 
 
 def softened_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -57,17 +62,22 @@ def skewed_kl(log_p: Tensor, log_q: Tensor, alpha: float, reverse: bool) -> Tens
 def _mean_under(log_w: Tensor, log_a: Tensor, log_b: Tensor) -> Tensor:
     """``sum(w * (log a - log b))``; what has no weight adds 0, whatever else is there, and has no
     gradient."""
-    weight = log_w.exp()
-    # 0 * log 0 is 0 in a divergence, and NaN in floating point. Not `weight > 0`: NaN must show in the loss.
-    terms = weight * (log_a - log_b).masked_fill(weight == 0, 0.0)
-    return terms.sum(dim=-1)
+    weight, difference = log_w.exp(), log_a - log_b
+    if not _all_above(0.0, weight):
+        # 0 * log 0 is 0 in a divergence, and NaN in floating point.
+        difference = difference.masked_fill(weight == 0, 0.0)
+    return (weight * difference).sum(dim=-1)
+
+
+def _all_above(bound: float, *tensors: Tensor) -> bool:
+    """Whether no care is needed. False with NaN, and where a device would have to be waited for."""
+    return all(x.is_cpu and bool(x.detach().amin() > bound) for x in tensors if x.numel())
 
 
 def _mixed(log_p: Tensor, share: float, log_q: Tensor) -> Tensor:
     """Logarithms of ``share * p + (1 - share) * q``; 0 where both are impossible, which then have no
     weight."""
-    neither = (log_p == -torch.inf) & (log_q == -torch.inf)
-    return torch.logaddexp(
-        log_p.masked_fill(neither, 0.0) + math.log(share),
-        log_q.masked_fill(neither, 0.0) + math.log1p(-share),
-    )
+    if not _all_above(-math.inf, log_p, log_q):
+        neither = (log_p == -torch.inf) & (log_q == -torch.inf)
+        log_p, log_q = log_p.masked_fill(neither, 0.0), log_q.masked_fill(neither, 0.0)
+    return torch.logaddexp(log_p + math.log(share), log_q + math.log1p(-share))

@@ -1,8 +1,9 @@
 """Losses of rows of logits, a few rows at a time.
 
 A loss of logits over V classes needs, on its way, several tensors as large as the logits: two softmaxes and
-what autograd keeps of them. Here they exist for some rows only. On the way back each part is computed once
-more, with autograd watching, and leaves its gradient in one tensor.
+what autograd keeps of them. Here they exist for some rows only: each part's gradient is computed with its
+loss, and only scaled on the way back. Where the logits are still to be made (``Projection``) not even their
+gradient stands in memory: each part is computed once more on the way back.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ Student = Tensor | Projection
 RowLoss = Callable[..., Tensor]
 """Takes logits [n, V] in the dtype to compute in, and each constant's rows [n, ...]; gives losses [n]."""
 
-# Logits at once. A few megabytes stay in a processor's cache; an accelerator wants larger parts.
-_AT_ONCE_CPU, _AT_ONCE = 1 << 20, 1 << 26
+# Logits at once. A megabyte stays in a processor's cache; an accelerator wants larger parts, and so do
+# products, of which each goes through the whole weight.
+_AT_ONCE_CPU, _AT_ONCE_PRODUCT, _AT_ONCE = 1 << 18, 1 << 23, 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +74,25 @@ def dtype_of(student: Student) -> torch.dtype:
 def by_rows(rows: Rows, student: Student) -> Tensor:
     """The loss of each position: [...] for logits [..., V].
 
-    Differentiable once in the student; any number of times where there are few enough rows to take at once.
+    Differentiable once in the student, and logits by one call, of which more would need the graph to be
+    retained; any number of times where there are few enough rows to take at once.
     """
     if isinstance(student, Projection):
         given, shared = student.hidden, student.head.parts
     else:
         given, shared = student, ()
     flat = flat_rows(given, given.ndim - 1)
-    at_once = max(1, (_AT_ONCE_CPU if flat.is_cpu else _AT_ONCE) // shape_of(student)[-1])
+    at_once = (_AT_ONCE_PRODUCT if shared else _AT_ONCE_CPU) if flat.is_cpu else _AT_ONCE
+    at_once = max(1, at_once // shape_of(student)[-1])
     constants = [constant.detach() for constant in rows.constants]
     if flat.shape[0] <= at_once:
         losses = rows.of(_logits(flat, shared, rows.dtype), *constants)
-    else:
-        losses = _ByRows.apply(  # type: ignore[no-untyped-call]
+    elif shared:
+        losses = _Projected.apply(  # type: ignore[no-untyped-call]
             rows.of, at_once, rows.dtype, len(shared), flat, *shared, *constants
         )
+    else:
+        losses = _Given.apply(rows.of, at_once, rows.dtype, flat, *constants)  # type: ignore[no-untyped-call]
     return losses.reshape(given.shape[:-1])
 
 
@@ -99,7 +105,48 @@ def _parts(rows: int, at_once: int) -> Iterator[slice]:
         yield slice(start, min(start + at_once, rows))
 
 
-class _ByRows(torch.autograd.Function):
+class _Given(torch.autograd.Function):
+    """Of logits that are there."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        loss: RowLoss,
+        at_once: int,
+        dtype: torch.dtype,
+        logits: Tensor,
+        *constants: Tensor,
+    ) -> Tensor:
+        wanted: bool = ctx.needs_input_grad[3]  # type: ignore[attr-defined]
+        grads = torch.empty_like(logits) if wanted else None
+        losses = []
+        for part in _parts(logits.shape[0], at_once):
+            with torch.set_grad_enabled(wanted):
+                rows = logits[part].detach().requires_grad_(wanted)
+                each = loss(rows.to(dtype), *(constant[part] for constant in constants))
+                if grads is not None:
+                    (grads[part],) = torch.autograd.grad(each, rows, torch.ones_like(each))
+            losses.append(each.detach())
+        ctx.grads = grads  # type: ignore[attr-defined]
+        return torch.cat(losses)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        grads: Tensor | None = ctx.grads  # type: ignore[attr-defined]
+        if grads is None:
+            raise RuntimeError(
+                "the gradient of an edldist loss was asked for twice: it is scaled in place, to hold none of "
+                "the size of the logits besides. Add up the losses first, or compute the loss once more"
+            )
+        ctx.grads = None  # type: ignore[attr-defined]
+        constants = len(ctx.needs_input_grad) - 4  # type: ignore[attr-defined]
+        return None, None, None, grads.mul_(grad.unsqueeze(-1)), *(None,) * constants
+
+
+class _Projected(torch.autograd.Function):
+    """Of logits that are made from hidden states."""
+
     @staticmethod
     def forward(
         ctx: torch.autograd.function.FunctionCtx,

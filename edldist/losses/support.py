@@ -11,7 +11,7 @@ from torch import Tensor
 from edldist.errors import ConfigError, InputError
 from edldist.labels.typed import GatheredLabels, HiddenLabels, Labels, SampledLabels, TopKLabels
 from edldist.losses.checks import check_pair, checked_temperature
-from edldist.losses.formulas import softened
+from edldist.losses.formulas import scale, softened
 from edldist.losses.projection import Head, Projection, project
 from edldist.losses.rows import Rows, Student, dtype_of, flat_rows, shape_of
 
@@ -57,7 +57,8 @@ def drawn_rows(loss: str, student: Student, labels: SampledLabels, temperature: 
     t = told_temperature(loss, labels.temperature, temperature)
 
     def of(logits: Tensor, ids: Tensor, probs: Tensor) -> Tensor:
-        log_q = softened(logits, t).gather(-1, ids)
+        scaled = scale(logits, t)
+        log_q = scaled.gather(-1, ids) - scaled.logsumexp(dim=-1, keepdim=True)
         # A class to which the student gives no chance is an infinite loss; if it has no weight, it is none.
         each = probs * log_q.masked_fill(probs == 0, 0.0)
         return (-(t**2) * each.sum(dim=-1)).to(logits.dtype)
@@ -147,13 +148,15 @@ def _top_k(loss: str, student: Student, labels: TopKLabels, temperature: float |
     t = told_temperature(loss, labels.temperature, temperature)
 
     def pair(logits: Tensor, ids: Tensor, log_probs: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
-        log_q = softened(logits, t)
         kept = log_probs != -torch.inf
         # An entry that was left out is one of all others: its place is taken by the first, which never is.
         ids = torch.where(kept, ids, ids[:, :1])
-        of_kept = log_q.gather(-1, ids).masked_fill(~kept, -torch.inf)
-        both = torch.cat([of_kept, _log_tail(log_q, ids).unsqueeze(-1)], dim=-1)
-        return torch.cat([log_probs, tail.unsqueeze(-1)], dim=-1).to(both.dtype), both
+        scaled = scale(logits, t)
+        entries = scaled.gather(-1, ids).masked_fill(~kept, -torch.inf)
+        log_q = torch.cat([entries, _log_sum_of_others(scaled, ids).unsqueeze(-1)], dim=-1).log_softmax(
+            dim=-1
+        )
+        return torch.cat([log_probs, tail.unsqueeze(-1)], dim=-1).to(log_q.dtype), log_q
 
     constants = [
         flat_rows(tensor, len(leading)) for tensor in (labels.ids, labels.log_probs, labels.log_tail)
@@ -161,12 +164,12 @@ def _top_k(loss: str, student: Student, labels: TopKLabels, temperature: float |
     return Support(constants, pair, dtype_of(student), t)
 
 
-def _log_tail(log_q: Tensor, ids: Tensor) -> Tensor:
-    """Log of the probability of all entries but these, [n]; ``-inf``, and no gradient, if there are none.
+def _log_sum_of_others(scaled: Tensor, ids: Tensor) -> Tensor:
+    """``logsumexp`` of all entries of a row but these, [n]; ``-inf``, and no gradient, if there are none.
 
-    Not ``log(1 - sum)``: of a sum near 1 nothing is left in floating point.
+    Not by what these leave of 1: of a sum near 1 nothing is left in floating point.
     """
-    others = log_q.scatter(-1, ids, -torch.inf)
+    others = scaled.scatter(-1, ids, -torch.inf)
     none = others.detach().amax(dim=-1) == -torch.inf
     return others.masked_fill(none.unsqueeze(-1), 0.0).logsumexp(dim=-1).masked_fill(none, -torch.inf)
 

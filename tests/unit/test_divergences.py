@@ -59,6 +59,7 @@ def parts(request, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """All rows together, or two at a time."""
     if request.param == "in parts":
         monkeypatch.setattr(rows_module, "_AT_ONCE_CPU", 2 * V)
+        monkeypatch.setattr(rows_module, "_AT_ONCE_PRODUCT", 2 * V)
     yield
 
 
@@ -324,6 +325,24 @@ class TestExtremes:
         assert student.grad is not None and student.grad.dtype == torch.bfloat16
 
 
+def test_a_gradient_that_is_scaled_in_place_is_given_once(monkeypatch) -> None:
+    monkeypatch.setattr(rows_module, "_AT_ONCE_CPU", 2 * V)
+    student = torch.randn(5, V, requires_grad=True)
+    loss = losses.forward_kl(student, torch.randn(5, V))
+    torch.autograd.grad(loss, student, retain_graph=True)
+    with pytest.raises(RuntimeError, match="asked for twice.*Add up the losses first"):
+        torch.autograd.grad(loss, student)
+
+
+def test_without_a_gradient_none_is_made(monkeypatch) -> None:
+    monkeypatch.setattr(rows_module, "_AT_ONCE_CPU", 2 * V)
+    student = torch.randn(5, V)
+    with _Largest() as largest:
+        loss = losses.forward_kl(student, student)
+    assert loss == 0 and not loss.requires_grad
+    assert "aten.empty_like.default" not in [name for name, _ in largest.made]
+
+
 class _Largest(TorchDispatchMode):
     """Sizes of the tensors that operations make."""
 
@@ -342,6 +361,7 @@ class _Largest(TorchDispatchMode):
 @pytest.mark.parametrize("projected", [False, True])
 def test_no_softmax_of_all_rows_is_ever_in_memory(monkeypatch, projected: bool) -> None:
     monkeypatch.setattr(rows_module, "_AT_ONCE_CPU", 4 * 512)
+    monkeypatch.setattr(rows_module, "_AT_ONCE_PRODUCT", 4 * 512)
     hidden, weight = torch.randn(64, 16, requires_grad=True), torch.randn(512, 16, requires_grad=True)
     student: Any = losses.Projection(hidden, weight)
     if not projected:
