@@ -90,8 +90,8 @@ class Party:
     def order(self, message) -> None:
         self.coordinator.send(WORKER, message)
 
-    def say(self, message) -> None:
-        self.student.send(WORKER, message)
+    def say(self, message, frames=()) -> None:
+        self.student.send(WORKER, message, frames)
 
     @property
     def serving(self) -> bool:
@@ -180,6 +180,29 @@ def test_the_next_pull_rides_on_the_labels_of_the_last(party: Party) -> None:
         assert labels.pull is not None and labels.pull.seq == pull.seq + 1
         pull = labels.pull
     assert [pull.seq for pull in pulls] == [1, 2], "all others rode"
+
+
+@pytest.mark.parametrize("nbytes, messages", [(16, [2]), (1 << 20, [1, 1])])
+def test_small_labels_of_several_passes_travel_together_and_large_ones_do_not_wait_for_others(
+    party: Party, nbytes: int, messages: list[int]
+) -> None:
+    spec = TensorSpec(name="x", dtype="float32", shape=[4])
+    passes = []
+    for lease in (1, 2):
+        pull = party.heard(party.student, Pull)
+        group = LeaseGroup(leases=[Lease(id=lease, samples=4, cost=4, alone=False)], tensors=[spec])
+        party.say(Tasks(seq=pull.seq, groups=[group], buffered=0), [bytes(16)])
+        party.service.await_tasks(5.0)
+        tasks = party.service.take()
+        rows = [LeaseRows(lease=lease, count=4)]
+        labels = TensorSpec(name="y", dtype="uint8", shape=[4, nbytes // 4])
+        result = Result(rows=rows, version="", compute_s=1.0, tensors=[labels])
+        passes.append([Answer(tasks, result, [memoryview(bytes(nbytes))])])
+    party.service._answers.extend(passes)  # both are there before a turn looks
+    party.service._poller.wake()
+    came = [party.heard(party.student, Labels) for _ in messages]
+    assert [len(labels.results) for labels in came] == messages
+    assert came[0].pull is not None, "it asks for more as soon as there is room"
 
 
 def test_a_student_that_only_the_coordinator_lost_is_served_on_until_it_is_silent(party: Party) -> None:

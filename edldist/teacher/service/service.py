@@ -64,6 +64,7 @@ _TICK_S = 0.5
 _TICKS_A_TTL = 5
 _GREET_AGAIN_S = 2.0
 _TURN_MESSAGES = 64
+_MESSAGE_BYTES = 1 << 20
 
 
 @dataclass(slots=True, eq=False)
@@ -201,7 +202,7 @@ class TeacherService:
         if now >= self._next_tick:
             self._tick(now)
             self._next_tick = now + min(_TICK_S, self._ttl_s / _TICKS_A_TTL)
-        return min(self._next_tick, now + self._job.next_due_s(now))
+        return now if self._answers else min(self._next_tick, now + self._job.next_due_s(now))
 
     def fail(self, error: BaseException) -> None:
         """Raise in the compute thread what ended a turn."""
@@ -322,10 +323,17 @@ class TeacherService:
             self._arrived.notify()
 
     def _answer_and_pull(self) -> None:
-        """Carry away what is done, and ask for more. To the same student both go as one message."""
+        """Carry away what is done, and ask for more. To the same student both go as one message.
+
+        Of large labels those of a pass: a message arrives when all of it is there, so a student would have
+        to wait for the last ones before it can place the first, and this worker for the pull behind them.
+        """
         answers: list[Answer] = []
-        while self._answers:
-            answers += self._answers.popleft()
+        nbytes = 0
+        while self._answers and nbytes < _MESSAGE_BYTES:
+            passed = self._answers.popleft()
+            nbytes += sum([frame.nbytes for answer in passed for frame in answer.frames])
+            answers += passed
         labelled = {
             name: self._close([answer for answer in answers if answer.tasks[0].student == name])
             for name in dict.fromkeys(answer.tasks[0].student for answer in answers)
@@ -432,6 +440,8 @@ class TeacherService:
     def leave(self) -> None:
         """Give back what is held, a pass that does not end included, and say goodbye."""
         self._answer_and_pull()
+        while self._answers:
+            self._answer_and_pull()
         with self._lock:
             self._give_back(self._ledger.give_back_all())
         for student in self._students.values():
