@@ -28,6 +28,7 @@ __all__ = [
     "ProtocolVersionError",
     "RefusedError",
     "SharedMemoryError",
+    "UnfitCodecError",
     "WireError",
 ]
 
@@ -82,6 +83,10 @@ class LabelMemoryError(EdlDistError):
 
 class CodecError(EdlDistError):
     """A codec's name or parameters are wrong, or it cannot encode these labels."""
+
+
+class UnfitCodecError(CodecError, ContractError):
+    """A codec is not one for such outputs, or such inputs, whatever their values."""
 
 
 class CheckpointError(EdlDistError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -129,7 +130,7 @@ class TeacherConfig(Section):
     codec: str = Field(
         default="dense",
         description=CODEC_FORMS,
-        json_schema_extra={"pattern": f"^({'|'.join(GRAMMAR)})(:.*)?$"},
+        json_schema_extra={"pattern": f"^({'|'.join(map(re.escape, GRAMMAR))})(:.*)?$"},
     )
     compile: bool = Field(default=False, description="true or false")
     autocast: Literal["bf16", "fp16"] | None = Field(default=None, description="bf16, fp16 or null")

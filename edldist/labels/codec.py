@@ -1,75 +1,30 @@
-"""The codecs by name: how a teacher's outputs become named tensors that travel, and those the loop's labels.
-
-The worker encodes on its device, before the copy to the host. The student decodes where the loop wants its
-tensors, after the copy to the device: what travels is small all the way.
-"""
+"""The codecs by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
-
-from torch import Tensor
+from collections.abc import Callable
 
 from edldist.labels.dense import Dense
+from edldist.labels.eight_bits import Int8
+from edldist.labels.gather import Gather
 from edldist.labels.grammar import GRAMMAR, CodecSpec, check_spec, parse_spec
+from edldist.labels.hidden import Hidden
+from edldist.labels.packing import Codec
+from edldist.labels.sampled import HeadAndSampled, Sampled
+from edldist.labels.top import Top, TopMass
 
-__all__ = ["Codec", "make_codec", "parse_codec"]
+__all__ = ["make_codec", "parse_codec"]
 
-
-class Codec(Protocol):
-    """Packs outputs, and unpacks what was packed. Stateless: any thread may use it.
-
-    A codec works by samples. Rows of what it packed may be cut off, and put together with those of other
-    forward passes, and decode to the labels of just these samples.
-    """
-
-    @property
-    def spec(self) -> CodecSpec:
-        """Name and parameters: what the greeting says, and all that ``make_codec`` needs."""
-        ...
-
-    def encode(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Named tensors to send, the samples first: ``check``, then ``pack``.
-
-        Raises:
-            CodecError: these outputs cannot be packed.
-        """
-        ...
-
-    def pack(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """As ``encode``, without looking at values, so that no accelerator has to be waited for.
-
-        A value that cannot be held becomes a non-finite one in what is returned: the mark by which
-        the caller knows that ``check`` has something to say.
-
-        Raises:
-            CodecError: the shapes or dtypes cannot be packed.
-        """
-        ...
-
-    def check(self, outputs: Mapping[str, Tensor]) -> None:
-        """Look for values that cannot be packed. Waits for the device.
-
-        Raises:
-            CodecError: there are some.
-        """
-        ...
-
-    def decode(self, packed: Mapping[str, Tensor]) -> dict[str, Any]:
-        """What the training loop gets of what was packed, by the names of the outputs.
-
-        Args:
-            packed: as ``pack`` made them, samples first; on any device, and not to be written to.
-
-        Returns:
-            Labels of each output, on that device: a tensor, or a named tuple or data class of tensors,
-            samples first in each of them.
-        """
-        ...
-
-
-_CODECS: dict[str, Callable[..., Codec]] = {"dense": Dense}
+_CODECS: dict[str, Callable[..., Codec]] = {
+    "dense": Dense,
+    "int8": Int8,
+    "topk": Top,
+    "topp": TopMass,
+    "rs": Sampled,
+    "head+rs": HeadAndSampled,
+    "gather": Gather,
+    "hidden": Hidden,
+}
 """Classes that take the parameters of their grammar by name."""
 
 if _CODECS.keys() != GRAMMAR.keys():

@@ -13,7 +13,7 @@ import msgspec
 
 from edldist.errors import CodecError
 
-__all__ = ["CODEC_FORMS", "GRAMMAR", "CodecSpec", "Parameter", "check_spec", "parse_spec"]
+__all__ = ["CODEC_FORMS", "GRAMMAR", "MOST_ENTRIES", "CodecSpec", "Parameter", "check_spec", "parse_spec"]
 
 _Name = Annotated[str, msgspec.Meta(max_length=256)]
 _Value = Annotated[str, msgspec.Meta(max_length=256)] | int | float | bool
@@ -43,13 +43,17 @@ class Parameter:
         name: in ``CodecSpec.parameters``.
         read: its value from text; raises ``ValueError`` for any other text.
         form: what may be written, as ``fp32|fp16``.
+        allowed: what ``form`` stands for, where that does not say it.
         optional: may be left out, and so must be all that follow.
+        default: which may be written, and is the same as nothing.
     """
 
     name: str
     read: Callable[[str], _Value]
     form: str
+    allowed: str = ""
     optional: bool = False
+    default: _Value | None = None
 
 
 def _one_of(*choices: str) -> Callable[[str], _Value]:
@@ -61,10 +65,49 @@ def _one_of(*choices: str) -> Callable[[str], _Value]:
     return read
 
 
+def _count(text: str) -> _Value:
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= MOST_ENTRIES):
+        raise ValueError(text)
+    return int(text)
+
+
+def _between(low: float, high: float, *, with_low: bool) -> Callable[[str], _Value]:
+    def read(text: str) -> _Value:
+        value = float(text)
+        if not (low <= value <= high and (with_low or value > low)):
+            raise ValueError(text)
+        return int(value) if value.is_integer() else value
+
+    return read
+
+
+MOST_ENTRIES = 65_536
+"""Bound on the entries of the vocabulary that a codec keeps, or draws."""
+
 _FLOATS = ("fp32", "fp16", "bf16")
+_COUNT = f"a whole number from 1 to {MOST_ENTRIES:,}"
+
+
+def _entries(name: str, letter: str) -> Parameter:
+    return Parameter(name, _count, letter, _COUNT)
+
+
+_MASS = Parameter("mass", _between(0, 1, with_low=False), "P", "a number above 0, up to 1")
+_TEMPERATURE = Parameter(
+    *("temperature", _between(0.01, 1000, with_low=True), "T", "a number from 0.01 to 1000"),
+    optional=True,
+    default=1,
+)
 
 GRAMMAR: dict[str, tuple[Parameter, ...]] = {
     "dense": (Parameter("dtype", _one_of(*_FLOATS), "|".join(_FLOATS), optional=True),),
+    "int8": (),
+    "topk": (_entries("kept", "K"), _TEMPERATURE),
+    "topp": (_MASS, _entries("kept", "K"), _TEMPERATURE),
+    "rs": (_entries("drawn", "N"), _TEMPERATURE),
+    "head+rs": (_entries("kept", "M"), _entries("drawn", "N"), _TEMPERATURE),
+    "gather": (_TEMPERATURE,),
+    "hidden": (),
 }
 """The codecs by name, and their parameters in the order in which they are written."""
 
@@ -89,14 +132,21 @@ def parse_spec(text: str) -> CodecSpec:
     if known is None:
         raise CodecError(f"no such codec {text!r:.100}; this version has {CODEC_FORMS}")
     least = sum(not parameter.optional for parameter in known)
+    if not least <= len(written) <= len(known):
+        raise CodecError(f"no such codec {text!r:.100}; write it as {_form(name)}")
     parameters: dict[str, _Value] = {}
-    try:
-        if not least <= len(written) <= len(known):
-            raise ValueError("too few parameters, or too many")
-        for parameter, value in zip(known, written, strict=False):
+    for parameter, value in zip(known, written, strict=False):
+        try:
             parameters[parameter.name] = parameter.read(value)
-    except ValueError as exc:
-        raise CodecError(f"no such codec {text!r:.100}; write it as {_form(name)}") from exc
+        except ValueError as exc:
+            where = f", where {parameter.form} is {parameter.allowed}" if parameter.allowed else ""
+            raise CodecError(
+                f"no such codec {text!r:.100}: {value!r:.50} is no {parameter.name}; "
+                f"write it as {_form(name)}{where}"
+            ) from exc
+    last = known[-1] if known else None
+    if last is not None and last.default is not None and parameters.get(last.name) == last.default:
+        del parameters[last.name]  # two ways to write one codec are one codec
     return CodecSpec(name, parameters)
 
 

@@ -15,7 +15,7 @@ from edldist.address_file import parse_coordinator
 from edldist.clock import Clock, SystemClock
 from edldist.errors import ConfigError
 from edldist.grace import DRAIN_S
-from edldist.labels.codec import Codec, parse_codec
+from edldist.labels.codec import parse_codec
 from edldist.labels.fingerprint import Fingerprint, check_version
 from edldist.observe.health import Health, probed
 from edldist.signals import EXIT_STOPPED
@@ -150,7 +150,7 @@ class TeacherWorker:
         """
         self._options = options
         self._teacher = teacher
-        codec: Codec = parse_codec(options.codec)
+        codec = parse_codec(options.codec)
         self._clock = clock or SystemClock()
         self._search = BatchSizeSearch(options.batch_size)
         self._reader = _reader(options)

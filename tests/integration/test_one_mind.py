@@ -14,6 +14,7 @@ from edldist.errors import ConfigError, IncompatibleError
 from edldist.labels import codec as codecs
 from edldist.labels import grammar
 from edldist.labels.grammar import CodecSpec, Parameter
+from edldist.labels.packing import NO_INPUTS, Codec, Packed
 from edldist.student import arrivals
 from tests.harness import LocalJob
 
@@ -183,22 +184,20 @@ class Sparse(NamedTuple):
     values: Tensor
 
 
-class Largest:
+class Largest(Codec):
     """The largest value of each row and its place: the least that a sparse codec can be."""
 
     def __init__(self, scale: int) -> None:
         self.spec = CodecSpec("largest", {"scale": scale})
         self._scale = scale
 
-    def encode(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return self.pack(outputs)
-
-    def pack(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def pack(self, outputs, asked=NO_INPUTS, *, fixed=False) -> Packed:
         found = {name: tensor.max(1) for name, tensor in outputs.items()}
         values = {f"{name}.values": each.values * self._scale for name, each in found.items()}
-        return values | {f"{name}.indices": each.indices.to(torch.int32) for name, each in found.items()}
+        indices = {f"{name}.indices": each.indices.to(torch.int32) for name, each in found.items()}
+        return Packed(values | indices)
 
-    def check(self, outputs: Mapping[str, Tensor]) -> None:
+    def check(self, outputs, asked=NO_INPUTS) -> None:
         return
 
     def decode(self, packed: Mapping[str, Tensor]) -> dict[str, Sparse]:

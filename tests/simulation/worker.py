@@ -39,6 +39,7 @@ class _Model:
     digest = "weights"
     tokenizer = ""
     identity = "simulated:model"
+    model = None
 
     def __init__(self, process: WorkerProcess, teacher: str) -> None:
         self._process = process
@@ -62,10 +63,9 @@ class _Flight:
 
     def __init__(self, lane: _Lane, computed: Computed, lands_at: float, seconds: float) -> None:
         self._lane = lane
-        self._computed = computed
+        self.computed = computed
         self._seconds = seconds
         self.lands_at = lands_at
-        self.outputs = computed.outputs
 
     def done(self) -> bool:
         return self._lane.process.world.schedule.now >= self.lands_at
@@ -74,8 +74,8 @@ class _Flight:
         raise AssertionError("a turn must not wait")
 
     def labels(self) -> tuple[dict[str, Tensor], bool, float]:
-        suspect = self._computed.finite is not None and not bool(self._computed.finite)
-        return self._computed.packed, suspect, self._seconds
+        suspect = self.computed.finite is not None and not bool(self.computed.finite)
+        return self.computed.packed, suspect, self._seconds
 
 
 class _Lane:

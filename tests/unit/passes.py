@@ -26,7 +26,7 @@ class Flight:
 
     def __init__(self, landed) -> None:
         self._landed = landed
-        self.outputs = landed.outputs
+        self.computed = landed.computed
         self.is_down = False
         self.error: Exception | None = None
         self.waited = False

@@ -140,8 +140,8 @@ def test_fresh_labels_travel_in_the_memory_in_which_they_were_made():
 
 
 def test_what_a_codec_made_needs_no_copy():
-    model = Buffer(lambda buffer: buffer[:3])
-    packed = [labels["logits"] for labels in passes(model, codec="dense:fp16")]
+    model = Buffer(lambda buffer: {"scores": buffer[:3]})
+    packed = [labels["scores"] for labels in passes(model, codec="dense:fp16")]
     assert [tensor[0, 0].item() for tensor in packed] == [0, 1, 2]
     assert all(tensor.untyped_storage().nbytes() == 12 for tensor in packed)
 

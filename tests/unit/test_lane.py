@@ -58,7 +58,7 @@ def test_strides_dicts_and_values_that_are_not_finite_survive(device):
     flight = fly(lane, [{"x": x}], forward(device, model))
     assert flight.labels()[1] is True
     with pytest.raises(Exception, match=r"'n' has non-finite values in 1 of 6 .*sample 2"):
-        forward(device, model).refuse(flight.outputs)
+        forward(device, model).refuse(flight.computed)
     assert lane.recover()
 
 
@@ -80,7 +80,7 @@ def test_hosts_go_straight_through_and_only_cuda_overlaps():
     assert isinstance(lane_for(torch.device("meta")), HostLane)
     x = torch.ones(3)
     seen = []
-    HostLane().launch([{"x": x}], lambda inputs: seen.append(inputs["x"]) or Computed({}, {}, None))
+    HostLane().launch([{"x": x}], lambda inputs: seen.append(inputs["x"]) or Computed({}, {}, {}, None))
     assert seen[0] is x  # a lone part is not copied
 
 

@@ -36,6 +36,7 @@ BEYOND_A_SCHEMA = {
     "teachers.0={model: 'a:b', dataset_inputs: [0]}",
     "teachers.0={model: 'a:b', min_replicas: 2}",
     "teachers.0.codec=dense:int8",
+    "teachers.0.codec=topk:0",
     "teachers.0.kwargs={a: !!set {b}}",
     "student.nnodes=4:1",
     "coordinator.resources={gpu_type: a100}",

@@ -31,8 +31,8 @@ from edldist.errors import (
     LoaderClosedError,
     PeerUnreachableError,
 )
-from edldist.labels.codec import Codec
 from edldist.labels.fingerprint import Fingerprint
+from edldist.labels.packing import Codec
 from edldist.lifecycle.group_change import GroupChangeHandler, leave_group
 from edldist.observe.repeats import Repeats
 from edldist.student.queue.outcomes import Returned

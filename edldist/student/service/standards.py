@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from edldist.errors import CodecError
-from edldist.labels.codec import Codec, make_codec
+from edldist.labels.codec import make_codec
 from edldist.labels.fingerprint import Fingerprint
 from edldist.labels.grammar import CodecSpec
+from edldist.labels.packing import Codec
 from edldist.labels.standard import Standard
 from edldist.student.service.peers import ConnectedWorker
 from edldist.wire.messages import Hello, Refused, Result

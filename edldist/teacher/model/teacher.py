@@ -139,6 +139,11 @@ class Teacher:
                     f"{option} {value}: {path} made a {type(self._model).__name__}, not an nn.Module"
                 )
 
+    @property
+    def model(self) -> Callable[..., Any]:
+        """What was loaded."""
+        return self._model
+
     def _make(self, path: str, kwargs: Mapping[str, Any]) -> Callable[..., Any]:
         if not path.startswith(PREFIX):
             made: Callable[..., Any] = make("model", path, kwargs)

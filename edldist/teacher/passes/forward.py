@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from edldist.errors import ModelError
-from edldist.labels.codec import Codec
+from edldist.errors import ContractError, ModelError
+from edldist.labels.packing import Codec
 from edldist.teacher.model.teacher import Teacher, refuse_nonfinite
 from edldist.teacher.passes.kept_memory import KeptMemory
 
@@ -22,11 +22,13 @@ class Computed:
 
     Attributes:
         outputs: of the model, samples first.
+        asked: the inputs that are the codec's, samples first.
         packed: what travels, samples first.
         finite: bool [] where the outputs are, or None: if false, some value needs a closer look.
     """
 
     outputs: dict[str, Tensor]
+    asked: dict[str, Tensor]
     packed: dict[str, Tensor]
     finite: Tensor | None
 
@@ -35,12 +37,17 @@ class Forward:
     """The model, then the codec. Owned by the compute thread.
 
     Args:
-        allow_nonfinite: let NaN and infinite labels through.
+        teacher: the model.
+        codec: packs what it returns.
+        allow_nonfinite: let NaN and infinite labels through, where the codec does.
+
+    Raises:
+        UnfitCodecError: the model lacks what the codec needs of it.
     """
 
     def __init__(self, teacher: Teacher, codec: Codec, allow_nonfinite: bool = False) -> None:
         self._teacher = teacher
-        self._codec = codec
+        self._codec = codec.serving(teacher.model)
         self._allow_nonfinite = allow_nonfinite
         self._memory = KeptMemory()
 
@@ -48,7 +55,7 @@ class Forward:
         """Label samples.
 
         Args:
-            inputs: on the device, samples first.
+            inputs: on the device, samples first: the model's, and those that the codec asks for.
             largest: the most samples that the model gets at once, or None.
             fixed: the labels must depend on nothing but the inputs.
 
@@ -56,6 +63,13 @@ class Forward:
             ModelError, CodecError: the model raised, or its outputs are no labels.
             Exception: whatever ``is_out_of_memory`` recognizes.
         """
+        asked = {name: tensor for name, tensor in inputs.items() if name in self._codec.asks}
+        inputs = {name: tensor for name, tensor in inputs.items() if name not in asked}
+        if not inputs:
+            raise ContractError(
+                f"nothing came for the model: {', '.join(asked)} is for codec {self._codec.spec} alone. Pick "
+                "what the model takes, too, with inputs= of the DistillLoader"
+            )
         samples = next(iter(inputs.values())).shape[0]
         if largest is None or samples <= largest:
             outputs = self._teacher(inputs, fixed=fixed)
@@ -66,34 +80,39 @@ class Forward:
                     for i in range(0, samples, largest)
                 ]
             )
+        made, sound = self._codec.pack(outputs, asked, fixed=fixed)
         # By name: workers whose models name their outputs in another order send the same.
-        packed = dict(sorted(self._codec.pack(outputs).items()))
-        made = [name for name, tensor in packed.items() if tensor is not outputs.get(name)]
+        packed = dict(sorted(made.items()))
+        del made  # references that are not the model's, which are about to be counted
+        cast = [name for name, tensor in packed.items() if name in outputs and tensor is not outputs[name]]
         packed = self._memory.own(packed, outputs)
-        values = [packed[name] for name in made]
+        values = [packed[name] for name in cast]
         if not self._allow_nonfinite:
-            values += outputs.values()
-        return Computed(outputs, packed, _finite(values))
+            values += [tensor for name, tensor in outputs.items() if name in packed]
+        return Computed(outputs, asked, packed, _finite(values, sound))
 
-    def refuse(self, outputs: Mapping[str, Tensor]) -> None:
-        """Look closely at suspect outputs. Waits for the device.
+    def refuse(self, computed: Computed) -> None:
+        """Look closely at a suspect pass. Waits for the device.
 
         Raises:
             ModelError: a label is not finite, and that is not allowed.
             CodecError: the codec cannot hold a label.
         """
+        outputs = computed.outputs
         if not self._allow_nonfinite:
-            refuse_nonfinite(outputs)
-        self._codec.check(outputs)
+            refuse_nonfinite({name: outputs[name] for name in outputs if name in computed.packed})
+        self._codec.check(outputs, computed.asked)
 
 
-def _finite(tensors: Iterable[Tensor]) -> Tensor | None:
+def _finite(tensors: Iterable[Tensor], sound: Tensor | None) -> Tensor | None:
     # A sum costs a tenth of a look at each value. It may overflow where no value has: another reason to look.
     flags = [
         tensor.sum(dtype=max(tensor.dtype, torch.float32, key=lambda dtype: dtype.itemsize)).isfinite()
         for tensor in tensors
         if tensor.is_floating_point() and tensor.numel()
     ]
+    if sound is not None:
+        flags.append(sound)
     if len(flags) < 2:
         return flags[0] if flags else None
     home = next((flag.device for flag in flags if flag.device.type != "cpu"), flags[0].device)

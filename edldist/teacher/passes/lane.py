@@ -36,8 +36,8 @@ class Flight(Protocol):
     """A forward pass that was launched."""
 
     @property
-    def outputs(self) -> Mapping[str, Tensor]:
-        """The model's outputs, on the device."""
+    def computed(self) -> Computed:
+        """What the pass makes, on the device."""
         ...
 
     def done(self) -> bool:
@@ -86,10 +86,8 @@ def lane_for(device: torch.device) -> Lane:
 class _Landed:
     """A pass that was over when it was launched."""
 
-    def __init__(
-        self, outputs: Mapping[str, Tensor], labels: dict[str, Tensor], suspect: bool, seconds: float
-    ) -> None:
-        self.outputs = outputs
+    def __init__(self, computed: Computed, labels: dict[str, Tensor], suspect: bool, seconds: float) -> None:
+        self.computed = computed
         self._labels = (labels, suspect, seconds)
 
     def done(self) -> bool:
@@ -131,7 +129,7 @@ class HostLane:
         if not ours and self._changed(inputs, before) and suspect:
             raise InputsLostError(f"{_LOST} A label was not finite, or none that the codec can hold")
         labels = {name: tensor.cpu() for name, tensor in computed.packed.items()}
-        return _Landed(computed.outputs, labels, suspect, time.perf_counter() - begun)
+        return _Landed(computed, labels, suspect, time.perf_counter() - begun)
 
     def recover(self) -> bool:
         return True
@@ -156,15 +154,11 @@ class _CudaFlight:
         ended: torch.cuda.Event,
         landed: torch.cuda.Event,
     ) -> None:
-        self._computed = computed
+        self.computed = computed
         self._placed = placed
         self._labels = labels
         self._finite = finite
         self._begun, self._ended, self._landed = begun, ended, landed
-
-    @property
-    def outputs(self) -> Mapping[str, Tensor]:
-        return self._computed.outputs
 
     def done(self) -> bool:
         return bool(self._landed.query())  # type: ignore[no-untyped-call]

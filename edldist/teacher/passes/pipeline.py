@@ -226,7 +226,7 @@ class Pipeline:
             labels, suspect, seconds = each.flight.labels()
             self.compute_s += seconds
             if suspect:
-                self._forward.refuse(each.flight.outputs)
+                self._forward.refuse(each.flight.computed)
             answers = self._answers_to(each.tasks, labels, seconds)
         except Exception as exc:
             self._flying -= 1
