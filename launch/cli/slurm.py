@@ -61,8 +61,9 @@ def _beginning(fresh: bool, extend: bool) -> Beginning:
 
 @click.command("slurm")
 @_of_a_job
+@option("--dry-run", is_flag=True, help="Ask Slurm whether it would take the job, and queue nothing.")
 def submit_slurm(
-    job: Path, overrides: tuple[str, ...], output: Path | None, fresh: bool, extend: bool
+    job: Path, overrides: tuple[str, ...], output: Path | None, fresh: bool, extend: bool, dry_run: bool
 ) -> int:
     """Queue the whole job of a JOB file on this Slurm cluster.
 
@@ -72,7 +73,7 @@ def submit_slurm(
     """
     from edldist_launch.job.on_slurm import submit_to_slurm
 
-    return submit_to_slurm(job, overrides, output, _beginning(fresh, extend))
+    return submit_to_slurm(job, overrides, output, _beginning(fresh, extend), dry_run=dry_run)
 
 
 @click.command("slurm")

@@ -39,6 +39,7 @@ def submit_to_slurm(
     output: Path | None,
     beginning: Beginning = "resume",
     slurm: Slurm | None = None,
+    dry_run: bool = False,
 ) -> int:
     """Queue a whole job, and say where it is; 0.
 
@@ -47,6 +48,7 @@ def submit_to_slurm(
         overrides: ``key=value``, see ``load_job``.
         output: the folder for everything written, which all hosts see; None for the default of this job.
         beginning: what becomes of an earlier run in that folder.
+        dry_run: only ask Slurm whether it would take the job, and print its words.
 
     Raises:
         ConfigError: the job file or the folder is wrong; nothing was queued.
@@ -55,8 +57,12 @@ def submit_to_slurm(
     asked = _asked(job_path, overrides, output, beginning)
     backend = SlurmBackend(asked.output, beginning, slurm)
     plan = Plan(asked.job, asked.beside, asked.output, extend=beginning == "extend")
-    backend.check_absent(plan)
     console = PlainConsole()
+    if dry_run:
+        for line in backend.try_out(plan):
+            console.print(line, soft_wrap=True)
+        return 0
+    backend.check_absent(plan)
     earlier = EarlierRun.read(asked.output)
     if earlier is not None and earlier.finished and earlier.result is not None and beginning == "resume":
         earlier.check(asked.job, asked.output, beginning)

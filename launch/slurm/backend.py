@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -173,6 +174,27 @@ class SlurmBackend:
             if isinstance(exc, LaunchError) and left:
                 raise LaunchError(f"{exc}. {left}") from exc
             raise
+
+    def try_out(self, plan: Plan) -> list[str]:
+        """What Slurm says of each job that ``start`` would queue, if it would take all of them.
+
+        Raises:
+            LaunchError: it would not, or the job runs already.
+            ConfigError: as ``start``.
+        """
+        scripts = scripts_of(plan, surroundings(plan))
+        self.check_absent(plan)
+        said = []
+        with tempfile.TemporaryDirectory() as folder:
+            for role, text in scripts:
+                script = Path(folder) / self._layout.script(role.kind, role.name).name
+                script.write_text(text)
+                array = ["--array=0"] if role.kind in ARRAY_KINDS else []
+                try:
+                    said.append(f"{role.name}: {self._slurm.try_out(script, *array)}")
+                except LaunchError as exc:
+                    raise LaunchError(f"{role.name}: {exc}") from exc
+        return said
 
     def check_absent(self, plan: Plan) -> None:
         """Refuse a job that is in the queue already.

@@ -34,6 +34,10 @@ class Slurm(Protocol):
         """Queue a job script; the job's id."""
         ...
 
+    def try_out(self, script: Path, *options: str) -> str:
+        """Whether a job script would be queued; what Slurm says of it. Nothing is queued."""
+        ...
+
     def queue(self, names: Sequence[str]) -> list[QueuedTask]:
         """The jobs of these names that have not ended, each task of an array for itself."""
         ...
@@ -102,6 +106,10 @@ class SlurmCommands:
             raise LaunchError(f"sbatch says {said.strip()!r} instead of a job's id")
         return number
 
+    def try_out(self, script: Path, *options: str) -> str:
+        done = self._done("sbatch", "--test-only", *options, str(script))
+        return _words("sbatch", _lines(done.stderr))
+
     def queue(self, names: Sequence[str]) -> list[QueuedTask]:
         wanted = ("--name", ",".join(names))
         said = self._call(
@@ -123,6 +131,9 @@ class SlurmCommands:
             self._call("scancel", *options, *engine_ids[start : start + _MOST_IDS], forgive=_GONE)
 
     def _call(self, *command: str, forgive: Sequence[str] = ()) -> str:
+        return self._done(*command, forgive=forgive).stdout
+
+    def _done(self, *command: str, forgive: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
         try:
             done = self._run(command, self._environment, ANSWER_S)
         except FileNotFoundError as exc:
@@ -135,12 +146,14 @@ class SlurmCommands:
             raise LaunchError(
                 f"{command[0]} was not answered by Slurm's controller within {ANSWER_S:.0f} s"
             ) from exc
-        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        if done.returncode == 0:
-            return done.stdout
-        if said and all(any(word in line for word in forgive) for line in said):
-            return done.stdout
+        said = _lines(done.stderr)
+        if done.returncode == 0 or (said and all(any(word in line for word in forgive) for line in said)):
+            return done
         raise LaunchError(f"{command[0]}: {_words(command[0], said) or f'exit code {done.returncode}'}")
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _words(command: str, lines: Sequence[str]) -> str:

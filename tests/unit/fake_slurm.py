@@ -55,6 +55,12 @@ class FakeSlurm:
             )
         return number
 
+    def try_out(self, script: Path, *options: str) -> str:
+        self._answer("try_out")
+        if script.stem in self.refuses:
+            raise LaunchError(f"sbatch: {self.refuses[script.stem]}")
+        return f"to start soon {' '.join(options)}"
+
     def queue(self, names: Sequence[str]) -> list[QueuedTask]:
         self._answer("queue")
         return [task for task in self.tasks.values() if task.queue_name in names]

@@ -88,6 +88,23 @@ def test_a_job_without_a_preparation_waits_for_nothing_else(tmp_path: Path) -> N
     ]
 
 
+def test_a_job_may_be_tried_without_a_trace(job: Job) -> None:
+    assert job.backend.try_out(job.plan) == [
+        "prepare: to start soon ",
+        "coordinator: to start soon ",
+        "teacher: to start soon --array=0",
+        "student: to start soon --array=0",
+    ]
+    job.slurm.refuses["teacher.teacher"] = "Invalid partition name specified"
+    with pytest.raises(LaunchError, match="^teacher: sbatch: Invalid partition name specified$"):
+        job.backend.try_out(job.plan)
+    assert job.slurm.submitted == [] and not job.output.exists()
+    del job.slurm.refuses["teacher.teacher"]
+    job.start()
+    with pytest.raises(LaunchError, match="job digits runs in"):
+        job.backend.try_out(job.plan)
+
+
 @pytest.mark.parametrize("refused", ["prepare", "coordinator", "teacher.teacher", "student"])
 def test_what_was_queued_before_a_refusal_is_cancelled_and_slurm_has_the_word(job: Job, refused: str) -> None:
     job.slurm.refuses[refused] = "Invalid partition name specified"

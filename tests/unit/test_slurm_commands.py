@@ -66,6 +66,13 @@ def test_a_script_is_queued_with_its_options() -> None:
     assert run.commands == [["sbatch", "--parsable", "--hold", "--array=0-3", "/o/a b.sh"]]
 
 
+def test_a_script_that_is_only_tried_is_told_of_in_slurms_words() -> None:
+    run = Answers(stderr="sbatch: Job 17 to start at 2026-01-01T00:00:00 on nodes n1\n")
+    said = SlurmCommands(run, {}).try_out(Path("/o/a.sh"), "--array=0")
+    assert said == "Job 17 to start at 2026-01-01T00:00:00 on nodes n1"
+    assert run.commands == [["sbatch", "--test-only", "--array=0", "/o/a.sh"]]
+
+
 def test_an_answer_without_an_id_is_no_submission() -> None:
     with pytest.raises(LaunchError, match="'queued!' instead of a job's id"):
         SlurmCommands(Answers("queued!"), {}).submit(Path("a"))

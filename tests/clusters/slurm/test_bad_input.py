@@ -35,8 +35,9 @@ class Submitter:
         (folder / "models.py").write_text("def teacher():\n    return lambda x: x\n")
         (folder / "student.py").write_text("import time\ntime.sleep(600)\n")
 
-    def submit(self, *overrides: str, slurm: SlurmCommands | None = None) -> None:
-        submit_to_slurm(self.job, overrides, self.output, slurm=slurm or self.cluster.slurm())
+    def submit(self, *overrides: str, slurm: SlurmCommands | None = None, dry_run: bool = False) -> None:
+        slurm = slurm or self.cluster.slurm()
+        submit_to_slurm(self.job, overrides, self.output, slurm=slurm, dry_run=dry_run)
 
     def queue(self) -> list[str]:
         """Names of its jobs that Slurm has."""
@@ -67,6 +68,19 @@ def person(cluster: Cluster, tmp_path: Path) -> Submitter:
 def test_what_slurm_refuses_is_said_of_whom_in_its_words(person: Submitter, override: str, says: str) -> None:
     with pytest.raises(LaunchError, match=f"^{says}"):
         person.submit(override)
+    assert not person.output.parent.exists() and person.queue() == []
+    with pytest.raises(LaunchError, match=f"^{says.partition(':')[0]}: sbatch: "):
+        person.submit(override, dry_run=True)
+    assert not person.output.parent.exists() and person.queue() == []
+
+
+def test_what_slurm_would_take_is_tried_and_not_queued(
+    person: Submitter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    person.submit(dry_run=True)
+    told = capsys.readouterr().out.splitlines()
+    assert [line.partition(": Job ")[0] for line in told] == ["coordinator", "t", "student"]
+    assert all(" to start at " in line for line in told)
     assert not person.output.parent.exists() and person.queue() == []
 
 
