@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from edldist.observe.reporter import report
     from edldist.sampling.sampler import ElasticSampler
     from edldist.student.loader import DistillLoader
+    from edldist.student.sequences import Sequences
 
 __all__ = [
     "Checkpointer",
     "DistillLoader",
     "ElasticSampler",
+    "Sequences",
     "__version__",
     "errors",
     "losses",
@@ -34,6 +36,7 @@ _HOMES = {
     "Checkpointer": "edldist.checkpoint.checkpointer",
     "DistillLoader": "edldist.student.loader",
     "ElasticSampler": "edldist.sampling.sampler",
+    "Sequences": "edldist.student.sequences",
     "report": "edldist.observe.reporter",
     "should_stop": "edldist.lifecycle.stopping",
 }

@@ -208,3 +208,26 @@ def takes_its_time():
         return labels(**inputs)
 
     return forward
+
+
+def token_sums():
+    """Of each token: its id, and the sum of its sequence, which padding must not change."""
+
+    def label(ids, attention_mask):
+        sums = (ids * attention_mask).sum(1, keepdim=True)
+        return torch.stack([ids, sums.expand_as(ids)], dim=-1).float()
+
+    return label
+
+
+def sequence_sums():
+    return lambda ids, attention_mask: (ids * attention_mask).sum(1, keepdim=True).float()
+
+
+def raises_on_token_13():
+    def label(ids, attention_mask):
+        if (ids == 13).any():
+            raise ValueError("thirteen")
+        return token_sums()(ids, attention_mask)
+
+    return label

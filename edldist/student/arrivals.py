@@ -13,9 +13,11 @@ from edldist.clock import Clock
 from edldist.errors import LabelError, PoisonTaskError
 from edldist.lifecycle import stopping
 from edldist.student.figures import LoopFigures
+from edldist.student.put_back import put_back
 from edldist.student.reading import ReadAhead
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.service import StudentService
+from edldist.student.service.teacher_inputs import PLACES
 from edldist.student.structure import mapped
 from edldist.student.to_device import DeviceTransfer
 
@@ -206,7 +208,7 @@ class Arrivals:
             batch: OpenBatch
             for batch in self._transfer.tags(looked_at):
                 looked_at += 1
-                if batch.poison is None and teachers <= batch.labels().keys():
+                if batch.poison is None and teachers <= batch.labelled:
                     return batch
             self._read()
             if self._ahead.outstanding > looked_at:
@@ -220,7 +222,7 @@ class Arrivals:
 
     def _pair(self, batch: OpenBatch, value: Any, packed: Packed) -> Pair:
         self._learn(packed)
-        if missing := self._teachers - packed.keys():
+        if missing := {name for name in self._teachers if not packed.get(name, {}).keys() - {PLACES}}:
             return value, self._with_no_rows(packed, missing)
         if self._keep_stand_in:
             self._stand_in = batch.batch, batch.labels()
@@ -228,9 +230,11 @@ class Arrivals:
 
     def _learn(self, packed: Packed) -> None:
         for teacher, tensors in packed.items():
-            if teacher not in self._no_rows:
+            if teacher not in self._no_rows and tensors.keys() != {PLACES}:
                 self._no_rows[teacher] = {
-                    name: torch.empty_like(tensor[:0], device="cpu") for name, tensor in tensors.items()
+                    name: torch.empty_like(tensor[:0], device="cpu")
+                    for name, tensor in tensors.items()
+                    if name != PLACES
                 }
 
     def _with_no_rows(self, packed: Packed, missing: Set[str]) -> dict[str, Any]:
@@ -238,20 +242,28 @@ class Arrivals:
         if unknown := missing - self._no_rows.keys():
             found = self._labelled_behind(unknown)
             if found is None:
-                return _NoLabels(self._decoded(packed))
+                there = {teacher: tensors for teacher, tensors in packed.items() if teacher not in missing}
+                return _NoLabels(self._decoded(there))
             self._learn(found.labels())
-        no_rows = {teacher: self._no_rows[teacher] for teacher in missing}
-        return self._decoded(packed | self._transfer.bring(no_rows))
+        no_rows = self._transfer.bring({teacher: self._no_rows[teacher] for teacher in missing})
+        return self._decoded(packed | {name: no_rows[name] | packed.get(name, {}) for name in missing})
 
     def _decoded(self, packed: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
         """What the loop gets of the labels that came from each teacher."""
         decoded: dict[str, Any] = {}
         for teacher, tensors in packed.items():
-            outputs = self._service.codec(teacher).decode(tensors)
+            outputs = self._outputs(teacher, tensors)
             if self._prefixed:
                 outputs = {f"{teacher}/{output}": labels for output, labels in outputs.items()}
             decoded |= outputs
         return decoded
+
+    def _outputs(self, teacher: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        places = tensors.get(PLACES)
+        if places is None:
+            return self._service.codec(teacher).decode(tensors)
+        came = {name: tensor for name, tensor in tensors.items() if name != PLACES}
+        return put_back(self._service.codec(teacher).decode(came), places, teacher)
 
 
 class _NoLabels(dict[str, Any]):

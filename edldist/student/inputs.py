@@ -10,12 +10,14 @@ import numpy as np
 from torch import Tensor
 
 from edldist.errors import ConfigError, InputError
+from edldist.student.sequences import PackedSequences, Sequences
 from edldist.wire.texts import are_texts, pack_texts
 
 __all__ = ["InputSelector", "Inputs", "InputsByTeacher", "Seen", "TeacherInputSelector"]
 
 Key = str | int
-Inputs = Key | Sequence[Key] | Callable[[Any], Mapping[str, Tensor]] | None
+PlainInputs = Key | Sequence[Key] | Callable[[Any], Mapping[str, Tensor]] | None
+Inputs = PlainInputs | Sequences
 InputsByTeacher = Inputs | Mapping[str, Inputs]
 
 
@@ -25,12 +27,12 @@ class Seen(NamedTuple):
     Attributes:
         tensors: what all see that are not in ``apart``, samples first.
         samples: how many the batch has: as many as the teacher that sees most.
-        apart: tensors and number of samples of teachers that see something else.
+        apart: of teachers that see something else: tensors, number of samples, and more of sequences.
     """
 
     tensors: dict[str, Tensor]
     samples: int
-    apart: dict[str, tuple[dict[str, Tensor], int]]
+    apart: Mapping[str, tuple[dict[str, Tensor], int] | PackedSequences]
 
 
 class TeacherInputSelector:
@@ -48,10 +50,17 @@ class TeacherInputSelector:
     def __init__(self, inputs: InputsByTeacher, teachers: Sequence[str]) -> None:
         self._everyone: InputSelector | None = None
         self._each: dict[str, InputSelector] = {}
-        if not isinstance(inputs, Mapping):
+        self._sequences: dict[str, Sequences] = {}
+        if isinstance(inputs, Sequences):
+            self._sequences = dict.fromkeys(teachers, inputs)
+        elif not isinstance(inputs, Mapping):
             self._everyone = InputSelector(inputs)
         elif inputs.keys() == set(teachers):
-            self._each = {teacher: InputSelector(inputs[teacher]) for teacher in teachers}
+            for teacher, its in inputs.items():
+                if isinstance(its, Sequences):
+                    self._sequences[teacher] = its
+                else:
+                    self._each[teacher] = InputSelector(its)
         else:
             raise ConfigError(
                 f"inputs has entries for {sorted(inputs, key=str)}, and the teachers are {sorted(teachers)}: "
@@ -67,9 +76,20 @@ class TeacherInputSelector:
         if self._everyone is not None:
             return Seen(*self._everyone(batch), {})
         each = {teacher: select(batch) for teacher, select in self._each.items()}
-        most = max(each, key=lambda teacher: each[teacher][1])
-        tensors, samples = each.pop(most)
-        return Seen(tensors, samples, each)
+        tensors: dict[str, Tensor] = {}
+        samples = 0
+        if each:
+            most = max(each, key=lambda teacher: each[teacher][1])
+            tensors, samples = each.pop(most)
+        packed: dict[str, PackedSequences] = {}
+        made: dict[int, tuple[PackedSequences, int]] = {}  # several teachers may see the same
+        for teacher, pack in self._sequences.items():
+            if id(pack) not in made:
+                made[id(pack)] = pack(batch, _pick)
+            view, batch_samples = made[id(pack)]
+            packed[teacher] = view
+            samples = max(samples, batch_samples)
+        return Seen(tensors, samples, {**each, **packed})
 
 
 class InputSelector:
@@ -81,7 +101,7 @@ class InputSelector:
             under which the model gets the tensor; indices are passed by position, in the order given.
     """
 
-    def __init__(self, inputs: Inputs = None) -> None:
+    def __init__(self, inputs: PlainInputs = None) -> None:
         self._callable: Callable[[Any], Mapping[str, Tensor]] | None = None
         self._keys: dict[str, Key] = {}  # by the name that travels: digits are positions
         if inputs is None:

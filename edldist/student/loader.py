@@ -68,9 +68,9 @@ class DistillLoader:
         data_loader: any iterable of batches (dict, tuple, named tuple, tensor, nested).
         inputs: what the teacher sees: a key, an index, a tuple of them, or a callable from batch
             to ``dict[str, Tensor]``; lists of texts or of bytes may stand for tensors. Keys become keyword
-            arguments of the model, indices positional ones. None for batches that are one tensor. Or one of
-            these for each teacher, by name: a teacher may see a part of the samples then, and its labels are
-            of these.
+            arguments of the model, indices positional ones. ``Sequences`` for padded ones. None for batches
+            that are one tensor. Or one of these for each teacher, by name: a teacher may see a part of the
+            samples then, and its labels are of these.
         teacher: name of the teacher group, or several.
         coordinator: ``tcp://host:port`` or ``file:PATH`` (``address_file``); default ``EDLDIST_COORDINATOR``.
         codec: the only form in which labels are taken, as ``dense:fp16``, or one by teacher's name; workers

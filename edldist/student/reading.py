@@ -366,6 +366,6 @@ def _seen_beside(parts: Sequence[Leaf], seen: Seen) -> list[Leaf]:
     """What teachers see that is no part of the batch."""
     known = {*map(id, parts)}
     beside: list[Leaf] = [tensor for tensor in seen.tensors.values() if id(tensor) not in known]
-    for tensors, _ in seen.apart.values():
-        beside += [tensor for tensor in tensors.values() if id(tensor) not in known]
+    for part in seen.apart.values():
+        beside += [tensor for tensor in part[0].values() if id(tensor) not in known]
     return beside

@@ -72,7 +72,7 @@ def answers_to(
     first = 0
     for _, run in itertools.groupby(tasks, key=lambda task: task.student):
         together = list(run)
-        rows = sum(task.rows for task in together)
+        rows = sum(task.labels for task in together)
         answers += _answers(together, labels, first, version, compute_s, max_frame_bytes)
         first += rows
     return answers
@@ -87,7 +87,7 @@ def _answers(
     max_frame_bytes: Callable[[str], int | None],
 ) -> list[Answer]:
     """One answer to all tasks of a student, or one to each where they do not fit into a frame."""
-    count = sum(task.rows for task in tasks)
+    count = sum(task.labels for task in tasks)
     own = {name: tensor[first : first + count] for name, tensor in labels.items()}
     try:
         specs, frames = pack(own, max_frame_bytes(tasks[0].student))
@@ -98,7 +98,7 @@ def _answers(
         answers = []
         for task in tasks:
             answers += _answers([task], labels, first, version, compute_s, max_frame_bytes)
-            first += task.rows
+            first += task.labels
         return answers
-    rows = [LeaseRows(lease=task.lease, count=task.rows) for task in tasks]
+    rows = [LeaseRows(lease=task.lease, count=task.labels) for task in tasks]
     return [Answer(tasks, Result(rows=rows, version=version, compute_s=compute_s, tensors=specs), frames)]

@@ -34,9 +34,10 @@ class HeldTask:
     """A leased task in this worker's hands.
 
     Attributes:
-        rows: of its inputs from ``start`` on, and of its labels: one for each of its ``samples``, unless
-            these have lengths. They are what it costs: of the room that was asked for, and of a full pass.
+        rows: of its inputs from ``start`` on: one for each of its ``samples``, unless these have lengths.
+            They are what it costs: of the room that was asked for, and of a full pass.
         alone: it must have a pass of its own.
+        asked: rows of labels that answer it, if not as many.
     """
 
     student: str
@@ -46,6 +47,12 @@ class HeldTask:
     alone: bool
     inputs: TaskInputs
     start: int
+    asked: int | None = None
+
+    @property
+    def labels(self) -> int:
+        """Rows of labels that answer it."""
+        return self.rows if self.asked is None else self.asked
 
 
 @dataclass(frozen=True, slots=True)

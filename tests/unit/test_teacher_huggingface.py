@@ -12,6 +12,8 @@ import torch
 from edldist.errors import ConfigError, ContractError, ModelError
 from edldist.teacher.model.huggingface import HuggingFaceFolder
 from edldist.teacher.model.teacher import Teacher
+from edldist.teacher.passes.sequences import label_sequences
+from edldist.wire.sequences import ASKED, FIRST, MARKS
 
 transformers = pytest.importorskip("transformers")
 
@@ -134,3 +136,37 @@ def test_a_folder_that_is_not_there_is_no_name_on_a_hub():
 def test_neither_code_nor_downloads_can_be_asked_for(saved, name):
     with pytest.raises(ConfigError, match=f"{name} is not for you to choose"):
         Teacher(f"hf:{saved}", CPU, kwargs={name: True})
+
+
+@pytest.mark.parametrize("kind", ["causal", "encoder"])
+def test_sequences_are_labelled_as_if_each_were_alone(tmp_path, kind):
+    torch.manual_seed(0)
+    if kind == "causal":
+        model = gpt2()
+    else:
+        config = transformers.BertConfig(
+            num_hidden_layers=1,
+            hidden_size=8,
+            num_attention_heads=2,
+            intermediate_size=8,
+            vocab_size=20,
+            max_position_embeddings=16,
+        )
+        model = transformers.BertForTokenClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    sequences = [[3, 4, 5], [6], [7, 8, 9, 10], [11, 12, 13]]
+    rows = {
+        "input_ids": torch.tensor([token for sequence in sequences for token in sequence]),
+        MARKS: torch.tensor(
+            [ASKED | (FIRST if at == 0 else 0) for sequence in sequences for at in range(len(sequence))],
+            dtype=torch.uint8,
+        ),
+    }
+    teacher = Teacher(f"hf:{tmp_path}", CPU)
+    got = label_sequences(teacher, rows, 100, fixed=False)["logits"]
+    with torch.no_grad():
+        alone = [model(input_ids=torch.tensor([sequence])).logits[0] for sequence in sequences]
+    torch.testing.assert_close(got, torch.cat(alone))
+    rows["input_ids"], rows[MARKS] = torch.zeros(17, dtype=torch.int64), torch.tensor([3] + [2] * 16)
+    with pytest.raises(ContractError, match="context of 16 tokens, and sample 0 of a task has 17"):
+        label_sequences(teacher, rows, 100, fixed=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from edldist.errors import PoisonTaskError
 from edldist.student.service.held_bytes import held_bytes
 from edldist.student.service.label_rows import LabelRows, TeacherLabels
-from edldist.student.service.teacher_inputs import TeacherInputs
+from edldist.student.service.teacher_inputs import PLACES, TeacherInputs
 from edldist.student.to_device import Allocate
 
 __all__ = ["OpenBatch"]
@@ -95,13 +95,13 @@ class OpenBatch:
             LabelMemoryError: this rank has no memory for the buffers. Nothing is kept of them then.
         """
         inputs = self.inputs_of(teacher)
-        first, last = inputs.span(start, stop)
+        first, last = inputs.label_span(start, stop)
         labels = self._labels.get(teacher)
         made = 0
         if labels is None:
-            whole = first == 0 and last == inputs.rows == came.rows
+            whole = first == 0 and last == inputs.labels == came.rows
             keep_frames = whole and came.own_memory and self._allocate is None
-            labels = TeacherLabels(teacher, came, inputs.rows, self._allocate or _pageable, keep_frames)
+            labels = TeacherLabels(teacher, came, inputs.labels, self._allocate or _pageable, keep_frames)
             self._labels[teacher] = labels
             made = labels.nbytes
         labels.write(first, last, came, at)
@@ -112,12 +112,25 @@ class OpenBatch:
         """Memory of the buffers that were made."""
         return sum(labels.nbytes for labels in self._labels.values())
 
+    @property
+    def labelled(self) -> Set[str]:
+        """The teachers of which there are labels."""
+        return self._labels.keys()
+
     def labels(self) -> dict[str, dict[str, Tensor]]:
-        """The tensors in which the labels of each teacher came: what its codec packed."""
-        return {
+        """The tensors in which the labels of each teacher came: what its codec packed.
+
+        Of a teacher that labels sequences also where its labels belong, under ``PLACES``, and nothing else
+        where it saw no sequence.
+        """
+        came = {
             teacher: {buffer.spec.name: buffer.tensor for buffer in labels.buffers}
             for teacher, labels in self._labels.items()
         }
+        for teacher, view in self._apart.items():
+            if view.places is not None:
+                came.setdefault(teacher, {})[PLACES] = view.places
+        return came
 
 
 def _pageable(shape: Sequence[int], dtype: torch.dtype) -> Tensor:

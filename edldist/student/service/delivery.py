@@ -431,10 +431,12 @@ class Delivery:
 
 def _put(batch: OpenBatch, grant: Grant, rows: LabelRows, at: int, count: int) -> int:
     """Write the rows that answer a lease, ``count`` from ``at`` on; the bytes of buffers that were made."""
-    if count != grant.cost:
-        raise LabelError(f"{count} samples were labelled of a task of {grant.cost}")
+    inputs = batch.inputs_of(grant.teacher)
+    wanted = inputs.label_rows(grant.start, grant.stop)
+    if count != wanted:
+        raise LabelError(f"{count} samples were labelled of a task of {wanted}")
     made = 0
     for start, stop in grant.pieces:
-        before = 0 if start == grant.start else batch.inputs_of(grant.teacher).cost(grant.start, start)
+        before = 0 if start == grant.start else inputs.label_rows(grant.start, start)
         made += batch.place(grant.teacher, start, stop, rows, at + before)
     return made

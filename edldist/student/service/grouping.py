@@ -52,8 +52,14 @@ def _close(
     groups.append(
         LeaseGroup(
             leases=[
-                Lease(id=grant.lease, samples=grant.stop - grant.start, cost=grant.cost, alone=grant.alone)
-                for grant, _ in run
+                Lease(
+                    id=grant.lease,
+                    samples=grant.stop - grant.start,
+                    cost=grant.cost,
+                    alone=grant.alone,
+                    labels=inputs.asked(grant.start, grant.stop),
+                )
+                for grant, inputs in run
             ],
             tensors=[
                 TensorSpec(name=name, dtype=dtype, shape=[rows, *shape])

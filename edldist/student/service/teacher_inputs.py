@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
@@ -14,7 +15,10 @@ from edldist.wire.tensors import as_bytes, dtype_name, own_bytes
 from edldist.wire.texts import TextName
 from edldist.wire.transport import Piece
 
-__all__ = ["Layout", "TeacherInputs"]
+__all__ = ["PLACES", "Layout", "TeacherInputs"]
+
+PLACES = "edldist.places"
+"""Name, beside those of labels, of where each row of them belongs in the batch (``TeacherInputs.places``)."""
 
 Layout = tuple[tuple[str, str, tuple[int, ...]], ...]
 """Names, dtypes and shapes of one row in each tensor."""
@@ -57,6 +61,9 @@ class TeacherInputs:
         tensors: by name, the rows along their first dimension.
         samples: how many the teacher sees; not all of the batch, if the others go to another one.
         lengths: rows of each sample, one at least; None: one each.
+        asked: rows of labels that are wanted of each sample, one at least; None: as many as it has.
+        places: for labels that belong to some positions of a batch: int64, for each position the row of its
+            labels, or -1.
 
     Raises:
         WireError: a tensor cannot travel.
@@ -67,11 +74,21 @@ class TeacherInputs:
             fetched.
     """
 
-    __slots__ = ("_rows", "copied_bytes", "layout", "row_bytes", "rows", "samples", "tensors", "wanted")
+    __slots__ = (
+        *("_label_ends", "_rows", "copied_bytes", "layout", "places", "row_bytes", "rows", "samples"),
+        *("tensors", "wanted"),
+    )
 
     def __init__(
-        self, tensors: Mapping[str, Tensor], samples: int, lengths: Sequence[int] | None = None
+        self,
+        tensors: Mapping[str, Tensor],
+        samples: int,
+        lengths: Sequence[int] | None = None,
+        asked: Sequence[int] | None = None,
+        places: Tensor | None = None,
     ) -> None:
+        self._label_ends = None if asked is None else list(itertools.accumulate(asked, initial=0))
+        self.places = places
         self.tensors = tensors
         self.samples = samples
         self.wanted = Wanted.whole(samples, lengths)
@@ -89,6 +106,25 @@ class TeacherInputs:
     def cost(self, start: int, stop: int) -> int:
         """How many rows some samples have."""
         return self.wanted.cost(start, stop)
+
+    @property
+    def labels(self) -> int:
+        """Rows of labels of all samples."""
+        return self.rows if self._label_ends is None else self._label_ends[-1]
+
+    def asked(self, start: int, stop: int) -> int | None:
+        """Rows of labels of some samples; None if they are as many as the samples' own."""
+        return None if self._label_ends is None else self._label_ends[stop] - self._label_ends[start]
+
+    def label_rows(self, start: int, stop: int) -> int:
+        """Rows of labels of some samples."""
+        asked = self.asked(start, stop)
+        return self.cost(start, stop) if asked is None else asked
+
+    def label_span(self, start: int, stop: int) -> tuple[int, int]:
+        """Their rows among the labels of all samples: the first, and the one behind the last."""
+        ends = self._label_ends
+        return self.span(start, stop) if ends is None else (ends[start], ends[stop])
 
     def span(self, start: int, stop: int) -> tuple[int, int]:
         """The rows of some samples: the first, and the one behind the last."""

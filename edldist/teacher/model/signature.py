@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["misfit", "takes_any_name"]
+__all__ = ["misfit", "takes", "takes_any_name"]
 
 
 def misfit(function: Callable[..., Any], positional: Sequence[Any], named: Mapping[str, Any]) -> str | None:
@@ -24,6 +24,12 @@ def misfit(function: Callable[..., Any], positional: Sequence[Any], named: Mappi
     except TypeError as exc:
         return f"{exc}; it takes {_brief(signature)}"
     return None
+
+
+def takes(function: Callable[..., Any], name: str) -> bool:
+    """Whether a function has an argument of that name."""
+    signature = _signature(function)
+    return signature is not None and name in signature.parameters
 
 
 def takes_any_name(function: Callable[..., Any]) -> bool:

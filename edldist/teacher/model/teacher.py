@@ -15,7 +15,7 @@ from edldist.teacher.model.factory import make, own_traceback
 from edldist.teacher.model.huggingface import PREFIX, HuggingFaceFolder
 from edldist.teacher.model.outline import raises_without_values
 from edldist.teacher.model.outputs import OutputChoice
-from edldist.teacher.model.signature import misfit, takes_any_name
+from edldist.teacher.model.signature import misfit, takes, takes_any_name
 from edldist.teacher.model.weights import Weights
 from edldist.wire.texts import TextName, unpack_texts
 
@@ -196,6 +196,16 @@ class Teacher:
         labels = self._outputs(outputs, samples)
         self._labelled = True
         return labels
+
+    def takes(self, name: str) -> bool:
+        """Whether the model names an argument so."""
+        return takes(self._model, name)
+
+    @property
+    def context(self) -> int | None:
+        """The most tokens of a sequence, where the model's config says so."""
+        most = getattr(getattr(self._model, "config", None), "max_position_embeddings", None)
+        return most if isinstance(most, int) and most > 0 else None
 
     def _placed(self, name: str, tensor: Tensor, fixed: bool) -> Tensor | list[str] | list[bytes]:
         if isinstance(name, TextName):

@@ -12,6 +12,8 @@ from edldist.errors import ContractError, ModelError
 from edldist.labels.packing import Codec
 from edldist.teacher.model.teacher import Teacher, refuse_nonfinite
 from edldist.teacher.passes.kept_memory import KeptMemory
+from edldist.teacher.passes.sequences import label_sequences
+from edldist.wire.sequences import MARKS, labelled_rows
 
 __all__ = ["Computed", "Forward"]
 
@@ -55,8 +57,9 @@ class Forward:
         """Label samples.
 
         Args:
-            inputs: on the device, samples first: the model's, and those that the codec asks for.
-            largest: the most samples that the model gets at once, or None.
+            inputs: on the device, samples first: the model's, and those that the codec asks for. Or the same
+                of tokens, and their marks (``wire.sequences``).
+            largest: the most samples, or tokens, that the model gets at once, or None.
             fixed: the labels must depend on nothing but the inputs.
 
         Raises:
@@ -65,13 +68,17 @@ class Forward:
         """
         asked = {name: tensor for name, tensor in inputs.items() if name in self._codec.asks}
         inputs = {name: tensor for name, tensor in inputs.items() if name not in asked}
-        if not inputs:
+        if not inputs.keys() - {MARKS}:
             raise ContractError(
                 f"nothing came for the model: {', '.join(asked)} is for codec {self._codec.spec} alone. Pick "
                 "what the model takes, too, with inputs= of the DistillLoader"
             )
         samples = next(iter(inputs.values())).shape[0]
-        if largest is None or samples <= largest:
+        if MARKS in inputs:
+            outputs = label_sequences(self._teacher, inputs, largest or samples, fixed)
+            labelled = torch.from_numpy(labelled_rows(inputs[MARKS].cpu().numpy()))
+            asked = {name: tensor[labelled.to(tensor.device)] for name, tensor in asked.items()}
+        elif largest is None or samples <= largest:
             outputs = self._teacher(inputs, fixed=fixed)
         else:
             outputs = _joined(

@@ -153,7 +153,9 @@ def _unpacked(student: str, message: Tasks, frames: Sequence[memoryview]) -> Ite
         inputs = TaskInputs(sum(lease.cost for lease in group.leases), group.tensors, own)
         start = 0
         for lease in group.leases:
-            yield HeldTask(student, lease.id, lease.samples, lease.cost, lease.alone, inputs, start)
+            yield HeldTask(
+                student, lease.id, lease.samples, lease.cost, lease.alone, inputs, start, lease.labels
+            )
             start += lease.cost
 
 

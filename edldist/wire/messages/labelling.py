@@ -75,13 +75,15 @@ class Lease(MessagePart, frozen=True, array_like=True):
     """A task that is handed to a worker. ``alone`` asks for a forward pass without other tasks.
 
     ``cost`` is what it takes of the room of a pull, and its rows in the tensors of its group: as many as it
-    has ``samples``, unless these have lengths.
+    has ``samples``, unless these have lengths. ``labels`` is how many rows of labels answer it, where
+    they are not as many: where labels are wanted of some of the rows, or of whole samples.
     """
 
     id: Count
     samples: Count
     cost: Count
     alone: bool
+    labels: Count | None = None
 
 
 class LeaseGroup(MessagePart, frozen=True, array_like=True):

@@ -1,0 +1,63 @@
+"""Labels of some positions, put back to where they belong in a batch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edldist.errors import LabelError
+
+__all__ = ["MASK", "put_back"]
+
+MASK = "mask"
+"""What the loop finds beside labels of sequences: where there are some."""
+
+
+def put_back(labels: Mapping[str, Any], places: Tensor, teacher: str) -> dict[str, Any]:
+    """Labels at their positions, and where these are, under ``MASK``.
+
+    Args:
+        labels: by output: tensors [N, ...], or data classes of such.
+        places: int64, for each position the row of its labels, or -1.
+
+    Returns:
+        [*places.shape, ...], NaN (of integers 0, of bools False) where a position has none: whoever leaves
+        the mask out shall notice.
+
+    Raises:
+        LabelError: the teacher has an output of that name.
+    """
+    if MASK in labels:
+        raise LabelError(
+            f"teacher {teacher!r} has an output {MASK!r}, under which labels of sequences say where they "
+            "are: choose its outputs without it (--outputs), or rename it"
+        )
+    mask = places >= 0
+    index = places.clamp(min=0).reshape(-1)
+
+    def back(rows: Tensor) -> Tensor:
+        shape, fill = (*places.shape, *rows.shape[1:]), torch.nan if rows.is_floating_point() else 0
+        if not rows.shape[0]:
+            return rows.new_full(shape, fill)
+        # No index by a mask: its size depends on values, for which a device would have to be waited for.
+        whole = rows.index_select(0, index).reshape(shape)
+        return whole.masked_fill_(~mask.reshape(*mask.shape, *(1,) * (rows.ndim - 1)), fill)
+
+    return {output: _mapped(value, back) for output, value in labels.items()} | {MASK: mask}
+
+
+def _mapped(value: Any, change: Any) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    return dataclasses.replace(
+        value,
+        **{
+            field.name: change(part)
+            for field in dataclasses.fields(value)
+            if isinstance(part := getattr(value, field.name), Tensor)
+        },
+    )
