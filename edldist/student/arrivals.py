@@ -106,7 +106,7 @@ class Arrivals:
             EdlDistError: what ended the service, or why the batch that is due has no labels.
             SystemExit: this process was asked to stop, and no labels or no batches come.
         """
-        wait = _Wait(self._service, self._clock, self._figures)
+        wait: _Wait | None = None
         if self._ahead.lock_step:
             # Here and nowhere else, so that every rank has read as much when its loop has had as much.
             self._ahead.fill(lambda: self._ahead.outstanding < self._depth, self._service.offer)
@@ -114,14 +114,14 @@ class Arrivals:
             self._read()
             if self._ended():
                 return None
-            if self._transfer:
+            if self._transfer or self._send_on():
                 break
-            if self._head_is_labelled(wait):
-                self._send_on()
+            wait = wait or _Wait(self._service, self._clock, self._figures)
+            if self._await_head(wait):
                 break
         self._ahead.take()
         batch, value = self._transfer.take()
-        if self._transfer.wants and self._service.delivery.buffered:
+        if self._transfer.wants:
             self._send_on()
         pair = None if value is None else self._pair(batch, *value)
         batch.let_go()
@@ -169,11 +169,10 @@ class Arrivals:
     def _wants_batch(self) -> bool:
         return self._service.delivery.wants_batch() and not self._winds_up
 
-    def _head_is_labelled(self, wait: _Wait) -> bool:
-        """Whether the head of the queue can be sent on; else waits a while, or until more is to be read."""
-        if self._service.delivery.buffered:
-            return True
-        return wait.for_labels(self._ahead.more and not self._winds_up and not self._ahead.lock_step)
+    def _await_head(self, wait: _Wait) -> bool:
+        """Wait a while for the head of the queue, or until more is to be read; whether it was sent on."""
+        reading = self._ahead.more and not self._winds_up and not self._ahead.lock_step
+        return wait.for_labels(reading) and self._send_on()
 
     @property
     def _winds_up(self) -> bool:
@@ -190,11 +189,14 @@ class Arrivals:
             logger.warning(what, exc_info=True)
             raise SystemExit(0) from None
 
-    def _send_on(self) -> None:
-        """Put the head of the queue, which is finished, on its way to the device."""
-        self._figures.waiting_s = 0.0
+    def _send_on(self) -> bool:
+        """Put the head of the queue, if it is finished, on its way to the device."""
         batch = self._service.delivery.deliver()
+        if batch is None:
+            return False
+        self._figures.waiting_s = 0.0
         self._transfer.put(batch, None if batch.poison else (batch.batch, batch.labels()))
+        return True
 
     def _labelled_behind(self, teachers: Set[str]) -> OpenBatch | None:
         """The first batch with labels of these teachers behind those that have arrived, waited for.
@@ -212,8 +214,8 @@ class Arrivals:
                     return batch
             self._read()
             if self._ahead.outstanding > looked_at:
-                if self._head_is_labelled(wait):
-                    self._send_on()
+                if not self._send_on():
+                    self._await_head(wait)
             elif self._ahead.lock_step or not (self._ahead.more or self._ahead.read_further()):
                 break
         return None

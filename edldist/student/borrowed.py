@@ -83,7 +83,7 @@ class Borrowed:
         self._left = left
         self.on_accelerators: frozenset[tuple[Any, Any]] = frozenset()
         for part in parts:
-            if isinstance(part, Tensor) and is_wrapper(part):
+            if type(part) is not Tensor and isinstance(part, Tensor) and is_wrapper(part):
                 within = Borrowed(inside := wrapped_in(part))
                 self._wrappers += ((part, inside, within),)
                 self.on_accelerators |= within.on_accelerators

@@ -146,6 +146,18 @@ def test_the_end_of_the_service_ends_this_wait_and_every_later_one():
         desk.delivery.wait(0.0, reading=False)
 
 
+def test_nothing_is_delivered_while_the_head_lacks_labels():
+    desk = Desk("a")
+    desk.offer(2, 2)
+    first, second = desk.lease("a")
+    assert desk.delivery.deliver() is None
+    desk.label("a", second)
+    assert desk.delivery.deliver() is None, "the one behind it has to wait for it"
+    desk.label("a", first)
+    assert [desk.labels(), desk.labels()] == [[0, 1], [0, 1]]
+    assert desk.delivery.deliver() is None
+
+
 def test_a_lease_that_makes_room_ends_the_wait_of_a_loop_that_reads():
     desk = Desk("a", low_watermark=1, high_watermark=2)
     desk.offer(2)

@@ -136,9 +136,11 @@ class Delivery:
         head = self._queue.head
         return self._error or (None if head is None else self._errors.get(head))
 
-    def deliver(self) -> OpenBatch:
-        """Take the head batch out; only when ``wait`` said that it is ready."""
+    def deliver(self) -> OpenBatch | None:
+        """Take the head batch out; None while it lacks labels."""
         with self._lock:
+            if not self._queue.ready():
+                return None
             number = self._queue.deliver()
             self._errors.pop(number, None)  # somebody could label it after all
             batch = self._open.pop(number)
