@@ -205,8 +205,8 @@ class KubernetesConfig(PlacementConfig):
         default=900,
         ge=0,
         le=int(LONGEST_WAIT_S),
-        description=f"seconds, up to {LONGEST_WAIT_S:g}, that an ended job stays before Kubernetes removes "
-        "it, all but its claim, or null for until `edldist stop`",
+        description=f"seconds, up to {LONGEST_WAIT_S:g}, that an ended job stays, without its teachers, "
+        "before Kubernetes removes it, all but its claim, or null for until `edldist stop`",
     )
     coordinator: PlacementConfig = Field(
         default_factory=PlacementConfig,

@@ -191,5 +191,8 @@ def coordinator(
 
         job = load_job(job_file)
     name = job.name if job is not None else None
-    with open_record(output, job) as folder, Scribe(folder, job=name, submission=submission) as scribe:
+    with (
+        open_record(output, job) as folder,
+        Scribe(folder, job=name, submission=submission, nodes_tell=job is not None) as scribe,
+    ):
         return run_coordinator(options, scribe.tell)

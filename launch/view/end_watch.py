@@ -25,7 +25,7 @@ def await_end(coordinator: str, every_s: float, sleep: Callable[[float], object]
     Raises:
         RefusedError, ProtocolVersionError: the coordinator has nothing to say to this one.
     """
-    ending, incarnation, since = Ending(), "", 0
+    ending, incarnation, since = Ending(nodes_tell=True), "", 0
     over = False
     with contextlib.closing(StatusClient(coordinator)) as client:
         while True:

@@ -1,7 +1,8 @@
 """How the students of a job end, from what its coordinator tells. Pure.
 
-Their nodes say so (``node_ended``, with an exit code). Where nobody runs these, as under a bare torchrun,
-ranks that said goodbye have come to their end, and those that fell silent have not.
+Their nodes say so (``node_ended``, with an exit code). Ranks alone do not: they leave, too, when their
+group is put together anew. Only where nobody runs nodes, as under a bare torchrun, ranks that said goodbye
+have come to their end, and those that fell silent have not.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ __all__ = ["Ending"]
 class Ending:
     """Follows the students of one coordinator, which may be replaced meanwhile.
 
+    Args:
+        nodes_tell: whether nothing but a node's word is the end.
+
     Attributes:
         students: how many ranks are here.
         begun: whether any were.
         told: whether a node has ended since the last student came.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, nodes_tell: bool) -> None:
+        self._nodes_tell = nodes_tell
         self.students = 0
         self.begun = False
         self._lost = False
@@ -41,6 +46,8 @@ class Ending:
         if self._codes:
             asked = all(code in (EXIT_STOPPED, EXIT_INTERRUPTED) for code in self._codes)
             return "interrupted" if asked else "failed"
+        if self._nodes_tell:
+            return "interrupted"
         return "failed" if self._lost else "completed"
 
     @property

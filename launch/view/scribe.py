@@ -49,6 +49,7 @@ class Scribe:
         job: the job's name; None for that of the folder.
         clock: tells the time.
         submission: of the job; figures that were kept of another one are not gone on with.
+        nodes_tell: whether the job has nodes, which say how they end (``ending``).
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Scribe:
         clock: Clock | None = None,
         job: str | None = None,
         submission: str = "",
+        nodes_tell: bool = False,
     ) -> None:
         self._folder = folder
         self._clock = clock or SystemClock()
@@ -64,7 +66,7 @@ class Scribe:
         self._observers = Observers(job or folder.path.name, folder, nowhere, 0, self._clock)
         self._told: queue.SimpleQueue[Status | None] = queue.SimpleQueue()
         self._submission = submission
-        self._ending = Ending()
+        self._ending = Ending(nodes_tell)
         self._began: float | None = None
         self._behind = False  # said once
         self._thread = threading.Thread(target=self._write, name="edldist-scribe", daemon=True)
@@ -97,7 +99,7 @@ class Scribe:
             self._note(status)
         if self._began is None:
             return
-        if self._ending.students:
+        if self._ending.students or self._ending.word == "interrupted":
             self._observers.leave_off(self._trained_s())
         else:
             self._observers.students_done()

@@ -39,7 +39,7 @@ def node(code: int) -> Event:
 @pytest.mark.parametrize(
     ("codes", "word", "over"),
     [
-        ((), "completed", False),
+        ((), "interrupted", False),
         ((0,), "completed", True),
         ((143, 0), "completed", True),
         ((0, 143), "completed", True),
@@ -50,7 +50,7 @@ def node(code: int) -> Event:
     ],
 )
 def test_nodes_say_how_they_end(codes: tuple[int, ...], word: str, over: bool) -> None:
-    ending = Ending()
+    ending = Ending(nodes_tell=True)
     assert not ending.begun
     assert not ending.see(status(rank("joined"), here=1)) and ending.begun
     assert ending.see(status(rank("left")))
@@ -60,12 +60,20 @@ def test_nodes_say_how_they_end(codes: tuple[int, ...], word: str, over: bool) -
 
 
 def test_while_somebody_trains_no_nodes_end_is_the_end() -> None:
-    ending = Ending()
+    ending = Ending(nodes_tell=True)
     assert not ending.see(status(rank("joined"), rank("joined"), here=2))
     assert not ending.see(status(rank("left"), node(0), here=1)) and not ending.over
     assert ending.see(status(rank("left"))) and ending.over
     assert not ending.see(status(rank("joined"), here=1)) and not ending.over
-    assert ending.see(status(rank("lost"))) and (ending.word, ending.over) == ("failed", False)
+    assert ending.see(status(rank("lost"))) and (ending.word, ending.over) == ("interrupted", False)
+
+
+@pytest.mark.parametrize(("last", "word"), [("left", "completed"), ("lost", "failed")])
+def test_where_nobody_runs_nodes_ranks_that_said_goodbye_are_done(last: str, word: str) -> None:
+    ending = Ending(nodes_tell=False)
+    ending.see(status(rank("joined"), here=1))
+    assert ending.see(status(rank(last))) and (ending.word, ending.over) == (word, False)
+    assert ending.see(status(node(143))) and ending.word == "interrupted"
 
 
 def test_the_end_is_waited_for_through_a_replacement_of_the_coordinator(

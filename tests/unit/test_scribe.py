@@ -79,7 +79,12 @@ def test_a_job_by_hand_leaves_the_record_of_a_run(
     assert (written["status"], written["job"]) == (wanted, "by-hand")
     assert (written["steps"], written["samples"], written["metrics"]) == (2, 32, {"ppl": 7.5})
     names = [line["event"] for line in read_events(folder.events_path)]
-    assert names[0] == "student_joined" and names.count("report") == 2 and names[-1] == f"job_{wanted}"
+    assert (
+        names[0] == "student_joined"
+        and names.count("report") == 2
+        and names[-1] in (f"job_{wanted}", "coordinator_stopped")
+    )
+    assert (names[-1] == "coordinator_stopped") is (wanted == "interrupted"), "others may come, and go on"
     assert (folder.path / "curves.png").stat().st_size > 0
 
 
@@ -109,6 +114,24 @@ def test_a_coordinator_that_is_replaced_ends_no_job_and_its_successor_goes_on_wi
     assert (whole["status"], whole["samples"], whole["teachers"]["joined"]) == ("completed", 42, 1)
     assert seen(tmp_path).count("report") == 1 and seen(tmp_path)[-1] == "job_completed"
     assert ends("a")["samples"] == 32, "the job had ended"
+
+
+@pytest.mark.parametrize("code", [None, 143])
+def test_a_coordinator_that_is_replaced_while_nobody_trains_ends_no_job(
+    tmp_path: Path, code: int | None
+) -> None:
+    """As when a group is put together anew because a node left, and its host was the coordinator's, too."""
+    with open_record(tmp_path) as folder, Scribe(folder, submission="a", nodes_tell=True) as scribe:
+        scribe.tell(status(1, event("student_joined", rank=0), here=True))
+        scribe.tell(status(2, event("student_left"), here=False))
+        if code is not None:
+            scribe.tell(status(3, Event("node_ended", 5.0, {"host": "h", "code": code}), here=False))
+    assert (seen(tmp_path)[-1], result(tmp_path)["status"]) == ("coordinator_stopped", "interrupted")
+    with open_record(tmp_path) as folder, Scribe(folder, submission="a", nodes_tell=True) as scribe:
+        scribe.tell(status(1, Event("student_left", 2.0, {"id": "other", "samples": 10}), here=False))
+        scribe.tell(status(2, Event("node_ended", 5.0, {"host": "h", "code": 0}), here=False))
+    assert (result(tmp_path)["status"], result(tmp_path)["samples"]) == ("completed", 42)
+    assert seen(tmp_path)[-1] == "job_completed"
 
 
 def test_figures_of_another_submission_are_not_gone_on_with(tmp_path: Path) -> None:
