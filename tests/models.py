@@ -231,3 +231,31 @@ def raises_on_token_13():
         return token_sums()(ids, attention_mask)
 
     return label
+
+
+class Words(nn.Module):
+    """A language model of 300 tokens that knows no context, with the same weights in every process."""
+
+    vocabulary = 300
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(6)
+            self.embedding = nn.Embedding(50, 8)
+            self.head = nn.Linear(8, self.vocabulary)
+
+    def forward(self, ids: Tensor) -> dict[str, Tensor]:
+        hidden = self.embedding(ids)
+        return {"logits": self.head(hidden), "hidden": hidden}
+
+
+def spoilt_scores():
+    """As ``scores``, but for token 49, of which it has no idea."""
+    label = scores()
+    return lambda ids: label(ids).masked_fill(ids.unsqueeze(-1) == 49, torch.nan)
+
+
+def scores(vocabulary: int = 300):
+    """Logits of a function: nobody can tell by its weights what it is."""
+    return lambda ids: -(torch.arange(vocabulary) - ids.unsqueeze(-1)).abs().float()

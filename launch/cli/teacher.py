@@ -108,7 +108,12 @@ def _share_cpus() -> str:
     default=64,
     help="Most samples in a forward pass, or auto to find the number by measuring.",
 )
-@option("--codec", metavar="CODEC", default="dense", help="How labels travel: dense[:fp16|bf16|fp32].")
+@option(
+    "--codec",
+    metavar="CODEC",
+    default="dense",
+    help="How labels travel: dense[:fp16|bf16|fp32], int8, topk:K, rs:N and others (docs/codecs.md).",
+)
 @option(
     "--weights", type=click.Path(), help="File, index of shards, or folder of either, to load into the model."
 )
