@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from edldist.errors import InputError
+from edldist.labels.head import head_digest
 
 __all__ = ["Head", "Projection", "project"]
 
@@ -17,6 +18,8 @@ __all__ = ["Head", "Projection", "project"]
 class Head:
     """A linear layer from hidden states to logits: ``hidden @ weight.T + bias``.
 
+    Make that of a teacher once, not in each step: it is compared with the one that its labels come from.
+
     Attributes:
         weight: float [V, D].
         bias: float [V], or None.
@@ -24,6 +27,14 @@ class Head:
 
     weight: Tensor
     bias: Tensor | None = None
+    _digest: list[str] = field(default_factory=list, init=False, repr=False)
+
+    @property
+    def digest(self) -> str:
+        """What tells it from another one. Waits for the device, the first time."""
+        if not self._digest:
+            self._digest.append(head_digest(self.weight, self.bias))
+        return self._digest[0]
 
     def __post_init__(self) -> None:
         weight, bias = self.weight, self.bias

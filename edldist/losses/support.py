@@ -131,6 +131,11 @@ def _hidden(
             f"losses.{loss}: the teacher's head of shape {list(head.weight.shape)} on {head.weight.device} "
             f"does not fit its hidden states of {labels.hidden.shape[-1]} on {labels.hidden.device}"
         )
+    if labels.head != head.digest:
+        raise InputError(
+            f"losses.{loss}: teacher_head is not the head of the teacher whose hidden states these are: its "
+            f"digest is {head.digest}, theirs {labels.head}. Take weight and bias of the very model that labels"
+        )
     t = checked_temperature(loss, 1.0 if temperature is None else temperature)
     parts = [part.detach() for part in head.parts]
 

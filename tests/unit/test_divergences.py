@@ -111,7 +111,7 @@ class TestDefinitions:
         hidden = randn(generator, 5, D, dtype=torch.bfloat16)
         head = losses.Head(randn(generator, V, D), randn(generator, V))
         teacher = F.linear(hidden.double(), head.weight, head.bias)
-        labels = HiddenLabels(hidden, "")
+        labels = HiddenLabels(hidden, head.digest)
         wanted = T**2 * formula(_softmax(teacher), _softmax(student))
         got = loss(student, labels, temperature=T, reduction="none", teacher_head=head)
         _agree(got, [student], wanted)
@@ -177,7 +177,7 @@ class TestDefinitions:
         labels: Any = {
             "logits": teacher,
             "gather": GatheredLabels(teacher.log_softmax(-1), torch.full((5,), -torch.inf)),
-            "hidden": HiddenLabels(hidden, ""),
+            "hidden": HiddenLabels(hidden, head.digest),
         }[form]
         options = {"teacher_head": head} if form == "hidden" else {}
         # Each token by itself, then their mean by the student's own chances.
@@ -248,7 +248,7 @@ class TestMasks:
                 drawn = SampledLabels(spoiled(ids, -7), spoiled(torch.full((5, 2), 0.5), nan), 0, V)
                 loss = losses.forward_kl(mine, drawn, mask=mask)
             elif form == "hidden":
-                states = HiddenLabels(spoiled(hidden, nan), "")
+                states = HiddenLabels(spoiled(hidden, nan), head.digest)
                 loss = losses.skewed_kl(mine, states, teacher_head=head, mask=mask)
             elif form == "gold":
                 loss = losses.residual_to_gold(mine, top, spoiled(gold, 10**6), mask=mask)
@@ -420,6 +420,9 @@ class TestRefusals:
             losses.forward_kl(student, student, teacher_head=losses.Head(torch.zeros(V, D)))
         with pytest.raises(InputError, match=r"head of shape \[11, 7\].*hidden states of 6"):
             losses.forward_kl(student, hidden, teacher_head=losses.Head(torch.zeros(V, D + 1)))
+        with pytest.raises(InputError, match="is not the head of the teacher.*theirs another"):
+            head = losses.Head(torch.zeros(V, D))
+            losses.forward_kl(student, HiddenLabels(torch.zeros(2, D), "another"), teacher_head=head)
         with pytest.raises(InputError, match="last dimension must be 7"):
             losses.Projection(torch.zeros(2, D), torch.zeros(V, D + 1))
         with pytest.raises(InputError, match=r"bias has shape \[3\]"):
