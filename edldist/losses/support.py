@@ -134,7 +134,7 @@ def _hidden(
     if labels.head != head.digest:
         raise InputError(
             f"losses.{loss}: teacher_head is not the head of the teacher whose hidden states these are: its "
-            f"digest is {head.digest}, theirs {labels.head}. Take weight and bias of the very model that labels"
+            f"digest is {head.digest}, theirs {labels.head}. Take weight and bias of the model that labels"
         )
     t = checked_temperature(loss, 1.0 if temperature is None else temperature)
     parts = [part.detach() for part in head.parts]
