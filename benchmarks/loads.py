@@ -1,15 +1,25 @@
-"""Loads of a teacher group, hour by hour: how many student ranks train, and when workers are taken away."""
+"""Loads of a teacher group, hour by hour: how many student ranks train, and when workers are taken away.
+
+One was recorded from a job (``recording``), the others are generated.
+"""
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from statistics import fmean
 
 __all__ = ["LENGTH_S", "LOADS", "Load"]
 
 LENGTH_S = 7200
 MINUTE_S = 60
+RECORDED = Path(__file__).with_name("digits_load.csv")
+RECORDED_RANKS = 13
+"""So many of the simulated ranks take on the average what was recorded."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,28 @@ def _waves(second: int) -> int:
     return round(14 + 8 * math.sin(2 * math.pi * second / (30 * MINUTE_S)))
 
 
+@lru_cache
+def _recorded() -> Sequence[int]:
+    """What was recorded, in simulated ranks, row by row.
+
+    Ranks of which nobody could tell yet what they take are those of the next row in which somebody could.
+    """
+    with RECORDED.open(encoding="utf-8") as stream:
+        rows = [(row["demand"], int(row["ranks"])) for row in csv.DictReader(stream)]
+    demands, known = [], 0.0
+    for demand, ranks in reversed(rows):
+        known = float(demand) if demand else known if ranks else 0.0
+        demands.insert(0, known)
+    a_rank = fmean(demands) / RECORDED_RANKS
+    return [round(demand / a_rank) for demand in demands]
+
+
+def _digits(second: int) -> int:
+    """The recorded load, played so slowly that it takes all the time."""
+    ranks = _recorded()
+    return ranks[second * len(ranks) // LENGTH_S]
+
+
 LOADS = (
     Load("steady", lambda second: 14),
     Load("steps", _steps),
@@ -57,4 +89,5 @@ LOADS = (
     Load("bursts", _bursts),
     Load("a pause", _day),
     Load("spot losses", lambda second: 13, range(10 * MINUTE_S, LENGTH_S, 10 * MINUTE_S), 0.3),
+    Load("recorded", _digits),
 )

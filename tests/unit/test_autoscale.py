@@ -7,7 +7,7 @@ import pytest
 from edldist_benchmarks.autoscale import simulate
 from edldist_benchmarks.engines import ENGINES, Engine
 from edldist_benchmarks.hpa import Hpa, Keda, KubernetesLaw
-from edldist_benchmarks.loads import LOADS, Load
+from edldist_benchmarks.loads import LENGTH_S, LOADS, Load
 
 
 class TestHpa:
@@ -68,12 +68,18 @@ def of(name: str) -> Load:
 
 
 @pytest.mark.parametrize("engine", [ENGINES[0], ENGINES[2]], ids=lambda engine: engine.name)
-@pytest.mark.parametrize("load", ["steady", "steps"])
+@pytest.mark.parametrize("load", ["steady", "steps", "recorded"])
 def test_the_autoscaler_is_nearly_as_good_as_who_knows_the_load(engine: Engine, load: str) -> None:
     ours, oracle = (simulate(of(load), engine, who) for who in ("demand", "oracle"))
     assert ours.efficiency >= 0.9 * oracle.efficiency
     assert ours.worker_s <= 1.15 * oracle.worker_s
-    assert ours.changes <= {"steady": 3, "steps": 6 * 3}[load]
+    assert ours.changes <= {"steady": 3, "steps": 6 * 3, "recorded": 60}[load]
+
+
+def test_the_recorded_load_is_that_of_a_job_whose_ranks_come_and_go() -> None:
+    ranks = [of("recorded").ranks(second) for second in range(LENGTH_S)]
+    assert 12 <= sum(ranks) / LENGTH_S <= 14 and min(ranks) == 0 and 20 <= max(ranks) <= 35
+    assert sum(a != b for a, b in zip(ranks, ranks[1:], strict=False)) > 50
 
 
 def test_at_a_steady_load_nothing_changes_after_the_beginning() -> None:
