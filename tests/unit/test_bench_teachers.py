@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from edldist_benchmarks.label_path import CASES, LARGE, LARGE_SHARED, TOKENS
+from edldist.labels.codec import parse_codec
+from edldist_benchmarks.label_path import CASES, DRAWN, GATHERED, LARGE, LARGE_SHARED, TOKENS
 from edldist_benchmarks.teachers import copying, label_bytes, noop, parse_labels
 
 
@@ -25,10 +26,18 @@ def test_the_noop_teacher_labels_as_many_samples_as_it_gets(monkeypatch: pytest.
     model(torch.zeros(2, 1024, dtype=torch.int64))
     labels = model(torch.zeros(samples, 1024, dtype=torch.int64))
     assert {name: (tensor.dtype, list(tensor.shape)) for name, tensor in labels.items()} == {
-        "indices": (torch.int32, [samples, 1024, 64]),
-        "values": (torch.float16, [samples, 1024, 64]),
-        "tail": (torch.float16, [samples, 1024]),
+        "packed": (torch.uint8, [samples, 1024, 196])
     }
+
+
+def test_token_labels_are_as_large_as_their_codecs_make_them():
+    logits = torch.zeros(1, 1, 50_257)
+    for case, codec in ((TOKENS, "topk:64"), (DRAWN, "rs:18")):
+        packed, _ = parse_codec(codec).pack({"logits": logits})
+        assert case.label_bytes == 8 * 1024 * sum(tensor.nbytes for tensor in packed.values())
+    asked = {"gather_ids": torch.zeros(1, 1, 1, dtype=torch.int64)}
+    packed, _ = parse_codec("gather").pack({"logits": logits}, asked)
+    assert GATHERED.label_bytes == 8 * 1024 * sum(tensor.nbytes for tensor in packed.values())
 
 
 def test_the_copying_teacher_takes_batches_of_any_size(monkeypatch: pytest.MonkeyPatch):
@@ -41,7 +50,7 @@ def test_the_copying_teacher_takes_batches_of_any_size(monkeypatch: pytest.Monke
 def test_the_bytes_of_a_case_are_those_of_its_tensors():
     assert LARGE.input_bytes == 128 * 3 * 224 * 224
     assert LARGE.label_bytes == 128 * 1000 * 2
-    assert TOKENS.label_bytes == 8 * 1024 * (64 * 6 + 2)
+    assert TOKENS.label_bytes == 8 * 1024 * 196
 
 
 def test_shared_batches_lie_in_shared_memory_and_differ():
