@@ -78,11 +78,7 @@ class Int8(Codec):
                 raise LabelError(
                     f"labels {name!r}, {tensor.dtype}{list(tensor.shape)}, are none of codec int8"
                 )
-            codes, numbers = tensor.tensor_split([columns - _SCALE_BYTES], dim=-1)
-            least, step = numbers_in(numbers, torch.float32).chunk(2, dim=-1)
-            # A code of 0 is one below the least, which is kept for -inf.
-            values = torch.addcmul(least, codes.to(torch.float32) - 1, step)
-            labels[part.output] = values.masked_fill_(codes == 0, -torch.inf)
+            labels[part.output] = _unpack(tensor, columns - _SCALE_BYTES)
         return labels
 
     def _others(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -118,3 +114,15 @@ def _pack(name: str, tensor: Tensor) -> tuple[Tensor, Tensor]:
         rows_made[rows, width:] = numbers.view(torch.uint8)
         sound &= numbers.isfinite().all()
     return made, sound
+
+
+def _unpack(tensor: Tensor, width: int) -> Tensor:
+    flat = tensor.reshape(-1, width + _SCALE_BYTES)
+    made = torch.empty(*tensor.shape[:-1], width, dtype=torch.float32, device=tensor.device)
+    rows_made = made.view(-1, width)
+    least, step = numbers_in(flat[:, width:], torch.float32).chunk(2, dim=-1)
+    for rows in slices(flat.shape[0], width, tensor.device):
+        codes, values = flat[rows, :width], rows_made[rows]
+        # A code of 0 is one below the least, which is kept for -inf.
+        values.copy_(codes).sub_(1).mul_(step[rows]).add_(least[rows]).masked_fill_(codes == 0, -torch.inf)
+    return made

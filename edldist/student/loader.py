@@ -50,9 +50,9 @@ class DistillLoader:
     """Iterate over a data loader and get each batch with its labels.
 
     ``for batch, labels in loader``: ``batch`` is what the data loader yielded: the same tensors and
-    values, in containers of the same types. ``labels`` is ``dict[str, Tensor]`` on the host, first
-    dimension = samples of the batch (with ``device``, the tensors of both are there). A tensor-valued
-    teacher's output is named ``logits``;
+    values, in containers of the same types. ``labels`` is a dict of tensors on the host, first
+    dimension = samples of the batch (with ``device``, the tensors of both are there), or of what a codec
+    makes of them (``edldist.labels.typed``). A tensor-valued teacher's output is named ``logits``;
     with a sequence of teachers, keys are ``"<teacher>/<output>"``. Every batch arrives once, in the
     data loader's order; one without samples has labels under the same keys, without rows.
 
@@ -73,7 +73,7 @@ class DistillLoader:
             samples then, and its labels are of these.
         teacher: name of the teacher group, or several.
         coordinator: ``tcp://host:port`` or ``file:PATH`` (``address_file``); default ``EDLDIST_COORDINATOR``.
-        codec: the only form in which labels are taken, as ``dense:fp16``, or one by teacher's name; workers
+        codec: the only form in which labels are taken, as ``topk:64``, or one by teacher's name; workers
             that send another are refused. Default: that of the first worker of each teacher.
         low_watermark, high_watermark: bounds on batches that are read ahead or labelled.
         max_bytes: bound on the memory of batches that were read ahead: all of their tensors and arrays, and

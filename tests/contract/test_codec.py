@@ -226,6 +226,21 @@ def test_packing_looks_at_no_value_so_that_no_device_is_waited_for(codec):
     assert sound is None or (sound.is_meta and sound.shape == ())
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_packing_on_a_gpu_waits_for_nothing(codec):
+    given = {name: tensor.cuda() for name, tensor in outputs(4).items()}
+    about = {name: tensor.cuda() for name, tensor in asked(4).items()}
+    codec.pack(given, about, fixed=True)  # libraries wait when they are loaded
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        packed = codec.pack(given, about, fixed=True).tensors
+        codec.pack(given, about)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert packed.keys() == codec.encode(outputs(4), asked(4)).keys()
+
+
 def test_packing_leaves_what_the_model_returned_as_it_was(codec):
     given, about = outputs(5), asked(5)
     before = {name: tensor.clone() for name, tensor in given.items()}
