@@ -45,8 +45,8 @@ class Job:
     def until_running(self) -> JobState:
         def running(state: JobState) -> bool:
             # A student that needs no coordinator yet may be there before it.
-            there = state.role("student").count("running") == 1 and state.coordinator is not None
-            return state.phase == "running" and there
+            there = state.phase == "running" and state.coordinator is not None
+            return there and state.role("student").count("running") == 1
 
         return self.until(running)
 
