@@ -282,13 +282,17 @@ class DistillMixin:
             raise ConfigError(
                 f"the student's output ({type(outputs).__name__}) has no logits to be distilled"
             )
-        labels = soft["labels"]
-        try:
-            return logits, labels[self.distillation.output]
-        except KeyError:
+        labels, output = soft["labels"], self.distillation.output
+        if output not in labels:
+            raise ConfigError(f"output={output!r}: the teacher's outputs are {', '.join(labels)}")
+        teacher = labels[output]
+        if not isinstance(teacher, Tensor):
             raise ConfigError(
-                f"output={self.distillation.output!r}: the teacher's outputs are {', '.join(labels)}"
-            ) from None
+                f"output={output!r} comes as {type(teacher).__name__}, and a Trainer's loss needs logits: "
+                "start the teacher with codec dense, dense:fp16 or int8, or distil in a loop with a "
+                "DistillLoader instead, where edldist.losses takes such labels"
+            )
+        return logits, teacher
 
     def _share_of_window(self, mean: Tensor, soft: Mapping[str, Any]) -> Tensor:
         """The part of one batch in the mean over those that are accumulated."""

@@ -13,6 +13,7 @@ from edldist.errors import CheckpointError, ConfigError
 from edldist.integrations import huggingface
 from edldist.integrations.huggingface import Distillation, DistillCallback, DistillMixin
 from edldist.integrations.trainer_data import SOFT
+from edldist.labels.codec import parse_codec
 
 
 class Model:
@@ -96,6 +97,14 @@ def test_an_output_that_the_teacher_does_not_have_is_named():
     trainer = Made(distillation=Distillation(alpha=1.0, output="scores"))
     with pytest.raises(ConfigError, match=r"output='scores': the teacher's outputs are logits"):
         trainer.compute_loss(Model(), {SOFT: soft()})
+
+
+def test_labels_that_are_no_logits_are_refused_with_what_to_do():
+    trainer = Made(distillation=Distillation(alpha=1.0))
+    codec = parse_codec("topk:2")
+    labels = codec.decode(codec.encode({"logits": torch.zeros(2, 3, 5)}))
+    with pytest.raises(ConfigError, match="'logits' comes as TopKLabels.*codec dense.*or distil in a loop"):
+        trainer.compute_loss(Model(), {SOFT: {"labels": labels, "weight": 1.0}})
 
 
 def test_a_loss_of_the_users_own_takes_the_place_of_the_cross_entropy():
