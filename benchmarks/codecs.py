@@ -32,7 +32,7 @@ __all__ = ["CODECS", "Loss", "measure_codecs"]
 
 TOKENS, VOCABULARY, FEATURES = 128, 50_257, 768
 CODECS = (
-    *("dense:fp16", "dense:bf16", "int8", "hidden"),
+    *("dense:fp16:softmax", "dense:bf16:softmax", "int8", "hidden"),
     *(f"topk:{k}" for k in (8, 16, 32, 64, 128, 256)),
     *("topp:0.95:64", *(f"rs:{n}" for n in (8, 18, 32, 64, 128, 256))),
     *("head+rs:8:14", "head+rs:16:18", "head+rs:32:32", "head+rs:64:64", "head+rs:128:64", "gather"),
@@ -64,8 +64,8 @@ class Loss:
 
 
 def measure_codecs(settings: Settings) -> Result:
-    """Each codec beside ``dense:fp16``."""
-    whole = _measure("dense:fp16", settings.repeats)
+    """Each codec beside ``dense:fp16:softmax``."""
+    whole = _measure("dense:fp16:softmax", settings.repeats)
     losses = [_measure(text, settings.repeats) for text in CODECS]
     figures = [
         Figure(_words(loss), loss.packed, "tokens/s of a core", whole.packed, f"as {whole.codec}")

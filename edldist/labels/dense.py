@@ -22,22 +22,25 @@ _NOWHERE = 200.0  # nats below the largest: no probability in float32
 class Dense(Codec):
     """``dense`` keeps dtypes; ``dense:fp32|fp16|bf16`` casts floating-point outputs.
 
-    Before logits (``is_distribution``) are cast to 16 bits they are shifted, row by row, to where such
-    numbers are finest: by their maximum for fp16, by their mean under their own distribution for bf16, which
-    has fewer digits. That changes no distribution. The KL divergence stays below 2e-6 nats for fp16; for
-    bf16 it is 1e-6 on even rows, and up to 5e-5 on steep ones: take fp16 where there is the choice. Other
-    outputs are not shifted: scores that are no softmax's want another name. Rows with NaN or ``+inf`` stay
-    as they are.
+    ``dense:fp16:softmax`` and ``dense:bf16:softmax`` shift logits (``is_distribution``), row by row, to where
+    such numbers are finest, before they are cast: by their maximum for fp16, by their mean under their own
+    distribution for bf16, which has fewer digits. That changes no softmax, and everything else: it is for
+    labels whose softmax alone is looked at. The KL divergence stays below 2e-6 nats for fp16; for bf16 it is
+    1e-6 on even rows, and up to 5e-5 on steep ones: take fp16 where there is the choice. Rows with NaN or
+    ``+inf`` stay as they are.
 
     Labels are delivered in the dtype that travelled; the losses compute in float32.
 
     Args:
         dtype: ``fp32``, ``fp16`` or ``bf16``; None keeps what the model returns.
+        use: ``softmax`` if nothing but that of logits is looked at.
     """
 
-    def __init__(self, dtype: str | None = None) -> None:
+    def __init__(self, dtype: str | None = None, use: str | None = None) -> None:
         self._dtype = None if dtype is None else _FLOATS[dtype]
-        self.spec = CodecSpec("dense", {} if dtype is None else {"dtype": dtype})
+        self._shifts = use is not None
+        given = {"dtype": dtype, "use": use}
+        self.spec = CodecSpec("dense", {name: value for name, value in given.items() if value is not None})
 
     def pack(
         self, outputs: Mapping[str, Tensor], asked: Mapping[str, Tensor] = NO_INPUTS, *, fixed: bool = False
@@ -60,7 +63,8 @@ class Dense(Codec):
         if not tensor.is_floating_point() or tensor.dtype is dtype:
             return tensor
         if (
-            dtype.itemsize == 2
+            self._shifts
+            and dtype.itemsize == 2
             and tensor.itemsize > 1
             and is_distribution(name, tensor)
             and tensor.shape[-1] > 1
@@ -69,7 +73,7 @@ class Dense(Codec):
         return tensor.to(dtype)
 
     def _check_range(self, name: str, tensor: Tensor) -> None:
-        if is_distribution(name, tensor):
+        if self._shifts and is_distribution(name, tensor):
             return  # what is far enough below the maximum has no probability in any type
         finite = tensor[tensor.isfinite()]
         if finite.numel() and finite.abs().max() > torch.finfo(torch.float16).max:

@@ -100,7 +100,10 @@ _TEMPERATURE = Parameter(
 )
 
 GRAMMAR: dict[str, tuple[Parameter, ...]] = {
-    "dense": (Parameter("dtype", _one_of(*_FLOATS), "|".join(_FLOATS), optional=True),),
+    "dense": (
+        Parameter("dtype", _one_of(*_FLOATS), "|".join(_FLOATS), optional=True),
+        Parameter("use", _one_of("softmax"), "softmax", optional=True),
+    ),
     "int8": (),
     "topk": (_entries("kept", "K"), _TEMPERATURE),
     "topp": (_MASS, _entries("kept", "K"), _TEMPERATURE),

@@ -67,9 +67,16 @@ def test_plain_dense_hands_tensors_through():
     assert codec.decode({"x": x})["x"] is x
 
 
-@pytest.mark.parametrize("codec", ["dense:fp16", "dense:bf16"])
+@pytest.mark.parametrize("codec", ["dense:fp16", "dense:bf16", "dense:fp32", "dense:fp32:softmax"])
+def test_nothing_is_shifted_unless_it_is_said_to_be_for_a_softmax(codec):
+    """Scores may be squared, or put through a sigmoid; a lone tensor of features is called logits, too."""
+    x = torch.tensor([[3.0, 300.0], [-5.0, -5.0]])
+    assert torch.equal(through(codec, x).float(), x)
+
+
+@pytest.mark.parametrize("codec", ["dense:fp16:softmax", "dense:bf16:softmax"])
 def test_logits_alone_are_shifted_and_not_those_of_one_class_or_in_that_type_already(codec):
-    dtype = {"dense:fp16": torch.float16, "dense:bf16": torch.bfloat16}[codec]
+    dtype = {"dense:fp16:softmax": torch.float16, "dense:bf16:softmax": torch.bfloat16}[codec]
     x = torch.tensor([[300.0, 301.0], [-5.0, -5.0]])
     packed = parse_codec(codec).encode(
         {"logits": x, "features": x, "one_logits": x[:, :1], "line_logits": x[0], "kept_logits": x.to(dtype)}
@@ -80,7 +87,9 @@ def test_logits_alone_are_shifted_and_not_those_of_one_class_or_in_that_type_alr
     torch.testing.assert_close(packed["logits"].diff(dim=-1).float(), x.diff(dim=-1), rtol=0, atol=4e-3)
 
 
-@pytest.mark.parametrize(("codec", "most", "often"), [("dense:fp16", 2e-6, 1e-6), ("dense:bf16", 2e-5, 4e-6)])
+@pytest.mark.parametrize(
+    ("codec", "most", "often"), [("dense:fp16:softmax", 2e-6, 1e-6), ("dense:bf16:softmax", 2e-5, 4e-6)]
+)
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_sixteen_bits_cost_next_to_nothing(codec, most, often, vocabulary, seed):
@@ -96,7 +105,7 @@ def test_values_beyond_fp16_are_refused_instead_of_becoming_infinite():
 
 
 def test_a_logit_that_is_too_far_below_for_fp16_has_no_probability_anyway():
-    labels = through("dense:fp16", torch.tensor([[90_000.0, 0.0, 89_999.0]]))
+    labels = through("dense:fp16:softmax", torch.tensor([[90_000.0, 0.0, 89_999.0]]))
     assert labels.tolist() == [[0.0, -torch.inf, -1.0]]
 
 
