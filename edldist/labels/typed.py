@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edldist.errors import LabelError
+from edldist.labels.head import head_digest
 
 __all__ = ["GatheredLabels", "HiddenLabels", "Labels", "SampledLabels", "TopKLabels"]
 
@@ -106,13 +107,15 @@ class HiddenLabels:
             bias: float [V], or None.
 
         Raises:
-            LabelError: the head does not fit the hidden states.
+            LabelError: the head does not fit the hidden states, or is another model's.
         """
         if weight.ndim != 2 or weight.shape[1] != self.hidden.shape[-1]:
             raise LabelError(
                 f"a head of shape {list(weight.shape)} cannot be applied to hidden states of "
                 f"{self.hidden.shape[-1]}: it must be [vocabulary, {self.hidden.shape[-1]}]"
             )
+        if (digest := head_digest(weight, bias)) != self.head:
+            raise LabelError(f"a head of digest {digest} is not that of the teacher, {self.head}")
         return F.linear(self.hidden.float(), weight.float(), None if bias is None else bias.float())
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edldist.errors import ConfigError
-from edldist.labels.typed import Labels, SampledLabels
+from edldist.labels.typed import Labels, SampledLabels, TopKLabels
 from edldist.losses import formulas
 from edldist.losses.checks import checked_fraction, checked_target, checked_temperature
 from edldist.losses.positions import reduced
@@ -18,6 +18,7 @@ from edldist.losses.support import drawn_rows, support_of
 __all__ = ["kd"]
 
 _IGNORE_INDEX = -100
+_TEMPERATURE = 4.0
 
 
 def kd(
@@ -25,7 +26,7 @@ def kd(
     teacher_logits: Labels,
     target: Tensor | None = None,
     *,
-    temperature: float = 4.0,
+    temperature: float | None = None,
     alpha: float = 0.9,
     mask: Tensor | None = None,
     count: Tensor | float | None = None,
@@ -45,7 +46,8 @@ def kd(
         target: class indices, any integer type [...], or class probabilities, float [..., C]. An index
             of -100 (torch's ``ignore_index``) adds no cross-entropy, but its position has a soft term and
             counts in the mean: leave padding out by the mask. May be left out when ``alpha`` is 1.
-        temperature: T, from 1e-6 to 1e6; that of typed labels. Above 16 the soft term is computed in float64.
+        temperature: T, from 1e-6 to 1e6. None: 4, or that of typed labels. Above 16 the soft term is computed
+            in float64.
         alpha: weight of the soft term, from 0 to 1.
         mask: bool [...], true where a position counts, in both terms; None for all.
         count: see ``forward_kl``.
@@ -61,7 +63,10 @@ def kd(
             these labels cannot serve this loss.
     """
     check_reduction("kd", reduction, count)
-    temperature = checked_temperature("kd", temperature)
+    if temperature is not None:
+        temperature = checked_temperature("kd", temperature)
+    elif not isinstance(teacher_logits, TopKLabels | SampledLabels):
+        temperature = _TEMPERATURE
     alpha = checked_fraction("kd", "alpha", alpha)
     if isinstance(teacher_logits, SampledLabels):
         soft = drawn_rows("kd", student_logits, teacher_logits, temperature)

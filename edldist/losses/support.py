@@ -125,6 +125,10 @@ def _hidden(
             f"losses.{loss}: labels of codec hidden are hidden states: give the teacher's head, "
             "teacher_head=losses.Head(weight, bias)"
         )
+    if not isinstance(head, Head):
+        raise InputError(
+            f"losses.{loss}: teacher_head is a {type(head).__name__}: give losses.Head(weight, bias)"
+        )
     check_labels(loss, student, labels.hidden.shape[:-1], head.vocabulary, labels.hidden.device)
     if head.weight.shape[1] != labels.hidden.shape[-1] or head.weight.device != labels.hidden.device:
         raise InputError(
@@ -188,8 +192,8 @@ def told_temperature(loss: str, told: float, temperature: float | None) -> float
     if temperature is not None and checked_temperature(loss, temperature) != told:
         raise ConfigError(
             f"losses.{loss}: temperature={temperature:g}, and the labels tell probabilities at {told:g}, of "
-            "which those at another one do not follow: write the codec with it, as "
-            f"topk:64:{temperature:g}, or leave temperature out"
+            "which those at another one do not follow: give their codec that temperature (topk:K:"
+            f"{temperature:g}, rs:N:{temperature:g} ...), or leave temperature out"
         )
     return told
 

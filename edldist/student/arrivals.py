@@ -13,7 +13,7 @@ from edldist.clock import Clock
 from edldist.errors import LabelError, PoisonTaskError
 from edldist.lifecycle import stopping
 from edldist.student.figures import LoopFigures
-from edldist.student.put_back import put_back
+from edldist.student.put_back import MASK, put_back
 from edldist.student.reading import ReadAhead
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.service import StudentService
@@ -244,8 +244,7 @@ class Arrivals:
         if unknown := missing - self._no_rows.keys():
             found = self._labelled_behind(unknown)
             if found is None:
-                there = {teacher: tensors for teacher, tensors in packed.items() if teacher not in missing}
-                return _NoLabels(self._decoded(there))
+                return _NoLabels(self._decoded(packed))
             self._learn(found.labels())
         no_rows = self._transfer.bring({teacher: self._no_rows[teacher] for teacher in missing})
         return self._decoded(packed | {name: no_rows[name] | packed.get(name, {}) for name in missing})
@@ -265,6 +264,8 @@ class Arrivals:
         if places is None:
             return self._service.codec(teacher).decode(tensors)
         came = {name: tensor for name, tensor in tensors.items() if name != PLACES}
+        if not came:  # nobody knows what its labels are called
+            return {MASK: places >= 0}
         return put_back(self._service.codec(teacher).decode(came), places, teacher)
 
 

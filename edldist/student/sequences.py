@@ -102,9 +102,15 @@ class Sequences:
             if tensor.ndim < 2 or tensor.shape[:2] != shape:
                 raise InputError(
                     f"tokens {self._keys[name]!r} have shape {list(tensor.shape)}: they must be [B, S, ...], "
-                    f"with the same B and S as the others{list(shape)}"
+                    f"with the same B and S as the first, {list(shape)}"
                 )
         real: Flags = self._flags(batch, self._mask, "mask", shape, pick)
+        begins = np.diff(real.astype(np.int8), axis=1, prepend=0) == 1
+        if (torn := np.flatnonzero(begins.sum(axis=1) > 1)).size:
+            raise InputError(
+                f"mask has holes in sample {torn[0]}: padding is on either side of the tokens, which the "
+                "teacher sees without it, side by side"
+            )
         asked: Flags = real & self._flags(batch, self._asked, "asked", shape, pick)
         seen: Flags = np.asarray(asked.any(axis=1))
         real &= seen.reshape(-1, 1)
@@ -147,7 +153,8 @@ class Sequences:
             if not ((value == 0) | (value == 1)).all():
                 raise InputError(
                     f"{name} holds {value[(value != 0) & (value != 1)][0].item():g}: it must be bool, or 0 "
-                    "and 1. Of labels with -100 for what does not count, give labels != -100"
+                    "and 1. Of labels with -100 for what does not count, ask for the positions before those "
+                    "that count (docs/sequences.md)"
                 )
             flags = (value != 0).cpu().numpy()
         return flags.copy()

@@ -73,6 +73,13 @@ def test_a_batch_of_which_nothing_is_asked_has_labels_of_its_shape(job):
         check(batch, labels, batch["real"] & batch["wanted"].bool())
 
 
+def test_where_nothing_is_ever_asked_the_mask_says_so(memory_job):
+    memory_job.teacher("token_sums", batch_size=16)
+    data = batches(4, asked=False)
+    for batch, labels in memory_job.loader(data, Sequences("ids", mask="real", asked="wanted")):
+        assert list(labels) == ["mask"] and torch.equal(labels["mask"], torch.zeros_like(batch["real"]))
+
+
 def test_another_teacher_may_see_other_parts_of_the_batch(job):
     job.teacher("token_sums", name="tokens", batch_size=16)
     job.teacher("identify", name="whole", batch_size=4)

@@ -400,8 +400,10 @@ class TestRefusals:
 
     def test_another_temperature_than_that_of_the_labels_is_refused(self) -> None:
         labels = _top_k(torch.zeros(2, V), temperature=2.0)
-        with pytest.raises(ConfigError, match=r"temperature=4, and .* probabilities at 2.*topk:64:4"):
-            losses.kd(torch.zeros(2, V), labels, alpha=1.0)
+        with pytest.raises(ConfigError, match=r"temperature=4, and .* probabilities at 2.*topk:K:4"):
+            losses.kd(torch.zeros(2, V), labels, alpha=1.0, temperature=4.0)
+        student = torch.randn(2, V)
+        assert losses.kd(student, labels, alpha=1.0) == losses.kd(student, labels, alpha=1.0, temperature=2.0)
         told = GatheredLabels(torch.zeros(2, 1), torch.zeros(2), temperature=2.0)
         with pytest.raises(ConfigError, match="at temperature 2, and the student draws at 1"):
             losses.policy_gradient(torch.zeros(2, V), told, torch.zeros(2, dtype=torch.int64))
@@ -420,6 +422,8 @@ class TestRefusals:
             losses.forward_kl(student, student, teacher_head=losses.Head(torch.zeros(V, D)))
         with pytest.raises(InputError, match=r"head of shape \[11, 7\].*hidden states of 6"):
             losses.forward_kl(student, hidden, teacher_head=losses.Head(torch.zeros(V, D + 1)))
+        with pytest.raises(InputError, match="teacher_head is a Tensor: give losses.Head"):
+            losses.forward_kl(student, hidden, teacher_head=torch.zeros(V, D))  # type: ignore[arg-type]
         with pytest.raises(InputError, match="is not the head of the teacher.*theirs another"):
             head = losses.Head(torch.zeros(V, D))
             losses.forward_kl(student, HiddenLabels(torch.zeros(2, D), "another"), teacher_head=head)

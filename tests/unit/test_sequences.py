@@ -79,11 +79,13 @@ class TestPacking:
             ({"tokens": ("ids", "wide")}, r"tokens 'wide' have shape \[4, 5\]"),
             ({"tokens": "text"}, "'text' of the batch is a str, not a tensor"),
             ({"tokens": "ids", "mask": "flat"}, r"mask has shape \[4\], the tokens \[4, 4\]"),
-            ({"tokens": "ids", "asked": "ids"}, "asked holds 5: it must be bool.*give labels != -100"),
+            ({"tokens": "ids", "asked": "ids"}, "asked holds 5: it must be bool.*positions before those"),
+            ({"tokens": "ids", "mask": "torn"}, "mask has holes in sample 1"),
         ],
     )
     def test_batches_that_do_not_fit_are_refused(self, options: Any, says: str) -> None:
-        batch = BATCH | {"flat": torch.ones(4), "wide": torch.ones(4, 5), "text": "x"}
+        torn = torch.tensor([[1, 1, 0, 0], [1, 0, 1, 1], [0, 0, 0, 0], [1, 1, 1, 1]])
+        batch = BATCH | {"torn": torn, "flat": torch.ones(4), "wide": torch.ones(4, 5), "text": "x"}
         with pytest.raises(InputError, match=says):
             Sequences(**options)(batch, lambda batch, key: batch[key])
 
@@ -205,6 +207,19 @@ class TestModels:
         runs, _ = teacher(monkeypatch, True, outputs=("pooled",))
         with pytest.raises(ContractError, match=r"output 'pooled' .* whole=True"):
             label_sequences(runs, rows(), 8, fixed=False)
+
+    def test_labels_of_tokens_are_none_of_whole_sequences(self, monkeypatch) -> None:
+        runs, _ = teacher(monkeypatch, True)
+        inputs = rows(lambda at: False)
+        inputs[MARKS] = torch.where(inputs[MARKS] == FIRST, FIRST | WHOLE, 0).to(torch.uint8)
+        with pytest.raises(ContractError, match="it has labels of tokens.*Leave whole=True out"):
+            label_sequences(runs, inputs, 8, fixed=False)
+
+    def test_a_batch_size_meant_in_samples_is_said_to_count_tokens(self, monkeypatch, caplog) -> None:
+        runs, _ = teacher(monkeypatch, True)
+        one = {"ids": torch.arange(5), MARKS: torch.tensor([3, 2, 2, 2, 2], dtype=torch.uint8)}
+        label_sequences(runs, one, 4, fixed=False)
+        assert "a sequence of 5 tokens goes through the model alone, because batch_size counts" in caplog.text
 
     def test_a_sequence_beyond_the_context_is_named(self, monkeypatch) -> None:
         runs, model = teacher(monkeypatch, True)

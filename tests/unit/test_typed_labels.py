@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from edldist.errors import LabelError
+from edldist.labels.head import head_digest
 from edldist.labels.typed import HiddenLabels, SampledLabels, TopKLabels
 
 
@@ -33,7 +34,10 @@ def test_drawn_entries_add_up_where_they_repeat():
 
 
 def test_a_head_of_another_width_is_refused():
-    labels = HiddenLabels(torch.zeros(2, 8, dtype=torch.bfloat16), "digest")
+    weight, bias = torch.zeros(5, 8), torch.ones(5)
+    labels = HiddenLabels(torch.zeros(2, 8, dtype=torch.bfloat16), head_digest(weight, bias))
     with pytest.raises(LabelError, match="hidden states of 8"):
         labels.logits(torch.zeros(5, 7))
-    assert labels.logits(torch.zeros(5, 8), torch.ones(5)).shape == (2, 5)
+    with pytest.raises(LabelError, match="is not that of the teacher"):
+        labels.logits(weight)
+    assert labels.logits(weight, bias).shape == (2, 5)

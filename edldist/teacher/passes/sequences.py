@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -10,11 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edldist.errors import ContractError
+from edldist.observe.repeats import Repeats
 from edldist.teacher.model.teacher import Teacher
 from edldist.wire.sequences import ASKED, MARKS, WHOLE, ends_of
 
 __all__ = ["label_sequences"]
 
+_alone = Repeats(logging.getLogger(__name__))
 _ATTENTION = "attention_mask"
 _LEAST_FILLED = 0.75  # of a padded group, so that short sequences are not padded to long ones for nothing
 
@@ -46,6 +49,11 @@ def label_sequences(
     starts, ends = ends_of(marks)
     lengths = ends - starts
     _check_context(teacher, lengths)
+    if len(lengths) == 1 and lengths[0] > most_tokens and not fixed:
+        _alone.warn(
+            f"a sequence of {lengths[0]} tokens goes through the model alone, because batch_size counts "
+            f"tokens of sequences, and is {most_tokens}: raise it (--batch-size), to some thousands"
+        )
     masked = teacher.takes(_ATTENTION)
     whole = bool(marks[0] & WHOLE)
     device = next(iter(tokens.values())).device
@@ -65,6 +73,13 @@ def label_sequences(
             padded[_ATTENTION] = torch.from_numpy(real.astype(np.int64)).to(device)
         outputs = teacher(padded, fixed=fixed)
         if whole:
+            for name, out in outputs.items():
+                if out.ndim > 2 and out.shape[1] == longest:
+                    raise ContractError(
+                        f"output {name!r} of model {teacher.path} has shape {list(out.shape)} for "
+                        f"{len(group)} sequences of {longest} tokens: it has labels of tokens, and one of "
+                        "each is asked for. Leave whole=True out, or choose other outputs (--outputs)"
+                    )
             pieces.append(outputs)
             places.append(group)
             continue
