@@ -142,7 +142,7 @@ def _overlap(pair: Pair, settings: Settings) -> list[Figure]:
 
     def compute(inputs: Mapping[str, Tensor]) -> Computed:
         outputs = {"logits": label(inputs["0"])}
-        return Computed(outputs, outputs, None)
+        return Computed(outputs, {}, outputs, None)
 
     def one_by_one() -> None:
         lane.launch([{"0": images}], compute).wait()

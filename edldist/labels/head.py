@@ -33,7 +33,9 @@ def head_digest(weight: Tensor, bias: Tensor | None = None) -> str:
     rows, width = weight.shape
     digest = hashlib.blake2b(f"{rows} {width} {bias is not None}".encode(), digest_size=16)
     most = max(2, _READ_BYTES // (4 * max(1, width)))
-    chosen = torch.arange(rows) if rows <= most else torch.arange(most) * (rows - 1) // (most - 1)
+    chosen = torch.arange(min(rows, most), device="cpu")
+    if rows > most:
+        chosen = chosen * (rows - 1) // (most - 1)
     for part in (weight, bias):
         if part is not None:
             read = part.detach()[chosen.to(part.device)].to(torch.float32).cpu().contiguous()

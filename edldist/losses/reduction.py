@@ -10,6 +10,7 @@ from torch import Tensor
 
 from edldist.errors import ConfigError, InputError
 from edldist.losses.checks import check_mask, is_number
+from edldist.ranks.placement import in_process_group, placement
 
 __all__ = ["Reduction", "check_reduction", "masked", "mean_count", "reduce"]
 
@@ -37,12 +38,13 @@ def mean_count(mask: Tensor) -> Tensor:
     """
     check_mask("mean_count", "positions", mask.shape, mask.device, mask)
     count = mask.sum(dtype=torch.float32)
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    world_size = placement().world_size if in_process_group() else 1
+    if world_size > 1:
         home = count.device
         if home.type == "cpu" and "gloo" not in str(dist.get_backend_config()):
             count = count.to(torch.accelerator.current_accelerator())
         dist.all_reduce(count)
-        count = (count / dist.get_world_size()).to(home)
+        count = (count / world_size).to(home)
     return count
 
 

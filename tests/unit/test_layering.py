@@ -45,7 +45,7 @@ ALLOWED = {
     "environment": {"errors", "bounds"},
     "labels": {"errors"},
     "wire": {"errors", "clock", "address", "address_file", "labels", "signals"},
-    "losses": {"errors", "labels"},
+    "losses": {"errors", "labels", "ranks"},
     "ranks": {"errors", "environment"},
     "observe": {"wire", "errors", "address", "address_file", "environment", "clock", "ranks"},
     "lifecycle": {"errors", "observe", "ranks", "signals", "wire"},
