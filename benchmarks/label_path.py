@@ -109,9 +109,7 @@ TOKENS = Case(
 TOKENS_SHARED = replace(TOKENS, name="token labels, shared", shared=True)
 DRAWN = replace(TOKENS, name="token labels, rs:18", labels="packed=uint8:1024x36", budget=None)
 # The student sends an id beside each token, and gets its log-probability and that of all others.
-GATHERED = replace(
-    TOKENS, name="token labels, gather", sample_shape=(1024, 2), labels="packed=float16:1024x2"
-)
+GATHERED = replace(DRAWN, name="token labels, gather", sample_shape=(1024, 2), labels="packed=float16:1024x2")
 
 CASES = {"large": LARGE, "large-shared": LARGE_SHARED, "small": SMALL, "tokens": TOKENS}
 
