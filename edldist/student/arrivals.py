@@ -224,7 +224,7 @@ class Arrivals:
 
     def _pair(self, batch: OpenBatch, value: Any, packed: Packed) -> Pair:
         self._learn(packed)
-        if missing := {name for name in self._teachers if not packed.get(name, {}).keys() - {PLACES}}:
+        if missing := self._teachers - batch.labelled:
             return value, self._with_no_rows(packed, missing)
         if self._keep_stand_in:
             self._stand_in = batch.batch, batch.labels()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from edldist.errors import LabelError
+from edldist.student.structure import mapped
 
 __all__ = ["MASK", "put_back"]
 
@@ -47,17 +47,4 @@ def put_back(labels: Mapping[str, Any], places: Tensor, teacher: str) -> dict[st
         whole = rows.index_select(0, index).reshape(shape)
         return whole.masked_fill_(~mask.reshape(*mask.shape, *(1,) * (rows.ndim - 1)), fill)
 
-    return {output: _mapped(value, back) for output, value in labels.items()} | {MASK: mask}
-
-
-def _mapped(value: Any, change: Any) -> Any:
-    if isinstance(value, Tensor):
-        return change(value)
-    return dataclasses.replace(
-        value,
-        **{
-            field.name: change(part)
-            for field in dataclasses.fields(value)
-            if isinstance(part := getattr(value, field.name), Tensor)
-        },
-    )
+    return {output: mapped(value, back) for output, value in labels.items()} | {MASK: mask}

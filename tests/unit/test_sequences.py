@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from edldist import Sequences
 from edldist.errors import ConfigError, ContractError, InputError, LabelError, WireError
+from edldist.labels.codec import parse_codec
 from edldist.labels.typed import TopKLabels
 from edldist.student.put_back import put_back
 from edldist.student.sequences import PackedSequences
 from edldist.teacher.model.teacher import Teacher
-from edldist.teacher.passes.sequences import label_sequences
+from edldist.teacher.passes import sequences
+from edldist.teacher.passes.forward import Forward
 from edldist.wire.sequences import ASKED, FIRST, MARKS, WHOLE
 
 TOKENS = torch.tensor([[5, 6, 7, 0], [0, 8, 9, 0], [0, 0, 0, 0], [1, 2, 3, 4]])
@@ -173,6 +175,11 @@ def rows(asked: Any = lambda at: True) -> dict[str, Tensor]:
     return {"ids": torch.tensor(ids), MARKS: torch.tensor(marks, dtype=torch.uint8)}
 
 
+def label_sequences(runs: Teacher, inputs: dict[str, Tensor], most: int, fixed: bool) -> dict[str, Tensor]:
+    tokens = {name: tensor for name, tensor in inputs.items() if name != MARKS}
+    return sequences.label_sequences(runs, tokens, inputs[MARKS].numpy(), most, fixed)
+
+
 class TestModels:
     @pytest.mark.parametrize("masked", [True, False])
     @pytest.mark.parametrize("most", [1, 4, 8, 1000])
@@ -218,8 +225,13 @@ class TestModels:
     def test_a_batch_size_meant_in_samples_is_said_to_count_tokens(self, monkeypatch, caplog) -> None:
         runs, _ = teacher(monkeypatch, True)
         one = {"ids": torch.arange(5), MARKS: torch.tensor([3, 2, 2, 2, 2], dtype=torch.uint8)}
-        label_sequences(runs, one, 4, fixed=False)
-        assert "a sequence of 5 tokens goes through the model alone, because batch_size counts" in caplog.text
+        forward = Forward(runs, parse_codec("dense"))
+        forward(one, 5, False)
+        assert not caplog.messages
+        for _ in range(2):
+            forward(one, 4, False)
+        (said,) = caplog.messages
+        assert "5 tokens of sequences came, and batch_size, 4, counts tokens" in said
 
     def test_a_sequence_beyond_the_context_is_named(self, monkeypatch) -> None:
         runs, model = teacher(monkeypatch, True)

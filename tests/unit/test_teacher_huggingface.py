@@ -163,10 +163,12 @@ def test_sequences_are_labelled_as_if_each_were_alone(tmp_path, kind):
         ),
     }
     teacher = Teacher(f"hf:{tmp_path}", CPU)
-    got = label_sequences(teacher, rows, 100, fixed=False)["logits"]
+    marks = rows.pop(MARKS).numpy()
+    got = label_sequences(teacher, rows, marks, 100, fixed=False)["logits"]
     with torch.no_grad():
         alone = [model(input_ids=torch.tensor([sequence])).logits[0] for sequence in sequences]
     torch.testing.assert_close(got, torch.cat(alone))
-    rows["input_ids"], rows[MARKS] = torch.zeros(17, dtype=torch.int64), torch.tensor([3] + [2] * 16)
+    rows["input_ids"] = torch.zeros(17, dtype=torch.int64)
+    marks = torch.tensor([3] + [2] * 16, dtype=torch.uint8).numpy()
     with pytest.raises(ContractError, match="context of 16 tokens, and sample 0 of a task has 17"):
-        label_sequences(teacher, rows, 100, fixed=False)
+        label_sequences(teacher, rows, marks, 100, fixed=False)

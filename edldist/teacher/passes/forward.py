@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from edldist.teacher.passes.sequences import label_sequences
 from edldist.wire.sequences import MARKS, labelled_rows
 
 __all__ = ["Computed", "Forward"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class Forward:
         self._codec = codec.serving(teacher.model)
         self._allow_nonfinite = allow_nonfinite
         self._memory = KeptMemory()
+        self._said_what_counts = False
 
     def __call__(self, inputs: Mapping[str, Tensor], largest: int | None, fixed: bool) -> Computed:
         """Label samples.
@@ -75,9 +79,20 @@ class Forward:
             )
         samples = next(iter(inputs.values())).shape[0]
         if MARKS in inputs:
-            outputs = label_sequences(self._teacher, inputs, largest or samples, fixed)
-            labelled = torch.from_numpy(labelled_rows(inputs[MARKS].cpu().numpy()))
-            asked = {name: tensor[labelled.to(tensor.device)] for name, tensor in asked.items()}
+            # Lengths decide shapes: an accelerator is waited for here, once a pass.
+            marks = inputs[MARKS].cpu().numpy()
+            tokens = {name: tensor for name, tensor in inputs.items() if name != MARKS}
+            if largest is not None and samples > largest and not self._said_what_counts:
+                self._said_what_counts = True
+                logger.warning(
+                    "%d tokens of sequences came, and batch_size, %d, counts tokens of sequences: raise it "
+                    "(--batch-size) to some thousands, or each goes through the model alone",
+                    *(samples, largest),
+                )
+            outputs = label_sequences(self._teacher, tokens, marks, largest or samples, fixed)
+            if asked:
+                labelled = torch.from_numpy(labelled_rows(marks))
+                asked = {name: tensor[labelled.to(tensor.device)] for name, tensor in asked.items()}
         elif largest is None or samples <= largest:
             outputs = self._teacher(inputs, fixed=fixed)
         else:

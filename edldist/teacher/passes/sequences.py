@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -11,19 +10,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edldist.errors import ContractError
-from edldist.observe.repeats import Repeats
 from edldist.teacher.model.teacher import Teacher
-from edldist.wire.sequences import ASKED, MARKS, WHOLE, ends_of
+from edldist.wire.sequences import ASKED, WHOLE, ends_of
 
 __all__ = ["label_sequences"]
 
-_alone = Repeats(logging.getLogger(__name__))
 _ATTENTION = "attention_mask"
 _LEAST_FILLED = 0.75  # of a padded group, so that short sequences are not padded to long ones for nothing
 
 
 def label_sequences(
-    teacher: Teacher, inputs: Mapping[str, Tensor], most_tokens: int, fixed: bool
+    teacher: Teacher, tokens: Mapping[str, Tensor], marks: NDArray[np.uint8], most_tokens: int, fixed: bool
 ) -> dict[str, Tensor]:
     """Label tokens, or whole sequences.
 
@@ -32,7 +29,8 @@ def label_sequences(
     one length together.
 
     Args:
-        inputs: tokens [rows, ...] by name, samples back to back, and their marks (``wire.sequences``).
+        tokens: [rows, ...] by name, samples back to back.
+        marks: of the rows (``wire.sequences``).
         most_tokens: that the model gets at once, padding included, unless a single sequence is longer.
         fixed: see ``Teacher``.
 
@@ -43,17 +41,9 @@ def label_sequences(
         WireError: the marks are none.
         ContractError: the model's outputs have no positions, or a sequence is longer than its context.
     """
-    # Lengths decide shapes: an accelerator is waited for here, once a pass.
-    marks = inputs[MARKS].cpu().numpy()
-    tokens = {name: tensor for name, tensor in inputs.items() if name != MARKS}
     starts, ends = ends_of(marks)
     lengths = ends - starts
     _check_context(teacher, lengths)
-    if len(lengths) == 1 and lengths[0] > most_tokens and not fixed:
-        _alone.warn(
-            f"a sequence of {lengths[0]} tokens goes through the model alone, because batch_size counts "
-            f"tokens of sequences, and is {most_tokens}: raise it (--batch-size), to some thousands"
-        )
     masked = teacher.takes(_ATTENTION)
     whole = bool(marks[0] & WHOLE)
     device = next(iter(tokens.values())).device
