@@ -146,7 +146,10 @@ def test_the_demo_kills_a_worker_lets_one_join_and_counts_every_sample(tmp_path:
     said, done = log.read_text(), result(folder)
     assert "which is worker teacher-" in said and "guest, is started by hand" in said
     assert done["teachers"]["joined"] == 4 and done["teachers"]["lost"] == 1, said
-    assert done["tasks"]["requeued"] > 0
+    # How many tasks the killed worker held is a matter of the moment; that each was given back is not.
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    given_back = sum(event["tasks"] for event in events if event["event"] == "task_requeued")
+    assert done["tasks"]["requeued"] == given_back
     assert "killed, guest joined" in said
     assert "35,940 counted in the training loop: 0 lost, 0 repeated" in said
     for name in ("comparison.png", "curves.png"):

@@ -94,7 +94,12 @@ def test_every_worker_has_the_devices_that_its_group_asks_for(cluster: Cluster, 
         lambda: waits in [(process.phase, process.reason) for process in state().role("quick").processes],
         60,
     )
-    assert "Resources" in cluster.edldist("status", "--output", str(output))
+    # Slurm's word for it changes with whatever it looks at in the moment (None, Priority, Resources).
+    wait_for(
+        "status that says so",
+        lambda: "Resources" in cluster.edldist("status", "--output", str(output)),
+        60,
+    )
     said = cluster.edldist("logs", "either", "--tail", "1", "--json", "--output", str(output)).splitlines()
     assert sorted(json.loads(line)["process"] for line in said) == ["either-0", "either-1"]
     (output / "finish").touch()
