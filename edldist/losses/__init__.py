@@ -30,6 +30,8 @@ and the error says why.
 
 The wide ones are computed a few rows at a time and once more on the way back, so that no softmax of all rows
 is ever in memory, of either side; a ``Projection`` leaves even the student's logits to be made that way.
+
+``ensemble`` puts the loss against each of several teachers together, by their weights.
 """
 
 from __future__ import annotations
@@ -42,12 +44,14 @@ from edldist.losses.ranking import ranking
 from edldist.losses.reduction import Reduction, mean_count
 from edldist.losses.sampled_tokens import policy_gradient
 from edldist.losses.truncated import residual_to_gold
+from edldist.losses.weighted import ensemble
 
 __all__ = [
     "Head",
     "Projection",
     "Reduction",
     "cosine",
+    "ensemble",
     "forward_kl",
     "jensen_shannon",
     "kd",
