@@ -29,6 +29,7 @@ __all__ = [
     "RefusedError",
     "SharedMemoryError",
     "UnfitCodecError",
+    "UnsuitableTeacherError",
     "WireError",
 ]
 
@@ -100,6 +101,12 @@ class CheckpointError(EdlDistError):
 
 class LoaderClosedError(EdlDistError):
     """A ``DistillLoader`` was used after ``close()``."""
+
+
+class UnsuitableTeacherError(EdlDistError):
+    """A teacher's workers are well, and none is what this student wants: another codec, another model."""
+
+    final = True
 
 
 class WireError(EdlDistError):

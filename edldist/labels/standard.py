@@ -9,20 +9,39 @@
 Until labels were used nothing depends on the choice: a worker that was started by mistake, and has gone
 again, does not keep the right ones out. A student that goes on from a checkpoint has used labels before:
 what they came from is laid down then, whoever comes and goes (``expect``).
+
+Who is at fault where a worker does not fit? What a group *is*, its workers decide, the first one for all: one
+that differs from those is none of the group, and ends. What a student *wants* (a codec, the teacher of its
+checkpoint) is its own affair: other students may want just these workers, which stay and leave it alone. If
+it finds no other ones, it is the student that cannot go on (``student.service.unsuited``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from edldist.labels.fingerprint import Fingerprint
 from edldist.labels.grammar import CodecSpec
 
-__all__ = ["GO_ON_CHANGED", "Standard"]
+__all__ = ["GO_ON_CHANGED", "Misfit", "Standard"]
 
 GO_ON_CHANGED = "--extend to 'edldist run' or 'edldist student', or EDLDIST_EXTEND=1 to a script"
+
+
+class Misfit(NamedTuple):
+    """Why a worker is not taken.
+
+    Attributes:
+        reason: with both sides named.
+        incompatible: whether the worker is none of the group that it names; else it is this student that
+            wants another one, or cannot read its labels.
+    """
+
+    reason: str
+    incompatible: bool
 
 
 class Standard:
@@ -46,27 +65,24 @@ class Standard:
         self.fingerprint = self._expected = former
         self._by, self._used = "", None
 
-    def admit(self, worker: str, its: Fingerprint) -> str | None:
-        """Take a worker that greets, the first one as the measure of all others.
-
-        Returns:
-            Why it is refused, or None.
-        """
+    def admit(self, worker: str, its: Fingerprint) -> Misfit | None:
+        """Take a worker that greets, the first one as the measure of all others; or say why not."""
+        if self.fingerprint is not None and (differences := its.differences(self.fingerprint)):
+            return self._misfit(worker, differences)
         if self._codec is not None and its.codec != self._codec:
-            return (
+            return Misfit(
                 f"worker {worker} sends codec {its.codec}; this student takes labels of teacher "
-                f"{self.teacher!r} as {self._codec} only (DistillLoader(codec=...))"
+                f"{self.teacher!r} as {self._codec} only (DistillLoader(codec=...))",
+                incompatible=False,
             )
         if self.fingerprint is None:
             self.fingerprint, self._by = its, worker
             return None
-        if differences := its.differences(self.fingerprint):
-            return self._refusal(worker, differences)
         self._by = self._by or worker
         self._learn(its.outputs)
         return None
 
-    def objection(self, worker: str, version: str, outputs: Sequence[str]) -> str | None:
+    def objection(self, worker: str, version: str, outputs: Sequence[str]) -> Misfit | None:
         """Why labels that came are none of this group, or None.
 
         Args:
@@ -82,7 +98,7 @@ class Standard:
             return None
         its = msgspec.structs.replace(known, version=version, outputs=sorted(outputs))
         differences = its.differences(known)
-        return self._refusal(worker, differences) if differences else None
+        return self._misfit(worker, differences) if differences else None
 
     @property
     def fixed(self) -> bool:
@@ -103,17 +119,25 @@ class Standard:
         if self.fingerprint is not None and self.fingerprint.outputs is None:
             self.fingerprint = msgspec.structs.replace(self.fingerprint, outputs=outputs)
 
-    def _refusal(self, worker: str, differences: list[str]) -> str:
-        if self._by in ("", worker):
-            return (
-                f"worker {worker} is not like those of teacher {self.teacher!r} that labelled for the "
-                f"checkpoint from which this student goes on: {'; '.join(differences)}. Start it with the "
-                "model, weights, version and codec of then. To go on with another teacher on purpose, give "
-                f"{GO_ON_CHANGED}"
+    def _misfit(self, worker: str, differences: list[str]) -> Misfit:
+        words = "; ".join(differences)
+        if self._by not in ("", worker):
+            return Misfit(
+                f"worker {worker} is not like worker {self._by}, by which this student knows teacher "
+                f"{self.teacher!r}: {words}. Start it with the same model, weights, version and codec, or "
+                "under another --name. To go over to another model, end the old workers, and restart the "
+                f"student, giving {GO_ON_CHANGED}",
+                incompatible=True,
             )
-        return (
-            f"worker {worker} is not like worker {self._by}, by which this student knows teacher "
-            f"{self.teacher!r}: {'; '.join(differences)}. Start it with the same model, weights, "
-            "version and codec, or under another --name. To go over to another model, end the old workers, "
-            f"and restart the student, giving {GO_ON_CHANGED}"
+        if self._expected is None:
+            return Misfit(
+                f"worker {worker} of teacher {self.teacher!r} is not what it was when it came: {words}. End "
+                "it, and start it anew under another id",
+                incompatible=True,
+            )
+        return Misfit(
+            f"worker {worker} is not like those of teacher {self.teacher!r} that labelled for the "
+            f"checkpoint from which this student goes on: {words}. Start it with the model, weights, version "
+            f"and codec of then. To go on with another teacher on purpose, give {GO_ON_CHANGED}",
+            incompatible=False,
         )

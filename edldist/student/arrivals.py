@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from edldist.clock import Clock
-from edldist.errors import LabelError, PoisonTaskError
+from edldist.errors import LabelError, PoisonTaskError, UnsuitableTeacherError
 from edldist.lifecycle import stopping
 from edldist.student.figures import LoopFigures
 from edldist.student.put_back import MASK, put_back
@@ -288,13 +288,14 @@ class _Wait:
         self._clock = clock
         self._figures = figures
         self._complain_after_s = _COMPLAIN_S
+        self._begun = clock.monotonic()
         self._waited_s = 0.0
 
     def for_labels(self, reading: bool) -> bool:
         """Wait until the head of the queue is ready (then True), the data loader should be read, or a while.
 
         Raises:
-            EdlDistError: see ``Delivery.wait``.
+            EdlDistError: see ``Delivery.wait``; or no worker that is here suits this student.
             SystemExit: this process was asked to stop.
         """
         # Time in the data loader is not time without labels: only the wait itself counts.
@@ -306,6 +307,8 @@ class _Wait:
         if ready:
             return True
         self._figures.waiting_s = self._waited_s
+        if unsuited := self._service.unsuited(self._begun):
+            raise UnsuitableTeacherError(unsuited)
         if self._waited_s > _STOP_STARVED_S and stopping.asked():
             logger.warning("asked to stop while waiting for labels: leaving without a checkpoint")
             raise SystemExit(0)

@@ -252,6 +252,22 @@ def test_a_worker_that_its_only_student_will_never_take_says_goodbye_and_ends(pa
     assert "weights 77" in party.heard(party.coordinator, Goodbye).reason
 
 
+def test_a_worker_that_its_only_student_has_no_use_for_stays_and_says_so_once(party, caplog):
+    reason = "worker w sends codec dense; this student takes topk:46"
+    for _ in range(2):
+        party.say(Refused(reason=reason))
+    party.until(lambda: party.service._students[STUDENT.id].refused)
+    party.clock.advance(10.0)
+    second = Peer(id="s-2", address="tcp://second:1")
+    hub = party.poller.bind(second.address)
+    party.order(Links(students=[STUDENT, second], complete=True))
+    party.heard(hub, Hello)
+    hub.send(WORKER, WELCOME)
+    party.until(lambda: party.service._students[second.id].serving)
+    assert party.service.take() == [], "it did not end"
+    assert caplog.text.count(f"student s refused this worker: {reason}") == 1
+
+
 def test_a_worker_that_another_student_takes_goes_on(party):
     second = Peer(id="s-2", address="tcp://second:1")
     hub = party.poller.bind(second.address)

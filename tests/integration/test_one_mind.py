@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from edldist.errors import ConfigError, IncompatibleError
+from edldist.errors import ConfigError, IncompatibleError, UnsuitableTeacherError
 from edldist.labels import codec as codecs
 from edldist.labels import grammar
 from edldist.labels.grammar import CodecSpec, Parameter
 from edldist.labels.packing import NO_INPUTS, Codec, Packed
 from edldist.student import arrivals
+from edldist.student.service import unsuited
 from tests.harness import LocalJob
 
 pytestmark = pytest.mark.timeout(240)
@@ -55,13 +56,48 @@ def test_workers_with_another_codec_are_refused_and_their_group_goes_on(memory_j
     assert first.service._ledger.tasks and not any(worker.service._ledger.tasks for worker in others)
 
 
+@pytest.fixture
+def impatient(monkeypatch):
+    """Students that do not wait for other workers of a group long."""
+    monkeypatch.setattr(unsuited, "PATIENCE_S", 0.2)
+
+
 @pytest.mark.parametrize("wanted", ["dense:fp16", {"teacher": "dense:fp16"}])
-def test_a_loader_that_insists_on_a_codec_takes_no_other(memory_job, wanted):
-    loader = memory_job.loader(batches(3), inputs="id", codec=wanted)
-    memory_job.teacher(batch_size=2)
-    (words,) = ended(memory_job, 1)
+def test_a_student_of_another_wish_ends_and_workers_and_other_students_go_on(memory_job, impatient, wanted):
+    workers = [memory_job.teacher(batch_size=2) for _ in range(2)]
+    well = memory_job.loader(batches(40), inputs="id")
+    steps = iter(well)
+    next(steps)
+    mistaken = memory_job.loader(batches(3), inputs="id", codec=wanted)
+    with pytest.raises(UnsuitableTeacherError) as caught:
+        next(iter(mistaken))
+    words = str(caught.value)
     assert "sends codec dense; this student takes labels of teacher 'teacher' as dense:fp16 only" in words
-    assert "sends codec dense" in loader._service.missing_teachers()["teacher"]
+    assert "So are 1 others that are here" in words and caught.value.final
+    assert "sends codec dense" in mistaken._service.missing_teachers()["teacher"]
+    mistaken.close()
+    assert sum(1 for _ in steps) == 39
+    assert memory_job.errors == [] and all(worker.service._ledger.tasks for worker in workers)
+
+
+def test_workers_that_their_only_student_does_not_want_stay_for_the_next_one(memory_job, impatient):
+    memory_job.teacher(batch_size=2)
+    mistaken = memory_job.loader(batches(3), inputs="id", codec="topk:2")
+    with pytest.raises(UnsuitableTeacherError, match="sends codec dense; .* as topk:2 only"):
+        next(iter(mistaken))
+    mistaken.close()
+    right = memory_job.loader(batches(3), inputs="id", codec="dense")
+    assert len(list(right)) == 3 and memory_job.errors == []
+
+
+def test_a_student_takes_the_workers_that_it_wants_once_those_of_another_codec_have_gone(memory_job):
+    wrong = memory_job.teacher(batch_size=2)
+    loader = memory_job.loader(batches(3), inputs="id", codec="dense:fp16")
+    pause = threading.Event()
+    while not loader._service.missing_teachers().get("teacher"):
+        pause.wait(0.005)
+    wrong.drain()
+    wrong.service._thread._thread.join(20)
     memory_job.teacher(batch_size=2, codec="dense:fp16")
     assert [labels["logits"].dtype for _, labels in loader] == [torch.float16] * 3
 
@@ -93,19 +129,23 @@ def trained(job: LocalJob, steps: int = 3, **options) -> dict:
     return state
 
 
-def test_a_student_that_goes_on_from_a_checkpoint_takes_no_other_model(memory_job):
+def test_a_student_that_goes_on_from_a_checkpoint_takes_no_other_model(memory_job, impatient):
     first = memory_job.teacher(batch_size=2)
     state = trained(memory_job)
     first.drain()
     first.service._thread._thread.join(20)
 
-    memory_job.teacher("negative", batch_size=2)  # it may be there before the loader knows what to expect
+    other = memory_job.teacher("negative", batch_size=2)  # it may be there before the loader has its state
     loader = memory_job.loader(batches(40), inputs="id")
     loader.load_state_dict(state)
-    (words,) = ended(memory_job, 1)
+    with pytest.raises(UnsuitableTeacherError) as caught:
+        next(iter(loader))
+    words = str(caught.value)
     assert "that labelled for the checkpoint" in words and "EDLDIST_EXTEND=1" in words
     assert "model tests.models:negative instead of tests.models:identify" in words
-    assert loader.state_dict() == state
+    assert loader.state_dict() == state and memory_job.errors == []
+    other.drain()
+    other.service._thread._thread.join(20)
     memory_job.teacher(batch_size=2)
     for batch, labels in loader:
         assert labels["logits"][:, 0].tolist() == batch["id"].tolist()
@@ -223,14 +263,15 @@ def test_a_codec_may_have_parameters_and_typed_labels(memory_job, monkeypatch):
 def test_a_loop_that_waits_says_why_the_worker_that_came_was_refused(memory_job, monkeypatch, caplog):
     monkeypatch.setattr(arrivals, "_COMPLAIN_S", 0.01)
     loader = memory_job.loader(batches(1), inputs="id", codec="dense:fp16")
-    memory_job.teacher(batch_size=2)
-    ended(memory_job, 1)
+    wrong = memory_job.teacher(batch_size=2)
     read = threading.Thread(target=lambda: list(loader), daemon=True)
     read.start()
     pause = threading.Event()
     while "one was refused" not in caplog.text:
         pause.wait(0.01)
-    assert "no worker of 'teacher' (one was refused: worker " in caplog.text
+    assert "no worker of 'teacher' is connected" in caplog.text or "(one was refused: worker " in caplog.text
+    wrong.drain()
+    wrong.service._thread._thread.join(20)
     memory_job.teacher(batch_size=2, codec="dense:fp16")
     read.join(20)
     assert not read.is_alive()

@@ -20,7 +20,7 @@ def test_workers_that_are_none_of_a_checkpoint_label_nothing_that_is_read_after_
     other.link.send(*labels_of(before))
     party.turn()
     (refused,) = [message for message in other.hear() if isinstance(message, Refused)]
-    assert refused.incompatible and "weights (none) instead of former" in refused.reason
+    assert not refused.incompatible and "weights (none) instead of former" in refused.reason
     assert "weights (none) instead of former" in party.service.missing_teachers()["teacher"]
     assert party.delivery.buffered == 0 and party.service.used() == {}
 

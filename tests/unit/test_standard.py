@@ -59,8 +59,8 @@ def test_many_outputs_differ_though_their_words_are_cut():
 def test_a_worker_that_differs_is_refused_with_both_sides(field):
     standard = Standard("t")
     assert standard.admit("first", FINGERPRINT) is None
-    reason = standard.admit("second", OTHERS[field])
-    assert reason is not None
+    reason, incompatible = standard.admit("second", OTHERS[field])
+    assert incompatible
     assert reason.startswith(
         f"worker second is not like worker first, by which this student knows teacher 't': {field} "
     )
@@ -70,13 +70,12 @@ def test_a_worker_that_differs_is_refused_with_both_sides(field):
 
 def test_an_explicit_codec_refuses_all_others_even_the_first():
     standard = Standard("t", parse_spec("dense:fp16"))
-    reason = standard.admit("w", FINGERPRINT)
-    assert (
-        reason is not None
-        and "sends codec dense; this student takes labels of teacher 't' as dense:fp16" in reason
-    )
+    reason, incompatible = standard.admit("w", FINGERPRINT)
+    assert "sends codec dense; this student takes labels of teacher 't' as dense:fp16" in reason
+    assert not incompatible, "it is as well as those of its group: other students may want it"
     half = fingerprint().__class__(model="m:f", codec=parse_spec("dense:fp16"))
     assert standard.admit("w", half) is None
+    assert standard.admit("v", FINGERPRINT).incompatible, "it is unlike the others of its group"
 
 
 def test_outputs_are_learnt_from_labels_and_bind_workers_that_know_theirs():
@@ -86,12 +85,12 @@ def test_outputs_are_learnt_from_labels_and_bind_workers_that_know_theirs():
     standard.fix(["b", "a"])
     assert standard.objection("first", "", ["b", "a"]) is None
     assert standard.objection("second", "", ["a", "b"]) is None, "by name, not by order"
-    reason = standard.objection("second", "", ["a"])
-    assert reason is not None and "outputs a instead of a, b" in reason
+    reason, incompatible = standard.objection("second", "", ["a"])
+    assert incompatible and "outputs a instead of a, b" in reason
     assert standard.admit("third", fingerprint(outputs=["a", "b"])) is None
     assert standard.admit("new", FINGERPRINT) is None, "it will learn its own; the group's stay what they are"
-    reason = standard.admit("fourth", fingerprint(outputs=["c"]))
-    assert reason is not None and "outputs c instead of a, b" in reason
+    reason, incompatible = standard.admit("fourth", fingerprint(outputs=["c"]))
+    assert incompatible and "outputs c instead of a, b" in reason
 
 
 def test_outputs_are_learnt_from_a_greeting_too():
@@ -106,8 +105,8 @@ def test_labels_of_another_version_are_none_of_the_group():
     standard.admit("w", fingerprint(version="1"))
     standard.fix(["logits"])
     assert standard.objection("w", "1", ["logits"]) is None
-    reason = standard.objection("w", "2", ["logits"])
-    assert reason is not None and "version 2 instead of 1" in reason
+    reason, incompatible = standard.objection("w", "2", ["logits"])
+    assert incompatible and "is not what it was when it came: version 2 instead of 1" in reason
 
 
 def test_a_group_that_everyone_left_begins_anew_until_its_labels_were_used():
@@ -126,8 +125,8 @@ def test_a_checkpoint_lays_down_whose_labels_are_taken_whoever_comes_and_goes(fi
     standard = Standard("t")
     standard.expect(FINGERPRINT)
     for _ in range(2):
-        reason = standard.admit("w", OTHERS[field])
-        assert reason is not None
+        reason, incompatible = standard.admit("w", OTHERS[field])
+        assert not incompatible, "this student has a checkpoint; another one may have none"
         assert reason.startswith(
             f"worker w is not like those of teacher 't' that labelled for the checkpoint from which this "
             f"student goes on: {field} "
@@ -146,11 +145,9 @@ def test_a_checkpoint_that_is_gone_on_from_takes_the_place_of_what_was_laid_down
     assert standard.admit("other", OTHERS["weights"]) is not None
     assert standard.admit("w", FINGERPRINT) is None
     assert standard.objection("w", "", ["logits"]) is None
-    reason = standard.objection("w", "", ["features"])
+    reason, incompatible = standard.objection("w", "", ["features"])
     assert (
-        reason is not None
-        and "for the checkpoint" in reason
-        and "outputs features instead of logits" in reason
+        not incompatible and "for the checkpoint" in reason and "outputs features instead of logits" in reason
     )
 
 

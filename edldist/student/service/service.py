@@ -12,6 +12,7 @@ What happens when a party dies:
   ``GroupChanged`` is called here: it leaves at once, whatever its training thread waits for, and its
   agent starts it anew in a new group;
 * coordinator gone: nothing changes here, the enrolment keeps trying;
+* no worker of a group is what this student wants: they stay, and the loop gets the reason (``unsuited``);
 * the trainer leaves its loop: ``clear``; late answers are counted and dropped;
 * this process dies: workers find the link dead; all state was its own.
 """
@@ -113,6 +114,7 @@ class StudentService:
         )
         self._peers = Peers()
         self._standards = Standards(options.teachers, options.codecs)
+        self._unsuited = (0.0, "")  # when it was looked for, and what was found
         # Several to a time to live, or one that is idle and well would be taken for silent.
         self._idle_ping_s = min(_IDLE_PING_S, options.heartbeat_ttl_s / 3)
         self._former: deque[Mapping[str, Fingerprint]] = deque()  # the training thread's word, to be heeded
@@ -160,6 +162,11 @@ class StudentService:
         """Groups of which no worker is connected, each with why the last one was refused, if it was."""
         missing = [name for name in self._options.teachers if name not in self._peers.teachers()]
         return {name: self._standards.refused(name) for name in missing}
+
+    def unsuited(self, since: float) -> str:
+        """Why no worker that is here suits this student, as seen after ``since``; empty if one may."""
+        seen, reason = self._unsuited
+        return reason if seen > since else ""
 
     def groups_here(self) -> list[str]:
         """Teacher groups that were there when a wanted one was not, as the coordinator said last."""
@@ -231,10 +238,10 @@ class StudentService:
         while self._former:
             former = self._former.popleft()
             self._standards.expect(former)
-            for worker in self._peers:
-                if worker.teacher in former and (refusal := self._standards.admit_again(worker)) is not None:
-                    self._refuse(worker.peer, worker.name, refusal)
-                    self._drop(worker, refusal.reason, lost=False)
+            now = self._clock.monotonic()
+            for worker in [worker for worker in self._peers if worker.teacher in former]:
+                if (refusal := self._standards.admit_again(worker, now)) is not None:
+                    self._turn_away(worker, refusal)
 
     def _take(self, received: Received, worker: ConnectedWorker | None) -> None:
         message = received.message
@@ -272,7 +279,7 @@ class StudentService:
             self._drop(before, "it was started anew" if lost else "it greets anew", lost=lost)
         for former in self._peers.namesakes(hello):  # it was started anew, or one of both was written off
             self._ping(former)
-        if (refusal := self._standards.admit(hello)) is not None:
+        if (refusal := self._standards.admit(peer, hello, now)) is not None:
             self._refuse(peer, hello.worker, refusal)
             return
         worker = self._peers.add(peer, hello, now)
@@ -292,6 +299,19 @@ class StudentService:
     def _refuse(self, peer: Sender, worker: str, refusal: Refused) -> None:
         logger.warning("refused teacher worker %s: %s", worker, refusal.reason)
         self._send(peer, refusal)
+
+    def _turn_away(self, worker: ConnectedWorker, refusal: Refused) -> None:
+        """Refuse a worker that was taken."""
+        self._refuse(worker.peer, worker.name, refusal)
+        self._drop(worker, refusal.reason, lost=False)
+
+    def _reach(self, peer: Sender, refusal: Refused) -> bool:
+        """Refuse somebody once more; whether anybody is still connected there."""
+        try:
+            self._hub.send(peer, refusal)
+        except PeerUnreachableError:
+            return False
+        return True
 
     def _answer_stranger(self, peer: Sender, message: Message) -> None:
         """A worker that was written off speaks again: its answers are late, it may greet anew."""
@@ -318,19 +338,18 @@ class StudentService:
     def _on_labels(
         self, worker: ConnectedWorker, message: Labels, frames: list[memoryview], own_memory: bool
     ) -> None:
-        position = 0
+        position, now = 0, self._clock.monotonic()
         for result in message.results:
             its_frames = frames[position : position + len(result.tensors)]
             position += len(result.tensors)
-            if (reason := self._standards.objection(worker, result)) is None:
+            if (objection := self._standards.objection(worker, result, now)) is None:
                 self._place(worker, result, its_frames, own_memory)
             elif worker.labelled:
                 for row in result.rows:
-                    self._fail(worker, row.lease, reason)
+                    self._fail(worker, row.lease, objection.reason)
             else:
                 # Its very first labels: the worker is the wrong one, not the samples.
-                self._refuse(worker.peer, worker.name, Refused(reason=reason, incompatible=True))
-                self._drop(worker, reason, lost=False)
+                self._turn_away(worker, objection)
                 return
 
     def _place(
@@ -398,6 +417,8 @@ class StudentService:
         for worker in self._peers.paroled(now):
             self.delivery.parole(worker.key)
         self._call_back(now)
+        verdict = self._standards.verdict(self._peers.teachers(), now, self._reach)
+        self._unsuited = self._unsuited if verdict is None else (now, verdict)
         self._events.poisoned(self.delivery.verdicts())
         for overdue in self.delivery.expire():
             worker = self._peers.of_key(overdue.worker)

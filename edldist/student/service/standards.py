@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from edldist.errors import CodecError
 from edldist.labels.codec import make_codec
 from edldist.labels.fingerprint import Fingerprint
 from edldist.labels.grammar import CodecSpec
 from edldist.labels.packing import Codec
-from edldist.labels.standard import Standard
+from edldist.labels.standard import Misfit, Standard
 from edldist.student.service.peers import ConnectedWorker
+from edldist.student.service.unsuited import Unsuited
 from edldist.wire.messages import Hello, Refused, Result
+from edldist.wire.transport import Sender
 
 __all__ = ["Standards"]
 
@@ -28,17 +30,27 @@ class Standards:
         self._standards = {name: Standard(name, codecs.get(name)) for name in teachers}
         self._codecs: dict[str, Codec] = {}
         self._refused = dict.fromkeys(teachers, "")
+        self._unsuited = Unsuited()
 
     def codec(self, teacher: str) -> Codec:
         """The codec of a group of which there are labels."""
         return self._codecs[teacher]
 
-    def admit(self, hello: Hello) -> Refused | None:
-        """Take a worker that greets, or say why not."""
+    def admit(self, peer: Sender, hello: Hello, now: float) -> Refused | None:
+        """Take a worker that greets from some address, or say why not."""
         refusal = self._refusal(hello)
+        self._unsuited.greeted(peer)
         if hello.teacher in self._refused:
             self._refused[hello.teacher] = "" if refusal is None else refusal.reason
+            if refusal is not None:
+                self._unsuited.refused(peer, hello.teacher, refusal, now)
         return refusal
+
+    def verdict(
+        self, served_by: Collection[str], now: float, reach: Callable[[Sender, Refused], bool]
+    ) -> str | None:
+        """Why no worker that is here suits this student (see ``Unsuited``)."""
+        return self._unsuited.verdict(served_by, now, reach)
 
     def refused(self, teacher: str) -> str:
         """Why the last worker of a group that greeted was refused; empty if it was not."""
@@ -57,13 +69,12 @@ class Standards:
         for name, fingerprint in former.items():
             self._standards[name].expect(fingerprint)
 
-    def admit_again(self, worker: ConnectedWorker) -> Refused | None:
+    def admit_again(self, worker: ConnectedWorker, now: float) -> Refused | None:
         """Why a worker that was admitted does not fit any more; None if it does."""
-        reason = self._standards[worker.teacher].admit(worker.name, worker.fingerprint)
-        if reason is None:
+        misfit = self._standards[worker.teacher].admit(worker.name, worker.fingerprint)
+        if misfit is None:
             return None
-        self._refused[worker.teacher] = reason
-        return Refused(reason=reason, incompatible=True)
+        return self._turned_away(worker, misfit, now)
 
     def _refusal(self, hello: Hello) -> Refused | None:
         standard = self._standards.get(hello.teacher)
@@ -73,16 +84,26 @@ class Standards:
         try:
             codec = make_codec(hello.fingerprint.codec)
         except CodecError as exc:
-            return Refused(reason=str(exc), incompatible=True)
-        if (reason := standard.admit(hello.worker, hello.fingerprint)) is not None:
-            return Refused(reason=reason, incompatible=True)
+            # Another student may be of a version that has it.
+            return Refused(reason=f"worker {hello.worker} of teacher {hello.teacher!r}: {exc}")
+        if (misfit := standard.admit(hello.worker, hello.fingerprint)) is not None:
+            return Refused(**misfit._asdict())
         self._codecs[hello.teacher] = codec
         return None
 
-    def objection(self, worker: ConnectedWorker, result: Result) -> str | None:
+    def objection(self, worker: ConnectedWorker, result: Result, now: float) -> Refused | None:
         """Why labels that came are none of the worker's group, or None."""
         standard = self._standards[worker.teacher]
-        return standard.objection(worker.name, result.version, _outputs(result))
+        misfit = standard.objection(worker.name, result.version, _outputs(result))
+        if misfit is not None and worker.labelled:  # it stays, and its tasks fail
+            return Refused(**misfit._asdict())
+        return None if misfit is None else self._turned_away(worker, misfit, now)
+
+    def _turned_away(self, worker: ConnectedWorker, misfit: Misfit, now: float) -> Refused:
+        refusal = Refused(**misfit._asdict())
+        self._refused[worker.teacher] = misfit.reason
+        self._unsuited.refused(worker.peer, worker.teacher, refusal, now)
+        return refusal
 
     def undecided(self, teacher: str) -> bool:
         """Whether no labels of a group were used yet."""

@@ -262,7 +262,8 @@ class TeacherService:
     def _greet(self, student: _Student, now: float) -> None:
         me = self._identity
         student.greeted_at = now
-        student.serving = False
+        student.serving = student.refused = False
+        student.incompatible = ""
         student.link.send(
             Hello(worker=me.worker, teacher=me.teacher, fingerprint=self._job.fingerprint, process=me.process)
         )
@@ -293,7 +294,8 @@ class TeacherService:
             logger.info("serving student %s at %s", name, student.peer.address)
         elif isinstance(message, Refused):
             student.incompatible = message.reason if message.incompatible else ""
-            self._give_up(student, message.reason)
+            if not student.refused:  # else it asks whether anybody is here
+                self._give_up(student, message.reason)
         elif isinstance(message, Goodbye):
             student.serving = False  # an answer would only wait for a socket that is gone
             self._forget(student, message.reason)

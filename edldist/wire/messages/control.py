@@ -155,9 +155,10 @@ class Unknown(MessagePart, frozen=True, tag="unknown"):
 class Refused(MessagePart, frozen=True, tag="refused"):
     """The receiver of a registration or greeting refuses it, for ever unless ``held_for_s`` says otherwise.
 
-    ``incompatible``: because of what the sender is (its model, weights, version, codec, outputs). It would be
-    refused again however often it is started. ``held_for_s``: its id is another process's, which loses it
-    when it has been silent for so long.
+    ``incompatible``: because of what the sender is (its model, weights, version, codec, outputs), beside the
+    others of its group. It would be refused again however often it is started. A student that refuses a
+    worker for what it wants itself does not say so: the worker is of use to others. ``held_for_s``: its id is
+    another process's, which loses it when it has been silent for so long.
     """
 
     reason: Text
