@@ -259,3 +259,18 @@ def spoilt_scores():
 def scores(vocabulary: int = 300):
     """Logits of a function: nobody can tell by its weights what it is."""
     return lambda ids: -(torch.arange(vocabulary) - ids.unsqueeze(-1)).abs().float()
+
+
+def shifted(by: float = 0.0):
+    """Labels that tell the sample, and which of several teachers labelled it."""
+    return lambda id: torch.stack([id.double(), id.double() + by], dim=1)  # noqa: A006
+
+
+def shifted_tokens(by: float = 0.0):
+    """The same of each token."""
+
+    def label(ids, attention_mask):
+        sums = (ids * attention_mask).sum(1, keepdim=True)
+        return torch.stack([ids, sums.expand_as(ids) + by], dim=-1).float()
+
+    return label

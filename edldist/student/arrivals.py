@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Set
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from edldist.clock import Clock
 from edldist.errors import LabelError, PoisonTaskError, UnsuitableTeacherError
 from edldist.lifecycle import stopping
+from edldist.student.decoding import Decoding, Packed
 from edldist.student.figures import LoopFigures
-from edldist.student.put_back import MASK, put_back
 from edldist.student.reading import ReadAhead
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.service import StudentService
-from edldist.student.service.teacher_inputs import PLACES
 from edldist.student.structure import mapped
 from edldist.student.to_device import DeviceTransfer
 
@@ -31,9 +29,6 @@ _MOST_IN_A_ROW = 32
 
 Pair = tuple[Any, dict[str, Any]]
 """What the loop gets: a batch and its labels."""
-
-Packed = dict[str, dict[str, Tensor]]
-"""The tensors in which the labels of each teacher came."""
 
 
 class Arrival(NamedTuple):
@@ -67,8 +62,7 @@ class Arrivals:
         transfer: brings them to the device.
         figures: gets the time spent waiting.
         clock: of that time.
-        teachers: names of those whose labels the loop gets.
-        prefixed: whether labels are named ``teacher/output``.
+        decoding: makes of the tensors that came what the loop gets.
         keep_stand_in: whether the batch that the loop had last is kept for ``stand_in``.
         depth: how many batches are open where reading is in lock step: as many as the loop has asked for, and
             this many more.
@@ -81,8 +75,7 @@ class Arrivals:
         transfer: DeviceTransfer,
         figures: LoopFigures,
         clock: Clock,
-        teachers: Sequence[str],
-        prefixed: bool,
+        decoding: Decoding,
         keep_stand_in: bool,
         depth: int,
     ) -> None:
@@ -92,11 +85,9 @@ class Arrivals:
         self._transfer = transfer
         self._figures = figures
         self._clock = clock
-        self._teachers = frozenset(teachers)
-        self._prefixed = prefixed
+        self._decoding = decoding
         self._keep_stand_in = keep_stand_in
         self._stand_in: tuple[Any, Packed] | None = None
-        self._no_rows: Packed = {}
 
     def next(self) -> Arrival | None:
         """The next finished batch; None at the end of the epoch.
@@ -134,7 +125,7 @@ class Arrivals:
             PoisonTaskError: there is none.
         """
         if self._stand_in is None:
-            found = self._labelled_behind(self._teachers)
+            found = self._labelled_behind(self._decoding.suffices)
             if found is None:
                 try:
                     raise poison
@@ -143,7 +134,7 @@ class Arrivals:
             # The loop gets the batch itself later, and may write to what it gets.
             self._stand_in = mapped((found.batch, found.labels()), torch.clone)
         batch, packed = self._transfer.bring(self._stand_in)
-        return batch, self._decoded(packed)
+        return batch, self._decoding.of(packed)
 
     def at_end(self) -> bool:
         """Whether the loop has the last batch of its epoch; reads one more if that is not known."""
@@ -198,8 +189,8 @@ class Arrivals:
         self._transfer.put(batch, None if batch.poison else (batch.batch, batch.labels()))
         return True
 
-    def _labelled_behind(self, teachers: Set[str]) -> OpenBatch | None:
-        """The first batch with labels of these teachers behind those that have arrived, waited for.
+    def _labelled_behind(self, suffice: Callable[[Set[str]], bool]) -> OpenBatch | None:
+        """The first batch with labels of teachers that suffice behind those that have arrived, waited for.
 
         Returns:
             None if there is none.
@@ -210,7 +201,7 @@ class Arrivals:
             batch: OpenBatch
             for batch in self._transfer.tags(looked_at):
                 looked_at += 1
-                if batch.poison is None and teachers <= batch.labelled:
+                if batch.poison is None and suffice(batch.labelled):
                     return batch
             self._read()
             if self._ahead.outstanding > looked_at:
@@ -223,50 +214,26 @@ class Arrivals:
     # --- labels ---------------------------------------------------------------------------------------
 
     def _pair(self, batch: OpenBatch, value: Any, packed: Packed) -> Pair:
-        self._learn(packed)
-        if missing := self._teachers - batch.labelled:
-            return value, self._with_no_rows(packed, missing)
+        decoding = self._decoding
+        decoding.learn(packed)
+        if lacking := decoding.lacking(batch.labelled):
+            return value, self._with_no_rows(packed, lacking)
         if self._keep_stand_in:
             self._stand_in = batch.batch, batch.labels()
-        return value, self._decoded(packed)
+        return value, decoding.of(packed)
 
-    def _learn(self, packed: Packed) -> None:
-        for teacher, tensors in packed.items():
-            if teacher not in self._no_rows and tensors.keys() != {PLACES}:
-                self._no_rows[teacher] = {
-                    name: torch.empty_like(tensor[:0], device="cpu")
-                    for name, tensor in tensors.items()
-                    if name != PLACES
-                }
-
-    def _with_no_rows(self, packed: Packed, missing: Set[str]) -> dict[str, Any]:
+    def _with_no_rows(self, packed: Packed, lacking: Set[str]) -> dict[str, Any]:
         """Labels without rows beside others, of teachers that saw no samples of the batch."""
-        if unknown := missing - self._no_rows.keys():
-            found = self._labelled_behind(unknown)
+        decoding = self._decoding
+        if unknown := decoding.unknown(lacking):
+            found = self._labelled_behind(lambda labelled: decoding.are_known(unknown, labelled))
             if found is None:
-                return _NoLabels(self._decoded(packed))
-            self._learn(found.labels())
-        no_rows = self._transfer.bring({teacher: self._no_rows[teacher] for teacher in missing})
-        return self._decoded(packed | {name: no_rows[name] | packed.get(name, {}) for name in missing})
-
-    def _decoded(self, packed: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
-        """What the loop gets of the labels that came from each teacher."""
-        decoded: dict[str, Any] = {}
-        for teacher, tensors in packed.items():
-            outputs = self._outputs(teacher, tensors)
-            if self._prefixed:
-                outputs = {f"{teacher}/{output}": labels for output, labels in outputs.items()}
-            decoded |= outputs
-        return decoded
-
-    def _outputs(self, teacher: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-        places = tensors.get(PLACES)
-        if places is None:
-            return self._service.codec(teacher).decode(tensors)
-        came = {name: tensor for name, tensor in tensors.items() if name != PLACES}
-        if not came:  # nobody knows what its labels are called
-            return {MASK: places >= 0}
-        return put_back(self._service.codec(teacher).decode(came), places, teacher)
+                return _NoLabels(decoding.of(packed))
+            decoding.learn(found.labels())
+        no_rows = self._transfer.bring(decoding.without_rows(lacking))
+        return decoding.of(
+            packed | {name: tensors | packed.get(name, {}) for name, tensors in no_rows.items()}
+        )
 
 
 class _NoLabels(dict[str, Any]):

@@ -7,18 +7,37 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from edldist.errors import ConfigError, InputError
+from edldist.student.route import Owners, Route
 from edldist.student.sequences import PackedSequences, Sequences
 from edldist.wire.texts import are_texts, pack_texts
 
-__all__ = ["InputSelector", "Inputs", "InputsByTeacher", "Seen", "TeacherInputSelector"]
+__all__ = ["InputSelector", "Inputs", "InputsByTeacher", "PlacedInputs", "Seen", "TeacherInputSelector"]
 
 Key = str | int
 PlainInputs = Key | Sequence[Key] | Callable[[Any], Mapping[str, Tensor]] | None
 Inputs = PlainInputs | Sequences
 InputsByTeacher = Inputs | Mapping[str, Inputs]
+
+
+class PlacedInputs(NamedTuple):
+    """What a teacher sees of a batch of which the other samples go to others.
+
+    Attributes:
+        tensors: by name, its samples first.
+        samples: how many they are.
+        lengths, asked: None: a sample is one row, with one of labels.
+        places: int64 [B]: the row of each of the batch's samples, or -1; None if it has none of them.
+    """
+
+    tensors: dict[str, Tensor]
+    samples: int
+    lengths: None = None
+    asked: None = None
+    places: Tensor | None = None
 
 
 class Seen(NamedTuple):
@@ -27,12 +46,13 @@ class Seen(NamedTuple):
     Attributes:
         tensors: what all see that are not in ``apart``, samples first.
         samples: how many the batch has: as many as the teacher that sees most.
-        apart: of teachers that see something else: tensors, number of samples, and more of sequences.
+        apart: of teachers that see something else: tensors, number of samples, and more of sequences and of
+            samples that are routed.
     """
 
     tensors: dict[str, Tensor]
     samples: int
-    apart: Mapping[str, tuple[dict[str, Tensor], int] | PackedSequences]
+    apart: Mapping[str, tuple[dict[str, Tensor], int] | PlacedInputs | PackedSequences]
 
 
 class TeacherInputSelector:
@@ -42,12 +62,15 @@ class TeacherInputSelector:
         inputs: see ``InputSelector``; or one of these for every teacher, by name. A teacher may see a part of
             the samples then, none of them too, and gets labels of these.
         teachers: their names.
+        route: to which of them each sample goes; None: to all of them.
 
     Raises:
         ConfigError: an entry cannot be, or the names are not those of the teachers.
     """
 
-    def __init__(self, inputs: InputsByTeacher, teachers: Sequence[str]) -> None:
+    def __init__(self, inputs: InputsByTeacher, teachers: Sequence[str], route: Route | None = None) -> None:
+        self._teachers = tuple(teachers)
+        self._route = route
         self._everyone: InputSelector | None = None
         self._each: dict[str, InputSelector] = {}
         self._sequences: dict[str, Sequences] = {}
@@ -71,8 +94,10 @@ class TeacherInputSelector:
         """What is seen of a batch.
 
         Raises:
-            InputError: see ``InputSelector``.
+            InputError: see ``InputSelector`` and ``Route``.
         """
+        if self._route is not None:
+            return self._routed(batch, self._route)
         if self._everyone is not None:
             return Seen(*self._everyone(batch), {})
         each = {teacher: select(batch) for teacher, select in self._each.items()}
@@ -90,6 +115,48 @@ class TeacherInputSelector:
             packed[teacher] = view
             samples = max(samples, batch_samples)
         return Seen(tensors, samples, {**each, **packed})
+
+    def _routed(self, batch: Any, route: Route) -> Seen:
+        """Each sample is seen by one teacher."""
+        every = dict.fromkeys(self._teachers, self._everyone) if self._everyone is not None else self._each
+        plain: dict[int, tuple[dict[str, Tensor], int]] = {}  # several teachers may see the same
+        for select in every.values():
+            if id(select) not in plain:
+                plain[id(select)] = select(batch)
+        counts = {count for _, count in plain.values()}
+        counts |= {pack.count(batch, _pick) for pack in self._sequences.values()}
+        if len(counts) != 1:
+            raise InputError(
+                f"teachers see {' or '.join(map(str, sorted(counts)))} samples of the batch: with route= all "
+                "see the same, of which each labels its own"
+            )
+        (samples,) = counts
+        owners = route(batch, samples, _pick)
+        order = np.argsort(owners, kind="stable")
+        ends = np.cumsum(np.bincount(owners, minlength=len(self._teachers)))
+        sorted_ = {key: (_in_order(tensors, order), samples) for key, (tensors, _) in plain.items()}
+        apart: dict[str, PlacedInputs | PackedSequences] = {}
+        for place, teacher in enumerate(self._teachers):
+            first, stop = int(ends[place - 1]) if place else 0, int(ends[place])
+            if teacher in self._sequences and (first < stop or not samples):
+                apart[teacher], _ = self._sequences[teacher](batch, _pick, owners == place)
+            elif first == stop:
+                apart[teacher] = PlacedInputs({}, 0)
+            else:
+                tensors, _ = sorted_[id(every[teacher])]
+                rows = {name: tensor[first:stop] for name, tensor in tensors.items()}
+                places = np.full(samples, -1, np.int64)
+                places[order[first:stop]] = np.arange(stop - first)
+                apart[teacher] = PlacedInputs(rows, stop - first, places=torch.from_numpy(places))
+        return Seen({}, samples, apart)
+
+
+def _in_order(tensors: Mapping[str, Tensor], order: Owners) -> dict[str, Tensor]:
+    """Samples in another order; the tensors themselves if it is the one that they have."""
+    if (order[1:] > order[:-1]).all():
+        return dict(tensors)
+    rows = torch.from_numpy(order)
+    return {name: tensor.index_select(0, rows.to(tensor.device)) for name, tensor in tensors.items()}
 
 
 class InputSelector:

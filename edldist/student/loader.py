@@ -14,8 +14,6 @@ from typing import Any
 
 import torch
 
-from edldist.address import EVERYWHERE, Address, local_host_towards, parse_advertised
-from edldist.address_file import find_coordinator, parse_coordinator
 from edldist.checkpoint import registry
 from edldist.clock import SystemClock
 from edldist.environment import JobEnvironment
@@ -27,17 +25,20 @@ from edldist.ranks.placement import placement, term
 from edldist.sampling.composition import elastic_sampler, in_any_order
 from edldist.sampling.dealing import check_dealing
 from edldist.student.arrivals import Arrival, Arrivals, Pair
+from edldist.student.asked_teachers import AskedTeachers
+from edldist.student.decoding import Decoding
+from edldist.student.endpoint import endpoint
 from edldist.student.figures import LoopFigures
 from edldist.student.gradient_state import LoopEnd
 from edldist.student.inputs import InputsByTeacher
 from edldist.student.known_teachers import KnownTeachers
 from edldist.student.queue.flow import Flow
 from edldist.student.reading import ReadAhead
+from edldist.student.route import RouteKey
 from edldist.student.service.options import ServiceOptions
 from edldist.student.service.service import StudentService
 from edldist.student.step_weights import StepWeights
 from edldist.student.to_device import DeviceTransfer, copier_for
-from edldist.student.wanted_codecs import wanted_codecs
 from edldist.wire.messages import Scalar
 from edldist.wire.process import process_id
 from edldist.wire.transport import Transport
@@ -134,6 +135,7 @@ class DistillLoader:
         high_watermark: int = 8,
         *,
         codec: str | Mapping[str, str] | None = None,
+        route: RouteKey | None = None,
         max_bytes: int = 4 << 30,
         task_size: int | None = None,
         deterministic: bool | None = None,
@@ -159,9 +161,7 @@ class DistillLoader:
                 "no coordinator: pass coordinator='tcp://HOST:PORT', set EDLDIST_COORDINATOR, "
                 "or start the script with 'edldist run' or 'edldist student'"
             )
-        teachers = (teacher,) if isinstance(teacher, str) else tuple(teacher)
-        if not all(isinstance(name, str) and name for name in teachers):
-            raise ConfigError(f"teacher={teacher!r}: use a name, or a sequence of names")
+        asked = AskedTeachers.of(teacher, inputs, codec, route)
         poison = on_poison or environment.on_poison
         if poison not in ("raise", "skip"):
             raise ConfigError(f"on_poison={poison!r}: use 'raise' or 'skip'")
@@ -184,7 +184,8 @@ class DistillLoader:
         self._data_loader = data_loader
         copier = copier_for(device, pin_memory)
         self._ahead = ReadAhead(
-            data_loader, inputs, epochs, copier.allocate, agree_weights, copy_batches, teachers, lock_step
+            *(data_loader, inputs, epochs, copier.allocate, agree_weights, copy_batches),
+            *(asked.names, lock_step, asked.route),
         )
         self._position = self._ahead.position
         self._iteration = 0
@@ -196,21 +197,21 @@ class DistillLoader:
         self._weights = StepWeights(agree_weights)
         self._dealing_checked = False
         self._loss_weight = 1.0
-        by_rank = here.world_size > 1 and isinstance(inputs, Mapping)
-        self._known = KnownTeachers(teachers, by_rank, environment.extend)
+        by_rank = here.world_size > 1 and asked.differ_by_rank
+        self._known = KnownTeachers(asked.names, by_rank, environment.extend)
         self._clock = clock = SystemClock()
-        bind, advertise = _endpoint(address, environment)
+        bind, advertise = endpoint(address, environment)
         self._service = StudentService(
             ServiceOptions(
                 student=f"rank{here.rank}-{uuid.uuid4().hex[:10]}",
-                teachers=teachers,
+                teachers=asked.names,
                 coordinator=address,
                 bind=bind,
                 advertise=advertise,
                 flow=flow,
                 heartbeat_ttl_s=(environment.heartbeat_ttl_s if heartbeat_ttl_s is None else heartbeat_ttl_s),
                 connect_timeout_s=environment.connect_timeout_s,
-                codecs=wanted_codecs(codec, teachers),
+                codecs=asked.codecs,
                 group=here.generation,
                 run=run,
                 generation=generation,
@@ -230,8 +231,7 @@ class DistillLoader:
             DeviceTransfer(copier),
             self._figures,
             clock,
-            teachers,
-            prefixed=not isinstance(teacher, str),
+            Decoding(asked, self._service.codec),
             keep_stand_in=poison == "skip" and self._world_size > 1,
             depth=max(2, high_watermark),
         )
@@ -485,13 +485,3 @@ class DistillLoader:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _endpoint(coordinator: str, environment: JobEnvironment) -> tuple[str, str | None]:
-    """Where to listen, and which host to advertise instead of the bound one."""
-    parse_coordinator(coordinator, "coordinator")
-    if environment.advertise is None:
-        towards = find_coordinator(coordinator, "coordinator", environment.connect_timeout_s)
-        return Address(local_host_towards(*towards), 0).url, None
-    seen_as = parse_advertised(environment.advertise)
-    return Address(EVERYWHERE, seen_as.port).url, seen_as.host

@@ -24,6 +24,7 @@ from edldist.student.gradient_state import reading_unseen
 from edldist.student.inputs import InputsByTeacher, Seen, TeacherInputSelector
 from edldist.student.leaves import Leaf, leaves
 from edldist.student.ownership import alone
+from edldist.student.route import Route
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.teacher_inputs import TeacherInputs
 from edldist.student.to_device import Allocate
@@ -99,6 +100,7 @@ class ReadAhead:
         teachers: names of those that label.
         lock_step: whether the data loader does collectives while it is read. None: if it is known to. One
             that turns out to is not read any further.
+        route: to which of the teachers each sample goes; None: to all of them.
 
     Attributes:
         lock_step: whether all ranks have to read at the same points of their loops, whatever labels come.
@@ -117,12 +119,13 @@ class ReadAhead:
         copy_batches: bool = False,
         teachers: Sequence[str] = ("teacher",),
         lock_step: bool | None = None,
+        route: Route | None = None,
     ) -> None:
         if epochs is not None and (not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1):
             raise ConfigError(
                 f"epochs={epochs!r}: use the number of epochs that the script runs, 1 or more, or None"
             )
-        self._select = select = TeacherInputSelector(inputs, teachers)
+        self._select = select = TeacherInputSelector(inputs, teachers, route)
         self._draws = DataDraws()
         self.position: Position = position_of(
             data_loader, self._draws.reseed, lambda batch: select(batch).samples, weights_agreed

@@ -87,11 +87,14 @@ class Sequences:
         self._keys = {str(next(positions)) if isinstance(key, int) else key: key for key in keys}
         self._mask, self._asked, self._whole = mask, asked, whole
 
-    def __call__(self, batch: Any, pick: Callable[[Any, Any], Any]) -> tuple[PackedSequences, int]:
+    def __call__(
+        self, batch: Any, pick: Callable[[Any, Any], Any], only: Flags | None = None
+    ) -> tuple[PackedSequences, int]:
         """Pack the sequences of a batch, and count them, those without tokens included.
 
         Args:
             pick: the entry of a batch of some key.
+            only: [B], true for the sequences of which labels are wanted; None: all.
 
         Raises:
             InputError: something is missing, or shapes do not fit.
@@ -112,6 +115,8 @@ class Sequences:
                 "teacher sees without it, side by side"
             )
         asked: Flags = real & self._flags(batch, self._asked, "asked", shape, pick)
+        if only is not None:
+            asked &= only.reshape(-1, 1)
         seen: Flags = np.asarray(asked.any(axis=1))
         real &= seen.reshape(-1, 1)
         rows = torch.from_numpy(np.flatnonzero(real.reshape(-1)))
@@ -137,6 +142,16 @@ class Sequences:
             torch.from_numpy(places.astype(np.int64)),
         )
         return view, shape[0]
+
+    def count(self, batch: Any, pick: Callable[[Any, Any], Any]) -> int:
+        """How many sequences a batch has.
+
+        Raises:
+            InputError: the batch has no such tokens.
+        """
+        key = next(iter(self._keys.values()))
+        tokens = self._tensor(pick(batch, key), repr(key))
+        return tokens.shape[0] if tokens.ndim else 0
 
     def _flags(
         self, batch: Any, part: Part | None, name: str, shape: torch.Size, pick: Callable[[Any, Any], Any]

@@ -13,7 +13,7 @@ from edldist.coordinator.pages import CoordinatorPages
 from edldist.environment import JobEnvironment
 from edldist.errors import ConfigError
 from edldist.observe.http import HttpServer
-from edldist.student.loader import _endpoint
+from edldist.student.endpoint import endpoint
 from edldist_launch.node.torchrun import meeting_host
 from tests.harness import local_job
 from tests.hosts import with_ipv6
@@ -41,11 +41,11 @@ def test_workers_reach_a_rank_by_whatever_it_advertises(
 def test_a_rank_that_is_told_nothing_listens_on_its_way_to_the_coordinator() -> None:
     nothing = JobEnvironment.read({})
     told = JobEnvironment.read({"EDLDIST_ADVERTISE": "[fd00::5]:7100"})
-    assert _endpoint("tcp://[::1]:7070", nothing) == ("tcp://[::1]:0", None)
-    assert _endpoint("tcp://127.0.0.1:7070", nothing) == ("tcp://127.0.0.1:0", None)
-    assert _endpoint("tcp://[::1]:7070", told) == ("tcp://*:7100", "fd00::5")
+    assert endpoint("tcp://[::1]:7070", nothing) == ("tcp://[::1]:0", None)
+    assert endpoint("tcp://127.0.0.1:7070", nothing) == ("tcp://127.0.0.1:0", None)
+    assert endpoint("tcp://[::1]:7070", told) == ("tcp://*:7100", "fd00::5")
     with pytest.raises(ConfigError, match="EDLDIST_ADVERTISE='fd00::5'"):
-        _endpoint("tcp://[::1]:7070", JobEnvironment.read({"EDLDIST_ADVERTISE": "fd00::5"}))
+        endpoint("tcp://[::1]:7070", JobEnvironment.read({"EDLDIST_ADVERTISE": "fd00::5"}))
 
 
 def test_nodes_meet_at_what_they_advertise() -> None:

@@ -1,0 +1,123 @@
+"""What the loop gets of the tensors in which labels came."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Set
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edldist.labels.packing import Codec
+from edldist.student.asked_teachers import AskedTeachers
+from edldist.student.joined import joined
+from edldist.student.put_back import MASK, put_back
+from edldist.student.service.teacher_inputs import PLACES
+
+__all__ = ["Decoding", "Packed"]
+
+Packed = dict[str, dict[str, Tensor]]
+"""The tensors in which the labels of each teacher came."""
+
+
+class Decoding:
+    """Names labels as the loop knows them, and puts them to where they belong in the batch.
+
+    Where samples are routed, the labels of all teachers are one set, in the order of the batch.
+
+    Owned by the thread of the training loop.
+
+    Args:
+        teachers: those whose labels are wanted, and how.
+        codec: that of a teacher of which there are labels.
+    """
+
+    def __init__(self, teachers: AskedTeachers, codec: Callable[[str], Codec]) -> None:
+        self._asked = teachers
+        self._names = frozenset(teachers.names)
+        self._routed = teachers.route is not None
+        self._codec = codec
+        self._no_rows: Packed = {}
+
+    def learn(self, packed: Packed) -> None:
+        """See what the labels of a teacher are like, for batches in which it has none."""
+        for teacher, tensors in packed.items():
+            if teacher not in self._no_rows and tensors.keys() - {PLACES}:
+                self._no_rows[teacher] = {
+                    name: torch.empty_like(tensor[:0], device="cpu")
+                    for name, tensor in tensors.items()
+                    if name != PLACES
+                }
+
+    def suffices(self, labelled: Set[str]) -> bool:
+        """Whether labels of these teachers are all that a batch has to have."""
+        return bool(labelled) if self._routed else self._names <= labelled
+
+    def lacking(self, labelled: Set[str]) -> Set[str]:
+        """Teachers without whose labels nobody can tell the names, of a batch that has these."""
+        if not self._routed:
+            return self._names - labelled
+        return frozenset() if labelled else self._names
+
+    def unknown(self, teachers: Set[str]) -> Set[str]:
+        """Those of some teachers whose labels still have to be seen, to make some without rows."""
+        if self._routed and self._no_rows:
+            return frozenset()
+        return teachers - self._no_rows.keys()
+
+    def are_known(self, unknown: Set[str], labelled: Set[str]) -> bool:
+        """Whether a batch that has labels of some teachers shows what those of unknown ones are like."""
+        return bool(labelled) if self._routed else unknown <= labelled
+
+    def without_rows(self, teachers: Set[str]) -> Packed:
+        """Labels of no samples, on the host: of these teachers, or of one of those that share a set."""
+        known = [teacher for teacher in self._no_rows if teacher in teachers]
+        return {teacher: self._no_rows[teacher] for teacher in (known[:1] if self._routed else known)}
+
+    def of(self, packed: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
+        """What the loop gets of the labels that came from each teacher.
+
+        Raises:
+            LabelError: they cannot be one set, or an output has the name of the mask.
+        """
+        if self._routed:
+            return self._one_set(packed)
+        decoded: dict[str, Any] = {}
+        for teacher, tensors in packed.items():
+            outputs = self._outputs(teacher, tensors)
+            if self._asked.prefixed:
+                outputs = {f"{teacher}/{output}": labels for output, labels in outputs.items()}
+            decoded |= outputs
+        return decoded
+
+    def _outputs(self, teacher: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        came, places = _apart(tensors)
+        if places is None:
+            return self._codec(teacher).decode(came)
+        if not came:  # nobody knows what its labels are called
+            return {MASK: places >= 0}
+        return put_back(self._codec(teacher).decode(came), places, teacher)
+
+    def _one_set(self, packed: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
+        places: dict[str, Tensor] = {}
+        labels: dict[str, dict[str, Any]] = {}
+        for teacher in self._asked.names:  # in whatever order they have answered
+            came, its_places = _apart(packed.get(teacher, {}))
+            if its_places is not None:
+                places[teacher] = its_places
+            if came:
+                labels[teacher] = self._codec(teacher).decode(came)
+        if not labels:
+            return {MASK: torch.stack([its >= 0 for its in places.values()]).any(dim=0)} if places else {}
+        if not places:
+            return next(iter(labels.values()))  # of a batch without samples
+        whole, together = joined(labels, places)
+        back = put_back(whole, together, next(iter(labels)))
+        if not self._asked.sequences:
+            del back[MASK]  # every sample has labels
+        return back
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
+    """The tensors that came, and where their rows belong."""
+    return {name: tensor for name, tensor in tensors.items() if name != PLACES}, tensors.get(PLACES)

@@ -1,0 +1,23 @@
+"""Where a rank listens for workers, and under which name they find it."""
+
+from __future__ import annotations
+
+from edldist.address import EVERYWHERE, Address, local_host_towards, parse_advertised
+from edldist.address_file import find_coordinator, parse_coordinator
+from edldist.environment import JobEnvironment
+
+__all__ = ["endpoint"]
+
+
+def endpoint(coordinator: str, environment: JobEnvironment) -> tuple[str, str | None]:
+    """Where to listen, and which host to advertise instead of the bound one.
+
+    Raises:
+        ConfigError: the coordinator's address is none, or what is to be advertised.
+    """
+    parse_coordinator(coordinator, "coordinator")
+    if environment.advertise is None:
+        towards = find_coordinator(coordinator, "coordinator", environment.connect_timeout_s)
+        return Address(local_host_towards(*towards), 0).url, None
+    seen_as = parse_advertised(environment.advertise)
+    return Address(EVERYWHERE, seen_as.port).url, seen_as.host
