@@ -11,6 +11,7 @@ from edldist.errors import CodecError
 from edldist.labels.distributions import is_distribution
 from edldist.labels.grammar import CodecSpec
 from edldist.labels.packing import NO_INPUTS, Codec, Packed
+from edldist.labels.places import Where, in_samples
 from edldist.labels.rows import slices
 
 __all__ = ["Dense"]
@@ -49,7 +50,12 @@ class Dense(Codec):
             return Packed(dict(outputs))
         return Packed({name: self._cast(name, tensor, self._dtype) for name, tensor in outputs.items()})
 
-    def check(self, outputs: Mapping[str, Tensor], asked: Mapping[str, Tensor] = NO_INPUTS) -> None:
+    def check(
+        self,
+        outputs: Mapping[str, Tensor],
+        asked: Mapping[str, Tensor] = NO_INPUTS,
+        where: Where = in_samples,
+    ) -> None:
         if self._dtype is not torch.float16:
             return
         for name, tensor in outputs.items():

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from edldist.errors import CodecError, LabelError, UnfitCodecError
 from edldist.labels.packing import NO_INPUTS, Codec, Packed
+from edldist.labels.places import Where, in_samples
 from edldist.labels.rows import Rows, chunks
 
-__all__ = ["DistributionCodec", "Part", "columns_of", "is_distribution", "of_other_outputs", "where"]
+__all__ = ["DistributionCodec", "Part", "columns_of", "is_distribution", "of_other_outputs"]
 
 _NAME = re.compile(r"(?P<output>.+)\.(?P<part>[a-z0-9+]+)@(?P<mark>[0-9a-f]+)")
 
@@ -92,13 +93,6 @@ def columns_of(name: str, tensor: Tensor, columns: int, dtype: torch.dtype) -> N
         )
 
 
-def where(index: list[int]) -> str:
-    """``sample 3 of the task, position 7`` of the indices of a row."""
-    sample, *position = index
-    at = position[0] if len(position) == 1 else tuple(position)
-    return f"sample {sample} of the task" + (f", position {at}" if position else "")
-
-
 class DistributionCodec(Codec):
     """Packs each row of a distribution into a few columns."""
 
@@ -119,11 +113,16 @@ class DistributionCodec(Codec):
             flags.append(sound)
         return Packed(packed, torch.stack(flags).all() if len(flags) > 1 else flags[0])
 
-    def check(self, outputs: Mapping[str, Tensor], asked: Mapping[str, Tensor] = NO_INPUTS) -> None:
+    def check(
+        self,
+        outputs: Mapping[str, Tensor],
+        asked: Mapping[str, Tensor] = NO_INPUTS,
+        where: Where = in_samples,
+    ) -> None:
         self._others(outputs)
         for name, logits in self._distributions(outputs):
             self.fit(name, logits, asked)
-            self._refuse_unsound(name, logits)
+            self._refuse_unsound(name, logits, where)
 
     def decode(self, packed: Mapping[str, Tensor]) -> dict[str, Any]:
         labels: dict[str, Any] = {}
@@ -200,7 +199,7 @@ class DistributionCodec(Codec):
             sound &= each.all()
         return made, sound
 
-    def _refuse_unsound(self, name: str, logits: Tensor) -> None:
+    def _refuse_unsound(self, name: str, logits: Tensor, where: Where) -> None:
         """Say which row is no distribution.
 
         Raises:

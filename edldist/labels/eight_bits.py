@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from edldist.errors import CodecError, LabelError
-from edldist.labels.distributions import Part, is_distribution, of_other_outputs, where
+from edldist.labels.distributions import Part, is_distribution, of_other_outputs
 from edldist.labels.grammar import CodecSpec
 from edldist.labels.ids import numbers_in
 from edldist.labels.packing import NO_INPUTS, Codec, Packed
+from edldist.labels.places import Where, in_samples
 from edldist.labels.rows import slices
 
 __all__ = ["Int8"]
@@ -51,7 +52,12 @@ class Int8(Codec):
                 flags.append(sound)
         return Packed(packed, torch.stack(flags).all())
 
-    def check(self, outputs: Mapping[str, Tensor], asked: Mapping[str, Tensor] = NO_INPUTS) -> None:
+    def check(
+        self,
+        outputs: Mapping[str, Tensor],
+        asked: Mapping[str, Tensor] = NO_INPUTS,
+        where: Where = in_samples,
+    ) -> None:
         others = self._others(outputs)
         for name, tensor in outputs.items():
             if name in others:

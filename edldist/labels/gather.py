@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from edldist.errors import CodecError, LabelError, UnfitCodecError
-from edldist.labels.distributions import DistributionCodec, where
+from edldist.labels.distributions import DistributionCodec
 from edldist.labels.grammar import CodecSpec
 from edldist.labels.packing import NO_INPUTS
+from edldist.labels.places import Where, in_samples
 from edldist.labels.rows import Rows
 from edldist.labels.top import with_temperature
 from edldist.labels.typed import GatheredLabels
@@ -57,8 +58,13 @@ class Gather(DistributionCodec):
                 "must agree in all dimensions but the last, which has at least one id"
             )
 
-    def check(self, outputs: Mapping[str, Tensor], asked: Mapping[str, Tensor] = NO_INPUTS) -> None:
-        super().check(outputs, asked)
+    def check(
+        self,
+        outputs: Mapping[str, Tensor],
+        asked: Mapping[str, Tensor] = NO_INPUTS,
+        where: Where = in_samples,
+    ) -> None:
+        super().check(outputs, asked, where)
         for name, logits in self._distributions(outputs):
             ids, size = asked[GATHER_IDS].to(torch.int64), logits.shape[-1]
             outside = ((ids < 0) | (ids >= size)).nonzero()

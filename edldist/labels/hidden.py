@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from edldist.errors import CodecError, LabelError, UnfitCodecError
-from edldist.labels.distributions import Part, of_other_outputs, where
+from edldist.labels.distributions import Part, of_other_outputs
 from edldist.labels.grammar import CodecSpec
 from edldist.labels.head import find_head, head_digest
 from edldist.labels.packing import NO_INPUTS, Codec, Packed
+from edldist.labels.places import Where, in_samples
 from edldist.labels.typed import HiddenLabels
 
 __all__ = ["Hidden"]
@@ -46,7 +47,12 @@ class Hidden(Codec):
         made = hidden.to(torch.bfloat16)
         return Packed(others | {name: made}, made.sum(dtype=torch.float32).isfinite())
 
-    def check(self, outputs: Mapping[str, Tensor], asked: Mapping[str, Tensor] = NO_INPUTS) -> None:
+    def check(
+        self,
+        outputs: Mapping[str, Tensor],
+        asked: Mapping[str, Tensor] = NO_INPUTS,
+        where: Where = in_samples,
+    ) -> None:
         _, hidden, _ = self._parted(outputs)
         finite = hidden.to(torch.bfloat16).isfinite().all(dim=-1)
         if wrong := (~finite).nonzero().tolist():

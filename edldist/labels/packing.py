@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor
 
 from edldist.labels.grammar import CodecSpec
+from edldist.labels.places import Where, in_samples
 
 __all__ = ["NO_INPUTS", "Codec", "Packed"]
 
@@ -86,8 +87,16 @@ class Codec(ABC):
         """
 
     @abstractmethod
-    def check(self, outputs: Mapping[str, Tensor], asked: Mapping[str, Tensor] = NO_INPUTS) -> None:
+    def check(
+        self,
+        outputs: Mapping[str, Tensor],
+        asked: Mapping[str, Tensor] = NO_INPUTS,
+        where: Where = in_samples,
+    ) -> None:
         """Look for values that cannot be packed. Waits for the device.
+
+        Args:
+            where: what a row is called, for the message.
 
         Raises:
             CodecError: there are some.

@@ -8,7 +8,7 @@ from torch import Tensor
 from edldist.errors import ConfigError
 from edldist.labels.typed import Labels, SampledLabels, TopKLabels
 from edldist.losses import formulas
-from edldist.losses.checks import checked_fraction, checked_target, checked_temperature
+from edldist.losses.checks import check_ids, checked_fraction, checked_target, checked_temperature
 from edldist.losses.positions import reduced
 from edldist.losses.projection import Head, Projection
 from edldist.losses.reduction import Reduction, check_reduction
@@ -83,6 +83,8 @@ def kd(
         given = student_logits.hidden if isinstance(student_logits, Projection) else student_logits
         shape = shape_of(student_logits)
         target = checked_target("kd", shape, given.device, target)
+        if alpha < 1.0 and not target.is_floating_point():
+            check_ids("kd", "target", target, shape[-1], mask, _IGNORE_INDEX)
         constants.insert(0, flat_rows(target, len(shape) - 1))
 
     def of(logits: Tensor, *constants: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from edldist.errors import ConfigError, InputError
 
 __all__ = [
+    "check_ids",
     "check_mask",
     "check_pair",
     "checked_fraction",
@@ -90,6 +91,38 @@ def checked_target(loss: str, logits: torch.Size, device: torch.device, target: 
             f"target with .to({str(device)!r}) first"
         )
     return target if floating else target.to(torch.int64)
+
+
+def check_ids(
+    loss: str, name: str, ids: Tensor, vocabulary: int, mask: Tensor | None, ignored: int | None = None
+) -> None:
+    """Look for ids that the student has no logits for, where that waits for no device.
+
+    Args:
+        ids: integers [...], or [..., G].
+        mask: of positions [...]: what is there where it is false does not matter.
+        ignored: an id that stands for none.
+
+    Raises:
+        InputError: there is one.
+    """
+    if not ids.is_cpu or not ids.numel():
+        return
+    outside = (ids < 0) | (ids >= vocabulary)
+    if ignored is not None:
+        outside &= ids != ignored
+    if mask is not None and mask.dtype == torch.bool and mask.shape == ids.shape[: mask.ndim] and mask.is_cpu:
+        outside &= mask.reshape(*mask.shape, *(1,) * (ids.ndim - mask.ndim))
+    if not bool(outside.any()):
+        return
+    found = outside.nonzero()
+    at = found[0].tolist()
+    raise InputError(
+        f"losses.{loss}: {name} {int(ids[tuple(at)])} at position {at} is none of the student's "
+        f"{vocabulary:,} classes, 0 to {vocabulary - 1:,} (so are {found.shape[0]} of {ids.numel()}). "
+        + ("" if ignored is None else f"What does not count is {ignored}. ")
+        + "Leave padding out by the mask"
+    )
 
 
 def check_mask(loss: str, what: str, shape: torch.Size, device: torch.device, mask: Tensor) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from edldist.errors import ConfigError, InputError
 from edldist.labels.typed import GatheredLabels, Labels, SampledLabels, TopKLabels
+from edldist.losses.checks import check_ids
 from edldist.losses.formulas import softened
 from edldist.losses.positions import reduced
 from edldist.losses.projection import Head
@@ -63,6 +64,7 @@ def policy_gradient(
         )
     leading = shape_of(student_logits)[:-1]
     ids = _of_positions(loss, "ids", ids, leading)
+    check_ids(loss, "id", ids, shape_of(student_logits)[-1], mask)
     drawn = None
     if drawn_log_probs is not None:
         drawn = _of_positions(loss, "drawn_log_probs", drawn_log_probs, leading)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from edldist.errors import ConfigError
 from edldist.labels.typed import TopKLabels
-from edldist.losses.checks import checked_target
+from edldist.losses.checks import check_ids, checked_target
 from edldist.losses.formulas import softened
 from edldist.losses.positions import reduced
 from edldist.losses.projection import Projection
@@ -66,6 +66,7 @@ def residual_to_gold(
         raise ConfigError(
             f"losses.{loss}: the target is {target.dtype}: it must be the indices of true tokens"
         )
+    check_ids(loss, "target", target, shape_of(student_logits)[-1], mask, _IGNORE_INDEX)
     t = labels.temperature
 
     def of(logits: Tensor, gold: Tensor, ids: Tensor, log_probs: Tensor, log_tail: Tensor) -> Tensor:

@@ -124,7 +124,7 @@ def test_labels_that_are_not_finite_end_in_the_loop_with_the_reason(job):
     loader = job.loader(fives(4), inputs="id", task_size=5)
     delivered, caught = run_into(PoisonTaskError, loader)
     assert delivered == 2
-    caught.match(r"'logits' has non-finite values in 1 of 5 samples .*sample 3 of.*allow_nonfinite")
+    caught.match(r"'logits' has non-finite values in 1 of 5 rows .*sample 3 of.*allow_nonfinite")
 
 
 @pytest.mark.parametrize("on_poison", ["raise", "skip"])

@@ -15,6 +15,7 @@ from edldist.labels import codec as codecs
 from edldist.labels import grammar
 from edldist.labels.grammar import CodecSpec, Parameter
 from edldist.labels.packing import NO_INPUTS, Codec, Packed
+from edldist.labels.places import in_samples
 from edldist.student import arrivals
 from edldist.student.service import unsuited
 from tests.harness import LocalJob
@@ -237,7 +238,7 @@ class Largest(Codec):
         indices = {f"{name}.indices": each.indices.to(torch.int32) for name, each in found.items()}
         return Packed(values | indices)
 
-    def check(self, outputs, asked=NO_INPUTS) -> None:
+    def check(self, outputs, asked=NO_INPUTS, where=in_samples) -> None:
         return
 
     def decode(self, packed: Mapping[str, Tensor]) -> dict[str, Sparse]:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from edldist.labels.codec import parse_codec
+from edldist.labels.places import in_samples
 from edldist.teacher.model.teacher import Teacher
 from edldist.teacher.passes.forward import Computed, Forward
 from edldist.teacher.passes.lane import CudaLane, HostLane, lane_for
@@ -80,7 +81,9 @@ def test_hosts_go_straight_through_and_only_cuda_overlaps():
     assert isinstance(lane_for(torch.device("meta")), HostLane)
     x = torch.ones(3)
     seen = []
-    HostLane().launch([{"x": x}], lambda inputs: seen.append(inputs["x"]) or Computed({}, {}, {}, None))
+    HostLane().launch(
+        [{"x": x}], lambda inputs: seen.append(inputs["x"]) or Computed({}, {}, {}, None, in_samples)
+    )
     assert seen[0] is x  # a lone part is not copied
 
 

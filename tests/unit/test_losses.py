@@ -15,6 +15,7 @@ from torch import Tensor
 
 from edldist import losses
 from edldist.errors import ConfigError, InputError
+from edldist.labels.codec import parse_codec
 from tests.unit.loss_cases import kd_alone, randn, scipy_kl
 
 
@@ -380,3 +381,30 @@ class TestEveryLoss:
 def test_refuses_a_bad_temperature(loss: Callable[..., Tensor], temperature: Any) -> None:
     with pytest.raises(ConfigError, match="temperature="):
         loss(torch.zeros(2, 3), torch.zeros(2, 3), temperature=temperature)
+
+
+class TestIds:
+    """Ids that the student has no logits for."""
+
+    def test_a_target_that_is_none_is_named(self, generator: torch.Generator) -> None:
+        student, teacher = randn(generator, 2, 3, 5), randn(generator, 2, 3, 5)
+        target = torch.tensor([[0, 4, -100], [1, 5, -1]])
+        with pytest.raises(InputError, match=r"kd: target 5 at position \[1, 1\] .* 5 classes, 0 to 4"):
+            losses.kd(student, teacher, target)
+        losses.kd(student, teacher, target, alpha=1.0)
+        mask = torch.tensor([[True, True, True], [True, False, False]])
+        losses.kd(student, teacher, target, mask=mask)
+
+    def test_drawn_ids_that_are_none_are_named(self, generator: torch.Generator) -> None:
+        student, teacher = randn(generator, 2, 5), randn(generator, 2, 5)
+        for wrong in (5, -100):
+            ids = torch.tensor([[0, 1], [2, wrong]])
+            with pytest.raises(InputError, match=rf"policy_gradient: id {wrong} at position \[1, 1\]"):
+                losses.policy_gradient(student, teacher, ids)
+            losses.policy_gradient(student, teacher, ids, mask=torch.tensor([True, False]))
+
+    def test_true_tokens_that_are_none_are_named(self, generator: torch.Generator) -> None:
+        codec = parse_codec("topk:2")
+        labels = codec.decode(codec.encode({"logits": randn(generator, 2, 5)}))
+        with pytest.raises(InputError, match=r"residual_to_gold: target 9 at position \[0\] is none"):
+            losses.residual_to_gold(randn(generator, 2, 5), labels["logits"], torch.tensor([9, -100]))

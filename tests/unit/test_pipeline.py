@@ -88,7 +88,7 @@ def test_a_label_that_is_not_finite_is_found_when_the_pass_lands_and_fails_its_t
 
     crew = Crew(model, lane()).run([task(1), task(2, 7, 13), task(3)])
     assert crew.labels == {1: [1.0], 3: [3.0]}
-    assert "1 of 2 samples (the first is sample 1 of the task)" in crew.errors[2]
+    assert "1 of 2 rows (the first is sample 1 of the task)" in crew.errors[2]
     allowed = Crew(model, lane(), allow_nonfinite=True).run([task(13)])
     assert str(allowed.labels[13]) == "[nan]"
 

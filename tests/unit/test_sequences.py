@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from edldist import Sequences
-from edldist.errors import ConfigError, ContractError, InputError, LabelError, WireError
+from edldist.errors import (
+    CodecError,
+    ConfigError,
+    ContractError,
+    InputError,
+    LabelError,
+    ModelError,
+    WireError,
+)
 from edldist.labels.codec import parse_codec
 from edldist.labels.typed import TopKLabels
 from edldist.student.put_back import put_back
@@ -236,7 +245,7 @@ class TestModels:
     def test_a_sequence_beyond_the_context_is_named(self, monkeypatch) -> None:
         runs, model = teacher(monkeypatch, True)
         model.config = type("Config", (), {"max_position_embeddings": 5})()  # type: ignore[assignment]
-        with pytest.raises(ContractError, match="context of 5 tokens, and sample 2 of a task has 6"):
+        with pytest.raises(ContractError, match="context of 5 tokens, and sequence 2 of the task has 6"):
             label_sequences(runs, rows(), 8, fixed=False)
 
     def test_marks_that_are_none_are_refused(self, monkeypatch) -> None:
@@ -245,3 +254,28 @@ class TestModels:
             inputs = {"ids": torch.tensor([1, 2]), MARKS: torch.tensor(marks, dtype=torch.uint8)}
             with pytest.raises(WireError, match="do not begin with the first of a sample"):
                 label_sequences(runs, inputs, 8, fixed=False)
+
+    @pytest.mark.parametrize(
+        ("codec", "words"),
+        [
+            ("topk:2", "'logits': a logit is nan at sequence 2 of the task, position 4 "),
+            ("int8", "'logits' has values that are not finite at sequence 2 of the task, position 4 "),
+            ("dense", "'logits' has non-finite values in 1 of 7 rows .the first is sequence 2 of the task, "),
+        ],
+    )
+    def test_a_logit_that_is_none_is_named_by_sequence_and_position(
+        self, monkeypatch, codec: str, words: str
+    ) -> None:
+        runs, model = teacher(monkeypatch, False)
+        model.table.data[9] = torch.nan  # the fifth token of sequence 2
+        forward = Forward(runs, parse_codec(codec))
+        model._mixed = lambda ids, mask: model.table[ids]  # type: ignore[method-assign]
+        computed = forward(rows(lambda at: at in (0, 4)), 100, False)
+        with pytest.raises((ModelError, CodecError), match=words):
+            forward.refuse(computed)
+
+    def test_a_whole_sequence_is_named_as_such(self) -> None:
+        marks = np.array([FIRST | WHOLE, 0, FIRST | WHOLE], np.uint8)
+        assert sequences.in_sequences(marks)([1]) == "sequence 1 of the task"
+        assert sequences.of_tokens(marks)([1]) == "sequence 0 of the task, position 1"
+        assert sequences.of_tokens(marks)([2, 5]) == "sequence 1 of the task, position 0, entry 5"

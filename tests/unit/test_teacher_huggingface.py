@@ -170,5 +170,5 @@ def test_sequences_are_labelled_as_if_each_were_alone(tmp_path, kind):
     torch.testing.assert_close(got, torch.cat(alone))
     rows["input_ids"] = torch.zeros(17, dtype=torch.int64)
     marks = torch.tensor([3] + [2] * 16, dtype=torch.uint8).numpy()
-    with pytest.raises(ContractError, match="context of 16 tokens, and sample 0 of a task has 17"):
+    with pytest.raises(ContractError, match="context of 16 tokens, and sequence 0 of the task has 17"):
         label_sequences(teacher, rows, marks, 100, fixed=False)

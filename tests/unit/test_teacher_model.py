@@ -220,7 +220,7 @@ def test_a_non_finite_label_is_refused_with_its_sample(bad, dtype):
     labels = torch.zeros(5, 2, 3, dtype=dtype)
     refuse_nonfinite({"x": labels, "n": torch.ones(5).int(), "none": torch.ones(0)})
     labels[3, 1, 0] = bad
-    with pytest.raises(ModelError, match=r"'x'.*1 of 5 samples.*sample 3"):
+    with pytest.raises(ModelError, match=r"'x'.*1 of 5 rows.*sample 3"):
         refuse_nonfinite({"x": labels})
     with pytest.raises(ModelError, match="sample 1 "):
         refuse_nonfinite({"x": torch.tensor([0.0, bad])})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -10,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from edldist.errors import ConfigError, ContractError, ModelError
+from edldist.labels.places import Where, in_samples
 from edldist.teacher.model.digest import weights_digest
 from edldist.teacher.model.factory import make, own_traceback
 from edldist.teacher.model.huggingface import PREFIX, HuggingFaceFolder
 from edldist.teacher.model.outline import raises_without_values
 from edldist.teacher.model.outputs import OutputChoice
 from edldist.teacher.model.signature import misfit, takes, takes_any_name
+from edldist.teacher.model.token_ids import context_of, refuse_outside, refuse_outside_any, vocabulary_of
 from edldist.teacher.model.weights import Weights
 from edldist.wire.texts import TextName, unpack_texts
 
@@ -102,6 +105,7 @@ class Teacher:
         self._channels_last = channels_last
         self.digest = ""
         self._labelled = False
+        self._vocabulary: int | None = None
         self._compiled: Callable[..., Any] | None = None
         files = Weights(weights) if weights is not None else None
         self._model = self._make(path, kwargs or {})
@@ -126,6 +130,7 @@ class Teacher:
                 raise ModelError(f"model {path} cannot be moved to {device}:\n{own_traceback(exc)}") from exc
             if compiled:
                 self._compiled = torch.compile(self._model)
+            self._vocabulary = vocabulary_of(self._model)
             return
         asked = {
             "weights": weights,
@@ -201,11 +206,32 @@ class Teacher:
         """Whether the model names an argument so."""
         return takes(self._model, name)
 
-    @property
+    @functools.cached_property
     def context(self) -> int | None:
         """The most tokens of a sequence, where the model's config says so."""
-        most = getattr(getattr(self._model, "config", None), "max_position_embeddings", None)
-        return most if isinstance(most, int) and most > 0 else None
+        return context_of(self._model)
+
+    def refuse_ids(self, inputs: Mapping[str, Tensor], where: Where) -> None:
+        """Check token ids before the model sees them.
+
+        Args:
+            inputs: on the host, rows first.
+            where: what a row of them is called.
+
+        Raises:
+            ContractError: one is none of the model's.
+        """
+        if self._vocabulary is not None:
+            refuse_outside(self.path, inputs, self._vocabulary, where)
+
+    def explain(self, error: ModelError, inputs: Mapping[str, Tensor], where: Where) -> None:
+        """Say it in other words, if what the model raised comes from ids that it does not have.
+
+        Raises:
+            ContractError: it does.
+        """
+        if isinstance(error.__cause__, IndexError):
+            refuse_outside_any(self._model, self.path, inputs, where)
 
     def _placed(self, name: str, tensor: Tensor, fixed: bool) -> Tensor | list[str] | list[bytes]:
         if isinstance(name, TextName):
@@ -236,8 +262,11 @@ class Teacher:
             ) from exc
 
 
-def refuse_nonfinite(outputs: Mapping[str, Tensor]) -> None:
+def refuse_nonfinite(outputs: Mapping[str, Tensor], where: Where = in_samples) -> None:
     """Check that no floating-point label is NaN or infinite.
+
+    Args:
+        where: what a row is called.
 
     Raises:
         ModelError: names the output and the first such sample.
@@ -250,8 +279,8 @@ def refuse_nonfinite(outputs: Mapping[str, Tensor]) -> None:
             rows = (~finite.flatten(1).all(1)) if tensor.dim() > 1 else ~finite
             first = int(rows.nonzero()[0])
             raise ModelError(
-                f"output {name!r} has non-finite values in {int(rows.sum())} of {tensor.shape[0]} samples "
-                f"(the first is sample {first} of the task). If that is meant, allow it with "
+                f"output {name!r} has non-finite values in {int(rows.sum())} of {tensor.shape[0]} rows "
+                f"(the first is {where([first])}). If that is meant, allow it with "
                 "allow_nonfinite: true (--allow-nonfinite)"
             )
 

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from edldist.errors import ContractError, ModelError
 from edldist.labels.packing import Codec
+from edldist.labels.places import Where, in_samples
 from edldist.teacher.model.teacher import Teacher, refuse_nonfinite
 from edldist.teacher.passes.kept_memory import KeptMemory
-from edldist.teacher.passes.sequences import label_sequences
+from edldist.teacher.passes.sequences import in_sequences, label_sequences, of_tokens
 from edldist.wire.sequences import MARKS, labelled_rows
 
 __all__ = ["Computed", "Forward"]
@@ -30,12 +31,14 @@ class Computed:
         asked: the inputs that are the codec's, samples first.
         packed: what travels, samples first.
         finite: bool [] where the outputs are, or None: if false, some value needs a closer look.
+        where: what a row of the outputs is called.
     """
 
     outputs: dict[str, Tensor]
     asked: dict[str, Tensor]
     packed: dict[str, Tensor]
     finite: Tensor | None
+    where: Where
 
 
 class Forward:
@@ -56,6 +59,21 @@ class Forward:
         self._allow_nonfinite = allow_nonfinite
         self._memory = KeptMemory()
         self._said_what_counts = False
+
+    def vet(self, parts: Iterable[Mapping[str, Tensor]]) -> None:
+        """Look at inputs while they are on the host, where that waits for nothing.
+
+        Args:
+            parts: of the inputs of a pass, in order.
+
+        Raises:
+            ContractError: there are token ids that the model does not have.
+        """
+        first = 0
+        for inputs in parts:
+            marks = inputs.get(MARKS)
+            self._teacher.refuse_ids(inputs, _shifted(first) if marks is None else of_tokens(marks.numpy()))
+            first += next(iter(inputs.values())).shape[0]
 
     def __call__(self, inputs: Mapping[str, Tensor], largest: int | None, fixed: bool) -> Computed:
         """Label samples.
@@ -78,9 +96,11 @@ class Forward:
                 "what the model takes, too, with inputs= of the DistillLoader"
             )
         samples = next(iter(inputs.values())).shape[0]
+        where: Where = in_samples
         if MARKS in inputs:
             # Lengths decide shapes: an accelerator is waited for here, once a pass.
             marks = inputs[MARKS].cpu().numpy()
+            where = in_sequences(marks)
             tokens = {name: tensor for name, tensor in inputs.items() if name != MARKS}
             if largest is not None and samples > largest and not self._said_what_counts:
                 self._said_what_counts = True
@@ -89,19 +109,20 @@ class Forward:
                     "(--batch-size) to some thousands, or each goes through the model alone",
                     *(samples, largest),
                 )
-            outputs = label_sequences(self._teacher, tokens, marks, largest or samples, fixed)
+            try:
+                outputs = label_sequences(self._teacher, tokens, marks, largest or samples, fixed)
+            except ModelError as exc:
+                self._teacher.explain(exc, tokens, of_tokens(marks))
+                raise
             if asked:
                 labelled = torch.from_numpy(labelled_rows(marks))
                 asked = {name: tensor[labelled.to(tensor.device)] for name, tensor in asked.items()}
-        elif largest is None or samples <= largest:
-            outputs = self._teacher(inputs, fixed=fixed)
         else:
-            outputs = _joined(
-                [
-                    self._teacher({name: t[i : i + largest] for name, t in inputs.items()}, fixed=fixed)
-                    for i in range(0, samples, largest)
-                ]
-            )
+            try:
+                outputs = self._of_samples(inputs, samples, largest or samples, fixed)
+            except ModelError as exc:
+                self._teacher.explain(exc, inputs, in_samples)
+                raise
         made, sound = self._codec.pack(outputs, asked, fixed=fixed)
         # By name: workers whose models name their outputs in another order send the same.
         packed = dict(sorted(made.items()))
@@ -111,7 +132,19 @@ class Forward:
         values = [packed[name] for name in cast]
         if not self._allow_nonfinite:
             values += [tensor for name, tensor in outputs.items() if name in packed]
-        return Computed(outputs, asked, packed, _finite(values, sound))
+        return Computed(outputs, asked, packed, _finite(values, sound), where)
+
+    def _of_samples(
+        self, inputs: Mapping[str, Tensor], samples: int, largest: int, fixed: bool
+    ) -> dict[str, Tensor]:
+        if samples <= largest:
+            return self._teacher(inputs, fixed=fixed)
+        return _joined(
+            [
+                self._teacher({name: t[i : i + largest] for name, t in inputs.items()}, fixed=fixed)
+                for i in range(0, samples, largest)
+            ]
+        )
 
     def refuse(self, computed: Computed) -> None:
         """Look closely at a suspect pass. Waits for the device.
@@ -122,8 +155,9 @@ class Forward:
         """
         outputs = computed.outputs
         if not self._allow_nonfinite:
-            refuse_nonfinite({name: outputs[name] for name in outputs if name in computed.packed})
-        self._codec.check(outputs, computed.asked)
+            travelling = {name: outputs[name] for name in outputs if name in computed.packed}
+            refuse_nonfinite(travelling, computed.where)
+        self._codec.check(outputs, computed.asked, computed.where)
 
 
 def _finite(tensors: Iterable[Tensor], sound: Tensor | None) -> Tensor | None:
@@ -139,6 +173,11 @@ def _finite(tensors: Iterable[Tensor], sound: Tensor | None) -> Tensor | None:
         return flags[0] if flags else None
     home = next((flag.device for flag in flags if flag.device.type != "cpu"), flags[0].device)
     return torch.stack([flag.to(home, non_blocking=True) for flag in flags]).all()
+
+
+def _shifted(first: int) -> Where:
+    """What rows are called before which others came."""
+    return lambda index: in_samples([index[0] + first, *index[1:]])
 
 
 def _joined(pieces: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -198,6 +198,7 @@ class Pipeline:
             following.largest = None if following.fixed else self._search.size
             try:
                 parts = self._inputs(following)
+                self._forward.vet(parts)
             except Exception as exc:
                 self._split(following, exc)
                 continue

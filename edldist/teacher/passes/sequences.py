@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edldist.errors import ContractError
+from edldist.labels.places import Where
 from edldist.teacher.model.teacher import Teacher
-from edldist.wire.sequences import ASKED, WHOLE, ends_of
+from edldist.wire.sequences import ASKED, WHOLE, ends_of, labelled_rows
 
-__all__ = ["label_sequences"]
+__all__ = ["in_sequences", "label_sequences", "of_tokens"]
 
 _ATTENTION = "attention_mask"
 _LEAST_FILLED = 0.75  # of a padded group, so that short sequences are not padded to long ones for nothing
@@ -113,6 +114,27 @@ def _check_context(teacher: Teacher, lengths: NDArray[np.int64]) -> None:
     longest = int(lengths.argmax())
     if context is not None and lengths[longest] > context:
         raise ContractError(
-            f"model {teacher.path} has a context of {context:,} tokens, and sample {longest} of a task has "
-            f"{int(lengths[longest]):,}: cut sequences where batches are made"
+            f"model {teacher.path} has a context of {context:,} tokens, and sequence {longest} of the task "
+            f"has {int(lengths[longest]):,}: cut sequences where batches are made"
         )
+
+
+def of_tokens(marks: NDArray[np.uint8]) -> Where:
+    """What rows of tokens are called: ``sequence 3 of the task, position 7``, padding left out."""
+    starts, _ = ends_of(marks)
+
+    def where(index: Sequence[int]) -> str:
+        row, *further = index
+        sequence = int(np.searchsorted(starts, row, side="right")) - 1
+        more = f", entry {further[0] if len(further) == 1 else tuple(further)}" if further else ""
+        return f"sequence {sequence} of the task, position {row - int(starts[sequence])}{more}"
+
+    return where
+
+
+def in_sequences(marks: NDArray[np.uint8]) -> Where:
+    """What rows of labels are called: those of tokens that were asked for, or of whole sequences."""
+    if marks[0] & WHOLE:
+        return lambda index: f"sequence {index[0]} of the task"
+    rows, of_token = labelled_rows(marks), of_tokens(marks)
+    return lambda index: of_token([int(rows[index[0]]), *index[1:]])
