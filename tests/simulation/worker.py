@@ -45,6 +45,12 @@ class _Model:
         self._process = process
         self._teacher = teacher
 
+    def refuse_ids(self, inputs: Mapping[str, Tensor], where: object) -> None:
+        """It has no tokens."""
+
+    def explain(self, error: ModelError, inputs: Mapping[str, Tensor], where: object) -> None:
+        """What it raises is said in its own words."""
+
     def __call__(self, inputs: Mapping[str, Tensor], *, fixed: bool = False) -> dict[str, Tensor]:
         process = self._process
         ids = inputs["id"]
