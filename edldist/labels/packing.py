@@ -12,8 +12,10 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
+from edldist.errors import UnfitCodecError
 from edldist.labels.grammar import CodecSpec
 from edldist.labels.places import Where, in_samples
+from edldist.labels.typed import TopKLabels
 
 __all__ = ["NO_INPUTS", "Codec", "Packed"]
 
@@ -101,6 +103,34 @@ class Codec(ABC):
         Raises:
             CodecError: there are some.
         """
+
+    def top_entries(self) -> int:
+        """How many of a row's most probable entries it packs, where a teacher tells no more (``pack_top``).
+
+        Raises:
+            UnfitCodecError: it needs the whole distribution.
+        """
+        raise self._needs_all()
+
+    def pack_top(self, outputs: Mapping[str, TopKLabels]) -> Packed:
+        """As ``pack``, of a teacher that has no logits and knows the most probable entries all the same.
+
+        What travels is what ``pack`` would have made of the logits: the loop cannot tell.
+
+        Args:
+            outputs: by name, samples first, ``top_entries`` of each row at temperature 1. A row of NaN is one
+                of which nothing is known: it decodes to NaN.
+
+        Raises:
+            UnfitCodecError: as ``top_entries``, or these are not so many.
+        """
+        raise self._needs_all()
+
+    def _needs_all(self) -> UnfitCodecError:
+        return UnfitCodecError(
+            f"codec {self.spec} needs the whole distribution, and this teacher tells the most probable "
+            "entries and the mass of all others. Take topk:K, or topp:P:K"
+        )
 
     @abstractmethod
     def decode(self, packed: Mapping[str, Tensor]) -> dict[str, Any]:

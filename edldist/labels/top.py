@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edldist.errors import UnfitCodecError
-from edldist.labels.distributions import DistributionCodec, columns_of
+from edldist.labels.distributions import DistributionCodec, Part, columns_of
 from edldist.labels.grammar import CodecSpec
 from edldist.labels.ids import bytes_of_ids, numbers_in, pack_ids, unpack_ids
 from edldist.labels.log_values import decode_values, encode_values
+from edldist.labels.packing import Packed
 from edldist.labels.rows import Rows
 from edldist.labels.typed import TopKLabels
 
@@ -85,9 +86,57 @@ class Top(DistributionCodec):
         sound = rows.is_sound(largest)
         rows.soften(largest, self._temperature)
         weights = rows.take(ids).to(torch.float64)
-        rest = rows.total()
-        absent = self._left_out(weights, rest)
         below = (largest - values) / self._temperature
+        return self._columns(ids, below, weights, rows.total(), rows.vocabulary), sound
+
+    def top_entries(self) -> int:
+        if self._temperature != 1:
+            raise UnfitCodecError(
+                f"codec {self.spec} packs softmax(logits / {self._temperature:g}), for which all logits are "
+                "needed, and this teacher tells the most probable entries at temperature 1 alone: leave the "
+                "temperature out"
+            )
+        return self.picks
+
+    @torch.inference_mode()
+    def pack_top(self, outputs: Mapping[str, TopKLabels]) -> Packed:
+        wanted = self.top_entries()
+        packed = {}
+        for name, labels in outputs.items():
+            if labels.log_probs.shape[-1] != wanted or labels.temperature != 1 or wanted > labels.vocabulary:
+                raise UnfitCodecError(
+                    f"codec {self.spec} packs {wanted} entries at temperature 1; of output {name!r} "
+                    f"there are {labels.log_probs.shape[-1]} of {labels.vocabulary} at {labels.temperature:g}"
+                )
+            ids, values = labels.ids.reshape(-1, wanted), labels.log_probs.reshape(-1, wanted)
+            unknown = values.isnan().any(dim=-1, keepdim=True)
+            largest = values[:, :1]
+            below = (largest - values).masked_fill(unknown, 0.0)
+            rest = (labels.log_tail.reshape(-1, 1) - largest).masked_fill(unknown, -torch.inf)
+            columns = self._columns(
+                ids, below, (-below.double()).exp(), rest.squeeze(-1).double().exp(), labels.vocabulary
+            )
+            numbers = columns[:, -(_SPAN_BYTES + _ODDS_BYTES) :]
+            nothing = torch.full_like(rest, torch.nan, dtype=torch.float16).expand(-1, 2).contiguous()
+            numbers.copy_(torch.where(unknown, nothing.view(torch.uint8), numbers))
+            packed[str(Part(name, self.part, str(labels.vocabulary)))] = columns.view(
+                *labels.ids.shape[:-1], columns.shape[-1]
+            )
+        return Packed(dict(sorted(packed.items())))
+
+    def _columns(self, ids: Tensor, below: Tensor, weights: Tensor, rest: Tensor, vocabulary: int) -> Tensor:
+        """What travels of rows.
+
+        Args:
+            ids: int64 [R, K], the most probable first.
+            below: float [R, K], how far the log-probabilities are below the first.
+            weights: float64 [R, K], the probabilities over that of the first.
+            rest: float64 [R], that of all other entries together.
+
+        Returns:
+            uint8 [R, columns].
+        """
+        absent = self._left_out(weights, rest)
         if absent is not None:
             rest = rest + weights.masked_fill(~absent, 0.0).sum(dim=-1)
             weights = weights.masked_fill(absent, 0.0)
@@ -95,7 +144,7 @@ class Top(DistributionCodec):
         codes, span = encode_values(below)
         odds = pack_odds(rest, weights.sum(dim=-1))
         numbers = torch.cat([span, odds], dim=-1).view(torch.uint8)
-        return torch.cat([pack_ids(ids, rows.vocabulary), codes, numbers], dim=-1), sound
+        return torch.cat([pack_ids(ids, vocabulary), codes, numbers], dim=-1)
 
     def unpack(self, name: str, columns: Tensor, vocabulary: int) -> TopKLabels:
         columns_of(name, columns, *self.columns(vocabulary, None))
