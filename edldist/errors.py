@@ -15,6 +15,7 @@ __all__ = [
     "ContractError",
     "CoordinatorUnreachableError",
     "EdlDistError",
+    "EngineLostError",
     "IncompatibleError",
     "InputError",
     "LabelError",
@@ -66,6 +67,10 @@ class ContractError(ModelError):
     """
 
     final = True
+
+
+class EngineLostError(EdlDistError):
+    """The HTTP engine behind a teacher worker does not answer (any more). The worker ends with 1."""
 
 
 class InputError(EdlDistError):

@@ -30,7 +30,8 @@ class LocalJob:
         self.loaders: list[edldist.DistillLoader] = []
 
     def teacher(self, model: str = "identify", **options) -> TeacherWorker:
-        options = {"device": "cpu", "model": f"tests.models:{model}"} | options
+        reference = model if ":" in model else f"tests.models:{model}"
+        options = {"device": "cpu", "model": reference} | options
         settings = WorkerOptions(coordinator=self.address, **options)
         worker = TeacherWorker(settings, load_teacher(settings), self.transport)
         self.workers.append(worker)

@@ -250,6 +250,26 @@ class Words(nn.Module):
         return {"logits": self.head(hidden), "hidden": hidden}
 
 
+class TinyLM(nn.Module):
+    """A causal language model that knows what came before, with the same weights in every process."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(8)
+            self.embedding = nn.Embedding(vocabulary, 16)
+            self.state = nn.GRU(16, 16, batch_first=True)
+            self.head = nn.Linear(16, vocabulary)
+            nn.init.normal_(self.head.weight, std=1.5)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return self.head(self.state(self.embedding(input_ids))[0])
+
+
+def tiny_lm(vocabulary: int = 300):
+    return TinyLM(vocabulary).eval()
+
+
 def spoilt_scores():
     """As ``scores``, but for token 49, of which it has no idea."""
     label = scores()

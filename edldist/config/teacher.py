@@ -15,11 +15,10 @@ from edldist.config.section import ONLY_THESE_NAMES, TEACHER_NAME, VARIABLE, Env
 from edldist.errors import CodecError, ConfigError
 from edldist.labels.fingerprint import VERSION_FORM, check_version
 from edldist.labels.grammar import CODEC_FORMS, GRAMMAR, parse_spec
+from edldist.reference import FACTORY, MODEL, MODEL_FORMS
 
 __all__ = ["ReplicaRange", "TeacherConfig", "check_codec_name"]
 
-FACTORY = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
-MODEL = rf"^({FACTORY[1:-1]}|hf:\S(.*\S)?)$"
 DEVICE = r"^[a-z]+(:\d+)?$"
 OUTPUT_NAME = r"^[^\s,]+$"
 _Count = Annotated[int, Field(ge=1, le=MOST)]
@@ -93,10 +92,7 @@ class TeacherConfig(Section):
         max_length=100,
         description="up to 100 letters, digits, `_`, `.` and `-`",
     )
-    model: str = Field(
-        pattern=MODEL,
-        description="module:factory, as in `package.module:factory`, or hf:FOLDER, as in `hf:models/gpt2`",
-    )
+    model: str = Field(pattern=MODEL, description=MODEL_FORMS)
     kwargs: dict[Annotated[str, Field(pattern=VARIABLE)], JsonValue] = Field(
         default={},
         description="a mapping of the factory's arguments to values, as in {path: models/big}",

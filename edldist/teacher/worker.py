@@ -17,14 +17,19 @@ from edldist.errors import ConfigError
 from edldist.grace import DRAIN_S
 from edldist.labels.codec import parse_codec
 from edldist.labels.fingerprint import Fingerprint, check_version
+from edldist.labels.packing import Codec
 from edldist.observe.health import Health, probed
+from edldist.reference import is_engine
 from edldist.signals import EXIT_STOPPED
 from edldist.teacher.dataset import IndexedDataset, parse_entries
+from edldist.teacher.engines.engine import Engine
+from edldist.teacher.engines.forward import EngineForward
+from edldist.teacher.engines.lane import EngineLane
 from edldist.teacher.exchange import answers_to
 from edldist.teacher.model.outputs import parse_outputs
 from edldist.teacher.model.teacher import Teacher, device_type, pick_device
 from edldist.teacher.passes.batch_size import AUTO, BatchSizeSearch
-from edldist.teacher.passes.forward import Forward
+from edldist.teacher.passes.forward import Forward, Labelling
 from edldist.teacher.passes.lane import Lane, lane_for
 from edldist.teacher.passes.pipeline import Pipeline
 from edldist.teacher.reader import DatasetReader
@@ -53,8 +58,8 @@ class WorkerOptions:
 
     Attributes:
         coordinator: ``tcp://host:port``, or ``file:PATH`` (``address_file``).
-        model: ``package.module:factory``, or ``hf:FOLDER``.
-        model_args: arguments of the factory.
+        model: ``package.module:factory``, ``hf:FOLDER``, or an engine, as ``vllm:http://HOST:PORT``.
+        model_args: arguments of the factory, or settings of how the engine is asked (``EngineSettings``).
         name: of the teacher group.
         device: ``auto``, ``auto:K`` (see ``pick_device``), ``cpu``, ``cuda:1``, ...
         batch_size: most samples of one forward pass, or ``auto`` to find it out.
@@ -129,7 +134,7 @@ class TeacherWorker:
     def __init__(
         self,
         options: WorkerOptions,
-        teacher: Teacher,
+        teacher: Teacher | Engine,
         transport: Transport | None = None,
         clock: Clock | None = None,
         lane: Lane | None = None,
@@ -184,8 +189,8 @@ class TeacherWorker:
         )
         service = self.service
         self._pipeline = Pipeline(
-            lane or lane_for(teacher.device),
-            Forward(teacher, codec, options.allow_nonfinite),
+            lane or _lane_of(teacher),
+            _labelling(teacher, codec, options.allow_nonfinite),
             self._search,
             lambda tasks, labels, compute_s: answers_to(
                 tasks, labels, options.version, compute_s, service.max_frame_bytes
@@ -284,12 +289,25 @@ def _reader(options: WorkerOptions) -> DatasetReader | None:
     return DatasetReader(IndexedDataset(options.dataset, entries), options.dataset_threads)
 
 
-def load_teacher(options: WorkerOptions) -> Teacher:
-    """The model, ready to label.
+def _lane_of(teacher: Teacher | Engine) -> Lane:
+    return EngineLane(teacher) if isinstance(teacher, Engine) else lane_for(teacher.device)
+
+
+def _labelling(teacher: Teacher | Engine, codec: Codec, allow_nonfinite: bool) -> Labelling:
+    if isinstance(teacher, Engine):
+        return EngineForward(teacher, codec)
+    return Forward(teacher, codec, allow_nonfinite)
+
+
+def load_teacher(options: WorkerOptions) -> Teacher | Engine:
+    """The model, ready to label, or the engine that has it.
 
     Raises:
         ModelError, ConfigError: it cannot be loaded.
+        EngineLostError: the engine does not answer.
     """
+    if is_engine(options.model):
+        return _engine(options)
     device = pick_device(options.device)
     logger.info("loading %s on %s", options.model, device)
     return Teacher(
@@ -302,6 +320,26 @@ def load_teacher(options: WorkerOptions) -> Teacher:
         outputs=None if options.outputs is None else parse_outputs(options.outputs),
         kwargs=options.model_args,
     )
+
+
+def _engine(options: WorkerOptions) -> Engine:
+    kept = parse_codec(options.codec).top_entries()
+    elsewhere = {
+        "device": options.device not in ("auto", "cpu") and not options.device.startswith("auto:"),
+        "weights": options.weights is not None,
+        "outputs": options.outputs not in (None, "logits"),
+        "compile": options.compile,
+        "autocast": options.autocast is not None,
+        "channels_last": options.channels_last,
+    }
+    for name, given in elsewhere.items():
+        if given:
+            raise ConfigError(
+                f"{name} {getattr(options, name)}: the model of {options.model} is the engine's: it is "
+                "chosen where that is started"
+            )
+    logger.info("looking at %s", options.model)
+    return Engine(options.model, options.model_args, kept)
 
 
 def _new_id(name: str) -> str:

@@ -14,6 +14,8 @@ from edldist.address import parse_address, parse_advertised, parse_place
 from edldist.address_file import parse_coordinator
 from edldist.bounds import LONGEST_TTL_S, LONGEST_WAIT_S
 from edldist.errors import ConfigError
+from edldist.reference import MODEL as _MODEL
+from edldist.reference import MODEL_FORMS
 
 __all__ = [
     "BIND",
@@ -80,10 +82,7 @@ HTTP = _address(
     lambda text: parse_place(text, "an option", port_zero=True), "HOST:PORT, such as 127.0.0.1:7071"
 )
 FACTORY = _pattern(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", "module:factory, such as package.module:factory")
-MODEL = _pattern(
-    r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*|hf:\S(.*\S)?",
-    "module:factory, such as package.module:factory, or hf:FOLDER, such as hf:models/gpt2",
-)
+MODEL = _pattern(_MODEL[1:-1], MODEL_FORMS)
 NAME = _pattern(r"[A-Za-z0-9_.-]{1,100}", "up to 100 letters, digits, `_`, `.` and `-`")
 DEVICE = _pattern(r"[a-z]+(:\d+)?", "auto, cpu, cuda, cuda:N or another torch device")
 

@@ -85,7 +85,8 @@ def _share_cpus() -> str:
     type=MODEL,
     metavar="MODULE:FACTORY",
     required=True,
-    help="What makes the model; or hf:FOLDER[#CLASS], a folder of Hugging Face's save_pretrained.",
+    help="What makes the model; or hf:FOLDER[#CLASS], a folder of Hugging Face's save_pretrained; or an "
+    "HTTP engine, vllm:http://HOST:PORT[#NAME] or sglang:http://HOST:PORT[#NAME].",
 )
 @option(
     "--model-arg",
@@ -94,7 +95,8 @@ def _share_cpus() -> str:
     multiple=True,
     metavar="NAME=VALUE",
     callback=_model_args,
-    help="An argument of the factory (with hf:, of from_pretrained), the value in YAML, as in layers=3. "
+    help="An argument of the factory (with hf:, of from_pretrained; of an engine, see docs/teachers.md), the "
+    "value in YAML, as in layers=3. "
     "Repeatable; the variable holds several, parted and quoted as in a shell.",
 )
 @option(

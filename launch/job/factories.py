@@ -6,11 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from edldist.config import JobConfig
 from edldist.errors import ConfigError
+from edldist.reference import is_engine, is_factory
+from edldist.teacher.engines.address import EngineAddress
+from edldist.teacher.engines.settings import EngineSettings
 
 __all__ = ["check_factories"]
 
@@ -20,7 +24,6 @@ _Wanted = tuple[str, str, str, dict[str, Any]]
 """The key, what it is for, ``module:factory`` and its arguments."""
 _Answer = tuple[str, str, str]
 """The key, a kind of answer and its text."""
-_FOLDER = "hf:"
 # In a process of its own: what a module does when it is imported shall neither stay nor hold a device here.
 # Its answer has a stream of its own, as modules print.
 _FIND = """
@@ -61,7 +64,7 @@ def check_factories(job: JobConfig, beside: Path) -> list[str]:
         ConfigError: there is no such module or factory, or it takes other arguments; names all of them.
     """
     remarks: list[str] = []
-    refused: list[str] = []
+    refused = list(_wrong_engines(job))
     for environment, wanted in _factories(job).items():
         for key, kind, text in _looked_for(wanted, dict(environment), beside):
             (refused if kind == "refused" else remarks).append(f"{key}: {text}")
@@ -70,12 +73,23 @@ def check_factories(job: JobConfig, beside: Path) -> list[str]:
     return remarks
 
 
+def _wrong_engines(job: JobConfig) -> Iterator[str]:
+    """What is wrong with how engines are named and asked; nobody looks whether they are there."""
+    for number, teacher in enumerate(job.teachers):
+        if is_engine(teacher.model):
+            try:
+                EngineAddress.parse(teacher.model)
+                EngineSettings.read(teacher.model, teacher.kwargs)
+            except ConfigError as exc:
+                yield f"teachers[{number}]: {exc}"
+
+
 def _factories(job: JobConfig) -> dict[_Environment, list[_Wanted]]:
     """What is to be found, by the variables that the job file gives to those who import it."""
     found: dict[_Environment, list[_Wanted]] = {}
     for number, teacher in enumerate(job.teachers):
         wanted = found.setdefault(tuple(teacher.env.items()), [])
-        if not teacher.model.startswith(_FOLDER):
+        if is_factory(teacher.model):
             wanted.append((f"teachers[{number}].model", "model", teacher.model, dict(teacher.kwargs)))
         if teacher.dataset is not None:
             wanted.append((f"teachers[{number}].dataset", "dataset", teacher.dataset, {}))

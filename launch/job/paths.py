@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from edldist.config import JobConfig, TeacherConfig
 from edldist.errors import ConfigError
+from edldist.reference import ENGINE_FILES, FOLDER, is_engine, is_factory, is_folder
 
 __all__ = ["check_weights", "resolve_paths"]
-
-_FOLDER = "hf:"
 
 
 def resolve_paths(job: JobConfig, job_file: Path) -> JobConfig:
@@ -31,7 +31,7 @@ def resolve_paths(job: JobConfig, job_file: Path) -> JobConfig:
         prepare = prepare.model_copy(update={"script": _script("prepare.script", prepare.script, places)})
     for number, teacher in enumerate(job.teachers):
         for key, factory in (("model", teacher.model), ("dataset", teacher.dataset)):
-            if factory is not None and not factory.startswith(_FOLDER):
+            if factory is not None and is_factory(factory):
                 _check_module(f"teachers[{number}].{key}", factory, places)
     teachers = [
         teacher.model_copy(update=_found(f"teachers[{number}]", teacher, places))
@@ -55,19 +55,26 @@ def check_weights(job: JobConfig, beside: Path) -> None:
 
 def _folder_of(teacher: TeacherConfig) -> str | None:
     """The folder of a model that is one."""
-    if not teacher.model.startswith(_FOLDER):
+    if not is_folder(teacher.model):
         return None
-    return teacher.model.removeprefix(_FOLDER).partition("#")[0]
+    return teacher.model.removeprefix(FOLDER).partition("#")[0]
 
 
-def _found(key: str, teacher: TeacherConfig, places: tuple[Path, Path]) -> dict[str, str]:
+def _found(key: str, teacher: TeacherConfig, places: tuple[Path, Path]) -> dict[str, Any]:
     """The paths of one teacher that lead somewhere, in full."""
-    found = {}
+    found: dict[str, Any] = {}
     if teacher.weights is not None:
         found["weights"] = _find(f"{key}.weights", teacher.weights, places) or teacher.weights
     if (folder := _folder_of(teacher)) is not None:
         whole = _find(f"{key}.model", folder, places) or folder
-        found["model"] = f"{_FOLDER}{whole}{teacher.model.removeprefix(_FOLDER + folder)}"
+        found["model"] = f"{FOLDER}{whole}{teacher.model.removeprefix(FOLDER + folder)}"
+    if is_engine(teacher.model):
+        found["kwargs"] = {
+            name: _find(f"{key}.kwargs.{name}", value, places) or value
+            if name in ENGINE_FILES and isinstance(value, str)
+            else value
+            for name, value in teacher.kwargs.items()
+        }
     return found
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from edldist.config import KubernetesConfig, TeacherConfig, load_job
 from edldist.errors import ConfigError
+from edldist.reference import ENGINE_FILES, FOLDER, is_engine, is_folder
 from edldist_launch.kubernetes.names import Names
 from edldist_launch.kubernetes.render import LAUNCHER
 from edldist_launch.plan.plan import Plan
 
 __all__ = ["plan_in_image"]
-
-_FOLDER = "hf:"
 
 
 def plan_in_image(job_path: Path, overrides: Sequence[str] = (), extend: bool = False) -> Plan:
@@ -46,13 +46,20 @@ def plan_in_image(job_path: Path, overrides: Sequence[str] = (), extend: bool = 
     return Plan(resolved, Path(places.beside_in_image), Path(Names(job.name).output), LAUNCHER, extend)
 
 
-def _paths(key: str, teacher: TeacherConfig, places: _Places) -> dict[str, str]:
-    found = {}
+def _paths(key: str, teacher: TeacherConfig, places: _Places) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     if teacher.weights is not None:
         found["weights"] = places.lead(f"{key}.weights", teacher.weights)
-    if teacher.model.startswith(_FOLDER):
-        folder, mark, name = teacher.model.removeprefix(_FOLDER).partition("#")
-        found["model"] = f"{_FOLDER}{places.lead(f'{key}.model', folder)}{mark}{name}"
+    if is_folder(teacher.model):
+        folder, mark, name = teacher.model.removeprefix(FOLDER).partition("#")
+        found["model"] = f"{FOLDER}{places.lead(f'{key}.model', folder)}{mark}{name}"
+    if is_engine(teacher.model):
+        found["kwargs"] = {
+            name: places.lead(f"{key}.kwargs.{name}", value)
+            if name in ENGINE_FILES and isinstance(value, str)
+            else value
+            for name, value in teacher.kwargs.items()
+        }
     return found
 
 

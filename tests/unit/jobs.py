@@ -120,6 +120,10 @@ WRONG_VALUES = [
     ),
     ("teachers.0={model: 'a:b', dataset_inputs: [0]}", "teachers[0]", "give dataset, too"),
     ("teachers.0.model=hf:", "teachers[0].model", "or hf:FOLDER"),
+    *(
+        (f"teachers.0.model={wrong}", "teachers[0].model", "or an HTTP engine, as in vllm:http://host:8000")
+        for wrong in ("vllm:", "vllm:host:8000", "sglang:http://", "'vllm:http://h:8000#'", "tgi:http://h:80")
+    ),
     ("teachers.0={model: 'a:b', dataset: 'hf:/x'}", "teachers[0].dataset", "module:factory"),
     ("teachers.0.kwargs=3", "teachers[0].kwargs", "a mapping of the factory's arguments"),
     ("teachers.0.kwargs={'a b': 3}", "teachers[0].kwargs.a b", "a mapping of the factory's arguments"),

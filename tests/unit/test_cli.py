@@ -400,6 +400,11 @@ def test_a_dry_run_refuses_what_a_run_would_and_says_what_becomes_of_an_earlier_
         ("model: 'elsewhere:b', env: {PYTHONPATH: more}", 0, "name: toy"),
         ("model: 'hf:gone'", 2, "teachers[0].model: no such folder: gone"),
         (
+            "model: 'vllm:http://h:8000', kwargs: {retries: -1}",
+            2,
+            "teachers[0]: model vllm:http://h:8000: retries",
+        ),
+        (
             "model: 'gpu:b'",
             0,
             "# teachers[0].model: importing it raises here, without a device: OSError: no device",

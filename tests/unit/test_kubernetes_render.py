@@ -410,6 +410,15 @@ def test_paths_lead_to_the_same_place_in_the_image(folder: Path, where: str, scr
     assert plan.job.teachers[0].model == "hf:/job/models/big#Class"
 
 
+def test_the_files_of_an_engine_are_looked_for_in_the_image(folder: Path) -> None:
+    (folder / "s.py").touch()
+    (folder / "job.yaml").write_text(JOB)
+    engine = "teachers.0={model: 'sglang:http://h:30000', kwargs: {tokenizer: models/t, retries: 3}}"
+    teacher = plan_in_image(folder / "job.yaml", ["student.script=s.py", engine]).job.teachers[0]
+    assert teacher.model == "sglang:http://h:30000"
+    assert teacher.kwargs == {"tokenizer": "/job/models/t", "retries": 3}
+
+
 def test_a_script_that_is_nowhere_or_in_two_places_is_refused(folder: Path) -> None:
     (folder / "job.yaml").write_text(JOB)
     with pytest.raises(ConfigError, match=r"student.script: no such file: none.py \(looked from /"):

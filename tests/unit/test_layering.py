@@ -29,6 +29,7 @@ BASE = {
     "cpus",
     "signals",
     "grace",
+    "reference",
 }
 ALLOWED = {
     "errors": set(),
@@ -40,8 +41,9 @@ ALLOWED = {
     "cpus": set(),
     "signals": set(),
     "grace": set(),
+    "reference": set(),
     "yamltext": {"errors"},
-    "config": {"errors", "bounds", "grace", "labels", "yamltext"},
+    "config": {"errors", "bounds", "grace", "labels", "reference", "yamltext"},
     "environment": {"errors", "bounds"},
     "labels": {"errors"},
     "wire": {"errors", "clock", "address", "address_file", "labels", "signals"},
@@ -104,9 +106,12 @@ TEACHER = {
     "dataset": {"model"},
     "reader": {"tasks", "exchange", "dataset"},
     "passes": {"tasks", "capacity", "exchange", "model"},
+    "engines": {"model", "passes"},
     "service": {"tasks", "capacity"},
     "stop_signals": set(),
-    "worker": {"tasks", "exchange", "model", "dataset", "reader", "passes", "service", "stop_signals"},
+    "worker": {
+        *("tasks", "exchange", "model", "dataset", "reader", "passes", "engines", "service", "stop_signals"),
+    },
 }
 MODULES = sorted(path for top in ("edldist", "launch") for path in (ROOT / top).rglob("*.py"))
 TRAVELS = ("edldist/wire", "edldist/teacher", "edldist/labels", "edldist/coordinator")

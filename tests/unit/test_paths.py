@@ -80,6 +80,19 @@ def test_the_folder_of_a_model_is_found_as_weights_are_and_its_class_kept(job_fi
     check_weights(resolve(job_file), job_file.parent)
 
 
+def test_the_files_of_an_engine_are_found_as_weights_are(job_file: Path) -> None:
+    Path("s.py").write_text("")
+    job_file.write_text(
+        "name: j\nteachers: [{model: 'vllm:http://h:8000#m', kwargs: {tokenizer: t, api_key_file: k, "
+        "retries: 3}}]\nstudent: {script: s.py}\n"
+    )
+    job_file.with_name("t").mkdir()
+    teacher = resolve(job_file).teachers[0]
+    assert teacher.model == "vllm:http://h:8000#m"
+    assert teacher.kwargs == {"tokenizer": str(job_file.with_name("t")), "api_key_file": "k", "retries": 3}
+    check_weights(resolve(job_file), job_file.parent)
+
+
 def test_a_script_that_is_nowhere_is_refused_with_both_places(job_file: Path) -> None:
     Path("s.py").write_text("")
     with pytest.raises(ConfigError) as refused:

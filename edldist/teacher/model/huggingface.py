@@ -15,11 +15,10 @@ from typing import Any
 from torch import nn
 
 from edldist.errors import ConfigError, ModelError
+from edldist.reference import FOLDER
 from edldist.teacher.model.factory import own_traceback
 
-__all__ = ["PREFIX", "HuggingFaceFolder"]
-
-PREFIX = "hf:"
+__all__ = ["HuggingFaceFolder"]
 
 _NOT_FOR_USERS = ("local_files_only", "output_loading_info", "trust_remote_code")
 
@@ -52,7 +51,7 @@ class HuggingFaceFolder:
         Raises:
             ConfigError: there is no such folder, or its config does not say what it is.
         """
-        path, mark, name = reference.removeprefix(PREFIX).partition("#")
+        path, mark, name = reference.removeprefix(FOLDER).partition("#")
         folder = Path(path)
         file = folder / "config.json"
         if not path or not file.is_file():
@@ -72,14 +71,14 @@ class HuggingFaceFolder:
         if not name:
             raise ConfigError(
                 f"model {reference}: its config names no architectures. Say which class loads it, as in "
-                f"{PREFIX}{path}#AutoModelForCausalLM"
+                f"{FOLDER}{path}#AutoModelForCausalLM"
             )
         return cls(reference, folder, name)
 
     @property
     def identity(self) -> str:
         """What workers of one group have in common, wherever the folder lies on their hosts."""
-        return f"{PREFIX}{self.model_class}"
+        return f"{FOLDER}{self.model_class}"
 
     def load(self, kwargs: Mapping[str, Any]) -> nn.Module:
         """The model, as ``from_pretrained`` makes it, which returns named outputs and keeps no cache.

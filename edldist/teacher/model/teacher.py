@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from edldist.errors import ConfigError, ContractError, ModelError
 from edldist.labels.places import Where, in_samples
+from edldist.reference import is_folder
 from edldist.teacher.model.digest import weights_digest
 from edldist.teacher.model.factory import make, own_traceback
-from edldist.teacher.model.huggingface import PREFIX, HuggingFaceFolder
+from edldist.teacher.model.huggingface import HuggingFaceFolder
 from edldist.teacher.model.outline import raises_without_values
 from edldist.teacher.model.outputs import OutputChoice
 from edldist.teacher.model.signature import misfit, takes, takes_any_name
@@ -150,7 +151,7 @@ class Teacher:
         return self._model
 
     def _make(self, path: str, kwargs: Mapping[str, Any]) -> Callable[..., Any]:
-        if not path.startswith(PREFIX):
+        if not is_folder(path):
             made: Callable[..., Any] = make("model", path, kwargs)
             return made
         folder = HuggingFaceFolder.parse(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from edldist.teacher.passes.kept_memory import KeptMemory
 from edldist.teacher.passes.sequences import in_sequences, label_sequences, of_tokens
 from edldist.wire.sequences import MARKS, labelled_rows
 
-__all__ = ["Computed", "Forward"]
+__all__ = ["Computed", "Forward", "Labelling"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,22 @@ class Computed:
     packed: dict[str, Tensor]
     finite: Tensor | None
     where: Where
+
+
+class Labelling(Protocol):
+    """From inputs to packed labels."""
+
+    def vet(self, parts: Iterable[Mapping[str, Tensor]]) -> None:
+        """Look at inputs while they are on the host; see ``Forward``."""
+        ...
+
+    def __call__(self, inputs: Mapping[str, Tensor], largest: int | None, fixed: bool) -> Computed:
+        """Label samples; see ``Forward``."""
+        ...
+
+    def refuse(self, computed: Computed) -> None:
+        """Look closely at a suspect pass. Raises what is wrong with it."""
+        ...
 
 
 class Forward:

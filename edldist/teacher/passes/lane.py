@@ -17,7 +17,9 @@ from torch import Tensor
 from edldist.errors import ModelError
 from edldist.teacher.passes.forward import Computed
 
-__all__ = ["CudaLane", "Flight", "HostLane", "InputsLostError", "Lane", "lane_for"]
+__all__ = ["Compute", "CudaLane", "Flight", "HostLane", "InputsLostError", "Lane", "Parts", "lane_for"]
+
+_POLL_S = 0.0005
 
 Compute = Callable[[Mapping[str, Tensor]], Computed]
 Parts = Sequence[Mapping[str, Tensor]]
@@ -61,6 +63,11 @@ class Lane(Protocol):
         """Passes that may be in flight at once."""
         ...
 
+    @property
+    def poll_s(self) -> float:
+        """How long to wait between two looks at a flight, where there is something else to look out for."""
+        ...
+
     def launch(self, parts: Parts, compute: Compute) -> Flight:
         """Begin a pass.
 
@@ -75,6 +82,10 @@ class Lane(Protocol):
 
     def recover(self) -> bool:
         """After an error: let go of what is cached. False if the device is of no use any more."""
+        ...
+
+    def close(self) -> None:
+        """No pass is wanted any more."""
         ...
 
 
@@ -108,6 +119,7 @@ class HostLane:
     """
 
     depth = 1
+    poll_s = _POLL_S
 
     _copies = False
 
@@ -133,6 +145,9 @@ class HostLane:
 
     def recover(self) -> bool:
         return True
+
+    def close(self) -> None:
+        return
 
     def _changed(self, inputs: Mapping[str, Tensor], before: Mapping[str, int]) -> bool:
         """Whether the model wrote to its inputs. Torch counts that; what numpy writes goes unnoticed."""
@@ -180,6 +195,7 @@ class CudaLane:
     """
 
     depth = 2
+    poll_s = _POLL_S
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -219,6 +235,9 @@ class CudaLane:
         except RuntimeError:
             return False
         return True
+
+    def close(self) -> None:
+        return
 
 
 def _pinned(tensors: Sequence[Tensor]) -> Tensor:

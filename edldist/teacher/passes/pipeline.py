@@ -27,14 +27,14 @@ from typing import Protocol
 
 from torch import Tensor
 
-from edldist.errors import ContractError, EdlDistError, ModelError
+from edldist.errors import ContractError, EdlDistError, EngineLostError, ModelError
 from edldist.observe.repeats import Repeats
 from edldist.teacher.capacity import Capacity
 from edldist.teacher.exchange import inputs_of
 from edldist.teacher.model.factory import own_traceback
 from edldist.teacher.model.teacher import is_out_of_memory
 from edldist.teacher.passes.batch_size import BatchSizeSearch
-from edldist.teacher.passes.forward import Computed, Forward
+from edldist.teacher.passes.forward import Computed, Labelling
 from edldist.teacher.passes.lane import Flight, InputsLostError, Lane
 from edldist.teacher.tasks import Answer, HeldTask
 from edldist.wire.texts import even
@@ -44,7 +44,6 @@ __all__ = ["Pipeline", "Reader"]
 logger = logging.getLogger(__name__)
 
 _READ_AHEAD = 2
-_POLL_S = 0.0005
 _WAIT_S = 0.25
 
 Parts = Sequence[dict[str, Tensor]]
@@ -84,7 +83,7 @@ class Pipeline:
 
     Args:
         lane: of the model's device.
-        forward: model and codec.
+        forward: from inputs to packed labels.
         search: the batch size; told about every pass and every lack of memory.
         answers_to: tasks, their labels on the host and the seconds of compute, to answers.
         resize: called with a new batch size.
@@ -100,7 +99,7 @@ class Pipeline:
     def __init__(
         self,
         lane: Lane,
-        forward: Forward,
+        forward: Labelling,
         search: BatchSizeSearch,
         answers_to: AnswersTo,
         resize: Callable[[int], None],
@@ -130,7 +129,8 @@ class Pipeline:
         return len(self._passes) < self._room and self._broken is None
 
     def end(self) -> None:
-        """Nothing more will be begun: say what was left unsaid of failures."""
+        """Nothing more will be begun: let the lane go, and say what was left unsaid of failures."""
+        self._lane.close()
         self._failures.end()
 
     def patience_s(self, idle_s: float) -> float:
@@ -139,7 +139,7 @@ class Pipeline:
             return idle_s
         following = self._following()
         busy = self._answers or self._broken or (following is not None and following.is_read())
-        return 0.0 if busy else _POLL_S
+        return 0.0 if busy else self._lane.poll_s
 
     def begin(self, tasks: list[HeldTask]) -> None:
         """Take on the tasks of one pass; inputs that they bring along fly at once if there is a place."""
@@ -179,7 +179,7 @@ class Pipeline:
             if flight is not None:
                 self._wait_for(flight)
             return
-        concurrent.futures.wait(following.reads, _WAIT_S if flight is None else _POLL_S)
+        concurrent.futures.wait(following.reads, _WAIT_S if flight is None else self._lane.poll_s)
 
     # --- stages -------------------------------------------------------------------------------------
 
@@ -306,9 +306,13 @@ class Pipeline:
             self._split(each, no_room)
 
     def _give_up(self, each: _Pass, exc: Exception) -> None:
-        """The device is broken: blame this pass alone; the others' tasks go back when the worker leaves."""
+        """The device is broken, or the engine lost: blame this pass; the others' tasks go back on leaving."""
         words = _words(exc)
-        self._broken = EdlDistError(f"the device is of no use after an error in a forward pass: {words}")
+        self._broken = (
+            exc
+            if isinstance(exc, EngineLostError)
+            else EdlDistError(f"the device is of no use after an error in a forward pass: {words}")
+        )
         self._replace(each, [])
         self._answers.append([Answer([task], None, error=words) for task in each.tasks])
 

@@ -1,0 +1,42 @@
+"""What ``model:`` of a teacher may name: a factory, a folder of Hugging Face's, or an HTTP engine."""
+
+from __future__ import annotations
+
+__all__ = [
+    "ENGINES",
+    "ENGINE_FILES",
+    "FACTORY",
+    "FOLDER",
+    "MODEL",
+    "MODEL_FORMS",
+    "is_engine",
+    "is_factory",
+    "is_folder",
+]
+
+FOLDER = "hf:"
+ENGINES = ("vllm:", "sglang:")
+ENGINE_FILES = ("tokenizer", "api_key_file")
+"""Those arguments of an engine that are paths."""
+FACTORY = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
+_ENGINE = rf"({'|'.join(name[:-1] for name in ENGINES)}):https?://[^\s/#]+(/[^\s#]*)?(#\S(.*\S)?)?"
+MODEL = rf"^({FACTORY[1:-1]}|{FOLDER}\S(.*\S)?|{_ENGINE})$"
+MODEL_FORMS = (
+    "module:factory, as in package.module:factory, or hf:FOLDER, as in hf:models/gpt2, or an HTTP engine, as "
+    "in vllm:http://host:8000 or sglang:http://host:30000"
+)
+
+
+def is_folder(model: str) -> bool:
+    """Whether it is a folder of Hugging Face's."""
+    return model.startswith(FOLDER)
+
+
+def is_engine(model: str) -> bool:
+    """Whether it is an HTTP engine."""
+    return model.startswith(ENGINES)
+
+
+def is_factory(model: str) -> bool:
+    """Whether something has to be imported."""
+    return not is_folder(model) and not is_engine(model)
