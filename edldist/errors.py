@@ -171,19 +171,20 @@ class PoisonTaskError(EdlDistError):
     Attributes:
         teacher: name of the teacher group.
         batch: number of the batch since the loader was made, from 0.
-        samples: positions within the batch, ``range(start, stop)``.
+        samples: positions within the batch, rising; a ``range`` where they follow each other.
         attempts: one line or traceback for each failed attempt, oldest first.
     """
 
     final = True
 
-    def __init__(self, teacher: str, batch: int, samples: range, attempts: Sequence[str]) -> None:
+    def __init__(self, teacher: str, batch: int, samples: Sequence[int], attempts: Sequence[str]) -> None:
         self.teacher = teacher
         self.batch = batch
         self.samples = samples
         self.attempts = list(attempts)
         last = self.attempts[-1] if self.attempts else "no attempt was recorded"
+        those = f"{samples[0]}..{samples[-1]}" if isinstance(samples, range) else ", ".join(map(str, samples))
         super().__init__(
-            f"teacher {teacher!r} could not label samples {samples.start}..{samples.stop - 1} of batch "
-            f"{batch} in {len(self.attempts)} attempts. The last one said:\n{last}"
+            f"teacher {teacher!r} could not label samples {those} of batch {batch} in {len(self.attempts)} "
+            f"attempts. The last one said:\n{last}"
         )

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from edldist import Sequences
-from edldist.errors import InputError, LabelError
+from edldist.errors import InputError, LabelError, PoisonTaskError
 from edldist.student.loader import DistillLoader
 from tests.integration.test_sequences import batches
 
@@ -145,3 +145,21 @@ def test_the_state_of_a_routed_loader_differs_by_rank(memory_job, monkeypatch):
     list(loader)
     assert "teachers" not in loader.state_dict()
     assert loader.rank_state_dict()["teachers"].keys() == {"law"}
+
+
+def test_poison_is_named_by_its_places_in_the_batch(memory_job):
+    memory_job.teacher("raises_on_13", name="law")
+    memory_job.teacher("identify", name="code")
+    made = [{"id": torch.tensor([1, 13, 2, 13, 5]), "domain": ["code", "law", "code", "law", "law"]}]
+    with pytest.raises(PoisonTaskError, match="could not label samples 1, 3, 4 of batch 0") as caught:
+        list(memory_job.loader(made, "id", teacher=("law", "code"), route="domain"))
+    assert list(caught.value.samples) == [1, 3, 4]
+
+
+def test_poison_among_sequences_is_named_by_its_place_in_the_batch(memory_job):
+    """Of the sequences before it nothing was asked, and the teacher never saw them."""
+    memory_job.teacher("raises_on_token_13", batch_size=64)
+    ids = torch.tensor([[20, 21], [22, 23], [24, 13]])
+    made = [{"ids": ids, "wanted": torch.tensor([[0, 0], [0, 1], [1, 1]])}]
+    with pytest.raises(PoisonTaskError, match=r"samples 1\.\.2 of batch 0"):
+        list(memory_job.loader(made, Sequences("ids", asked="wanted")))

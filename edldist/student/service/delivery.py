@@ -401,7 +401,8 @@ class Delivery:
         return outcome
 
     def _give_up(self, poison: Poison) -> None:
-        samples = range(poison.start, poison.stop)
+        inputs = self._open[poison.batch].inputs_of(poison.teacher)
+        samples = inputs.positions(poison.start, poison.stop)
         error = PoisonTaskError(poison.teacher, poison.batch, samples, poison.attempts)
         if self._skip_poison:
             self._open[poison.batch].poison = error
@@ -411,9 +412,10 @@ class Delivery:
         self._changed.notify_all()
 
     def _refuse(self, grant: Grant, error: str) -> None:
+        samples = self._open[grant.batch].inputs_of(grant.teacher).positions(grant.start, grant.stop)
         self._errors[grant.batch] = ContractError(
-            f"teacher {grant.teacher!r} cannot label what this student sends (samples {grant.start}.."
-            f"{grant.stop - 1} of batch {grant.batch}); no other attempt would end differently:\n{error}"
+            f"teacher {grant.teacher!r} cannot label what this student sends (samples {samples[0]}.."
+            f"{samples[-1]} of batch {grant.batch}); no other attempt would end differently:\n{error}"
         )
         self._queue.refuse(grant.lease)
         self._changed.notify_all()
