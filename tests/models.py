@@ -294,3 +294,7 @@ def shifted_tokens(by: float = 0.0):
         return torch.stack([ids, sums.expand_as(ids) + by], dim=-1).float()
 
     return label
+
+
+def says_mask():
+    return lambda id: {"mask": id.unsqueeze(1)}  # noqa: A006

@@ -44,6 +44,11 @@ _OF_STUDENTS = {
     "duplicates": ("edldist_student_duplicate_answers", "Answers that others had given before."),
     "hedged": ("edldist_student_hedged_tasks", "Tasks that a second worker got, too."),
     "failed": ("edldist_student_failed_tasks", "Tasks that a model failed on."),
+    "skipped": (
+        "edldist_student_skipped_samples",
+        "Samples that no worker could label, and that were left out.",
+    ),
+    "missed": ("edldist_student_missed_samples", "Samples without labels of a teacher that was missing."),
 }
 _LEVELS = {
     "buffered": ("edldist_student_buffered_batches", "Labelled batches that a student has not taken yet."),

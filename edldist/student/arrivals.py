@@ -125,7 +125,7 @@ class Arrivals:
             PoisonTaskError: there is none.
         """
         if self._stand_in is None:
-            found = self._labelled_behind(self._decoding.suffices)
+            found = self._labelled_behind(self._suffices)
             if found is None:
                 try:
                     raise poison
@@ -189,8 +189,8 @@ class Arrivals:
         self._transfer.put(batch, None if batch.poison else (batch.batch, batch.labels()))
         return True
 
-    def _labelled_behind(self, suffice: Callable[[Set[str]], bool]) -> OpenBatch | None:
-        """The first batch with labels of teachers that suffice behind those that have arrived, waited for.
+    def _labelled_behind(self, suffices: Callable[[OpenBatch], bool]) -> OpenBatch | None:
+        """The first batch whose labels suffice behind those that have arrived, waited for.
 
         Returns:
             None if there is none.
@@ -201,7 +201,7 @@ class Arrivals:
             batch: OpenBatch
             for batch in self._transfer.tags(looked_at):
                 looked_at += 1
-                if batch.poison is None and suffice(batch.labelled):
+                if batch.poison is None and suffices(batch):
                     return batch
             self._read()
             if self._ahead.outstanding > looked_at:
@@ -216,17 +216,22 @@ class Arrivals:
     def _pair(self, batch: OpenBatch, value: Any, packed: Packed) -> Pair:
         decoding = self._decoding
         decoding.learn(packed)
-        if lacking := decoding.lacking(batch.labelled):
+        if lacking := decoding.lacking(batch.labelled | batch.passed_over):
             return value, self._with_no_rows(packed, lacking)
         if self._keep_stand_in:
             self._stand_in = batch.batch, batch.labels()
-        return value, decoding.of(packed)
+        labels = decoding.of(packed)
+        known = not batch.passed_over or decoding.all_known(batch.passed_over)
+        return value, labels if known else _NoLabels(labels)
+
+    def _suffices(self, batch: OpenBatch) -> bool:
+        return self._decoding.suffices(batch.labelled | batch.passed_over)
 
     def _with_no_rows(self, packed: Packed, lacking: Set[str]) -> dict[str, Any]:
         """Labels without rows beside others, of teachers that saw no samples of the batch."""
         decoding = self._decoding
         if unknown := decoding.unknown(lacking):
-            found = self._labelled_behind(lambda labelled: decoding.are_known(unknown, labelled))
+            found = self._labelled_behind(lambda batch: decoding.are_known(unknown, batch.labelled))
             if found is None:
                 return _NoLabels(decoding.of(packed))
             decoding.learn(found.labels())
@@ -237,13 +242,13 @@ class Arrivals:
 
 
 class _NoLabels(dict[str, Any]):
-    """Labels where some teacher saw no samples, and never any before, so that nobody knows their names."""
+    """Labels beside those of a teacher that has not labelled anything, so that nobody knows their names."""
 
     def __missing__(self, key: str) -> Any:
         raise LabelError(
-            f"there are no labels {key!r} (there are {', '.join(self) or 'none'}): a teacher sees no samples "
-            "of this batch, and of no other one of this epoch, so nobody knows what its labels are called. "
-            "Ask first, as with 'if not labels: continue'"
+            f"there are no labels {key!r} (there are {', '.join(self) or 'none'}): a teacher is missing, "
+            "or sees no samples of this batch, and has labelled no other one of this epoch, so nobody knows "
+            "what its labels are called. Ask first, as with 'if not labels: continue'"
         )
 
 

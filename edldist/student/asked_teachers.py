@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from numbers import Real
 
 from edldist.errors import ConfigError
 from edldist.labels.grammar import CodecSpec
@@ -25,6 +26,7 @@ class AskedTeachers:
         prefixed: whether labels are named ``teacher/output``.
         route: to which of them each sample goes, and the labels of all are one set; None: to all of them.
         sequences: whether some of them see padded sequences without their padding.
+        skip_after_s: those without whose labels batches go on once they have had no worker for so long.
         differ_by_rank: whether a rank may meet no sample for some of them.
     """
 
@@ -33,6 +35,7 @@ class AskedTeachers:
     prefixed: bool = False
     route: Route | None = None
     sequences: bool = False
+    skip_after_s: Mapping[str, float] = field(default_factory=dict)
     differ_by_rank: bool = False
 
     @classmethod
@@ -42,6 +45,9 @@ class AskedTeachers:
         inputs: InputsByTeacher = None,
         codec: str | Mapping[str, str] | None = None,
         route: RouteKey | None = None,
+        missing: str | Mapping[str, str] = "wait",
+        missing_after_s: float = 30.0,
+        deterministic: bool = False,
     ) -> AskedTeachers:
         """Check the arguments of a ``DistillLoader``, by the same names.
 
@@ -63,5 +69,32 @@ class AskedTeachers:
             prefixed=not isinstance(teacher, str) and route is None,
             route=None if route is None else Route(route, names),
             sequences=any(isinstance(its, Sequences) for its in each),
+            skip_after_s=_skipped(names, missing, missing_after_s, deterministic),
             differ_by_rank=isinstance(inputs, Mapping) or route is not None,
         )
+
+
+def _skipped(
+    names: Sequence[str], missing: str | Mapping[str, str], after_s: float, deterministic: bool
+) -> dict[str, float]:
+    """After how long each teacher is skipped that may be."""
+    wanted = dict(missing) if isinstance(missing, Mapping) else dict.fromkeys(names, missing)
+    if strangers := wanted.keys() - set(names):
+        raise ConfigError(
+            f"missing={missing!r}: there is no teacher {min(strangers, key=str)!r} among {list(names)}"
+        )
+    if any(way not in ("wait", "skip") for way in wanted.values()):
+        raise ConfigError(f"missing={missing!r}: use 'wait' or 'skip', or a mapping from teachers to these")
+    if not isinstance(after_s, Real) or isinstance(after_s, bool) or not 0 < after_s < float("inf"):
+        raise ConfigError(f"missing_after_s={after_s!r}: use a number of seconds above 0")
+    skipped = {name: float(after_s) for name, way in wanted.items() if way == "skip"}
+    if skipped and len(names) < 2:
+        raise ConfigError(
+            f"missing={missing!r}: there is one teacher, and a batch goes on with labels of another only"
+        )
+    if skipped and deterministic:
+        raise ConfigError(
+            f"missing={missing!r}: which batches go on without a teacher's labels is a matter of timing, so "
+            "results would depend on it: use 'wait' with deterministic"
+        )
+    return skipped

@@ -11,7 +11,7 @@ from torch import Tensor
 from edldist.labels.packing import Codec
 from edldist.student.asked_teachers import AskedTeachers
 from edldist.student.joined import joined
-from edldist.student.put_back import MASK, put_back
+from edldist.student.put_back import MASK, check_no_mask, put_back
 from edldist.student.service.teacher_inputs import PLACES
 
 __all__ = ["Decoding", "Packed"]
@@ -37,6 +37,7 @@ class Decoding:
         self._names = frozenset(teachers.names)
         self._routed = teachers.route is not None
         self._codec = codec
+        self._may_miss = teachers.skip_after_s.keys()
         self._no_rows: Packed = {}
 
     def learn(self, packed: Packed) -> None:
@@ -53,6 +54,10 @@ class Decoding:
         """Whether labels of these teachers are all that a batch has to have."""
         return bool(labelled) if self._routed else self._names <= labelled
 
+    def all_known(self, teachers: Set[str]) -> bool:
+        """Whether labels of all of these teachers have been seen."""
+        return teachers <= self._no_rows.keys()
+
     def lacking(self, labelled: Set[str]) -> Set[str]:
         """Teachers without whose labels nobody can tell the names, of a batch that has these."""
         if not self._routed:
@@ -63,7 +68,7 @@ class Decoding:
         """Those of some teachers whose labels still have to be seen, to make some without rows."""
         if self._routed and self._no_rows:
             return frozenset()
-        return teachers - self._no_rows.keys()
+        return teachers - self._no_rows.keys() - self._may_miss  # for those nobody waits
 
     def are_known(self, unknown: Set[str], labelled: Set[str]) -> bool:
         """Whether a batch that has labels of some teachers shows what those of unknown ones are like."""
@@ -72,7 +77,11 @@ class Decoding:
     def without_rows(self, teachers: Set[str]) -> Packed:
         """Labels of no samples, on the host: of these teachers, or of one of those that share a set."""
         known = [teacher for teacher in self._no_rows if teacher in teachers]
-        return {teacher: self._no_rows[teacher] for teacher in (known[:1] if self._routed else known)}
+        if self._routed:
+            known = known[:1]
+        nowhere = {PLACES: torch.full((0,), -1, dtype=torch.int64, device="cpu")}
+        never = dict.fromkeys(teachers & self._may_miss - self._no_rows.keys(), nowhere)
+        return {teacher: self._no_rows[teacher] for teacher in known} | never
 
     def of(self, packed: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
         """What the loop gets of the labels that came from each teacher.
@@ -93,10 +102,21 @@ class Decoding:
     def _outputs(self, teacher: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         came, places = _apart(tensors)
         if places is None:
-            return self._codec(teacher).decode(came)
+            labels = self._codec(teacher).decode(came)
+            if teacher not in self._may_miss:
+                return labels
+            check_no_mask(labels, teacher)
+            one = next(iter(came.values()))
+            return labels | {MASK: torch.ones(len(one), dtype=torch.bool, device=one.device)}
+        if not came:
+            came = self._like_former(teacher, places)
         if not came:  # nobody knows what its labels are called
             return {MASK: places >= 0}
         return put_back(self._codec(teacher).decode(came), places, teacher)
+
+    def _like_former(self, teacher: str, places: Tensor) -> dict[str, Tensor]:
+        """Labels without rows, as a teacher has had them before, if it has."""
+        return {name: tensor.to(places.device) for name, tensor in self._no_rows.get(teacher, {}).items()}
 
     def _one_set(self, packed: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
         places: dict[str, Tensor] = {}
@@ -113,7 +133,7 @@ class Decoding:
             return next(iter(labels.values()))  # of a batch without samples
         whole, together = joined(labels, places)
         back = put_back(whole, together, next(iter(labels)))
-        if not self._asked.sequences:
+        if not (self._asked.sequences or self._may_miss):
             del back[MASK]  # every sample has labels
         return back
 

@@ -20,6 +20,7 @@ class LoopFigures:
     batches: int = 0
     samples: int = 0
     skipped: int = 0
+    missed: int = 0
     discarded: int = 0
     starved_s: float = 0.0
     startup_s: float = 0.0
@@ -54,6 +55,7 @@ class LoopFigures:
             "batches": self.batches,
             "samples": self.samples,
             "skipped": self.skipped,
+            "missed": self.missed,
             "discarded": self.discarded,
             "starved_s": round(self.starved_s, 6),
             "startup_s": round(self.startup_s, 6),

@@ -77,6 +77,11 @@ class DistillLoader:
         codec: the only form in which labels are taken, as ``topk:64``, or one by teacher's name; workers
             that send another are refused. Default: that of the first worker of each teacher.
         low_watermark, high_watermark: bounds on batches that are read ahead or labelled.
+        route: key, index or callable(batch) for one teacher of each sample, by name or place in ``teacher``.
+            Only that sees the sample; labels come as of one teacher, in the batch's order, without prefixes.
+        missing: what becomes of a batch that lacks labels of a teacher only because that has no worker:
+            ``"wait"``, or ``"skip"`` them once it has had none for ``missing_after_s`` (at the start too), if
+            another has labelled it. Or one by teacher's name. Those that may be skipped have a mask.
         max_bytes: bound on the memory of batches that were read ahead: all of their tensors and arrays, and
             their labels, whether a teacher has them at the moment or not. One batch is always read.
         task_size: cut batches at multiples of this instead of to each worker's wish.
@@ -136,6 +141,8 @@ class DistillLoader:
         *,
         codec: str | Mapping[str, str] | None = None,
         route: RouteKey | None = None,
+        missing: str | Mapping[str, str] = "wait",
+        missing_after_s: float = 30.0,
         max_bytes: int = 4 << 30,
         task_size: int | None = None,
         deterministic: bool | None = None,
@@ -161,7 +168,8 @@ class DistillLoader:
                 "no coordinator: pass coordinator='tcp://HOST:PORT', set EDLDIST_COORDINATOR, "
                 "or start the script with 'edldist run' or 'edldist student'"
             )
-        asked = AskedTeachers.of(teacher, inputs, codec, route)
+        fixed = environment.deterministic if deterministic is None else deterministic
+        asked = AskedTeachers.of(teacher, inputs, codec, route, missing, missing_after_s, fixed)
         poison = on_poison or environment.on_poison
         if poison not in ("raise", "skip"):
             raise ConfigError(f"on_poison={poison!r}: use 'raise' or 'skip'")
@@ -170,7 +178,7 @@ class DistillLoader:
             high_watermark,
             max_bytes,
             task_size if task_size is not None else environment.task_size,
-            environment.deterministic if deterministic is None else deterministic,
+            fixed,
             first_deadline_s=first_deadline_s,
             min_deadline_s=min_deadline_s,
             hang_s=hang_s,
@@ -212,6 +220,7 @@ class DistillLoader:
                 heartbeat_ttl_s=(environment.heartbeat_ttl_s if heartbeat_ttl_s is None else heartbeat_ttl_s),
                 connect_timeout_s=environment.connect_timeout_s,
                 codecs=asked.codecs,
+                skip_after_s=asked.skip_after_s,
                 group=here.generation,
                 run=run,
                 generation=generation,
@@ -313,6 +322,7 @@ class DistillLoader:
         batch, pair = arrival
         counted = self._position.consume(batch.mark, batch.samples)
         self._note_position()
+        self._figures.missed += batch.missed
         if not self._known.complete:
             self._known.consumed(self._service.used())
         if pair is not None:
@@ -382,8 +392,8 @@ class DistillLoader:
         """Figures since the loader was made.
 
         ``batches`` and ``samples`` delivered, the position in ``epoch`` and ``epoch_samples``,
-        samples ``skipped`` as poison; ``starved_s`` waited for labels (``startup_s`` before the
-        very first batch is counted apart), ``waiting_s`` for those that it waits for now;
+        samples ``skipped`` as poison, and ``missed`` by teachers that were missing; ``starved_s`` waited
+        for labels (``startup_s`` before the very first batch apart), ``waiting_s`` for those of now;
         ``loop_s`` from the first batch to the last one so far;
         ``backpressure_s`` with the queue full and the teachers idle; ``done``, ``requeued``,
         ``duplicates``, ``hedged``, ``failed`` tasks; batches ``discarded`` after they were read,

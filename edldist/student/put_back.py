@@ -11,10 +11,21 @@ from torch import Tensor
 from edldist.errors import LabelError
 from edldist.student.structure import mapped
 
-__all__ = ["MASK", "put_back"]
+__all__ = ["MASK", "check_no_mask", "put_back"]
 
 MASK = "mask"
-"""What the loop finds beside labels of sequences: where there are some."""
+"""What the loop finds beside labels that may be missing at some positions: where there are some."""
+
+
+def check_no_mask(labels: Mapping[str, Any], teacher: str) -> None:
+    """Raises:
+    LabelError: the teacher has an output of the name under which masks come.
+    """
+    if MASK in labels:
+        raise LabelError(
+            f"teacher {teacher!r} has an output {MASK!r}, under which labels say where there are some: "
+            "choose its outputs without it (--outputs), or rename it"
+        )
 
 
 def put_back(labels: Mapping[str, Any], places: Tensor, teacher: str) -> dict[str, Any]:
@@ -31,11 +42,7 @@ def put_back(labels: Mapping[str, Any], places: Tensor, teacher: str) -> dict[st
     Raises:
         LabelError: the teacher has an output of that name.
     """
-    if MASK in labels:
-        raise LabelError(
-            f"teacher {teacher!r} has an output {MASK!r}, under which labels of sequences say where they "
-            "are: choose its outputs without it (--outputs), or rename it"
-        )
+    check_no_mask(labels, teacher)
     mask = places >= 0
     index = places.clamp(min=0).reshape(-1)
 

@@ -54,6 +54,12 @@ class _TaskPoisoned(_Fields, frozen=True):
     error: Text
 
 
+class _LabelsMissing(_Fields, frozen=True):
+    student: Name
+    teacher: Name
+    gone_s: _Seconds
+
+
 class _CheckpointWhole(_Fields, frozen=True):
     step: Count
     bytes: Count
@@ -79,6 +85,8 @@ FROM_MEMBERS: dict[str, type[_Fields]] = {
     "teacher_quarantined": _TeacherQuarantined,
     "task_requeued": _TaskRequeued,
     "task_poisoned": _TaskPoisoned,
+    "labels_missing": _LabelsMissing,
+    "labels_back": _LabelsMissing,
     "checkpoint_saved": _CheckpointWhole,
     "checkpoint_restored": _CheckpointWhole,
     "checkpoint_failed": _CheckpointBroken,

@@ -39,6 +39,7 @@ class Figures:
     buffered: int = 0
     starved_s: float = 0.0
     skipped_samples: int = 0
+    missed_samples: int = 0
     metrics: Mapping[str, Scalar] = field(default_factory=dict)
 
 
@@ -61,6 +62,8 @@ class Tally:
       another one that watched this run ``recall``s what that one kept.
     - ``skipped_samples``: those that no worker could label and that ``on_poison: skip`` left out, summed
       in the same way.
+    - ``missed_samples``: those that loops took without labels of a teacher that was missing, once for each
+      such teacher, summed in the same way.
     - ``samples_per_s``: samples over the time from the first to the last batch, as far as they were seen; by
       the loops' own clocks if all fell into one observation.
     - ``starved_s``, ``backpressure_s``: the most of any student member.
@@ -201,6 +204,7 @@ class Tally:
             buffered=sum(int(_number(member.stats.get("buffered")) or 0) for member in students),
             starved_s=self._most("starved_s"),
             skipped_samples=int(self._total("skipped")),
+            missed_samples=int(self._total("missed")),
             metrics=dict(self.metrics),
         )
 
@@ -226,6 +230,7 @@ class Tally:
             "samples": int(samples),
             "samples_per_s": round(rate, 2),
             "skipped_samples": int(self._total("skipped")),
+            "missed_samples": int(self._total("missed")),
             "starved_s": round(self._most("starved_s"), 3),
             "backpressure_s": round(self._most("backpressure_s"), 3),
             "metrics": dict(self.metrics),

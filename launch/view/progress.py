@@ -70,6 +70,11 @@ def describe_event(line: Mapping[str, Any]) -> str | None:
     if event == "teacher_quarantined":
         worker, seconds = line.get("worker"), number(line.get("for_s"))
         return f"teacher {worker} gets no work for {seconds} s, it keeps failing: {line.get('error')}"
+    if event in ("labels_missing", "labels_back"):
+        teacher, seconds = line.get("teacher"), _seconds(line.get("gone_s"))
+        if event == "labels_back":
+            return f"teacher {teacher} is back after {seconds} s: its labels are used again"
+        return f"teacher {teacher} has had no worker for {seconds} s: batches go on without its labels"
     if event == "task_poisoned":
         place = f"samples {line.get('start')}:{line.get('stop')} of batch {line.get('batch')}"
         return f"{place} cannot be labelled by teacher {line.get('teacher')}: {line.get('error')}"
@@ -90,6 +95,11 @@ def _left_out(samples: int) -> str:
     return f"{samples} {noun} that no worker could label"
 
 
+def _missed(samples: int) -> str:
+    noun = "sample" if samples == 1 else "samples"
+    return f"{samples} {noun} without labels of a missing teacher"
+
+
 def plain_line(figures: Figures, workers_wanted: int, elapsed_s: float) -> str:
     """The figures in one line."""
     parts = [f"[{duration(elapsed_s)}]"]
@@ -103,6 +113,8 @@ def plain_line(figures: Figures, workers_wanted: int, elapsed_s: float) -> str:
     parts.append(f"starved {figures.starved_s:.1f}s")
     if figures.skipped_samples:
         parts.append(f"left out {_left_out(figures.skipped_samples)}")
+    if figures.missed_samples:
+        parts.append(_missed(figures.missed_samples))
     if figures.eta_s is not None:
         parts.append(f"eta {duration(figures.eta_s)}")
     return " · ".join(parts)
@@ -189,6 +201,8 @@ class ProgressView:
         rows: list[RenderableType] = [head]
         if figures.skipped_samples:
             rows.append(Text(f"left out {_left_out(figures.skipped_samples)}", style="yellow"))
+        if figures.missed_samples:
+            rows.append(Text(_missed(figures.missed_samples), style="yellow"))
         if figures.steps and figures.step is not None:
             bar = Table.grid()  # alone, the bar would not end its line
             bar.add_row(
@@ -230,6 +244,8 @@ def show_result(console: PlainConsole, result: Mapping[str, Any]) -> None:
     summary.add_row("samples", f"{result['samples']} ({result['samples_per_s']:.1f} per second)")
     if result["skipped_samples"]:
         summary.add_row("left out", Text(_left_out(result["skipped_samples"]), style="yellow"))
+    if result["missed_samples"]:
+        summary.add_row("went on with", Text(_missed(result["missed_samples"]), style="yellow"))
     summary.add_row("wall time", duration(result["wall_s"]))
     summary.add_row(
         "waited",

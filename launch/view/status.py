@@ -298,6 +298,8 @@ def _remarks(member: MemberStatus) -> list[str]:
     if stats.get("out_of_memory"):
         times, size = stats["out_of_memory"], stats.get("batch_size")
         remarks.append(f"ran out of memory ({times}x): at most {size} samples a pass now")
+    if stats.get("missed"):
+        remarks.append(f"took {stats['missed']} samples without labels of a missing teacher")
     if stats.get("skipped"):
         remarks.append(f"left out {stats['skipped']} samples that no worker could label")
     return remarks

@@ -60,6 +60,7 @@ def test_a_completed_job_leaves_its_record_and_no_process(start: Start, folder: 
         *("status", "job", "steps", "epochs", "samples", "wall_s", "samples_per_s"),
         *(
             "skipped_samples",
+            "missed_samples",
             "starved_s",
             "backpressure_s",
             "metrics",

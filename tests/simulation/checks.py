@@ -20,6 +20,9 @@ def rank_faults(rank: RankProcess) -> Iterator[str]:
     delivery.validate()
     connected = {worker.key for worker in service._peers}
     known = {name for name, _ in queue._workers}
+    missing = delivery._missing & service._peers.teachers()
+    if missing:
+        yield f"{sorted(missing)} count as missing, and have workers"
     if known != connected:
         yield f"the queue knows workers {sorted(known)}, connected are {sorted(connected)}"
 

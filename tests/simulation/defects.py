@@ -11,6 +11,7 @@ from typing import Any
 from unittest import mock
 
 from edldist.student.queue import task as task_module
+from edldist.student.queue.absences import Absences
 from edldist.student.queue.batches import Batches
 from edldist.student.queue.outcomes import Returned
 from edldist.student.queue.queue import LabelQueue
@@ -83,6 +84,15 @@ def _deliver_what_is_half_labelled() -> Any:
     return mock.patch.object(Batches, "settle", early)
 
 
+def _miss_for_good() -> Any:
+    look = Absences.look
+
+    def blind(self: Absences, now: float, here: Any) -> Any:
+        return look(self, now, set(here) - self.missing)
+
+    return mock.patch.object(Absences, "look", blind)
+
+
 DEFECTS: dict[str, Callable[[], Any]] = {
     "what a broken connection swallowed is not made good": lambda: mock.patch.object(
         StudentService, "_reconcile", _nothing
@@ -96,6 +106,10 @@ DEFECTS: dict[str, Callable[[], Any]] = {
     "what a worker gives back is nobody's": _lose_what_a_drain_gives_back,
     "rows of a shared answer are taken from its start": _write_at_the_first_row,
     "a batch is ready before its last label": _deliver_what_is_half_labelled,
+    "a group that was missing is missed for good": _miss_for_good,
+    "a batch is passed over while another teacher owes it labels": lambda: mock.patch.object(
+        LabelQueue, "lacks_only", lambda self, teachers: frozenset(teachers)
+    ),
     "a task that kills workers is given to the next": lambda: mock.patch.object(
         task_module, "_ALONE_AFTER", 1 << 30
     ),

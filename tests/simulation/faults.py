@@ -121,6 +121,22 @@ def _vanish_worker(world: World, fault: Fault) -> str | None:
     return f"the host of {worker.name} vanishes"
 
 
+def _lose_group(world: World, fault: Fault) -> str | None:
+    """All workers of a teacher are killed at once, and for a while none of it can be had."""
+    teacher = world.setup.teachers[-1]
+    workers = [worker for worker in world.workers.values() if worker.teacher == teacher]
+    if not workers:
+        return None
+    for worker in workers:
+        worker.kill()
+        world.worker_left(worker)
+    seconds = 0.05 + 6 * fault.x**2
+    world.barred[teacher] = world.schedule.now + seconds
+    for _ in range(1 + fault.b % 3):
+        world.start_worker_later(teacher, seconds)
+    return f"all workers of {teacher} are killed, and none is to be had for {seconds:.3f} s"
+
+
 def _freeze(world: World, process: Process | None, fault: Fault) -> str | None:
     if process is None or process.frozen:
         return None
@@ -179,7 +195,10 @@ def _add_worker(world: World, fault: Fault) -> str | None:
     if len(world.workers) >= _MOST_WORKERS:
         return None
     teachers = world.setup.teachers
-    return f"{world.start_worker(teachers[fault.a % len(teachers)]).name} joins"
+    teacher = teachers[fault.a % len(teachers)]
+    if world.barred.get(teacher, 0.0) > world.schedule.now:
+        return None
+    return f"{world.start_worker(teacher).name} joins"
 
 
 def _drain_worker(world: World, fault: Fault) -> str | None:
@@ -373,7 +392,7 @@ KINDS: dict[str, Callable[[World, Fault], str | None]] = {
     strike.__name__.removeprefix("_"): strike
     for strike in (
         *(_kill_worker, _vanish_worker, _freeze_worker, _slow_worker, _hang_worker, _sicken_worker),
-        *(_add_worker, _drain_worker, _lag, _partition, _break, _slow_network, _garbage),
+        *(_add_worker, _drain_worker, _lag, _partition, _break, _slow_network, _garbage, _lose_group),
         *(_kill_coordinator, _freeze_coordinator, _kill_rank, _freeze_rank, _lose_node, _join_node),
         *(_leave_loop, _poison, _deadly, _store_error, _store_crash),
     )

@@ -23,6 +23,7 @@ from edldist.student.service.batch import OpenBatch
 from edldist.student.service.options import ServiceOptions
 from edldist.student.service.service import StudentService
 from tests.simulation.coordinator import coordinator_place
+from tests.simulation.labels import label_faults, route_of
 from tests.simulation.process import Actor, Process
 
 if TYPE_CHECKING:
@@ -65,7 +66,10 @@ class RankProcess(Process):
         self.sampler = ElasticSampler(
             setup.samples, setup.global_batch, seed=world.seed, rank=rank, world_size=world_size
         )
-        self.ahead = ReadAhead(_Samples(self.sampler), "id", _EPOCHS)
+        self.ahead = ReadAhead(
+            _Samples(self.sampler), "id", _EPOCHS, teachers=setup.teachers, route=route_of(setup)
+        )
+        self._last_here: dict[str, float] = dict.fromkeys(setup.teachers, world.schedule.now)
         self._loop: Actor | None = None
         self.service = StudentService(
             ServiceOptions(
@@ -88,6 +92,7 @@ class RankProcess(Process):
                 connect_timeout_s=setup.connect_timeout_s,
                 max_frame_bytes=setup.max_frame_bytes,
                 group=group,
+                skip_after_s={} if setup.skip_after_s is None else {setup.teachers[-1]: setup.skip_after_s},
                 skip_poison=setup.skip_poison,
                 info={"rank": rank},
             ),
@@ -102,6 +107,7 @@ class RankProcess(Process):
         self.reader = Actor(self, f"{name} io", self._io_turn, reads=True)
         self._loop = Actor(self, f"{name} loop", self._loop_turn)
         self._watch_quarantine()
+        self._watch_missing()
 
     def _watch_quarantine(self) -> None:
         """A worker is put into quarantine only for failures in a row, by a count of this rank's own."""
@@ -129,6 +135,19 @@ class RankProcess(Process):
 
         delivery.fail, delivery.place, events.quarantined = on_fail, on_place, on_quarantine  # type: ignore
 
+    def _watch_missing(self) -> None:
+        """A group is missed only after so long without a worker, by a clock of this rank's own."""
+        delivery, miss = self.service.delivery, self.service.delivery.miss
+
+        def on_miss(teachers: frozenset[str]) -> None:
+            for teacher in teachers:
+                gone_s = self.world.schedule.now - self._last_here[teacher]
+                if gone_s < (self.world.setup.skip_after_s or math.inf) - 1e-6:
+                    self.world.violate(f"{self.name} misses {teacher}, which was here {gone_s:.3f} s ago")
+            miss(teachers)
+
+        delivery.miss = on_miss  # type: ignore[method-assign]
+
     def begin(self) -> None:
         """Start, where the position is."""
         self._start_reading()
@@ -143,7 +162,10 @@ class RankProcess(Process):
     # --- the I/O thread ---------------------------------------------------------------------------
 
     def _io_turn(self, now: float) -> float:
+        here = self.service._peers.teachers()
         due = self.service.turn(now)
+        for teacher in here | self.service._peers.teachers():
+            self._last_here[teacher] = self.world.schedule.now
         if not self.at_barrier and self.alive:
             delivery = self.service.delivery
             if delivery._queue.ready() or delivery._failure() or delivery._queue.wants_batch():
@@ -188,7 +210,8 @@ class RankProcess(Process):
         ids: list[int] = batch.batch["id"].tolist()
         self.ahead.position.consume(batch.mark, batch.samples)
         if batch.poison is None:
-            self.world.check_labels(self, batch, ids)
+            for what in label_faults(self, batch, ids):
+                self.world.violate(what)
         else:
             self.world.check_poison(self, batch.poison, ids)
         return ids[: part.local_samples], batch.poison is None

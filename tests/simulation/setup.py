@@ -36,6 +36,8 @@ class Setup:
     checkpoint_every: int
     faults: int
     fault_every_s: float
+    route: bool  # whether each sample goes to one of the teachers, by its number
+    skip_after_s: float | None  # batches go on without a teacher that has had no worker for so long
     coordinator_moves: bool  # each life of it listens somewhere else, and a file says where
 
     @classmethod
@@ -45,8 +47,10 @@ class Setup:
         global_batch = chance.choice((4, 6, 8, 12))
         fixed = chance.random() < 0.25
         fast = chance.choice((0.01, 0.05, 0.1))
+        teachers = chance.choice((("big",), ("big", "small"), ("big", "small")))
+        several = len(teachers) > 1
         return cls(
-            teachers=chance.choice((("big",), ("big",), ("big", "small"))),
+            teachers=teachers,
             workers=chance.randint(1, 4),
             nodes=chance.choice((1, 1, 2, 3)),
             samples=chance.randint(2 * global_batch, 8 * global_batch),
@@ -70,5 +74,7 @@ class Setup:
             checkpoint_every=chance.randint(2, 10),
             faults=chance.randint(60, 180),
             fault_every_s=chance.choice((0.03, 0.1, 0.3)),
+            route=several and chance.random() < 0.3,
+            skip_after_s=chance.choice((0.1, 0.3, 1.0)) if several and not fixed else None,
             coordinator_moves=chance.random() < 0.25,
         )

@@ -87,6 +87,8 @@ class _Flight:
 class _Lane:
     """A device whose passes take simulated time."""
 
+    poll_s = 0.001
+
     def __init__(self, process: WorkerProcess, depth: int) -> None:
         self.process = process
         self.depth = depth
@@ -108,6 +110,9 @@ class _Lane:
 
     def recover(self) -> bool:
         return True
+
+    def close(self) -> None:
+        pass
 
     def go_on(self) -> None:
         """What hung lands now."""

@@ -8,10 +8,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import torch
-
 from edldist.errors import PoisonTaskError
-from edldist.student.service.batch import OpenBatch
 from edldist.wire.simulated.endpoints import SimulatedLink
 from edldist.wire.simulated.network import Network
 from tests.simulation.checkpoints import Checkpoints
@@ -23,7 +20,7 @@ from tests.simulation.rank import RankProcess
 from tests.simulation.schedule import Schedule
 from tests.simulation.setup import Setup
 from tests.simulation.training import Training
-from tests.simulation.worker import WorkerProcess, labels_of
+from tests.simulation.worker import WorkerProcess
 
 __all__ = ["Outcome", "World"]
 
@@ -100,7 +97,9 @@ class World:
         self._names = 0
         self._all: list[WorkerProcess] = []
         self._groups: list[RankProcess] = []
+        self.barred: dict[str, float] = {}  # until when no worker of a teacher starts
         self._strangers = 0
+        self.missed = 0  # batches that went on without the labels of a teacher
 
     # --- telling ----------------------------------------------------------------------------------
 
@@ -162,6 +161,9 @@ class World:
         self.schedule.after(seconds, lambda: None if self.training.finished else self._start(teacher, former))
 
     def _start(self, teacher: str, former: WorkerProcess | None) -> None:
+        if self.barred.get(teacher, 0.0) > self.schedule.now:
+            self.start_worker_later(teacher, self.barred[teacher] - self.schedule.now, former)
+            return
         self.note(f"{self.start_worker(teacher, former).name} starts")
 
     def worker_left(self, worker: WorkerProcess) -> None:
@@ -189,18 +191,9 @@ class World:
 
     # --- what the loop gets -----------------------------------------------------------------------
 
-    def check_labels(self, rank: RankProcess, batch: OpenBatch, ids: list[int]) -> None:
-        """Every sample has the labels that were computed for it, of every teacher."""
-        packed = batch.labels()
-        for teacher in self.setup.teachers:
-            got = rank.service.codec(teacher).decode(packed[teacher])["logits"]
-            right = labels_of(torch.tensor(ids), teacher)
-            if not torch.equal(got, right):
-                self.violate(f"{rank.name} got {got} of {teacher} for samples {ids}")
-
     def check_poison(self, rank: RankProcess, error: PoisonTaskError, ids: list[int]) -> None:
         """A task is given up only for what was really wrong with it, or with those who held it."""
-        samples = ids[error.samples.start : error.samples.stop]
+        samples = [ids[place] for place in error.samples] if ids else []
         for attempt in error.attempts:
             if "are poison" in attempt:
                 if not self.ever_poison.intersection(samples or self.ever_poison):
@@ -275,6 +268,7 @@ class World:
         self.network.heal()
         self.network.slow_share, self.network.slow_s = 0.02, 0.05
         self.poison.clear()
+        self.barred.clear()
         self.deadly.clear()
         self.step_s = max(self.step_s, _PEACEFUL_STEP_S)
         self.checkpoints.heal()

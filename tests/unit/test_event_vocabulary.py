@@ -19,6 +19,8 @@ GOOD = {
     "clock_skew": {"id": "w", "host": "h", "skew_s": -3.5, "coordinator": "c"},
     "teacher_quarantined": {"worker": "w", "for_s": 8, "error": "e"},
     "task_requeued": {"student": "s", "worker": "w", "teacher": "t", "tasks": 2, "reason": "r"},
+    "labels_missing": {"student": "s", "teacher": "t", "gone_s": 30.0},
+    "labels_back": {"student": "s", "teacher": "t", "gone_s": 40.5},
     "task_poisoned": {"student": "s", "teacher": "t", "batch": 0, "start": 0, "stop": 4, "error": "e"},
     "checkpoint_saved": {"step": 1, "bytes": 10, "seconds": 0.5},
     "checkpoint_restored": {"step": 1, "bytes": 10, "seconds": 0.5},

@@ -45,6 +45,7 @@ RESULT: dict[str, Any] = {
     "wall_s": 75.2,
     "samples_per_s": 1800.5,
     "skipped_samples": 0,
+    "missed_samples": 0,
     "starved_s": 0.4,
     "backpressure_s": 3.0,
     "metrics": {"accuracy": 0.97},
@@ -103,6 +104,20 @@ def test_samples_that_were_left_out_are_seen_in_every_view_and_at_the_end() -> N
     show_result(end, {**RESULT, "skipped_samples": 1})
     assert re.search(r"left out +│ 1 sample that no worker could label", written(end))
     assert "left out" not in plain_line(FIGURES, 2, 65)
+
+
+def test_samples_without_labels_of_a_missing_teacher_are_seen_in_every_view_and_at_the_end() -> None:
+    words = "64 samples without labels of a missing teacher"
+    figures = replace(FIGURES, missed_samples=64)
+    assert words in plain_line(figures, 2, 65)
+    live, plain, end = console(terminal=True), console(), console()
+    for target in (live, plain):
+        with ProgressView(target, "digits", 2) as view:
+            view.update(figures, "training", 65)
+        assert words in written(target)
+    show_result(end, {**RESULT, "missed_samples": 1})
+    assert re.search(r"went on with +│ 1 sample without labels of a missing teacher", written(end))
+    assert "missing" not in plain_line(FIGURES, 2, 65)
 
 
 @pytest.mark.parametrize("key", Tally().result(1.0))
@@ -188,6 +203,14 @@ def test_changes_of_state_in_words() -> None:
                 "error": "ValueError: bad pixel",
             },
             "samples 16:32 of batch 7 cannot be labelled by teacher big: ValueError: bad pixel",
+        ),
+        (
+            {"event": "labels_missing", "student": "rank0", "teacher": "big", "gone_s": 30.04},
+            "teacher big has had no worker for 30.0 s: batches go on without its labels",
+        ),
+        (
+            {"event": "labels_back", "student": "rank0", "teacher": "big", "gone_s": 45.5},
+            "teacher big is back after 45.5 s: its labels are used again",
         ),
         ({"event": "remark", "text": "the power is cut at noon"}, "the power is cut at noon"),
         (

@@ -151,14 +151,15 @@ def test_trouble_is_said_below_the_tables(answer: Status, monkeypatch: pytest.Mo
         member("sick", "teacher", {}, quarantine="4 failures in a row, the last one: no [red] pixel"),
         member("small", "teacher", {}, out_of_memory=2, batch_size=16, draining=False, quarantine=""),
         member("leaving", "teacher", {}, draining=True),
-        member("rank0", "student", {"rank": 0}, skipped=32),
+        member("rank0", "student", {"rank": 0}, skipped=32, missed=5),
     ]
     for other in members[:2]:
         other.links.append("rank0")
-    assert printed(monkeypatch, msgspec.structs.replace(answer, members=members))[-4:] == [
+    assert printed(monkeypatch, msgspec.structs.replace(answer, members=members))[-5:] == [
         "leaving finishes what it holds, and leaves",
         "sick gets no work: 4 failures in a row, the last one: no [red] pixel",
         "small ran out of memory (2x): at most 16 samples a pass now",
+        "rank0 took 5 samples without labels of a missing teacher",
         "rank0 left out 32 samples that no worker could label",
     ]
 

@@ -188,11 +188,14 @@ def test_samples_and_tasks_add_up_over_every_student_that_ever_was() -> None:
     assert result["student_restarts"] == 1
 
 
-def test_samples_that_were_left_out_add_up_now_and_at_the_end() -> None:
+def test_samples_that_were_left_out_or_missed_add_up_now_and_at_the_end() -> None:
     tally = Tally()
-    tally.observe(status(member("a", pid=1, skipped=8), member("b", pid=2, rank=1, skipped=16)), 0.0)
-    tally.observe(status(member("c", pid=3), records=[event("student_lost", id="a", skipped=32)]), 1.0)
+    for key in ("skipped", "missed"):
+        first, second = member("a", pid=1, **{key: 8}), member("b", pid=2, rank=1, **{key: 16})
+        tally.observe(status(first, second), 0.0)
+        tally.observe(status(member("c", pid=3), records=[event("student_lost", id="a", **{key: 32})]), 1.0)
     assert tally.figures(1.0).skipped_samples == tally.result(1.0)["skipped_samples"] == 32 + 16
+    assert tally.figures(1.0).missed_samples == tally.result(1.0)["missed_samples"] == 32 + 16
 
 
 def test_the_rate_is_over_the_time_from_the_first_to_the_last_batch() -> None:

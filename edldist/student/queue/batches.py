@@ -124,6 +124,10 @@ class Batches:
         if batch.unlabelled:
             self._level += (batch.waiting > 0) - before
 
+    def unlabelled(self, number: int) -> int:
+        """How many samples of a batch have no labels yet, over all teachers."""
+        return self._batches[number].unlabelled
+
     def settle(self, number: int, samples: int) -> bool:
         """So many samples that had none have labels now; True if nothing is missing, or waits, any more."""
         batch = self._batches[number]

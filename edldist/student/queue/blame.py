@@ -71,6 +71,15 @@ class Blame:
         elif self._withheld:
             self._withheld.pop(task, None)
 
+    def withheld(self, batch: int, teacher: str) -> int:
+        """How many samples of a batch are withheld from the workers of a teacher."""
+        return sum(t.samples for t in self._withheld if (t.batch, t.teacher) == (batch, teacher))
+
+    def drop(self, batch: int, teacher: str) -> None:
+        """Nobody needs the labels of a teacher for a batch any more."""
+        for task in [t for t in self._withheld if (t.batch, t.teacher) == (batch, teacher)]:
+            del self._withheld[task]
+
     def give_up(self, batch: int) -> None:
         """Nobody gets anything of a batch any more."""
         for task in [task for task in self._withheld if task.batch == batch]:

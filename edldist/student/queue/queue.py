@@ -22,7 +22,7 @@ Not thread-safe: the student's service guards it with one lock.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from edldist.errors import ConfigError
 from edldist.student.queue import checks, hedging
@@ -144,6 +144,26 @@ class LabelQueue:
         """Whether the next batch in order has all its labels."""
         return self._batches.deliverable > 0
 
+    def lacks_only(self, teachers: Collection[str]) -> frozenset[str]:
+        """Of teachers without a worker, those whose labels are what the head lacks, if it lacks no others."""
+        if (head := self.head) is None:
+            return frozenset()
+        waits = {
+            name: self._tracks[name].waiting(head) + self._blame.withheld(head, name) for name in teachers
+        }
+        if sum(waits.values()) != self._batches.unlabelled(head):
+            return frozenset()
+        return frozenset(name for name, samples in waits.items() if samples)
+
+    def pass_over(self, teachers: Collection[str]) -> None:
+        """The head goes on without the labels of teachers that it ``lacks_only``."""
+        head = self.head
+        assert head is not None
+        for name in teachers:
+            self._tracks[name].forget(head)
+            self._blame.drop(head, name)
+        self._batches.abandon(head)
+
     def abandon(self, batch: int) -> None:
         """Give up labelling a batch: it counts as labelled, late answers as duplicates."""
         self.stall(batch)
@@ -216,6 +236,11 @@ class LabelQueue:
     def sleepers(self) -> bool:
         """Whether anybody is asleep."""
         return any(self._sleepers.values())
+
+    @property
+    def served(self) -> set[str]:
+        """The teachers that have a worker."""
+        return {worker.teacher for _, worker in self._workers}
 
     def asleep(self, worker: str) -> bool:
         """Whether a worker waits to be woken."""

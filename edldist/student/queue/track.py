@@ -73,6 +73,11 @@ class Track:
         self._cost -= task.cost
         self._waits(task.batch, -1)
 
+    def waiting(self, batch: int) -> int:
+        """How many samples of a batch wait."""
+        fresh = sum(run.stop - run.start for run in self._fresh if run.batch == batch)
+        return fresh + sum(task.samples for task in self._returned if task.batch == batch)
+
     def forget(self, batch: int) -> None:
         """Drop all that waits of a batch."""
         for run in [run for run in self._fresh if run.batch == batch]:

@@ -34,11 +34,13 @@ class OpenBatch:
 
     Attributes:
         nbytes: the memory that it holds: what the loop gets, and what teachers see, counted once.
+        passed_over: teachers that are missing, without whose labels it goes on: with none of them, even if
+            some of its samples had some.
     """
 
     __slots__ = (
         *("__weakref__", "_allocate", "_apart", "_inputs", "_labels"),
-        *("batch", "mark", "nbytes", "poison", "samples"),
+        *("batch", "mark", "nbytes", "passed_over", "poison", "samples"),
     )
 
     def __init__(
@@ -54,6 +56,7 @@ class OpenBatch:
         self.samples = samples
         self.mark = mark
         self.poison: PoisonTaskError | None = None
+        self.passed_over: frozenset[str] = frozenset()
         self._allocate = allocate
         self._inputs = TeacherInputs(inputs, samples)
         self._apart = apart or {}
@@ -115,21 +118,32 @@ class OpenBatch:
     @property
     def labelled(self) -> Set[str]:
         """The teachers of which there are labels."""
-        return self._labels.keys()
+        return self._labels.keys() - self.passed_over if self.passed_over else self._labels.keys()
+
+    @property
+    def missed(self) -> int:
+        """How many labels of samples it goes without, because their teachers are missing."""
+        return sum(self.inputs_of(teacher).samples for teacher in self.passed_over)
 
     def labels(self) -> dict[str, dict[str, Tensor]]:
         """The tensors in which the labels of each teacher came: what its codec packed.
 
-        Of a teacher that labels sequences also where its labels belong, under ``PLACES``, and nothing else
-        where it saw no sequence.
+        Of a teacher that labels sequences, or some of the samples, also where its labels belong, under
+        ``PLACES``, and nothing else where it saw nothing. Of one that was passed over, that they belong
+        nowhere.
         """
         came = {
             teacher: {buffer.spec.name: buffer.tensor for buffer in labels.buffers}
             for teacher, labels in self._labels.items()
+            if teacher not in self.passed_over
         }
         for teacher, view in self._apart.items():
             if view.places is not None:
                 came.setdefault(teacher, {})[PLACES] = view.places
+        for teacher in self.passed_over:
+            view = self.inputs_of(teacher)
+            shape = [view.samples] if view.places is None else view.places.shape
+            came[teacher] = {PLACES: torch.full(shape, -1, dtype=torch.int64, device="cpu")}
         return came
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import NamedTuple
 
 from edldist.clock import Clock
@@ -76,6 +76,9 @@ class Delivery:
         self._error: BaseException | None = None
         # Invariant: of open batches. Raised when that one is due.
         self._errors: dict[int, EdlDistError] = {}
+        # Invariant: none of them has a worker in the queue, so nobody places labels of theirs.
+        self._missing: frozenset[str] = frozenset()
+        self._came: set[str] = set()
         self._full_since: float | None = None
         self._backpressure_s = 0.0
 
@@ -144,6 +147,7 @@ class Delivery:
             number = self._queue.deliver()
             self._errors.pop(number, None)  # somebody could label it after all
             batch = self._open.pop(number)
+            self._pass_over()
             self._account()
             return batch
 
@@ -193,6 +197,22 @@ class Delivery:
             if forgiven:
                 self._queue.forgive(worker, self._clock.monotonic())
             self._queue.join(worker, teacher, called)
+            self._missing -= {teacher}
+            self._came.add(teacher)
+
+    def came(self) -> Set[str]:
+        """The groups of which a worker has joined since this was asked last; it may be gone again."""
+        with self._lock:
+            came, self._came = self._came, set()
+            return came
+
+    def miss(self, teachers: frozenset[str]) -> None:
+        """Let batches go on without the labels of groups that have no worker, until one of theirs joins."""
+        with self._changed:
+            self._missing = teachers
+            if self._pass_over():
+                self._account()
+                self._changed.notify_all()
 
     def lose(self, worker: str, reason: str) -> Returned:
         """A worker is gone: its tasks go back, suspected."""
@@ -307,7 +327,7 @@ class Delivery:
                 if self._queue.holds(grant.lease):
                     self._queue.grow(grant.batch, made)
                     ready |= self._queue.complete(grant.lease, now)
-            if ready:
+            if self._pass_over() or ready:
                 self._changed.notify_all()
             self._account()
 
@@ -391,8 +411,27 @@ class Delivery:
             assert self._errors.keys() <= self._open.keys()
             held = sum(batch.nbytes + batch.label_bytes for batch in self._open.values())
             assert self._queue.nbytes == held
+            assert self._missing.isdisjoint(self._queue.served)
 
     # --- under the lock -------------------------------------------------------------------------
+
+    def _pass_over(self) -> bool:
+        """Let the head go on without groups that are missing, if it lacks nothing else, and has some labels.
+
+        Only the head, so that all others have their labels if the group comes back meanwhile.
+
+        Returns:
+            Whether it does.
+        """
+        queue = self._queue
+        if not self._missing or queue.head is None or queue.ready():
+            return False
+        lacking, batch = queue.lacks_only(self._missing), self._open[queue.head]
+        if not lacking or not batch.labelled - lacking:
+            return False
+        queue.pass_over(lacking)
+        batch.passed_over = lacking
+        return True
 
     def _settled(self, outcome: Returned) -> Returned:
         """Give up on poison, as the job asks for."""

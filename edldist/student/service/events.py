@@ -61,6 +61,14 @@ class Events:
                 error=last_line(poison.attempts[-1]),
             )
 
+    def labels_missing(self, teacher: str, gone_s: float) -> None:
+        """Batches go on without the labels of a group that has had no worker for so long."""
+        self._add("labels_missing", student=self._student, teacher=teacher, gone_s=round(gone_s, 3))
+
+    def labels_back(self, teacher: str, gone_s: float) -> None:
+        """Labels of a group that was missing are used again."""
+        self._add("labels_back", student=self._student, teacher=teacher, gone_s=round(gone_s, 3))
+
     def _add(self, event: str, **fields: Scalar) -> None:
         self._waiting.append(Event(event=event, t=self._clock.wall(), fields=fields))
 

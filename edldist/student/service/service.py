@@ -13,6 +13,7 @@ What happens when a party dies:
   agent starts it anew in a new group;
 * coordinator gone: nothing changes here, the enrolment keeps trying;
 * no worker of a group is what this student wants: they stay, and the loop gets the reason (``unsuited``);
+* the last worker of a group gone: batches wait for one, or go on without (``AbsentGroups``);
 * the trainer leaves its loop: ``clear``; late answers are counted and dropped;
 * this process dies: workers find the link dead; all state was its own.
 """
@@ -28,15 +29,13 @@ from collections.abc import Callable, Mapping
 
 from edldist.address import Address, parse_address
 from edldist.clock import Clock
-from edldist.errors import (
-    LoaderClosedError,
-    PeerUnreachableError,
-)
+from edldist.errors import LoaderClosedError, PeerUnreachableError
 from edldist.labels.fingerprint import Fingerprint
 from edldist.labels.packing import Codec
 from edldist.lifecycle.group_change import GroupChangeHandler, leave_group
 from edldist.observe.repeats import Repeats
 from edldist.student.queue.outcomes import Returned
+from edldist.student.service.absent_groups import AbsentGroups
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.delivery import Delivery
 from edldist.student.service.events import last_line
@@ -136,6 +135,7 @@ class StudentService:
         self._needs = Needs(options.teachers)
         self._job = JobLink(options, where, link, clock, self._heartbeat, on_group_change)
         self._events = self._job.events
+        self._absent = AbsentGroups(options.skip_after_s, self.delivery, self._events, clock.monotonic())
         self._thread = ServiceThread("edldist-student-io", self, self._poller, clock)
 
     def start(self) -> None:
@@ -210,7 +210,10 @@ class StudentService:
 
     def leave(self) -> None:
         """Say goodbye to everyone, and let the loop know."""
-        self._say_goodbye()
+        for worker in self._peers:
+            self._send(worker.peer, Goodbye(id=self._options.student, reason="the loader was closed"))
+        self._job.leave("the loader was closed")
+        self._failures.end()
         self.delivery.stop(LoaderClosedError("this DistillLoader was closed; make a new one"))
 
     def fail(self, error: BaseException) -> None:
@@ -417,6 +420,7 @@ class StudentService:
         for worker in self._peers.paroled(now):
             self.delivery.parole(worker.key)
         self._call_back(now)
+        self._absent.look(now, self._peers.teachers())
         verdict = self._standards.verdict(self._peers.teachers(), now, self._reach)
         self._unsuited = self._unsuited if verdict is None else (now, verdict)
         self._events.poisoned(self.delivery.verdicts())
@@ -491,9 +495,3 @@ class StudentService:
             return
         if worker is not None:
             worker.last_sent = self._clock.monotonic()
-
-    def _say_goodbye(self) -> None:
-        for worker in self._peers:
-            self._send(worker.peer, Goodbye(id=self._options.student, reason="the loader was closed"))
-        self._job.leave("the loader was closed")
-        self._failures.end()

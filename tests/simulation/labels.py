@@ -1,0 +1,51 @@
+"""What a loop may get: for every sample the labels that were computed for it, by whom it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from edldist.student.route import Route
+from edldist.student.service.batch import OpenBatch
+from edldist.student.service.teacher_inputs import PLACES
+from tests.simulation.worker import labels_of
+
+if TYPE_CHECKING:
+    from tests.simulation.rank import RankProcess
+    from tests.simulation.setup import Setup
+
+__all__ = ["label_faults", "route_of"]
+
+
+def route_of(setup: Setup) -> Route | None:
+    """To which teacher each sample goes, by its number."""
+    return Route(lambda batch: batch["id"] % len(setup.teachers), setup.teachers) if setup.route else None
+
+
+def label_faults(rank: RankProcess, batch: OpenBatch, ids: list[int]) -> Iterator[str]:
+    """What is wrong with the labels of a batch of these samples."""
+    setup, packed = rank.world.setup, batch.labels()
+    if not batch.labelled:
+        yield f"{rank.name} goes on with {ids} without any labels"
+    for place, teacher in enumerate(setup.teachers):
+        if teacher in batch.passed_over:
+            rank.world.missed += 1
+            if setup.skip_after_s is None or teacher != setup.teachers[-1]:
+                yield f"{rank.name} goes on without labels of {teacher}, for which it has to wait"
+            continue
+        tensors = packed.get(teacher, {})
+        places: Tensor | None = tensors.pop(PLACES, None)
+        whose = [not setup.route or id_ % len(setup.teachers) == place for id_ in ids]
+        if not any(whose):
+            continue
+        got = rank.service.codec(teacher).decode(tensors)["logits"]
+        if places is not None:
+            if (places >= 0).tolist() != whose:
+                yield f"{rank.name} has labels of {teacher} at {places} for samples {ids}"
+            got = got[places[places >= 0]]
+        right = labels_of(torch.tensor(ids)[torch.tensor(whose)], teacher)
+        if not torch.equal(got, right):
+            yield f"{rank.name} got {got} of {teacher} for samples {ids}"
