@@ -28,6 +28,7 @@ class Faults:
     Attributes:
         cap: of log-probabilities, as vLLM's --max-logprobs.
         silent_cap: tells so many at most, and does not say so.
+        noise: up to so many nats, on what it tells of sampled tokens, as other batches bring it.
         own_temperature: of sampled tokens, whatever a request says.
         statuses: of the answers that come next, instead of answering.
         hung: set while it takes requests and answers none of them.
@@ -36,10 +37,13 @@ class Faults:
         change: what is done to the entries of each position, ``[(id, log-probability or None)]``.
         repeats: tells of a prompt that it has seen before what it told of the first token, again and again.
         key: that it asks for.
+        hangs_up: closes each connection behind its answer, and does not announce that.
+        cut_short: leaves out the last bytes of so many answers, and hangs up.
     """
 
     cap: int | None = None
     silent_cap: int | None = None
+    noise: float = 0.0
     own_temperature: float | None = None
     statuses: list[int] = field(default_factory=list)
     hung: bool = False
@@ -48,6 +52,8 @@ class Faults:
     change: Callable[[list[tuple[int, float | None]]], list[tuple[int, float | None]]] | None = None
     repeats: bool = False
     key: str = ""
+    hangs_up: bool = False
+    cut_short: int = 0
 
 
 class Engine:
@@ -77,6 +83,7 @@ class Engine:
         self.connected = 0
         self.on_request: Callable[[int], None] = lambda number: None
         self._busy = 0
+        self._chance = torch.Generator().manual_seed(0)
         self._seen: set[tuple[int, ...]] = set()
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
@@ -229,7 +236,8 @@ class Engine:
         return log_probs
 
     def _sampled(self, log_probs: Tensor) -> Tensor:
-        return (log_probs[-1] / (self.faults.own_temperature or 1.0)).log_softmax(-1)
+        noise = (torch.rand(log_probs.shape[-1], generator=self._chance) * 2 - 1) * self.faults.noise
+        return (log_probs[-1] / (self.faults.own_temperature or 1.0) + noise).log_softmax(-1)
 
     def _entries(self, log_probs: Tensor, count: int) -> list[tuple[int, float | None]]:
         values, ids = log_probs.topk(min(count, self.faults.silent_cap or count))
@@ -297,7 +305,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
+        faults = self.owner.faults
+        if faults.cut_short and status == 200 and self.command == "POST":
+            faults.cut_short -= 1
+            content, self.close_connection = content[:-5], True
         self.wfile.write(content)
+        if faults.hangs_up:
+            self.close_connection = True
 
     def log_message(self, format: str, *args: Any) -> None:
         pass

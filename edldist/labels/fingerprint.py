@@ -26,10 +26,12 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     Attributes:
         model: its reference, ``package.module:factory``; ``hf:CLASS`` of a Hugging Face folder, which may lie
-            elsewhere on another host.
+            elsewhere on another host; kind and served name of an HTTP engine, ``vllm:NAME``.
         weights: digest of the parameters and buffers of an ``nn.Module`` (``edldist.teacher.model.digest``);
-            empty for other callables, of which nobody can tell what they compute with.
-        tokenizer: digest of the tokenizer that lies beside a Hugging Face model, or empty.
+            what an engine says that it serves; empty for other callables, of which nobody can tell what they
+            compute with.
+        tokenizer: digest of the tokenizer that lies beside a Hugging Face model, or is given to hold an
+            engine's against; or empty.
         version: what its user calls it (``--model-version``), or empty.
         codec: how the labels travel.
         outputs: names of the tensors that travel, sorted; None until the first pass has shown them.

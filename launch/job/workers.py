@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edldist.config import JobConfig, TeacherConfig
+from edldist.reference import is_engine
 
 __all__ = ["Workers"]
 
@@ -12,7 +13,8 @@ __all__ = ["Workers"]
 class Workers:
     """Names ``<teacher>-<k>``, each of one worker at a time.
 
-    Workers whose device is ``auto`` are numbered over the whole job: they spread over the accelerators.
+    Workers whose device is ``auto`` are numbered over the whole job: they spread over the accelerators. Those
+    in front of an HTTP engine take none.
 
     Invariant: no two of them have the same number.
     """
@@ -50,7 +52,9 @@ class Workers:
         teacher, number = self._teachers[group], 0
         while (name := f"{group}-{number}") in self._workers:
             number += 1
-        if teacher.device == "auto":
+        if is_engine(teacher.model):
+            teacher = teacher.model_copy(update={"device": "cpu"})  # the engine has the accelerators
+        elif teacher.device == "auto":
             taken, device = {each.device for each in self._workers.values()}, 0
             while f"auto:{device}" in taken:
                 device += 1

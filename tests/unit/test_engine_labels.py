@@ -216,6 +216,32 @@ def test_a_busy_engine_is_asked_again(server):
         assert len(server.requests) == asked
 
 
+def test_a_connection_that_was_closed_meanwhile_is_no_failure(server):
+    with opened(server, retries=0, concurrency=1) as forward:
+        server.faults.hangs_up = True
+        for seed in range(5):
+            agree(forward(packed([6], seed), None, False).packed, by_model(packed([6], seed)))
+
+
+def test_an_answer_that_is_cut_short_is_none(server):
+    with opened(server, retries=2) as forward:
+        server.faults.cut_short = 2
+        agree(forward(packed([6]), None, False).packed, by_model(packed([6])))
+        server.faults.cut_short = 3
+        with pytest.raises(EngineLostError, match="is lost: IncompleteRead"):
+            forward(packed([6]), None, False)
+
+
+def test_a_pass_that_is_meant_to_be_small_is_warned_of_once(server, caplog):
+    with opened(server) as forward:
+        forward(packed([6]), 64, False)
+        assert "batch_size" not in caplog.text
+        for _ in range(2):
+            forward(packed([6]), 5, True)
+    assert caplog.text.count("6 tokens of sequences came, and batch_size, 5, counts tokens") == 1
+    assert caplog.text.count("a deterministic job asks an engine") == 1
+
+
 def test_an_engine_that_is_well_and_fails_one_request_fails_one_task(server):
     with opened(server, retries=1) as forward:
         server.faults.statuses = [500, 500]

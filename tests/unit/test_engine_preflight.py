@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from edldist.errors import ConfigError, EngineLostError, ModelError, UnfitCodecError
 from edldist.teacher.engines.address import EngineAddress
@@ -63,6 +64,14 @@ def test_a_temperature_of_its_own_is_found(server, temperature):
     server.faults.own_temperature = temperature
     with pytest.raises(ModelError, match="nats apart after 1 tokens at temperature 1. It has a temperature"):
         look(server)
+
+
+@pytest.mark.parametrize("kept", [1, 4, K])
+def test_last_digits_that_differ_from_batch_to_batch_are_no_temperature(server, kept):
+    model = server.model
+    server.model = lambda ids: (model(ids) / 8).to(torch.bfloat16).float() * 8  # with many equal ones
+    server.faults.noise = 0.06
+    assert look(server, kept).identity
 
 
 def test_prefixes_that_are_told_from_memory_are_found(server):

@@ -104,6 +104,11 @@ def test_automatic_workers_are_numbered_over_the_whole_job() -> None:
     }
 
 
+def test_workers_in_front_of_an_engine_take_no_accelerator() -> None:
+    workers = Workers(job({"model": "vllm:http://h:8000", "replicas": 2}, {"replicas": 1}))
+    assert [workers[name].device for name in workers.names] == ["cpu", "cpu", "auto:0"]
+
+
 def test_a_worker_takes_the_lowest_name_and_device_that_are_free() -> None:
     workers = Workers(job({"replicas": 3}, {"replicas": 1}))
     workers.remove("t0-1")

@@ -54,7 +54,7 @@ class EngineForward:
         self._engine = engine
         self._codec = codec
         self._kept = codec.top_entries()
-        self._said_fixed = False
+        self._said_fixed = self._said_what_counts = False
 
     def __call__(self, inputs: Mapping[str, Tensor], largest: int | None, fixed: bool) -> Computed:
         """Label tokens.
@@ -62,7 +62,7 @@ class EngineForward:
         Args:
             inputs: packed ``input_ids`` and their marks (``wire.sequences``); or ``input_ids`` [B, S], and an
                 ``attention_mask`` where there is padding, of which labels are NaN.
-            largest: of no account: the engine makes its own batches.
+            largest: the most tokens that a pass is meant to have; the engine makes its own batches.
             fixed: as far as the engine can: what else it computes at that time decides about last digits.
 
         Returns:
@@ -80,6 +80,13 @@ class EngineForward:
                 "each sample is labelled once, and twice the same run may give other last digits"
             )
         sequences, shape = self._cut(inputs)
+        if largest is not None and len(shape) == 1 and shape[0] > largest and not self._said_what_counts:
+            self._said_what_counts = True
+            logger.warning(
+                "%d tokens of sequences came, and batch_size, %d, counts tokens of sequences: raise it "
+                "(--batch-size) to some thousands, or few requests are under way at once",
+                *(shape[0], largest),
+            )
         self._check(sequences)
         requests: list[Future[TopEntries]] = []
         try:

@@ -29,6 +29,8 @@ _ASK_S = 10.0
 _PROBE_TOKENS = 40
 """More than a block of a prefix cache (16 or 32): what is cached may be told wrongly, or not at all."""
 _SAMPLED_AFTER = (1, 5, 17)
+_ENOUGH, _ALIKE = 8, 0.25
+"""Of so many entries such a share of the mass has to be the same ones."""
 _AGREE_NATS = 0.15
 """Batches of other sizes are added up in another order: in bfloat16 that is worth some hundredths."""
 
@@ -154,13 +156,13 @@ def check_answers(protocol: Protocol, served: Served, kept: int, vocabulary: int
 
 
 def _apart(one: TopEntries, at: int, other: TopEntries, there: int) -> float:
-    """Mean difference of the log-probabilities that two tell of the same entries, by the first one's
-    probabilities; ``inf`` if it is not half of the mass of which both tell."""
-    _, mine, its = np.intersect1d(one.ids[at], other.ids[there], return_indices=True)
-    weights = np.exp(one.log_probs[at].astype(np.float64))
-    common = weights[mine].sum()
-    if common < 0.5 * weights.sum():
+    """Mean difference of the log-probabilities of the first, the second and so on, by the first's
+    probabilities; ``inf`` if they are of other entries. Entries that are equally probable, as many are in
+    bfloat16, may have changed places."""
+    mine, its = one.log_probs[at].astype(np.float64), other.log_probs[there].astype(np.float64)
+    weights = np.exp(mine)
+    alike = weights[np.isin(one.ids[at], other.ids[there])].sum() / weights.sum()
+    if len(mine) >= _ENOUGH and alike < _ALIKE:
         return float("inf")
-    both = weights[mine] > 0
-    gaps = np.abs(one.log_probs[at][mine][both] - other.log_probs[there][its][both])
-    return float((weights[mine][both] * gaps).sum() / common)
+    both = np.isfinite(mine) & np.isfinite(its)
+    return float((weights[both] * np.abs(mine[both] - its[both])).sum() / weights[both].sum())
