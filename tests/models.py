@@ -298,3 +298,7 @@ def shifted_tokens(by: float = 0.0):
 
 def says_mask():
     return lambda id: {"mask": id.unsqueeze(1)}  # noqa: A006
+
+
+def says_version():
+    return lambda id: {"version": id.unsqueeze(1)}  # noqa: A006

@@ -1,13 +1,14 @@
 """One fingerprint for each teacher group, laid down by its first live worker. Pure.
 
-So no two ranks can be served by different models under one name. A group whose last worker has gone may
-begin again with another model; a student that has used labels of the former one refuses it then
+So no two ranks can be served by different models under one name. Several *versions* of one model may be there
+where all students that want the group take them (``DistillLoader(versions=...)``). A group whose last worker
+has gone may begin again with another model; a student that has used labels of the former one refuses it then
 (``labels.standard``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from edldist.labels.fingerprint import Fingerprint
@@ -17,7 +18,7 @@ __all__ = ["GroupFingerprints"]
 
 
 @dataclass(slots=True)
-class _Group:
+class _Version:
     fingerprint: Fingerprint
     workers: dict[str, None] = field(default_factory=dict)  # ids, in the order in which they came
 
@@ -26,22 +27,36 @@ class GroupFingerprints:
     """What the live workers of each group are. Owned by the membership; nothing survives a restart."""
 
     def __init__(self) -> None:
-        # Invariant: a group in here has a worker, and none of its workers differs from its fingerprint.
-        self._groups: dict[str, _Group] = {}
+        # Invariant: a group in here has a version, that has a worker, and none of these differs from its
+        # fingerprint. Versions of a group differ in nothing else than their names and weights.
+        self._groups: dict[str, dict[str, _Version]] = {}
 
     @property
     def groups(self) -> Collection[str]:
         """The groups that have a worker."""
         return self._groups.keys()
 
-    def objection(self, message: Register) -> str | None:
-        """Why a teacher worker does not belong to the group that it names, or None."""
+    def objection(self, message: Register, rolls: Callable[[], bool] = lambda: False) -> str | None:
+        """Why a teacher worker does not belong to the group that it names, or None.
+
+        Args:
+            rolls: whether another version of the group's model may come beside those that are there.
+        """
         its = message.fingerprint
         if its is None:
             return f"teacher worker {message.id} has no fingerprint: install the same edldist version"
-        group = self._groups.get(message.group)
-        other = next((worker for worker in group.workers if worker != message.id), None) if group else None
-        if group is None or other is None or not (differences := its.differences(group.fingerprint)):
+        others = {
+            version: (entry.fingerprint, other)
+            for version, entry in self._groups.get(message.group, {}).items()
+            if (other := next((worker for worker in entry.workers if worker != message.id), None)) is not None
+        }
+        if not others:
+            return None
+        known, other = others.get(its.version) or next(iter(others.values()))
+        differences = its.differences(known)
+        if differences and its.version not in others and rolls():
+            differences = its.differences(known, any_version=True)
+        if not differences:
             return None
         return (
             f"teacher worker {message.id} is not like worker {other}, which serves teacher {message.group!r} "
@@ -54,16 +69,19 @@ class GroupFingerprints:
         its = message.fingerprint
         if its is None:
             return
-        group = self._groups.setdefault(message.group, _Group(its))
-        group.workers[message.id] = None
-        if its.outputs is not None or len(group.workers) == 1:
-            group.fingerprint = its
+        group = self._groups.setdefault(message.group, {})
+        entry = group.setdefault(its.version, _Version(its))
+        entry.workers[message.id] = None
+        if its.outputs is not None or len(entry.workers) == 1:
+            entry.fingerprint = its
 
     def left(self, message: Register) -> None:
-        """A worker is no member any more."""
-        group = self._groups.get(message.group)
-        if group is None or message.id not in group.workers:
+        """A worker, as it has joined, is no member any more."""
+        its, group = message.fingerprint, self._groups.get(message.group, {})
+        if its is None or its.version not in group or message.id not in group[its.version].workers:
             return
-        del group.workers[message.id]
-        if not group.workers:
+        del group[its.version].workers[message.id]
+        if not group[its.version].workers:
+            del group[its.version]
+        if not group:
             del self._groups[message.group]

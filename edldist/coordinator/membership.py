@@ -196,7 +196,9 @@ class Membership:
         reason = self._held(message, now)
         if reason is not None:
             return [Send(peer, Refused(reason=reason, held_for_s=self.heartbeat_ttl_s))]
-        reason = self._fingerprints.objection(message) if message.role == "teacher" else None
+        reason = None
+        if message.role == "teacher":
+            reason = self._fingerprints.objection(message, lambda: self._rolls(message))
         if reason is not None:
             return [
                 Send(peer, Refused(reason=reason, incompatible=True)),
@@ -339,6 +341,17 @@ class Membership:
                 break
             silent.append((member_id, member))
         return silent
+
+    def _rolls(self, message: Register) -> bool:
+        """Whether a worker may be of another version than those of its group that are here.
+
+        All students that want the group have to take several. A worker that comes back to a fresh coordinator
+        had been let in beside the others by the one before.
+        """
+        students = [m.register for m in self._members.values() if message.group in m.register.teachers]
+        if not students:
+            return _rejoins(message)
+        return all(message.group in student.rolling for student in students)
 
     def _objection(self, message: Register) -> str | None:
         """Why a registration cannot be taken, or None."""

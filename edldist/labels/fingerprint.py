@@ -44,15 +44,20 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     codec: CodecSpec
     outputs: Annotated[list[_Name], msgspec.Meta(max_length=1_000)] | None = None
 
-    def differences(self, other: Fingerprint) -> list[str]:
+    def differences(self, other: Fingerprint, any_version: bool = False) -> list[str]:
         """How this one differs from another, both sides named: ``codec dense:fp16 instead of dense``.
 
         Outputs that one side has not seen yet are no difference.
+
+        Args:
+            any_version: two named versions may be of one teacher, with the weights of each.
         """
+        named = any_version and "" not in (self.version, other.version) and self.version != other.version
         return [
             f"{name} {_words(mine)} instead of {_words(its)}"
             for name in self.__struct_fields__
-            if (mine := getattr(self, name)) != (its := getattr(other, name))
+            if not (named and name in ("version", "weights"))
+            and (mine := getattr(self, name)) != (its := getattr(other, name))
             and not (name == "outputs" and None in (mine, its))
         ]
 

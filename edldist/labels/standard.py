@@ -25,6 +25,7 @@ import msgspec
 
 from edldist.labels.fingerprint import Fingerprint
 from edldist.labels.grammar import CodecSpec
+from edldist.labels.versions import Versions, number_of
 
 __all__ = ["GO_ON_CHANGED", "Misfit", "Standard"]
 
@@ -50,10 +51,12 @@ class Standard:
     Args:
         teacher: name of the group.
         codec: the only one that is taken, or None for that of the first worker.
+        versions: of how many versions at a time labels are taken, the newest ones; None: of one, for life.
     """
 
-    def __init__(self, teacher: str, codec: CodecSpec | None = None) -> None:
+    def __init__(self, teacher: str, codec: CodecSpec | None = None, versions: int | None = None) -> None:
         self.teacher = teacher
+        self._versions = None if versions is None else Versions(versions)
         self._codec = codec
         self._by = ""
         self._used: list[str] | None = None  # outputs of the first labels, as they came
@@ -64,17 +67,23 @@ class Standard:
         """Take none but workers like those that labelled for the checkpoint that is gone on from."""
         self.fingerprint = self._expected = former
         self._by, self._used = "", None
+        if self._versions is not None and self._versions.objection(former) is None:
+            self._versions.see(former)
 
     def admit(self, worker: str, its: Fingerprint) -> Misfit | None:
         """Take a worker that greets, the first one as the measure of all others; or say why not."""
-        if self.fingerprint is not None and (differences := its.differences(self.fingerprint)):
+        if self.fingerprint is not None and (differences := self._differences(its, self.fingerprint)):
             return self._misfit(worker, differences)
+        if self._versions is not None and (misfit := self._of_no_version(worker, its, self._versions)):
+            return misfit
         if self._codec is not None and its.codec != self._codec:
             return Misfit(
                 f"worker {worker} sends codec {its.codec}; this student takes labels of teacher "
                 f"{self.teacher!r} as {self._codec} only (DistillLoader(codec=...))",
                 incompatible=False,
             )
+        if self._versions is not None:
+            self._versions.see(its)
         if self.fingerprint is None:
             self.fingerprint, self._by = its, worker
             return None
@@ -82,18 +91,48 @@ class Standard:
         self._learn(its.outputs)
         return None
 
-    def objection(self, worker: str, version: str, outputs: Sequence[str]) -> Misfit | None:
+    @property
+    def oldest_version(self) -> int:
+        """The oldest version of which labels are taken; 0 where they do not follow each other."""
+        return 0 if self._versions is None else self._versions.oldest
+
+    def is_stale(self, version: str) -> bool:
+        """Whether labels of a version are not taken any more, because there are newer ones."""
+        return self._versions is not None and self._versions.is_stale(version)
+
+    def _differences(self, its: Fingerprint, known: Fingerprint) -> list[str]:
+        return its.differences(known, any_version=self._versions is not None)
+
+    def _of_no_version(self, worker: str, its: Fingerprint, versions: Versions) -> Misfit | None:
+        """Why a worker that is like the others has a version that is not taken."""
+        if (reason := versions.objection(its)) is not None:
+            words = f"worker {worker} of teacher {self.teacher!r} has {reason} (DistillLoader(versions=...))"
+            return Misfit(words, incompatible=False)
+        if not versions.is_stale(its.version):
+            return None
+        return Misfit(
+            f"worker {worker} of teacher {self.teacher!r} has version {its.version}, and labels are taken of "
+            f"the {versions.most} newest only, {versions.named()} (DistillLoader(versions={versions.most}))",
+            incompatible=False,
+        )
+
+    def objection(
+        self, worker: str, version: str, outputs: Sequence[str], greeted: str | None = None
+    ) -> Misfit | None:
         """Why labels that came are none of this group, or None.
 
         Args:
             version: that they say they are of.
             outputs: names of their tensors, in any order.
+            greeted: the version that the worker has greeted with, where these follow each other.
         """
         known = self.fingerprint
         if known is None:
             raise ValueError(
                 f"labels of worker {worker} of teacher {self.teacher!r}, of which none was admitted"
             )
+        if self._versions is not None and greeted is not None:
+            known = msgspec.structs.replace(known, version=greeted)
         if version == known.version and outputs == self._used:
             return None
         its = msgspec.structs.replace(known, version=version, outputs=sorted(outputs))
@@ -110,10 +149,21 @@ class Standard:
         self._used = list(outputs)
         self._learn(sorted(outputs))
 
+    def used_of(self, its: Fingerprint) -> None:
+        """Labels of a version were used: a run that goes on from here takes none that is older."""
+        known = self.fingerprint
+        assert known is not None
+        if self._versions is not None and (number_of(its.version) or 0) > (number_of(known.version) or 0):
+            self.fingerprint = msgspec.structs.replace(known, version=its.version, weights=its.weights)
+
     def deserted(self) -> None:
         """No worker of the group is left."""
         if not self.fixed:
             self.fingerprint, self._by = self._expected, ""
+            if self._versions is not None:
+                self._versions = Versions(self._versions.most)
+                if self._expected is not None:
+                    self.expect(self._expected)
 
     def _learn(self, outputs: list[str] | None) -> None:
         if self.fingerprint is not None and self.fingerprint.outputs is None:

@@ -26,6 +26,8 @@ class AskedTeachers:
         prefixed: whether labels are named ``teacher/output``.
         route: to which of them each sample goes, and the labels of all are one set; None: to all of them.
         sequences: whether some of them see padded sequences without their padding.
+        versions: of how many versions at a time labels are taken, by teacher; of one for life where it is not
+            named.
         skip_after_s: those without whose labels batches go on once they have had no worker for so long.
         differ_by_rank: whether a rank may meet no sample for some of them.
     """
@@ -35,6 +37,7 @@ class AskedTeachers:
     prefixed: bool = False
     route: Route | None = None
     sequences: bool = False
+    versions: Mapping[str, int] = field(default_factory=dict)
     skip_after_s: Mapping[str, float] = field(default_factory=dict)
     differ_by_rank: bool = False
 
@@ -47,6 +50,7 @@ class AskedTeachers:
         route: RouteKey | None = None,
         missing: str | Mapping[str, str] = "wait",
         missing_after_s: float = 30.0,
+        versions: int | Mapping[str, int] | None = None,
         deterministic: bool = False,
     ) -> AskedTeachers:
         """Check the arguments of a ``DistillLoader``, by the same names.
@@ -69,6 +73,7 @@ class AskedTeachers:
             prefixed=not isinstance(teacher, str) and route is None,
             route=None if route is None else Route(route, names),
             sequences=any(isinstance(its, Sequences) for its in each),
+            versions=_versions(names, versions, deterministic),
             skip_after_s=_skipped(names, missing, missing_after_s, deterministic),
             differ_by_rank=isinstance(inputs, Mapping) or route is not None,
         )
@@ -98,3 +103,27 @@ def _skipped(
             "results would depend on it: use 'wait' with deterministic"
         )
     return skipped
+
+
+def _versions(
+    names: Sequence[str], versions: int | Mapping[str, int] | None, deterministic: bool
+) -> dict[str, int]:
+    """Of how many versions labels are taken, of the teachers of which more than one may come."""
+    if versions is None:
+        return {}
+    wanted = dict(versions) if isinstance(versions, Mapping) else dict.fromkeys(names, versions)
+    if strangers := wanted.keys() - set(names):
+        raise ConfigError(
+            f"versions={versions!r}: there is no teacher {min(strangers, key=str)!r} among {list(names)}"
+        )
+    if any(not isinstance(most, int) or isinstance(most, bool) or most < 1 for most in wanted.values()):
+        raise ConfigError(
+            f"versions={versions!r}: use how many of the newest versions are taken, 1 or more, or a mapping "
+            "from teachers to these, or None for one version for the whole run"
+        )
+    if wanted and deterministic:
+        raise ConfigError(
+            f"versions={versions!r}: which version labels a batch is a matter of timing, so results would "
+            "depend on it: leave it out with deterministic"
+        )
+    return wanted

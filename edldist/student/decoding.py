@@ -8,16 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edldist.errors import LabelError
 from edldist.labels.packing import Codec
 from edldist.student.asked_teachers import AskedTeachers
 from edldist.student.joined import joined
 from edldist.student.put_back import MASK, check_no_mask, put_back
-from edldist.student.service.teacher_inputs import PLACES
+from edldist.student.service.teacher_inputs import PLACES, VERSION
 
 __all__ = ["Decoding", "Packed"]
 
 Packed = dict[str, dict[str, Tensor]]
 """The tensors in which the labels of each teacher came."""
+
+_VERSION = "version"
 
 
 class Decoding:
@@ -102,7 +105,7 @@ class Decoding:
     def _outputs(self, teacher: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         came, places = _apart(tensors)
         if places is None:
-            labels = self._codec(teacher).decode(came)
+            labels = self._decode(teacher, came)
             if teacher not in self._may_miss:
                 return labels
             check_no_mask(labels, teacher)
@@ -112,7 +115,20 @@ class Decoding:
             came = self._like_former(teacher, places)
         if not came:  # nobody knows what its labels are called
             return {MASK: places >= 0}
-        return put_back(self._codec(teacher).decode(came), places, teacher)
+        return put_back(self._decode(teacher, came), places, teacher)
+
+    def _decode(self, teacher: str, came: dict[str, Tensor]) -> dict[str, Any]:
+        """Labels by output, and the version that each row is of where versions follow each other."""
+        version = came.pop(VERSION, None)
+        labels = self._codec(teacher).decode(came)
+        if version is None:
+            return labels
+        if _VERSION in labels:
+            raise LabelError(
+                f"teacher {teacher!r} has an output {_VERSION!r}, under which labels say by which version "
+                "they were computed: choose its outputs without it (--outputs), or rename it"
+            )
+        return labels | {_VERSION: version}
 
     def _like_former(self, teacher: str, places: Tensor) -> dict[str, Tensor]:
         """Labels without rows, as a teacher has had them before, if it has."""
@@ -126,7 +142,7 @@ class Decoding:
             if its_places is not None:
                 places[teacher] = its_places
             if came:
-                labels[teacher] = self._codec(teacher).decode(came)
+                labels[teacher] = self._decode(teacher, came)
         if not labels:
             return {MASK: torch.stack([its >= 0 for its in places.values()]).any(dim=0)} if places else {}
         if not places:

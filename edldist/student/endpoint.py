@@ -1,12 +1,28 @@
-"""Where a rank listens for workers, and under which name they find it."""
+"""Where a rank finds its coordinator, where it listens for workers, and under which name they find it."""
 
 from __future__ import annotations
 
 from edldist.address import EVERYWHERE, Address, local_host_towards, parse_advertised
 from edldist.address_file import find_coordinator, parse_coordinator
 from edldist.environment import JobEnvironment
+from edldist.errors import ConfigError
 
-__all__ = ["endpoint"]
+__all__ = ["coordinator_of", "endpoint"]
+
+
+def coordinator_of(coordinator: str | None, environment: JobEnvironment) -> str:
+    """Where the coordinator is: as was said, or as the job says.
+
+    Raises:
+        ConfigError: nobody says.
+    """
+    address = coordinator or environment.coordinator
+    if address is None:
+        raise ConfigError(
+            "no coordinator: pass coordinator='tcp://HOST:PORT', set EDLDIST_COORDINATOR, "
+            "or start the script with 'edldist run' or 'edldist student'"
+        )
+    return address
 
 
 def endpoint(coordinator: str, environment: JobEnvironment) -> tuple[str, str | None]:

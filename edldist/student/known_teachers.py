@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -32,9 +32,13 @@ class KnownTeachers:
         teachers: names of the groups whose labels are wanted.
         by_rank: whether ranks may know of different ones.
         extend: whether a state is gone on from though its teachers were others.
+        rolling: those whose versions follow each other: the newest that was used is known.
     """
 
-    def __init__(self, teachers: Sequence[str], by_rank: bool, extend: bool) -> None:
+    def __init__(
+        self, teachers: Sequence[str], by_rank: bool, extend: bool, rolling: Collection[str] = ()
+    ) -> None:
+        self._rolling = frozenset(rolling)
         self._teachers = frozenset(teachers)
         self._by_rank = by_rank
         self._extend = extend
@@ -44,7 +48,7 @@ class KnownTeachers:
     @property
     def complete(self) -> bool:
         """Whether nothing is to be learnt from the next batch."""
-        return not self._unseen
+        return not (self._unseen or self._rolling)
 
     def consumed(self, used: Mapping[str, Fingerprint]) -> None:
         """The loop has a batch.
@@ -52,9 +56,10 @@ class KnownTeachers:
         Args:
             used: what the labels that were used came from, by group.
         """
-        for teacher in self._unseen & used.keys():
+        for teacher in (self._unseen | self._rolling) & used.keys():
             before, now = self._known.get(teacher), used[teacher]
-            if before is not None and (differences := now.differences(before)):
+            rolls = teacher in self._rolling
+            if before is not None and (differences := now.differences(before, any_version=rolls)):
                 logger.warning(
                     "teacher %r is not the one that labelled for the checkpoint: %s; going on with it, as "
                     "--extend says",

@@ -27,7 +27,7 @@ from edldist.sampling.dealing import check_dealing
 from edldist.student.arrivals import Arrival, Arrivals, Pair
 from edldist.student.asked_teachers import AskedTeachers
 from edldist.student.decoding import Decoding
-from edldist.student.endpoint import endpoint
+from edldist.student.endpoint import coordinator_of, endpoint
 from edldist.student.figures import LoopFigures
 from edldist.student.gradient_state import LoopEnd
 from edldist.student.inputs import InputsByTeacher
@@ -82,6 +82,8 @@ class DistillLoader:
         missing: what becomes of a batch that lacks labels of a teacher only because that has no worker:
             ``"wait"``, or ``"skip"`` them once it has had none for ``missing_after_s`` (at the start too), if
             another has labelled it. Or one by teacher's name. Those that may be skipped have a mask.
+        versions: how many of a teacher's newest versions (whole numbers, ``--model-version``) label at a
+            time, or one by name; labels have a ``version`` then. Default: one version for the whole run.
         max_bytes: bound on the memory of batches that were read ahead: all of their tensors and arrays, and
             their labels, whether a teacher has them at the moment or not. One batch is always read.
         task_size: cut batches at multiples of this instead of to each worker's wish.
@@ -143,6 +145,7 @@ class DistillLoader:
         route: RouteKey | None = None,
         missing: str | Mapping[str, str] = "wait",
         missing_after_s: float = 30.0,
+        versions: int | Mapping[str, int] | None = None,
         max_bytes: int = 4 << 30,
         task_size: int | None = None,
         deterministic: bool | None = None,
@@ -162,14 +165,9 @@ class DistillLoader:
     ) -> None:
         exit_hooks.install()
         environment = JobEnvironment.read()
-        address = coordinator or environment.coordinator
-        if address is None:
-            raise ConfigError(
-                "no coordinator: pass coordinator='tcp://HOST:PORT', set EDLDIST_COORDINATOR, "
-                "or start the script with 'edldist run' or 'edldist student'"
-            )
+        address = coordinator_of(coordinator, environment)
         fixed = environment.deterministic if deterministic is None else deterministic
-        asked = AskedTeachers.of(teacher, inputs, codec, route, missing, missing_after_s, fixed)
+        asked = AskedTeachers.of(teacher, inputs, codec, route, missing, missing_after_s, versions, fixed)
         poison = on_poison or environment.on_poison
         if poison not in ("raise", "skip"):
             raise ConfigError(f"on_poison={poison!r}: use 'raise' or 'skip'")
@@ -206,7 +204,7 @@ class DistillLoader:
         self._dealing_checked = False
         self._loss_weight = 1.0
         by_rank = here.world_size > 1 and asked.differ_by_rank
-        self._known = KnownTeachers(asked.names, by_rank, environment.extend)
+        self._known = KnownTeachers(asked.names, by_rank, environment.extend, asked.versions)
         self._clock = clock = SystemClock()
         bind, advertise = endpoint(address, environment)
         self._service = StudentService(
@@ -220,6 +218,7 @@ class DistillLoader:
                 heartbeat_ttl_s=(environment.heartbeat_ttl_s if heartbeat_ttl_s is None else heartbeat_ttl_s),
                 connect_timeout_s=environment.connect_timeout_s,
                 codecs=asked.codecs,
+                versions=asked.versions,
                 skip_after_s=asked.skip_after_s,
                 group=here.generation,
                 run=run,

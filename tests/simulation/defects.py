@@ -107,6 +107,7 @@ DEFECTS: dict[str, Callable[[], Any]] = {
     "rows of a shared answer are taken from its start": _write_at_the_first_row,
     "a batch is ready before its last label": _deliver_what_is_half_labelled,
     "a group that was missing is missed for good": _miss_for_good,
+    "labels of older versions are kept": lambda: mock.patch.object(Delivery, "retire", _nothing),
     "a batch is passed over while another teacher owes it labels": lambda: mock.patch.object(
         LabelQueue, "lacks_only", lambda self, teachers: frozenset(teachers)
     ),

@@ -137,6 +137,24 @@ def _lose_group(world: World, fault: Fault) -> str | None:
     return f"all workers of {teacher} are killed, and none is to be had for {seconds:.3f} s"
 
 
+def _new_version(world: World, fault: Fault) -> str | None:
+    """A teacher is replaced: its next workers are of a newer version, and one of the old ones ends."""
+    if world.setup.versions is None:
+        return None
+    teacher = world.setup.teachers[fault.b % len(world.setup.teachers)]
+    world.versions[teacher] += 1
+    old = [worker for worker in world.workers.values() if worker.teacher == teacher and not worker.draining]
+    if old:
+        worker = old[fault.a % len(old)]
+        if fault.x < 0.5:
+            worker.drain()
+        else:
+            worker.kill()
+            world.worker_left(worker)
+    world.start_worker_later(teacher, 0.05)
+    return f"there is version {world.versions[teacher]} of {teacher}"
+
+
 def _freeze(world: World, process: Process | None, fault: Fault) -> str | None:
     if process is None or process.frozen:
         return None
@@ -392,7 +410,8 @@ KINDS: dict[str, Callable[[World, Fault], str | None]] = {
     strike.__name__.removeprefix("_"): strike
     for strike in (
         *(_kill_worker, _vanish_worker, _freeze_worker, _slow_worker, _hang_worker, _sicken_worker),
-        *(_add_worker, _drain_worker, _lag, _partition, _break, _slow_network, _garbage, _lose_group),
+        *(_add_worker, _drain_worker, _lag, _partition, _break, _slow_network, _garbage),
+        *(_lose_group, _new_version),
         *(_kill_coordinator, _freeze_coordinator, _kill_rank, _freeze_rank, _lose_node, _join_node),
         *(_leave_loop, _poison, _deadly, _store_error, _store_crash),
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from edldist.student.route import Route
 from edldist.student.service.batch import OpenBatch
-from edldist.student.service.teacher_inputs import PLACES
+from edldist.student.service.teacher_inputs import PLACES, VERSION
 from tests.simulation.worker import labels_of
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def label_faults(rank: RankProcess, batch: OpenBatch, ids: list[int]) -> Iterato
             continue
         tensors = packed.get(teacher, {})
         places: Tensor | None = tensors.pop(PLACES, None)
+        version: Tensor | int = tensors.pop(VERSION, 0)
         whose = [not setup.route or id_ % len(setup.teachers) == place for id_ in ids]
         if not any(whose):
             continue
@@ -46,6 +47,10 @@ def label_faults(rank: RankProcess, batch: OpenBatch, ids: list[int]) -> Iterato
             if (places >= 0).tolist() != whose:
                 yield f"{rank.name} has labels of {teacher} at {places} for samples {ids}"
             got = got[places[places >= 0]]
-        right = labels_of(torch.tensor(ids)[torch.tensor(whose)], teacher)
+        if setup.versions is not None:
+            oldest = rank.service._standards.oldest_version(teacher)
+            if min(version.tolist()) < oldest:
+                yield f"{rank.name} got labels of versions {version} of {teacher}, before {oldest}"
+        right = labels_of(torch.tensor(ids)[torch.tensor(whose)], teacher, version)
         if not torch.equal(got, right):
             yield f"{rank.name} got {got} of {teacher} for samples {ids}"

@@ -92,6 +92,7 @@ class RankProcess(Process):
                 connect_timeout_s=setup.connect_timeout_s,
                 max_frame_bytes=setup.max_frame_bytes,
                 group=group,
+                versions={} if setup.versions is None else dict.fromkeys(setup.teachers, setup.versions),
                 skip_after_s={} if setup.skip_after_s is None else {setup.teachers[-1]: setup.skip_after_s},
                 skip_poison=setup.skip_poison,
                 info={"rank": rank},

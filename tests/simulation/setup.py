@@ -37,6 +37,7 @@ class Setup:
     faults: int
     fault_every_s: float
     route: bool  # whether each sample goes to one of the teachers, by its number
+    versions: int | None  # labels of how many versions are taken at a time
     skip_after_s: float | None  # batches go on without a teacher that has had no worker for so long
     coordinator_moves: bool  # each life of it listens somewhere else, and a file says where
 
@@ -75,6 +76,7 @@ class Setup:
             faults=chance.randint(60, 180),
             fault_every_s=chance.choice((0.03, 0.1, 0.3)),
             route=several and chance.random() < 0.3,
+            versions=chance.choice((None, 1, 2)) if not fixed else None,
             skip_after_s=chance.choice((0.1, 0.3, 1.0)) if several and not fixed else None,
             coordinator_moves=chance.random() < 0.25,
         )

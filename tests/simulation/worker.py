@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from edldist.errors import CoordinatorUnreachableError, EdlDistError, ModelError
+from edldist.errors import CoordinatorUnreachableError, EdlDistError, IncompatibleError, ModelError
 from edldist.teacher.passes.forward import Computed
 from edldist.teacher.passes.lane import Compute, Parts
 from edldist.teacher.worker import TeacherWorker, WorkerOptions
@@ -25,9 +25,9 @@ _MOST_DEATHS = 30
 """Of one sample in one group: three prove it, but those that shared its passes are suspected too."""
 
 
-def labels_of(ids: Tensor, teacher: str) -> Tensor:
-    """The labels of samples, float32 [n, 2]: a function of the sample and the teacher alone."""
-    salt = float(sum(teacher.encode()))
+def labels_of(ids: Tensor, teacher: str, version: Tensor | int = 0) -> Tensor:
+    """The labels of samples, float32 [n, 2]: a function of sample, teacher and version alone."""
+    salt = sum(teacher.encode()) + 1000 * version
     value = ids.to(torch.float32)
     return torch.stack([value, value * 3 + salt], dim=1)
 
@@ -36,7 +36,6 @@ class _Model:
     """What a worker serves: right labels, unless a fault says otherwise."""
 
     device = torch.device("cpu")
-    digest = "weights"
     tokenizer = ""
     identity = "simulated:model"
     model = None
@@ -44,6 +43,7 @@ class _Model:
     def __init__(self, process: WorkerProcess, teacher: str) -> None:
         self._process = process
         self._teacher = teacher
+        self.digest = f"weights {process.version}"
 
     def refuse_ids(self, inputs: Mapping[str, Tensor], where: object) -> None:
         """It has no tokens."""
@@ -61,7 +61,7 @@ class _Model:
         bad = process.world.poison.intersection(ids.tolist())
         if bad:
             raise ModelError(f"samples {sorted(bad)} are poison")
-        return {"logits": labels_of(ids, self._teacher)}
+        return {"logits": labels_of(ids, self._teacher, process.version)}
 
 
 class _Flight:
@@ -140,6 +140,7 @@ class WorkerProcess(Process):
         self.worker_id = name
         self.life = life
         self.teacher = teacher
+        self.version = 0 if setup.versions is None else world.versions[teacher]
         self.sick = self.was_sick = False
         self.hung = self.slowed = False
         self.slowness = 1.0
@@ -156,6 +157,7 @@ class WorkerProcess(Process):
                 drain_s=5.0,
                 connect_timeout_s=setup.connect_timeout_s,
                 worker_id=name,
+                version="" if setup.versions is None else str(self.version),
             ),
             _Model(self, teacher),  # type: ignore[arg-type]
             self.transport,
@@ -232,6 +234,10 @@ class WorkerProcess(Process):
         self.world.network.kill(self.name)
         if isinstance(error, CoordinatorUnreachableError):
             self.world.note(f"{self.name} gave up: {error}")
+        elif isinstance(error, IncompatibleError) and self.world.setup.versions is not None:
+            # No student is known that takes several versions: it is started again, as launchers do.
+            self.world.note(f"{self.name} was refused: {error}")
+            self.world.start_worker_later(self.teacher, 0.5)
         elif not isinstance(error, EdlDistError):
             self.world.violate(f"worker {self.name} raised {error!r}", error)
         else:

@@ -97,6 +97,7 @@ class World:
         self._names = 0
         self._all: list[WorkerProcess] = []
         self._groups: list[RankProcess] = []
+        self.versions = dict.fromkeys(self.setup.teachers, 1)  # the newest of each teacher
         self.barred: dict[str, float] = {}  # until when no worker of a teacher starts
         self._strangers = 0
         self.missed = 0  # batches that went on without the labels of a teacher
@@ -282,7 +283,8 @@ class World:
                 worker.unhang()
         self.start_coordinator()
         for teacher in self.setup.teachers:
-            if not any(w.teacher == teacher and not w.draining for w in self.workers.values()):
+            newest = [w for w in self.workers.values() if w.teacher == teacher and not w.draining]
+            if all(worker.version != self.versions[teacher] for worker in newest):
                 self.start_worker(teacher)
 
     def _finish(self) -> None:

@@ -10,6 +10,7 @@ from edldist.errors import ConfigError
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.outcomes import Overdue, Returned
 from edldist.student.queue.queue import LabelQueue
+from edldist.student.queue.wanted import Wanted
 from tests.unit.queues import fill, finish, joined
 
 ACTIONS = st.lists(
@@ -27,6 +28,7 @@ ACTIONS = st.lists(
                 "expire",
                 "deliver",
                 "miss",
+                "again",
             ]
         ),
         st.integers(0, 5),
@@ -63,6 +65,7 @@ def test_any_order_of_events_delivers_each_sample_once_in_order(actions, teacher
         marks = labelled.setdefault((grant.teacher, grant.batch), [0] * sizes[grant.batch])
         for position in range(grant.start, grant.stop):
             marks[position] += 1
+        queue.grow(grant.batch, grant.stop - grant.start)
         queue.complete(grant.lease, now)
         answered.append((worker, grant.lease))
 
@@ -115,6 +118,12 @@ def test_any_order_of_events_delivers_each_sample_once_in_order(actions, teacher
                 passed_over[queue.head] = lacking
                 queue.pass_over(lacking)
                 assert lacking == {teacher} and queue.ready()
+        elif verb == "again" and (numbers := list(queue.numbers)):
+            number = numbers[pick % len(numbers)]
+            marks = labelled.get((teacher, number), [0] * sizes[number])
+            if teacher not in passed_over.get(number, ()):
+                assert queue.ask_again(number, teacher, Wanted.whole(sizes[number]), sum(marks)) == sum(marks)
+                labelled.pop((teacher, number), None)
         elif verb == "deliver" and queue.ready():
             deliver()
         queue.validate(now)

@@ -140,6 +140,21 @@ class Batches:
         self._now_labelled(batch)
         return True
 
+    def unsettle(self, number: int, samples: int, nbytes: int) -> None:
+        """So many samples that had labels have none any more, and the memory of these is free."""
+        batch = self._batches[number]
+        if not batch.unlabelled and samples:
+            self._labelled -= 1
+            self._level -= 1  # nothing of it waits
+            self._first_unlabelled = min(self._first_unlabelled, number)
+        batch.unlabelled += samples
+        batch.nbytes -= nbytes
+        batch.label_bytes -= nbytes
+        self._nbytes -= nbytes
+        if self._known_labels is not None:  # else it is set when they are learnt
+            batch.due_bytes += nbytes
+            self._due_bytes += nbytes
+
     def abandon(self, number: int) -> None:
         """Labels of a batch, of which nothing waits, will not come: it counts as labelled."""
         batch = self._batches[number]

@@ -30,6 +30,7 @@ from edldist.student.queue.batches import Batches
 from edldist.student.queue.blame import Blame
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.outcomes import Grant, Overdue, Poison, Returned
+from edldist.student.queue.retired import ask_again
 from edldist.student.queue.sleepers import Sleepers
 from edldist.student.queue.task import HeldLease, Suspicion, Task
 from edldist.student.queue.track import Track
@@ -163,6 +164,11 @@ class LabelQueue:
             self._tracks[name].forget(head)
             self._blame.drop(head, name)
         self._batches.abandon(head)
+
+    def ask_again(self, batch: int, teacher: str, wanted: Wanted, nbytes: int) -> int | None:
+        """Labels of a teacher for a batch are of no use any more (see ``retired.ask_again``)."""
+        parts = self._batches, self._tracks[teacher], self._workers, self._blame
+        return ask_again(*parts, batch, wanted, nbytes)
 
     def abandon(self, batch: int) -> None:
         """Give up labelling a batch: it counts as labelled, late answers as duplicates."""

@@ -37,7 +37,7 @@ class Track:
     """
 
     def __init__(self, teacher: str, flow: Flow, waits: Callable[[int, int], None]) -> None:
-        self._teacher = teacher
+        self.teacher = teacher
         self._task_size = flow.task_size
         self._cuts_fixed = flow.cuts_fixed
         self._waits = waits
@@ -54,6 +54,17 @@ class Track:
         for start, stop in wanted.runs:
             self._fresh.append(_Run(batch, start, stop, wanted))
             self._cost += wanted.cost(start, stop)
+            self._waits(batch, 1)
+
+    def offer_again(self, batch: int, wanted: Wanted) -> None:
+        """Samples of a batch of which nothing waits are to be labelled once more, in its place."""
+        runs = [_Run(batch, start, stop, wanted) for start, stop in wanted.runs]
+        at = bisect.bisect([run.batch for run in self._fresh], batch)
+        self._fresh.rotate(-at)
+        self._fresh.extendleft(reversed(runs))
+        self._fresh.rotate(at)
+        for run in runs:
+            self._cost += wanted.cost(run.start, run.stop)
             self._waits(batch, 1)
 
     def put_back(self, task: Task) -> None:
@@ -156,7 +167,7 @@ class Track:
         if stop == head.stop:
             self._fresh.popleft()
             self._waits(head.batch, -1)
-        return Task(self._teacher, head.batch, start, stop, head.wanted)
+        return Task(self.teacher, head.batch, start, stop, head.wanted)
 
     def _fixed_stop(self, run: _Run) -> int:
         """Where the next cut of a run ends, for a worker that takes any number of samples."""
@@ -180,6 +191,6 @@ class Track:
         assert [run.batch for run in self._fresh] == sorted(run.batch for run in self._fresh)
         places = [task.place for task in self._returned]
         assert places == sorted(set(places))
-        assert all(task.waiting and task.teacher == self._teacher for task in self._returned)
+        assert all(task.waiting and task.teacher == self.teacher for task in self._returned)
         runs = sum(run.wanted.cost(run.start, run.stop) for run in self._fresh)
         assert self._cost == runs + sum(task.cost for task in self._returned)

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edldist.errors import PoisonTaskError
+from edldist.errors import LabelError, PoisonTaskError
+from edldist.labels.versions import LARGEST_VERSION
+from edldist.student.queue.outcomes import Grant
 from edldist.student.service.held_bytes import held_bytes
 from edldist.student.service.label_rows import LabelRows, TeacherLabels
-from edldist.student.service.teacher_inputs import PLACES, TeacherInputs
+from edldist.student.service.teacher_inputs import PLACES, VERSION, TeacherInputs
 from edldist.student.to_device import Allocate
 
 __all__ = ["OpenBatch"]
@@ -39,7 +41,7 @@ class OpenBatch:
     """
 
     __slots__ = (
-        *("__weakref__", "_allocate", "_apart", "_inputs", "_labels"),
+        *("__weakref__", "_allocate", "_apart", "_inputs", "_labels", "_versions"),
         *("batch", "mark", "nbytes", "passed_over", "poison", "samples"),
     )
 
@@ -61,6 +63,8 @@ class OpenBatch:
         self._inputs = TeacherInputs(inputs, samples)
         self._apart = apart or {}
         self._labels: dict[str, TeacherLabels] = {}
+        # Of teachers whose versions follow each other: int64, of each row of their labels that is there.
+        self._versions: dict[str, Tensor] = {}
         seen = [*inputs.values()]
         copied_bytes = self._inputs.copied_bytes
         for view in self._apart.values():
@@ -82,12 +86,15 @@ class OpenBatch:
         """What a teacher sees of it."""
         return self._apart.get(teacher, self._inputs)
 
-    def place(self, teacher: str, start: int, stop: int, came: LabelRows, at: int) -> int:
+    def place(
+        self, teacher: str, start: int, stop: int, came: LabelRows, at: int, version: int | None = None
+    ) -> int:
         """Put one task's labels into the batch's buffers, made on first need.
 
         Args:
             start, stop: the task's samples, of those that the teacher sees.
             came: labels; the task's begin at row ``at``.
+            version: of the teacher, where versions follow each other.
 
         Returns:
             Bytes of buffers that were made.
@@ -108,7 +115,42 @@ class OpenBatch:
             self._labels[teacher] = labels
             made = labels.nbytes
         labels.write(first, last, came, at)
+        if version is not None:
+            if teacher not in self._versions:
+                self._versions[teacher] = torch.full([inputs.labels], LARGEST_VERSION, device="cpu")
+            self._versions[teacher][first:last] = version
         return made
+
+    def put(self, grant: Grant, rows: LabelRows, at: int, count: int, version: int | None = None) -> int:
+        """Write the rows that answer a lease, ``count`` from ``at`` on; the bytes of buffers that were made.
+
+        Raises:
+            LabelError, LabelMemoryError: as of ``place``; or other samples were labelled than leased.
+        """
+        inputs = self.inputs_of(grant.teacher)
+        wanted = inputs.label_rows(grant.start, grant.stop)
+        if count != wanted:
+            raise LabelError(f"{count} samples were labelled of a task of {wanted}")
+        made = 0
+        for start, stop in grant.pieces:
+            before = 0 if start == grant.start else inputs.label_rows(grant.start, start)
+            made += self.place(grant.teacher, start, stop, rows, at + before, version)
+        return made
+
+    def has_older(self, teacher: str, version: int) -> bool:
+        """Whether labels of a teacher were computed by an older version of it."""
+        versions = self._versions.get(teacher)
+        return versions is not None and bool((versions < version).any())
+
+    def bytes_of(self, teacher: str) -> int:
+        """Memory of the buffers of a teacher's labels."""
+        labels = self._labels.get(teacher)
+        return 0 if labels is None else labels.nbytes
+
+    def forget(self, teacher: str) -> None:
+        """Let go of the labels of a teacher."""
+        self._labels.pop(teacher, None)
+        self._versions.pop(teacher, None)
 
     @property
     def label_bytes(self) -> int:
@@ -137,6 +179,8 @@ class OpenBatch:
             for teacher, labels in self._labels.items()
             if teacher not in self.passed_over
         }
+        for teacher in came.keys() & self._versions.keys():
+            came[teacher][VERSION] = self._versions[teacher]
         for teacher, view in self._apart.items():
             if view.places is not None:
                 came.setdefault(teacher, {})[PLACES] = view.places

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Sequence, Set
+from collections.abc import Collection, Sequence, Set
 from typing import NamedTuple
 
 from edldist.clock import Clock
-from edldist.errors import ContractError, EdlDistError, LabelError, LabelMemoryError, PoisonTaskError
+from edldist.errors import EdlDistError, LabelError, LabelMemoryError
+from edldist.labels.versions import number_of
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.outcomes import Grant, Overdue, Poison, Returned
 from edldist.student.queue.queue import LabelQueue
 from edldist.student.queue.wanted import Wanted
+from edldist.student.service import due_errors
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.label_rows import LabelRows
 from edldist.student.service.needs import Backlog
@@ -51,6 +53,7 @@ class Delivery:
         first_lease: leases count up from here.
         max_frame_bytes: largest input frame that may travel.
         skip_poison: deliver a batch that cannot be labelled without labels instead of raising.
+        rolling: teachers whose versions follow each other.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Delivery:
         first_lease: int,
         max_frame_bytes: int,
         skip_poison: bool,
+        rolling: Collection[str] = (),
     ) -> None:
         self._teachers = teachers
         self._flow = flow
@@ -79,6 +83,8 @@ class Delivery:
         # Invariant: none of them has a worker in the queue, so nobody places labels of theirs.
         self._missing: frozenset[str] = frozenset()
         self._came: set[str] = set()
+        self._oldest = dict.fromkeys(rolling, 0)  # version of each of them of which labels are taken
+        self._stale = 0
         self._full_since: float | None = None
         self._backpressure_s = 0.0
 
@@ -172,6 +178,7 @@ class Delivery:
                 "requeued": queue.requeued,
                 "duplicates": queue.duplicates,
                 "hedged": queue.hedged,
+                "stale": self._stale,
                 "buffered": queue.labelled_batches,
                 "open": queue.open_batches,
                 "queue_bytes": queue.nbytes,
@@ -199,6 +206,25 @@ class Delivery:
             self._queue.join(worker, teacher, called)
             self._missing -= {teacher}
             self._came.add(teacher)
+
+    def retire(self, teacher: str, oldest: int) -> None:
+        """Ask once more for labels of versions of a teacher before the oldest that is taken.
+
+        That is those of batches that the loop has not had, nor are on their way to its device.
+        """
+        with self._changed:
+            if oldest <= self._oldest.get(teacher, 0):
+                return
+            self._oldest[teacher] = oldest
+            for number, batch in self._open.items():
+                if teacher in batch.passed_over or not batch.has_older(teacher, oldest):
+                    continue
+                wanted = batch.inputs_of(teacher).wanted
+                again = self._queue.ask_again(number, teacher, wanted, batch.bytes_of(teacher))
+                if again is not None:
+                    batch.forget(teacher)
+                    self._stale += again
+            self._account()
 
     def came(self) -> Set[str]:
         """The groups of which a worker has joined since this was asked last; it may be gone again."""
@@ -309,7 +335,9 @@ class Delivery:
         for row, grant, batch in zip(result.rows, found, batches, strict=True):
             if grant is not None and batch is not None:
                 try:
-                    placed.append((grant, _put(batch, grant, rows, first, row.count)))
+                    placed.append(
+                        (grant, batch.put(grant, rows, first, row.count, self._version(grant, result)))
+                    )
                 except LabelError as exc:
                     refused.append((grant.lease, str(exc)))
                 except LabelMemoryError as exc:
@@ -317,6 +345,9 @@ class Delivery:
             first += row.count
         self._complete(placed)
         return refused
+
+    def _version(self, grant: Grant, result: Result) -> int | None:
+        return number_of(result.version) if grant.teacher in self._oldest else None
 
     def _complete(self, placed: Sequence[tuple[Grant, int]]) -> None:
         with self._changed:
@@ -335,14 +366,8 @@ class Delivery:
         with self._changed:
             if not self._queue.holds(grant.lease):
                 return  # the loop was left meanwhile
-            count, nbytes, bound = self._queue.open_batches, self._queue.nbytes, self._flow.max_bytes
-            due = LabelMemoryError(
-                f"batch {grant.batch}, labels of teacher {grant.teacher!r}: {error}. {count} open batches "
-                f"hold {nbytes:,} bytes (max_bytes={bound:,}). Let fewer be open (lower high_watermark or "
-                "max_bytes), make batches smaller, take a codec with smaller labels, or pin_memory=False if "
-                "pinned memory is what is short"
-            )
-            due.__cause__ = error
+            queue, bound = self._queue, self._flow.max_bytes
+            due = due_errors.no_memory(grant, error, queue.open_batches, queue.nbytes, bound)
             self._errors[grant.batch] = due
             self._queue.stall(grant.batch)
             self._changed.notify_all()
@@ -440,9 +465,7 @@ class Delivery:
         return outcome
 
     def _give_up(self, poison: Poison) -> None:
-        inputs = self._open[poison.batch].inputs_of(poison.teacher)
-        samples = inputs.positions(poison.start, poison.stop)
-        error = PoisonTaskError(poison.teacher, poison.batch, samples, poison.attempts)
+        error = due_errors.poisoned(self._open[poison.batch], poison)
         if self._skip_poison:
             self._open[poison.batch].poison = error
             self._queue.abandon(poison.batch)
@@ -451,11 +474,7 @@ class Delivery:
         self._changed.notify_all()
 
     def _refuse(self, grant: Grant, error: str) -> None:
-        samples = self._open[grant.batch].inputs_of(grant.teacher).positions(grant.start, grant.stop)
-        self._errors[grant.batch] = ContractError(
-            f"teacher {grant.teacher!r} cannot label what this student sends (samples {samples[0]}.."
-            f"{samples[-1]} of batch {grant.batch}); no other attempt would end differently:\n{error}"
-        )
+        self._errors[grant.batch] = due_errors.refused(self._open[grant.batch], grant, error)
         self._queue.refuse(grant.lease)
         self._changed.notify_all()
 
@@ -470,16 +489,3 @@ class Delivery:
 
     def _full_for(self) -> float:
         return 0.0 if self._full_since is None else self._clock.monotonic() - self._full_since
-
-
-def _put(batch: OpenBatch, grant: Grant, rows: LabelRows, at: int, count: int) -> int:
-    """Write the rows that answer a lease, ``count`` from ``at`` on; the bytes of buffers that were made."""
-    inputs = batch.inputs_of(grant.teacher)
-    wanted = inputs.label_rows(grant.start, grant.stop)
-    if count != wanted:
-        raise LabelError(f"{count} samples were labelled of a task of {wanted}")
-    made = 0
-    for start, stop in grant.pieces:
-        before = 0 if start == grant.start else inputs.label_rows(grant.start, start)
-        made += batch.place(grant.teacher, start, stop, rows, at + before)
-    return made

@@ -112,6 +112,7 @@ class JobLink:
             generation=self._options.generation,
             address=self._where.address,
             teachers=list(self._options.teachers),
+            rolling=list(self._options.versions),
             low_watermark=self._options.flow.low_watermark,
             high_watermark=self._options.flow.high_watermark,
             process=self._where.process,

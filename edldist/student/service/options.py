@@ -33,6 +33,8 @@ class ServiceOptions:
             counts them.
         codecs: by teacher group, the only codec in which its labels are taken; without an entry, that of the
             group's first worker.
+        versions: by teacher group, of how many versions at a time labels are taken, the newest ones; without
+            an entry, of one for life.
         skip_after_s: teacher groups without whose labels batches go on, once they have had no worker for so
             long.
         skip_poison: deliver a batch that cannot be labelled without labels instead of raising.
@@ -53,6 +55,7 @@ class ServiceOptions:
     run: str = ""
     generation: int = 0
     codecs: Mapping[str, CodecSpec] = field(default_factory=dict)
+    versions: Mapping[str, int] = field(default_factory=dict)
     skip_after_s: Mapping[str, float] = field(default_factory=dict)
     skip_poison: bool = False
     info: dict[str, Scalar] = field(default_factory=dict)

@@ -24,7 +24,6 @@ import contextlib
 import logging
 import os
 import random
-from collections import deque
 from collections.abc import Callable, Mapping
 
 from edldist.address import Address, parse_address
@@ -110,13 +109,13 @@ class StudentService:
             random.SystemRandom().randrange(1, 1 << 48) if first_lease is None else first_lease,
             options.max_frame_bytes,
             options.skip_poison,
+            options.versions,
         )
         self._peers = Peers()
-        self._standards = Standards(options.teachers, options.codecs)
+        self._standards = Standards(options.teachers, options.codecs, options.versions)
         self._unsuited = (0.0, "")  # when it was looked for, and what was found
         # Several to a time to live, or one that is idle and well would be taken for silent.
         self._idle_ping_s = min(_IDLE_PING_S, options.heartbeat_ttl_s / 3)
-        self._former: deque[Mapping[str, Fingerprint]] = deque()  # the training thread's word, to be heeded
         self._last_probe = self._next_probe = clock.monotonic()
         self._stopping = False
         self._failures = Repeats(logger)
@@ -185,7 +184,7 @@ class StudentService:
 
         What the queue holds by now may be of others: to be followed by ``delivery.clear``.
         """
-        self._former.append(former)
+        self._standards.expect_soon(former)
         self._poller.wake()
 
     def close(self) -> None:
@@ -238,9 +237,7 @@ class StudentService:
 
     def _heed_former(self) -> None:
         """Let go of workers that are none of those that were expected meanwhile."""
-        while self._former:
-            former = self._former.popleft()
-            self._standards.expect(former)
+        while former := self._standards.heed():
             now = self._clock.monotonic()
             for worker in [worker for worker in self._peers if worker.teacher in former]:
                 if (refusal := self._standards.admit_again(worker, now)) is not None:
@@ -289,6 +286,9 @@ class StudentService:
         alive = self._peers.survived(peer, hello.process)
         self.delivery.join(worker.key, worker.teacher, worker.name, forgiven=alive)
         logger.info("teacher worker %s (%s) connected", hello.worker, hello.teacher)
+        for stale, reason in self._standards.stale(self._peers):
+            self._turn_away(stale, reason)
+        self.delivery.retire(worker.teacher, self._standards.oldest_version(worker.teacher))
         self._send(
             peer,
             Welcome(
@@ -367,8 +367,7 @@ class StudentService:
         if not refused:
             self._peers.succeeded(worker)
             worker.labelled = True
-            if not late and self._standards.undecided(worker.teacher):
-                self._standards.fix(worker, result)
+            self._standards.used_of(worker, result, late)
 
     def _exclude(self, worker: ConnectedWorker) -> None:
         self._peers.exclude(worker)

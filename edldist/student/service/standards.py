@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from edldist.errors import CodecError
 from edldist.labels.codec import make_codec
@@ -24,13 +25,22 @@ class Standards:
     Args:
         teachers: names of the groups whose labels are wanted.
         codecs: those that are insisted on, by group.
+        versions: of how many versions at a time labels are taken, by group; of one for life where it is not
+            named.
     """
 
-    def __init__(self, teachers: Sequence[str], codecs: Mapping[str, CodecSpec]) -> None:
-        self._standards = {name: Standard(name, codecs.get(name)) for name in teachers}
+    def __init__(
+        self,
+        teachers: Sequence[str],
+        codecs: Mapping[str, CodecSpec],
+        versions: Mapping[str, int] | None = None,
+    ) -> None:
+        versions = versions or {}
+        self._standards = {name: Standard(name, codecs.get(name), versions.get(name)) for name in teachers}
         self._codecs: dict[str, Codec] = {}
         self._refused = dict.fromkeys(teachers, "")
         self._unsuited = Unsuited()
+        self._former: deque[Mapping[str, Fingerprint]] = deque()
 
     def codec(self, teacher: str) -> Codec:
         """The codec of a group of which there are labels."""
@@ -42,7 +52,8 @@ class Standards:
         self._unsuited.greeted(peer)
         if hello.teacher in self._refused:
             self._refused[hello.teacher] = "" if refusal is None else refusal.reason
-            if refusal is not None:
+            # A stale one would suit if there were none that is newer: such a one may come back.
+            if refusal is not None and not self._standards[hello.teacher].is_stale(hello.fingerprint.version):
                 self._unsuited.refused(peer, hello.teacher, refusal, now)
         return refusal
 
@@ -64,10 +75,21 @@ class Standards:
             if standard.fixed and standard.fingerprint is not None
         }
 
-    def expect(self, former: Mapping[str, Fingerprint]) -> None:
-        """Take none but workers like those that labelled for a checkpoint, by group."""
+    def expect_soon(self, former: Mapping[str, Fingerprint]) -> None:
+        """Take none but workers like those that labelled for a checkpoint, by group, once that is heeded.
+
+        The training thread's word.
+        """
+        self._former.append(former)
+
+    def heed(self) -> Mapping[str, Fingerprint] | None:
+        """Take none but workers like those of the next such word, and return it; None if there is none."""
+        if not self._former:
+            return None
+        former = self._former.popleft()
         for name, fingerprint in former.items():
             self._standards[name].expect(fingerprint)
+        return former
 
     def admit_again(self, worker: ConnectedWorker, now: float) -> Refused | None:
         """Why a worker that was admitted does not fit any more; None if it does."""
@@ -75,6 +97,21 @@ class Standards:
         if misfit is None:
             return None
         return self._turned_away(worker, misfit, now)
+
+    def stale(self, workers: Iterable[ConnectedWorker]) -> list[tuple[ConnectedWorker, Refused]]:
+        """Of workers that were admitted, those of versions that are not taken any more."""
+        found = []
+        for worker in workers:
+            standard = self._standards[worker.teacher]
+            if standard.is_stale(worker.fingerprint.version):
+                misfit = standard.admit(worker.name, worker.fingerprint)
+                assert misfit is not None
+                found.append((worker, Refused(reason=misfit.reason)))
+        return found
+
+    def oldest_version(self, teacher: str) -> int:
+        """The oldest version of a teacher that is taken; 0 where versions do not follow each other."""
+        return self._standards[teacher].oldest_version
 
     def _refusal(self, hello: Hello) -> Refused | None:
         standard = self._standards.get(hello.teacher)
@@ -87,20 +124,21 @@ class Standards:
             # Another student may be of a version that has it.
             return Refused(reason=f"worker {hello.worker} of teacher {hello.teacher!r}: {exc}")
         if (misfit := standard.admit(hello.worker, hello.fingerprint)) is not None:
-            return Refused(**misfit._asdict())
+            return _refused(misfit)
         self._codecs[hello.teacher] = codec
         return None
 
     def objection(self, worker: ConnectedWorker, result: Result, now: float) -> Refused | None:
         """Why labels that came are none of the worker's group, or None."""
         standard = self._standards[worker.teacher]
-        misfit = standard.objection(worker.name, result.version, _outputs(result))
+        greeted = worker.fingerprint.version
+        misfit = standard.objection(worker.name, result.version, _outputs(result), greeted)
         if misfit is not None and worker.labelled:  # it stays, and its tasks fail
-            return Refused(**misfit._asdict())
+            return _refused(misfit)
         return None if misfit is None else self._turned_away(worker, misfit, now)
 
     def _turned_away(self, worker: ConnectedWorker, misfit: Misfit, now: float) -> Refused:
-        refusal = Refused(**misfit._asdict())
+        refusal = _refused(misfit)
         self._refused[worker.teacher] = misfit.reason
         self._unsuited.refused(worker.peer, worker.teacher, refusal, now)
         return refusal
@@ -109,13 +147,21 @@ class Standards:
         """Whether no labels of a group were used yet."""
         return not self._standards[teacher].fixed
 
-    def fix(self, worker: ConnectedWorker, result: Result) -> None:
-        """Labels of a worker were used."""
-        self._standards[worker.teacher].fix(_outputs(result))
+    def used_of(self, worker: ConnectedWorker, result: Result, late: bool) -> None:
+        """Labels of a worker were used, or dropped as late."""
+        standard = self._standards[worker.teacher]
+        if not standard.fixed and not late:
+            standard.fix(_outputs(result))
+        if not late:
+            standard.used_of(worker.fingerprint)
 
     def deserted(self, teacher: str) -> None:
         """No worker of a group is left."""
         self._standards[teacher].deserted()
+
+
+def _refused(misfit: Misfit) -> Refused:
+    return Refused(reason=misfit.reason, incompatible=misfit.incompatible)
 
 
 def _outputs(result: Result) -> list[str]:

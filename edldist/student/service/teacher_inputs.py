@@ -15,10 +15,13 @@ from edldist.wire.tensors import as_bytes, dtype_name, own_bytes
 from edldist.wire.texts import TextName
 from edldist.wire.transport import Piece
 
-__all__ = ["PLACES", "Layout", "TeacherInputs"]
+__all__ = ["PLACES", "VERSION", "Layout", "TeacherInputs"]
 
 PLACES = "edldist.places"
 """Name, beside those of labels, of where each row of them belongs in the batch (``TeacherInputs.places``)."""
+
+VERSION = "edldist.version"
+"""Name, beside those of labels, of the teacher's version by which each row of them was computed."""
 
 Layout = tuple[tuple[str, str, tuple[int, ...]], ...]
 """Names, dtypes and shapes of one row in each tensor."""

@@ -56,7 +56,8 @@ class Register(MessagePart, frozen=True, tag="register"):
     """A member introduces itself; the same message again after a coordinator's restart.
 
     ``group`` is the teacher's name for a teacher worker; for a student, the process group that its rank
-    trains in (empty if it trains alone). ``teachers`` are the names that a student wants; ``links`` are the
+    trains in (empty if it trains alone). ``teachers`` are the names that a student wants, ``rolling``
+    those of which it takes several versions; ``links`` are the
     students that a teacher worker serves now (a fresh coordinator learns the standing assignment from them).
     A teacher worker has a ``fingerprint``. ``process`` tells this very process from every other
     (``edldist.wire.process``); ``host``, ``pid`` and ``info`` are only shown. ``device_type`` is what a
@@ -73,6 +74,7 @@ class Register(MessagePart, frozen=True, tag="register"):
     group: Name = ""
     address: Name = ""
     teachers: Annotated[list[Name], msgspec.Meta(max_length=64)] = []
+    rolling: Annotated[list[Name], msgspec.Meta(max_length=64)] = []
     links: Names = []
     host: Name = ""
     pid: Count = 0
