@@ -101,6 +101,7 @@ ROWS = (
     Row("cost", "cost", "measure_cost", "bytes, system calls, CPU and memory", budgeted=False),
     Row("codecs", "codecs", "measure_codecs", "what codecs cost, and what they lose", budgeted=False),
     Row("answers", "answers", "measure_answers", "answers of HTTP engines", budgeted=False),
+    Row("held-out", "held_out", "measure_held_out", "what students learn from each codec", budgeted=False),
     Row("worker-curve", "fleets", "worker_curve", "1 to 64 simulated workers", budgeted=False),
     Row("rank-curve", "ranks", "rank_curve", "1 to 8 ranks that share a fleet", budgeted=False),
     Row("threads", "threads", "measure_threads", "CPU threads of teacher workers", budgeted=False),
