@@ -49,7 +49,7 @@ while not edldist.should_stop():
 time.sleep(1.0)  # a step, and a save, that take their time
 checkpointer.save(count.step, {"count": count}, wait=True)
 edldist.report(step=count.step)
-print(f"saved {count.step} at {time.monotonic()}", flush=True)
+print(f"saved {count.step}", flush=True)
 """
 
 
@@ -71,21 +71,27 @@ def test_a_tree_that_is_told_to_end_again_and_again_saves_first(
     logs = folder / "out" / "logs"
     told = f"training, {ranks} rank(s)"
     until(lambda: "".join(log.read_text() for log in logs.glob("student-*.log")).count(told) == ranks, 60)
-    tree = [job.pid, *(child.pid for child in psutil.Process(job.pid).children(recursive=True))]
+    children = psutil.Process(job.pid).children(recursive=True)
+    tree = [job.pid, *(child.pid for child in children)]
+    (coordinator,) = (child.pid for child in children if "coordinator" in child.cmdline())
+    students = [child.pid for child in children if "student" in child.cmdline()]
+    assert len(students) == ranks
     for signum in sent:  # Slurm at a time limit, and whoever else
         random.shuffle(tree)
         for pid in tree:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signum)
         time.sleep(0.1)  # far less than a save takes, and enough to be heard as another one
+    # The coordinator is there until the last has left: nobody waits for one that is gone, 12 s in a row.
+    while job.poll() is None:
+        if not running(coordinator):
+            assert not [pid for pid in students if running(pid)]
+        time.sleep(0.01)
     output, _ = job.communicate()
-    ended_at = time.monotonic()
     assert job.returncode == 130, output
     said = "".join(log.read_text() for log in logs.glob("student-*.log"))
-    saved = re.search(r"saved (\d+) at ([\d.]+)\n", said)
+    saved = re.search(r"saved (\d+)\n", said)
     assert saved, said
-    # The coordinator is there until the last has left: nobody waits for one that is gone, 12 s in a row.
-    assert ended_at - float(saved[2]) < 6.0, said
     assert result(folder)["steps"] == int(saved[1])
     assert f"interrupted: the same command goes on from the checkpoint of step {saved[1]}" in output
     until(lambda: not any(running(pid) for pid in tree))
