@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edldist.spans import in_words
+
 __all__ = [
     "CheckpointError",
     "CodecError",
@@ -171,7 +173,8 @@ class PoisonTaskError(EdlDistError):
     Attributes:
         teacher: name of the teacher group.
         batch: number of the batch since the loader was made, from 0.
-        samples: positions within the batch, rising; a ``range`` where they follow each other.
+        samples: positions within the batch, rising, a ``range`` where they follow each other; of those that
+            the teacher sees, where a callable of ``inputs=`` shows it a part.
         attempts: one line or traceback for each failed attempt, oldest first.
     """
 
@@ -183,8 +186,7 @@ class PoisonTaskError(EdlDistError):
         self.samples = samples
         self.attempts = list(attempts)
         last = self.attempts[-1] if self.attempts else "no attempt was recorded"
-        those = f"{samples[0]}..{samples[-1]}" if isinstance(samples, range) else ", ".join(map(str, samples))
         super().__init__(
-            f"teacher {teacher!r} could not label samples {those} of batch {batch} in {len(self.attempts)} "
-            f"attempts. The last one said:\n{last}"
+            f"teacher {teacher!r} could not label samples {in_words(samples)} of batch "
+            f"{batch} in {len(self.attempts)} attempts. The last one said:\n{last}"
         )

@@ -49,8 +49,7 @@ class _TaskPoisoned(_Fields, frozen=True):
     student: Name
     teacher: Name
     batch: Count
-    start: Count
-    stop: Count
+    samples: Text
     error: Text
 
 

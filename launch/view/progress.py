@@ -76,7 +76,7 @@ def describe_event(line: Mapping[str, Any]) -> str | None:
             return f"teacher {teacher} is back after {seconds} s: its labels are used again"
         return f"teacher {teacher} has had no worker for {seconds} s: batches go on without its labels"
     if event == "task_poisoned":
-        place = f"samples {line.get('start')}:{line.get('stop')} of batch {line.get('batch')}"
+        place = f"samples {line.get('samples')} of batch {line.get('batch')}"
         return f"{place} cannot be labelled by teacher {line.get('teacher')}: {line.get('error')}"
     if event in ("checkpoint_failed", "checkpoint_damaged"):
         return f"checkpoint of step {line.get('step')} {event.partition('_')[2]}: {line.get('reason')}"

@@ -64,6 +64,16 @@ def test_one_label_of_each_sequence(job):
         assert labels["logits"].shape == (len(there), 1) and labels["logits"][~there].isnan().all()
 
 
+def test_poison_is_named_by_its_place_in_the_batch_whatever_else_was_asked(memory_job):
+    memory_job.teacher("raises_on_token_13", batch_size=64)
+    ids = torch.tensor([[20, 21], [22, 23], [13, 24], [25, 13]])
+    asked = torch.tensor([[0, 0], [0, 1], [0, 0], [1, 1]])
+    loader = memory_job.loader([{"ids": ids, "asked": asked}], Sequences("ids", asked="asked"), task_size=1)
+    with pytest.raises(PoisonTaskError, match=r"could not label samples 3\.\.3 of batch 0") as caught:
+        next(iter(loader))
+    assert list(caught.value.samples) == [3]
+
+
 def test_a_batch_of_which_nothing_is_asked_has_labels_of_its_shape(job):
     job.teacher("token_sums", batch_size=16)
     data = [*batches(3, asked=False), *batches(3), *batches(2, seed=1, asked=False)]

@@ -226,7 +226,7 @@ class Scenario:
         return self._leases.setdefault(number, f"lease {len(self._leases) + 1}")
 
 
-_SHOWN = ("worker", "tasks", "reason", "batch", "start", "stop", "for_s", "error")
+_SHOWN = ("worker", "tasks", "reason", "batch", "samples", "for_s", "error")
 
 
 def played(path: Path) -> str:

@@ -28,7 +28,9 @@ def route_of(setup: Setup) -> Route | None:
 def label_faults(rank: RankProcess, batch: OpenBatch, ids: list[int]) -> Iterator[str]:
     """What is wrong with the labels of a batch of these samples."""
     setup, packed = rank.world.setup, batch.labels()
-    if not batch.labelled:
+    asked = batch.batch["asked"] if setup.sequences else torch.ones(len(ids), 1, dtype=torch.bool)
+    samples = batch.batch["tokens"] if setup.sequences else torch.tensor(ids).unsqueeze(1)
+    if not batch.labelled and asked.any():
         yield f"{rank.name} goes on with {ids} without any labels"
     for place, teacher in enumerate(setup.teachers):
         if teacher in batch.passed_over:
@@ -39,18 +41,19 @@ def label_faults(rank: RankProcess, batch: OpenBatch, ids: list[int]) -> Iterato
         tensors = packed.get(teacher, {})
         places: Tensor | None = tensors.pop(PLACES, None)
         version: Tensor | int = tensors.pop(VERSION, 0)
-        whose = [not setup.route or id_ % len(setup.teachers) == place for id_ in ids]
-        if not any(whose):
+        whose = torch.tensor([not setup.route or id_ % len(setup.teachers) == place for id_ in ids])
+        wanted = asked & whose.unsqueeze(1)
+        if not wanted.any():
             continue
         got = rank.service.codec(teacher).decode(tensors)["logits"]
         if places is not None:
-            if (places >= 0).tolist() != whose:
+            if not torch.equal(places.reshape(wanted.shape) >= 0, wanted):
                 yield f"{rank.name} has labels of {teacher} at {places} for samples {ids}"
             got = got[places[places >= 0]]
         if setup.versions is not None:
             oldest = rank.service._standards.oldest_version(teacher)
             if min(version.tolist()) < oldest:
                 yield f"{rank.name} got labels of versions {version} of {teacher}, before {oldest}"
-        right = labels_of(torch.tensor(ids)[torch.tensor(whose)], teacher, version)
+        right = labels_of(samples[wanted], teacher, version)
         if not torch.equal(got, right):
             yield f"{rank.name} got {got} of {teacher} for samples {ids}"

@@ -25,6 +25,7 @@ from edldist.student.service.service import StudentService
 from tests.simulation.coordinator import coordinator_place
 from tests.simulation.labels import label_faults, route_of
 from tests.simulation.process import Actor, Process
+from tests.simulation.sequences import INPUTS, padded
 
 if TYPE_CHECKING:
     from tests.simulation.training import Training
@@ -37,14 +38,15 @@ _FAILURES_IN_A_ROW = 4
 
 
 class _Samples:
-    """A data loader over numbered samples."""
+    """A data loader over numbered samples, or sequences."""
 
-    def __init__(self, sampler: ElasticSampler) -> None:
+    def __init__(self, sampler: ElasticSampler, sequences: bool) -> None:
         self.batch_sampler = sampler
+        self._sequences = sequences
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for indices in self.batch_sampler:
-            yield {"id": torch.tensor(indices)}
+            yield {"id": torch.tensor(indices)} | (padded(indices) if self._sequences else {})
 
 
 class RankProcess(Process):
@@ -67,7 +69,11 @@ class RankProcess(Process):
             setup.samples, setup.global_batch, seed=world.seed, rank=rank, world_size=world_size
         )
         self.ahead = ReadAhead(
-            _Samples(self.sampler), "id", _EPOCHS, teachers=setup.teachers, route=route_of(setup)
+            _Samples(self.sampler, setup.sequences),
+            INPUTS if setup.sequences else "id",
+            _EPOCHS,
+            teachers=setup.teachers,
+            route=route_of(setup),
         )
         self._last_here: dict[str, float] = dict.fromkeys(setup.teachers, world.schedule.now)
         self._loop: Actor | None = None

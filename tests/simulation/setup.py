@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from tests.simulation.sequences import LONGEST
+
 __all__ = ["Setup"]
 
 
@@ -39,6 +41,7 @@ class Setup:
     route: bool  # whether each sample goes to one of the teachers, by its number
     versions: int | None  # labels of how many versions are taken at a time
     skip_after_s: float | None  # batches go on without a teacher that has had no worker for so long
+    sequences: bool  # samples have tokens, of which some are asked
     coordinator_moves: bool  # each life of it listens somewhere else, and a file says where
 
     @classmethod
@@ -50,6 +53,11 @@ class Setup:
         fast = chance.choice((0.01, 0.05, 0.1))
         teachers = chance.choice((("big",), ("big", "small"), ("big", "small")))
         several = len(teachers) > 1
+        # What was added later: a seed's other sizes, and its faults, stay what they were.
+        apart = random.Random()
+        apart.setstate(chance.getstate())
+        sequences = apart.random() < 0.3
+        small_frame = 24 * (2 * LONGEST if sequences else 1)
         return cls(
             teachers=teachers,
             workers=chance.randint(1, 4),
@@ -60,7 +68,7 @@ class Setup:
             low_watermark=chance.randint(0, high - 1),
             high_watermark=high,
             max_bytes=chance.choice((200, 1000, 1 << 30)),
-            max_frame_bytes=24 if not fixed and chance.random() < 0.3 else 1 << 30,
+            max_frame_bytes=small_frame if not fixed and chance.random() < 0.3 else 1 << 30,
             task_size=chance.choice((None, None, 1, 3)),
             fixed=fixed,
             skip_poison=chance.random() < 0.5,
@@ -79,4 +87,5 @@ class Setup:
             versions=chance.choice((None, 1, 2)) if not fixed else None,
             skip_after_s=chance.choice((0.1, 0.3, 1.0)) if several and not fixed else None,
             coordinator_moves=chance.random() < 0.25,
+            sequences=sequences,
         )

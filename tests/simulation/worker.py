@@ -15,6 +15,7 @@ from edldist.teacher.passes.lane import Compute, Parts
 from edldist.teacher.worker import TeacherWorker, WorkerOptions
 from tests.simulation.coordinator import coordinator_place
 from tests.simulation.process import Actor, Process
+from tests.simulation.sequences import sample_of
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -26,7 +27,7 @@ _MOST_DEATHS = 30
 
 
 def labels_of(ids: Tensor, teacher: str, version: Tensor | int = 0) -> Tensor:
-    """The labels of samples, float32 [n, 2]: a function of sample, teacher and version alone."""
+    """The labels of samples, or tokens, float32 [n, 2]: of them, the teacher and its version alone."""
     salt = sum(teacher.encode()) + 1000 * version
     value = ids.to(torch.float32)
     return torch.stack([value, value * 3 + salt], dim=1)
@@ -37,8 +38,8 @@ class _Model:
 
     device = torch.device("cpu")
     tokenizer = ""
-    identity = "simulated:model"
-    model = None
+    identity = path = "simulated:model"
+    model = context = None
 
     def __init__(self, process: WorkerProcess, teacher: str) -> None:
         self._process = process
@@ -46,22 +47,37 @@ class _Model:
         self.digest = f"weights {process.version}"
 
     def refuse_ids(self, inputs: Mapping[str, Tensor], where: object) -> None:
-        """It has no tokens."""
+        """It has no vocabulary."""
 
     def explain(self, error: ModelError, inputs: Mapping[str, Tensor], where: object) -> None:
         """What it raises is said in its own words."""
 
     def __call__(self, inputs: Mapping[str, Tensor], *, fixed: bool = False) -> dict[str, Tensor]:
         process = self._process
+        if process.world.setup.sequences:
+            return self._of_tokens(inputs["tokens"])
         ids = inputs["id"]
+        self._suffer(ids.tolist())
+        return {"logits": labels_of(ids, self._teacher, process.version)}
+
+    def _of_tokens(self, tokens: Tensor) -> dict[str, Tensor]:
+        """Labels [B, S, 2] of tokens [B, S]."""
+        self._suffer(sample_of(tokens))
+        labels = labels_of(tokens.flatten(), self._teacher, self._process.version)
+        return {"logits": labels.reshape(*tokens.shape, 2)}
+
+    def takes(self, name: str) -> bool:
+        return False
+
+    def _suffer(self, ids: list[int]) -> None:
+        process = self._process
         if process.sick:
             raise ModelError(f"{process.name} is sick")
-        if process.world.deadly.keys() & set(ids.tolist()):
-            process.dies_of(ids.tolist())
-        bad = process.world.poison.intersection(ids.tolist())
+        if process.world.deadly.keys() & set(ids):
+            process.dies_of(ids)
+        bad = process.world.poison.intersection(ids)
         if bad:
             raise ModelError(f"samples {sorted(bad)} are poison")
-        return {"logits": labels_of(ids, self._teacher, process.version)}
 
 
 class _Flight:

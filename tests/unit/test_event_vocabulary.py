@@ -21,7 +21,7 @@ GOOD = {
     "task_requeued": {"student": "s", "worker": "w", "teacher": "t", "tasks": 2, "reason": "r"},
     "labels_missing": {"student": "s", "teacher": "t", "gone_s": 30.0},
     "labels_back": {"student": "s", "teacher": "t", "gone_s": 40.5},
-    "task_poisoned": {"student": "s", "teacher": "t", "batch": 0, "start": 0, "stop": 4, "error": "e"},
+    "task_poisoned": {"student": "s", "teacher": "t", "batch": 0, "samples": "0..3", "error": "e"},
     "checkpoint_saved": {"step": 1, "bytes": 10, "seconds": 0.5},
     "checkpoint_restored": {"step": 1, "bytes": 10, "seconds": 0.5},
     "checkpoint_failed": {"step": 1, "reason": "r"},

@@ -30,7 +30,7 @@ def clock() -> FakeClock:
 
 
 def lost(requeued=0, *attempts: str) -> Returned:
-    return Returned(requeued, [Poison("teacher", 7, 4, 8, list(attempts))] if attempts else [])
+    return Returned(requeued, [Poison("teacher", 7, range(4, 8), list(attempts))] if attempts else [])
 
 
 def test_what_a_full_link_refuses_is_offered_again_in_its_order(clock):
@@ -81,8 +81,7 @@ def test_a_loss_names_the_worker_and_what_was_given_up(clock):
         "student": "s",
         "teacher": "teacher",
         "batch": 7,
-        "start": 4,
-        "stop": 8,
+        "samples": "4..7",
         "error": "ValueError: odd",
     }
 

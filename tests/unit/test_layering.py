@@ -21,6 +21,7 @@ BASE = {
     "address",
     "address_file",
     "bounds",
+    "spans",
     "problems",
     "yamltext",
     "config",
@@ -32,7 +33,8 @@ BASE = {
     "reference",
 }
 ALLOWED = {
-    "errors": set(),
+    "errors": {"spans"},
+    "spans": set(),
     "clock": set(),
     "address": {"errors"},
     "address_file": {"errors", "address"},

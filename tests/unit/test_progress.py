@@ -198,11 +198,10 @@ def test_changes_of_state_in_words() -> None:
                 "event": "task_poisoned",
                 "teacher": "big",
                 "batch": 7,
-                "start": 16,
-                "stop": 32,
+                "samples": "16..31",
                 "error": "ValueError: bad pixel",
             },
-            "samples 16:32 of batch 7 cannot be labelled by teacher big: ValueError: bad pixel",
+            "samples 16..31 of batch 7 cannot be labelled by teacher big: ValueError: bad pixel",
         ),
         (
             {"event": "labels_missing", "student": "rank0", "teacher": "big", "gone_s": 30.04},

@@ -100,7 +100,7 @@ class Blame:
 
     def _poison(self, task: Task, attempts: Sequence[str]) -> Poison:
         self._given_up.add(task.batch)
-        return Poison(task.teacher, task.batch, task.start, task.stop, list(attempts))
+        return Poison(task.teacher, task.batch, range(task.start, task.stop), list(attempts))
 
     def validate(self, now: float) -> None:
         """Check the invariants."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,12 +31,11 @@ class Grant(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Poison:
-    """A task that no attempt could label."""
+    """A task that no attempt could label: some samples, of those that its teacher sees of a batch."""
 
     teacher: str
     batch: int
-    start: int
-    stop: int
+    samples: Sequence[int]
     attempts: list[str]
 
 

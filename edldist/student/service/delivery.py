@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Collection, Sequence, Set
+from dataclasses import replace
 from typing import NamedTuple
 
 from edldist.clock import Clock
@@ -403,9 +404,7 @@ class Delivery:
         """Offer tasks to others too whose workers live and have not answered in time."""
         with self._lock:
             found = self._queue.expire(self._clock.monotonic())
-            for overdue in found:
-                self._settled(overdue.returned)
-            return found
+            return [replace(overdue, returned=self._settled(overdue.returned)) for overdue in found]
 
     def verdicts(self) -> Returned:
         """Give up on tasks that stay accused of killing workers when their time is up."""
@@ -459,13 +458,17 @@ class Delivery:
         return True
 
     def _settled(self, outcome: Returned) -> Returned:
-        """Give up on poison, as the job asks for."""
-        for poison in outcome.poison:
-            self._give_up(poison)
-        return outcome
+        """Give up on poison, as the job asks for; what is given up is told by positions in the batch."""
+        poison = [
+            replace(each, samples=self._open[each.batch].inputs_of(each.teacher).in_batch(each.samples))
+            for each in outcome.poison
+        ]
+        for each in poison:
+            self._give_up(each)
+        return replace(outcome, poison=poison) if poison else outcome
 
     def _give_up(self, poison: Poison) -> None:
-        error = due_errors.poisoned(self._open[poison.batch], poison)
+        error = due_errors.poisoned(poison)
         if self._skip_poison:
             self._open[poison.batch].poison = error
             self._queue.abandon(poison.batch)

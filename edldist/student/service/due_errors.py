@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from edldist.errors import ContractError, LabelMemoryError, PoisonTaskError
+from edldist.spans import in_words
 from edldist.student.queue.outcomes import Grant, Poison
 from edldist.student.service.batch import OpenBatch
 
 __all__ = ["no_memory", "poisoned", "refused"]
 
 
-def poisoned(batch: OpenBatch, poison: Poison) -> PoisonTaskError:
-    """Several attempts could not label some of its samples."""
-    samples = batch.inputs_of(poison.teacher).positions(poison.start, poison.stop)
-    return PoisonTaskError(poison.teacher, poison.batch, samples, poison.attempts)
+def poisoned(poison: Poison) -> PoisonTaskError:
+    """Several attempts could not label some of its samples, told by their places in it."""
+    return PoisonTaskError(poison.teacher, poison.batch, poison.samples, poison.attempts)
 
 
 def refused(batch: OpenBatch, grant: Grant, error: str) -> ContractError:
     """No attempt at some of its samples would end otherwise."""
-    samples = batch.inputs_of(grant.teacher).positions(grant.start, grant.stop)
+    samples = batch.inputs_of(grant.teacher).in_batch(range(grant.start, grant.stop))
     return ContractError(
-        f"teacher {grant.teacher!r} cannot label what this student sends (samples {samples[0]}.."
-        f"{samples[-1]} of batch {grant.batch}); no other attempt would end differently:\n{error}"
+        f"teacher {grant.teacher!r} cannot label what this student sends (samples {in_words(samples)} of "
+        f"batch {grant.batch}); no other attempt would end differently:\n{error}"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from edldist.clock import Clock
+from edldist.spans import in_words
 from edldist.student.queue.outcomes import Returned
 from edldist.wire.messages import Event, Scalar
 from edldist.wire.transport import Link
@@ -56,8 +57,7 @@ class Events:
                 student=self._student,
                 teacher=poison.teacher,
                 batch=poison.batch,
-                start=poison.start,
-                stop=poison.stop,
+                samples=in_words(poison.samples),
                 error=last_line(poison.attempts[-1]),
             )
 

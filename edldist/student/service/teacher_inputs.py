@@ -129,20 +129,19 @@ class TeacherInputs:
         ends = self._label_ends
         return self.span(start, stop) if ends is None else (ends[start], ends[stop])
 
-    def positions(self, start: int, stop: int) -> Sequence[int]:
-        """Where some samples, one at least, are in the batch, of which others may see the rest."""
-        samples: Sequence[int] = range(start, stop)
-        if self.places is not None:
-            first, last = self.label_span(start, stop)
-            here = ((self.places >= first) & (self.places < last)).reshape(len(self.places), -1)
-            samples = here.any(dim=1).nonzero().flatten().tolist()
-        whole = range(samples[0], samples[-1] + 1)
-        return whole if len(whole) == len(samples) else samples
-
     def span(self, start: int, stop: int) -> tuple[int, int]:
         """The rows of some samples: the first, and the one behind the last."""
         ends = self.wanted.ends
         return (start, stop) if ends is None else (ends[start], ends[stop])
+
+    def in_batch(self, samples: Sequence[int]) -> Sequence[int]:
+        """Where some of its samples, one at least, stand in the batch, of which others may see the rest."""
+        if self.places is None:
+            return samples
+        sent = (self.places.reshape(self.places.shape[0], -1) >= 0).any(dim=1).nonzero()[:, 0]
+        found = [int(sent[sample]) for sample in samples]
+        whole = range(found[0], found[-1] + 1)
+        return whole if len(whole) == len(found) else found
 
     def cut(self, start: int, stop: int) -> list[memoryview | Piece]:
         """Some samples of every tensor, in the order of ``layout``: views, no copies."""
