@@ -10,24 +10,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edldist import errors, losses
+    from edldist import errors, losses, vocabulary
     from edldist.checkpoint.checkpointer import Checkpointer
     from edldist.lifecycle.stopping import should_stop
     from edldist.observe.reporter import report
     from edldist.sampling.sampler import ElasticSampler
     from edldist.student.loader import DistillLoader
     from edldist.student.sequences import Sequences
+    from edldist.vocabulary.wanted import Vocabulary
 
 __all__ = [
     "Checkpointer",
     "DistillLoader",
     "ElasticSampler",
     "Sequences",
+    "Vocabulary",
     "__version__",
     "errors",
     "losses",
     "report",
     "should_stop",
+    "vocabulary",
 ]
 
 __version__ = "0.1.0"
@@ -37,10 +40,11 @@ _HOMES = {
     "DistillLoader": "edldist.student.loader",
     "ElasticSampler": "edldist.sampling.sampler",
     "Sequences": "edldist.student.sequences",
+    "Vocabulary": "edldist.vocabulary.wanted",
     "report": "edldist.observe.reporter",
     "should_stop": "edldist.lifecycle.stopping",
 }
-_MODULES = ("errors", "losses")
+_MODULES = ("errors", "losses", "vocabulary")
 
 
 def __getattr__(name: str) -> Any:

@@ -105,6 +105,7 @@ class TeacherConfig(Section):
         description="a list of different names of the model's outputs, or null",
         json_schema_extra=_DIFFERENT,
     )
+    vocabulary: str | None = Field(default=None, min_length=1, description="a path, or null")
     version: str = Field(
         default="",
         description=f"text, {VERSION_FORM}",

@@ -12,13 +12,32 @@ import msgspec
 from edldist.errors import ConfigError
 from edldist.labels.grammar import CodecSpec
 
-__all__ = ["VERSION_FORM", "Fingerprint", "check_version"]
+__all__ = ["MOST_TOKENS", "VERSION_FORM", "Fingerprint", "VocabularyMark", "check_version"]
 
 VERSION_FORM = "up to 100 printable characters, without a space at either end"
 
 _Text = Annotated[str, msgspec.Meta(max_length=1_000)]
 _Name = Annotated[str, msgspec.Meta(max_length=256)]
 _SHOWN = 8  # output names in a message
+
+
+MOST_TOKENS = 1 << 22
+"""Bound on the tokens of a vocabulary."""
+
+
+class VocabularyMark(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What tells which token has which id, in few bytes.
+
+    Attributes:
+        size: one more than the largest id.
+        digest: of all tokens in the order of their ids (``edldist.vocabulary.tokens``).
+    """
+
+    size: Annotated[int, msgspec.Meta(ge=1, le=MOST_TOKENS)]
+    digest: _Name
+
+    def __str__(self) -> str:
+        return f"{self.size:,} tokens ({self.digest[:12]})"
 
 
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,6 +51,7 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             compute with.
         tokenizer: digest of the tokenizer that lies beside a Hugging Face model, or is given to hold an
             engine's against; or empty.
+        vocabulary: of the ids that it takes and gives probabilities to; None where nobody says.
         version: what its user calls it (``--model-version``), or empty.
         codec: how the labels travel.
         outputs: names of the tensors that travel, sorted; None until the first pass has shown them.
@@ -40,6 +60,7 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     model: _Text
     weights: _Name = ""
     tokenizer: _Name = ""
+    vocabulary: VocabularyMark | None = None
     version: _Name = ""
     codec: CodecSpec
     outputs: Annotated[list[_Name], msgspec.Meta(max_length=1_000)] | None = None
@@ -73,7 +94,7 @@ def check_version(version: str) -> str:
     return version
 
 
-def _words(value: CodecSpec | str | list[str] | None) -> str:
+def _words(value: CodecSpec | VocabularyMark | str | list[str] | None) -> str:
     if isinstance(value, list):
         more = len(value) - _SHOWN
         return ", ".join(value[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -11,19 +11,19 @@ again, does not keep the right ones out. A student that goes on from a checkpoin
 what they came from is laid down then, whoever comes and goes (``expect``).
 
 Who is at fault where a worker does not fit? What a group *is*, its workers decide, the first one for all: one
-that differs from those is none of the group, and ends. What a student *wants* (a codec, the teacher of its
-checkpoint) is its own affair: other students may want just these workers, which stay and leave it alone. If
-it finds no other ones, it is the student that cannot go on (``student.service.unsuited``).
+that differs from those is none of the group, and ends. What a student *wants* (a codec, a vocabulary, the
+teacher of its checkpoint) is its own affair: other students may want just these workers, which stay and leave
+it alone. If it finds no other ones, it is the student that cannot go on (``student.service.unsuited``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from edldist.labels.fingerprint import Fingerprint
+from edldist.labels.fingerprint import Fingerprint, VocabularyMark
 from edldist.labels.grammar import CodecSpec
 from edldist.labels.versions import Versions, number_of
 
@@ -51,13 +51,21 @@ class Standard:
     Args:
         teacher: name of the group.
         codec: the only one that is taken, or None for that of the first worker.
+        objection: why a worker with some vocabulary cannot teach this student, or None.
         versions: of how many versions at a time labels are taken, the newest ones; None: of one, for life.
     """
 
-    def __init__(self, teacher: str, codec: CodecSpec | None = None, versions: int | None = None) -> None:
+    def __init__(
+        self,
+        teacher: str,
+        codec: CodecSpec | None = None,
+        objection: Callable[[VocabularyMark | None], str | None] = lambda mark: None,
+        versions: int | None = None,
+    ) -> None:
         self.teacher = teacher
         self._versions = None if versions is None else Versions(versions)
         self._codec = codec
+        self._objection_to = objection
         self._by = ""
         self._used: list[str] | None = None  # outputs of the first labels, as they came
         self._expected: Fingerprint | None = None
@@ -82,6 +90,8 @@ class Standard:
                 f"{self.teacher!r} as {self._codec} only (DistillLoader(codec=...))",
                 incompatible=False,
             )
+        if (reason := self._objection_to(its.vocabulary)) is not None:
+            return Misfit(f"worker {worker} of teacher {self.teacher!r}: {reason}", incompatible=False)
         if self._versions is not None:
             self._versions.see(its)
         if self.fingerprint is None:

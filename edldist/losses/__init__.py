@@ -31,12 +31,15 @@ and the error says why.
 The wide ones are computed a few rows at a time and once more on the way back, so that no softmax of all rows
 is ever in memory, of either side; a ``Projection`` leaves even the student's logits to be made that way.
 
+``uld`` and ``span_likelihood`` are for teachers with another tokenizer (``cross_tokenizer``).
+
 ``ensemble`` puts the loss against each of several teachers together, by their weights.
 """
 
 from __future__ import annotations
 
 from edldist.losses.blend import kd
+from edldist.losses.cross_tokenizer import span_likelihood, uld
 from edldist.losses.divergences import forward_kl, jensen_shannon, reverse_kl, skewed_kl
 from edldist.losses.features import cosine, mse
 from edldist.losses.projection import Head, Projection
@@ -62,4 +65,6 @@ __all__ = [
     "residual_to_gold",
     "reverse_kl",
     "skewed_kl",
+    "span_likelihood",
+    "uld",
 ]

@@ -13,10 +13,10 @@ from edldist.sampling.sampler import ElasticSampler
 __all__ = [
     "Component",
     "StreamLayout",
+    "check_order",
     "components",
     "data_set_size",
     "elastic_sampler",
-    "in_any_order",
     "is_stateful",
     "reads_together",
     "stream_layout",
@@ -148,10 +148,19 @@ def data_set_size(data_loader: Iterable[Any]) -> int | None:
         return None
 
 
-def in_any_order(data_loader: Iterable[Any]) -> bool:
-    """Whether batches come in the order in which several worker processes have them ready."""
+def check_order(data_loader: Iterable[Any]) -> None:
+    """Refuse batches that come in the order in which several worker processes have them ready.
+
+    Raises:
+        ConfigError: they do.
+    """
     loaders = (each.value for each in components(data_loader) if isinstance(each.value, DataLoader))
-    return any(loader.num_workers > 1 and not getattr(loader, "in_order", True) for loader in loaders)
+    if any(loader.num_workers > 1 and not getattr(loader, "in_order", True) for loader in loaders):
+        raise ConfigError(
+            "the data loader has in_order=False: which batches a loop has had is a matter of timing, so a "
+            "restored run would repeat some and lose others. Use in_order=True, or pass checkpointed=False "
+            "for a loader whose position does not matter"
+        )
 
 
 class StreamLayout(NamedTuple):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
+from typing import Any
 
 from edldist.errors import ConfigError
 from edldist.labels.grammar import CodecSpec
 from edldist.student.inputs import InputsByTeacher
 from edldist.student.route import Route, RouteKey
 from edldist.student.sequences import Sequences
+from edldist.student.translation import Translation
 from edldist.student.wanted_codecs import wanted_codecs
+from edldist.vocabulary.wanted import Vocabulary, vocabularies_of
 
 __all__ = ["AskedTeachers"]
 
@@ -23,6 +26,7 @@ class AskedTeachers:
     Attributes:
         names: of their groups.
         codecs: the only ones in which labels are taken, by teacher.
+        vocabularies: what the student says of its tokens, by teacher.
         prefixed: whether labels are named ``teacher/output``.
         route: to which of them each sample goes, and the labels of all are one set; None: to all of them.
         sequences: whether some of them see padded sequences without their padding.
@@ -34,6 +38,7 @@ class AskedTeachers:
 
     names: tuple[str, ...]
     codecs: Mapping[str, CodecSpec]
+    vocabularies: Mapping[str, Vocabulary] = field(default_factory=dict)
     prefixed: bool = False
     route: Route | None = None
     sequences: bool = False
@@ -52,6 +57,7 @@ class AskedTeachers:
         missing_after_s: float = 30.0,
         versions: int | Mapping[str, int] | None = None,
         deterministic: bool = False,
+        vocabulary: Any = None,
     ) -> AskedTeachers:
         """Check the arguments of a ``DistillLoader``, by the same names.
 
@@ -70,6 +76,7 @@ class AskedTeachers:
         return cls(
             names,
             codecs,
+            vocabularies_of(vocabulary, names),
             prefixed=not isinstance(teacher, str) and route is None,
             route=None if route is None else Route(route, names),
             sequences=any(isinstance(its, Sequences) for its in each),
@@ -77,6 +84,10 @@ class AskedTeachers:
             skip_after_s=_skipped(names, missing, missing_after_s, deterministic),
             differ_by_rank=isinstance(inputs, Mapping) or route is not None,
         )
+
+    def translations(self, note: Callable[[float], None]) -> dict[str, Translation]:
+        """Between each teacher's vocabulary and the student's, where that is said (see ``Translation``)."""
+        return {name: Translation(name, wanted, note) for name, wanted in self.vocabularies.items()}
 
 
 def _skipped(

@@ -14,6 +14,7 @@ from edldist.student.asked_teachers import AskedTeachers
 from edldist.student.joined import joined
 from edldist.student.put_back import MASK, check_no_mask, put_back
 from edldist.student.service.teacher_inputs import PLACES, VERSION
+from edldist.student.translation import Translation
 
 __all__ = ["Decoding", "Packed"]
 
@@ -33,9 +34,16 @@ class Decoding:
     Args:
         teachers: those whose labels are wanted, and how.
         codec: that of a teacher of which there are labels.
+        translations: by teacher, from its vocabulary to the loop's, where that is said.
     """
 
-    def __init__(self, teachers: AskedTeachers, codec: Callable[[str], Codec]) -> None:
+    def __init__(
+        self,
+        teachers: AskedTeachers,
+        codec: Callable[[str], Codec],
+        translations: Mapping[str, Translation],
+    ) -> None:
+        self._translations = translations
         self._asked = teachers
         self._names = frozenset(teachers.names)
         self._routed = teachers.route is not None
@@ -121,6 +129,8 @@ class Decoding:
         """Labels by output, and the version that each row is of where versions follow each other."""
         version = came.pop(VERSION, None)
         labels = self._codec(teacher).decode(came)
+        if (translation := self._translations.get(teacher)) is not None:
+            labels = translation(labels)
         if version is None:
             return labels
         if _VERSION in labels:

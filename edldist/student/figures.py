@@ -14,7 +14,8 @@ class LoopFigures:
     """Counts for ``DistillLoader.stats``; the service keeps them when the loader is collected.
 
     ``waiting_s`` is how long the loop has waited for the labels that it waits for now, 0 while it does not;
-    ``loop_s`` how long after its first batch it took its last one.
+    ``loop_s`` how long after its first batch it took its last one. ``unmapped`` is the share of a teacher's
+    probability that has no place in the student's vocabulary, where that is said, as it was measured last.
     """
 
     batches: int = 0
@@ -28,6 +29,7 @@ class LoopFigures:
     loop_s: float = 0.0
     epoch: int = 0
     epoch_samples: int = 0
+    unmapped: float | None = None
     _first_at: float | None = None
 
     def took(self, samples: int, now: float) -> None:
@@ -50,8 +52,13 @@ class LoopFigures:
         else:
             self.startup_s += seconds
 
+    def translated(self, share: float) -> None:
+        """So much of a teacher's probability, on average over a batch, is none of the student's tokens'."""
+        self.unmapped = share
+
     def as_stats(self) -> dict[str, Scalar]:
-        return {
+        unmapped: dict[str, Scalar] = {} if self.unmapped is None else {"unmapped": round(self.unmapped, 6)}
+        return unmapped | {
             "batches": self.batches,
             "samples": self.samples,
             "skipped": self.skipped,

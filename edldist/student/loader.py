@@ -22,7 +22,7 @@ from edldist.labels.fingerprint import Fingerprint
 from edldist.lifecycle import exit_hooks, stopping
 from edldist.observe.reporter import name_coordinator
 from edldist.ranks.placement import placement, term
-from edldist.sampling.composition import elastic_sampler, in_any_order
+from edldist.sampling.composition import check_order, elastic_sampler
 from edldist.sampling.dealing import check_dealing
 from edldist.student.arrivals import Arrival, Arrivals, Pair
 from edldist.student.asked_teachers import AskedTeachers
@@ -76,6 +76,9 @@ class DistillLoader:
         coordinator: ``tcp://host:port`` or ``file:PATH`` (``address_file``); default ``EDLDIST_COORDINATOR``.
         codec: the only form in which labels are taken, as ``topk:64``, or one by teacher's name; workers
             that send another are refused. Default: that of the first worker of each teacher.
+        vocabulary: the ids in which the loop reads labels of tokens: a tokenizer, a folder with one, tokens,
+            or a ``Vocabulary``, or one of these by teacher's name. Workers with another one are refused,
+            unless a ``Vocabulary`` says how theirs becomes this one. Default: not compared.
         low_watermark, high_watermark: bounds on batches that are read ahead or labelled.
         route: key, index or callable(batch) for one teacher of each sample, by name or place in ``teacher``.
             Only that sees the sample; labels come as of one teacher, in the batch's order, without prefixes.
@@ -142,6 +145,7 @@ class DistillLoader:
         high_watermark: int = 8,
         *,
         codec: str | Mapping[str, str] | None = None,
+        vocabulary: Any = None,
         route: RouteKey | None = None,
         missing: str | Mapping[str, str] = "wait",
         missing_after_s: float = 30.0,
@@ -167,7 +171,9 @@ class DistillLoader:
         environment = JobEnvironment.read()
         address = coordinator_of(coordinator, environment)
         fixed = environment.deterministic if deterministic is None else deterministic
-        asked = AskedTeachers.of(teacher, inputs, codec, route, missing, missing_after_s, versions, fixed)
+        asked = AskedTeachers.of(
+            teacher, inputs, codec, route, missing, missing_after_s, versions, fixed, vocabulary
+        )
         poison = on_poison or environment.on_poison
         if poison not in ("raise", "skip"):
             raise ConfigError(f"on_poison={poison!r}: use 'raise' or 'skip'")
@@ -181,12 +187,8 @@ class DistillLoader:
             min_deadline_s=min_deadline_s,
             hang_s=hang_s,
         )
-        if checkpointed and in_any_order(data_loader):
-            raise ConfigError(
-                "the data loader has in_order=False: which batches a loop has had is a matter of "
-                "timing, so a restored run would repeat some and lose others. Use in_order=True, or pass "
-                "checkpointed=False for a loader whose position does not matter"
-            )
+        if checkpointed:
+            check_order(data_loader)
         self._data_loader = data_loader
         copier = copier_for(device, pin_memory)
         self._ahead = ReadAhead(
@@ -196,7 +198,8 @@ class DistillLoader:
         self._position = self._ahead.position
         self._iteration = 0
         self._pid = os.getpid()
-        self._figures = LoopFigures()
+        self._figures = figures = LoopFigures()
+        translations = asked.translations(figures.translated)
         here = placement()
         run, generation = term()
         self._world_size = here.world_size
@@ -220,6 +223,7 @@ class DistillLoader:
                 codecs=asked.codecs,
                 versions=asked.versions,
                 skip_after_s=asked.skip_after_s,
+                translations=translations,
                 group=here.generation,
                 run=run,
                 generation=generation,
@@ -239,7 +243,7 @@ class DistillLoader:
             DeviceTransfer(copier),
             self._figures,
             clock,
-            Decoding(asked, self._service.codec),
+            Decoding(asked, self._service.codec, translations),
             keep_stand_in=poison == "skip" and self._world_size > 1,
             depth=max(2, high_watermark),
         )

@@ -66,6 +66,7 @@ class WorkerOptions:
         codec: how labels travel.
         weights: file to load into the model, or None.
         outputs: names of those that are sent, separated by commas, or None for all.
+        vocabulary: folder or file of the tokenizer whose ids it takes, or None: what lies beside the model.
         version: of the model, where its weights do not tell; labels are of one version only.
         compile: run the model through ``torch.compile``.
         autocast: ``bf16`` or ``fp16``, or None.
@@ -90,6 +91,7 @@ class WorkerOptions:
     weights: str | None = None
     model_args: Mapping[str, Any] = field(default_factory=dict)
     outputs: str | None = None
+    vocabulary: str | None = None
     version: str = ""
     compile: bool = False
     autocast: str | None = None
@@ -172,6 +174,7 @@ class TeacherWorker:
                     model=teacher.identity,
                     weights=teacher.digest,
                     tokenizer=teacher.tokenizer,
+                    vocabulary=None if teacher.tokens is None else teacher.tokens.mark,
                     version=options.version,
                     codec=codec.spec,
                 ),
@@ -181,6 +184,7 @@ class TeacherWorker:
                 device=str(teacher.device),
                 device_type=device_type(teacher.device),
                 connect_timeout_s=options.connect_timeout_s,
+                tokens=teacher.tokens,
                 attempt=options.attempt,
             ),
             transport or ZmqTransport(),
@@ -318,6 +322,7 @@ def load_teacher(options: WorkerOptions) -> Teacher | Engine:
         autocast=options.autocast,
         channels_last=options.channels_last,
         outputs=None if options.outputs is None else parse_outputs(options.outputs),
+        vocabulary=options.vocabulary,
         kwargs=options.model_args,
     )
 

@@ -125,6 +125,12 @@ def _share_cpus() -> str:
     help="Outputs of the model that are sent, as in logits or logits,features (default: all).",
 )
 @option(
+    "--vocabulary",
+    type=click.Path(),
+    help="Folder or file of the model's tokenizer, where that does not lie beside the model: students that "
+    "say which vocabulary they have compare it with theirs.",
+)
+@option(
     "--model-version",
     "version",
     type=version,

@@ -47,7 +47,11 @@ def check_weights(job: JobConfig, beside: Path) -> None:
         ConfigError: with the key, the path and where it was looked for.
     """
     for number, teacher in enumerate(job.teachers):
-        named = (("weights", "file or folder", teacher.weights), ("model", "folder", _folder_of(teacher)))
+        named = (
+            ("weights", "file or folder", teacher.weights),
+            ("vocabulary", "file or folder", teacher.vocabulary),
+            ("model", "folder", _folder_of(teacher)),
+        )
         for key, kind, path in named:
             if path is not None and not Path(path).exists():
                 raise ConfigError(_nowhere(f"teachers[{number}].{key}", kind, path, (Path.cwd(), beside)))
@@ -65,6 +69,8 @@ def _found(key: str, teacher: TeacherConfig, places: tuple[Path, Path]) -> dict[
     found: dict[str, Any] = {}
     if teacher.weights is not None:
         found["weights"] = _find(f"{key}.weights", teacher.weights, places) or teacher.weights
+    if teacher.vocabulary is not None:
+        found["vocabulary"] = _find(f"{key}.vocabulary", teacher.vocabulary, places) or teacher.vocabulary
     if (folder := _folder_of(teacher)) is not None:
         whole = _find(f"{key}.model", folder, places) or folder
         found["model"] = f"{FOLDER}{whole}{teacher.model.removeprefix(FOLDER + folder)}"

@@ -50,6 +50,8 @@ def _paths(key: str, teacher: TeacherConfig, places: _Places) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if teacher.weights is not None:
         found["weights"] = places.lead(f"{key}.weights", teacher.weights)
+    if teacher.vocabulary is not None:
+        found["vocabulary"] = places.lead(f"{key}.vocabulary", teacher.vocabulary)
     if is_folder(teacher.model):
         folder, mark, name = teacher.model.removeprefix(FOLDER).partition("#")
         found["model"] = f"{FOLDER}{places.lead(f'{key}.model', folder)}{mark}{name}"

@@ -132,6 +132,7 @@ def teacher_command(
         *("--batch-size", str(teacher.batch_size), "--codec", teacher.codec, "--drain-s", repr(drain_s)),
         *(("--weights", teacher.weights) if teacher.weights is not None else ()),
         *(("--outputs", ",".join(teacher.outputs)) if teacher.outputs is not None else ()),
+        *(("--vocabulary", teacher.vocabulary) if teacher.vocabulary is not None else ()),
         *("--model-version", teacher.version),
         "--allow-nonfinite" if teacher.allow_nonfinite else "--refuse-nonfinite",
         "--compile" if teacher.compile else "--no-compile",

@@ -38,6 +38,7 @@ class _Model:
 
     device = torch.device("cpu")
     tokenizer = ""
+    tokens = None
     identity = path = "simulated:model"
     model = context = None
 

@@ -20,7 +20,7 @@ teachers:
      version: "7 b",
      batch_size: 7, codec: "dense:bf16", allow_nonfinite: true, env: {A: "1", B: 2}, compile: true,
      autocast: bf16, channels_last: true, dataset: "d:f", dataset_inputs: [0, mask], dataset_threads: 4,
-     kwargs: {path: m, layers: [1, 2.5, null, {a: "1"}]}, outputs: [logits]}
+     kwargs: {path: m, layers: [1, 2.5, null, {a: "1"}]}, outputs: [logits], vocabulary: v/tok}
   - {name: small, model: "a:c.d", replicas: 2}
 student:
   script: s.py
@@ -78,6 +78,7 @@ WRONG_VALUES = [
     ("teachers.0.model=examples.digits", "teachers[0].model", "module:factory"),
     ("teachers.0.model=a-b:c", "teachers[0].model", "module:factory"),
     ("teachers.0.weights=3", "teachers[0].weights", "a path, or null"),
+    ("teachers.0.vocabulary=3", "teachers[0].vocabulary", "a path, or null"),
     ("teachers.0.replicas=0", "teachers[0].replicas", "0 is not allowed; it must be a whole number"),
     ("teachers.0.replicas=two", "teachers[0].replicas", "{min: M, max: N}"),
     ("teachers.0.replicas={min: 3, max: 2}", "teachers[0].replicas", "min must not exceed max"),

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = {"coordinator", "teacher", "student"}
-SHARED = {"wire", "labels", "losses", "observe", "ranks", "lifecycle", "sampling", "checkpoint"}
+SHARED = {"wire", "labels", "losses", "vocabulary", "observe", "ranks", "lifecycle", "sampling", "checkpoint"}
 BASE = {
     "errors",
     "clock",
@@ -50,6 +50,7 @@ ALLOWED = {
     "labels": {"errors"},
     "wire": {"errors", "clock", "address", "address_file", "labels", "signals"},
     "losses": {"errors", "labels", "ranks"},
+    "vocabulary": {"errors", "labels"},
     "ranks": {"errors", "environment"},
     "observe": {"wire", "errors", "address", "address_file", "environment", "clock", "ranks"},
     "lifecycle": {"errors", "observe", "ranks", "signals", "wire"},

@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edldist.errors import ProtocolVersionError, WireError
+from edldist.labels.fingerprint import VocabularyMark
 from edldist.wire import messages as wire
 from edldist.wire.messages import MAGIC, PROTOCOL_VERSION, decode, encode
 from tests.greetings import FINGERPRINT
@@ -124,6 +125,8 @@ SAMPLES = [
     ),
     wire.Hello(worker="t-1", teacher="big", fingerprint=FINGERPRINT, process="p-1"),
     wire.Welcome(student="s-0", ping_interval_s=0.1, heartbeat_ttl_s=3.0, max_frame_bytes=1 << 30),
+    wire.TokensWanted(),
+    wire.TokensTold(mark=VocabularyMark(50_257, "ab12")),
     wire.Pull(seq=3, room=64),
     wire.Tasks(
         seq=3,

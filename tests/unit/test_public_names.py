@@ -31,11 +31,13 @@ def test_the_public_surface_is_that_of_the_design() -> None:
         "DistillLoader",
         "ElasticSampler",
         "Sequences",
+        "Vocabulary",
         "__version__",
         "errors",
         "losses",
         "report",
         "should_stop",
+        "vocabulary",
     ]
     assert dir(edldist) == sorted(edldist.__all__)
 

@@ -187,5 +187,5 @@ def test_vocabularies_and_temperatures_that_differ_are_refused() -> None:
 def test_a_batch_of_which_nobody_labels_anything_has_a_mask_only() -> None:
     asked = AskedTeachers.of(NAMES, Sequences("ids"), route="d")
     places = {"edldist.places": torch.full((2, 3), -1)}
-    labels = Decoding(asked, lambda teacher: pytest.fail("no codec is known")).of({"law": places})
+    labels = Decoding(asked, lambda teacher: pytest.fail("no codec is known"), {}).of({"law": places})
     assert labels["mask"].tolist() == [[False] * 3] * 2 and len(labels) == 1

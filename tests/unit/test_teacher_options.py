@@ -29,6 +29,7 @@ ALL = {
     },
     "weights": "w.pt",
     "outputs": ["logits", "features"],
+    "vocabulary": "models/tokenizer",
     "version": "7 b",
     "batch_size": "auto",
     "codec": "dense:fp16",

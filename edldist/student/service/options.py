@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from edldist.labels.grammar import CodecSpec
 from edldist.student.queue.flow import Flow
-from edldist.wire.messages import Scalar
+from edldist.student.translation import Translation
+from edldist.wire.messages import Scalar, Welcome
 
 __all__ = ["ServiceOptions"]
 
@@ -37,6 +38,7 @@ class ServiceOptions:
             an entry, of one for life.
         skip_after_s: teacher groups without whose labels batches go on, once they have had no worker for so
             long.
+        translations: by teacher group, between its vocabulary and this student's, where that says its own.
         skip_poison: deliver a batch that cannot be labelled without labels instead of raising.
         info: shown by ``status``.
     """
@@ -58,4 +60,14 @@ class ServiceOptions:
     versions: Mapping[str, int] = field(default_factory=dict)
     skip_after_s: Mapping[str, float] = field(default_factory=dict)
     skip_poison: bool = False
+    translations: Mapping[str, Translation] = field(default_factory=dict)
     info: dict[str, Scalar] = field(default_factory=dict)
+
+    def welcome(self, ping_interval_s: float) -> Welcome:
+        """What a worker that is taken hears."""
+        return Welcome(
+            student=self.student,
+            ping_interval_s=ping_interval_s,
+            heartbeat_ttl_s=self.heartbeat_ttl_s,
+            max_frame_bytes=self.max_frame_bytes,
+        )

@@ -60,10 +60,11 @@ from edldist.wire.messages import (
     Return,
     Scalar,
     Tasks,
+    TokensTold,
+    TokensWanted,
     Unknown,
     Vouch,
     Wake,
-    Welcome,
 )
 from edldist.wire.transport import Outgoing, Received, Sender, Transport
 from edldist.wire.turns import ServiceThread
@@ -112,7 +113,7 @@ class StudentService:
             options.versions,
         )
         self._peers = Peers()
-        self._standards = Standards(options.teachers, options.codecs, options.versions)
+        self._standards = Standards(options.teachers, options.codecs, options.translations, options.versions)
         self._unsuited = (0.0, "")  # when it was looked for, and what was found
         # Several to a time to live, or one that is idle and well would be taken for silent.
         self._idle_ping_s = min(_IDLE_PING_S, options.heartbeat_ttl_s / 3)
@@ -247,6 +248,9 @@ class StudentService:
         message = received.message
         if isinstance(message, Hello):
             self._greet(received.sender, message)
+        elif isinstance(message, TokensTold):
+            if (hello := self._standards.told(received.sender, message, received.frames)) is not None:
+                self._greet(received.sender, hello)
         elif isinstance(message, Vouch):
             self._peers.vouched(received.sender, message, self._clock.monotonic())
         elif worker is None:
@@ -279,8 +283,11 @@ class StudentService:
             self._drop(before, "it was started anew" if lost else "it greets anew", lost=lost)
         for former in self._peers.namesakes(hello):  # it was started anew, or one of both was written off
             self._ping(former)
-        if (refusal := self._standards.admit(peer, hello, now)) is not None:
-            self._refuse(peer, hello.worker, refusal)
+        if isinstance(answer := self._standards.admit(peer, hello, now), TokensWanted):
+            self._send(peer, answer)
+            return
+        if answer is not None:
+            self._refuse(peer, hello.worker, answer)
             return
         worker = self._peers.add(peer, hello, now)
         alive = self._peers.survived(peer, hello.process)
@@ -289,15 +296,7 @@ class StudentService:
         for stale, reason in self._standards.stale(self._peers):
             self._turn_away(stale, reason)
         self.delivery.retire(worker.teacher, self._standards.oldest_version(worker.teacher))
-        self._send(
-            peer,
-            Welcome(
-                student=self._options.student,
-                ping_interval_s=self._idle_ping_s,
-                heartbeat_ttl_s=self._options.heartbeat_ttl_s,
-                max_frame_bytes=self._options.max_frame_bytes,
-            ),
-        )
+        self._send(peer, self._options.welcome(self._idle_ping_s))
 
     def _refuse(self, peer: Sender, worker: str, refusal: Refused) -> None:
         logger.warning("refused teacher worker %s: %s", worker, refusal.reason)

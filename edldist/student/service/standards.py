@@ -7,16 +7,20 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from edldist.errors import CodecError
 from edldist.labels.codec import make_codec
-from edldist.labels.fingerprint import Fingerprint
+from edldist.labels.fingerprint import Fingerprint, VocabularyMark
 from edldist.labels.grammar import CodecSpec
 from edldist.labels.packing import Codec
 from edldist.labels.standard import Misfit, Standard
 from edldist.student.service.peers import ConnectedWorker
 from edldist.student.service.unsuited import Unsuited
-from edldist.wire.messages import Hello, Refused, Result
+from edldist.student.translation import Translation
+from edldist.wire.messages import Hello, Refused, Result, TokensTold, TokensWanted
 from edldist.wire.transport import Sender
 
 __all__ = ["Standards"]
+
+_NO_TRANSLATIONS: Mapping[str, Translation] = {}
+_MOST_ASKED = 1_000
 
 
 class Standards:
@@ -25,6 +29,7 @@ class Standards:
     Args:
         teachers: names of the groups whose labels are wanted.
         codecs: those that are insisted on, by group.
+        translations: between this student's vocabulary and a group's, where it says what it has.
         versions: of how many versions at a time labels are taken, by group; of one for life where it is not
             named.
     """
@@ -33,22 +38,40 @@ class Standards:
         self,
         teachers: Sequence[str],
         codecs: Mapping[str, CodecSpec],
+        translations: Mapping[str, Translation] = _NO_TRANSLATIONS,
         versions: Mapping[str, int] | None = None,
     ) -> None:
         versions = versions or {}
-        self._standards = {name: Standard(name, codecs.get(name), versions.get(name)) for name in teachers}
+        self._translations = translations
+        self._asked: dict[Sender, Hello] = {}  # who was asked for its tokens
+        self._standards = {
+            name: Standard(name, codecs.get(name), self._objection_of(name), versions.get(name))
+            for name in teachers
+        }
         self._codecs: dict[str, Codec] = {}
         self._refused = dict.fromkeys(teachers, "")
         self._unsuited = Unsuited()
         self._former: deque[Mapping[str, Fingerprint]] = deque()
 
+    def _objection_of(self, teacher: str) -> Callable[[VocabularyMark | None], str | None]:
+        translation = self._translations.get(teacher)
+        return (lambda mark: None) if translation is None else translation.objection
+
     def codec(self, teacher: str) -> Codec:
         """The codec of a group of which there are labels."""
         return self._codecs[teacher]
 
-    def admit(self, peer: Sender, hello: Hello, now: float) -> Refused | None:
-        """Take a worker that greets from some address, or say why not."""
+    def admit(self, peer: Sender, hello: Hello, now: float) -> Refused | TokensWanted | None:
+        """Take a worker that greets from some address, or say why not, or what it has to tell first."""
+        translation = self._translations.get(hello.teacher)
+        if translation is not None and translation.must_ask(hello.fingerprint.vocabulary):
+            if len(self._asked) >= _MOST_ASKED:
+                del self._asked[next(iter(self._asked))]
+            self._asked[peer] = hello
+            return TokensWanted()
         refusal = self._refusal(hello)
+        if translation is not None and refusal is None:
+            translation.taken(hello.fingerprint.vocabulary)
         self._unsuited.greeted(peer)
         if hello.teacher in self._refused:
             self._refused[hello.teacher] = "" if refusal is None else refusal.reason
@@ -56,6 +79,13 @@ class Standards:
             if refusal is not None and not self._standards[hello.teacher].is_stale(hello.fingerprint.version):
                 self._unsuited.refused(peer, hello.teacher, refusal, now)
         return refusal
+
+    def told(self, peer: Sender, told: TokensTold, frames: Sequence[memoryview]) -> Hello | None:
+        """Somebody told its tokens: its greeting, to be looked at once more, if it was asked for them."""
+        hello = self._asked.pop(peer, None)
+        if hello is None or hello.fingerprint.vocabulary != told.mark or len(frames) != 1:
+            return None
+        return hello if self._translations[hello.teacher].learn(told.mark, frames[0]) else None
 
     def verdict(
         self, served_by: Collection[str], now: float, reach: Callable[[Sender, Refused], bool]

@@ -23,6 +23,7 @@ from edldist.teacher.engines.settings import EngineSettings
 from edldist.teacher.engines.sglang import SGLang
 from edldist.teacher.engines.vllm import VLLM
 from edldist.teacher.engines.vocabulary import Vocabulary
+from edldist.vocabulary.sources import tokens_of
 
 __all__ = ["Engine"]
 
@@ -53,6 +54,7 @@ class Engine:
         device: of the labels: the host.
         context: most tokens of a request, or None where the engine does not say.
         vocabulary: entries of the vocabulary.
+        tokens: of the tokenizer that is given, or None.
 
     Raises:
         ConfigError, ModelError: it is not one that could label.
@@ -87,6 +89,7 @@ class Engine:
         self.digest = " ".join(filter(None, ("served:", root, served.version)))[:_NAME_CHARACTERS]
         self.context = served.context
         self.vocabulary = known.size
+        self.tokens = None if known.tokenizer is None else tokens_of(known.tokenizer)
         self._threads = concurrent.futures.ThreadPoolExecutor(settings.concurrency, "edldist-engine")
         logger.info(
             "%s serves %s (%s), a context of %s tokens, a vocabulary of %s; up to %d requests under way",

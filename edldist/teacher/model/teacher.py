@@ -21,6 +21,8 @@ from edldist.teacher.model.outputs import OutputChoice
 from edldist.teacher.model.signature import misfit, takes, takes_any_name
 from edldist.teacher.model.token_ids import context_of, refuse_outside, refuse_outside_any, vocabulary_of
 from edldist.teacher.model.weights import Weights
+from edldist.vocabulary.sources import is_source, read_folder, tokens_of
+from edldist.vocabulary.tokens import Tokens
 from edldist.wire.texts import TextName, unpack_texts
 
 __all__ = ["Teacher", "device_type", "is_out_of_memory", "pick_device", "refuse_nonfinite"]
@@ -73,11 +75,14 @@ class Teacher:
         autocast: ``bf16`` or ``fp16`` to run under autocast.
         channels_last: weights and 4-dimensional inputs in channels-last memory format.
         outputs: names of those that are sent; None: all.
+        vocabulary: folder or file of its tokenizer, where that does not lie beside the model.
         kwargs: of the factory, or of ``from_pretrained``.
 
     Attributes:
         identity: what workers of one group call the model, wherever it lies on their hosts.
         tokenizer: digest of the tokenizer that lies beside it, or empty.
+        tokens: the ids that it takes and gives probabilities to: of that tokenizer, or of its attribute
+            ``vocabulary``; None where neither says.
         digest: of an ``nn.Module``'s weights (``weights_digest``); empty for another callable.
 
     Raises:
@@ -96,10 +101,12 @@ class Teacher:
         autocast: str | None = None,
         channels_last: bool = False,
         outputs: Sequence[str] | None = None,
+        vocabulary: str | None = None,
         kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = self.identity = path
         self.tokenizer = ""
+        self.tokens: Tokens | None = None
         self._outputs = OutputChoice(path, outputs)
         self.device = device
         self._autocast = None if autocast is None else _autocast_dtype(autocast, device)
@@ -110,6 +117,10 @@ class Teacher:
         self._compiled: Callable[..., Any] | None = None
         files = Weights(weights) if weights is not None else None
         self._model = self._make(path, kwargs or {})
+        if is_source(own := getattr(self._model, "vocabulary", None)):
+            self.tokens = tokens_of(own)
+        if vocabulary is not None:
+            self.tokens = tokens_of(vocabulary)
         if not callable(self._model):
             raise ModelError(
                 f"model {path}: the factory returned a {type(self._model).__name__}; "
@@ -156,6 +167,7 @@ class Teacher:
             return made
         folder = HuggingFaceFolder.parse(path)
         self.identity, self.tokenizer = folder.identity, folder.tokenizer_digest()
+        self.tokens = read_folder(folder.folder)
         return folder.load(kwargs)
 
     @torch.inference_mode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edldist.labels.fingerprint import Fingerprint
+from edldist.vocabulary.tokens import Tokens
 
 __all__ = ["TeacherIdentity"]
 
@@ -23,6 +24,7 @@ class TeacherIdentity:
         host, pid, device: shown by ``status``.
         device_type: what is computed on; see ``Register``.
         connect_timeout_s: how long to wait for a coordinator.
+        tokens: those of the fingerprint's mark, to tell students that ask; None where nobody says.
         attempt: how often the id was given to a process before, where somebody counts; see ``Register``.
     """
 
@@ -37,4 +39,5 @@ class TeacherIdentity:
     device: str
     device_type: str
     connect_timeout_s: float
+    tokens: Tokens | None = None
     attempt: int = 0

@@ -48,6 +48,8 @@ from edldist.wire.messages import (
     Return,
     Scalar,
     Tasks,
+    TokensTold,
+    TokensWanted,
     Unknown,
     Wake,
     Welcome,
@@ -296,6 +298,10 @@ class TeacherService:
             student.incompatible = message.reason if message.incompatible else ""
             if not student.refused:  # else it asks whether anybody is here
                 self._give_up(student, message.reason)
+        elif isinstance(message, TokensWanted):
+            if (tokens := self._identity.tokens) is not None:
+                student.greeted_at = now
+                student.link.send(TokensTold(mark=tokens.mark), [memoryview(tokens.packed)])
         elif isinstance(message, Goodbye):
             student.serving = False  # an answer would only wait for a socket that is gone
             self._forget(student, message.reason)

@@ -59,6 +59,8 @@ from edldist.wire.messages.labelling import (
     Result,
     Return,
     Tasks,
+    TokensTold,
+    TokensWanted,
     Wake,
     Welcome,
 )
@@ -116,6 +118,8 @@ __all__ = [
     "TeachersHere",
     "Tasks",
     "TensorSpec",
+    "TokensTold",
+    "TokensWanted",
     "Unknown",
     "Vouch",
     "Wake",

@@ -39,6 +39,8 @@ from edldist.wire.messages.labelling import (
     Pull,
     Return,
     Tasks,
+    TokensTold,
+    TokensWanted,
     Wake,
     Welcome,
 )
@@ -73,6 +75,8 @@ Message = (
     | Pull
     | Tasks
     | Idle
+    | TokensTold
+    | TokensWanted
     | Wake
     | Labels
     | Failure

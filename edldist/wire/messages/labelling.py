@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from edldist.labels.fingerprint import Fingerprint
+from edldist.labels.fingerprint import Fingerprint, VocabularyMark
 from edldist.wire.messages.fields import (
     MAX_FRAMES,
     MOST_LEASES,
@@ -34,6 +34,8 @@ __all__ = [
     "Result",
     "Return",
     "Tasks",
+    "TokensTold",
+    "TokensWanted",
     "Wake",
     "Welcome",
 ]
@@ -50,6 +52,19 @@ class Hello(MessagePart, frozen=True, tag="hello"):
     teacher: Name
     fingerprint: Fingerprint
     process: ProcessName
+
+
+class TokensWanted(MessagePart, frozen=True, tag="tokens_wanted"):
+    """Answer to a greeting whose vocabulary the student does not know: which tokens are these?
+
+    The worker tells, and may be welcomed or refused then.
+    """
+
+
+class TokensTold(MessagePart, frozen=True, tag="tokens_told"):
+    """The tokens of a worker's vocabulary, of that mark: one frame (``edldist.vocabulary.tokens``)."""
+
+    mark: VocabularyMark
 
 
 class Welcome(MessagePart, frozen=True, tag="welcome"):
