@@ -213,7 +213,8 @@ def check_labels(
     if shape[-1] != vocabulary:
         raise InputError(
             f"losses.{loss}: the student has logits of {shape[-1]:,} entries, and the labels are of a "
-            f"vocabulary of {vocabulary:,}: they must agree"
+            f"vocabulary of {vocabulary:,}: they must agree. Of one that is padded, or other, "
+            "DistillLoader(vocabulary=...) makes the student's (docs/vocabularies.md)"
         )
     rows = student.hidden if isinstance(student, Projection) else student
     if not rows.is_floating_point():

@@ -343,6 +343,11 @@ def _engine(options: WorkerOptions) -> Engine:
                 f"{name} {getattr(options, name)}: the model of {options.model} is the engine's: it is "
                 "chosen where that is started"
             )
+    if options.vocabulary is not None:
+        raise ConfigError(
+            f"vocabulary {options.vocabulary}: the tokenizer against which an engine's is held is named as "
+            "kwargs: {tokenizer: PATH} (--model-arg tokenizer=PATH)"
+        )
     logger.info("looking at %s", options.model)
     return Engine(options.model, options.model_args, kept)
 

@@ -47,20 +47,18 @@ def test_a_student_of_the_same_vocabulary_gets_labels_as_ever(memory_job):
         assert labels["logits"].shape == (3, 4, 6)
 
 
-def test_a_student_of_another_vocabulary_is_told_sizes_and_the_first_tokens_that_differ(
-    memory_job, impatient
-):
-    speaks(memory_job)
+def test_a_student_of_another_vocabulary_is_told_sizes_and_the_first_tokens_that_differ(job, impatient):
+    speaks(job)
     with pytest.raises(UnsuitableTeacherError) as caught:
-        labels_of(memory_job, vocabulary=list("abxdefg"))
+        labels_of(job, vocabulary=list("abxdefg"))
     words = str(caught.value)
     assert (
         "it has a vocabulary of 6 tokens, and this student another one of 7: id 2 is 'x' here and 'c' there"
     )
     assert "a vocabulary of 6 tokens, and this student another one of 7: id 2 is 'x' here and 'c' t" in words
     assert "5 tokens are in both, 5 of them under one id" in words and "ids='match'" in words
-    assert memory_job.errors == [], "the worker stays for others"
-    assert len(labels_of(memory_job, vocabulary={"teacher": list(WORDS)})) == 3
+    assert job.errors == [], "the worker stays for others"
+    assert len(labels_of(job, vocabulary={"teacher": list(WORDS)})) == 3
 
 
 def test_a_worker_that_does_not_say_is_refused_by_a_student_that_does(memory_job, impatient):

@@ -39,7 +39,7 @@ def text_of(row: list[tuple[int, int]], spans: Tensor, number: int) -> list[tupl
     return [row[i] for i in range(len(row)) if spans[i] == number]
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=50)
 @given(tokenized(), tokenized())
 def test_tokens_meet_where_they_end_alike_and_spans_are_the_same_text(ours, theirs) -> None:
     found = align(offsets(ours), offsets(theirs))
@@ -126,7 +126,7 @@ def test_uld_and_its_gradient_are_those_of_the_definition(ours: int, theirs: int
     (wanted_grad,) = torch.autograd.grad(wanted, student)
     torch.testing.assert_close(got, wanted)
     torch.testing.assert_close(grad, wanted_grad)
-    assert torch.autograd.gradcheck(lambda x: losses.uld(x, teacher, temperature=t), student)
+    assert torch.autograd.gradcheck(lambda x: losses.uld(x, teacher, temperature=t), student, fast_mode=True)
 
 
 def test_uld_in_parts_is_that_at_once(monkeypatch) -> None:

@@ -13,6 +13,7 @@ from edldist.errors import ConfigError, ContractError, ModelError
 from edldist.teacher.model.huggingface import HuggingFaceFolder
 from edldist.teacher.model.teacher import Teacher
 from edldist.teacher.passes.sequences import label_sequences
+from edldist.vocabulary.sources import tokens_of
 from edldist.wire.sequences import ASKED, FIRST, MARKS
 
 transformers = pytest.importorskip("transformers")
@@ -172,3 +173,28 @@ def test_sequences_are_labelled_as_if_each_were_alone(tmp_path, kind):
     marks = torch.tensor([3] + [2] * 16, dtype=torch.uint8).numpy()
     with pytest.raises(ContractError, match="context of 16 tokens, and sequence 0 of the task has 17"):
         label_sequences(teacher, rows, marks, 100, fixed=False)
+
+
+def test_the_context_of_a_roberta_is_what_it_can_take(tmp_path):
+    small = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 8}
+    config = transformers.RobertaConfig(**small, vocab_size=20, max_position_embeddings=18)
+    transformers.RobertaModel(config).eval().save_pretrained(tmp_path)
+    teacher = Teacher(f"hf:{tmp_path}", CPU)
+    assert teacher.context == 16 and teacher.tokens is None
+    teacher({"input_ids": torch.full((1, teacher.context), 5)})
+    with pytest.raises(ModelError):
+        teacher({"input_ids": torch.full((1, teacher.context + 1), 5)})
+
+
+def test_the_tokens_of_a_folder_are_those_of_its_tokenizer(saved):
+    tokenizers = pytest.importorskip("tokenizers")
+    words = {word: number for number, word in enumerate(["<unk>", "a", "b"])}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>")
+    fast.save_pretrained(saved)
+    teacher = Teacher(f"hf:{saved}", CPU)
+    assert teacher.tokens is not None and teacher.tokens.texts == ["<unk>", "a", "b", "<pad>"]
+    assert teacher.tokens.mark == tokens_of(fast).mark == tokens_of(saved).mark
+    (saved / "other").write_text("x\ny\n")
+    (saved / "other").rename(saved / "other.txt")
+    assert Teacher(f"hf:{saved}", CPU, vocabulary=str(saved / "other.txt")).tokens.texts == ["x", "y"]

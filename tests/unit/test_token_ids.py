@@ -83,18 +83,6 @@ def test_positions_that_are_counted_from_behind_padding_s_leave_a_shorter_contex
     assert context_of(model) == most
 
 
-def test_the_context_of_a_roberta_is_what_it_can_take():
-    transformers = pytest.importorskip("transformers")
-    small = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 8}
-    config = transformers.RobertaConfig(**small, vocab_size=20, max_position_embeddings=18)
-    model = transformers.RobertaModel(config).eval()
-    context = context_of(model)
-    assert context == 16
-    model(input_ids=torch.full((1, context), 5))
-    with pytest.raises((IndexError, RuntimeError)):
-        model(input_ids=torch.full((1, context + 1), 5))
-
-
 def test_a_sample_is_named_by_its_number_and_position():
     assert in_samples([3]) == "sample 3 of the task"
     assert in_samples([3, 7]) == "sample 3 of the task, position 7"

@@ -60,8 +60,6 @@ class TestTokens:
         mark = Tokens([*WORDS, "<end>"]).mark
         for source in (tokenizer, tmp_path, str(tmp_path / "tokenizer.json"), [*WORDS, "<end>"]):
             assert tokens_of(source).mark == mark
-        transformers = pytest.importorskip("transformers")
-        assert tokens_of(transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer)).mark == mark
         (tmp_path / "old").mkdir()
         (tmp_path / "old" / "vocab.json").write_text(json.dumps(ids))
         (tmp_path / "old" / "added_tokens.json").write_text('{"<end>": 6}')
@@ -153,7 +151,7 @@ def packed(codec: str, logits: Tensor):
     return made.decode(made.encode({"logits": logits}, fixed=True))["logits"]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(maps(), st.integers(0, 1000), st.data())
 def test_no_probability_of_topk_labels_is_lost_and_what_is_kept_keeps_its_own(case, seed, data) -> None:
     mapping, ids, entries, size = case
@@ -177,7 +175,7 @@ def test_no_probability_of_topk_labels_is_lost_and_what_is_kept_keeps_its_own(ca
     assert loss.isfinite()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(maps(), st.integers(0, 1000), st.sampled_from(["rs:5", "head+rs:2:4"]))
 def test_drawn_labels_keep_their_weights_and_what_has_no_place_has_none(case, seed, codec) -> None:
     mapping, ids, entries, size = case
@@ -203,7 +201,7 @@ def test_the_mean_over_draws_is_the_cross_entropy_over_what_both_have() -> None:
     assert abs(each.mean() - wanted) < 4 * each.std() / math.sqrt(4000)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(st.permutations(range(5)), st.integers(0, 3), st.integers(0, 1000))
 def test_logits_keep_their_softmax_over_the_tokens_and_padding_is_cut(order, padding, seed) -> None:
     logits = probabilities(seed, 5 + padding)
@@ -257,7 +255,7 @@ def test_tokens_match_by_their_texts() -> None:
             mapping.teacher_ids(torch.tensor([[0, wrong]]))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(maps())
 def test_ids_go_there_and_back(case) -> None:
     mapping, ids, _, _ = case
