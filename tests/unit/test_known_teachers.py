@@ -7,6 +7,7 @@ import json
 import pytest
 
 from edldist.errors import CheckpointError
+from edldist.labels.fingerprint import VocabularyMark
 from edldist.student.known_teachers import KnownTeachers
 from tests.greetings import fingerprint
 
@@ -84,3 +85,12 @@ def test_the_same_teacher_is_not_worth_a_word(caplog):
 def test_an_entry_of_another_version_is_refused():
     with pytest.raises(CheckpointError, match="says of its teachers what this version cannot read: .*later"):
         known().read({"teachers": {"t": {"model": "a:b", "codec": ["dense", {}], "later": 1}}})
+
+
+def test_the_vocabulary_of_a_teacher_goes_through_a_state():
+    spoken = fingerprint(vocabulary=VocabularyMark(50_257, "ab12"))
+    one = known("t")
+    one.consumed({"t": spoken})
+    assert known("t").read(json.loads(json.dumps(one.shared_state()))) == {"t": spoken}
+    other = fingerprint(vocabulary=VocabularyMark(32_000, "cd34"))
+    assert other.differences(spoken) == ["vocabulary 32,000 tokens (cd34) instead of 50,257 tokens (ab12)"]

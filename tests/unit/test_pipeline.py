@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edldist.errors import EdlDistError, InputError
+from edldist.errors import ContractError, EdlDistError, InputError
 from edldist.labels.codec import parse_codec
 from edldist.teacher.model.teacher import Teacher
 from edldist.teacher.passes.forward import Forward
@@ -79,6 +79,24 @@ def test_one_bad_task_of_a_merged_pass_fails_alone_with_the_models_traceback(lan
     assert crew.errors.keys() == {13}
     assert 'raise ValueError("13 is poison on purpose")' in crew.errors[13]
     assert "teacher/passes/pipeline.py" not in crew.errors[13]
+
+
+@pytest.mark.parametrize("lane", [HostLane, Apron])
+def test_ids_that_the_model_does_not_have_fail_their_task_alone_and_never_reach_it(lane, monkeypatch):
+    seen: list[int] = []
+
+    def model(id):  # noqa: A002
+        seen.extend(id.tolist())
+        return id * 2
+
+    def refuse(self, inputs, where):
+        if 13 in inputs["id"].tolist():
+            raise ContractError(f"id 13 at {where([inputs['id'].tolist().index(13)])}")
+
+    monkeypatch.setattr(Teacher, "refuse_ids", refuse)
+    crew = Crew(model, lane()).run([task(1), task(2, 7, 13), task(3)])
+    assert crew.labels == {1: [2], 3: [6]} and 13 not in seen
+    assert crew.errors == {2: "id 13 at sample 1 of the task"}
 
 
 @pytest.mark.parametrize("lane", [HostLane, Apron])
