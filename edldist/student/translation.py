@@ -45,6 +45,7 @@ class Translation:
         self._wanted = wanted
         self._note = note
         self._known: dict[VocabularyMark, Tokens] = {wanted.tokens.mark: wanted.tokens}
+        self._objections: dict[VocabularyMark, str] = {}  # a large vocabulary takes a third of a second
         self._maps: dict[VocabularyMark | None, IdMap] = {}
         self._taken: VocabularyMark | None = None
         self._batches = 0
@@ -58,6 +59,8 @@ class Translation:
 
     def learn(self, mark: VocabularyMark, packed: memoryview) -> bool:
         """A worker told its tokens; whether these can be."""
+        if mark in self._known:  # the workers of a group greet together, and all are asked
+            return True
         try:
             tokens = Tokens.unpack(packed, mark)
         except WireError as exc:
@@ -71,10 +74,6 @@ class Translation:
     def objection(self, mark: VocabularyMark | None) -> str | None:
         """Why a worker with such a vocabulary cannot teach this student; None if it can."""
         ours = self._wanted.tokens
-        how = (
-            "take its tokenizer, or say how its ids become this student's: DistillLoader(vocabulary="
-            "edldist.Vocabulary(..., ids='match')), or ids=[...] (docs/vocabularies.md)"
-        )
         if mark is None and self._wanted.given is None:
             return (
                 f"it does not say what its vocabulary is, and this student has one of {ours.mark}. Start it "
@@ -86,9 +85,21 @@ class Translation:
         except ConfigError as exc:
             return str(exc)
         assert mark is not None
+        if mark not in self._objections:
+            if len(self._objections) > _MOST_LISTS:
+                self._objections.clear()
+            self._objections[mark] = self._in_words(self._known[mark])
+        return self._objections[mark]
+
+    def _in_words(self, theirs: Tokens) -> str:
+        ours = self._wanted.tokens
+        how = (
+            "take its tokenizer, or say how its ids become this student's: DistillLoader(vocabulary="
+            "edldist.Vocabulary(..., ids='match')), or ids=[...] (docs/vocabularies.md)"
+        )
         return (
-            f"it has a vocabulary of {mark.size:,} tokens, and this student another one of {len(ours):,}: "
-            f"{ours.differences(self._known[mark])}. Either {how}"
+            f"it has a vocabulary of {len(theirs):,} tokens, and this student another one of {len(ours):,}: "
+            f"{ours.differences(theirs)}. Either {how}"
         )
 
     def taken(self, mark: VocabularyMark | None) -> None:

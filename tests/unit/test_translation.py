@@ -51,6 +51,18 @@ def test_one_of_another_is_asked_for_its_tokens_and_refused_in_words(party) -> N
     assert "id 0 is 'a' here" in refused.reason, "it is known now"
 
 
+def test_a_fleet_of_another_vocabulary_costs_one_comparison(party, monkeypatch) -> None:
+    compared: list[Tokens] = []
+    differences = Tokens.differences
+    monkeypatch.setattr(Tokens, "differences", lambda *both: compared.append(both[1]) or differences(*both))
+    job = wanting(party)
+    workers = [greet(job, THEIRS, f"w-{number}") for number in range(5)]
+    for worker in workers:
+        (refused,) = told(worker, THEIRS)
+        assert "id 0 is 'a' here" in refused.reason
+    assert len(compared) == 1
+
+
 def test_one_that_can_be_matched_is_taken_once_it_has_told(party) -> None:
     job = wanting(party, ids="match")
     worker = greet(job, THEIRS)
