@@ -20,7 +20,7 @@ from edldist.labels.codec import parse_codec
 from edldist.labels.typed import TopKLabels
 from edldist.teacher.engines.client import Client
 from edldist.teacher.engines.entries import checked
-from edldist.teacher.engines.protocol import Protocol
+from edldist.teacher.engines.protocol import Protocol, Served
 from edldist.teacher.engines.sglang import SGLang
 from edldist.teacher.engines.vllm import VLLM
 from edldist_benchmarks.figures import Figure, Result, Settings
@@ -61,7 +61,7 @@ def _seconds(protocol: Protocol, kept: int, repeats: int) -> float:
     taken = []
     for _ in range(max(3, repeats)):
         begun = time.process_time()
-        told = protocol.prompt_entries("model", tokens, positions, kept)
+        told = protocol.prompt_entries(Served("model"), tokens, positions, kept)
         entries = checked(told, positions, kept, VOCABULARY)
         labels = TopKLabels(
             *map(torch.from_numpy, (entries.ids, entries.log_probs, entries.log_tail)), VOCABULARY

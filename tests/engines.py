@@ -76,6 +76,7 @@ class Engine:
         self.model = model or tiny_lm(VOCABULARY)
         self.encode = encode
         self.names = names
+        self.version = "v3"
         self.faults = Faults()
         self.requests: list[dict[str, Any]] = []
         self.busiest = 0
@@ -148,7 +149,11 @@ class Engine:
             ]
             return 200, {"object": "list", "data": cards}
         if path == "/get_model_info" and self.kind == "sglang":
-            return 200, {"model_path": "/models/tiny-7b", "is_generation": True, "weight_version": "v3"}
+            return 200, {
+                "model_path": "/models/tiny-7b",
+                "is_generation": True,
+                "weight_version": self.version,
+            }
         return 404, {"detail": "Not Found"}
 
     def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
@@ -211,6 +216,7 @@ class Engine:
         start = len(prompt) if start < 0 else start
         top = body.get("top_logprobs_num", 0)
         meta: dict[str, Any] = {"id": "1", "finish_reason": {"type": "length", "length": sampled}}
+        meta["weight_version"] = self.version
         meta["input_token_logprobs"] = [
             [None if at == start else float(log_probs[at - 1, prompt[at]]), prompt[at], None]
             for at in range(start, len(prompt))

@@ -302,6 +302,17 @@ def test_a_worker_that_ends_does_not_wait_for_the_engine(server):
         server.unblocked.set()
 
 
+def test_weights_that_changed_meanwhile_are_no_labels_of_this_worker():
+    with engine("sglang") as server, opened(server) as forward:
+        server.version = "v4"
+        with pytest.raises(EngineLostError, match="weights are of version 'v4' now, and were of 'v3'"):
+            forward(packed([6]), None, False)
+    with engine("sglang") as server:  # an old one, that does not say
+        server.version = None
+        with opened(server) as forward:
+            agree(forward(packed([6]), None, False).packed, by_model(packed([6])))
+
+
 def test_a_model_that_is_gone_is_no_fault_of_the_samples(server):
     with opened(server) as forward:
         server.faults.statuses = [404]

@@ -117,6 +117,15 @@ def test_another_tokenizer_is_found(server, tmp_path):
         look(server, tokenizer=str(ours))
 
 
+def test_an_engine_that_cannot_tell_its_tokens_is_refused_where_they_are_to_be_compared(tmp_path):
+    bytes_of(tmp_path / "tokenizer.json")
+    with (
+        engine("vllm") as server,
+        pytest.raises(ModelError, match="does not tell which ids .*leave tokenizer out.*HTTP 404: Not Found"),
+    ):
+        look(server, tokenizer=str(tmp_path / "tokenizer.json"))
+
+
 def test_an_engine_that_still_loads_is_waited_for(server, caplog):
     caplog.set_level(logging.INFO)
     server.die()

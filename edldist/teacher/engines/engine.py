@@ -76,12 +76,12 @@ class Engine:
         try:
             self._protocol = _PROTOCOLS[address.kind](self._client)
             served = choose_model(await_engine(self._client, settings), self._protocol)
-            known.compare(self._protocol, served.name)
+            known.compare(self._protocol, served)
             check_answers(self._protocol, served, kept, known.size)
         except BaseException:
             self._client.close()
             raise
-        self._name = served.name
+        self._served = served
         self.path = reference
         self.identity = f"{address.kind}:{served.name}"[:_NAME_CHARACTERS]
         self.tokenizer = known.digest
@@ -126,7 +126,7 @@ class Engine:
 
     def _label(self, tokens: NDArray[np.int64], positions: NDArray[np.int64]) -> TopEntries:
         try:
-            told = self._protocol.prompt_entries(self._name, tokens, positions, self._kept)
+            told = self._protocol.prompt_entries(self._served, tokens, positions, self._kept)
         except RefusedError as exc:
             if exc.status in _WORKERS_FAULT:
                 raise self._client.lose(str(exc)) from exc

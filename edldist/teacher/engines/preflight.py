@@ -122,16 +122,12 @@ def check_answers(protocol: Protocol, served: Served, kept: int, vocabulary: int
     tokens = np.arange(3, 3 + 7 * count, 7, dtype=np.int64) % min(vocabulary, 1000)
     positions = np.arange(count, dtype=np.int64)
     try:
-        first = checked(
-            protocol.prompt_entries(served.name, tokens, positions, kept), positions, kept, vocabulary
-        )
+        first = checked(protocol.prompt_entries(served, tokens, positions, kept), positions, kept, vocabulary)
     except ModelError as exc:
         few = "logprobs" in str(exc) or "were asked for" in str(exc)
         hint = f". It has to tell {kept} entries: {protocol.raise_cap.format(kept=kept)}" if few else ""
         raise ModelError(f"{address} does not label a probe of {count} tokens: {exc}{hint}") from exc
-    again = checked(
-        protocol.prompt_entries(served.name, tokens, positions, kept), positions, kept, vocabulary
-    )
+    again = checked(protocol.prompt_entries(served, tokens, positions, kept), positions, kept, vocabulary)
     for at in range(count):
         if (apart := _apart(first, at, again, at)) > _AGREE_NATS:
             raise ModelError(
@@ -142,7 +138,7 @@ def check_answers(protocol: Protocol, served: Served, kept: int, vocabulary: int
     for length in _SAMPLED_AFTER:
         if length > count:
             break
-        told = protocol.next_entries(served.name, tokens[:length].tolist(), kept)
+        told = protocol.next_entries(served, tokens[:length].tolist(), kept)
         if told is None:
             logger.warning("%s does not tell ids of sampled tokens: its temperature is not checked", address)
             break

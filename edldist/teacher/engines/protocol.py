@@ -59,12 +59,12 @@ class Protocol(ABC):
         return length + (last == length - 1) + self.spare
 
     def prompt_entries(
-        self, model: str, tokens: NDArray[np.int64], positions: NDArray[np.int64], kept: int
+        self, served: Served, tokens: NDArray[np.int64], positions: NDArray[np.int64], kept: int
     ) -> Told:
         """What comes after tokens of a sequence.
 
         Args:
-            model: name of the served model.
+            served: the model that is asked.
             tokens: int64 [L].
             positions: int64 [P], increasing, each below L.
             kept: K.
@@ -74,20 +74,20 @@ class Protocol(ABC):
 
         Raises:
             ModelError: the answer lacks positions, or is none.
-            EngineLostError: see ``Client``.
+            EngineLostError: see ``Client``; or its weights are others meanwhile, and it says so.
         """
         prompt = tokens.tolist()
         if positions[-1] == len(prompt) - 1:
             prompt.append(prompt[-1])
-        return self._prompt_entries(model, prompt, positions, kept)
+        return self._prompt_entries(served, prompt, positions, kept)
 
     @abstractmethod
     def _prompt_entries(
-        self, model: str, prompt: list[int], positions: NDArray[np.int64], kept: int
+        self, served: Served, prompt: list[int], positions: NDArray[np.int64], kept: int
     ) -> Told: ...
 
     @abstractmethod
-    def next_entries(self, model: str, prompt: list[int], kept: int) -> Told | None:
+    def next_entries(self, served: Served, prompt: list[int], kept: int) -> Told | None:
         """What comes after a prompt, by what is told of a token that is then sampled at temperature 1.
 
         Returns:
@@ -95,7 +95,7 @@ class Protocol(ABC):
         """
 
     @abstractmethod
-    def tokenize(self, model: str, text: str) -> list[int]:
+    def tokenize(self, served: Served, text: str) -> list[int]:
         """Ids of a text, perhaps with special ones around it.
 
         Raises:

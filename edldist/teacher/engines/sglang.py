@@ -12,7 +12,7 @@ from edldist.errors import ModelError
 from edldist.teacher.engines.client import RefusedError
 from edldist.teacher.engines.connections import NoAnswerError
 from edldist.teacher.engines.entries import Told
-from edldist.teacher.engines.protocol import Protocol, decoded, positions_of
+from edldist.teacher.engines.protocol import Protocol, Served, decoded, positions_of
 
 __all__ = ["SGLang"]
 
@@ -24,6 +24,7 @@ _Entry = tuple[float | None, int, Any]
 
 
 class _Meta(msgspec.Struct, gc=False):
+    weight_version: str | None = None
     input_token_logprobs: list[_Entry] | None = None
     input_top_logprobs: list[list[_Entry] | None] | None = None
     output_top_logprobs: list[list[_Entry] | None] | None = None
@@ -48,10 +49,17 @@ class SGLang(Protocol):
     spare: ClassVar[int] = 0
     raise_cap: ClassVar[str] = "lower K, or look for a limit in how it was started"
 
-    def _prompt_entries(self, model: str, prompt: list[int], positions: NDArray[np.int64], kept: int) -> Told:
+    def _prompt_entries(
+        self, served: Served, prompt: list[int], positions: NDArray[np.int64], kept: int
+    ) -> Told:
         start = int(positions[0])
         asked = _request(prompt, 0) | {"logprob_start_len": start, "top_logprobs_num": kept}
-        rows = self._generated(asked).input_top_logprobs
+        answer = self._generated(asked)
+        if served.version and answer.weight_version not in (None, served.version):
+            raise self.client.lose(
+                f"its weights are of version {answer.weight_version!r} now, and were of {served.version!r}"
+            )
+        rows = answer.input_top_logprobs
         if rows is None or len(rows) != len(prompt) - start:
             raise ModelError(
                 f"input_top_logprobs of {0 if rows is None else len(rows)} tokens came, of "
@@ -59,12 +67,12 @@ class SGLang(Protocol):
             )
         return _told(positions_of(rows, positions + 1 - start, positions))
 
-    def next_entries(self, model: str, prompt: list[int], kept: int) -> Told | None:
+    def next_entries(self, served: Served, prompt: list[int], kept: int) -> Told | None:
         rows = self._generated(_request(prompt, 1) | {"top_logprobs_num": kept}).output_top_logprobs
         return None if not rows or rows[0] is None else _told([rows[0]])
 
-    def tokenize(self, model: str, text: str) -> list[int]:
-        document = {"model": model, "prompt": text, "add_special_tokens": False}
+    def tokenize(self, served: Served, text: str) -> list[int]:
+        document = {"model": served.name, "prompt": text, "add_special_tokens": False}
         try:
             tokens: list[int] = decoded(self.client, self.client.post("/tokenize", document), _Tokens).tokens
             return tokens

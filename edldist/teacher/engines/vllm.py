@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edldist.errors import ModelError
 from edldist.teacher.engines.entries import Told
-from edldist.teacher.engines.protocol import Protocol, decoded, positions_of
+from edldist.teacher.engines.protocol import Protocol, Served, decoded, positions_of
 
 __all__ = ["VLLM"]
 
@@ -54,8 +54,10 @@ class VLLM(Protocol):
     spare: ClassVar[int] = 1
     raise_cap: ClassVar[str] = "start it with --max-logprobs {kept} or more (its default is 20)"
 
-    def _prompt_entries(self, model: str, prompt: list[int], positions: NDArray[np.int64], kept: int) -> Told:
-        asked = _request(model, prompt) | {"prompt_logprobs": kept}
+    def _prompt_entries(
+        self, served: Served, prompt: list[int], positions: NDArray[np.int64], kept: int
+    ) -> Told:
+        asked = _request(served.name, prompt) | {"prompt_logprobs": kept}
         rows = self._first_choice(asked).prompt_logprobs
         if rows is None or len(rows) != len(prompt):
             came = 0 if rows is None else len(rows)
@@ -68,8 +70,8 @@ class VLLM(Protocol):
         counts = np.bincount(of_row[among], minlength=len(found))
         return Told(ids[among], _log_probs([entry.logprob for entry in entries])[among], counts)
 
-    def next_entries(self, model: str, prompt: list[int], kept: int) -> Told | None:
-        asked = _request(model, prompt) | {"logprobs": kept, "return_tokens_as_token_ids": True}
+    def next_entries(self, served: Served, prompt: list[int], kept: int) -> Told | None:
+        asked = _request(served.name, prompt) | {"logprobs": kept, "return_tokens_as_token_ids": True}
         sampled = self._first_choice(asked).logprobs
         rows = sampled.top_logprobs if sampled is not None else None
         if not rows or rows[0] is None or not all(key.startswith(_ID) for key in rows[0]):
@@ -77,8 +79,10 @@ class VLLM(Protocol):
         ids = np.array([int(key.removeprefix(_ID)) for key in rows[0]], dtype=np.int64)
         return Told(ids, _log_probs(list(rows[0].values())), np.array([len(ids)]))
 
-    def tokenize(self, model: str, text: str) -> list[int]:
-        content = self.client.post("/tokenize", {"model": model, "prompt": text, "add_special_tokens": False})
+    def tokenize(self, served: Served, text: str) -> list[int]:
+        content = self.client.post(
+            "/tokenize", {"model": served.name, "prompt": text, "add_special_tokens": False}
+        )
         tokens: list[int] = decoded(self.client, content, _Tokens).tokens
         return tokens
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edldist.errors import ConfigError, ModelError
-from edldist.teacher.engines.protocol import Protocol
+from edldist.teacher.engines.client import RefusedError
+from edldist.teacher.engines.protocol import Protocol, Served
 from edldist.teacher.engines.settings import EngineSettings
 from edldist.teacher.model.huggingface import HuggingFaceFolder
 
@@ -62,7 +63,7 @@ class Vocabulary:
             digest = hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
         return cls(size, file, digest)
 
-    def compare(self, protocol: Protocol, model: str) -> None:
+    def compare(self, protocol: Protocol, served: Served) -> None:
         """Hold the engine's tokenizer against the one that is given.
 
         Raises:
@@ -84,7 +85,14 @@ class Vocabulary:
             )
         except Exception as exc:  # of a library in Rust, which has no other class
             raise ConfigError(f"tokenizer {self.tokenizer} cannot be read: {exc}") from exc
-        theirs = protocol.tokenize(model, _PROBE)
+        try:
+            theirs = protocol.tokenize(served, _PROBE)
+        except RefusedError as exc:
+            raise ModelError(
+                f"{protocol.client.address} does not tell which ids it makes of a text, so nothing can be "
+                f"held against {self.tokenizer} (leave tokenizer out to do without): HTTP {exc.status}: "
+                f"{exc.words}"
+            ) from exc
         before, alike = max(
             ((before, _alike(ours, theirs[before:])) for before in range(_MOST_SPECIAL + 1)),
             key=lambda each: each[1],
