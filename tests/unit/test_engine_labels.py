@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Iterator
 
@@ -109,6 +110,25 @@ def test_a_rest_within_rounding_is_small_and_not_nothing(server):
     with opened(server) as forward:
         labels = parse_codec(f"topk:{K}").decode(forward(inputs, None, False).packed)["logits"]
     assert (labels.log_tail.exp() <= 1.01e-6).all() and not labels.log_tail.isneginf().any()
+
+
+def test_what_vllm_says_of_an_impossible_token_is_no_probability():
+    with engine("vllm") as server, opened(server) as forward:
+        model, possible = server.model, torch.arange(VOCABULARY) % 150 == 7
+        server.model = lambda ids: model(ids).masked_fill(~possible, -math.inf)
+        labels = forward(packed([9], asked=1), None, False).packed
+    decoded = parse_codec(f"topk:{K}").decode(labels)["logits"]
+    assert decoded.log_probs[:, 2:].isneginf().all()  # the server wrote -9999
+    torch.testing.assert_close(decoded.log_probs[:, :2].exp().sum(-1), torch.ones(9))
+    assert decoded.log_tail.isneginf().all() and set(decoded.ids[:, :2].unique().tolist()) == {7, 157}
+
+
+def test_entries_that_are_filled_up_with_impossible_ones_are_missing():
+    """As an engine does that tells 20 entries and is asked for more."""
+    with engine("vllm") as server, opened(server) as forward:
+        server.faults.change = lambda told: [*told[:5], *((token, -math.inf) for token, _ in told[5:])]
+        with pytest.raises(ModelError, match="position 0 is not all: 8 entries have 0.*no more than 0"):
+            forward(packed([9], asked=1), None, False)
 
 
 def test_requests_are_under_way_together_on_connections_that_are_kept(server):
@@ -260,8 +280,10 @@ def test_a_request_has_a_time_limit(server, unwell):
         forward._engine._client._settings = forward._engine._client._settings.__class__(
             timeout_s=0.2, retries=1, retry_s=0.0
         )
+        asked = len(server.requests)
         with pytest.raises(EngineLostError if unwell else ModelError, match="no answer within 0.2 s"):
             forward(packed([6]), None, False)
+        assert len(server.requests) - asked == (1 if unwell else 2)  # again where that may help
         server.unblocked.set()
 
 

@@ -63,8 +63,8 @@ def checked(told: Told, positions: NDArray[np.int64], kept: int, vocabulary: int
         vocabulary: V.
 
     Raises:
-        ModelError: an entry is missing, no number, given twice, or outside of the vocabulary; or they are no
-            probabilities. Says at which position.
+        ModelError: an entry is missing, no number, given twice, or outside of the vocabulary; or they
+            cannot be the most probable ones of any distribution. Says at which position.
     """
     count = len(told.counts)
     if (short := np.flatnonzero(told.counts < kept)).size:
@@ -94,8 +94,8 @@ def checked(told: Told, positions: NDArray[np.int64], kept: int, vocabulary: int
     there = np.arange(widest) < told.counts[:, None]
     ids[there] = told.ids
     log_probs[there] = told.log_probs
-    # What was told, however improbable, comes before what was not.
-    order = np.lexsort((-log_probs, ~there), axis=-1)[:, :kept]
+    # Stable: what was told, however improbable, stays before what was not.
+    order = np.argsort(-log_probs, axis=-1, kind="stable")[:, :kept]
     ids, log_probs = np.take_along_axis(ids, order, -1), np.take_along_axis(log_probs, order, -1)
     in_order = np.sort(ids, axis=-1)
     if (again := np.flatnonzero((in_order[:, 1:] == in_order[:, :-1]).any(axis=-1))).size:
@@ -109,6 +109,13 @@ def checked(told: Told, positions: NDArray[np.int64], kept: int, vocabulary: int
             f"{sums[at]:.4g}"
         )
     most = (vocabulary - kept) * probs[:, -1]
+    if (lacking := np.flatnonzero(1 - sums > most + _ABOVE)).size:
+        at = int(lacking[0])
+        raise ModelError(
+            f"what came for position {positions[at]} is not all: {kept} entries have {sums[at]:.4g} "
+            f"together, and the {vocabulary - kept:,} others, none above the last, no more than "
+            f"{most[at]:.4g}"
+        )
     with np.errstate(divide="ignore"):
         log_tail = np.log(np.minimum(np.maximum(1 - sums, _SEEN), most))
     return TopEntries(ids, log_probs.astype(np.float32), log_tail.astype(np.float32))
