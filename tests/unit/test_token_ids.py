@@ -55,6 +55,8 @@ def test_an_id_that_the_model_does_not_have_is_named_before_the_model_sees_it(wr
         forward.vet([packed([1, 2], [3, 4, wrong])])
     with pytest.raises(ContractError, match=f"input_ids: {wrong} at sample 3 of the task, position 1 "):
         forward.vet([{"input_ids": torch.ones(2, 2)}, {"input_ids": torch.tensor([[1, 2], [3, wrong]])}])
+    with pytest.raises(ContractError, match=f"input_ids: {wrong} at sample 0 of the task, position 0 "):
+        forward.vet([{"0": torch.tensor([[wrong]])}])  # by position
     forward.vet([packed([0, 9]), {"input_ids": torch.tensor([[0, 9]])}, {"pixels": torch.ones(1, 3)}])
     assert teacher.model.calls == 0
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["misfit", "takes", "takes_any_name"]
+__all__ = ["at_position", "misfit", "takes", "takes_any_name"]
 
 
 def misfit(function: Callable[..., Any], positional: Sequence[Any], named: Mapping[str, Any]) -> str | None:
@@ -24,6 +24,13 @@ def misfit(function: Callable[..., Any], positional: Sequence[Any], named: Mappi
     except TypeError as exc:
         return f"{exc}; it takes {_brief(signature)}"
     return None
+
+
+def at_position(function: Callable[..., Any], position: int) -> str | None:
+    """What a function calls the argument that it gets at some position; None if it does not tell."""
+    signature = _signature(function)
+    names = [] if signature is None else list(signature.parameters)
+    return names[position] if position < len(names) else None
 
 
 def takes(function: Callable[..., Any], name: str) -> bool:

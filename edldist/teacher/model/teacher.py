@@ -18,7 +18,7 @@ from edldist.teacher.model.factory import make, own_traceback
 from edldist.teacher.model.huggingface import HuggingFaceFolder
 from edldist.teacher.model.outline import raises_without_values
 from edldist.teacher.model.outputs import OutputChoice
-from edldist.teacher.model.signature import misfit, takes, takes_any_name
+from edldist.teacher.model.signature import at_position, misfit, takes, takes_any_name
 from edldist.teacher.model.token_ids import context_of, refuse_outside, refuse_outside_any, vocabulary_of
 from edldist.teacher.model.weights import Weights
 from edldist.vocabulary.sources import is_source, read_folder, tokens_of
@@ -235,7 +235,11 @@ class Teacher:
             ContractError: one is none of the model's.
         """
         if self._vocabulary is not None:
-            refuse_outside(self.path, inputs, self._vocabulary, where)
+            named = {
+                at_position(self._model, int(name)) or name if name.isdecimal() else name: tensor
+                for name, tensor in inputs.items()
+            }
+            refuse_outside(self.path, named, self._vocabulary, where)
 
     def explain(self, error: ModelError, inputs: Mapping[str, Tensor], where: Where) -> None:
         """Say it in other words, if what the model raised comes from ids that it does not have.
