@@ -76,6 +76,17 @@ def test_a_loop_cannot_tell_an_engine_from_the_model_itself(kind):
         assert job.errors == []
 
 
+@pytest.mark.parametrize("options", [{}, {"deterministic": True}])
+def test_padded_batches_are_labelled_as_they_are_and_padding_is_nan(options):
+    data = batches(8)
+    with engine("vllm") as server, local_job(ZmqTransport()) as job:
+        worker(job, server)
+        for batch, labels in job.loader(data, ("input_ids", "attention_mask"), **options):
+            mask = batch["attention_mask"].bool()
+            check(batch | {"asked": mask}, {"mask": mask} | labels, server.model)
+        assert job.errors == []
+
+
 @pytest.mark.parametrize("kind", ["vllm", "sglang"])
 def test_every_sample_is_labelled_while_engines_die_and_come_back(kind):
     data = batches(90)
