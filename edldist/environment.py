@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edldist.agreement import AgreementBounds
 from edldist.bounds import LONGEST_TTL_S, LONGEST_WAIT_S, MOST
 from edldist.errors import ConfigError
 
@@ -28,6 +29,7 @@ class JobEnvironment:
         heartbeat_ttl_s: a teacher worker silent for longer is written off.
         checkpoint_keep: how many checkpoints to keep, or None.
         checkpoint_every_steps: how many steps lie between two checkpoints, or None.
+        agreement: how far apart workers may be (``AgreementBounds``); None: nobody compares them.
         extend: go on from a checkpoint though its labels came from another teacher.
     """
 
@@ -42,7 +44,27 @@ class JobEnvironment:
     heartbeat_ttl_s: float
     checkpoint_keep: int | None
     checkpoint_every_steps: int | None
+    agreement: AgreementBounds | None
     extend: bool
+
+    def poison_as(self, given: str | None) -> str:
+        """What a ``DistillLoader`` was given for ``on_poison``, or else the job was.
+
+        Raises:
+            ConfigError: it is none.
+        """
+        poison = given or self.on_poison
+        if poison not in ("raise", "skip"):
+            raise ConfigError(f"on_poison={poison!r}: use 'raise' or 'skip'")
+        return poison
+
+    def agreement_as(self, given: Mapping[str, float] | str | None) -> AgreementBounds | None:
+        """What a ``DistillLoader`` was given for ``agreement``, or else the job was.
+
+        Raises:
+            ConfigError: it cannot be used.
+        """
+        return self.agreement if given is None else AgreementBounds.of(given, "DistillLoader(agreement=...)")
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> JobEnvironment:
@@ -63,6 +85,7 @@ class JobEnvironment:
             heartbeat_ttl_s=_seconds(environ, "EDLDIST_HEARTBEAT_TTL_S", 3.0, LONGEST_TTL_S),
             checkpoint_keep=whole_number(environ, "EDLDIST_CHECKPOINT_KEEP", least=1),
             checkpoint_every_steps=whole_number(environ, "EDLDIST_CHECKPOINT_EVERY_STEPS", least=1),
+            agreement=AgreementBounds.of(environ.get("EDLDIST_AGREEMENT", ""), "EDLDIST_AGREEMENT"),
             extend=_flag(environ, "EDLDIST_EXTEND"),
         )
 

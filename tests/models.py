@@ -316,3 +316,25 @@ def says_mask():
 
 def says_version():
     return lambda id: {"version": id.unsqueeze(1)}  # noqa: A006
+
+
+class Minded:
+    """Labels that are right, or, from when ``mind`` says so, another model's, NaN, constant or wavering."""
+
+    def __init__(self, mind: str = "") -> None:
+        self.mind = mind
+
+    def __call__(self, id: Tensor) -> Tensor:  # noqa: A002
+        value = id.to(torch.float64)
+        labels = torch.stack([value, value * 2 + 1], dim=1)
+        if self.mind == "other":
+            return labels.flip(-1)
+        if self.mind == "nan":
+            return labels * torch.nan
+        if self.mind == "constant":
+            return torch.ones_like(labels)
+        return labels * torch.rand_like(labels) if self.mind == "wavering" else labels
+
+
+def minded(mind: str = "") -> Minded:
+    return Minded(mind)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from edldist.agreement import EVERY_S, LEAST_S, MAX_NATS, MAX_RELATIVE, AgreementBounds
 from edldist.bounds import LONGEST_TTL_S, LONGEST_WAIT_S, MOST
 from edldist.config.kubernetes import KubernetesConfig
 from edldist.config.resources import ResourcesConfig
@@ -39,6 +41,40 @@ class CheckpointConfig(Section):
 
     every_steps: int | None = Field(default=50, ge=1, le=MOST, description=f"{whole(1, MOST)}, or null")
     keep: int = Field(default=3, ge=1, le=MOST, description=whole(1, MOST))
+
+
+class AgreementConfig(Section):
+    """How far apart the workers of a teacher may be (``edldist.agreement``)."""
+
+    max_nats: float = Field(
+        default=MAX_NATS,
+        gt=0,
+        allow_inf_nan=False,
+        description="the most that two distributions may differ: nats, a number above 0",
+    )
+    max_relative: float = Field(
+        default=MAX_RELATIVE,
+        gt=0,
+        allow_inf_nan=False,
+        description="the most that other outputs may differ: a share of their length, a number above 0",
+    )
+    every_s: float = Field(
+        default=EVERY_S,
+        ge=LEAST_S,
+        le=LONGEST_WAIT_S,
+        allow_inf_nan=False,
+        description=f"seconds between two comparisons of a worker, from {LEAST_S:g} to {LONGEST_WAIT_S:g}",
+    )
+
+
+def _agreement_kind(value: object) -> str:
+    return "bounds" if isinstance(value, Mapping | AgreementConfig) else "off"
+
+
+Agreement = Annotated[
+    Annotated[Literal["off"], Tag("off")] | Annotated[AgreementConfig, Tag("bounds")],
+    Discriminator(_agreement_kind),
+]
 
 
 class GraceConfig(Section):
@@ -103,6 +139,9 @@ class JobConfig(Section):
         default_factory=GraceConfig,
         description="a mapping, as in {drain_s: 20, student_s: 25, kill_s: 30}",
     )
+    agreement: Agreement = Field(
+        default_factory=AgreementConfig, description="a mapping, as in {max_nats: 0.1, every_s: 60}, or off"
+    )
     deterministic: bool = Field(default=False, description="true or false")
     on_poison: Literal["raise", "skip"] = Field(default="raise", description="raise or skip")
     prepare: ScriptConfig | None = Field(default=None, description="a mapping with `script`, or null")
@@ -143,6 +182,14 @@ class JobConfig(Section):
                     f"{key}.teachers: there is no teacher `{min(strangers)}`; there are {', '.join(names)}"
                 )
         return self
+
+    @property
+    def agreement_text(self) -> str:
+        """The section as ``AgreementBounds`` reads it."""
+        if self.agreement == "off":
+            return "off"
+        bounds = self.agreement
+        return AgreementBounds(bounds.max_nats, bounds.max_relative, bounds.every_s).text
 
     @property
     def task_size(self) -> int | None:

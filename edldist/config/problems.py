@@ -14,6 +14,8 @@ from pydantic_core import ErrorDetails
 
 __all__ = ["explain", "keys"]
 
+_TAGS: dict[int | str, tuple[str, ...]] = {"replicas": ("count", "range"), "agreement": ("off", "bounds")}
+
 
 def keys(section: type[BaseModel]) -> str:
     """The keys of a section, to be read by people."""
@@ -29,8 +31,8 @@ def explain(error: ErrorDetails, whole: type[BaseModel]) -> str:
     """
     location: list[int | str] = []
     for part in error["loc"]:
-        # pydantic adds the tags of the union of `replicas`, and a mark on bad keys: no keys of the file.
-        if part != "[key]" and not (part in ("count", "range") and location[-1:] == ["replicas"]):
+        # pydantic adds the tags of these unions, and a mark on bad keys: no keys of the file.
+        if part != "[key]" and part not in _TAGS.get(location[-1] if location else "", ()):
             location.append(part)
     path = _dotted(location)
     if error["type"] == "extra_forbidden":

@@ -50,9 +50,29 @@ _OF_STUDENTS = {
     ),
     "stale": ("edldist_student_stale_samples", "Samples that were labelled by too old a version, and again."),
     "missed": ("edldist_student_missed_samples", "Samples without labels of a teacher that was missing."),
+    "retracted": (
+        "edldist_student_retracted_labels",
+        "Labels of workers that were put aside, which others made anew.",
+    ),
+    "doubtful": (
+        "edldist_student_doubtful_labels",
+        "Labels that a student rank had taken of workers that were put aside later.",
+    ),
 }
 _LEVELS = {
     "buffered": ("edldist_student_buffered_batches", "Labelled batches that a student has not taken yet."),
+    "aside": (
+        "edldist_student_workers_aside",
+        "Connected workers that get no tasks, because they do not answer as the others do.",
+    ),
+    "differs_nats": (
+        "edldist_student_largest_difference_nats",
+        "Largest difference between workers that label, of distributions.",
+    ),
+    "differs_relative": (
+        "edldist_student_largest_difference_ratio",
+        "Largest difference between workers that label, of other outputs.",
+    ),
     "queue_bytes": ("edldist_student_queue_bytes", "Memory of a student's open batches."),
 }
 

@@ -79,6 +79,7 @@ class DistillLoader:
         vocabulary: the ids in which the loop reads labels of tokens: a tokenizer, a folder with one, tokens,
             or a ``Vocabulary``, or one of these by teacher's name. Workers with another one are refused,
             unless a ``Vocabulary`` says how theirs becomes this one. Default: not compared.
+        agreement: bounds of what counts as one teacher, or ``"off"`` (docs/teachers.md). Default: the job's.
         low_watermark, high_watermark: bounds on batches that are read ahead or labelled.
         route: key, index or callable(batch) for one teacher of each sample, by name or place in ``teacher``.
             Only that sees the sample; labels come as of one teacher, in the batch's order, without prefixes.
@@ -150,6 +151,7 @@ class DistillLoader:
         missing: str | Mapping[str, str] = "wait",
         missing_after_s: float = 30.0,
         versions: int | Mapping[str, int] | None = None,
+        agreement: Mapping[str, float] | str | None = None,
         max_bytes: int = 4 << 30,
         task_size: int | None = None,
         deterministic: bool | None = None,
@@ -174,9 +176,7 @@ class DistillLoader:
         asked = AskedTeachers.of(
             teacher, inputs, codec, route, missing, missing_after_s, versions, fixed, vocabulary
         )
-        poison = on_poison or environment.on_poison
-        if poison not in ("raise", "skip"):
-            raise ConfigError(f"on_poison={poison!r}: use 'raise' or 'skip'")
+        poison = environment.poison_as(on_poison)
         flow = Flow(
             low_watermark,
             high_watermark,
@@ -204,8 +204,7 @@ class DistillLoader:
         run, generation = term()
         self._world_size = here.world_size
         self._weights = StepWeights(agree_weights)
-        self._dealing_checked = False
-        self._loss_weight = 1.0
+        self._dealing_checked, self._loss_weight = False, 1.0
         by_rank = here.world_size > 1 and asked.differ_by_rank
         self._known = KnownTeachers(asked.names, by_rank, environment.extend, asked.versions)
         self._clock = clock = SystemClock()
@@ -224,6 +223,7 @@ class DistillLoader:
                 versions=asked.versions,
                 skip_after_s=asked.skip_after_s,
                 translations=translations,
+                agreement=environment.agreement_as(agreement),
                 group=here.generation,
                 run=run,
                 generation=generation,
@@ -401,7 +401,7 @@ class DistillLoader:
         ``backpressure_s`` with the queue full and the teachers idle; ``done``, ``requeued``,
         ``duplicates``, ``hedged``, ``failed`` tasks; batches ``discarded`` after they were read,
         because the loop was left early or another epoch began than was read ahead; ``buffered``
-        labelled batches and ``teachers`` connected now.
+        labelled batches and ``teachers`` connected now; and what comparing these found (docs/teachers.md).
         """
         return self._service.stats()
 

@@ -38,6 +38,7 @@ class HeldTask:
             They are what it costs: of the room that was asked for, and of a full pass.
         alone: it must have a pass of its own.
         asked: rows of labels that answer it, if not as many.
+        compared: its answer is what workers are compared by; it has a pass of its own.
     """
 
     student: str
@@ -48,6 +49,7 @@ class HeldTask:
     inputs: TaskInputs
     start: int
     asked: int | None = None
+    compared: bool = False
 
     @property
     def labels(self) -> int:

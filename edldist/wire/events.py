@@ -37,6 +37,22 @@ class _TeacherQuarantined(_Fields, frozen=True):
     error: Text
 
 
+class _TeacherPutAside(_Fields, frozen=True):
+    student: Name
+    worker: Name
+    teacher: Name
+    host: Name
+    reason: Text
+    retracted: Count
+    consumed: Count
+
+
+class _TeacherReadmitted(_Fields, frozen=True):
+    student: Name
+    worker: Name
+    teacher: Name
+
+
 class _TaskRequeued(_Fields, frozen=True):
     student: Name
     worker: Name
@@ -82,6 +98,8 @@ class _Remark(_Fields, frozen=True):
 FROM_MEMBERS: dict[str, type[_Fields]] = {
     "clock_skew": _ClockSkew,
     "teacher_quarantined": _TeacherQuarantined,
+    "teacher_put_aside": _TeacherPutAside,
+    "teacher_readmitted": _TeacherReadmitted,
     "task_requeued": _TaskRequeued,
     "task_poisoned": _TaskPoisoned,
     "labels_missing": _LabelsMissing,

@@ -199,6 +199,7 @@ def student_environment(
     if job.checkpoint.every_steps is not None:
         variables["EDLDIST_CHECKPOINT_EVERY_STEPS"] = str(job.checkpoint.every_steps)
     variables["EDLDIST_ON_POISON"] = job.on_poison
+    variables["EDLDIST_AGREEMENT"] = job.agreement_text
     variables["EDLDIST_HEARTBEAT_TTL_S"] = repr(job.coordinator.heartbeat_ttl_s)
     if job.deterministic:
         variables["EDLDIST_DETERMINISTIC"] = "1"

@@ -64,6 +64,8 @@ class Tally:
       in the same way.
     - ``missed_samples``: those that loops took without labels of a teacher that was missing, once for each
       such teacher, summed in the same way.
+    - ``retracted_labels``, ``doubtful_labels``: of workers that were put aside, those that others made anew,
+      and those that loops had taken already, summed in the same way.
     - ``samples_per_s``: samples over the time from the first to the last batch, as far as they were seen; by
       the loops' own clocks if all fell into one observation.
     - ``starved_s``, ``backpressure_s``: the most of any student member.
@@ -231,6 +233,8 @@ class Tally:
             "samples_per_s": round(rate, 2),
             "skipped_samples": int(self._total("skipped")),
             "missed_samples": int(self._total("missed")),
+            "retracted_labels": int(self._total("retracted")),
+            "doubtful_labels": int(self._total("doubtful")),
             "starved_s": round(self._most("starved_s"), 3),
             "backpressure_s": round(self._most("backpressure_s"), 3),
             "metrics": dict(self.metrics),

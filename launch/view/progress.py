@@ -75,6 +75,12 @@ def describe_event(line: Mapping[str, Any]) -> str | None:
         if event == "labels_back":
             return f"teacher {teacher} is back after {seconds} s: its labels are used again"
         return f"teacher {teacher} has had no worker for {seconds} s: batches go on without its labels"
+    if event == "teacher_put_aside":
+        worker, consumed = line.get("worker"), number(line.get("consumed"))
+        reason = f"{line.get('reason')} ({consumed} labels of it were used)"
+        return f"teacher {worker} on {line.get('host')} is put aside by {line.get('student')}: {reason}"
+    if event == "teacher_readmitted":
+        return f"teacher {line.get('worker')} answers as the others again, says {line.get('student')}"
     if event == "task_poisoned":
         place = f"samples {line.get('samples')} of batch {line.get('batch')}"
         return f"{place} cannot be labelled by teacher {line.get('teacher')}: {line.get('error')}"
@@ -246,6 +252,9 @@ def show_result(console: PlainConsole, result: Mapping[str, Any]) -> None:
         summary.add_row("left out", Text(_left_out(result["skipped_samples"]), style="yellow"))
     if result["missed_samples"]:
         summary.add_row("went on with", Text(_missed(result["missed_samples"]), style="yellow"))
+    if result["retracted_labels"] or result["doubtful_labels"]:
+        text = f"{result['retracted_labels']} made anew, {result['doubtful_labels']} had been learnt from"
+        summary.add_row("labels of workers put aside", Text(text, style="yellow"))
     summary.add_row("wall time", duration(result["wall_s"]))
     summary.add_row(
         "waited",

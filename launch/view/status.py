@@ -300,6 +300,10 @@ def _remarks(member: MemberStatus) -> list[str]:
         remarks.append(f"ran out of memory ({times}x): at most {size} samples a pass now")
     if stats.get("missed"):
         remarks.append(f"took {stats['missed']} samples without labels of a missing teacher")
+    if stats.get("aside"):
+        remarks.append(f"has put {stats['aside']} workers aside, which do not answer as the others do")
+    if stats.get("doubtful"):
+        remarks.append(f"has learnt from {stats['doubtful']} labels of workers that were put aside later")
     if stats.get("skipped"):
         remarks.append(f"left out {stats['skipped']} samples that no worker could label")
     return remarks

@@ -57,7 +57,8 @@ def _why(student: MemberStatus, teachers: Sequence[MemberStatus]) -> str:
         return f"none of {len(wanted)} workers serves it yet"
     aside = [worker for worker in serving if worker.stats.get("quarantine")]
     if len(aside) == len(serving):
-        return f"all its workers keep failing ({', '.join(worker.id for worker in aside)})"
+        reasons = [f"{worker.id}: {worker.stats['quarantine']}" for worker in aside]
+        return f"all its workers are left out ({'; '.join(reasons)})"
     if not student.stats.get("teachers"):
         return (
             f"its workers ({', '.join(worker.id for worker in serving)}) have no connection to it at "

@@ -146,3 +146,27 @@ def heavy() -> Callable[..., dict[str, Tensor]]:
         return {"logits": inner(id, x), "ballast": ballast + 1}
 
     return label
+
+
+def minded() -> Callable[..., Tensor]:
+    """As ``steady``; ``EDLDIST_TEST_MIND`` makes it ``other``, ``nan``, ``constant`` or ``wavering``.
+
+    On request it comes to ``drift``: from then on it labels as ``other`` does.
+    """
+    mind = os.environ.get("EDLDIST_TEST_MIND", "")
+    right = steady()
+
+    def label(id: Tensor, x: Tensor) -> Tensor:  # noqa: A002
+        nonlocal mind
+        labels = right(id, x)
+        if not mind and take("drift"):
+            mind = "other"
+        if mind == "other":
+            return labels.flip(-1)
+        if mind == "nan":
+            return labels * torch.nan
+        if mind == "constant":
+            return torch.ones_like(labels)
+        return labels * torch.rand_like(labels) if mind == "wavering" else labels
+
+    return label

@@ -436,13 +436,14 @@ def test_reading_ahead_is_bounded_by_bytes(memory_job, gate):
 
 def test_stats_name_what_there_is(memory_job):
     memory_job.teacher()
-    loader = memory_job.loader(batches(4), inputs="id")
+    loader = memory_job.loader(batches(4), inputs="id", agreement={"every_s": 60})
     consume(loader)
     stats = loader.stats()
     assert {
         *("batches", "samples", "skipped", "epoch", "starved_s", "startup_s", "backpressure_s", "requeued"),
         *("duplicates", "hedged", "failed", "done", "buffered", "open", "queue_bytes", "teachers", "garbage"),
         *("discarded", "epoch_samples", "waiting_s", "loop_s"),
+        *("missed", "stale", "retracted", "doubtful", "aside", "differs_nats", "differs_relative"),
     } == set(stats)
     assert (stats["batches"], stats["teachers"], stats["epoch"], stats["epoch_samples"]) == (4, 1, 1, 0)
     assert stats["samples"] == sum(len(batch["id"]) for batch in batches(4))

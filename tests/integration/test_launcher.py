@@ -61,6 +61,8 @@ def test_a_completed_job_leaves_its_record_and_no_process(start: Start, folder: 
         *(
             "skipped_samples",
             "missed_samples",
+            "retracted_labels",
+            "doubtful_labels",
             "starved_s",
             "backpressure_s",
             "metrics",

@@ -20,7 +20,7 @@ from edldist.student.queue.wanted import Wanted
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.delivery import Delivery
 from edldist.student.service.peers import Peers
-from edldist.student.service.service import StudentService
+from edldist.student.service.pinging import Pinging
 from edldist.wire import moving
 from edldist.wire.enrolment import Enrolment
 from edldist.wire.messages import Unknown
@@ -95,7 +95,7 @@ def _miss_for_good() -> Any:
 
 DEFECTS: dict[str, Callable[[], Any]] = {
     "what a broken connection swallowed is not made good": lambda: mock.patch.object(
-        StudentService, "_reconcile", _nothing
+        Pinging, "reconcile", _nothing
     ),
     "success does not end a row of failures": lambda: mock.patch.object(Peers, "succeeded", _nothing),
     "tasks are cut larger than a frame may be": _no_limit_of_frames,

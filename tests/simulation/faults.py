@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -209,6 +210,44 @@ def _sicken_worker(world: World, fault: Fault) -> str | None:
     return f"the model of {worker.name} raises, for {seconds:.3f} s"
 
 
+_WRONG = [sign * 1024.0 * 2**power for power in range(13) for sign in (1, -1)]
+"""How much labels may be too large: added up exactly, and no two alike."""
+
+
+def _wrong_by(world: World) -> float:
+    world.outliers += 1
+    return _WRONG[world.outliers - 1]
+
+
+def _no_outliers(world: World) -> bool:
+    return world.setup.compare_every_s is None or world.outliers >= len(_WRONG)
+
+
+def _add_other_weights(world: World, fault: Fault) -> str | None:
+    if _no_outliers(world) or len(world.workers) >= _MOST_WORKERS:
+        return None
+    teachers = world.setup.teachers
+    worker = world.start_worker(teachers[fault.a % len(teachers)])
+    worker.err(_wrong_by(world))
+    return f"{worker.name} joins with other weights: its labels are {worker.wrong:g} too large"
+
+
+def _drift_worker(world: World, fault: Fault) -> str | None:
+    worker = _worker(world, fault.a)
+    if _no_outliers(world) or worker is None or worker.wrong:
+        return None
+    worker.err(_wrong_by(world))
+    return f"the weights of {worker.name} change: its labels are {worker.wrong:g} too large from now on"
+
+
+def _nan_worker(world: World, fault: Fault) -> str | None:
+    worker = _worker(world, fault.a)
+    if _no_outliers(world) or worker is None or worker.wrong:
+        return None
+    worker.err(math.inf)
+    return f"all that {worker.name} computes is NaN from now on"
+
+
 def _add_worker(world: World, fault: Fault) -> str | None:
     if len(world.workers) >= _MOST_WORKERS:
         return None
@@ -411,7 +450,7 @@ KINDS: dict[str, Callable[[World, Fault], str | None]] = {
     for strike in (
         *(_kill_worker, _vanish_worker, _freeze_worker, _slow_worker, _hang_worker, _sicken_worker),
         *(_add_worker, _drain_worker, _lag, _partition, _break, _slow_network, _garbage),
-        *(_lose_group, _new_version),
+        *(_lose_group, _new_version, _add_other_weights, _drift_worker, _nan_worker),
         *(_kill_coordinator, _freeze_coordinator, _kill_rank, _freeze_rank, _lose_node, _join_node),
         *(_leave_loop, _poison, _deadly, _store_error, _store_crash),
     )

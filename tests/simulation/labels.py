@@ -55,5 +55,14 @@ def label_faults(rank: RankProcess, batch: OpenBatch, ids: list[int]) -> Iterato
             if min(version.tolist()) < oldest:
                 yield f"{rank.name} got labels of versions {version} of {teacher}, before {oldest}"
         right = labels_of(samples[wanted], teacher, version)
-        if not torch.equal(got, right):
+        if torch.equal(got, right):
+            continue
+        wrong = (got - right)[:, 0]
+        if not torch.equal(got, right + wrong.unsqueeze(1)):
             yield f"{rank.name} got {got} of {teacher} for samples {ids}"
+        for by in set(wrong.tolist()) - {0.0}:
+            worker = rank.world.outlier(by)
+            if worker is None:
+                yield f"{rank.name} got {got} of {teacher} for samples {ids}"
+            elif rank.has_put_aside(worker):
+                yield f"{rank.name} took labels of {worker.name} for {ids}, which it had put aside"

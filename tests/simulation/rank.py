@@ -13,19 +13,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from edldist.agreement import AgreementBounds
 from edldist.errors import EdlDistError, PoisonTaskError
 from edldist.lifecycle.group_change import GroupChanged
 from edldist.sampling.sampler import ElasticSampler
 from edldist.student.queue.flow import Flow
+from edldist.student.queue.minds import Turn
 from edldist.student.queue.outcomes import Returned
 from edldist.student.reading import ReadAhead
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.options import ServiceOptions
+from edldist.student.service.peers import ConnectedWorker
 from edldist.student.service.service import StudentService
 from tests.simulation.coordinator import coordinator_place
 from tests.simulation.labels import label_faults, route_of
 from tests.simulation.process import Actor, Process
 from tests.simulation.sequences import INPUTS, padded
+from tests.simulation.worker import WorkerProcess, labels_of
 
 if TYPE_CHECKING:
     from tests.simulation.training import Training
@@ -77,6 +81,9 @@ class RankProcess(Process):
         )
         self._last_here: dict[str, float] = dict.fromkeys(setup.teachers, world.schedule.now)
         self._loop: Actor | None = None
+        bounds = None
+        if setup.compare_every_s is not None:
+            bounds = AgreementBounds(every_s=setup.compare_every_s)
         self.service = StudentService(
             ServiceOptions(
                 student=name,
@@ -100,6 +107,7 @@ class RankProcess(Process):
                 group=group,
                 versions={} if setup.versions is None else dict.fromkeys(setup.teachers, setup.versions),
                 skip_after_s={} if setup.skip_after_s is None else {setup.teachers[-1]: setup.skip_after_s},
+                agreement=bounds,
                 skip_poison=setup.skip_poison,
                 info={"rank": rank},
             ),
@@ -115,6 +123,38 @@ class RankProcess(Process):
         self._loop = Actor(self, f"{name} loop", self._loop_turn)
         self._watch_quarantine()
         self._watch_missing()
+        self._watch_outliers()
+
+    def _watch_outliers(self) -> None:
+        """A worker that answers rightly is put aside only where the measure of its group is wrong."""
+        comparing = self.service._comparing
+        put_aside = comparing._put_aside
+
+        def on_put_aside(peer: ConnectedWorker, turn: Turn) -> None:
+            worker = self.world.worker_of(peer.name, peer.process)
+            (measure, *_) = comparing._minds[comparing._kind(peer)]._by_weight() or [None]
+            fails = "fails on samples" in turn.reason
+            excused = worker.was_sick or self.world.ever_poison if fails else worker.wrongs
+            if not excused and (measure is None or self._is_right(worker, measure.answer)):
+                self.world.violate(f"{self.name} puts {worker.name} aside, which is well: {turn.reason}")
+            put_aside(peer, turn)
+
+        comparing._put_aside = on_put_aside  # type: ignore[method-assign]
+
+    def _is_right(self, worker: WorkerProcess, answer: Any) -> bool:
+        """Whether what a worker is measured by is what a well one answers."""
+        if self.world.setup.sequences:
+            return False  # which rows are asked for is not looked up here
+        question = self.service._comparing._current[worker.teacher]
+        ids = torch.frombuffer(bytearray(question._frames[0][0]), dtype=torch.int64)
+        return torch.equal(answer["logits as values"], labels_of(ids, worker.teacher, worker.version))
+
+    def has_put_aside(self, worker: WorkerProcess) -> bool:
+        """Whether this rank has put a worker aside that is here."""
+        return any(
+            peer.aside and (peer.name, peer.process) == (worker.worker_id, worker.name)
+            for peer in self.service._peers
+        )
 
     def _watch_quarantine(self) -> None:
         """A worker is put into quarantine only for failures in a row, by a count of this rank's own."""

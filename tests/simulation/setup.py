@@ -43,6 +43,7 @@ class Setup:
     skip_after_s: float | None  # batches go on without a teacher that has had no worker for so long
     sequences: bool  # samples have tokens, of which some are asked
     coordinator_moves: bool  # each life of it listens somewhere else, and a file says where
+    compare_every_s: float | None = None  # workers are compared so often; None: never
 
     @classmethod
     def draw(cls, chance: random.Random) -> Setup:
@@ -58,6 +59,8 @@ class Setup:
         apart.setstate(chance.getstate())
         sequences = apart.random() < 0.3
         small_frame = 24 * (2 * LONGEST if sequences else 1)
+        compare_every_s = apart.choice((None, None, 0.3, 2.0, 20.0))
+        most_students = chance.choice((1, 2, 16))
         return cls(
             teachers=teachers,
             workers=chance.randint(1, 4),
@@ -77,7 +80,8 @@ class Setup:
             hedge_after_s=chance.choice((0.1, 0.25, 5.0)),
             ttl_s=chance.choice((0.9, 3.0)),
             connect_timeout_s=300.0,
-            max_students_per_worker=chance.choice((1, 2, 16)),
+            # A rank that meets one worker at a time cannot tell which of two is right, and waits.
+            max_students_per_worker=most_students if compare_every_s is None else 16,
             step_s=chance.choice((0.02, 0.1, 0.3)),
             pass_s=(fast / 2, fast * 4),
             checkpoint_every=chance.randint(2, 10),
@@ -88,4 +92,5 @@ class Setup:
             skip_after_s=chance.choice((0.1, 0.3, 1.0)) if several and not fixed else None,
             coordinator_moves=chance.random() < 0.25,
             sequences=sequences,
+            compare_every_s=compare_every_s,
         )

@@ -59,13 +59,13 @@ class _Model:
             return self._of_tokens(inputs["tokens"])
         ids = inputs["id"]
         self._suffer(ids.tolist())
-        return {"logits": labels_of(ids, self._teacher, process.version)}
+        return {"logits": self._err(labels_of(ids, self._teacher, process.version))}
 
     def _of_tokens(self, tokens: Tensor) -> dict[str, Tensor]:
         """Labels [B, S, 2] of tokens [B, S]."""
         self._suffer(sample_of(tokens))
         labels = labels_of(tokens.flatten(), self._teacher, self._process.version)
-        return {"logits": labels.reshape(*tokens.shape, 2)}
+        return {"logits": self._err(labels).reshape(*tokens.shape, 2)}
 
     def takes(self, name: str) -> bool:
         return False
@@ -79,6 +79,10 @@ class _Model:
         bad = process.world.poison.intersection(ids)
         if bad:
             raise ModelError(f"samples {sorted(bad)} are poison")
+
+    def _err(self, labels: Tensor) -> Tensor:
+        wrong = self._process.wrong
+        return labels * math.nan if wrong == math.inf else labels + wrong
 
 
 class _Flight:
@@ -146,6 +150,8 @@ class WorkerProcess(Process):
 
     Attributes:
         sick, was_sick: its model raises, whatever it gets; or ever did.
+        wrong: added to all of its labels, no two workers' alike; infinite: they are NaN.
+        wrongs: all that this ever was.
         hung: passes that it launches do not land.
         slowness: how many times as long its passes take.
         slowed: it was slow or hung, ever.
@@ -159,6 +165,8 @@ class WorkerProcess(Process):
         self.teacher = teacher
         self.version = 0 if setup.versions is None else world.versions[teacher]
         self.sick = self.was_sick = False
+        self.wrong = 0.0
+        self.wrongs: set[float] = set()
         self.hung = self.slowed = False
         self.slowness = 1.0
         self.pass_s = self.chance.uniform(*setup.pass_s)
@@ -229,6 +237,12 @@ class WorkerProcess(Process):
                 world.start_worker_later(self.teacher, 0.2)
 
         world.schedule.after(0.0, die)
+
+    def err(self, wrong: float) -> None:
+        """From now on its labels are wrong by so much."""
+        self.wrong = wrong
+        self.wrongs.add(wrong)
+        self.was_sick |= wrong == math.inf
 
     def unhang(self) -> None:
         self.hung = False

@@ -93,6 +93,7 @@ class World:
         self.coordinator_address = ""
         self.checkpoints = Checkpoints(self)
         self.training = Training(self, self.setup.nodes)
+        self.outliers = 0
         self._lives = 0
         self._names = 0
         self._all: list[WorkerProcess] = []
@@ -167,6 +168,14 @@ class World:
             return
         self.note(f"{self.start_worker(teacher, former).name} starts")
 
+    def worker_of(self, name: str, process: str) -> WorkerProcess:
+        """A worker that is, or was, here."""
+        return next(w for w in self._all if (w.worker_id, w.name) == (name, process))
+
+    def outlier(self, wrong: float) -> WorkerProcess | None:
+        """The worker whose labels are, or were, wrong by so much."""
+        return next((worker for worker in self._all if wrong in worker.wrongs), None)
+
     def worker_left(self, worker: WorkerProcess) -> None:
         if self.workers.get(worker.worker_id) is worker:
             del self.workers[worker.worker_id]
@@ -199,7 +208,7 @@ class World:
             if "are poison" in attempt:
                 if not self.ever_poison.intersection(samples or self.ever_poison):
                     self.violate(f"{rank.name} gave {samples} up as poison, which they never were: {error}")
-            elif "is sick" in attempt:
+            elif "is sick" in attempt or "finite" in attempt or "nan" in attempt:
                 if not any(worker.was_sick for worker in self._all):
                     self.violate(f"{rank.name} gave {samples} up, but nobody was ever sick: {error}")
             elif "was lost while it held" in attempt:
@@ -278,13 +287,17 @@ class World:
             process.thaw()
         for worker in self.workers.values():
             worker.sick = False
+            worker.wrong = 0.0
             worker.slowness = 1.0
             if worker.hung:
                 worker.unhang()
         self.start_coordinator()
         for teacher in self.setup.teachers:
             newest = [w for w in self.workers.values() if w.teacher == teacher and not w.draining]
-            if all(worker.version != self.versions[teacher] for worker in newest):
+            newest = [worker for worker in newest if worker.version == self.versions[teacher]]
+            # Two that agree show that whoever came before was wrong.
+            wanted = 1 if self.setup.compare_every_s is None else 2
+            for _ in range(wanted - len(newest)):
                 self.start_worker(teacher)
 
     def _finish(self) -> None:

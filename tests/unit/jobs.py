@@ -29,6 +29,7 @@ student:
   nproc_per_node: 2
   env: {X: y}
 checkpoint: {every_steps: null, keep: 1}
+agreement: {max_nats: 0.5, max_relative: 0.02, every_s: 5}
 coordinator: {heartbeat_ttl_s: 20, max_students_per_worker: 4}
 prepare: {script: p.py, args: [1.5]}
 slurm:
@@ -68,6 +69,12 @@ WRONG_VALUES = [
     ("name=", "name", "None is not allowed"),
     ("name=../up", "name", "'../up' is not allowed"),
     ("name=.hidden", "name", "is not allowed"),
+    ("agreement=on", "agreement", "'on' is not allowed; it must be a mapping, as in {max_nats: 0.1, "),
+    ("agreement=false", "agreement", "every_s: 60}, or off"),
+    ("agreement={max_nats: 0}", "agreement.max_nats", "0 is not allowed; it must be the most that two"),
+    ("agreement={max_relative: x}", "agreement.max_relative", "a number above 0"),
+    ("agreement={every_s: 0.001}", "agreement.every_s", "from 0.05 to 604800"),
+    ("agreement={every_s: true}", "agreement.every_s", "True is not allowed"),
     ("deterministic=1", "deterministic", "1 is not allowed; it must be true or false"),
     ("teachers=[]", "teachers", "a list of one teacher or more"),
     ("teachers={}", "teachers", "a list of one teacher or more"),
@@ -287,6 +294,7 @@ UNKNOWN_KEYS = [
     ("teachers.0.replicas={min: 1, max: 2, maxx: 3}", "teachers[0].replicas.maxx", "`max`?"),
     ("student.nprocs_per_node=2", "student.nprocs_per_node", "did you mean `nproc_per_node`?"),
     ("coordinator.heartbeat_s=2", "coordinator.heartbeat_s", "did you mean `heartbeat_ttl_s`?"),
+    ("agreement.max_nat=2", "agreement.max_nat", "did you mean `max_nats`?"),
     ("checkpoint.every_step=2", "checkpoint.every_step", "did you mean `every_steps`?"),
     ("prepare={script: a.py, arg: []}", "prepare.arg", "did you mean `args`?"),
     ("slurm={partitions: gpu}", "slurm.partitions", "did you mean `partition`?"),

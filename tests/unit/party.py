@@ -127,7 +127,9 @@ class Worker:
     @property
     def held(self) -> set[int]:
         """What the student thinks that it holds: nothing was lost on the way."""
-        return set(self.party.delivery.leases_of(self.name))
+        party = self.party
+        peer = party.service._peers.find(self.name)
+        return set() if peer is None else set(party.service._pinging.held(peer))
 
     def pull(self, samples: int = 4) -> list[int]:
         """Ask for work: the leases that come."""

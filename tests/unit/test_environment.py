@@ -13,6 +13,7 @@ def test_outside_a_job_everything_has_its_default() -> None:
     assert (outside.coordinator, outside.output, outside.advertise) == (None, None, None)
     assert (outside.deterministic, outside.task_size) == (False, None)
     assert (outside.connect_timeout_s, outside.heartbeat_ttl_s) == (300.0, 3.0)
+    assert outside.agreement == (0.1, 0.1, 60.0)
 
 
 def test_inside_a_job_everything_is_read() -> None:
@@ -28,12 +29,15 @@ def test_inside_a_job_everything_is_read() -> None:
             "EDLDIST_CHECKPOINT_EVERY_STEPS": "50",
             "EDLDIST_CONNECT_TIMEOUT_S": "2.5",
             "EDLDIST_HEARTBEAT_TTL_S": "20",
+            "EDLDIST_AGREEMENT": " every_s=5, max_nats=0.2",
         }
     )
     assert (inside.coordinator, inside.output, inside.advertise) == ("tcp://h:1", "/out", "10.0.0.5")
     assert (inside.deterministic, inside.task_size) == (True, 32)
     assert (inside.job, inside.checkpoint_keep, inside.checkpoint_every_steps) == ("digits", 7, 50)
     assert (inside.connect_timeout_s, inside.heartbeat_ttl_s) == (2.5, 20.0)
+    assert inside.agreement == (0.2, 0.1, 5.0)
+    assert JobEnvironment.read({"EDLDIST_AGREEMENT": "OFF"}).agreement is None
 
 
 def test_empty_variables_count_as_unset() -> None:
@@ -54,6 +58,7 @@ def test_flags(text: str, value: bool) -> None:
     ("name", "text"),
     [
         ("EDLDIST_DETERMINISTIC", "maybe"),
+        ("EDLDIST_AGREEMENT", "maybe"),
         ("EDLDIST_CHECKPOINT_KEEP", "0"),
         ("EDLDIST_CHECKPOINT_EVERY_STEPS", "often"),
         ("EDLDIST_TASK_SIZE", "0"),
@@ -76,6 +81,12 @@ def test_flags(text: str, value: bool) -> None:
 def test_a_wrong_value_is_refused_with_its_name(name: str, text: str) -> None:
     with pytest.raises(ConfigError, match=f"{name}='{text}'"):
         JobEnvironment.read({name: text})
+
+
+@pytest.mark.parametrize("text", ["max_nats=-1", "max_nats=nan", "every_s=1e9", "nats=1"])
+def test_a_wrong_bound_is_refused_with_its_name(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"EDLDIST_AGREEMENT: .*{text.partition('=')[0]}"):
+        JobEnvironment.read({"EDLDIST_AGREEMENT": text})
 
 
 def test_without_an_argument_the_process_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,11 @@ EDLDIST = Path(__file__).resolve().parents[2] / "edldist"
 GOOD = {
     "clock_skew": {"id": "w", "host": "h", "skew_s": -3.5, "coordinator": "c"},
     "teacher_quarantined": {"worker": "w", "for_s": 8, "error": "e"},
+    "teacher_put_aside": {
+        **{"student": "s", "worker": "w", "teacher": "t", "host": "h", "reason": "r"},
+        **{"retracted": 8, "consumed": 16},
+    },
+    "teacher_readmitted": {"student": "s", "worker": "w", "teacher": "t"},
     "task_requeued": {"student": "s", "worker": "w", "teacher": "t", "tasks": 2, "reason": "r"},
     "labels_missing": {"student": "s", "teacher": "t", "gone_s": 30.0},
     "labels_back": {"student": "s", "teacher": "t", "gone_s": 40.5},

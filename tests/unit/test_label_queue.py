@@ -425,3 +425,35 @@ def test_as_many_are_woken_for_second_leases_as_there_are_old_tasks():
         assert not queue.lease(worker, 4, 0.0)
     assert queue.rouse_to_hedge("teacher", 5.0, older_than_s=1.0) == ["c", "d"]
     assert queue.hedge("c", 4, 5.0, 1.0).start == 0 and queue.hedge("d", 4, 5.0, 1.0).start == 4
+
+
+def test_labels_of_a_worker_that_is_done_without_are_made_anew_and_what_the_loop_had_is_counted():
+    queue = joined("wrong", "right")
+    fill(queue, 4, 4, 4)
+    assert finish(queue, "wrong", 4) == 1
+    queue.deliver()
+    assert finish(queue, "wrong", 4) == 1 and queue.ready()
+    (held,) = queue.lease("wrong", 2, 0.0)
+    freed = []
+    taken = queue.take_back("wrong", 0.0, lambda *place: freed.append(place) or 0)
+    assert (taken.samples, taken.consumed, taken.returned.requeued) == (4, 4, 1)
+    assert freed == [(1, "teacher")] and not queue.ready() and queue.retracted == 4
+    queue.validate(0.0)
+    assert queue.find(held.lease, "wrong", 0.0) is None, "what it still sends is a duplicate"
+    again = queue.lease("right", 100, 0.0)
+    assert [(grant.batch, grant.start, grant.stop) for grant in again] == [(1, 0, 4), (2, 0, 2), (2, 2, 4)]
+    for grant in again:
+        queue.complete(grant.lease, 0.0)
+    assert (queue.deliver(), queue.deliver()) == (1, 2)
+    assert queue.take_back("wrong", 0.0, lambda *_: 0).samples == 0
+
+
+def test_what_is_given_up_is_not_asked_for_again():
+    queue = joined("wrong", "right")
+    fill(queue, 4, 4)
+    finish(queue, "wrong", 8)
+    queue.abandon(0)
+    taken = queue.take_back("wrong", 0.0, lambda *_: 0)
+    assert taken.samples == 4
+    assert queue.deliver() == 0
+    queue.validate(0.0)

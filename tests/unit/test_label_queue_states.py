@@ -45,6 +45,8 @@ class Workers(RuleBasedStateMachine):
         self.given: list[tuple[str, Grant]] = []  # leases that workers hold, as they think
         self.wanted: dict[int, dict[str, Wanted]] = {}
         self.labels: dict[tuple[int, str], list[int]] = {}  # how often each sample was labelled
+        self.made: list[tuple[str, int, str, int, int]] = []  # who labelled what of open batches
+        self.grown: Counter[tuple[int, str]] = Counter()  # bytes of labels
         self.hopeless: set[int] = set()
         self.abandoned: set[int] = set()
         self.delivered: list[int] = []
@@ -93,11 +95,13 @@ class Workers(RuleBasedStateMachine):
                 assert self.labels[number, teacher] == once
         del self.wanted[number]
         self.delivered.append(number)
+        self.made = [each for each in self.made if each[1] != number]
 
     @rule()
     def leave_the_loop(self):
         self.queue.clear()
         self.wanted.clear()
+        self.made.clear()
         assert (self.queue.open_batches, self.queue.nbytes) == (0, 0)
 
     @precondition(lambda self: self.wanted)
@@ -154,7 +158,9 @@ class Workers(RuleBasedStateMachine):
             assert found.start <= start < stop <= found.stop
             for sample in range(start, stop):
                 marks[sample] += 1
+            self.made.append((name, found.batch, found.teacher, start, stop))
         self.queue.grow(found.batch, 7 * (found.stop - found.start))
+        self.grown[found.batch, found.teacher] += 7 * (found.stop - found.start)
         done = self.queue.complete(found.lease, self.now)
         assert done == (self.queue.deliverable_batches > 0) or found.batch != self.queue.head
 
@@ -183,6 +189,28 @@ class Workers(RuleBasedStateMachine):
             if gone != "lost":
                 self.queue.forgive(name, self.now)
         self.given = [(holder, grant) for holder, grant in self.given if holder != name]
+
+    @rule(pick=PICK)
+    def take_back(self, pick):
+        name = self.worker(pick)
+        mine = [each for each in self.made if each[0] == name]
+        self.made = [each for each in self.made if each[0] != name]
+        mine = [each for each in mine if each[1] not in self.hopeless | self.abandoned]
+        freed = []
+
+        def free(batch, teacher):
+            freed.append((batch, teacher))
+            return self.grown.pop((batch, teacher))
+
+        taken = self.queue.take_back(name, self.now, free)
+        self.note(taken.returned)
+        assert not self.queue.leases_of(name)
+        assert taken.samples == sum(stop - start for *_, start, stop in mine)
+        for _, batch, teacher, start, stop in mine:
+            for sample in range(start, stop):
+                self.labels[batch, teacher][sample] -= 1
+        left = {(batch, teacher) for _, batch, teacher, *_ in self.made}
+        assert set(freed) == {(batch, teacher) for _, batch, teacher, *_ in mine} - left
 
     @rule(pick=PICK, parole=st.booleans())
     def quarantine(self, pick, parole):

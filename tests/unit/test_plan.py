@@ -10,6 +10,7 @@ import torch
 from click.testing import CliRunner
 
 import edldist.coordinator.running
+from edldist.agreement import AgreementBounds
 from edldist.config import JobConfig
 from edldist.coordinator.scaling import Bounds
 from edldist.coordinator.server import CoordinatorOptions
@@ -53,6 +54,13 @@ def test_the_coordinators_settings_reach_it_and_the_ranks(monkeypatch: pytest.Mo
     assert [dict(each.scale) for each in seen] == [{"t0": Bounds(1, 1, 1, automatic=True)}] * 3
     assert environment(job({}, coordinator={"heartbeat_ttl_s": 20})).heartbeat_ttl_s == 20.0
     assert environment(job({})).heartbeat_ttl_s == 3.0
+
+
+def test_what_counts_as_one_teacher_reaches_the_ranks() -> None:
+    assert environment(job({})).agreement == AgreementBounds()
+    assert environment(job({}, agreement="off")).agreement is None
+    bounds = {"max_nats": 0.5, "max_relative": 1e-3, "every_s": 7}
+    assert environment(job({}, agreement=bounds)).agreement == AgreementBounds(0.5, 1e-3, 7.0)
 
 
 def test_the_coordinator_scales_every_group_within_its_bounds() -> None:

@@ -46,6 +46,8 @@ RESULT: dict[str, Any] = {
     "samples_per_s": 1800.5,
     "skipped_samples": 0,
     "missed_samples": 0,
+    "retracted_labels": 0,
+    "doubtful_labels": 0,
     "starved_s": 0.4,
     "backpressure_s": 3.0,
     "metrics": {"accuracy": 0.97},

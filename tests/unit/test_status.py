@@ -247,7 +247,7 @@ def test_a_terminal_is_redrawn_and_says_when_nobody_answers(
             "hungry",
             ["waits for labels for 12s: 2 of 2 workers serve it, and 1 other rank"],
         ),
-        ("sick", ["waits for labels for 12s: all its workers keep failing (t-0)"]),
+        ("sick", ["waits for labels for 12s: all its workers are left out (t-0: no pixel)"]),
         ("unlinked", ["waits for labels for 12s: none of 2 workers serves it yet"]),
         ("cut", ["waits for labels for 12s: its workers (t-0) have no connection to it at tcp://h:9"]),
         ("idle", ["waits for students that want 'bert': those that are here want 'big'"]),

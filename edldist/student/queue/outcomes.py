@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["Grant", "Overdue", "Poison", "Returned"]
+__all__ = ["Grant", "Overdue", "Poison", "Returned", "TakenBack"]
 
 
 class Grant(NamedTuple):
@@ -64,3 +64,18 @@ class Overdue:
     held_s: float
     allowed_s: float
     returned: Returned
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """What becomes of the labels of a worker that was put aside.
+
+    Attributes:
+        returned: the tasks that it still held.
+        samples: of open batches that others label again.
+        consumed: samples of its that the loop has had already, since it is here.
+    """
+
+    returned: Returned
+    samples: int
+    consumed: int

@@ -22,15 +22,16 @@ Not thread-safe: the student's service guards it with one lock.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from edldist.errors import ConfigError
 from edldist.student.queue import checks, hedging
 from edldist.student.queue.batches import Batches
 from edldist.student.queue.blame import Blame
 from edldist.student.queue.flow import Flow
-from edldist.student.queue.outcomes import Grant, Overdue, Poison, Returned
-from edldist.student.queue.retired import ask_again
+from edldist.student.queue.outcomes import Grant, Overdue, Poison, Returned, TakenBack
+from edldist.student.queue.provenance import Labelled, Provenance
+from edldist.student.queue.retired import ask_again, take_back
 from edldist.student.queue.sleepers import Sleepers
 from edldist.student.queue.task import HeldLease, Suspicion, Task
 from edldist.student.queue.track import Track
@@ -59,12 +60,11 @@ class LabelQueue:
         self._sleepers = {teacher: Sleepers() for teacher in teachers}
         self._tracks = {teacher: Track(teacher, self.flow, self._batches.waits) for teacher in teachers}
         self._workers = Workers(first_lease)
+        self._provenance = Provenance()
         # Invariant: a task without labels waits in its track, is leased in time, or is withheld (or poison).
         self._blame = Blame(self.flow, self._tracks)
-        self.done = 0
-        self.failed = 0
-        self.duplicates = 0
-        self.hedged = 0
+        self.done = self.failed = self.duplicates = self.hedged = 0
+        self.retracted = 0  # samples
 
     @property
     def requeued(self) -> int:
@@ -168,7 +168,10 @@ class LabelQueue:
     def ask_again(self, batch: int, teacher: str, wanted: Wanted, nbytes: int) -> int | None:
         """Labels of a teacher for a batch are of no use any more (see ``retired.ask_again``)."""
         parts = self._batches, self._tracks[teacher], self._workers, self._blame
-        return ask_again(*parts, batch, wanted, nbytes)
+        again = ask_again(*parts, batch, wanted, nbytes)
+        if again is not None:
+            self._provenance.forget(batch, teacher)
+        return again
 
     def abandon(self, batch: int) -> None:
         """Give up labelling a batch: it counts as labelled, late answers as duplicates."""
@@ -186,6 +189,7 @@ class LabelQueue:
     def deliver(self) -> int:
         """Take the head batch out and return its number; only when ``ready``."""
         number = self._batches.deliver()
+        self._provenance.delivered(number)
         self._blame.forget(number)
         return number
 
@@ -194,6 +198,7 @@ class LabelQueue:
         self._batches.clear()
         self._workers.clear()
         self._blame.clear()
+        self._provenance.clear()
         for track in self._tracks.values():
             track.clear()
 
@@ -210,6 +215,18 @@ class LabelQueue:
     def parole(self, worker: str) -> None:
         """A worker that was quarantined may be woken again."""
         self._workers[worker].quarantined = False
+
+    def consumed(self, worker: str) -> int:
+        """Labels of a worker that the loop has had, since it joined."""
+        return self._provenance.consumed(worker)
+
+    def take_back(self, worker: str, now: float, free: Callable[[int, str], int]) -> TakenBack:
+        """Do without a worker: others label again what it labelled, and what it holds (``retired``)."""
+        returned = self.give_back(self.leases_of(worker), worker, now)
+        parts = self._batches, self._tracks, self._blame, self._provenance
+        samples = take_back(*parts, worker, free)
+        self.retracted += samples
+        return TakenBack(returned, samples, self.consumed(worker))
 
     def rouse(self, teacher: str, now: float, most_passed_over: int) -> list[str]:
         """Wake sleepers for what waits, the longest sleeper first (see ``Sleepers.rouse``)."""
@@ -351,6 +368,7 @@ class LabelQueue:
             if task.leases:
                 self._workers.overtake(task)
             self._blame.labelled(task)
+            self._provenance.add(Labelled.by(held.worker, task))
             samples += task.samples
             self.done += 1
         return self._batches.settle(held.tasks[0].batch, samples)
@@ -476,6 +494,7 @@ class LabelQueue:
     def _part(self, worker: str) -> None:
         self._sleepers[self._workers[worker].teacher].forget(worker)
         self._workers.part(worker)
+        self._provenance.left(worker)
         for track in self._tracks.values():
             if track.draining == worker:
                 track.draining = None

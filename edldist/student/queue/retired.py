@@ -1,14 +1,21 @@
-"""Labels that are of no use any more, because their teacher has newer versions: asked for once more. Pure."""
+"""Labels that are of no use any more, and are asked for once more. Pure.
+
+Their teacher has newer versions, or the worker that made them was found to be another model.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from edldist.student.queue.batches import Batches
 from edldist.student.queue.blame import Blame
+from edldist.student.queue.provenance import Provenance
+from edldist.student.queue.task import Task
 from edldist.student.queue.track import Track
 from edldist.student.queue.wanted import Wanted
 from edldist.student.queue.workers import Workers
 
-__all__ = ["ask_again"]
+__all__ = ["ask_again", "take_back"]
 
 
 def ask_again(
@@ -39,3 +46,31 @@ def ask_again(
     batches.unsettle(batch, labelled, nbytes)
     track.offer_again(batch, wanted)
     return labelled
+
+
+def take_back(
+    batches: Batches,
+    tracks: Mapping[str, Track],
+    blame: Blame,
+    provenance: Provenance,
+    worker: str,
+    free: Callable[[int, str], int],
+) -> int:
+    """Let all wait once more that a worker has labelled of open batches, but for those that were given up.
+
+    Args:
+        tracks: by teacher.
+        free: called with batches and teachers of which no labels are left: lets go of their memory, and says
+            how much that was.
+
+    Returns:
+        How many samples that are.
+    """
+    taken = [each for each in provenance.take_back(worker) if not blame.gave_up(each.batch)]
+    for each in taken:
+        batches.unsettle(each.batch, each.samples, 0)
+        tracks[each.teacher].put_back(Task(each.teacher, each.batch, each.start, each.stop, each.wanted))
+    for batch, teacher in sorted({(each.batch, each.teacher) for each in taken}):
+        if not provenance.labels_of(batch, teacher):
+            batches.unsettle(batch, 0, free(batch, teacher))
+    return sum(each.samples for each in taken)

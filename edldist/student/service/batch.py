@@ -147,6 +147,12 @@ class OpenBatch:
         labels = self._labels.get(teacher)
         return 0 if labels is None else labels.nbytes
 
+    def free(self, teacher: str) -> int:
+        """Let go of the labels of a teacher, and say how many bytes that are."""
+        nbytes = self.bytes_of(teacher)
+        self.forget(teacher)
+        return nbytes
+
     def forget(self, teacher: str) -> None:
         """Let go of the labels of a teacher."""
         self._labels.pop(teacher, None)

@@ -18,7 +18,8 @@ from edldist.clock import Clock
 from edldist.errors import EdlDistError, LabelError, LabelMemoryError
 from edldist.labels.versions import number_of
 from edldist.student.queue.flow import Flow
-from edldist.student.queue.outcomes import Grant, Overdue, Poison, Returned
+from edldist.student.queue.fullness import Fullness
+from edldist.student.queue.outcomes import Grant, Overdue, Poison, Returned, TakenBack
 from edldist.student.queue.queue import LabelQueue
 from edldist.student.queue.wanted import Wanted
 from edldist.student.service import due_errors
@@ -85,9 +86,7 @@ class Delivery:
         self._missing: frozenset[str] = frozenset()
         self._came: set[str] = set()
         self._oldest = dict.fromkeys(rolling, 0)  # version of each of them of which labels are taken
-        self._stale = 0
-        self._full_since: float | None = None
-        self._backpressure_s = 0.0
+        self._stale, self._full = 0, Fullness()
 
     # --- the trainer's thread -----------------------------------------------------------------
 
@@ -180,10 +179,11 @@ class Delivery:
                 "duplicates": queue.duplicates,
                 "hedged": queue.hedged,
                 "stale": self._stale,
+                "retracted": queue.retracted,
                 "buffered": queue.labelled_batches,
                 "open": queue.open_batches,
                 "queue_bytes": queue.nbytes,
-                "backpressure_s": round(self._backpressure_s + self._full_for(), 6),
+                "backpressure_s": round(self._full.seconds(self._clock.monotonic()), 6),
             }
 
     def backlog(self) -> Backlog:
@@ -265,6 +265,21 @@ class Delivery:
         with self._lock:
             self._queue.sleep(worker, room)
             self._queue.quarantine(worker)
+
+    def put_aside(self, worker: str, room: int) -> TakenBack:
+        """Quarantine a worker, and do without the labels of it that the loop has not had yet."""
+        with self._lock:
+            self.quarantine(worker, room)
+            now = self._clock.monotonic()
+            taken = self._queue.take_back(worker, now, lambda number, name: self._open[number].free(name))
+            self._settled(taken.returned)
+            self._account()
+            return taken
+
+    def consumed(self, worker: str) -> int:
+        """Labels of a worker that the loop has had, since it joined."""
+        with self._lock:
+            return self._queue.consumed(worker)
 
     def parole(self, worker: str) -> None:
         """A worker that was quarantined may be woken again."""
@@ -482,13 +497,4 @@ class Delivery:
         self._changed.notify_all()
 
     def _account(self) -> None:
-        """Count the time for which the queue is full."""
-        full = self._queue.full()
-        if full and self._full_since is None:
-            self._full_since = self._clock.monotonic()
-        elif not full and self._full_since is not None:
-            self._backpressure_s += self._full_for()
-            self._full_since = None
-
-    def _full_for(self) -> float:
-        return 0.0 if self._full_since is None else self._clock.monotonic() - self._full_since
+        self._full.note(self._queue.full(), self._clock.monotonic())

@@ -7,6 +7,7 @@ from collections import deque
 from edldist.clock import Clock
 from edldist.spans import in_words
 from edldist.student.queue.outcomes import Returned
+from edldist.student.service.peers import ConnectedWorker
 from edldist.wire.messages import Event, Scalar
 from edldist.wire.transport import Link
 
@@ -35,6 +36,28 @@ class Events:
     def quarantined(self, worker: str, for_s: float, error: str) -> None:
         """A worker keeps failing, and gets no work for so many seconds."""
         self._add("teacher_quarantined", worker=worker, for_s=for_s, error=error)
+
+    def put_aside(self, worker: ConnectedWorker, reason: str, retracted: int, consumed: int) -> None:
+        """A worker does not answer as the others do.
+
+        Args:
+            retracted: labels of it that others make anew.
+            consumed: labels of it that the loop has had, and that are in doubt.
+        """
+        self._add(
+            "teacher_put_aside",
+            student=self._student,
+            worker=worker.name,
+            teacher=worker.teacher,
+            host=worker.host,
+            reason=reason,
+            retracted=retracted,
+            consumed=consumed,
+        )
+
+    def readmitted(self, worker: str, teacher: str) -> None:
+        """A worker that was put aside answers as the others do again."""
+        self._add("teacher_readmitted", student=self._student, worker=worker, teacher=teacher)
 
     def requeued(self, outcome: Returned, worker: str, teacher: str, reason: str) -> None:
         """Tasks of a worker went back to the front, or were given up."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from edldist.agreement import AgreementBounds
 from edldist.labels.grammar import CodecSpec
 from edldist.student.queue.flow import Flow
 from edldist.student.translation import Translation
@@ -39,6 +40,7 @@ class ServiceOptions:
         skip_after_s: teacher groups without whose labels batches go on, once they have had no worker for so
             long.
         translations: by teacher group, between its vocabulary and this student's, where that says its own.
+        agreement: how far apart the answers of a group's workers may be; None: nobody compares them.
         skip_poison: deliver a batch that cannot be labelled without labels instead of raising.
         info: shown by ``status``.
     """
@@ -59,6 +61,7 @@ class ServiceOptions:
     codecs: Mapping[str, CodecSpec] = field(default_factory=dict)
     versions: Mapping[str, int] = field(default_factory=dict)
     skip_after_s: Mapping[str, float] = field(default_factory=dict)
+    agreement: AgreementBounds | None = None
     skip_poison: bool = False
     translations: Mapping[str, Translation] = field(default_factory=dict)
     info: dict[str, Scalar] = field(default_factory=dict)

@@ -30,7 +30,10 @@ class ConnectedWorker:
         last_heard, last_sent: when a message came from it, or went to it (monotonic seconds).
         pull_seen: number of its last pull, which was answered at once.
         room: what that one asked for.
+        host: where it runs, as it says; for people.
         labelled: whether labels of it could be used.
+        aside: why it was put aside (``Comparing``); empty if it was not.
+        constant: whether it was said that it answers everything alike.
         pings: those on their way to it.
     """
 
@@ -44,6 +47,9 @@ class ConnectedWorker:
     pull_seen: int = 0
     room: int = 1
     labelled: bool = False
+    host: str = ""
+    aside: str = ""
+    constant: bool = False
     pings: Pings = field(default_factory=Pings)
     key: str = field(init=False)
 
@@ -79,6 +85,10 @@ class Peers:
         """The worker that the queue calls by this name."""
         return self._keys[key]
 
+    def find(self, key: str) -> ConnectedWorker | None:
+        """The same; None if it is not here any more."""
+        return self._keys.get(key)
+
     def teachers(self) -> set[str]:
         """The groups of which a worker is here."""
         return {worker.teacher for worker in self}
@@ -91,7 +101,8 @@ class Peers:
         """Note a worker that greets; whoever was here under this address must be dropped before."""
         assert peer not in self._workers
         worker = ConnectedWorker(
-            peer, hello.worker, hello.teacher, hello.process, hello.fingerprint, now, now
+            *(peer, hello.worker, hello.teacher, hello.process, hello.fingerprint, now, now),
+            host=hello.host,
         )
         self._workers[peer] = self._keys[worker.key] = worker
         return worker
@@ -152,7 +163,11 @@ class Peers:
         reason = self._quarantine.reason(worker.key, now)
         if reason is None:
             return ""
-        others = (o for o in self._workers.values() if o is not worker and o.teacher == worker.teacher)
+        others = (
+            other
+            for other in self._workers.values()
+            if other is not worker and other.teacher == worker.teacher and not other.aside
+        )
         return reason if any(self._quarantine.reason(o.key, now) is None for o in others) else ""
 
     def exclude(self, worker: ConnectedWorker) -> None:

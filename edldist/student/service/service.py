@@ -36,6 +36,7 @@ from edldist.observe.repeats import Repeats
 from edldist.student.queue.outcomes import Returned
 from edldist.student.service.absent_groups import AbsentGroups
 from edldist.student.service.batch import OpenBatch
+from edldist.student.service.comparing import Comparing
 from edldist.student.service.delivery import Delivery
 from edldist.student.service.events import last_line
 from edldist.student.service.grouping import group
@@ -43,6 +44,7 @@ from edldist.student.service.job_link import JobLink, Whereabouts
 from edldist.student.service.needs import Needs
 from edldist.student.service.options import ServiceOptions
 from edldist.student.service.peers import ConnectedWorker, Peers
+from edldist.student.service.pinging import Pinging
 from edldist.student.service.standards import Standards
 from edldist.wire.messages import (
     Failure,
@@ -52,7 +54,6 @@ from edldist.wire.messages import (
     Idle,
     Labels,
     Message,
-    Ping,
     Pong,
     Pull,
     Refused,
@@ -136,6 +137,9 @@ class StudentService:
         self._job = JobLink(options, where, link, clock, self._heartbeat, on_group_change)
         self._events = self._job.events
         self._absent = AbsentGroups(options.skip_after_s, self.delivery, self._events, clock.monotonic())
+        shared = self.delivery, self._peers, self._events
+        self._comparing = Comparing(options, shared, clock, self.codec, self._send)
+        self._pinging = Pinging(self.delivery, self._comparing, self._events, self._send)
         self._thread = ServiceThread("edldist-student-io", self, self._poller, clock)
 
     def start(self) -> None:
@@ -146,13 +150,14 @@ class StudentService:
 
     def offer(self, batch: OpenBatch) -> None:
         """Append a batch to the queue (see ``Delivery.offer``)."""
+        self._comparing.see(batch)
         if self.delivery.offer(batch):
             self._poller.wake()
 
     def stats(self) -> dict[str, Scalar]:
         """Figures of the queue and of the workers that serve it."""
         own: dict[str, Scalar] = {"teachers": len(self._peers), "garbage": self._hub.garbage}
-        return self.delivery.stats() | own | self.extra_stats()
+        return self.delivery.stats() | own | self._comparing.stats() | self.extra_stats()
 
     def teachers(self) -> int:
         """Number of connected workers."""
@@ -263,13 +268,15 @@ class StudentService:
                 self._on_pull(worker, message.pull)
         elif isinstance(message, Failure):
             for lease in message.leases:
-                self._fail(worker, lease, message.error, final=message.final)
+                if not self._comparing.failed(worker, lease, message.error):
+                    self._fail(worker, lease, message.error, final=message.final)
         elif isinstance(message, Return):
+            self._comparing.lost(worker, message.leases)
             self._record(self.delivery.give_back(worker.key, message.leases), worker, "it gave them back")
         elif isinstance(message, Goodbye):
             self._drop(worker, message.reason or "it said goodbye", lost=False)
         elif isinstance(message, Pong):
-            self._reconcile(worker, message)
+            self._pinging.reconcile(worker, message)
         else:
             logger.debug("worker %s sent a %s, which is none of ours", worker.name, type(message).__name__)
 
@@ -282,7 +289,7 @@ class StudentService:
             lost = before.process != hello.process
             self._drop(before, "it was started anew" if lost else "it greets anew", lost=lost)
         for former in self._peers.namesakes(hello):  # it was started anew, or one of both was written off
-            self._ping(former)
+            self._pinging.ping(former)
         if isinstance(answer := self._standards.admit(peer, hello, now), TokensWanted):
             self._send(peer, answer)
             return
@@ -292,6 +299,7 @@ class StudentService:
         worker = self._peers.add(peer, hello, now)
         alive = self._peers.survived(peer, hello.process)
         self.delivery.join(worker.key, worker.teacher, worker.name, forgiven=alive)
+        self._comparing.join(worker)
         logger.info("teacher worker %s (%s) connected", hello.worker, hello.teacher)
         for stale, reason in self._standards.stale(self._peers):
             self._turn_away(stale, reason)
@@ -330,6 +338,9 @@ class StudentService:
             self._exclude(worker)
             self._send(worker.peer, Idle(seq=pull.seq, buffered=self.delivery.buffered, quarantine=reason))
             return
+        if (reply := self._comparing.reply(worker, pull)) is not None:
+            self._send(worker.peer, *reply)
+            return
         leased = self.delivery.lease(worker.key, pull.room, self._options.hedge_after_s)
         if not leased.grants:
             self._send(worker.peer, Idle(seq=pull.seq, buffered=leased.buffered))
@@ -344,6 +355,8 @@ class StudentService:
         for result in message.results:
             its_frames = frames[position : position + len(result.tensors)]
             position += len(result.tensors)
+            if self._comparing.answered(worker, result, its_frames):
+                continue
             if (objection := self._standards.objection(worker, result, now)) is None:
                 self._place(worker, result, its_frames, own_memory)
             elif worker.labelled:
@@ -412,11 +425,12 @@ class StudentService:
                     lost=True,
                 )
                 continue
-            holds = self.delivery.leases_of(worker.key)
+            holds = self._pinging.held(worker)
             if now - worker.last_sent >= (PROBE_S / 2 if holds else self._idle_ping_s):
-                self._ping(worker)
+                self._pinging.ping(worker)
         for worker in self._peers.paroled(now):
             self.delivery.parole(worker.key)
+        self._comparing.look()
         self._call_back(now)
         self._absent.look(now, self._peers.teachers())
         verdict = self._standards.verdict(self._peers.teachers(), now, self._reach)
@@ -431,12 +445,6 @@ class StudentService:
             )
             self._record(overdue.returned, worker, "its answer is overdue although its heartbeat goes on")
 
-    def _ping(self, worker: ConnectedWorker) -> None:
-        """Ask a worker what it holds; one that was killed is dropped here."""
-        leases = self.delivery.leases_of(worker.key)
-        seq = worker.pings.send(leases, worker.pull_seen, not self.delivery.asleep(worker.key))
-        self._send(worker.peer, Ping(seq=seq, buffered=self.delivery.buffered))
-
     def _call_back(self, now: float) -> None:
         """Tell workers that were unreachable, and live, to greet anew as soon as they are connected again.
 
@@ -447,20 +455,6 @@ class StudentService:
                 self._hub.send(peer, Unknown())
                 self._peers.reached(peer)
 
-    def _reconcile(self, worker: ConnectedWorker, pong: Pong) -> None:
-        """Make good what a broken connection swallowed (see ``Pong``)."""
-        missing = worker.pings.answered(pong, worker.pull_seen)
-        if missing is None:
-            return
-        if missing.leases and (gone := missing.leases & self.delivery.leases_of(worker.key)):
-            reason = "its connection broke and the task or its labels were lost"
-            self._record(self.delivery.give_back(worker.key, sorted(gone)), worker, reason)
-        if missing.pull:
-            self.delivery.sleep(worker.key, worker.room)
-            self._send(worker.peer, Idle(seq=missing.pull, buffered=0))
-        elif missing.wake:
-            self.delivery.sleep(worker.key, worker.room)
-
     def _wake_sleepers(self, thorough: bool) -> None:
         for key in self.delivery.rouse(self._options.hedge_after_s, thorough):
             self._send(self._peers.of_key(key).peer, Wake(buffered=self.delivery.buffered))
@@ -468,6 +462,7 @@ class StudentService:
     def _drop(self, worker: ConnectedWorker, reason: str, *, lost: bool) -> None:
         if not self._peers.drop(worker):
             return
+        self._comparing.forget(worker, lost)
         if worker.teacher not in self._peers.teachers():
             self._standards.deserted(worker.teacher)
         outcome = self.delivery.lose(worker.key, reason) if lost else self.delivery.leave(worker.key)

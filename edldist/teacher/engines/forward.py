@@ -56,7 +56,9 @@ class EngineForward:
         self._kept = codec.top_entries()
         self._said_fixed = self._said_what_counts = False
 
-    def __call__(self, inputs: Mapping[str, Tensor], largest: int | None, fixed: bool) -> Computed:
+    def __call__(
+        self, inputs: Mapping[str, Tensor], largest: int | None, fixed: bool, compared: bool = False
+    ) -> Computed:
         """Label tokens.
 
         Args:
@@ -64,6 +66,7 @@ class EngineForward:
                 ``attention_mask`` where there is padding, of which labels are NaN.
             largest: the most tokens that a pass is meant to have; the engine makes its own batches.
             fixed: as far as the engine can: what else it computes at that time decides about last digits.
+            compared: of no account: labels are all that it tells, and are what workers are compared by.
 
         Returns:
             Labels of the tokens whose labels are asked for, in their order; or [B, S, ...].

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from edldist.errors import ContractError, ModelError
+from edldist.labels.comparison import Compared
 from edldist.labels.packing import Codec
 from edldist.labels.places import Where, in_samples
 from edldist.teacher.model.teacher import Teacher, refuse_nonfinite
@@ -40,6 +41,7 @@ class Computed:
     packed: dict[str, Tensor]
     finite: Tensor | None
     where: Where
+    compared: bool = False
 
 
 class Labelling(Protocol):
@@ -49,7 +51,9 @@ class Labelling(Protocol):
         """Look at inputs while they are on the host; see ``Forward``."""
         ...
 
-    def __call__(self, inputs: Mapping[str, Tensor], largest: int | None, fixed: bool) -> Computed:
+    def __call__(
+        self, inputs: Mapping[str, Tensor], largest: int | None, fixed: bool, compared: bool = False
+    ) -> Computed:
         """Label samples; see ``Forward``."""
         ...
 
@@ -73,6 +77,7 @@ class Forward:
     def __init__(self, teacher: Teacher, codec: Codec, allow_nonfinite: bool = False) -> None:
         self._teacher = teacher
         self._codec = codec.serving(teacher.model)
+        self._compared = Compared()
         self._allow_nonfinite = allow_nonfinite
         self._memory = KeptMemory()
         self._said_what_counts = False
@@ -92,7 +97,9 @@ class Forward:
             self._teacher.refuse_ids(inputs, _shifted(first) if marks is None else of_tokens(marks.numpy()))
             first += next(iter(inputs.values())).shape[0]
 
-    def __call__(self, inputs: Mapping[str, Tensor], largest: int | None, fixed: bool) -> Computed:
+    def __call__(
+        self, inputs: Mapping[str, Tensor], largest: int | None, fixed: bool, compared: bool = False
+    ) -> Computed:
         """Label samples.
 
         Args:
@@ -100,6 +107,7 @@ class Forward:
                 of tokens, and their marks (``wire.sequences``).
             largest: the most samples, or tokens, that the model gets at once, or None.
             fixed: the labels must depend on nothing but the inputs.
+            compared: pack what workers are compared by, and not in the codec.
 
         Raises:
             ModelError, CodecError: the model raised, or its outputs are no labels.
@@ -140,7 +148,7 @@ class Forward:
             except ModelError as exc:
                 self._teacher.explain(exc, inputs, in_samples)
                 raise
-        made, sound = self._codec.pack(outputs, asked, fixed=fixed)
+        made, sound = (self._compared if compared else self._codec).pack(outputs, asked, fixed=fixed)
         # By name: workers whose models name their outputs in another order send the same.
         packed = dict(sorted(made.items()))
         del made  # references that are not the model's, which are about to be counted
@@ -149,7 +157,7 @@ class Forward:
         values = [packed[name] for name in cast]
         if not self._allow_nonfinite:
             values += [tensor for name, tensor in outputs.items() if name in packed]
-        return Computed(outputs, asked, packed, _finite(values, sound), where)
+        return Computed(outputs, asked, packed, _finite(values, sound), where, compared)
 
     def _of_samples(
         self, inputs: Mapping[str, Tensor], samples: int, largest: int, fixed: bool
@@ -174,7 +182,7 @@ class Forward:
         if not self._allow_nonfinite:
             travelling = {name: outputs[name] for name in outputs if name in computed.packed}
             refuse_nonfinite(travelling, computed.where)
-        self._codec.check(outputs, computed.asked, computed.where)
+        (self._compared if computed.compared else self._codec).check(outputs, computed.asked, computed.where)
 
 
 def _finite(tensors: Iterable[Tensor], sound: Tensor | None) -> Tensor | None:

@@ -74,6 +74,10 @@ class _Pass:
     def fixed(self) -> bool:
         return self.tasks[0].alone
 
+    @property
+    def compared(self) -> bool:
+        return self.tasks[0].compared
+
     def is_read(self) -> bool:
         return all(read.done() for read in self.reads)
 
@@ -211,7 +215,7 @@ class Pipeline:
                 self._flying += 1
 
     def _compute(self, each: _Pass) -> Callable[..., Computed]:
-        return lambda inputs: self._forward(inputs, each.largest, each.fixed)
+        return lambda inputs: self._forward(inputs, each.largest, each.fixed, each.compared)
 
     def _inputs(self, each: _Pass) -> Parts:
         if self._reader is None:
@@ -237,6 +241,8 @@ class Pipeline:
         self._flying -= 1
         self._passes.remove(each)
         self._answers.append(answers)
+        if each.compared:
+            return True
         samples = sum(task.samples for task in each.tasks)
         self._capacity.passed(samples, seconds, 1.0 if each.fixed else each.samples / self._search.size)
         if each.largest == self._search.size and self._search.passed(each.samples, seconds):

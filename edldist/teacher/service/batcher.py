@@ -38,12 +38,13 @@ class Batcher:
         taken = [self._tasks.popleft()]
         first = taken[0]
         rows = first.rows
-        if first.alone:
+        if first.alone or first.compared:
             return taken
         later: deque[HeldTask] = deque()
         while self._tasks:
             task = self._tasks.popleft()
-            if not task.alone and rows + task.rows <= self.batch_size and first.inputs.fits(task.inputs):
+            apart = task.alone or task.compared
+            if not apart and rows + task.rows <= self.batch_size and first.inputs.fits(task.inputs):
                 taken.append(task)
                 rows += task.rows
             else:

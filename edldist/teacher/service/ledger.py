@@ -154,7 +154,8 @@ def _unpacked(student: str, message: Tasks, frames: Sequence[memoryview]) -> Ite
         start = 0
         for lease in group.leases:
             yield HeldTask(
-                student, lease.id, lease.samples, lease.cost, lease.alone, inputs, start, lease.labels
+                *(student, lease.id, lease.samples, lease.cost, lease.alone),
+                *(inputs, start, lease.labels, lease.compared),
             )
             start += lease.cost
 

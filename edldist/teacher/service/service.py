@@ -267,7 +267,13 @@ class TeacherService:
         student.serving = student.refused = False
         student.incompatible = ""
         student.link.send(
-            Hello(worker=me.worker, teacher=me.teacher, fingerprint=self._job.fingerprint, process=me.process)
+            Hello(
+                worker=me.worker,
+                teacher=me.teacher,
+                fingerprint=self._job.fingerprint,
+                process=me.process,
+                host=me.host,
+            )
         )
 
     def _read_student(self, student: _Student, now: float) -> None:
@@ -317,6 +323,8 @@ class TeacherService:
             self._accept(student, message, received.frames)
         elif isinstance(message, Idle):
             if self._ledger.idled(name, message):
+                if message.quarantine and not student.quarantine:
+                    logger.warning("student %s gives this worker no work: %s", name, message.quarantine)
                 student.quarantine = message.quarantine
         elif isinstance(message, Wake):
             self._ledger.woken(name, message)
@@ -325,7 +333,8 @@ class TeacherService:
         if self._draining:
             student.link.send(Return(leases=[lease.id for group in message.groups for lease in group.leases]))
             return
-        student.quarantine = ""
+        if not all(lease.compared for group in message.groups for lease in group.leases):
+            student.quarantine = ""  # a question is no work
         with self._arrived:
             self._ledger.accept(student.peer.id, message, frames)
             self._arrived.notify()
@@ -373,9 +382,11 @@ class TeacherService:
                 student.link.send(failure if error else Return(leases=leases))
                 continue
             results.append(answer.result)
+            frames += answer.frames
+            if wanted[0].compared:
+                continue  # no labels: they say nothing of the worker's outputs, nor of its pace
             if self._job.fingerprint.outputs is None:
                 self._learn_outputs(answer.result)
-            frames += answer.frames
             self._ledger.labelled(wanted, answer.result.compute_s)
         return results, frames
 

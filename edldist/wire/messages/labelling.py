@@ -45,13 +45,14 @@ class Hello(MessagePart, frozen=True, tag="hello"):
     """A teacher worker greets a student that it connected to.
 
     ``process`` names this very process: a worker that greets again is alive, one that was started
-    anew under the same name is not the one before.
+    anew under the same name is not the one before. ``host`` is for people.
     """
 
     worker: Name
     teacher: Name
     fingerprint: Fingerprint
     process: ProcessName
+    host: Name = ""
 
 
 class TokensWanted(MessagePart, frozen=True, tag="tokens_wanted"):
@@ -92,6 +93,9 @@ class Lease(MessagePart, frozen=True, array_like=True):
     ``cost`` is what it takes of the room of a pull, and its rows in the tensors of its group: as many as it
     has ``samples``, unless these have lengths. ``labels`` is how many rows of labels answer it, where
     they are not as many: where labels are wanted of some of the rows, or of whole samples.
+
+    ``compared`` asks for no labels but for what workers are compared by (``labels.comparison``), in a pass
+    without other tasks, and otherwise as labels are made.
     """
 
     id: Count
@@ -99,6 +103,7 @@ class Lease(MessagePart, frozen=True, array_like=True):
     cost: Count
     alone: bool
     labels: Count | None = None
+    compared: bool = False
 
 
 class LeaseGroup(MessagePart, frozen=True, array_like=True):

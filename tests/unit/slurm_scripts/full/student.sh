@@ -49,6 +49,7 @@ export EDLDIST_OUTPUT='/shared/out/full run'
 export EDLDIST_JOB=full
 export EDLDIST_CHECKPOINT_KEEP=1
 export EDLDIST_ON_POISON=raise
+export EDLDIST_AGREEMENT=max_nats=0.5,max_relative=0.02,every_s=5.0
 export EDLDIST_HEARTBEAT_TTL_S=20.0
 export EDLDIST_DETERMINISTIC=1
 export EDLDIST_TASK_SIZE=7

@@ -36,6 +36,7 @@ export EDLDIST_JOB=digits
 export EDLDIST_CHECKPOINT_KEEP=3
 export EDLDIST_CHECKPOINT_EVERY_STEPS=50
 export EDLDIST_ON_POISON=raise
+export EDLDIST_AGREEMENT=max_nats=0.1,max_relative=0.1,every_s=60.0
 export EDLDIST_HEARTBEAT_TTL_S=3.0
 
 # Each attempt has a folder of its own for its log.
