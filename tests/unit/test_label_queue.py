@@ -198,7 +198,7 @@ def test_three_failures_by_different_workers_are_poison_with_their_errors():
         (grant,) = queue.lease(worker, 6, 0.0)
         returned = queue.fail(grant.lease, f"traceback of {worker}", 0.0)
     (poison,) = returned.poison
-    assert (poison.batch, poison.start, poison.stop) == (0, 0, 6)
+    assert (poison.batch, list(poison.samples)) == (0, list(range(6)))
     assert poison.attempts == ["traceback of w1", "traceback of w2", "traceback of w3"]
 
 
