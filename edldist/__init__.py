@@ -18,13 +18,17 @@ if TYPE_CHECKING:
     from edldist.student.loader import DistillLoader
     from edldist.student.sequences import Sequences
     from edldist.vocabulary.wanted import Vocabulary
+    from edldist.weights.average import WeightAverage
+    from edldist.weights.published import PublishedWeights
 
 __all__ = [
     "Checkpointer",
     "DistillLoader",
     "ElasticSampler",
+    "PublishedWeights",
     "Sequences",
     "Vocabulary",
+    "WeightAverage",
     "__version__",
     "errors",
     "losses",
@@ -39,8 +43,10 @@ _HOMES = {
     "Checkpointer": "edldist.checkpoint.checkpointer",
     "DistillLoader": "edldist.student.loader",
     "ElasticSampler": "edldist.sampling.sampler",
+    "PublishedWeights": "edldist.weights.published",
     "Sequences": "edldist.student.sequences",
     "Vocabulary": "edldist.vocabulary.wanted",
+    "WeightAverage": "edldist.weights.average",
     "report": "edldist.observe.reporter",
     "should_stop": "edldist.lifecycle.stopping",
 }

@@ -7,14 +7,18 @@ __all__ = [
     "ENGINE_FILES",
     "FACTORY",
     "FOLDER",
+    "FOLLOW",
     "MODEL",
     "MODEL_FORMS",
     "is_engine",
     "is_factory",
     "is_folder",
+    "place_of",
 ]
 
 FOLDER = "hf:"
+FOLLOW = "follow:"
+"""Before the place of weights that somebody publishes, where weights of a teacher may be named."""
 ENGINES = ("vllm:", "sglang:")
 ENGINE_FILES = ("tokenizer", "api_key_file")
 """Those arguments of an engine that are paths."""
@@ -40,3 +44,8 @@ def is_engine(model: str) -> bool:
 def is_factory(model: str) -> bool:
     """Whether something has to be imported."""
     return not is_folder(model) and not is_engine(model)
+
+
+def place_of(weights: str | None) -> str | None:
+    """Where weights are published that a teacher follows, or None if it follows none; it may be empty."""
+    return weights.removeprefix(FOLLOW) if weights is not None and weights.startswith(FOLLOW) else None

@@ -338,3 +338,14 @@ class Minded:
 
 def minded(mind: str = "") -> Minded:
     return Minded(mind)
+
+
+class Following(nn.Module):
+    """``shifted`` by a weight, which tells the version of the weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+
+    def forward(self, id: Tensor) -> Tensor:  # noqa: A002
+        return torch.stack([id.double(), id.double() + self.by], dim=1)

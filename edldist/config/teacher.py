@@ -15,7 +15,7 @@ from edldist.config.section import ONLY_THESE_NAMES, TEACHER_NAME, VARIABLE, Env
 from edldist.errors import CodecError, ConfigError
 from edldist.labels.fingerprint import VERSION_FORM, check_version
 from edldist.labels.grammar import CODEC_FORMS, GRAMMAR, parse_spec
-from edldist.reference import FACTORY, MODEL, MODEL_FORMS
+from edldist.reference import FACTORY, MODEL, MODEL_FORMS, place_of
 
 __all__ = ["ReplicaRange", "TeacherConfig", "check_codec_name"]
 
@@ -98,7 +98,9 @@ class TeacherConfig(Section):
         description="a mapping of the factory's arguments to values, as in {path: models/big}",
         json_schema_extra=ONLY_THESE_NAMES,
     )
-    weights: str | None = Field(default=None, min_length=1, description="a path, or null")
+    weights: str | None = Field(
+        default=None, min_length=1, description="a path, follow:PATH or follow:URL, or null"
+    )
     outputs: list[Annotated[str, Field(pattern=OUTPUT_NAME)]] | None = Field(
         default=None,
         min_length=1,
@@ -181,6 +183,17 @@ class TeacherConfig(Section):
     def _inputs_of_a_dataset(self) -> TeacherConfig:
         if self.dataset_inputs is not None and self.dataset is None:
             raise ValueError("dataset_inputs says which entries of a dataset to take: give dataset, too")
+        return self
+
+    @model_validator(mode="after")
+    def _versions_of_followed_weights(self) -> TeacherConfig:
+        if place_of(self.weights) == "":
+            raise ValueError(f"weights {self.weights}: say where they are published, follow:PATH or URL")
+        if place_of(self.weights) is not None and self.version:
+            raise ValueError(
+                f"version {self.version}: weights that are published have versions of their own "
+                f"({self.weights}): leave it out"
+            )
         return self
 
     @model_validator(mode="after")

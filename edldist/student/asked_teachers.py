@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any
 
 from edldist.errors import ConfigError
@@ -101,7 +100,7 @@ def _skipped(
         )
     if any(way not in ("wait", "skip") for way in wanted.values()):
         raise ConfigError(f"missing={missing!r}: use 'wait' or 'skip', or a mapping from teachers to these")
-    if not isinstance(after_s, Real) or isinstance(after_s, bool) or not 0 < after_s < float("inf"):
+    if not isinstance(after_s, (int, float)) or isinstance(after_s, bool) or not 0 < after_s < float("inf"):
         raise ConfigError(f"missing_after_s={after_s!r}: use a number of seconds above 0")
     skipped = {name: float(after_s) for name, way in wanted.items() if way == "skip"}
     if skipped and len(names) < 2:

@@ -13,13 +13,13 @@ from typing import Any
 
 from edldist.address_file import parse_coordinator
 from edldist.clock import Clock, SystemClock
-from edldist.errors import ConfigError
+from edldist.errors import ConfigError, ModelError
 from edldist.grace import DRAIN_S
 from edldist.labels.codec import parse_codec
 from edldist.labels.fingerprint import Fingerprint, check_version
 from edldist.labels.packing import Codec
 from edldist.observe.health import Health, probed
-from edldist.reference import is_engine
+from edldist.reference import is_engine, place_of
 from edldist.signals import EXIT_STOPPED
 from edldist.teacher.dataset import IndexedDataset, parse_entries
 from edldist.teacher.engines.engine import Engine
@@ -36,6 +36,7 @@ from edldist.teacher.reader import DatasetReader
 from edldist.teacher.service.identity import TeacherIdentity
 from edldist.teacher.service.service import TeacherService
 from edldist.teacher.stop_signals import StopSignals
+from edldist.weights.followed import Follower, Version
 from edldist.wire.messages import Scalar
 from edldist.wire.process import process_id
 from edldist.wire.transport import Transport
@@ -64,7 +65,8 @@ class WorkerOptions:
         device: ``auto``, ``auto:K`` (see ``pick_device``), ``cpu``, ``cuda:1``, ...
         batch_size: most samples of one forward pass, or ``auto`` to find it out.
         codec: how labels travel.
-        weights: file to load into the model, or None.
+        weights: file to load into the model, or ``follow:PLACE`` for those that somebody publishes there
+            (``PublishedWeights``), version by version; or None.
         outputs: names of those that are sent, separated by commas, or None for all.
         vocabulary: folder or file of the tokenizer whose ids it takes, or None: what lies beside the model.
         version: of the model, where its weights do not tell; labels are of one version only.
@@ -110,6 +112,13 @@ class WorkerOptions:
         parse_coordinator(self.coordinator, "coordinator")
         parse_codec(self.codec)
         check_version(self.version)
+        if place_of(self.weights) == "":
+            raise ConfigError(f"weights {self.weights}: say where they are published, follow:PATH or URL")
+        if self.version and place_of(self.weights) is not None:
+            raise ConfigError(
+                f"version {self.version}: weights that are published have versions of their own "
+                f"({self.weights}): leave it out (--model-version)"
+            )
         if self.outputs is not None:
             parse_outputs(self.outputs)
         if self.batch_size != AUTO and (not isinstance(self.batch_size, int) or self.batch_size < 1):
@@ -163,6 +172,9 @@ class TeacherWorker:
         self._reader = _reader(options)
         self._started = self._clock.monotonic()
         self._stop_at: float | None = None
+        self._version = options.version
+        self._newer: Version | None = None
+        self._following = self._followed(options)
         self.worker_id = options.worker_id or _new_id(options.name)
         self.service = TeacherService(
             TeacherIdentity(
@@ -175,7 +187,7 @@ class TeacherWorker:
                     weights=teacher.digest,
                     tokenizer=teacher.tokenizer,
                     vocabulary=None if teacher.tokens is None else teacher.tokens.mark,
-                    version=options.version,
+                    version=self._version,
                     codec=codec.spec,
                 ),
                 process=process or process_id(),
@@ -197,13 +209,26 @@ class TeacherWorker:
             _labelling(teacher, codec, options.allow_nonfinite),
             self._search,
             lambda tasks, labels, compute_s: answers_to(
-                tasks, labels, options.version, compute_s, service.max_frame_bytes
+                tasks, labels, self._version, compute_s, service.max_frame_bytes
             ),
             service.resize,
             service.capacity,
             self._reader,
         )
         service.extra_stats = self._stats
+
+    def _followed(self, options: WorkerOptions) -> tuple[Follower, Teacher] | None:
+        """Load the first weights that are published, and follow them from there on."""
+        place, teacher = place_of(options.weights), self._teacher
+        if place is None:
+            return None
+        if not isinstance(teacher, Teacher):
+            raise ModelError(f"model {options.model}: an engine loads its own weights, and follows no others")
+        follower = Follower(place, teacher.state)
+        first = follower.first(options.connect_timeout_s)
+        teacher.replace(first.tensors)
+        self._version = str(first.number)
+        return follower, teacher
 
     def drain(self) -> None:
         """Finish the passes that have begun, give back the rest, then let ``run`` return. For any thread."""
@@ -235,6 +260,8 @@ class TeacherWorker:
         """Say goodbye with a reason, and release everything."""
         self.service.close(reason)
         self._pipeline.end()
+        if self._following is not None:
+            self._following[0].close()
         if self._reader is not None:
             self._reader.close()
 
@@ -256,15 +283,26 @@ class TeacherWorker:
             EdlDistError: what ended the service, or that the device is of no use any more.
         """
         pipeline, service = self._pipeline, self.service
-        while pipeline.has_room and (tasks := service.take()):
+        if self._following is not None:
+            self._newer = self._following[0].take() or self._newer
+        while self._newer is None and pipeline.has_room and (tasks := service.take()):
             pipeline.begin(tasks)
         for answers in pipeline.step():
             service.answer(answers)
+        if self._following is not None and self._newer is not None and pipeline.idle:
+            self._replace(self._following[1], self._newer)
         return now + pipeline.patience_s(_TAKE_S)
+
+    def _replace(self, teacher: Teacher, newer: Version) -> None:
+        """Go over to newer weights, while no pass is under way, and greet with them."""
+        teacher.replace(newer.tensors)
+        self._version, self._newer = str(newer.number), None
+        self.service.renew(self._version, teacher.digest)
+        logger.info("worker %s labels with version %s of its weights", self.worker_id, self._version)
 
     def _await_work(self) -> None:
         """Block until there are tasks to take on, or passes to answer, or for some time."""
-        if self._pipeline.has_room:
+        if self._pipeline.has_room and self._newer is None:
             self.service.await_tasks(self._pipeline.patience_s(_TAKE_S))
         else:
             self._pipeline.await_any()
@@ -317,7 +355,7 @@ def load_teacher(options: WorkerOptions) -> Teacher | Engine:
     return Teacher(
         options.model,
         device,
-        options.weights,
+        options.weights if place_of(options.weights) is None else None,
         compiled=options.compile,
         autocast=options.autocast,
         channels_last=options.channels_last,

@@ -139,6 +139,11 @@ class Enrolment:
         self._host = registration.host
         return [registration]
 
+    def renew(self) -> None:
+        """What is registered of the member has changed: tell the coordinator with the next messages."""
+        if self.joined:
+            self._events.append(self._register(True))
+
     def on_message(self, message: Message, now: float, wall: float) -> bool:
         """Take a message of the coordinator in; True when it ended a wait to join.
 

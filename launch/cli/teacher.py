@@ -117,7 +117,10 @@ def _share_cpus() -> str:
     help="How labels travel: dense[:fp16|bf16|fp32], int8, topk:K, rs:N and others (docs/codecs.md).",
 )
 @option(
-    "--weights", type=click.Path(), help="File, index of shards, or folder of either, to load into the model."
+    "--weights",
+    type=click.Path(),
+    help="File, index of shards, or folder of either, to load into the model; or follow:PLACE, where "
+    "somebody publishes weights (edldist.PublishedWeights): each newer version is loaded between two passes.",
 )
 @option(
     "--outputs",

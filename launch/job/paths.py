@@ -8,7 +8,7 @@ from typing import Any
 
 from edldist.config import JobConfig, TeacherConfig
 from edldist.errors import ConfigError
-from edldist.reference import ENGINE_FILES, FOLDER, is_engine, is_factory, is_folder
+from edldist.reference import ENGINE_FILES, FOLDER, FOLLOW, is_engine, is_factory, is_folder, place_of
 
 __all__ = ["check_weights", "resolve_paths"]
 
@@ -53,7 +53,7 @@ def check_weights(job: JobConfig, beside: Path) -> None:
             ("model", "folder", _folder_of(teacher)),
         )
         for key, kind, path in named:
-            if path is not None and not Path(path).exists():
+            if path is not None and place_of(path) is None and not Path(path).exists():
                 raise ConfigError(_nowhere(f"teachers[{number}].{key}", kind, path, (Path.cwd(), beside)))
 
 
@@ -67,7 +67,9 @@ def _folder_of(teacher: TeacherConfig) -> str | None:
 def _found(key: str, teacher: TeacherConfig, places: tuple[Path, Path]) -> dict[str, Any]:
     """The paths of one teacher that lead somewhere, in full."""
     found: dict[str, Any] = {}
-    if teacher.weights is not None:
+    if (place := place_of(teacher.weights)) is not None:  # where the student will publish some
+        found["weights"] = FOLLOW + (place if "://" in place else str(Path(place).absolute()))
+    elif teacher.weights is not None:
         found["weights"] = _find(f"{key}.weights", teacher.weights, places) or teacher.weights
     if teacher.vocabulary is not None:
         found["vocabulary"] = _find(f"{key}.vocabulary", teacher.vocabulary, places) or teacher.vocabulary

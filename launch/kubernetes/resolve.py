@@ -9,7 +9,7 @@ from typing import Any
 
 from edldist.config import KubernetesConfig, TeacherConfig, load_job
 from edldist.errors import ConfigError
-from edldist.reference import ENGINE_FILES, FOLDER, is_engine, is_folder
+from edldist.reference import ENGINE_FILES, FOLDER, is_engine, is_folder, place_of
 from edldist_launch.kubernetes.names import Names
 from edldist_launch.kubernetes.render import LAUNCHER
 from edldist_launch.plan.plan import Plan
@@ -48,7 +48,7 @@ def plan_in_image(job_path: Path, overrides: Sequence[str] = (), extend: bool = 
 
 def _paths(key: str, teacher: TeacherConfig, places: _Places) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    if teacher.weights is not None:
+    if teacher.weights is not None and place_of(teacher.weights) is None:
         found["weights"] = places.lead(f"{key}.weights", teacher.weights)
     if teacher.vocabulary is not None:
         found["vocabulary"] = places.lead(f"{key}.vocabulary", teacher.vocabulary)

@@ -14,7 +14,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = {"coordinator", "teacher", "student"}
-SHARED = {"wire", "labels", "losses", "vocabulary", "observe", "ranks", "lifecycle", "sampling", "checkpoint"}
+SHARED = {
+    *("wire", "labels", "losses", "vocabulary", "observe", "ranks", "lifecycle", "sampling", "checkpoint"),
+    "weights",
+}
 BASE = {
     "errors",
     "clock",
@@ -58,6 +61,7 @@ ALLOWED = {
     "lifecycle": {"errors", "observe", "ranks", "signals", "wire"},
     "sampling": {"errors", "lifecycle", "ranks"},
     "checkpoint": {"errors", "environment", "files", "observe", "ranks", "lifecycle"},
+    "weights": {"errors", "environment", "checkpoint", "observe", "ranks"},
     **{role: {role} | SHARED | BASE for role in ROLES},
     "integrations": {"student"} | SHARED | BASE,
 }

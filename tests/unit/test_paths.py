@@ -156,3 +156,14 @@ def test_a_module_that_is_in_both_folders_is_refused_with_both(job_file: Path, k
     (here / "__init__.py").unlink()
     (here / "__init__.py").symlink_to(beside)
     resolve(job_file)
+
+
+def test_where_weights_are_followed_nothing_has_to_be_there_yet(job_file: Path) -> None:
+    job_file.write_text(TEXT.replace("w.pt", "follow:w"))
+    for path in (Path("s.py"), job_file.with_name("p.py")):
+        path.write_text("")
+    job = resolve(job_file)
+    assert job.teachers[0].weights == f"follow:{Path.cwd() / 'w'}"
+    check_weights(job, job_file.parent)
+    job_file.write_text(TEXT.replace("w.pt", "follow:s3://bucket/w"))
+    assert resolve(job_file).teachers[0].weights == "follow:s3://bucket/w"

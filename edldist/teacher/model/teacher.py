@@ -157,6 +157,31 @@ class Teacher:
                 )
 
     @property
+    def state(self) -> dict[str, Tensor]:
+        """The weights that may be replaced, by name.
+
+        Raises:
+            ModelError: it is no ``nn.Module``, and has none that can be.
+        """
+        if not isinstance(self._model, nn.Module):
+            raise ModelError(
+                f"model {self.path} is a {type(self._model).__name__}, not an nn.Module: nobody can load "
+                "newer weights into it (--weights follow:)"
+            )
+        return {name: value for name, value in self._model.state_dict().items() if isinstance(value, Tensor)}
+
+    @torch.no_grad()
+    def replace(self, weights: Mapping[str, Tensor]) -> None:
+        """Take other weights, of the names, shapes and dtypes of ``state``, while no pass is under way."""
+        state = self.state
+        for name, value in weights.items():
+            state[name].copy_(value)
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)  # passes are launched on streams of their own
+        assert isinstance(self._model, nn.Module)
+        self.digest = weights_digest(self._model)
+
+    @property
     def model(self) -> Callable[..., Any]:
         """What was loaded."""
         return self._model

@@ -132,6 +132,11 @@ class Pipeline:
         """Whether another pass may begin."""
         return len(self._passes) < self._room and self._broken is None
 
+    @property
+    def idle(self) -> bool:
+        """Whether no pass is under way, nor anything to answer."""
+        return not self._passes and not self._answers
+
     def end(self) -> None:
         """Nothing more will be begun: let the lane go, and say what was left unsaid of failures."""
         self._lane.close()

@@ -98,6 +98,11 @@ class JobLink:
             return None
         return f"the coordinator at {self._identity.coordinator} does not know it (yet)"
 
+    def renew(self, fingerprint: Fingerprint) -> None:
+        """The model is another version now: register it."""
+        self.fingerprint = fingerprint
+        self._enrolment.renew()
+
     def leave(self, reason: str) -> None:
         """Say goodbye, and hang up."""
         messages = self._enrolment.leave(reason, self._clock.monotonic())

@@ -112,6 +112,7 @@ class TeacherService:
         self._ledger = Ledger(identity.batch_size)  # under the lock
         self._students: dict[str, _Student] = {}
         self._answers: deque[list[Answer]] = deque()
+        self._renewal: tuple[str, str] | None = None  # under the lock
         self._draining = False
         self._unusable = Repeats(logger)
         self._stopping = False
@@ -139,7 +140,11 @@ class TeacherService:
     def await_tasks(self, timeout_s: float) -> None:
         """Wait until there are tasks to take, or the service ended, or time is up."""
         with self._arrived:
-            self._arrived.wait_for(lambda: self._ledger.waiting or self._error or self._stopping, timeout_s)
+            self._arrived.wait_for(self._has_news, timeout_s)
+
+    def _has_news(self) -> bool:
+        waits = self._ledger.waiting and self._renewal is None
+        return bool(waits or self._error or self._stopping)
 
     def take(self) -> list[HeldTask]:
         """The tasks of the next forward pass; empty when there are none now.
@@ -150,11 +155,21 @@ class TeacherService:
         with self._lock:
             if self._error is not None:
                 raise self._error
-            return self._ledger.take()
+            return [] if self._renewal is not None else self._ledger.take()
 
     def answer(self, answers: list[Answer]) -> None:
         """Hand the outcomes of one forward pass over."""
         self._answers.append(answers)
+        self._poller.wake()
+
+    def renew(self, version: str, weights: str) -> None:
+        """The model is another version now: greet everybody anew, before any more tasks are taken.
+
+        What was computed by the one before is answered first; what no pass has taken, students give to
+        others, or to this worker again.
+        """
+        with self._lock:
+            self._renewal = version, weights
         self._poller.wake()
 
     def resize(self, batch_size: int) -> None:
@@ -200,6 +215,8 @@ class TeacherService:
             with self._lock:
                 self._give_back(self._ledger.give_back_waiting())
         self._answer_and_pull()
+        if self._renewal is not None and not self._answers:
+            self._renew(*self._renewal, now)
         self._account(now)
         if now >= self._next_tick:
             self._tick(now)
@@ -275,6 +292,17 @@ class TeacherService:
                 host=me.host,
             )
         )
+
+    def _renew(self, version: str, weights: str, now: float) -> None:
+        its = msgspec.structs.replace(self._job.fingerprint, version=version, weights=weights)
+        self._job.renew(its)
+        for name, student in self._students.items():
+            self._disconnect(name)
+            student.refused, student.incompatible = False, ""
+            self._greet(student, now)
+        with self._arrived:
+            self._renewal = None
+            self._arrived.notify_all()
 
     def _read_student(self, student: _Student, now: float) -> None:
         for _ in range(_TURN_MESSAGES):

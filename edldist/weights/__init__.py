@@ -1,0 +1,1 @@
+"""Weights that change while others use them: averaged, published version by version, and followed."""
