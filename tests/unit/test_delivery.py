@@ -38,13 +38,15 @@ class Desk:
     def lease(self, worker: str, room: int = 4) -> list[Grant]:
         return self.delivery.lease(worker, room, NEVER_S).grants
 
-    def label(self, worker: str, *grants: Grant, rows: int | None = None) -> list[tuple[int, str]]:
+    def label(
+        self, worker: str, *grants: Grant, rows: int | None = None, version: str = ""
+    ) -> list[tuple[int, str]]:
         """Every sample's label is its place in the batch; ``rows`` if their number is a lie."""
         answers = [LeaseRows(lease=grant.lease, count=grant.stop - grant.start) for grant in grants]
         values = [value for grant in grants for value in range(grant.start, grant.stop)][:rows]
         specs = [TensorSpec(name="logits", dtype="float32", shape=[len(values)])]
         frame = memoryview(bytearray(torch.tensor(values, dtype=torch.float32).numpy().tobytes()))
-        result = Result(rows=answers, version="", compute_s=0.0, tensors=specs)
+        result = Result(rows=answers, version=version, compute_s=0.0, tensors=specs)
         refused = self.delivery.place(worker, result, [frame], own_memory=False)
         self.delivery.validate()
         return refused

@@ -15,10 +15,14 @@ from edldist.labels.standard import Standard
 from edldist.labels.versions import Versions, number_of
 from edldist.student.asked_teachers import AskedTeachers
 from edldist.student.known_teachers import KnownTeachers
+from edldist.student.queue.flow import Flow
 from edldist.student.queue.queue import LabelQueue
 from edldist.student.queue.wanted import Wanted
+from edldist.student.service.delivery import Delivery
+from edldist.student.service.teacher_inputs import VERSION
 from edldist.wire.messages import Register
 from tests.greetings import fingerprint
+from tests.unit.test_delivery import Desk
 from tests.unit.test_membership import WALL, make, student, teacher
 
 
@@ -224,6 +228,28 @@ def test_a_batch_that_was_given_up_is_not_asked_for_again() -> None:
     queue.stall(0)
     assert queue.ask_again(0, "t", Wanted.whole(4), 0) is None
     queue.validate(0.0)
+
+
+def test_older_labels_are_asked_for_again_whenever_a_newer_worker_comes() -> None:
+    """One of version 3 came and went, an old one was taken after all, and then the newer one is back."""
+    desk = Desk()
+    desk.delivery = Delivery(("t",), Flow(), desk.clock, 1, 1 << 20, False, rolling=("t",))
+    desk.delivery.join("new", "t", forgiven=False)
+    desk.delivery.retire("t", 3)
+    desk.delivery.leave("new")
+    desk.delivery.join("old", "t", forgiven=False)
+    desk.offer(4)
+    desk.label("old", *desk.lease("old"), version="1")
+    assert desk.delivery.buffered == 1
+    desk.delivery.leave("old")
+    desk.delivery.retire("t", 3)
+    assert desk.delivery.buffered == 0 and desk.delivery.stats()["stale"] == 4
+    desk.delivery.join("new", "t", forgiven=False)
+    desk.label("new", *desk.lease("new"), version="3")
+    desk.delivery.retire("t", 3)
+    assert desk.delivery.buffered == 1 and desk.delivery.stats()["stale"] == 4
+    packed = desk.delivery.deliver().labels()["t"]
+    assert packed[VERSION].tolist() == [3] * 4
 
 
 # --- what may be asked for ------------------------------------------------------------------------------

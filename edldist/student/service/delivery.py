@@ -85,7 +85,7 @@ class Delivery:
         # Invariant: none of them has a worker in the queue, so nobody places labels of theirs.
         self._missing: frozenset[str] = frozenset()
         self._came: set[str] = set()
-        self._oldest = dict.fromkeys(rolling, 0)  # version of each of them of which labels are taken
+        self._rolling = frozenset(rolling)
         self._stale, self._full = 0, Fullness()
 
     # --- the trainer's thread -----------------------------------------------------------------
@@ -214,9 +214,6 @@ class Delivery:
         That is those of batches that the loop has not had, nor are on their way to its device.
         """
         with self._changed:
-            if oldest <= self._oldest.get(teacher, 0):
-                return
-            self._oldest[teacher] = oldest
             for number, batch in self._open.items():
                 if teacher in batch.passed_over or not batch.has_older(teacher, oldest):
                     continue
@@ -363,7 +360,7 @@ class Delivery:
         return refused
 
     def _version(self, grant: Grant, result: Result) -> int | None:
-        return number_of(result.version) if grant.teacher in self._oldest else None
+        return number_of(result.version) if grant.teacher in self._rolling else None
 
     def _complete(self, placed: Sequence[tuple[Grant, int]]) -> None:
         with self._changed:
