@@ -156,6 +156,19 @@ def _new_version(world: World, fault: Fault) -> str | None:
     return f"there is version {world.versions[teacher]} of {teacher}"
 
 
+def _publish(world: World, fault: Fault) -> str | None:
+    """Newer weights are published, which the workers of a teacher go over to, one after the other."""
+    if world.setup.versions is None:
+        return None
+    teacher = world.setup.teachers[fault.b % len(world.setup.teachers)]
+    world.versions[teacher] += 1
+    world.published[teacher] = world.versions[teacher]
+    for worker in world.workers.values():
+        if worker.teacher == teacher:
+            world.schedule.after(fault.x, worker.look)
+    return f"version {world.versions[teacher]} of {teacher} is published"
+
+
 def _freeze(world: World, process: Process | None, fault: Fault) -> str | None:
     if process is None or process.frozen:
         return None
@@ -450,7 +463,7 @@ KINDS: dict[str, Callable[[World, Fault], str | None]] = {
     for strike in (
         *(_kill_worker, _vanish_worker, _freeze_worker, _slow_worker, _hang_worker, _sicken_worker),
         *(_add_worker, _drain_worker, _lag, _partition, _break, _slow_network, _garbage),
-        *(_lose_group, _new_version, _add_other_weights, _drift_worker, _nan_worker),
+        *(_lose_group, _new_version, _publish, _add_other_weights, _drift_worker, _nan_worker),
         *(_kill_coordinator, _freeze_coordinator, _kill_rank, _freeze_rank, _lose_node, _join_node),
         *(_leave_loop, _poison, _deadly, _store_error, _store_crash),
     )

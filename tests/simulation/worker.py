@@ -13,6 +13,7 @@ from edldist.errors import CoordinatorUnreachableError, EdlDistError, Incompatib
 from edldist.teacher.passes.forward import Computed
 from edldist.teacher.passes.lane import Compute, Parts
 from edldist.teacher.worker import TeacherWorker, WorkerOptions
+from edldist.weights.followed import Version
 from tests.simulation.coordinator import coordinator_place
 from tests.simulation.process import Actor, Process
 from tests.simulation.sequences import sample_of
@@ -45,7 +46,16 @@ class _Model:
     def __init__(self, process: WorkerProcess, teacher: str) -> None:
         self._process = process
         self._teacher = teacher
-        self.digest = f"weights {process.version}"
+
+    @property
+    def digest(self) -> str:
+        return f"weights {self._process.version}"
+
+    def replace(self, weights: Mapping[str, Tensor]) -> None:
+        """Go over to what was published."""
+        if self._process.flying:
+            self._process.world.violate(f"{self._process.name} takes newer weights in mid-pass")
+        self._process.version = self._process.published
 
     def refuse_ids(self, inputs: Mapping[str, Tensor], where: object) -> None:
         """It has no vocabulary."""
@@ -83,6 +93,24 @@ class _Model:
     def _err(self, labels: Tensor) -> Tensor:
         wrong = self._process.wrong
         return labels * math.nan if wrong == math.inf else labels + wrong
+
+
+class _Published:
+    """The newest version of a worker's teacher that was published, each once."""
+
+    def __init__(self, process: WorkerProcess) -> None:
+        self._process = process
+
+    def take(self) -> Version | None:
+        process = self._process
+        newest = process.world.published[process.teacher]
+        if newest <= max(process.version, process.published):
+            return None
+        process.published = newest
+        return Version(newest, {})
+
+    def close(self) -> None:
+        pass
 
 
 class _Flight:
@@ -164,6 +192,7 @@ class WorkerProcess(Process):
         self.life = life
         self.teacher = teacher
         self.version = 0 if setup.versions is None else world.versions[teacher]
+        self.published = 0  # the version that it found last
         self.sick = self.was_sick = False
         self.wrong = 0.0
         self.wrongs: set[float] = set()
@@ -173,6 +202,7 @@ class WorkerProcess(Process):
         self.draining = False
         self._lane = _Lane(self, self.chance.choice((1, 1, 2)))
         self._compute: Actor | None = None
+        self._model = _Model(self, teacher)
         self.worker = TeacherWorker(
             WorkerOptions(
                 coordinator=coordinator_place(world),
@@ -184,7 +214,7 @@ class WorkerProcess(Process):
                 worker_id=name,
                 version="" if setup.versions is None else str(self.version),
             ),
-            _Model(self, teacher),  # type: ignore[arg-type]
+            self._model,  # type: ignore[arg-type]
             self.transport,
             self.clock,
             lane=self._lane,
@@ -192,10 +222,22 @@ class WorkerProcess(Process):
             host=self.name,
             pid=1,
         )
+        if setup.versions is not None:
+            self.worker._following = (_Published(self), self._model)  # type: ignore[assignment]
         self.reader = Actor(self, f"{name} io", self._io_turn, reads=True)
         self._compute = Actor(self, f"{name} compute", self._compute_turn)
         self.ring()
         self._compute.ring()
+
+    @property
+    def flying(self) -> bool:
+        """Whether a pass is under way."""
+        return bool(self.worker._pipeline._passes)
+
+    def look(self) -> None:
+        """Weights were published: find them in some time."""
+        if self._compute is not None:
+            self._compute.ring()
 
     def _io_turn(self, now: float) -> float:
         service = self.worker.service

@@ -99,6 +99,7 @@ class World:
         self._all: list[WorkerProcess] = []
         self._groups: list[RankProcess] = []
         self.versions = dict.fromkeys(self.setup.teachers, 1)  # the newest of each teacher
+        self.published = dict.fromkeys(self.setup.teachers, 0)  # the newest whose weights were published
         self.barred: dict[str, float] = {}  # until when no worker of a teacher starts
         self._strangers = 0
         self.missed = 0  # batches that went on without the labels of a teacher

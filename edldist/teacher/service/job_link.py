@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from edldist.clock import Clock
 from edldist.errors import CoordinatorUnreachableError, IncompatibleError
 from edldist.labels.fingerprint import Fingerprint
@@ -98,9 +100,9 @@ class JobLink:
             return None
         return f"the coordinator at {self._identity.coordinator} does not know it (yet)"
 
-    def renew(self, fingerprint: Fingerprint) -> None:
+    def renew(self, version: str, weights: str) -> None:
         """The model is another version now: register it."""
-        self.fingerprint = fingerprint
+        self.fingerprint = msgspec.structs.replace(self.fingerprint, version=version, weights=weights)
         self._enrolment.renew()
 
     def leave(self, reason: str) -> None:

@@ -140,11 +140,10 @@ class TeacherService:
     def await_tasks(self, timeout_s: float) -> None:
         """Wait until there are tasks to take, or the service ended, or time is up."""
         with self._arrived:
-            self._arrived.wait_for(self._has_news, timeout_s)
-
-    def _has_news(self) -> bool:
-        waits = self._ledger.waiting and self._renewal is None
-        return bool(waits or self._error or self._stopping)
+            self._arrived.wait_for(
+                lambda: (self._ledger.waiting and not self._renewal) or self._error or self._stopping,
+                timeout_s,
+            )
 
     def take(self) -> list[HeldTask]:
         """The tasks of the next forward pass; empty when there are none now.
@@ -294,8 +293,7 @@ class TeacherService:
         )
 
     def _renew(self, version: str, weights: str, now: float) -> None:
-        its = msgspec.structs.replace(self._job.fingerprint, version=version, weights=weights)
-        self._job.renew(its)
+        self._job.renew(version, weights)
         for name, student in self._students.items():
             self._disconnect(name)
             student.refused, student.incompatible = False, ""
