@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edldist.spans import in_words
+from edldist.wording import in_words
 
 __all__ = [
     "CheckpointError",

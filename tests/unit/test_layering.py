@@ -25,7 +25,7 @@ BASE = {
     "address_file",
     "agreement",
     "bounds",
-    "spans",
+    "wording",
     "problems",
     "yamltext",
     "config",
@@ -37,8 +37,8 @@ BASE = {
     "reference",
 }
 ALLOWED = {
-    "errors": {"spans"},
-    "spans": set(),
+    "errors": {"wording"},
+    "wording": set(),
     "clock": set(),
     "address": {"errors"},
     "address_file": {"errors", "address"},

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from edldist.errors import ContractError, LabelMemoryError, PoisonTaskError
-from edldist.spans import in_words
 from edldist.student.queue.outcomes import Grant, Poison
 from edldist.student.service.batch import OpenBatch
+from edldist.wording import in_words
 
 __all__ = ["no_memory", "poisoned", "refused"]
 

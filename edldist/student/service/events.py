@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 
 from edldist.clock import Clock
-from edldist.spans import in_words
 from edldist.student.queue.outcomes import Returned
 from edldist.student.service.peers import ConnectedWorker
 from edldist.wire.messages import Event, Scalar
 from edldist.wire.transport import Link
+from edldist.wording import in_words
 
 __all__ = ["Events", "last_line"]
 

@@ -19,10 +19,10 @@ from edldist.teacher.engines.client import Client, RefusedError
 from edldist.teacher.engines.entries import TopEntries, checked
 from edldist.teacher.engines.preflight import await_engine, check_answers, choose_model
 from edldist.teacher.engines.protocol import Protocol
+from edldist.teacher.engines.served_tokens import ServedTokens
 from edldist.teacher.engines.settings import EngineSettings
 from edldist.teacher.engines.sglang import SGLang
 from edldist.teacher.engines.vllm import VLLM
-from edldist.teacher.engines.vocabulary import Vocabulary
 from edldist.vocabulary.sources import tokens_of
 
 __all__ = ["Engine"]
@@ -66,7 +66,7 @@ class Engine:
     def __init__(self, reference: str, kwargs: Mapping[str, Any], kept: int) -> None:
         address = EngineAddress.parse(reference)
         settings = EngineSettings.read(reference, kwargs)
-        known = Vocabulary.read(reference, settings)
+        known = ServedTokens.read(reference, settings)
         if kept > known.size:
             raise ConfigError(
                 f"model {reference}: codec topk:{kept} of a vocabulary of {known.size}: lower K"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edldist.spans import in_words
+from edldist.wording import in_words
 
 
 @pytest.mark.parametrize(

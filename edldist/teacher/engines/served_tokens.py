@@ -13,7 +13,7 @@ from edldist.teacher.engines.protocol import Protocol, Served
 from edldist.teacher.engines.settings import EngineSettings
 from edldist.teacher.model.huggingface import HuggingFaceFolder
 
-__all__ = ["Vocabulary"]
+__all__ = ["ServedTokens"]
 
 _FILE = "tokenizer.json"
 _PROBE = "Naïve café: 12,345 + x_i != 0?\n\tdef f(x): return 'ok'  # 中文 🙂 don't"
@@ -22,7 +22,7 @@ _MOST_SPECIAL = 2
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class ServedTokens:
     """The size, and the tokenizer where one is given.
 
     Attributes:
@@ -36,7 +36,7 @@ class Vocabulary:
     digest: str
 
     @classmethod
-    def read(cls, reference: str, settings: EngineSettings) -> Vocabulary:
+    def read(cls, reference: str, settings: EngineSettings) -> ServedTokens:
         """What the settings say.
 
         Raises:
