@@ -54,7 +54,9 @@ INSIDE = {
     "coordinator/running.py": {"resource"},
     "coordinator/server.py": {"psutil"},
     "observe/reporter.py": {"multiprocessing"},
-    # A worker loads its model before it has threads that import.
+    # A worker loads its model, or looks at its engine, before it has threads that import.
+    "teacher/engines/served_tokens.py": {"tokenizers"},
+    "vocabulary/sources.py": {"transformers"},
     "teacher/model/huggingface.py": {"transformers"},
     "teacher/model/teacher.py": {"torch._dynamo"},
     "teacher/model/weights.py": {"safetensors.torch"},
