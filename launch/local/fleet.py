@@ -12,6 +12,7 @@ from typing import Literal
 
 from edldist_launch.contract.backend import Phase, ProcessState
 from edldist_launch.local.child import Child, describe_exit
+from edldist_launch.local.last_words import own_error
 from edldist_launch.process.restarts import RestartPolicy
 
 __all__ = ["Change", "Fleet", "Settled"]
@@ -178,6 +179,7 @@ class Fleet:
                 continue
             if child is None or slot.settled is not None or (code := child.poll()) is None:
                 continue
+            slot.said = own_error(child.output()) if code else ""
             verdict = slot.policy.exited(code, now)
             if verdict == "restart" and slot.policy.restart_at is not None:
                 changes.append(Change("crashed", child, name, code, slot.policy.restart_at - now))
@@ -202,6 +204,7 @@ class Fleet:
     def _start(self, name: str, slot: _Slot, now: float) -> Change:
         slot.child = self._make(name, slot.attempts)
         slot.child.start()
+        slot.said = ""
         slot.policy.started(now)
         slot.attempts += 1
         return Change("started" if slot.attempts == 1 else "restarted", slot.child, name)
@@ -214,6 +217,7 @@ class _Slot:
     attempts: int = 0
     settled: Settled | None = None
     kill_at: float | None = None  # monotonic seconds; None unless it drains
+    said: str = ""  # the last error of a child that has ended by one
 
     @property
     def phase(self) -> Phase:
@@ -228,6 +232,6 @@ class _Slot:
 
     @property
     def reason(self) -> str:
-        """What ended it, unless it runs or came to its end."""
+        """What ended it, with its own words, unless it runs or came to its end."""
         code = None if self.child is None else self.child.poll()
-        return describe_exit(code) if code else ""
+        return ": ".join(filter(None, (describe_exit(code), self.said))) if code else ""

@@ -22,6 +22,7 @@ from edldist.files import replace_file
 from edldist_launch.contract.backend import JobState, Phase, ProcessState, RoleState
 from edldist_launch.contract.submission import Submission, find_submission, forget_submission
 from edldist_launch.contract.wishes import forget_wishes, read_wishes, write_wishes
+from edldist_launch.local.last_words import own_error
 from edldist_launch.plan.commands import PASSED_ON
 from edldist_launch.plan.plan import Plan, Role
 from edldist_launch.process.importing import add_to_environment
@@ -314,7 +315,8 @@ class SlurmBackend:
         self._slurm.cancel([task.engine_id for task in self._queue()])
         self._await_empty(self._names(), AWAY_S)
         if not (self._output / "result.json").exists():  # there was no placer to write it
-            text = json.dumps({"status": "interrupted", "job": plan.name}, indent=2)
+            result = {"status": "interrupted", "job": plan.name, "reason": "it was stopped"}
+            text = json.dumps(result, indent=2)
             with contextlib.suppress(OSError):
                 replace_file(self._output / "result.json", f"{text}\n".encode())
 
@@ -367,7 +369,7 @@ class SlurmBackend:
         for process, code in ended.items():
             if process not in processes and _is_of(process, role):
                 phase: Phase = "succeeded" if code == 0 else "failed"
-                reason = "" if code == 0 else f"exit code {code}"
+                reason = "" if code == 0 else self._said(process, f"exit code {code}")
                 restarts = max(0, self._attempts.count(process) - 1)
                 processes[process] = ProcessState(process, "", phase, reason=reason, restarts=restarts)
         ordered = sorted(processes.values(), key=lambda each: (len(each.id), each.id))
@@ -375,23 +377,36 @@ class SlurmBackend:
 
     def _phase(self, queue: Sequence[QueuedTask], ended: Mapping[str, int]) -> tuple[Phase, str]:
         if ended.get("prepare"):
-            return "failed", f"the preparation failed (exit code {ended['prepare']})"
+            return "failed", self._said("prepare", f"the preparation failed (exit code {ended['prepare']})")
         names = {role.kind: self._layout.queue_name(role.kind, role.name) for role in self.plan.roles}
         students = [task for task in queue if task.queue_name == names["student"]]
         if not queue:
-            result = read_result(self._output / "result.json") or {}
-            status = str(result.get("status", "gone without a result"))
-            return ("succeeded", "") if status == "completed" else ("failed", f"the job is {status}")
+            return self._end()
         if not self._files.stopping and not any(t.queue_name == names["coordinator"] for t in queue):
             code = ended.get("coordinator")
             how = "was killed" if code is None else f"has ended with exit code {code}"
-            return "pending", f"its coordinator {how}: read its log, and end the job with 'edldist stop'"
+            how = self._said("coordinator", f"its coordinator {how}")
+            return "pending", f"{how}: read its log, and end the job with 'edldist stop'"
         if self._coordinator() is not None and any(task.phase != "pending" for task in students):
             return "running", ""
         if self._files.stopping:
             return "leaving", "it was asked to end"
         waits = next((task.why for task in [*students, *queue] if task.reason), "")
         return "pending", waits
+
+    def _end(self) -> tuple[Phase, str]:
+        """How a job has ended of which nothing is in the queue."""
+        result = read_result(self._output / "result.json") or {}
+        status, reason = str(result.get("status", "gone without a result")), str(result.get("reason", ""))
+        if status == "completed":
+            return "succeeded", ""
+        if status == "failed" and reason:
+            return "failed", reason
+        return "failed", f"the job is {status}" + (f": {reason}" if reason else "")
+
+    def _said(self, process: str, how: str) -> str:
+        """How a process ended, with its own last error behind it."""
+        return ": ".join(filter(None, (how, own_error(self._attempts.output(process)))))
 
     def _coordinator(self) -> str | None:
         return self._layout.coordinator if self._layout.address_file.exists() else None

@@ -51,6 +51,17 @@ class Ending:
         return "failed" if self._lost else "completed"
 
     @property
+    def reason(self) -> str:
+        """Why they have failed, as far as a coordinator knows; empty where they have not."""
+        if self.word != "failed":
+            return ""
+        if not self._codes:
+            return "the student's ranks fell silent; read what they printed last"
+        failed = [code for code in self._codes if code not in (EXIT_STOPPED, EXIT_INTERRUPTED)]
+        codes = ", ".join(dict.fromkeys(map(str, failed)))
+        return f"a student node ended with exit code {codes}; read what it printed last"
+
+    @property
     def over(self) -> bool:
         """Whether nobody trains any more, nor will: nodes have said so."""
         return not self.students and self.told and self.word != "interrupted"

@@ -29,7 +29,7 @@ from edldist_launch.record.memory import Memory
 from edldist_launch.record.tally import Tally
 from edldist_launch.view.console import PlainConsole, near
 from edldist_launch.view.curves import draw_curves
-from edldist_launch.view.progress import ProgressView, describe_event, show_result
+from edldist_launch.view.progress import ProgressView, describe_event, show_result, why_it_ended
 
 __all__ = ["Observers", "harmless"]
 
@@ -204,9 +204,9 @@ class Observers:
         return saved if saved is not None else self._tally.checkpoint  # a script may save elsewhere
 
     @harmless
-    def result(self, status: str, trained_s: float) -> None:
+    def result(self, status: str, trained_s: float, reason: str = "") -> None:
         """Write the result as it is so far."""
-        self._write_result(self._result(status, trained_s) or {"status": status, "job": self._job})
+        self._write_result(self._result(status, trained_s, reason) or {"status": status, "job": self._job})
 
     @harmless
     def finish(self, status: str, reason: str, trained_s: float, last_words: str = "") -> None:
@@ -218,7 +218,7 @@ class Observers:
             trained_s: how long students ran.
             last_words: what the child that failed said at its end.
         """
-        result = self._result(status, trained_s) or {"status": status, "job": self._job}
+        result = self._result(status, trained_s, reason) or {"status": status, "job": self._job}
         self.event(f"job_{status}", **({"reason": reason} if reason else {}))
         self._write_result(result)
         self._folder.forget_kept()
@@ -227,8 +227,8 @@ class Observers:
             print(printable(last_words), file=sys.stderr)
         self._show_result(result)
         self._show_places()
-        if reason:
-            print(printable(f"{'error' if status == 'failed' else status}: {reason}"), file=sys.stderr)
+        if words := why_it_ended(result):
+            print(printable(words), file=sys.stderr)
 
     @harmless
     def leave_off(self, trained_s: float) -> None:
@@ -289,11 +289,12 @@ class Observers:
         self._view.update(figures, "stopping" if stopping else phase, elapsed_s)
 
     @harmless
-    def _result(self, status: str, trained_s: float) -> dict[str, Any]:
+    def _result(self, status: str, trained_s: float, reason: str = "") -> dict[str, Any]:
         figures = self._tally.result(trained_s)
         return {
             "status": status,
             "job": self._job,
+            **({"reason": reason} if reason else {}),
             **{key: figures.pop(key) for key in ("steps", "epochs", "samples")},
             "wall_s": round(self._now() - self._began, 3),
             **figures,

@@ -18,7 +18,15 @@ from rich.text import Text
 from edldist_launch.record.tally import Figures
 from edldist_launch.view.console import PlainConsole, near, shown
 
-__all__ = ["ProgressView", "describe_event", "duration", "plain_line", "show_finished", "show_result"]
+__all__ = [
+    "ProgressView",
+    "describe_event",
+    "duration",
+    "plain_line",
+    "show_finished",
+    "show_result",
+    "why_it_ended",
+]
 
 PLAIN_EVERY_S = 5.0
 ONE_LINE_METRICS = 4
@@ -236,6 +244,12 @@ def show_finished(console: PlainConsole, folder: Path, result: Mapping[str, Any]
         "this run is kept, in earlier-N), or --extend to start the script again from the last checkpoint",
         soft_wrap=True,
     )
+
+
+def why_it_ended(result: Mapping[str, Any]) -> str:
+    """The line with which a job ends that was not completed; empty where its result gives no reason."""
+    status, reason = result.get("status"), result.get("reason")
+    return f"{'error' if status == 'failed' else status}: {reason}" if reason else ""
 
 
 def show_result(console: PlainConsole, result: Mapping[str, Any]) -> None:

@@ -103,7 +103,7 @@ class Scribe:
             self._observers.leave_off(self._trained_s())
         else:
             self._observers.students_done()
-            self._observers.finish(self._ending.word, "", self._trained_s())
+            self._observers.finish(self._ending.word, self._ending.reason, self._trained_s())
 
     def _note(self, status: Status) -> None:
         """Write a result whenever the last student has gone: a coordinator may outlive many jobs."""
@@ -116,7 +116,7 @@ class Scribe:
                 self._observers.students_back()  # others may come
             else:
                 self._observers.students_done()
-            self._observers.result(self._ending.word, self._trained_s())
+            self._observers.result(self._ending.word, self._trained_s(), self._ending.reason)
         elif self._ending.students and not before:
             self._observers.students_back()
             self._folder.forget_result()  # whoever asks is to hear of those that train now

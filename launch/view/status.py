@@ -25,7 +25,7 @@ from edldist_launch.record.earlier import read_result
 from edldist_launch.record.eventfile import read_events
 from edldist_launch.view.console import PlainConsole, shown
 from edldist_launch.view.placed import not_joined
-from edldist_launch.view.progress import duration, number, show_result
+from edldist_launch.view.progress import duration, number, show_result, why_it_ended
 from edldist_launch.view.waiting import waits
 
 __all__ = ["show_status", "show_status_of_folder"]
@@ -192,8 +192,10 @@ def _show_end(result: dict[str, Any], folder: Path, as_json: bool, console: Plai
         return
     try:
         show_result(console, result)
-    except (KeyError, TypeError, ValueError):  # a file that somebody has changed
+    except (KeyError, TypeError, ValueError):  # a file that somebody has changed, or one of few figures
         console.print(json.dumps(result, indent=2))
+    if words := why_it_ended(result):
+        console.print(Text(shown(words), style="yellow"), soft_wrap=True)
 
 
 def _screen(seen: Seen, coordinator: str) -> RenderableType:

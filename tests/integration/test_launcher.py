@@ -85,6 +85,7 @@ def test_a_failing_student_fails_the_job_and_shows_its_last_words(start: Start, 
     assert "ValueError: my own trouble" in output
     assert output.endswith("\nerror: the student failed (exit code 1): ValueError: my own trouble\n")
     assert result(folder)["status"] == "failed"
+    assert result(folder)["reason"] == "the student failed (exit code 1): ValueError: my own trouble"
     assert not any(running(pid) for pid in pids(folder))
 
 
@@ -94,6 +95,7 @@ def test_a_teacher_that_cannot_work_fails_the_job_at_once(start: Start, folder: 
     assert job.returncode == 1
     assert output.splitlines()[-1].endswith("cannot work (exit code 2): no such model")
     assert result(folder)["status"] == "failed"
+    assert output.splitlines()[-1] == f"error: {result(folder)['reason']}"
     assert not any(running(pid) for pid in pids(folder))
 
 

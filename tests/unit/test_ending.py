@@ -111,3 +111,14 @@ def test_the_end_is_waited_for_through_a_replacement_of_the_coordinator(
     assert end_watch.await_end("tcp://c:1", 3.0, slept.append) == "completed"
     assert answers == [] and set(slept) == {3.0}
     assert asked == [0, 0, 3, 3, 0, 1, 3, 4, 6]
+
+
+@pytest.mark.parametrize(
+    ("codes", "reason"),
+    [((1, 143, 1), "a student node ended with exit code 1;"), ((0,), ""), ((143,), ""), ((), "")],
+)
+def test_a_failure_has_a_reason_and_nothing_else_has(codes: tuple[int, ...], reason: str) -> None:
+    ending = Ending(nodes_tell=True)
+    ending.see(status(rank("joined"), here=1))
+    ending.see(status(rank("left"), *map(node, codes)))
+    assert ending.reason.startswith(reason) and bool(ending.reason) == bool(reason)

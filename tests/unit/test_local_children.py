@@ -279,6 +279,20 @@ def test_a_crashed_child_comes_back_after_its_delay_under_a_new_id(make: Callabl
     assert (fleet.running, fleet.pending) == (2, 0)
 
 
+def test_a_child_that_failed_is_told_with_its_own_last_error(make: Callable[..., Child]) -> None:
+    codes = ["print('error: no such model', flush=True); raise SystemExit(2)", SLEEP]
+    fleet = Fleet(lambda name, attempt: make(codes[attempt], name), ["a"], final=(3,))
+    fleet.start(0.0)
+    until(lambda: not fleet.running)
+    fleet.seen(["a"])
+    (crashed,) = fleet.tick(0.0)
+    told = fleet.processes["a"]
+    assert (crashed.event, told.phase) == ("crashed", "pending")
+    assert told.reason == "exit code 2: no such model"
+    fleet.tick(crashed.retry_s)
+    assert (fleet.processes["a"].phase, fleet.processes["a"].reason) == ("running", "")
+
+
 def test_a_child_that_cannot_work_is_reported_once_and_not_restarted(make: Callable[..., Child]) -> None:
     fleet = Fleet(lambda name, attempt: make("import sys; sys.exit(2)"), ["a"])
     fleet.start(0.0)

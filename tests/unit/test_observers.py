@@ -274,3 +274,15 @@ def test_events_wait_for_a_disk_that_takes_them(
     assert events.lost == 3
     assert [r.message.count("No space left") for r in caplog.records] == [1, 0], "said once, and its end"
     assert "3 events were lost" in caplog.text
+
+
+def test_a_result_says_why_it_did_not_complete_in_the_words_with_which_the_run_ends(
+    folder: JobFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "teacher worker teacher-0 cannot work (exit code 1): OSError: no weights"
+    make(folder).finish("failed", words, 1.0)
+    written_down = json.loads((folder.path / "result.json").read_text())
+    assert list(written_down)[:3] == ["status", "job", "reason"] and written_down["reason"] == words
+    assert capsys.readouterr().err == f"error: {words}\n"
+    make(folder).finish("completed", "", 1.0)
+    assert "reason" not in json.loads((folder.path / "result.json").read_text())

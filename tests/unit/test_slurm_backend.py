@@ -52,6 +52,12 @@ class Job:
     def leave(self, process: str, code: int) -> None:
         (self.files.layout.ended / process).write_text(f"{code}\n")
 
+    def write(self, process: str, text: str) -> None:
+        """Into the log of its first start."""
+        log = self.files.layout.log_folder(process) / "0" / "log"
+        log.parent.mkdir(parents=True)
+        log.write_text(text)
+
     def roles(self) -> dict[str, list[tuple[str, str, str]]]:
         return {
             role.name: [(p.id, p.engine_id, p.phase) for p in role.processes]
@@ -235,6 +241,41 @@ def test_who_has_ended_is_told_with_the_code(job: Job) -> None:
     assert (state.phase, state.reason) == ("failed", "the job is gone without a result")
     (job.output / "result.json").write_text(json.dumps({"status": "completed"}))
     assert job.found().state().phase == "succeeded"
+
+
+def test_whoever_failed_is_told_with_its_own_words(job: Job) -> None:
+    job.start()
+    for process in ("prepare", "coordinator", "teacher-1"):
+        job.write(process, f"some lines\nOSError: {process} has no disk\n")
+    job.slurm.end("1", "3_1")
+    job.leave("prepare", 0)
+    job.leave("teacher-1", 1)
+    worker = job.found().state().role("teacher").processes[1]
+    assert (worker.phase, worker.reason) == ("failed", "exit code 1: OSError: teacher-1 has no disk")
+    job.slurm.end("2")
+    job.leave("coordinator", 1)
+    assert "exit code 1: OSError: coordinator has no disk: read its log" in job.found().state().reason
+    job.leave("prepare", 1)
+    reason = "the preparation failed (exit code 1): OSError: prepare has no disk"
+    assert job.found().state().reason == reason
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        ({"status": "failed", "reason": "teacher-0 cannot work"}, "teacher-0 cannot work"),
+        ({"status": "failed"}, "the job is failed"),
+        ({"status": "interrupted", "reason": "it was stopped"}, "the job is interrupted: it was stopped"),
+    ],
+)
+def test_a_job_that_has_ended_says_why_as_its_result_does(
+    job: Job, result: dict[str, str], reason: str
+) -> None:
+    job.start()
+    job.slurm.end(*list(job.slurm.tasks))
+    (job.output / "result.json").write_text(json.dumps(result))
+    state = job.found().state()
+    assert (state.phase, state.reason) == ("failed", reason)
 
 
 def test_a_preparation_that_failed_has_failed_the_job(job: Job) -> None:

@@ -15,6 +15,7 @@ from edldist.wire.messages import GroupStatus, MemberStatus, Scalar, Status
 from edldist_launch.view.console import PlainConsole
 from edldist_launch.view.status import show_status, show_status_of_folder
 from edldist_launch.view.waiting import waits
+from tests.unit.test_progress import RESULT
 
 
 def member(member_id: str, role: str, info: dict[str, Scalar], **stats: Scalar) -> MemberStatus:
@@ -215,6 +216,24 @@ def test_a_folder_stands_for_its_coordinator(
     target = PlainConsole(file=io.StringIO(), width=80)
     assert show_status_of_folder(tmp_path, False, target) == 0
     assert isinstance(target.file, io.StringIO) and "completed" in target.file.getvalue()
+
+
+@pytest.mark.parametrize("figures", [True, False])
+def test_a_job_that_failed_says_why_after_its_figures(
+    figures: bool, answer: Status, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "events.jsonl").write_text(
+        '{"t": 1, "event": "coordinator_started", "address": "tcp://h:1"}\n'
+    )
+    words = "teacher worker teacher-0 cannot work (exit code 1): OSError: no [weights] at /big/model.pt"
+    result = {"status": "failed", "job": "toy", "reason": words}
+    (tmp_path / "result.json").write_text(json.dumps({**RESULT, **result} if figures else result))
+    target = PlainConsole(file=io.StringIO(), width=80)
+    assert show_status_of_folder(tmp_path, False, target) == 0
+    assert isinstance(target.file, io.StringIO)
+    assert target.file.getvalue().splitlines()[-1] == f"error: {words}"
+    assert show_status_of_folder(tmp_path, True, target) == 0
+    assert json.loads(capsys.readouterr().out)["reason"] == words
 
 
 def test_a_terminal_is_redrawn_and_says_when_nobody_answers(
