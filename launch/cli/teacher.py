@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,25 @@ def _own_id(context: click.Context, parameter: click.Parameter, given: str | Non
     if given is None or source is not click.core.ParameterSource.ENVIRONMENT:
         return given
     return f"{given[:90]}-{os.urandom(4).hex()}"
+
+
+def _found_paths(settings: Mapping[str, Any], beside: Path) -> dict[str, Any]:
+    """What the worker loads, looked for from the current folder and from that of the job file.
+
+    Where a job is handed over before its ``prepare`` has made the weights, nobody knew which of the two.
+
+    Raises:
+        ConfigError: it could be of two different files.
+    """
+    from edldist_launch.plan.paths import find, lead_paths
+
+    found = lead_paths(
+        "--",
+        lambda option, path: find(option, path, (Path.cwd(), beside.absolute())) or path,
+        kwargs=settings["model_args"],
+        **{name: settings[name] for name in ("model", "weights", "vocabulary")},
+    )
+    return {"model_args" if name == "kwargs" else name: value for name, value in found.items()}
 
 
 def _share_cpus() -> str:
@@ -232,6 +252,8 @@ def teacher(
 
     threads = _share_cpus()  # before anything imports torch, which would not see it
     make_importable(*import_places(import_from))
+    if import_from is not None:
+        settings |= _found_paths(settings, Path(import_from))
     from edldist.teacher.worker import WorkerOptions, run_worker
 
     begin(f"teacher {settings['worker_id'] or settings['name']}")

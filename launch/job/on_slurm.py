@@ -9,9 +9,9 @@ from pathlib import Path
 
 from edldist.config import JobConfig, load_job
 from edldist_launch.contract.submission import find_submission
-from edldist_launch.job.paths import check_weights, resolve_paths
 from edldist_launch.job.resolve import spare_the_job_file
 from edldist_launch.job.submitting import submission_folder
+from edldist_launch.plan.paths import check_weights, resolve_paths
 from edldist_launch.plan.plan import Plan
 from edldist_launch.record.earlier import Beginning, EarlierRun
 from edldist_launch.record.folder import OUTPUTS, default_folders

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from edldist.config import ScriptConfig
 from edldist.errors import ConfigError
-from edldist_launch.job.paths import check_weights, resolve_paths
 from edldist_launch.job.stopped import Stopped
 from edldist_launch.local.child import Child, describe_exit
 from edldist_launch.local.last_words import own_error
 from edldist_launch.plan import commands
+from edldist_launch.plan.paths import check_weights, resolve_paths
 from edldist_launch.plan.plan import Plan
 from edldist_launch.process.importing import add_to_environment
 from edldist_launch.process.interrupts import Interrupts

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from edldist.config import JobConfig, load_job
 from edldist.errors import ConfigError
-from edldist_launch.job.paths import check_weights, resolve_paths
 from edldist_launch.machine.rank_count import rank_count
 from edldist_launch.machine.room import check_room
+from edldist_launch.plan.paths import check_weights, resolve_paths
 from edldist_launch.plan.plan import Plan
 
 __all__ = ["resolve_job", "spare_the_job_file"]

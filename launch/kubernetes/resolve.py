@@ -9,9 +9,9 @@ from typing import Any
 
 from edldist.config import KubernetesConfig, TeacherConfig, load_job
 from edldist.errors import ConfigError
-from edldist.reference import ENGINE_FILES, FOLDER, is_engine, is_folder, place_of
 from edldist_launch.kubernetes.names import Names
 from edldist_launch.kubernetes.render import LAUNCHER
+from edldist_launch.plan.paths import lead_paths
 from edldist_launch.plan.plan import Plan
 
 __all__ = ["plan_in_image"]
@@ -22,6 +22,8 @@ def plan_in_image(job_path: Path, overrides: Sequence[str] = (), extend: bool = 
 
     A relative path is looked for from the current folder and from that of the job file, as ``edldist run``
     does, and leads to the same place below ``workdir``. Whole paths are those of the image or of its volumes.
+    What a teacher loads may be in neither folder yet, and be made in either by ``prepare``: such a path stays
+    as it is written, and workers look for it in both.
 
     Args:
         extend: whether students go on from a checkpoint though its labels came from another teacher.
@@ -47,22 +49,14 @@ def plan_in_image(job_path: Path, overrides: Sequence[str] = (), extend: bool = 
 
 
 def _paths(key: str, teacher: TeacherConfig, places: _Places) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if teacher.weights is not None and place_of(teacher.weights) is None:
-        found["weights"] = places.lead(f"{key}.weights", teacher.weights)
-    if teacher.vocabulary is not None:
-        found["vocabulary"] = places.lead(f"{key}.vocabulary", teacher.vocabulary)
-    if is_folder(teacher.model):
-        folder, mark, name = teacher.model.removeprefix(FOLDER).partition("#")
-        found["model"] = f"{FOLDER}{places.lead(f'{key}.model', folder)}{mark}{name}"
-    if is_engine(teacher.model):
-        found["kwargs"] = {
-            name: places.lead(f"{key}.kwargs.{name}", value)
-            if name in ENGINE_FILES and isinstance(value, str)
-            else value
-            for name, value in teacher.kwargs.items()
-        }
-    return found
+    return lead_paths(
+        f"{key}.",
+        places.lead,
+        model=teacher.model,
+        weights=teacher.weights,
+        vocabulary=teacher.vocabulary,
+        kwargs=teacher.kwargs,
+    )
 
 
 class _Places:
@@ -95,7 +89,9 @@ class _Places:
         return self.lead(key, path)
 
     def lead(self, key: str, path: str) -> str:
-        """Where a path leads in the image; one that leads nowhere here may be made there, by ``prepare``.
+        """Where a path leads in the image.
+
+        One that leads nowhere here, and may come to lie in either folder, stays as it is written.
 
         Raises:
             ConfigError: it could be of two different files.
@@ -108,5 +104,6 @@ class _Places:
                 f"{key}: {path} could be {here} or {beside}, beside the job file: "
                 "write the path from the current folder of the one that you mean"
             )
-        at = self.beside_in_image if beside.exists() and not here.exists() else self._workdir
-        return str(at / path)
+        if here.exists():
+            return str(self._workdir / path)
+        return str(self.beside_in_image / path) if beside.exists() else path

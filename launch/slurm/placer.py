@@ -19,10 +19,11 @@ import logging
 import os
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 from edldist.clock import Clock, SystemClock
-from edldist.errors import LaunchError
+from edldist.errors import ConfigError, LaunchError
 from edldist.observe.repeats import Repeats
 from edldist.wire.query import StatusClient
 from edldist_launch.contract.keeper import WishKeeper
@@ -30,6 +31,7 @@ from edldist_launch.local.child import Child, describe_exit
 from edldist_launch.local.fleet import Fleet
 from edldist_launch.local.last_words import own_error
 from edldist_launch.plan import commands
+from edldist_launch.plan.paths import resolve_paths
 from edldist_launch.plan.plan import Plan
 from edldist_launch.process.exits import EXIT_STOPPED
 from edldist_launch.process.interrupts import Interrupts
@@ -78,7 +80,24 @@ def run_placer(output: Path, slurm: Slurm | None = None) -> int:
         observers = Observers(plan.name, record, PlainConsole(), workers, SystemClock())
         with observers:
             observers.take_over(plan.name)  # a submission begins without what a former one kept
+            plan = _with_what_was_prepared(plan, observers)
             return Placer(plan, slurm or SlurmCommands(), record, observers, name).run(interrupts)
+
+
+def _with_what_was_prepared(plan: Plan, observers: Observers) -> Plan:
+    """The plan with the paths of what the preparation has made, as the job's record says them from now on.
+
+    The next submission finds those files, and has to be the same job as this one.
+    """
+    if plan.job.prepare is None:
+        return plan
+    try:
+        job = resolve_paths(plan.job, plan.beside / "job.yaml")
+    except ConfigError as exc:
+        logger.warning("%s", exc)  # its workers say the same, and end the job
+        return plan
+    observers.job(job)
+    return replace(plan, job=job)
 
 
 class Placer:

@@ -8,7 +8,7 @@ import pytest
 
 from edldist.config import JobConfig, load_job
 from edldist.errors import ConfigError
-from edldist_launch.job.paths import check_weights, resolve_paths
+from edldist_launch.plan.paths import check_weights, resolve_paths
 
 TEXT = """\
 name: j

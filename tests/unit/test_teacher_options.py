@@ -68,6 +68,35 @@ def test_every_key_of_a_teacher_reaches_its_worker(started):
     assert plain == WorkerOptions(coordinator="tcp://h:1", model="a:b", worker_id="w-0")
 
 
+def test_what_a_worker_loads_may_lie_beside_the_job_file(started, tmp_path, monkeypatch):
+    here, beside = tmp_path / "here", tmp_path / "jobs"
+    for folder in (here, beside / "m", beside / "t"):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    for name in ("w.pt", "v"):
+        (beside / name).write_text("")
+    (here / "k").write_text("")
+    engine = {"model": "vllm:http://h:8000", "kwargs": {"tokenizer": "t", "api_key_file": "k", "retries": 3}}
+    for teacher in (
+        TeacherConfig(model="hf:m#Auto", weights="w.pt", vocabulary="v"),
+        TeacherConfig(**engine),
+        TeacherConfig(model="a:b", weights="nowhere.pt", kwargs={"path": "w.pt"}),
+    ):
+        command = teacher_command(own_launcher(), teacher, "w-0", "tcp://h:1", beside)
+        assert invoke(*command[2:]).exception is None
+    folder, asked, lacking = started
+    assert (folder.model, folder.weights) == (f"hf:{beside / 'm'}#Auto", str(beside / "w.pt"))
+    assert folder.vocabulary == str(beside / "v")
+    assert asked.model_args == {"tokenizer": str(beside / "t"), "api_key_file": str(here / "k"), "retries": 3}
+    assert (lacking.weights, lacking.model_args) == ("nowhere.pt", {"path": "w.pt"})
+    (here / "w.pt").write_text("another")
+    command = teacher_command(
+        own_launcher(), TeacherConfig(model="a:b", weights="w.pt"), "w", "tcp://h:1", beside
+    )
+    refused = invoke(*command[2:]).exception
+    assert isinstance(refused, ConfigError) and "--weights: w.pt could be" in str(refused)
+
+
 def test_the_job_decides_and_no_variable_of_the_users(started):
     command = teacher_command(own_launcher(), TeacherConfig(model="a:b"), "w-0", "tcp://h:1", Path.cwd())
     invoke(*command[2:], EDLDIST_COMPILE="1", EDLDIST_CHANNELS_LAST="1", EDLDIST_BATCH_SIZE="auto")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from edldist_launch.record.earlier import last_checkpoint
 from edldist_launch.slurm.backend import SlurmBackend
 from tests.clusters.slurm.cluster import Cluster
 from tests.fault.harness import ROOT, wait_for
@@ -67,8 +68,10 @@ def test_the_page_can_be_followed_word_for_word(cluster: Cluster, tmp_path: Path
                     assert re.search(f"^{pattern(line)}$", done.stdout, re.MULTILINE), (command, done.stdout)
                 followed += 1
                 if "submit" in command:  # as a reader does, who looks at it for a while
-                    state = SlurmBackend(here / "out" / "toy", slurm=cluster.slurm()).state
+                    output = here / "out" / "toy"
+                    state = SlurmBackend(output, slurm=cluster.slurm()).state
                     wait_for("the job", lambda state=state: state().phase == "running", 150)
+                    wait_for("a checkpoint", lambda output=output: last_checkpoint(output) is not None, 150)
         assert followed > 10
         assert (here / "out" / "toy" / "result.json").exists()
         assert not cluster.run("squeue", "-h", "-a").strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,18 @@ from edldist.config import JobConfig, TeacherConfig
 from edldist.errors import ConfigError
 from edldist.reference import ENGINE_FILES, FOLDER, FOLLOW, is_engine, is_factory, is_folder, place_of
 
-__all__ = ["check_weights", "resolve_paths"]
+__all__ = ["check_weights", "find", "lead_paths", "resolve_paths"]
 
 
 def resolve_paths(job: JobConfig, job_file: Path) -> JobConfig:
     """The job with its scripts and weights found: whole paths, whichever folder it is started from.
 
     A relative path is looked for from the current folder and from that of the job file. It has to be in one
-    of them, or the same file in both. Weights and model folders (``hf:``) may be in neither yet: ``prepare``
-    may make them. Modules are imported from the same two folders, so what holds for files holds for those of
-    a model and of a data set.
+    of them, or the same file in both. What a teacher loads may be in neither yet: ``prepare`` may make it, in
+    either. Such a path stays as it is written, until a second call finds it; whoever runs the job makes that
+    call once the preparation has ended, so that the job's record says what every later start of it says.
+    Modules are imported from the same two folders, so what holds for files holds for those of a model and of
+    a data set.
 
     Raises:
         ConfigError: a script is in neither, or two different files are meant; names both places.
@@ -64,30 +67,78 @@ def _folder_of(teacher: TeacherConfig) -> str | None:
     return teacher.model.removeprefix(FOLDER).partition("#")[0]
 
 
-def _found(key: str, teacher: TeacherConfig, places: tuple[Path, Path]) -> dict[str, Any]:
-    """The paths of one teacher that lead somewhere, in full."""
+def find(key: str, path: str, places: tuple[Path, Path]) -> str | None:
+    """The whole path where it leads to something from here, else from the job file; None if from neither.
+
+    Args:
+        key: the name of the setting.
+        places: the current folder, and that of the job file.
+
+    Raises:
+        ConfigError: it leads to two different files.
+    """
+    here, beside = (place / path for place in places)
+    if not here.exists():
+        return os.path.abspath(beside) if beside.exists() else None
+    if beside.exists() and not beside.samefile(here):
+        raise ConfigError(
+            f"{key}: {path} could be {here} or {beside}, beside the job file: "
+            "write the whole path of the one that you mean"
+        )
+    return os.path.abspath(here)
+
+
+def lead_paths(
+    prefix: str,
+    lead: Callable[[str, str], str],
+    *,
+    model: str,
+    weights: str | None,
+    vocabulary: str | None,
+    kwargs: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Those settings of one teacher that are paths of what it loads, led somewhere; the others are left out.
+
+    Args:
+        prefix: of the settings' names, as in ``teachers[0].``.
+        lead: where a path leads, by the name of its setting and the path as it is written.
+        model, weights, vocabulary, kwargs: the settings, see ``TeacherConfig``.
+    """
     found: dict[str, Any] = {}
-    if (place := place_of(teacher.weights)) is not None:  # where the student will publish some
-        found["weights"] = FOLLOW + (place if "://" in place else str(Path(place).absolute()))
-    elif teacher.weights is not None:
-        found["weights"] = _find(f"{key}.weights", teacher.weights, places) or teacher.weights
-    if teacher.vocabulary is not None:
-        found["vocabulary"] = _find(f"{key}.vocabulary", teacher.vocabulary, places) or teacher.vocabulary
-    if (folder := _folder_of(teacher)) is not None:
-        whole = _find(f"{key}.model", folder, places) or folder
-        found["model"] = f"{FOLDER}{whole}{teacher.model.removeprefix(FOLDER + folder)}"
-    if is_engine(teacher.model):
+    if weights is not None and place_of(weights) is None:
+        found["weights"] = lead(f"{prefix}weights", weights)
+    if vocabulary is not None:
+        found["vocabulary"] = lead(f"{prefix}vocabulary", vocabulary)
+    if is_folder(model):
+        folder, mark, name = model.removeprefix(FOLDER).partition("#")
+        found["model"] = f"{FOLDER}{lead(f'{prefix}model', folder)}{mark}{name}"
+    if is_engine(model):
         found["kwargs"] = {
-            name: _find(f"{key}.kwargs.{name}", value, places) or value
+            name: lead(f"{prefix}kwargs.{name}", value)
             if name in ENGINE_FILES and isinstance(value, str)
             else value
-            for name, value in teacher.kwargs.items()
+            for name, value in kwargs.items()
         }
     return found
 
 
+def _found(key: str, teacher: TeacherConfig, places: tuple[Path, Path]) -> dict[str, Any]:
+    """The paths of one teacher that lead somewhere, in full."""
+    found = lead_paths(
+        f"{key}.",
+        lambda name, path: find(name, path, places) or path,
+        model=teacher.model,
+        weights=teacher.weights,
+        vocabulary=teacher.vocabulary,
+        kwargs=teacher.kwargs,
+    )
+    if (place := place_of(teacher.weights)) is not None:  # where the student will publish some
+        found["weights"] = FOLLOW + (place if "://" in place else str(Path(place).absolute()))
+    return found
+
+
 def _script(key: str, path: str, places: tuple[Path, Path]) -> str:
-    found = _find(key, path, places)
+    found = find(key, path, places)
     if found is None:
         raise ConfigError(_nowhere(key, "file", path, places))
     if not Path(found).is_file():
@@ -114,16 +165,3 @@ def _check_module(key: str, factory: str, places: tuple[Path, Path]) -> None:
 def _module(place: Path, name: str) -> Path | None:
     files = (place / name / "__init__.py", place / f"{name}.py")
     return next((file for file in files if file.is_file()), None)
-
-
-def _find(key: str, path: str, places: tuple[Path, Path]) -> str | None:
-    """The whole path where it leads to something from here, else from the job file; None if from neither."""
-    here, beside = (place / path for place in places)
-    if not here.exists():
-        return os.path.abspath(beside) if beside.exists() else None
-    if beside.exists() and not beside.samefile(here):
-        raise ConfigError(
-            f"{key}: {path} could be {here} or {beside}, beside the job file: "
-            "write the whole path of the one that you mean"
-        )
-    return os.path.abspath(here)
