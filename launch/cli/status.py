@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["status"]
 
 COORDINATOR = "tcp://127.0.0.1:7070"
+CONNECT_S, ANSWER_S = 0.5, 2.0
 
 
 @click.command()
@@ -27,8 +28,8 @@ def status(coordinator: str | None, output: Path | None, as_json: bool, watch: b
     """Show the members of a job, their figures, and who waits for whom and why.
 
     With the output folder, processes that are not in the job yet are shown too, and the job's result after
-    its end. Without either option it is the newest job in ./out that runs, else the coordinator at
-    tcp://127.0.0.1:7070.
+    its end. Without either option it is the newest job in ./out that runs; else the coordinator at
+    tcp://127.0.0.1:7070, if one is there; else the newest job that has ended.
     """
     coordinator, output = coordinator_or_folder(coordinator, output)
     from edldist_launch.view.console import PlainConsole
@@ -36,24 +37,51 @@ def status(coordinator: str | None, output: Path | None, as_json: bool, watch: b
 
     try:
         if coordinator is None and output is None:
-            output = _newest()
+            coordinator, output = _unnamed()
         if output is not None:
             return show_status_of_folder(output, as_json, PlainConsole(), watch, _engine_of(output))
-        return show_status(coordinator or COORDINATOR, as_json, PlainConsole(), watch)
+        assert coordinator is not None
+        return show_status(coordinator, as_json, PlainConsole(), watch)
     except KeyboardInterrupt:
         if watch:
             return 0  # the way to end it
         raise
 
 
-def _newest() -> Path | None:
-    """The folder of the newest job that runs; None without one."""
+def _unnamed() -> tuple[str | None, Path | None]:
+    """The coordinator, or the folder, of the job that somebody means who names neither.
+
+    Raises:
+        ConfigError: there is none; says what there is.
+    """
     from edldist.errors import ConfigError
 
+    by_hand = _answers(COORDINATOR)
     try:
-        return chosen_job(None).output
-    except ConfigError:
-        return None
+        return None, chosen_job(None, ended_too=not by_hand).output
+    except ConfigError as exc:
+        if by_hand:
+            return COORDINATOR, None
+        raise ConfigError(f"{exc}, or its coordinator by --coordinator URL") from exc
+
+
+def _answers(coordinator: str) -> bool:
+    """Whether one is there: nobody is told of a coordinator that he never started."""
+    import contextlib
+    import socket
+
+    from edldist.address import parse_address
+    from edldist.errors import CoordinatorUnreachableError
+    from edldist.wire.query import StatusClient
+
+    address = parse_address(coordinator, "--coordinator")
+    try:
+        socket.create_connection((address.host, address.port), timeout=CONNECT_S).close()
+        with contextlib.closing(StatusClient(coordinator)) as client:
+            client.query(0, ANSWER_S)
+    except (OSError, CoordinatorUnreachableError):
+        return False
+    return True
 
 
 def _engine_of(output: Path) -> Callable[[], JobState] | None:

@@ -55,12 +55,15 @@ def newest_job(places: Path = OUTPUTS, *, ended_too: bool = False) -> FoundJob:
     """The job in the folders below ``places`` that began last and has not ended.
 
     Args:
-        ended_too: take one that has ended, where none goes on.
+        ended_too: take one that has ended, where none goes on; but none that is older than a job of which its
+            engine does not tell whether it does.
 
     Raises:
         ConfigError: there is none; says what there is.
     """
-    silent, ended = [], []
+    silent: list[str] = []
+    ended: list[FoundJob] = []
+    newest_ended: FoundJob | None = None
     for job in sorted(_jobs(places), key=lambda each: each.submission.submitted_at, reverse=True):
         try:
             if job.goes_on:
@@ -69,8 +72,10 @@ def newest_job(places: Path = OUTPUTS, *, ended_too: bool = False) -> FoundJob:
             silent.append(f"{job.output}: {exc}")
             continue
         ended.append(job)
-    if ended_too and ended:
-        return ended[0]
+        if newest_ended is None and not silent:
+            newest_ended = job
+    if ended_too and newest_ended is not None:
+        return newest_ended
     has_ended = f"those in {places} have ended: " + ", ".join(str(job.output) for job in ended[:3])
     found = "; ".join([*silent, *([has_ended] if ended else [])]) or f"there is no job in {places}"
     raise ConfigError(f"no job runs here ({found}): name its folder by --output DIR")

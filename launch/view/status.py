@@ -70,7 +70,11 @@ def show_status_of_folder(
     """
     coordinator = _coordinator_of(folder, engine, watch)
     if coordinator is None:
-        _show(Seen(None, _placed(engine)), "", as_json, console)
+        placed = _placed(engine)
+        if _has_ended(placed) and (result := read_result(folder / "result.json")) is not None:
+            _show_end(result, folder, as_json, console)
+        else:
+            _show(Seen(None, placed), "", as_json, console)
         return 0
     with contextlib.closing(StatusClient(coordinator)) as client:
         if watch and read_result(folder / "result.json") is None:
@@ -109,6 +113,10 @@ def _placed(engine: Engine | None) -> JobState | str | None:
         return str(exc)
 
 
+def _has_ended(placed: JobState | str | None) -> bool:
+    return isinstance(placed, JobState) and placed.phase in ("succeeded", "failed")
+
+
 def _coordinator_of(folder: Path, engine: Engine | None, wait: bool) -> str | None:
     """Where the coordinator of the folder's latest run listens; None where none does yet.
 
@@ -120,7 +128,7 @@ def _coordinator_of(folder: Path, engine: Engine | None, wait: bool) -> str | No
     while isinstance(state := _placed(engine), JobState):
         if state.coordinator is not None:
             return state.coordinator
-        if not wait or state.phase in ("succeeded", "failed"):
+        if not wait or _has_ended(state):
             return None
         time.sleep(WATCH_EVERY_S)
     return _recorded(folder)
