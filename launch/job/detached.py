@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edldist_launch.job.resolve import resolve_job, spare_the_job_file
+from edldist_launch.job.submitting import refuse_taken_by_a_cluster
 from edldist_launch.local.backend import LocalBackend
 from edldist_launch.plan.plan import Plan
 from edldist_launch.record.earlier import Beginning
@@ -28,6 +29,7 @@ def start_detached(
     if output is not None:
         spare_the_job_file(job_path, output)
     output = (output or free_folder(OUTPUTS, job, beginning)).absolute()
+    refuse_taken_by_a_cluster(output)
     LocalBackend(output, beginning).start(Plan(job, job_path.absolute().parent, output))
     option = output_option(output)
     PlainConsole().print(

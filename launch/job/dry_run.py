@@ -9,6 +9,7 @@ from edldist.bounds import node_range
 from edldist.config import dump_job
 from edldist_launch.job.factories import check_factories
 from edldist_launch.job.resolve import resolve_job, spare_the_job_file
+from edldist_launch.job.submitting import refuse_taken_by_a_cluster
 from edldist_launch.record.earlier import Beginning, EarlierRun, differences
 from edldist_launch.record.folder import OUTPUTS, default_folders
 from edldist_launch.view.console import near
@@ -23,12 +24,13 @@ def describe_run(job_path: Path, overrides: Sequence[str], output: Path | None, 
     they are not.
 
     Raises:
-        ConfigError: the run would be refused; nothing was written either way.
+        ConfigError, LaunchError: the run would be refused; nothing was written either way.
     """
     job = resolve_job(job_path, overrides)
     if output is not None:
         spare_the_job_file(job_path, output)
     folder = (output or next(default_folders(OUTPUTS, job, beginning))).absolute()
+    refuse_taken_by_a_cluster(folder)
     nodes = node_range(job.student.nnodes)[1]
     workers = ", ".join(f"{teacher.initial_replicas} of {teacher.name}" for teacher in job.teachers)
     lines = [

@@ -10,7 +10,7 @@ from pathlib import Path
 from edldist.config import JobConfig, load_job
 from edldist_launch.contract.submission import find_submission
 from edldist_launch.job.resolve import spare_the_job_file
-from edldist_launch.job.submitting import submission_folder
+from edldist_launch.job.submitting import refuse_taken
 from edldist_launch.plan.paths import check_weights, resolve_paths
 from edldist_launch.plan.plan import Plan
 from edldist_launch.record.earlier import Beginning, EarlierRun
@@ -113,5 +113,5 @@ def _asked(job_path: Path, overrides: Sequence[str], output: Path | None, beginn
     folder = output or next(default_folders(OUTPUTS, job, beginning))
     submission = find_submission(folder)
     if submission is not None and submission.backend != "slurm":
-        submission_folder(job.name, folder)  # that engine knows whether a job runs there
+        refuse_taken(folder)  # of this engine's own jobs the backend knows more
     return _Asked(job, beside, folder.absolute())

@@ -18,6 +18,7 @@ from edldist_launch.job.preparation import prepare
 from edldist_launch.job.resolve import resolve_job, spare_the_job_file
 from edldist_launch.job.scaling import Scaling
 from edldist_launch.job.stopped import Stopped
+from edldist_launch.job.submitting import refuse_taken_by_a_cluster
 from edldist_launch.job.teachers import TeacherWorkers
 from edldist_launch.local.child import Child, end_children
 from edldist_launch.local.last_words import own_error
@@ -60,13 +61,14 @@ def run_job(
     Raises:
         ConfigError: the job file, a script's path or the output folder is wrong, or this machine has no room
             for so many processes; nothing was started.
+        LaunchError: a job on a cluster goes on in that folder; nothing was started.
     """
     job = resolve_job(job_path, overrides)
     if output is not None:
         spare_the_job_file(job_path, output)
-        folder = JobFolder(output, job, beginning)
+        folder = JobFolder(output, job, beginning, refuse_taken_by_a_cluster)
     else:
-        folder = open_default_folder(OUTPUTS, job, beginning)
+        folder = open_default_folder(OUTPUTS, job, beginning, refuse_taken_by_a_cluster)
     with folder, Interrupts() as interrupts:
         console = PlainConsole()
         if folder.finished is not None:

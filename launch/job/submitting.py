@@ -1,4 +1,4 @@
-"""The folder of a job that is handed to a cluster."""
+"""The folder of a job that is about to begin: no other one may go on in it, on whichever engine."""
 
 from __future__ import annotations
 
@@ -8,21 +8,41 @@ from edldist.errors import LaunchError
 from edldist_launch.contract.submission import find_submission
 from edldist_launch.job.found import find_job
 from edldist_launch.record.folder import OUTPUTS
-from edldist_launch.view.console import output_option
+from edldist_launch.view.console import near, output_option
 
-__all__ = ["submission_folder"]
+__all__ = ["refuse_taken", "refuse_taken_by_a_cluster", "submission_folder"]
+
+
+def refuse_taken(folder: Path) -> None:
+    """Refuse a folder in which a job goes on.
+
+    Raises:
+        LaunchError: one does, or its engine cannot tell whether it does.
+    """
+    if find_submission(folder) is not None and (job := find_job(folder)).goes_on:
+        raise LaunchError(
+            f"a job runs in {near(folder)} ({job.submission.job}, on {job.submission.backend}): stop it "
+            f"first (edldist stop {output_option(folder)}), or choose another --output"
+        )
+
+
+def refuse_taken_by_a_cluster(folder: Path) -> None:
+    """The same for whoever takes the folder's lock: a job on a machine holds that, one on a cluster does not.
+
+    Raises:
+        LaunchError: a job goes on there, or its engine cannot tell whether it does.
+    """
+    submission = find_submission(folder)
+    if submission is not None and submission.backend != "local":
+        refuse_taken(folder)
 
 
 def submission_folder(name: str, output: Path | None) -> Path:
-    """Where the job's record goes: ``output``, or the default for its name.
+    """Where the record of a job for Kubernetes goes: ``output``, or the default for its name.
 
     Raises:
         LaunchError: a job that goes on is recorded there, or its engine cannot tell whether it does.
     """
     folder = output or OUTPUTS / name
-    if find_submission(folder) is not None and (job := find_job(folder)).goes_on:
-        raise LaunchError(
-            f"a job runs in {folder} ({job.submission.job}, on {job.submission.backend}): stop it first "
-            f"(edldist stop {output_option(folder)}), or choose another --output"
-        )
+    refuse_taken(folder)
     return folder

@@ -204,8 +204,9 @@ class LocalBackend:
         raise LaunchError(f"edldist run did not start the job: {words}")
 
     def _launcher(self) -> Launcher | None:
+        """Of the job that was started here; None where none was, or the folder was a cluster's job's last."""
         submission = find_submission(self._output)
-        return None if submission is None else Launcher.of(submission)
+        return None if submission is None or submission.backend != "local" else Launcher.of(submission)
 
     def _running(self) -> Launcher:
         launcher = self._launcher()

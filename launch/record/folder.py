@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TypeVar
@@ -13,7 +13,7 @@ from typing import IO, Any, TypeVar
 import msgspec
 
 from edldist.config import JobConfig, dump_job
-from edldist.errors import ConfigError
+from edldist.errors import ConfigError, EdlDistError
 from edldist.files import lock_file, replace_file
 from edldist_launch.record.earlier import Beginning, EarlierRun, last_checkpoint, set_aside
 from edldist_launch.record.eventfile import EventFile, json_text
@@ -65,7 +65,7 @@ class RecordFolder:
         except OSError as exc:
             self.close()
             raise ConfigError(f"cannot write the output folder {self.path}: {exc}") from exc
-        except ConfigError:
+        except EdlDistError:
             self.close()
             raise
 
@@ -177,6 +177,8 @@ class JobFolder(RecordFolder):
         path: the folder; it is made where it is missing.
         job: as resolved.
         beginning: what becomes of an earlier run that the folder holds.
+        refuse: asked about the folder once it is held, and before anything is written: a job on a cluster may
+            go on there, which holds no lock. It raises where one does.
 
     Attributes:
         finished: the result of an earlier run of this very job that came to its end; there is nothing left to
@@ -189,14 +191,21 @@ class JobFolder(RecordFolder):
             held by another run, or cannot be written.
     """
 
-    def __init__(self, path: Path, job: JobConfig, beginning: Beginning = "resume") -> None:
+    def __init__(
+        self,
+        path: Path,
+        job: JobConfig,
+        beginning: Beginning = "resume",
+        refuse: Callable[[Path], object] = lambda path: None,
+    ) -> None:
         self.finished: Mapping[str, Any] | None = None
         self.earlier: EarlierRun | None = None
         self.set_aside: Path | None = None
-        self._job, self._beginning = job, beginning
+        self._job, self._beginning, self._refuse = job, beginning, refuse
         super().__init__(path)
 
     def _begin(self) -> None:
+        self._refuse(self.path)
         earlier = EarlierRun.read(self.path)
         if earlier is not None:
             earlier.check(self._job, self.path, self._beginning)
@@ -251,15 +260,20 @@ def open_record(path: Path, job: JobConfig | None = None) -> RecordFolder:
     return folder
 
 
-def open_default_folder(places: Path, job: JobConfig, beginning: Beginning) -> JobFolder:
+def open_default_folder(
+    places: Path, job: JobConfig, beginning: Beginning, refuse: Callable[[Path], object] = lambda path: None
+) -> JobFolder:
     """The folder of a run for which nobody named one: the first of ``default_folders`` that nobody holds.
+
+    Args:
+        refuse: as of ``JobFolder``; what it raises is passed on.
 
     Raises:
         ConfigError: it cannot be written.
     """
     for path in default_folders(places, job, beginning):
         with contextlib.suppress(FolderHeldError):
-            return JobFolder(path, job, beginning)
+            return JobFolder(path, job, beginning, refuse)
     raise AssertionError("there are numbers without end")
 
 

@@ -27,7 +27,7 @@ from edldist_launch.plan.commands import PASSED_ON
 from edldist_launch.plan.plan import Plan, Role
 from edldist_launch.process.importing import add_to_environment
 from edldist_launch.record.earlier import Beginning, read_result
-from edldist_launch.record.folder import JobFolder
+from edldist_launch.record.folder import FolderHeldError, JobFolder
 from edldist_launch.slurm.attempts import Attempts
 from edldist_launch.slurm.commands import Slurm, SlurmCommands
 from edldist_launch.slurm.files import JobFiles
@@ -141,15 +141,18 @@ class SlurmBackend:
 
         Raises:
             LaunchError: the job runs already, or Slurm refuses a part of it, with its own words.
-            ConfigError: a path has a character that Slurm takes in no script.
+            ConfigError: a path has a character that Slurm takes in no script, or the folder is held.
         """
         scripts = scripts_of(plan, surroundings(plan))
-        self.check_absent(plan)
         made = [path for path in (self._output, *self._output.parents) if not path.exists()]
         try:
-            with JobFolder(self._output, plan.job, self._beginning) as folder:
+            with JobFolder(
+                self._output, plan.job, self._beginning, lambda _: self.check_absent(plan)
+            ) as folder:
                 if folder.finished is None:
                     self._place({self._layout.script(r.kind, r.name): text for r, text in scripts})
+        except FolderHeldError:
+            raise  # who holds it may have made it, and has not said yet what it is
         except BaseException:
             if made and find_submission(self._output) is None:
                 shutil.rmtree(self._output, ignore_errors=True)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import edldist_launch.slurm.backend
 from edldist.clock import FakeClock
 from edldist.config import load_job
 from edldist.errors import ConfigError, LaunchError
+from edldist.files import lock_file
 from edldist_launch.contract.submission import find_submission
 from edldist_launch.contract.wishes import read_wishes
 from edldist_launch.plan.plan import Plan
+from edldist_launch.record.folder import FolderHeldError
 from edldist_launch.slurm.backend import SlurmBackend
 from edldist_launch.slurm.files import JobFiles
 from edldist_launch.slurm.layout import Layout
+from edldist_launch.slurm.queued import QueuedTask
 from tests.unit.fake_slurm import FakeSlurm
 from tests.unit.jobs import MINIMAL
 
@@ -109,6 +113,34 @@ def test_a_job_may_be_tried_without_a_trace(job: Job) -> None:
     job.start()
     with pytest.raises(LaunchError, match="job digits runs in"):
         job.backend.try_out(job.plan)
+
+
+def test_who_submits_looks_for_a_job_while_nobody_else_can_submit(job: Job) -> None:
+    held = []
+    look = job.slurm.queue
+
+    def queue(names: Sequence[str]) -> list[QueuedTask]:
+        with (job.output / ".lock").open("a") as stream:
+            held.append(not lock_file(stream.fileno(), job.output))
+        return look(names)
+
+    job.slurm.queue = queue  # type: ignore[method-assign]
+    job.start()
+    assert held and all(held), "another submission could have come in between"
+
+
+def test_a_submission_that_another_one_precedes_leaves_that_ones_folder_alone(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(path: Path, *about: object) -> None:
+        path.mkdir()
+        (path / "job.yaml").write_text("another's")
+        raise FolderHeldError("another run is writing")
+
+    monkeypatch.setattr(edldist_launch.slurm.backend, "JobFolder", opened)
+    with pytest.raises(FolderHeldError):
+        job.start()
+    assert (job.output / "job.yaml").read_text() == "another's"
 
 
 @pytest.mark.parametrize("refused", ["prepare", "coordinator", "teacher.teacher", "student"])
