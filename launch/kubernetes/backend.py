@@ -18,6 +18,7 @@ from edldist.config import dump_job, load_job
 from edldist.errors import LaunchError
 from edldist.files import replace_file
 from edldist_launch.contract.backend import JobState, Phase
+from edldist_launch.contract.patience import Patience
 from edldist_launch.contract.submission import (
     Submission,
     find_submission,
@@ -147,7 +148,11 @@ class KubernetesBackend:
 
         if not follow:
             return logs.read(begun())
-        return logs.follow(begun, lambda: self.state().phase in ENDED)
+        patience = Patience()
+        return logs.follow(
+            lambda: patience.ask(begun, []),
+            lambda: patience.ask(lambda: self.state().phase in ENDED, False),
+        )
 
     def stop(self, grace_s: float | None = None) -> None:
         """See ``Backend``. What its pods printed is kept in the folder; its claim stays."""

@@ -20,6 +20,7 @@ from edldist.config import load_job
 from edldist.errors import LaunchError
 from edldist.files import replace_file
 from edldist_launch.contract.backend import JobState, Phase, ProcessState, RoleState
+from edldist_launch.contract.patience import Patience
 from edldist_launch.contract.submission import Submission, find_submission, forget_submission
 from edldist_launch.contract.wishes import forget_wishes, read_wishes, write_wishes
 from edldist_launch.local.last_words import own_error
@@ -295,7 +296,12 @@ class SlurmBackend:
                 return {name for name in names if any(_is_of(name, each) for each in roles)}
             return set()
 
-        return self._attempts.follow(processes, lambda: not (follow and self._queue()), self._wait)
+        patience = Patience(self._clock.monotonic)
+
+        def ended() -> bool:
+            return not (follow and patience.ask(lambda: bool(self._queue()), True))
+
+        return self._attempts.follow(processes, ended, self._wait)
 
     def stop(self, grace_s: float | None = None) -> None:
         """See ``Backend.stop``."""

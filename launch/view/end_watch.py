@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 
@@ -11,6 +12,8 @@ from edldist.wire.query import StatusClient
 from edldist_launch.view.ending import Ending
 
 __all__ = ["await_end"]
+
+logger = logging.getLogger(__name__)
 
 ANSWER_S = 5.0
 
@@ -26,11 +29,19 @@ def await_end(coordinator: str, every_s: float, sleep: Callable[[float], object]
         RefusedError, ProtocolVersionError: the coordinator has nothing to say to this one.
     """
     ending, incarnation, since = Ending(nodes_tell=True), "", 0
-    over = False
+    over = silent = False
     with contextlib.closing(StatusClient(coordinator)) as client:
         while True:
-            with contextlib.suppress(CoordinatorUnreachableError):
+            try:
                 status = client.query(since, ANSWER_S)
+            except CoordinatorUnreachableError:
+                if not silent:
+                    logger.warning("no coordinator answers at %s: asking on, for however long", coordinator)
+                silent = True
+            else:
+                if silent:
+                    logger.warning("the coordinator at %s answers", coordinator)
+                silent = False
                 if status.incarnation != incarnation:  # its records are numbered anew
                     incarnation, since = status.incarnation, 0
                     continue

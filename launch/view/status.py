@@ -6,8 +6,8 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +21,20 @@ from edldist.errors import ConfigError, CoordinatorUnreachableError, LaunchError
 from edldist.wire.messages import GroupStatus, MemberStatus, Status
 from edldist.wire.query import StatusClient
 from edldist_launch.contract.backend import JobState
+from edldist_launch.contract.patience import Patience
 from edldist_launch.record.earlier import read_result
 from edldist_launch.record.eventfile import read_events
 from edldist_launch.view.console import PlainConsole, shown
 from edldist_launch.view.placed import not_joined
 from edldist_launch.view.progress import duration, number, show_result, why_it_ended
+from edldist_launch.view.seen import TIMEOUT_S, WATCH_EVERY_S, Engine, Seen, ask_engine, has_ended, watch_job
 from edldist_launch.view.waiting import waits
 
 __all__ = ["show_status", "show_status_of_folder"]
 
-TIMEOUT_S = 2.0
-WATCH_EVERY_S = 1.0
-
 # What fits a terminal of 80 columns; --json has everything.
 TEACHER_COLUMNS = {"samples": "samples", "held": "held", "students": "serves"}
 STUDENT_COLUMNS = {"starved_s": "starved s", "teachers": "workers"}
-
-
-Engine = Callable[[], JobState]
-"""What tells how the engine that placed a job's processes sees them."""
 
 
 def show_status(coordinator: str, as_json: bool, console: PlainConsole, watch: bool = False) -> int:
@@ -48,11 +43,11 @@ def show_status(coordinator: str, as_json: bool, console: PlainConsole, watch: b
     Raises:
         CoordinatorUnreachableError: nobody answered within two seconds; not while watching.
     """
+    if watch:
+        _watch(watch_job(coordinator), coordinator, as_json, console)
+        return 0
     with contextlib.closing(StatusClient(coordinator)) as client:
-        if not watch:
-            _show(Seen(client.query(0, TIMEOUT_S)), coordinator, as_json, console)
-            return 0
-        _watch(_answers(client), coordinator, as_json, console)
+        _show(Seen(client.query(0, TIMEOUT_S)), coordinator, as_json, console)
     return 0
 
 
@@ -67,54 +62,32 @@ def show_status_of_folder(
     Raises:
         ConfigError: the folder is none that a job writes to.
         CoordinatorUnreachableError: the job neither runs nor left a result: it was killed.
+        LaunchError: nobody knows where its coordinator is: the engine does not tell.
     """
     coordinator = _coordinator_of(folder, engine, watch)
-    if coordinator is None:
-        placed = _placed(engine)
-        if _has_ended(placed) and (result := read_result(folder / "result.json")) is not None:
-            _show_end(result, folder, as_json, console)
-        else:
-            _show(Seen(None, placed), "", as_json, console)
+    if coordinator is not None and watch and read_result(folder / "result.json") is None:
+        _watch(watch_job(coordinator, folder, engine), coordinator, as_json, console)
+    placed = ask_engine(engine)
+    ended = has_ended(placed)
+    if (coordinator is not None or ended) and (result := read_result(folder / "result.json")) is not None:
+        _show_end(result, folder, as_json, console)
         return 0
-    with contextlib.closing(StatusClient(coordinator)) as client:
-        if watch and read_result(folder / "result.json") is None:
-            _watch(_answers(client, folder, engine), coordinator, as_json, console)
-        if (result := read_result(folder / "result.json")) is not None:
-            _show_end(result, folder, as_json, console)
-            return 0
-        try:
-            status = client.query(0, TIMEOUT_S)
-        except CoordinatorUnreachableError as exc:
+    if coordinator is None or ended:
+        _show(Seen(None, placed), "", as_json, console)
+        return 0
+    try:
+        with contextlib.closing(StatusClient(coordinator)) as client:
+            seen = Seen(client.query(0, TIMEOUT_S), placed)
+    except CoordinatorUnreachableError as exc:
+        if not isinstance(placed, JobState):
             raise CoordinatorUnreachableError(
                 f"the job of {folder} left no result.json, and its coordinator at {coordinator} does not "
                 "answer: it was killed, or runs where this machine does not reach it"
             ) from exc
-    _show(Seen(status, _placed(engine)), coordinator, as_json, console)
+        print(f"no answer of the coordinator at {coordinator}", file=sys.stderr)
+        seen = Seen(None, placed)
+    _show(seen, coordinator, as_json, console)
     return 0
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A job as its coordinator, and as its engine, tell it.
-
-    Attributes:
-        status: None: the coordinator did not answer, or is not there yet.
-        placed: None: no engine was asked; text: why it could not tell.
-    """
-
-    status: Status | None
-    placed: JobState | str | None = None
-
-
-def _placed(engine: Engine | None) -> JobState | str | None:
-    try:
-        return engine() if engine is not None else None
-    except LaunchError as exc:
-        return str(exc)
-
-
-def _has_ended(placed: JobState | str | None) -> bool:
-    return isinstance(placed, JobState) and placed.phase in ("succeeded", "failed")
 
 
 def _coordinator_of(folder: Path, engine: Engine | None, wait: bool) -> str | None:
@@ -125,13 +98,20 @@ def _coordinator_of(folder: Path, engine: Engine | None, wait: bool) -> str | No
     """
     if engine is None:
         return _recorded(folder)
-    while isinstance(state := _placed(engine), JobState):
-        if state.coordinator is not None:
+    patience = Patience()
+    state: JobState | None = None
+    while True:
+        try:
+            state = patience.ask(engine, state)
+        except LaunchError:
+            with contextlib.suppress(ConfigError):
+                return _recorded(folder)
+            raise
+        if state is not None and state.coordinator is not None:
             return state.coordinator
-        if not wait or _has_ended(state):
+        if not wait or has_ended(state):
             return None
         time.sleep(WATCH_EVERY_S)
-    return _recorded(folder)
 
 
 def _recorded(folder: Path) -> str:
@@ -149,28 +129,19 @@ def _is_start(event: dict[str, Any]) -> bool:
     return event["event"] == "coordinator_started" and "address" in event
 
 
-def _answers(
-    client: StatusClient, folder: Path | None = None, engine: Engine | None = None
-) -> Iterator[Seen]:
-    """What there is to see, once a second, until the folder has a result."""
-    while folder is None or read_result(folder / "result.json") is None:
-        begun = time.monotonic()
-        try:
-            yield Seen(client.query(0, TIMEOUT_S), _placed(engine))
-        except CoordinatorUnreachableError:
-            yield Seen(None, _placed(engine))
-        time.sleep(max(0.0, begun + WATCH_EVERY_S - time.monotonic()))
-
-
 def _watch(answers: Iterator[Seen], coordinator: str, as_json: bool, console: PlainConsole) -> None:
     if as_json or not console.is_terminal:
+        silent = False  # the engine, which is said once
         for seen in answers:
+            if isinstance(seen.placed, str) and not silent:
+                print(f"the engine does not tell how the job is: {seen.placed}", file=sys.stderr)
+            silent = isinstance(seen.placed, str)
             if seen.status is None:
                 print(f"no answer of the coordinator at {coordinator}", file=sys.stderr)
             elif as_json:
                 print(json.dumps(_document(seen)), flush=True)
             else:
-                console.print(_screen(seen, coordinator))
+                console.print(_screen(Seen(seen.status, None) if silent else seen, coordinator))
         return
     latest: RenderableType = Text("")
     with Live(console=console, auto_refresh=False, transient=False, vertical_overflow="crop") as live:
@@ -184,7 +155,8 @@ def _watch(answers: Iterator[Seen], coordinator: str, as_json: bool, console: Pl
                 continue
             silent_since = silent_since or now - TIMEOUT_S
             complaint = f"no answer of the coordinator at {coordinator} for {duration(now - silent_since)}"
-            live.update(Group(latest, Text(shown(complaint), style="yellow")), refresh=True)
+            said = [complaint, seen.placed] if isinstance(seen.placed, str) else [complaint]
+            live.update(Group(latest, *(Text(shown(line), style="yellow") for line in said)), refresh=True)
 
 
 def _show(seen: Seen, coordinator: str, as_json: bool, console: PlainConsole) -> None:

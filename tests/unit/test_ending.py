@@ -77,12 +77,13 @@ def test_where_nobody_runs_nodes_ranks_that_said_goodbye_are_done(last: str, wor
 
 
 def test_the_end_is_waited_for_through_a_replacement_of_the_coordinator(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked: list[int] = []
     answers = [
         status(rank("joined"), here=1, seq=3),
         status(rank("joined"), here=1, seq=3),
+        end_watch.CoordinatorUnreachableError("gone"),
         end_watch.CoordinatorUnreachableError("gone"),
         status(life="two", seq=1),
         status(rank("joined"), here=1, life="two", seq=1),
@@ -109,8 +110,12 @@ def test_the_end_is_waited_for_through_a_replacement_of_the_coordinator(
     monkeypatch.setattr(end_watch, "StatusClient", Client)
     slept: list[float] = []
     assert end_watch.await_end("tcp://c:1", 3.0, slept.append) == "completed"
+    assert [record.getMessage() for record in caplog.records] == [
+        "no coordinator answers at tcp://c:1: asking on, for however long",
+        "the coordinator at tcp://c:1 answers",
+    ]
     assert answers == [] and set(slept) == {3.0}
-    assert asked == [0, 0, 3, 3, 0, 1, 3, 4, 6]
+    assert asked == [0, 0, 3, 3, 3, 0, 1, 3, 4, 6]
 
 
 @pytest.mark.parametrize(

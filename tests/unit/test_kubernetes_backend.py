@@ -16,6 +16,7 @@ from edldist_launch.cli.stop import stop
 from edldist_launch.contract.submission import Submission, find_submission
 from edldist_launch.job import found
 from edldist_launch.kubernetes import backend as backend_module
+from edldist_launch.kubernetes import logs as logs_module
 from edldist_launch.kubernetes.backend import KubernetesBackend
 from edldist_launch.kubernetes.kubectl import Answer, Run
 from edldist_launch.kubernetes.resolve import plan_in_image
@@ -505,6 +506,28 @@ def test_a_folder_without_a_job_is_named(folder: Path, api: FakeApi) -> None:
     for call in (backend.state, backend.stop, lambda: backend.scale({"t": 1}), backend.logs):
         with pytest.raises(LaunchError, match=f"no job was started in {folder}"):
             call()
+
+
+def test_logs_are_followed_through_an_outage_of_the_api(
+    folder: Path, api: FakeApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logs_module, "LOOK_S", 0.0)
+    backend = KubernetesBackend(folder / "out", api.run)
+    backend.start(plan_of(folder))
+    first = len(api.asked)
+    api.silent_from, api.heals_at = first + 12, first + 20
+    done = iter(range(1_000))
+
+    def refuse(request: str) -> None:
+        if next(done) == 30:
+            student = api.object("Job", "digits-student")
+            student["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
+
+    api.refuse = refuse
+    assert list(backend.logs(follow=True)) == []
+    words = [record.getMessage() for record in caplog.records]
+    assert len(words) >= 2 and "Unable to connect to the server" in words[0]
+    assert words[-1] == "the engine tells again how the job is"
 
 
 def test_words_are_those_of_the_cluster_and_no_log_of_kubectl(folder: Path) -> None:

@@ -345,6 +345,45 @@ def test_logs_are_followed_until_nothing_is_in_the_queue(job: Job) -> None:
     assert list(job.found().logs(follow=True)) == []
 
 
+def test_logs_are_followed_through_an_outage_of_slurm_which_is_said_once(
+    job: Job, caplog: pytest.LogCaptureFixture
+) -> None:
+    job.start()
+    healthy = list(job.slurm.tasks)
+    turns = iter(range(100))
+
+    def meanwhile() -> None:
+        turn = next(turns)
+        if turn == 0:
+            job.slurm.silent = {"queue"}
+        elif turn == 5:
+            job.write("student-0", "written meanwhile\n")
+        elif turn == 10:
+            job.slurm.silent = set()
+        elif turn == 12:
+            job.slurm.end(*healthy)
+
+    job.meanwhile = meanwhile
+    assert list(job.found().logs("student", follow=True)) == ["student-0: written meanwhile"]
+    words = [record.getMessage() for record in caplog.records]
+    assert len(words) == 2 and words[1] == "the engine tells again how the job is"
+    assert words[0] == (
+        "the engine does not tell how the job is (queue: Unable to contact slurm controller (connect "
+        "failure)): asking again for up to 10 minutes"
+    )
+
+
+def test_an_outage_without_end_ends_what_follows_logs(job: Job) -> None:
+    job.start()
+    job.meanwhile = lambda: job.slurm.silent.add("queue")
+    begun = job.clock.monotonic()
+    with pytest.raises(LaunchError, match="has not told for 10 minutes how the job is: queue: Unable"):
+        list(job.found().logs(follow=True))
+    assert job.clock.monotonic() - begun > 600
+    with pytest.raises(LaunchError, match=r"^queue: Unable to contact"):
+        list(job.found().logs(follow=True))
+
+
 # --- asking -----------------------------------------------------------------------------------------
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import edldist_launch.view.seen
 import edldist_launch.view.status
-from edldist.errors import ConfigError, CoordinatorUnreachableError
+from edldist.errors import ConfigError, CoordinatorUnreachableError, LaunchError
 from edldist.wire.messages import GroupStatus, MemberStatus, Scalar, Status
+from edldist_launch.contract.backend import JobState
 from edldist_launch.view.console import PlainConsole
 from edldist_launch.view.status import show_status, show_status_of_folder
 from edldist_launch.view.waiting import waits
@@ -42,8 +44,14 @@ class Answers:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *statuses: Status | None) -> None:
         self._left = list(statuses)
-        monkeypatch.setattr(edldist_launch.view.status, "StatusClient", lambda address: self)
-        monkeypatch.setattr(edldist_launch.view.status, "WATCH_EVERY_S", 0.0)
+        for module in (edldist_launch.view.status, edldist_launch.view.seen):
+            monkeypatch.setattr(module, "StatusClient", self._to)
+            monkeypatch.setattr(module, "WATCH_EVERY_S", 0.0)
+        self.addresses: list[str] = []
+
+    def _to(self, address: str) -> Answers:
+        self.addresses.append(address)
+        return self
 
     def query(self, since: int, timeout_s: float) -> Status:
         status = self._left.pop(0) if len(self._left) > 1 else self._left[0]
@@ -297,3 +305,70 @@ def test_it_says_who_waits_for_whom_and_why(who: str, says: list[str]) -> None:
         "spare": (worker(0), [rank("t-1")]),
     }[who]
     assert waits(me, [me, *members]) == says
+
+
+class Engine:
+    """Tells one state after the other; words are why it does not, None what there is now for ever."""
+
+    def __init__(self, *states: JobState | str) -> None:
+        self._left = list(states)
+
+    def __call__(self) -> JobState:
+        state = self._left.pop(0) if len(self._left) > 1 else self._left[0]
+        if isinstance(state, str):
+            raise LaunchError(state)
+        return state
+
+
+RUNS = JobState("toy", "running", "tcp://h:1")
+OUTAGE = "squeue: slurm_load_jobs error: Socket timed out on send/recv operation"
+
+
+def test_watching_outlasts_an_engine_that_is_silent_for_a_while_and_ends_with_the_job(
+    answer: Status, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = Answers(monkeypatch, answer)
+    moved = JobState("toy", "running", "tcp://h:2")  # as a forwarded port does in an outage
+    over = JobState("toy", "failed", reason="teacher-0 cannot work")
+    engine = Engine(RUNS, RUNS, OUTAGE, OUTAGE, moved, OUTAGE, over)
+    assert show_status_of_folder(tmp_path, True, PlainConsole(), watch=True, engine=engine) == 0
+    shown = capsys.readouterr()
+    assert shown.err == f"the engine does not tell how the job is: {OUTAGE}\n" * 2, "once for each outage"
+    *_, last = shown.out.split("\n{\n")
+    assert json.loads("{" + last)["placed"]["reason"] == "teacher-0 cannot work"
+    assert answers.addresses == ["tcp://h:1", "tcp://h:2"]
+
+
+def test_watching_gives_up_when_neither_coordinator_nor_engine_tells_anything_for_long(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    Answers(monkeypatch, None)
+    monkeypatch.setattr(edldist_launch.view.seen, "OUTAGE_S", 0.0)
+    with pytest.raises(LaunchError, match=f"neither the coordinator at tcp://h:1 nor .*: {OUTAGE}"):
+        show_status_of_folder(tmp_path, True, PlainConsole(), watch=True, engine=Engine(RUNS, OUTAGE))
+
+
+def test_watching_waits_through_an_outage_for_a_coordinator_that_comes_later(
+    answer: Status, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Answers(monkeypatch, answer)
+    pending = JobState("toy", "pending")
+    engine = Engine(pending, OUTAGE, RUNS, JobState("toy", "succeeded"))
+    assert show_status_of_folder(tmp_path, True, PlainConsole(), watch=True, engine=engine) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["incarnation"] == "i"
+
+
+def test_a_silent_engine_has_the_word_where_nobody_knows_the_coordinator(tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match=f"^{OUTAGE}$"):
+        show_status_of_folder(tmp_path, False, PlainConsole(), engine=Engine(OUTAGE))
+
+
+def test_a_coordinator_that_is_replaced_just_now_is_no_killed_job(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Answers(monkeypatch, None)
+    waits = JobState("toy", "running", "tcp://h:1", "its coordinator waits for a host: Resources")
+    assert show_status_of_folder(tmp_path, False, PlainConsole(), engine=Engine(waits)) == 0
+    told = capsys.readouterr()
+    assert told.out == "job toy · running: its coordinator waits for a host: Resources\n"
+    assert told.err == "no answer of the coordinator at tcp://h:1\n"
