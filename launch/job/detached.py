@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edldist_launch.job.resolve import resolve_job, spare_the_job_file
-from edldist_launch.job.submitting import refuse_taken_by_a_cluster
+from edldist_launch.job.submitting import refuse_taken_by_a_cluster, shown_as_finished
 from edldist_launch.local.backend import LocalBackend
 from edldist_launch.plan.plan import Plan
 from edldist_launch.record.earlier import Beginning
@@ -19,7 +19,7 @@ __all__ = ["start_detached"]
 def start_detached(
     job_path: Path, overrides: Sequence[str], output: Path | None, beginning: Beginning
 ) -> int:
-    """Start a job in the background, and say where.
+    """Start a job in the background, and say where; one that is finished there is shown, and not started.
 
     Raises:
         ConfigError: the job is refused.
@@ -30,9 +30,12 @@ def start_detached(
         spare_the_job_file(job_path, output)
     output = (output or free_folder(OUTPUTS, job, beginning)).absolute()
     refuse_taken_by_a_cluster(output)
+    console = PlainConsole()
+    if shown_as_finished(job, output, beginning, console):
+        return 0
     LocalBackend(output, beginning).start(Plan(job, job_path.absolute().parent, output))
     option = output_option(output)
-    PlainConsole().print(
+    console.print(
         f"job {job.name} runs, output: {near(output)}\n"
         f"its progress: edldist status --watch {option}   its logs: edldist logs --follow {option}   "
         f"its end: edldist stop {option}",

@@ -10,16 +10,15 @@ from pathlib import Path
 from edldist.config import JobConfig, load_job
 from edldist_launch.contract.submission import find_submission
 from edldist_launch.job.resolve import spare_the_job_file
-from edldist_launch.job.submitting import refuse_taken
+from edldist_launch.job.submitting import refuse_taken, shown_as_finished
 from edldist_launch.plan.paths import check_weights, resolve_paths
 from edldist_launch.plan.plan import Plan
-from edldist_launch.record.earlier import Beginning, EarlierRun
+from edldist_launch.record.earlier import Beginning
 from edldist_launch.record.folder import OUTPUTS, default_folders
 from edldist_launch.slurm.backend import SlurmBackend, scripts_of, submission_options, surroundings
 from edldist_launch.slurm.commands import Slurm
 from edldist_launch.slurm.layout import Layout
 from edldist_launch.view.console import PlainConsole, near, output_option
-from edldist_launch.view.progress import show_finished
 
 __all__ = ["render_for_slurm", "submit_to_slurm"]
 
@@ -63,10 +62,7 @@ def submit_to_slurm(
             console.print(line, soft_wrap=True)
         return 0
     backend.check_absent(plan)
-    earlier = EarlierRun.read(asked.output)
-    if earlier is not None and earlier.finished and earlier.result is not None and beginning == "resume":
-        earlier.check(asked.job, asked.output, beginning)
-        show_finished(console, asked.output, earlier.result)
+    if shown_as_finished(asked.job, asked.output, beginning, console):
         return 0
     backend.start(plan)
     for role in backend.state().roles:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edldist.config import JobConfig
 from edldist.errors import LaunchError
 from edldist_launch.contract.submission import find_submission
 from edldist_launch.job.found import find_job
+from edldist_launch.record.earlier import Beginning, EarlierRun
 from edldist_launch.record.folder import OUTPUTS
-from edldist_launch.view.console import near, output_option
+from edldist_launch.view.console import PlainConsole, near, output_option
+from edldist_launch.view.progress import show_finished
 
-__all__ = ["refuse_taken", "refuse_taken_by_a_cluster", "submission_folder"]
+__all__ = ["refuse_taken", "refuse_taken_by_a_cluster", "shown_as_finished", "submission_folder"]
 
 
 def refuse_taken(folder: Path) -> None:
@@ -35,6 +38,20 @@ def refuse_taken_by_a_cluster(folder: Path) -> None:
     submission = find_submission(folder)
     if submission is not None and submission.backend != "local":
         refuse_taken(folder)
+
+
+def shown_as_finished(job: JobConfig, folder: Path, beginning: Beginning, console: PlainConsole) -> bool:
+    """Whether this very job has come to its end in a folder, which is shown then: there is nothing to start.
+
+    Raises:
+        ConfigError: another one has, or its record cannot be read.
+    """
+    earlier = EarlierRun.read(folder)
+    if earlier is None or beginning != "resume" or not earlier.finished or earlier.result is None:
+        return False
+    earlier.check(job, folder, beginning)
+    show_finished(console, folder, earlier.result)
+    return True
 
 
 def submission_folder(name: str, output: Path | None) -> Path:

@@ -19,7 +19,7 @@ from edldist.files import replace_file
 from edldist_launch.contract.backend import JobState
 from edldist_launch.contract.submission import find_submission
 from edldist_launch.contract.wishes import write_wishes
-from edldist_launch.local.last_words import own_error
+from edldist_launch.local.last_words import refusal
 from edldist_launch.local.log_pipe import LogPipe
 from edldist_launch.local.logs import follow_logs, read_logs
 from edldist_launch.local.placement import ENDED, Launcher, read_placement, without_processes
@@ -54,6 +54,8 @@ class LocalBackend:
 
     def start(self, plan: Plan) -> None:
         """Start ``edldist run`` in a session of its own; it runs when this returns.
+
+        One that finds this very job finished starts nothing, and is no error.
 
         Raises:
             ConfigError: the launcher refuses the job, with its own words.
@@ -179,7 +181,7 @@ class LocalBackend:
             submitted.unlink(missing_ok=True)
         if taken_up:
             _left.append((process, pipe))
-        else:
+        elif process.returncode != 0:  # else it found this very job finished, and there was nothing to start
             self._refused(process.returncode, log, written)
 
     def _await_launcher(self, process: subprocess.Popen[bytes]) -> bool:
@@ -198,7 +200,7 @@ class LocalBackend:
         with contextlib.suppress(OSError), log.open("rb") as stream:
             stream.seek(written)
             said = stream.read().decode(errors="replace").strip()
-        words = own_error(said) or said or f"it ended with exit code {code} and said nothing"
+        words = refusal(said) or said or f"it ended with exit code {code} and said nothing"
         if code == 2:
             raise ConfigError(words)
         raise LaunchError(f"edldist run did not start the job: {words}")

@@ -1,10 +1,10 @@
-"""What a program says when it ends by an error: the one line that a person looks for. Pure."""
+"""What a program says when it ends by an error: what a person looks for. Pure."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["own_error"]
+__all__ = ["own_error", "refusal"]
 
 MOST_SHOWN = 1_000  # what to do about it stands at the end
 
@@ -19,6 +19,21 @@ _FORMS = (
 )
 _OF_THE_AGENT = ("SignalException", "ChildFailedError")
 """What torchrun's agent raises because its ranks ended."""
+
+
+_REFUSAL = re.compile(r"^error: (?=\S)", re.MULTILINE)
+
+
+def refusal(output: str) -> str:
+    """All that one of edldist's commands said of the error by which it ended; empty where it said nothing.
+
+    Its last lines may be about what to do.
+
+    Args:
+        output: all of it.
+    """
+    said = list(_REFUSAL.finditer(output))
+    return output[said[-1].end() :].strip() if said else ""
 
 
 def own_error(output: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edldist_launch.local.last_words import MOST_SHOWN, own_error
+from edldist_launch.local.last_words import MOST_SHOWN, own_error, refusal
 
 TORCHRUN = """W1126 23:10:57.9 1050 torch/distributed/elastic/agent/api.py:753] Received 15 death signal
 Traceback (most recent call last):
@@ -42,3 +42,9 @@ def test_the_last_error_that_is_the_programs_own(output: str, said: str) -> None
 
 def test_a_long_one_is_cut() -> None:
     assert own_error(f"ValueError: {'x' * 2000}") == f"ValueError: {'x' * (MOST_SHOWN - 12)} ..."
+
+
+def test_all_of_a_refusal_is_kept_with_what_to_do_about_it() -> None:
+    said = "error: earlier\nerror: out/toy holds a run:\n  args[1]: 1 -> 2\nChoose: --fresh\n"
+    assert refusal(said) == "out/toy holds a run:\n  args[1]: 1 -> 2\nChoose: --fresh"
+    assert refusal("a table\nof figures\n") == refusal("") == ""
