@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from edldist.coordinator.fingerprints import GroupFingerprints
 from edldist.coordinator.rates import RecentRate, differs
+from edldist.coordinator.refusals import Refusals
 from edldist.wire.messages import (
     Event,
     Goodbye,
@@ -133,6 +134,8 @@ class Membership:
         self._ids: dict[Sender, str] = {}
         self._processes: dict[str, set[str]] = {}
         self._fingerprints = GroupFingerprints()
+        self.refusals = Refusals()
+        """Who was refused, and why."""
         # Invariant: no member is in here; who was missed first comes first.
         self._missing: dict[str, float] = {}
         self.inherits = False
@@ -192,6 +195,7 @@ class Membership:
         """
         reason = self._objection(message)
         if reason is not None:
+            self.refusals.add(message, reason, now)
             return [Send(peer, Refused(reason=reason))]
         reason = self._held(message, now)
         if reason is not None:
@@ -200,6 +204,7 @@ class Membership:
         if message.role == "teacher":
             reason = self._fingerprints.objection(message, lambda: self._rolls(message))
         if reason is not None:
+            self.refusals.add(message, reason, now)
             return [
                 Send(peer, Refused(reason=reason, incompatible=True)),
                 Record(_refused(message, reason, wall)),
@@ -230,6 +235,7 @@ class Membership:
         )
         self.version += 1
         self._missing.pop(message.id, None)
+        self.refusals.let_in(message.id)
         if known is not None:
             if known.peer != peer:
                 del self._ids[known.peer]

@@ -11,7 +11,15 @@ from edldist.coordinator.load import GroupLoad, loads
 from edldist.coordinator.membership import Membership
 from edldist.coordinator.records import Records
 from edldist.coordinator.scaling import Scaling
-from edldist.wire.messages import GroupStatus, MemberStatus, NodeQuery, NodeStatus, RankStatus, Status
+from edldist.wire.messages import (
+    GroupStatus,
+    MemberStatus,
+    NodeQuery,
+    NodeStatus,
+    RankStatus,
+    RefusedStatus,
+    Status,
+)
 
 __all__ = ["StatusView"]
 
@@ -65,6 +73,17 @@ class StatusView:
             records=records,
             seq=seq,
             groups=self.groups(),
+            refused=[
+                RefusedStatus(
+                    id=refusal.register.id,
+                    role=refusal.register.role,
+                    group=refusal.register.group,
+                    host=refusal.register.host,
+                    reason=refusal.reason,
+                    ago_s=now - refusal.at,
+                )
+                for refusal in self._members.refusals
+            ],
         )
 
     def groups(self) -> list[GroupStatus]:

@@ -242,7 +242,11 @@ class Placer:
         else:
             self._observers.event(f"{note.role.kind}_{note.what}", id=note.process, **fields)
         words = {"crashed": f"crashed ({describe_exit(note.code)})", "hopeless": "cannot work"}
-        logger.info("%s %s %s", note.process, words.get(note.what, note.what), note.where)
+        said = own_error(self._attempts.output(note.process)) if note.what in words else ""
+        where = f" on {note.where}" if note.where else ""
+        level = logging.WARNING if note.what in words else logging.INFO
+        why = f": {said}" if said else ""
+        logger.log(level, "%s %s%s%s", note.process, words.get(note.what, note.what), where, why)
         if note.what == "crashed" and note.role.kind == "teacher":
             self._observers.crashed(note.process)
 

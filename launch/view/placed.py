@@ -1,13 +1,14 @@
-"""What an engine says of processes that a job's coordinator does not know of. Pure."""
+"""Who is not in the job: processes that an engine tells of, and whom the coordinator refused. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edldist.wire.messages import MemberStatus
+from edldist.wire.messages import MemberStatus, RefusedStatus
 from edldist_launch.contract.backend import JobState, ProcessState
+from edldist_launch.view.progress import duration
 
-__all__ = ["not_joined"]
+__all__ = ["not_joined", "refused"]
 
 
 def not_joined(placed: JobState, members: Sequence[MemberStatus]) -> list[str]:
@@ -28,6 +29,19 @@ def not_joined(placed: JobState, members: Sequence[MemberStatus]) -> list[str]:
         lacking = role.wanted - role.count("pending", "running", "failed", "succeeded")
         if lacking > 0 and placed.phase == "running":
             lines.append(f"{role.name}: {lacking} of {role.wanted} have not been started")
+    return lines
+
+
+def refused(those: Sequence[RefusedStatus], placed: JobState | str | None) -> list[str]:
+    """A line for each that the coordinator would not have, unless the engine passes its last words on."""
+    roles = placed.roles if isinstance(placed, JobState) else ()
+    said = [(process.id, process.reason) for role in roles for process in role.processes]
+    lines = []
+    for each in those:
+        if any(each.id == process and each.reason in words for process, words in said):
+            continue
+        where = f" on {each.host}" if each.host else ""
+        lines.append(f"{each.id}{where} was refused {duration(each.ago_s)} ago: {each.reason}")
     return lines
 
 

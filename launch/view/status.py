@@ -25,7 +25,7 @@ from edldist_launch.contract.patience import Patience
 from edldist_launch.record.earlier import read_result
 from edldist_launch.record.eventfile import read_events
 from edldist_launch.view.console import PlainConsole, shown
-from edldist_launch.view.placed import not_joined
+from edldist_launch.view.placed import not_joined, refused
 from edldist_launch.view.progress import duration, number, show_result, why_it_ended
 from edldist_launch.view.seen import TIMEOUT_S, WATCH_EVERY_S, Engine, Seen, ask_engine, has_ended, watch_job
 from edldist_launch.view.waiting import waits
@@ -184,6 +184,7 @@ def _screen(seen: Seen, coordinator: str) -> RenderableType:
     parts: list[RenderableType] = []
     if seen.status is not None:
         parts += _members(seen.status, members, coordinator)
+        parts += [Text(shown(line), style="yellow") for line in refused(seen.status.refused, seen.placed)]
     if isinstance(seen.placed, JobState):
         if seen.status is None:
             why = f": {seen.placed.reason}" if seen.placed.reason else ""

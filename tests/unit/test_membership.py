@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 
 from edldist.coordinator.membership import Action, Membership, Record, Send
+from edldist.coordinator.records import Records
+from edldist.coordinator.refusals import MOST
+from edldist.coordinator.scaling import Rules, Scaling
+from edldist.coordinator.status import StatusView
 from edldist.wire.messages import (
     Goodbye,
     Heartbeat,
@@ -409,3 +413,40 @@ def test_who_is_no_later_start_waits_until_the_id_is_free(attempts: tuple[int, i
     assert isinstance(refused, Refused) and refused.held_for_s == 3.0
     ((_, answer),) = sent(members.register(b"other", teacher(process="p2"), 3.5, WALL))
     assert isinstance(answer, Registered)
+
+
+def refused(members: Membership, now: float) -> list[tuple[str, str, float]]:
+    scaling = Scaling({}, Rules())
+    status = StatusView("inc", 0.0, members, Records(), scaling).whole(now, 0)
+    return [(each.id, each.reason, each.ago_s) for each in status.refused]
+
+
+def test_the_status_tells_who_was_refused_and_why_until_he_is_let_in() -> None:
+    members = make()
+    members.register(Sender(b"1"), teacher("t1"), 0.0, WALL)
+    other = teacher("t2", process="p2", fingerprint=fingerprint(weights="other"))
+    said = [a for a in members.register(Sender(b"2"), other, 1.0, WALL) if isinstance(a, Send)]
+    assert isinstance(said[0].message, Refused)
+    members.register(Sender(b"3"), teacher("t3", group=""), 2.0, WALL)
+    (t2, t3) = refused(members, 5.0)
+    assert t2 == ("t2", said[0].message.reason, 4.0) and "weights other instead of" in t2[1]
+    assert t3[0] == "t3" and "names no teacher group" in t3[1]
+    members.register(Sender(b"4"), teacher("t2", process="p4"), 6.0, WALL)
+    assert [each[0] for each in refused(members, 6.0)] == ["t3"]
+
+
+def test_who_waits_for_an_id_is_not_told_as_refused() -> None:
+    members = make()
+    members.register(Sender(b"1"), teacher("t1"), 0.0, WALL)
+    members.register(Sender(b"2"), teacher("t1", process="p2"), 0.5, WALL)
+    assert refused(members, 1.0) == []
+
+
+def test_no_more_than_the_last_of_many_refusals_are_kept() -> None:
+    members = make()
+    members.register(Sender(b"1"), teacher("t1"), 0.0, WALL)
+    for number in range(200):
+        wrong = teacher(f"w{number}", process=f"q{number}", fingerprint=fingerprint(weights="other"))
+        members.register(Sender(b"2"), wrong, 1.0, WALL)
+    told = [each[0] for each in refused(members, 2.0)]
+    assert len(told) == MOST and told[-1] == "w199"

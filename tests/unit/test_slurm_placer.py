@@ -207,6 +207,18 @@ def test_what_the_coordinator_and_a_person_want_is_placed_and_told(rig: Rig) -> 
     assert "teacher-1" not in rig.files.ended()
 
 
+def test_a_worker_that_cannot_work_is_told_of_with_its_own_words(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = rig.files.layout.log_folder("teacher-0") / "0" / "log"
+    log.parent.mkdir(parents=True)
+    log.write_text("error: teacher-0 is not like teacher-1: weights X instead of Y\n")
+    rig.when(lambda: rig.slurm.submitted, lambda: rig.leave("2_0", "teacher-0", 3))
+    assert rig.run() == 0
+    said = [record.getMessage() for record in caplog.records if "cannot work" in record.message]
+    assert said == ["teacher-0 cannot work on n1: teacher-0 is not like teacher-1: weights X instead of Y"]
+
+
 def test_a_worker_that_crashed_is_told_of_and_queued_again(rig: Rig) -> None:
     rig.when(lambda: rig.slurm.submitted, lambda: rig.leave("2_0", "teacher-0", 1))
     rig.when(lambda: len(rig.slurm.submitted) == 2, lambda: setattr(rig.interrupts, "asked", True))

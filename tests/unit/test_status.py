@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -12,8 +13,8 @@ import pytest
 import edldist_launch.view.seen
 import edldist_launch.view.status
 from edldist.errors import ConfigError, CoordinatorUnreachableError, LaunchError
-from edldist.wire.messages import GroupStatus, MemberStatus, Scalar, Status
-from edldist_launch.contract.backend import JobState
+from edldist.wire.messages import GroupStatus, MemberStatus, RefusedStatus, Scalar, Status
+from edldist_launch.contract.backend import JobState, ProcessState, RoleState
 from edldist_launch.view.console import PlainConsole
 from edldist_launch.view.status import show_status, show_status_of_folder
 from edldist_launch.view.waiting import waits
@@ -171,6 +172,27 @@ def test_trouble_is_said_below_the_tables(answer: Status, monkeypatch: pytest.Mo
         "rank0 took 5 samples without labels of a missing teacher",
         "rank0 left out 32 samples that no worker could label",
     ]
+
+
+def test_a_worker_that_was_refused_is_told_with_the_reason(
+    answer: Status, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    reason = "teacher worker teacher-1 is not like worker teacher-0: weights X instead of Y"
+    refused = RefusedStatus(id="teacher-1", role="teacher", group="big", host="h", reason=reason, ago_s=125.0)
+    seen = msgspec.structs.replace(answer, refused=[refused])
+    said = " ".join("".join(printed(monkeypatch, seen)[-2:]).split())
+    assert said == f"teacher-1 on h was refused 2m05s ago: {reason}"
+    show_status("tcp://h:1", True, PlainConsole())
+    assert json.loads(capsys.readouterr().out)["refused"][0]["reason"] == reason
+    code = ProcessState("teacher-1", "12", "failed", reason="exit code 3")
+    own = replace(code, reason=f"exit code 3: refused: {reason}")
+    for process, times in ((code, 1), (own, 0)):
+        placed = JobState("toy", "running", "tcp://h:1", roles=(RoleState("big", 3, (process,)),))
+        target = PlainConsole(file=io.StringIO(), width=200)
+        assert show_status_of_folder(tmp_path, False, target, engine=lambda placed=placed: placed) == 0
+        assert isinstance(target.file, io.StringIO)
+        text = target.file.getvalue()
+        assert (text.count("was refused"), text.count(reason)) == (times, 1), "said once"
 
 
 def test_names_and_figures_of_strangers_are_text(answer: Status, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,7 @@ __all__ = [
     "NodeQuery",
     "NodeStatus",
     "RankStatus",
+    "RefusedStatus",
     "Refused",
     "Register",
     "Registered",
@@ -307,6 +308,20 @@ class GroupStatus(MessagePart, frozen=True):
     why: Text
 
 
+class RefusedStatus(MessagePart, frozen=True):
+    """Somebody whose registration was refused, and who is not let in since.
+
+    ``group`` and ``host`` are as in ``Register``; ``reason`` is what it was told, ``ago_s`` seconds ago.
+    """
+
+    id: str
+    role: str
+    group: str
+    host: str
+    reason: str
+    ago_s: float
+
+
 class Scale(MessagePart, frozen=True, tag="scale"):
     """A person asks for a number of workers of a teacher group; None lets the coordinator decide again.
 
@@ -328,7 +343,8 @@ class Status(MessagePart, frozen=True, tag="status"):
 
     ``records`` holds ``Event`` and ``Report`` values in the order of their arrival; ``seq`` is the
     number of the last one (ask for what follows with ``StatusQuery(since=seq)``). Numbers start
-    again with a new ``incarnation``. ``wall_s`` is the coordinator's wall clock when it answered.
+    again with a new ``incarnation``. ``refused``: those who were not let in, the latest last. ``wall_s`` is
+    the coordinator's wall clock when it answered.
     """
 
     incarnation: Name
@@ -337,6 +353,7 @@ class Status(MessagePart, frozen=True, tag="status"):
     records: list[Event | Report]
     seq: Count
     groups: list[GroupStatus] = []
+    refused: list[RefusedStatus] = []
     wall_s: Wall = 0.0
 
 
