@@ -72,7 +72,7 @@ if [ -z "$wish" ]; then
         trap : TERM
         (
             echo "$BASHPID" >&3
-            exec srun --ntasks=1 --cpus-per-task=8 --input=none /opt/python -m edldist_launch teacher --import-from /home/me/jobs --coordinator 'file:/shared/out/full run/slurm/coordinator.json' --id "$process" --attempt "$attempt" --name big --model a.b:c --device cuda:1 --model-arg path=m --model-arg 'layers=[1, 2.5, null, {a: '"'"'1'"'"'}]' --batch-size 7 --codec dense:bf16 --drain-s 20.0 --weights w.safetensors --outputs logits --model-version '7 b' --allow-nonfinite --compile --autocast bf16 --channels-last --dataset d:f --dataset-threads 4 --dataset-inputs 0,mask > "$log" 2>&1 3>&-
+            exec srun --ntasks=1 --cpus-per-task=8 --input=none /opt/python -m edldist_launch teacher --import-from /home/me/jobs --coordinator 'file:/shared/out/full run/slurm/coordinator.json' --id "$process" --attempt "$attempt" --name big --model a.b:c --device cuda:1 --model-arg path=m --model-arg 'layers=[1, 2.5, null, {a: '"'"'1'"'"'}]' --batch-size 7 --codec dense:bf16 --drain-s 20.0 --weights w.safetensors --outputs logits --vocabulary v/tok --model-version '7 b' --allow-nonfinite --compile --autocast bf16 --channels-last --dataset d:f --dataset-threads 4 --dataset-inputs 0,mask > "$log" 2>&1 3>&-
         )
         echo $? >&3
     ) &
