@@ -29,7 +29,8 @@ def plan_in_image(job_path: Path, overrides: Sequence[str] = (), extend: bool = 
         extend: whether students go on from a checkpoint though its labels came from another teacher.
 
     Raises:
-        ConfigError: the job file is wrong, or a script is in neither folder.
+        ConfigError: the job file is wrong, a script is in neither folder, or a path leads out of what
+            the image holds.
     """
     job = load_job(job_path, overrides)
     settings = job.kubernetes or KubernetesConfig()
@@ -94,16 +95,29 @@ class _Places:
         One that leads nowhere here, and may come to lie in either folder, stays as it is written.
 
         Raises:
-            ConfigError: it could be of two different files.
+            ConfigError: it could be of two different files, or leads out of what the image holds.
         """
-        here, beside = self._here / path, self._beside / path
-        if os.path.isabs(path) or here == beside:
+        if os.path.isabs(path):
             return str(self._workdir / path)
+        here, beside = self._here / path, self._beside / path
+        if here == beside:
+            return self._inside(key, self._workdir, path)
         if here.exists() and beside.exists() and not beside.samefile(here):
             raise ConfigError(
                 f"{key}: {path} could be {here} or {beside}, beside the job file: "
                 "write the path from the current folder of the one that you mean"
             )
         if here.exists():
-            return str(self._workdir / path)
-        return str(self.beside_in_image / path) if beside.exists() else path
+            return self._inside(key, self._workdir, path)
+        from_beside = self._inside(key, self.beside_in_image, path)
+        return from_beside if beside.exists() else path
+
+    def _inside(self, key: str, place: PurePosixPath, path: str) -> str:
+        """A relative path from a folder of the image, if the image has what it leads to."""
+        whole = os.path.normpath(place / path)
+        if not PurePosixPath(whole).is_relative_to(os.path.normpath(self._workdir)):
+            raise ConfigError(
+                f"{key}: {path} leads to {whole} in the image, which holds the files of {self._here} alone, "
+                f"in {self._workdir}: put it there, or write its whole path in the image or on a volume"
+            )
+        return whole

@@ -420,6 +420,38 @@ def test_the_files_of_an_engine_are_looked_for_in_the_image(folder: Path) -> Non
     assert teacher.kwargs == {"tokenizer": "/job/models/t", "retries": 3}
 
 
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        (
+            "student.script=../mine/x.py",
+            "student.script: ../mine/x.py leads to /mine/x.py in the image",
+        ),
+        ("prepare={script: ../mine/x.py}", "prepare.script: ../mine/x.py leads"),
+        ("teachers.0.weights=../mine/w", r"teachers\[0\].weights: ../mine/w leads"),
+        ("teachers.0.vocabulary=../none", r"teachers\[0\].vocabulary: ../none leads"),
+        ("teachers.0.model=hf:../mine", r"teachers\[0\].model: ../mine leads to /mine in"),
+    ],
+)
+def test_a_path_that_leads_out_of_the_image_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, override: str, says: str
+) -> None:
+    job, mine = folder / "job", folder / "mine"
+    for each in (job / "sub", mine):
+        each.mkdir(parents=True)
+    for file in (job / "train.py", mine / "x.py", mine / "w", job / "sub" / "s.py"):
+        file.touch()
+    (job / "job.yaml").write_text(JOB)
+    monkeypatch.chdir(job)
+    with pytest.raises(ConfigError, match=says):
+        plan_in_image(Path("job.yaml"), [override])
+    inside = plan_in_image(
+        Path("job.yaml"), ["student.script=sub/../sub/s.py", f"teachers.0.weights={mine}/w"]
+    )
+    assert inside.job.student.script == "/job/sub/s.py"
+    assert inside.job.teachers[0].weights == f"{mine}/w", "of the image, or of a volume"
+
+
 def test_a_script_that_is_nowhere_or_in_two_places_is_refused(folder: Path) -> None:
     (folder / "job.yaml").write_text(JOB)
     with pytest.raises(ConfigError, match=r"student.script: no such file: none.py \(looked from /"):
