@@ -18,6 +18,8 @@ __all__ = ["LONGEST_WARNING_S", "SlurmConfig", "SlurmRoleConfig", "time_limit_s"
 
 LONGEST_WARNING_S = 65_535
 """The most that Slurm's ``--signal`` takes."""
+SIGNAL_EARLY_S = 60
+"""How much earlier than ``--signal`` says Slurm may signal: it looks once a minute or so."""
 _NAMES = r"^([A-Za-z0-9_.@+-]+(,[A-Za-z0-9_.@+-]+)*)?$"
 _NAMES_FORM = "letters, digits, `_`, `.`, `@`, `+` and `-`, several parted by commas"
 _FEATURES = r"^[A-Za-z0-9_.:=,&|*()\[\]+-]*$"
@@ -164,9 +166,11 @@ class SlurmConfig(SlurmRoleConfig):
     @model_validator(mode="after")
     def _time_after_the_warning(self) -> SlurmConfig:
         for role in (self, self.prepare, self.coordinator, self.student, *self.teachers.values()):
-            if role.time_limit and time_limit_s(role.time_limit) <= self.warn_s:
+            if role.time_limit and time_limit_s(role.time_limit) <= self.warn_s + SIGNAL_EARLY_S:
                 raise ValueError(
-                    f"a time_limit of {role.time_limit} is over before the warning of warn_s={self.warn_s} s"
+                    f"with a time_limit of {role.time_limit} the warning of warn_s={self.warn_s} s, which "
+                    f"Slurm may give {SIGNAL_EARLY_S} s earlier, comes at the very start: give more time, or "
+                    "a smaller warn_s"
                 )
         return self
 

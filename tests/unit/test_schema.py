@@ -44,6 +44,7 @@ BEYOND_A_SCHEMA = {
     "coordinator.resources={gpu_type: a100}",
     "slurm={time_limit: 2}",
     "slurm={student: {time_limit: '1:00'}}",
+    "slurm={time_limit: '2:00', warn_s: 60}",
     "slurm={options: [--array=1-9]}",
     "slurm={options: [--partition=x]}",
     "slurm={options: [--mem=4G]}",
