@@ -397,7 +397,9 @@ class SlurmBackend:
             how = self._said("coordinator", f"its coordinator {how}")
             return "pending", f"{how}: read its log, and end the job with 'edldist stop'"
         if self._coordinator() is not None and any(task.phase != "pending" for task in students):
-            return "running", ""
+            return "running", "" if self._files.stopping else _between_coordinators(
+                queue, names["coordinator"]
+            )
         if self._files.stopping:
             return "leaving", "it was asked to end"
         waits = next((task.why for task in [*students, *queue] if task.reason), "")
@@ -425,6 +427,15 @@ class SlurmBackend:
 
     def _names(self) -> list[str]:
         return [self._layout.queue_name(role.kind, role.name) for role in self.plan.roles]
+
+
+def _between_coordinators(queue: Sequence[QueuedTask], name: str) -> str:
+    """What a job waits for whose coordinator has ended, and the next one not started; else empty."""
+    coordinators = [task for task in queue if task.queue_name == name]
+    if any(task.phase != "pending" for task in coordinators):
+        return ""
+    why = next((f" ({task.why})" for task in coordinators if task.why), "")
+    return f"its coordinator has ended, and the next one waits in the queue{why}; labels flow on meanwhile"
 
 
 def _is_of(process: str, role: Role) -> bool:

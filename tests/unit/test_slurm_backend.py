@@ -260,6 +260,24 @@ def test_a_coordinator_that_waits_to_take_over_is_not_shown(job: Job) -> None:
     assert job.roles()["coordinator"] == [("coordinator", "2", "running")]
 
 
+def test_a_job_between_two_coordinators_goes_on_and_says_so(job: Job) -> None:
+    job.start()
+    job.slurm.end("1")
+    job.files.layout.address_file.write_text('{"address": "tcp://10.0.0.7:4000"}')
+    job.slurm.run("2", "4_0")
+    job.slurm.submit(job.files.layout.script("coordinator", "coordinator"))
+    assert (job.found().state().phase, job.found().state().reason) == ("running", "")
+    job.slurm.end("2")
+    state = job.found().state()
+    assert (state.phase, state.reason) == (
+        "running",
+        "its coordinator has ended, and the next one waits in the queue (Dependency); "
+        "labels flow on meanwhile",
+    )
+    job.slurm.run("5")
+    assert job.found().state().reason == ""
+
+
 def test_who_has_ended_is_told_with_the_code(job: Job) -> None:
     job.start()
     job.slurm.end("1", "2", "3_0", "3_1", "4_0", "4_1")
