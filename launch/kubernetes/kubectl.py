@@ -161,7 +161,7 @@ class Kubectl:
         if code == 0:
             return out
         lines = [line.strip() for line in err.splitlines() if line.strip() and not _LOG.match(line)]
-        said = " ".join(lines) or f"exit code {code}"
+        said = " ".join(dict.fromkeys(lines)) or f"exit code {code}"
         if any(words in said for words in UNREACHABLE):
             raise ClusterUnreachableError(f"Kubernetes cannot be reached: {said}")
         raise ClusterRefusedError(f"Kubernetes refuses: {said}")

@@ -18,7 +18,7 @@ from edldist_launch.job import found
 from edldist_launch.kubernetes import backend as backend_module
 from edldist_launch.kubernetes import logs as logs_module
 from edldist_launch.kubernetes.backend import KubernetesBackend
-from edldist_launch.kubernetes.kubectl import Answer, Run
+from edldist_launch.kubernetes.kubectl import Answer, Kubectl, Run
 from edldist_launch.kubernetes.resolve import plan_in_image
 from edldist_launch.plan.plan import Plan
 from edldist_launch.process.version import own_version
@@ -528,6 +528,13 @@ def test_logs_are_followed_through_an_outage_of_the_api(
     words = [record.getMessage() for record in caplog.records]
     assert len(words) >= 2 and "Unable to connect to the server" in words[0]
     assert words[-1] == "the engine tells again how the job is"
+
+
+def test_what_kubectl_repeats_is_said_once() -> None:
+    words = 'error: context "nope" does not exist'
+    kubectl = Kubectl("nope", "lab", lambda arguments, given: (1, "", f"{words}\n" * 4))
+    with pytest.raises(LaunchError, match=f"^Kubernetes refuses: {words}$"):
+        kubectl.get("pods", "a=b")
 
 
 def test_words_are_those_of_the_cluster_and_no_log_of_kubectl(folder: Path) -> None:
