@@ -29,16 +29,17 @@ __all__ = ["logs"]
 def logs(role: str | None, follow: bool, tail: int | None, as_json: bool, output: Path | None) -> int:
     """Show what the processes of a job print, each line begun by the process's name.
 
-    ROLE is a teacher's name in the job file, student, coordinator or prepare (default: all of them).
+    ROLE is a teacher's name in the job file, student, coordinator or prepare, or one process, as teacher-0
+    (default: all of them).
     """
-    from edldist_launch.view.logs import last_lines, show_logs
+    from edldist_launch.view.logs import last_lines, logs_of, show_logs
 
     backend = chosen_job(output, ended_too=True).backend
     try:
         if tail is None:
-            lines = backend.logs(role, follow)
+            lines = logs_of(backend, role, follow)
         else:
-            lines = last_lines(lambda further: backend.logs(role, further), tail, follow)
+            lines = last_lines(lambda further: logs_of(backend, role, further), tail, follow)
         show_logs(lines, sys.stdout, as_json=as_json, at_once=follow)
     except KeyboardInterrupt:
         if not follow:

@@ -9,12 +9,33 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TextIO
 
+from edldist.errors import ConfigError
 from edldist.observe.printable import printable
+from edldist_launch.contract.backend import Backend
 
-__all__ = ["last_lines", "show_logs"]
+__all__ = ["last_lines", "logs_of", "show_logs"]
 
 COLOURS = (36, 32, 35, 34, 33)
 """Of terminals: cyan, green, magenta, blue, yellow."""
+
+
+def logs_of(backend: Backend, name: str | None, follow: bool) -> Iterator[str]:
+    """Lines of a role's processes, of one process, or of all of a job.
+
+    Args:
+        name: of a role, or what begins a process's lines.
+
+    Raises:
+        ConfigError: the job has no such role, and no such process.
+    """
+    try:
+        return backend.logs(name, follow)
+    except ConfigError:
+        head = f"{name}: "
+        placed = {process.id for role in backend.state().roles for process in role.processes}
+        if name not in placed and not any(line.startswith(head) for line in backend.logs()):
+            raise
+        return (line for line in backend.logs(None, follow) if line.startswith(head))
 
 
 def last_lines(read: Callable[[bool], Iterable[str]], count: int, follow: bool) -> Iterator[str]:
