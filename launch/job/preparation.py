@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from edldist.config import ScriptConfig
 from edldist.errors import ConfigError
+from edldist_launch.contract.backend import ProcessState
 from edldist_launch.job.stopped import Stopped
 from edldist_launch.local.child import Child, describe_exit
 from edldist_launch.local.last_words import own_error
@@ -34,6 +36,7 @@ def prepare(
     interrupts: Interrupts,
     observers: Observers,
     end: Callable[[Child], None],
+    tell: Callable[[ProcessState], None],
 ) -> Plan:
     """Run the preparation, if the job has one, and show what it prints.
 
@@ -41,6 +44,7 @@ def prepare(
         environment: of every process of the job.
         log: where its output goes.
         end: asks a child to leave, and returns when it is gone.
+        tell: is told its process when that has started, and when it has ended.
 
     Returns:
         The plan with the paths of weights that were made beside the job file, where nobody looked before.
@@ -51,7 +55,7 @@ def prepare(
     script = plan.job.prepare
     if script is None:
         return plan
-    _run(plan, script, environment, log, interrupts, observers, end)
+    _run(plan, script, environment, log, interrupts, observers, end, tell)
     try:
         job = resolve_paths(plan.job, plan.beside / "job.yaml")
         check_weights(job, plan.beside)
@@ -69,6 +73,7 @@ def _run(
     interrupts: Interrupts,
     observers: Observers,
     end: Callable[[Child], None],
+    tell: Callable[[ProcessState], None],
 ) -> None:
     variables = {**environment, "EDLDIST_OUTPUT": str(plan.output)}
     add_to_environment(variables, os.getcwd(), str(plan.beside))
@@ -76,6 +81,8 @@ def _run(
     observers.say(f"preparing: {near(Path(script.script))}")
     child.start()
     observers.event("prepare_started", pid=child.pid)
+    process = ProcessState("prepare", str(child.pid), "running", socket.gethostname())
+    tell(process)
     try:
         shown = child.log_start
         while child.running and not interrupts.asked:
@@ -87,6 +94,9 @@ def _run(
     finally:
         child.kill()
     code = child.poll() or 0
+    tell(
+        replace(process, phase="failed" if code else "succeeded", reason=describe_exit(code) if code else "")
+    )
     if interrupts.come_as(code):
         raise Stopped("interrupted", "stopped while preparing")
     observers.event("prepare_finished", code=code)

@@ -10,7 +10,7 @@ from pathlib import Path
 from edldist.clock import Clock, SystemClock
 from edldist.config import JobConfig
 from edldist.wire.query import StatusClient
-from edldist_launch.contract.backend import JobState, Phase, RoleState
+from edldist_launch.contract.backend import JobState, Phase, ProcessState, RoleState
 from edldist_launch.job.coordinator import CoordinatorProcess
 from edldist_launch.job.leaving import Leaving
 from edldist_launch.job.nodes import StudentNodes
@@ -113,6 +113,7 @@ class JobRun:
         self._coordinator = CoordinatorProcess(folder, self._environment, self._observers, self._clock)
         self._teachers: TeacherWorkers | None = None
         self._students: StudentNodes | None = None
+        self._preparation: RoleState | None = None
 
     @property
     def _job(self) -> JobConfig:
@@ -172,7 +173,12 @@ class JobRun:
             self._interrupts,
             self._observers,
             lambda child: self._end([child], self._leaving.teachers_s(self._asked_s())),
+            self._tell_preparation,
         )
+
+    def _tell_preparation(self, process: ProcessState) -> None:
+        self._preparation = RoleState("prepare", 1, (process,))
+        self._tell_placement("pending", "it is being prepared" if process.phase == "running" else "")
 
     def _start(self) -> tuple[StatusClient, TeacherWorkers, StudentNodes]:
         """Coordinator, then teachers and students at the same time."""
@@ -253,7 +259,8 @@ class JobRun:
     def _tell_placement(self, phase: Phase, reason: str = "") -> None:
         """Write down what runs where, for other commands."""
         held = self._scaling.held
-        roles = [RoleState("coordinator", 1, tuple(self._coordinator.fleet.processes.values()))]
+        roles = [] if self._preparation is None else [self._preparation]
+        roles += [RoleState("coordinator", 1, tuple(self._coordinator.fleet.processes.values()))]
         if self._teachers is not None:
             roles += self._teachers.roles(held)
         if self._students is not None:

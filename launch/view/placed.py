@@ -52,6 +52,8 @@ def _line(process: ProcessState, ended: bool) -> str:
         "leaving": "was told to leave",
         "failed": "has ended",
     }[process.phase]
+    if process.id == "prepare" and process.phase == "running" and not ended:
+        what = "runs, and all others wait for its end"
     parts = [f"{process.id} {what}"]
     if process.reason:
         parts.append(f": {process.reason}")

@@ -5,6 +5,7 @@ Every process that a test signals is one that its own run recorded in its events
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ import pytest
 
 from edldist.signals import INSIST_AFTER_S
 from edldist.wire.query import query_status
+from edldist_launch.local.placement import read_placement
 from edldist_launch.plan.commands import own_command
 from tests.integration.launching import (
     IGNORE_TERM,
@@ -352,6 +354,28 @@ def test_preparation_comes_first_is_shown_and_may_fail_the_job(
     assert ("made it" if exit_code == 0 else "ZeroDivisionError") in output
     assert "EDLDIST" not in (folder / "out" / "logs" / "prepare.log").read_text()
     assert bool(events(folder, "student_started")) == (exit_code == 0)
+
+
+def test_a_job_that_is_being_prepared_says_so_to_whoever_asks(start: Start, folder: Path) -> None:
+    with (folder / "job.yaml").open("a") as job_file:
+        job_file.write("prepare: {script: prepare.py}\n")
+    (folder / "prepare.py").write_text(
+        "import os, pathlib, time\n"
+        "state = pathlib.Path(os.environ['EDLDIST_OUTPUT'], 'state.json')\n"
+        "deadline = time.monotonic() + 60\n"
+        'while f\'"engine_id": "{os.getpid()}"\' not in (text := state.read_text()):\n'
+        "    assert time.monotonic() < deadline, text\n"
+        "    time.sleep(0.01)\n"
+        "(state.parent / 'seen.json').write_text(text)\n"
+    )
+    job = start(student="pass")
+    output, _ = job.communicate()
+    assert job.returncode == 0, output
+    seen = json.loads((folder / "out" / "seen.json").read_text())
+    assert (seen["phase"], seen["reason"]) == ("pending", "it is being prepared")
+    assert [process["phase"] for process in seen["roles"][0]["processes"]] == ["running"]
+    last = read_placement(folder / "out")
+    assert last is not None and last.role("prepare").processes[0].phase == "succeeded"
 
 
 def run_whole(folder: Path) -> subprocess.CompletedProcess[str]:

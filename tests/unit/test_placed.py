@@ -63,6 +63,11 @@ def test_others_are_told_with_the_engines_own_words(process: ProcessState, line:
     assert not_joined(job(process, wanted=0), []) == [line]
 
 
+def test_a_preparation_is_no_process_that_would_join_the_job() -> None:
+    runs = job(ProcessState("prepare", "12", "running"), role="prepare", phase="pending")
+    assert not_joined(runs, []) == ["prepare runs, and all others wait for its end (12)"]
+
+
 def test_what_outlives_a_job_is_told_with_what_ends_it() -> None:
     worker = ProcessState("t-0", "12", "running")
     assert not_joined(job(worker, phase="succeeded"), []) == ["t-0 still runs, and edldist stop ends it (12)"]
