@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from edldist_launch.contract.wishes import forget_wishes, read_wishes, write_wis
 from edldist_launch.local.last_words import own_error
 from edldist_launch.plan.commands import PASSED_ON
 from edldist_launch.plan.plan import Plan, Role
+from edldist_launch.process.exits import was_asked
 from edldist_launch.process.importing import add_to_environment
 from edldist_launch.record.earlier import Beginning, read_result
 from edldist_launch.record.folder import FolderHeldError, JobFolder
@@ -385,8 +387,9 @@ class SlurmBackend:
         return RoleState(role.name, wanted.get(role.name, role.replicas.initial), tuple(ordered), held)
 
     def _phase(self, queue: Sequence[QueuedTask], ended: Mapping[str, int]) -> tuple[Phase, str]:
-        if ended.get("prepare"):
-            return "failed", self._said("prepare", f"the preparation failed (exit code {ended['prepare']})")
+        code = ended.get("prepare")
+        if code and not (self._files.stopping and _was_ended(code)):
+            return "failed", self._said("prepare", f"the preparation failed (exit code {code})")
         names = {role.kind: self._layout.queue_name(role.kind, role.name) for role in self.plan.roles}
         students = [task for task in queue if task.queue_name == names["student"]]
         if not queue:
@@ -436,6 +439,11 @@ def _between_coordinators(queue: Sequence[QueuedTask], name: str) -> str:
         return ""
     why = next((f" ({task.why})" for task in coordinators if task.why), "")
     return f"its coordinator has ended, and the next one waits in the queue{why}; labels flow on meanwhile"
+
+
+def _was_ended(code: int) -> bool:
+    """Whether a process that ended with this code was asked to, or killed."""
+    return was_asked(code) or code == 128 + signal.SIGKILL
 
 
 def _is_of(process: str, role: Role) -> bool:

@@ -337,6 +337,22 @@ def test_a_preparation_that_failed_has_failed_the_job(job: Job) -> None:
     assert (state.phase, state.reason) == ("failed", "the preparation failed (exit code 3)")
 
 
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        *((code, "the job is interrupted: it was stopped") for code in (143, 137)),
+        (3, "the preparation failed (exit code 3)"),
+    ],
+)
+def test_a_job_that_is_stopped_while_it_prepares_is_interrupted(job: Job, code: int, reason: str) -> None:
+    job.start()
+    job.slurm.run("1")
+    job.found().stop()
+    job.leave("prepare", code)  # by its script
+    state = job.found().state()
+    assert (state.phase, state.reason) == ("failed", reason)
+
+
 def test_a_job_whose_coordinator_has_ended_says_so(job: Job) -> None:
     job.start()
     job.slurm.end("1", "2")
