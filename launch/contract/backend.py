@@ -25,6 +25,8 @@ class ProcessState:
     Attributes:
         id: what it is called in the job (``teacher-3``, ``student-0``).
         engine_id: what the engine calls it (a process id, ``1234_3``, a pod's name).
+        phase: a worker or a coordinator that left as it was asked to has succeeded; a student node has more
+            to do then, and has not.
         where: the host it runs on; empty while it has none.
         reason: the engine's own words for a state that a person would ask about.
         restarts: how often it was started again.

@@ -40,7 +40,7 @@ class CoordinatorProcess:
         self._clock = clock
         self._plan: Plan | None = None
         self._http = "127.0.0.1:0"
-        self._fleet = Fleet(self._make, ["0"], keep=True)
+        self._fleet = Fleet(self._make, ["0"], keep=True, serve=True)
         self.address = ""
 
     @property

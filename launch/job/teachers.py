@@ -59,7 +59,9 @@ class TeacherWorkers:
         self._wanted = {teacher.name: teacher.initial_replicas for teacher in plan.job.teachers}
         self._starts: Counter[str] = Counter()  # of every name, in this run: ids are never given twice
         self._cramped: set[str] = set()
-        self._fleet = Fleet(self._make, self._workers.names, final=FINAL_CODES, unready_starts=UNREADY_STARTS)
+        self._fleet = Fleet(
+            self._make, self._workers.names, final=FINAL_CODES, unready_starts=UNREADY_STARTS, serve=True
+        )
 
     @property
     def children(self) -> list[Child]:

@@ -13,6 +13,7 @@ from typing import Literal
 from edldist_launch.contract.backend import Phase, ProcessState
 from edldist_launch.local.child import Child, describe_exit
 from edldist_launch.local.last_words import own_error
+from edldist_launch.process.exits import was_asked
 from edldist_launch.process.restarts import RestartPolicy
 
 __all__ = ["Change", "Fleet", "Settled"]
@@ -65,6 +66,8 @@ class Fleet:
         keep: start children again even when they left with exit code 0.
         final: exit codes that are an answer, not a crash.
         unready_starts: how many starts a child has to be ready for the first time; None for any number.
+        serve: whether they work for others, as long as they are asked to: one that left in order has done all
+            that there was for it to do.
     """
 
     def __init__(
@@ -74,10 +77,12 @@ class Fleet:
         keep: bool = False,
         final: Collection[int] = (),
         unready_starts: int | None = None,
+        serve: bool = False,
     ) -> None:
         self._make = make
+        self._serve = serve
         self._policy = partial(RestartPolicy, keep, final, unready_starts)
-        self._slots = {name: _Slot(self._policy()) for name in names}
+        self._slots = {name: _Slot(self._policy(), serves=serve) for name in names}
 
     def __contains__(self, name: str) -> bool:
         return name in self._slots
@@ -135,7 +140,7 @@ class Fleet:
         """Start a slot that is not there yet."""
         if name in self._slots:
             raise RuntimeError(f"slot {name} is there already")
-        slot = self._slots[name] = _Slot(self._policy())
+        slot = self._slots[name] = _Slot(self._policy(), serves=self._serve)
         return self._start(name, slot, now)
 
     def forget(self, name: str) -> None:
@@ -217,6 +222,7 @@ class _Slot:
     attempts: int = 0
     settled: Settled | None = None
     kill_at: float | None = None  # monotonic seconds; None unless it drains
+    serves: bool = False
     said: str = ""  # the last error of a child that has ended by one
 
     @property
@@ -228,10 +234,16 @@ class _Slot:
         code = None if self.child is None else self.child.poll()
         if code is None:
             return "running" if self.kill_at is None else "leaving"
-        return "failed" if code else "succeeded"
+        return "succeeded" if self._done(code) else "failed"
 
     @property
     def reason(self) -> str:
         """What ended it, with its own words, unless it runs or came to its end."""
         code = None if self.child is None else self.child.poll()
-        return ": ".join(filter(None, (describe_exit(code), self.said))) if code else ""
+        if code is None or self._done(code):
+            return ""
+        return ": ".join(filter(None, (describe_exit(code), self.said)))
+
+    def _done(self, code: int) -> bool:
+        """Whether a child that ended with this code has done its work."""
+        return code == 0 or (self.serves and was_asked(code))

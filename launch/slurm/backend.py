@@ -379,8 +379,10 @@ class SlurmBackend:
             )
         for process, code in ended.items():
             if process not in processes and _is_of(process, role):
-                phase: Phase = "succeeded" if code == 0 else "failed"
-                reason = "" if code == 0 else self._said(process, f"exit code {code}")
+                # Of those that serve others, one that left as it was asked has done its work.
+                done = code == 0 or (role.kind in ("coordinator", "teacher") and was_asked(code))
+                phase: Phase = "succeeded" if done else "failed"
+                reason = "" if done else self._said(process, f"exit code {code}")
                 restarts = max(0, self._attempts.count(process) - 1)
                 processes[process] = ProcessState(process, "", phase, reason=reason, restarts=restarts)
         ordered = sorted(processes.values(), key=lambda each: (len(each.id), each.id))

@@ -362,6 +362,28 @@ def test_a_slot_without_a_process_is_removed_at_once(
     assert fleet.tick(100.0) == []
 
 
+@pytest.mark.parametrize(
+    ("serve", "code", "phase"),
+    [
+        (True, 143, "succeeded"),
+        (True, -signal.SIGTERM, "succeeded"),
+        (True, 1, "failed"),
+        (False, 143, "failed"),
+    ],
+)
+def test_who_serves_others_has_done_its_work_when_it_leaves_as_asked(
+    make: Callable[..., Child], serve: bool, code: int, phase: str
+) -> None:
+    end = f"sys.exit({code})" if code > 0 else f"os.kill(os.getpid(), {-code})"
+    fleet = Fleet(lambda name, attempt: make(f"import os, sys; {end}", name), ["a"], serve=serve)
+    child = fleet.start(0.0)[0].child
+    fleet.add("b", 0.0)
+    until(lambda: not fleet.running)
+    for told in fleet.processes.values():
+        assert (told.phase, told.reason) == (phase, "" if phase == "succeeded" else describe_exit(code))
+    assert child.poll() == code
+
+
 def test_a_fleet_whose_last_slot_drains_has_not_settled_before_it_is_gone(make: Callable[..., Child]) -> None:
     fleet = Fleet(lambda name, attempt: make(SLEEP if name == "a" else "", name), ["a", "b"])
     first, second = (change.child for change in fleet.start(0.0))

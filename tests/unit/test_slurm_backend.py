@@ -337,6 +337,21 @@ def test_a_preparation_that_failed_has_failed_the_job(job: Job) -> None:
     assert (state.phase, state.reason) == ("failed", "the preparation failed (exit code 3)")
 
 
+def test_who_serves_others_has_done_its_work_when_it_leaves_as_asked(job: Job) -> None:
+    job.start()
+    job.slurm.end(*list(job.slurm.tasks))
+    for process in ("coordinator", "teacher-0", "student-0"):
+        job.leave(process, 143)
+    job.leave("teacher-1", 1)
+    told = {p.id: (p.phase, p.reason) for role in job.found().state().roles for p in role.processes}
+    assert told == {
+        "coordinator": ("succeeded", ""),
+        "teacher-0": ("succeeded", ""),
+        "teacher-1": ("failed", "exit code 1"),
+        "student-0": ("failed", "exit code 143"),  # it has more to do
+    }
+
+
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
