@@ -142,15 +142,16 @@ class KubernetesBackend:
         logs = PodLogs(kubectl, self._output / "logs", owners)
         wanted = {each.name for each in roles}
 
-        def begun() -> list[str]:
-            pods = [pod for name in wanted for pod in self._found(submission, kubectl).pods(name)]
-            return [str(pod["metadata"]["name"]) for pod in pods if _has_begun(pod)]
+        def begun() -> dict[str, bool]:
+            found = self._found(submission, kubectl)
+            pods = [pod for name in wanted for pod in found.pods(name) if _has_begun(pod)]
+            return {str(pod["metadata"]["name"]): _goes_on(pod) for pod in pods}
 
         if not follow:
-            return logs.read(begun())
+            return logs.read(list(begun()))
         patience = Patience()
         return logs.follow(
-            lambda: patience.ask(begun, []),
+            lambda: patience.ask(begun, {}),
             lambda: patience.ask(lambda: self.state().phase in ENDED, False),
         )
 

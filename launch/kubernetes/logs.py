@@ -9,7 +9,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from edldist.errors import LaunchError
@@ -20,6 +20,8 @@ __all__ = ["PodLogs"]
 
 LOOK_S = 1.0
 _LAST_LINES_S = 10.0
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
+"""Of a line, to the nanosecond, with as many digits each."""
 _OF_A_POD = r"-[a-z0-9]{5}"
 _OF_A_REPLICA_SET = r"(-[a-z0-9]+)?"
 
@@ -49,34 +51,44 @@ class PodLogs:
             with _Following(self._kubectl, pod, follow=False) as lines:
                 yield from (f"{pod}: {line}" for line in lines)
 
-    def follow(self, pods: Callable[[], Sequence[str]], ended: Callable[[], bool]) -> Iterator[str]:
+    def follow(self, pods: Callable[[], Mapping[str, bool]], ended: Callable[[], bool]) -> Iterator[str]:
         """All lines that there are, then those that come, of pods that come too, until the job has ended.
 
+        A connection that ends before its pod does, as in an outage of the API, or when a container is started
+        again, is followed by another one, which begins behind the last line.
+
         Args:
-            pods: those whose containers have begun by now.
+            pods: those whose containers have begun by now, and whether each goes on.
             ended: whether the job has; what was printed until then is still told.
         """
-        told: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        followed: set[str] = set()
-        open_logs = 0
+        told: queue.SimpleQueue[tuple[str, str | None]] = queue.SimpleQueue()
+        here: set[str] = set()  # pods to which there is a connection
+        whole: set[str] = set()  # pods that had ended before that was made: there will be no other one
+        latest: dict[str, str] = {}  # time of a pod's last line
         last = False
-        while not last or open_logs:
-            for pod in pods():
-                if pod not in followed:
-                    followed.add(pod)
-                    open_logs += 1
-                    threading.Thread(target=self._tell, args=(pod, told), daemon=True).start()
+        while not last or here:
+            for pod, goes_on in pods().items():
+                if pod not in here and pod not in whole:
+                    here.add(pod)
+                    if not goes_on:
+                        whole.add(pod)
+                    about = (pod, latest.get(pod, ""), told)
+                    threading.Thread(target=self._tell, args=about, daemon=True).start()
             last = last or ended()
+            if last and not here and told.empty():
+                break
             until = time.monotonic() + (_LAST_LINES_S if last else LOOK_S)
             with contextlib.suppress(queue.Empty):
                 while (left_s := until - time.monotonic()) > 0:
-                    line = told.get(timeout=left_s)
-                    if line is not None:
-                        yield line
+                    pod, line = told.get(timeout=left_s)
+                    if line is None:
+                        here.discard(pod)
+                        if last and not here:
+                            break
                         continue
-                    open_logs -= 1
-                    if last and not open_logs:
-                        break
+                    at, text = _stamped(line)
+                    latest[pod] = at or latest.get(pod, "")
+                    yield f"{pod}: {text}"
             if last:
                 break
 
@@ -110,20 +122,29 @@ class PodLogs:
             for line in lines:
                 file.write(f"{line}\n")
 
-    def _tell(self, pod: str, told: queue.SimpleQueue[str | None]) -> None:
+    def _tell(self, pod: str, since: str, told: queue.SimpleQueue[tuple[str, str | None]]) -> None:
+        stamps = ("--timestamps", *((f"--since-time={since}",) if since else ()))
         try:
-            with _Following(self._kubectl, pod) as lines:
+            with _Following(self._kubectl, pod, True, stamps) as lines:
                 for line in lines:
-                    told.put(f"{pod}: {line}")
+                    if since and "" < _stamped(line)[0] <= since:
+                        continue  # the API takes whole seconds: it was told by the connection before
+                    told.put((pod, line))
         finally:
-            told.put(None)
+            told.put((pod, None))
+
+
+def _stamped(line: str) -> tuple[str, str]:
+    """When a line was printed, in a form that sorts, and the line; no time before what is not the pod's."""
+    at, _, text = line.partition(" ")
+    return (at, text) if _TIME.fullmatch(at) else ("", line)
 
 
 class _Following:
     """The lines of one pod's main container, as they come, to its end; none where it has not begun."""
 
-    def __init__(self, kubectl: Kubectl, pod: str, follow: bool = True) -> None:
-        words = ["logs", pod, "--container", "main", *(["--follow"] if follow else [])]
+    def __init__(self, kubectl: Kubectl, pod: str, follow: bool = True, options: Sequence[str] = ()) -> None:
+        words = ["logs", pod, "--container", "main", *(["--follow"] if follow else []), *options]
         self._command = tied_command(kubectl.command(*words), parent=os.getpid())
 
     def __enter__(self) -> Iterator[str]:

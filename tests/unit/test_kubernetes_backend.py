@@ -19,6 +19,7 @@ from edldist_launch.kubernetes import backend as backend_module
 from edldist_launch.kubernetes import logs as logs_module
 from edldist_launch.kubernetes.backend import KubernetesBackend
 from edldist_launch.kubernetes.kubectl import Answer, Kubectl, Run
+from edldist_launch.kubernetes.logs import PodLogs
 from edldist_launch.kubernetes.resolve import plan_in_image
 from edldist_launch.plan.plan import Plan
 from edldist_launch.process.version import own_version
@@ -515,11 +516,11 @@ def test_logs_are_followed_through_an_outage_of_the_api(
     backend = KubernetesBackend(folder / "out", api.run)
     backend.start(plan_of(folder))
     first = len(api.asked)
-    api.silent_from, api.heals_at = first + 12, first + 20
+    api.silent_from, api.heals_at = first + 6, first + 12
     done = iter(range(1_000))
 
     def refuse(request: str) -> None:
-        if next(done) == 30:
+        if next(done) == 20:
             student = api.object("Job", "digits-student")
             student["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
 
@@ -528,6 +529,42 @@ def test_logs_are_followed_through_an_outage_of_the_api(
     words = [record.getMessage() for record in caplog.records]
     assert len(words) >= 2 and "Unable to connect to the server" in words[0]
     assert words[-1] == "the engine tells again how the job is"
+
+
+def test_a_connection_that_an_outage_ended_is_followed_by_one_that_begins_behind_the_last_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs_module, "LOOK_S", 0.01)
+    printed = [
+        "10.000000001Z step 1",
+        "10.000000002Z step 2",
+        "10.500000000Z step 3",
+        "11.000000000Z the end",
+    ]
+    stamped = [f"2026-01-01T00:00:{line}" for line in printed]
+    # The first connection is cut off after two lines; the API knows times of lines by the second.
+    connections = [stamped[:2], stamped[:3], stamped]
+    asked: list[tuple[str, ...]] = []
+
+    class Connection:
+        def __init__(self, kubectl: Kubectl, pod: str, follow: bool, options: tuple[str, ...]) -> None:
+            asked.append(options)
+
+        def __enter__(self) -> Iterator[str]:
+            return iter(connections[len(asked) - 1])
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    monkeypatch.setattr(logs_module, "_Following", Connection)
+    logs = PodLogs(Kubectl("c", "lab"), tmp_path, ["digits-t"])
+    told = list(logs.follow(lambda: {"pod": len(asked) < 2}, lambda: len(asked) == 3))
+    assert told == ["pod: step 1", "pod: step 2", "pod: step 3", "pod: the end"]
+    assert asked == [
+        ("--timestamps",),
+        ("--timestamps", "--since-time=2026-01-01T00:00:10.000000002Z"),
+        ("--timestamps", "--since-time=2026-01-01T00:00:10.500000000Z"),
+    ], "none after the one that was made when the pod had ended"
 
 
 def test_what_kubectl_repeats_is_said_once() -> None:
