@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -102,6 +104,25 @@ def test_of_two_submissions_at_once_one_gets_through(person: Submitter) -> None:
     roles = sorted(name.partition(".")[2] for name in person.queue())
     assert roles[:1] == ["coordinator"] and set(roles) == {"coordinator", "student", "teacher.t"}
     assert (roles.count("student"), roles.count("teacher.t")) == (1, 1)
+    SlurmBackend(person.output, slurm=person.cluster.slurm()).stop(0.0)
+    assert person.queue() == []
+
+
+def test_a_run_on_this_machine_leaves_a_queued_job_its_folder(person: Submitter) -> None:
+    person.submit()
+    queue, record = person.queue(), (person.output / "submission.json").read_bytes()
+    for how in ([], ["--detach"]):
+        run = f"{sys.executable} -m edldist_launch run {person.job} --output out/toy".split() + how
+        done = subprocess.run(
+            [*person.cluster.machines["ctl"].place, "env", f"--chdir={person.job.parent}", *run],
+            env=person.cluster.environment,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert done.returncode == 1
+        assert "error: a job runs in out/toy (toy, on slurm): stop it first" in done.stderr
+    assert person.queue() == queue and (person.output / "submission.json").read_bytes() == record
     SlurmBackend(person.output, slurm=person.cluster.slurm()).stop(0.0)
     assert person.queue() == []
 
