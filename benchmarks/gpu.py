@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import edldist
+from edldist.labels.places import in_samples
 from edldist.teacher.passes.forward import Computed
 from edldist.teacher.passes.lane import Flight, lane_for
 from edldist_benchmarks import resnet
@@ -142,7 +143,7 @@ def _overlap(pair: Pair, settings: Settings) -> list[Figure]:
 
     def compute(inputs: Mapping[str, Tensor]) -> Computed:
         outputs = {"logits": label(inputs["0"])}
-        return Computed(outputs, {}, outputs, None)
+        return Computed(outputs, {}, outputs, None, in_samples)
 
     def one_by_one() -> None:
         lane.launch([{"0": images}], compute).wait()

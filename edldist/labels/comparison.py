@@ -273,7 +273,7 @@ def _relative(mine: Tensor, its: Tensor) -> Tensor:
     A short row may be the difference of large numbers, whose rounding it bears.
     """
     if mine.dim() < 1 or not mine.numel():
-        return torch.zeros(1)
+        return torch.zeros(1, device=mine.device)
     one, other = (each.double().reshape(each.shape[0], -1) for each in (mine, its))
     equal = (one == other) | (one.isnan() & other.isnan())
     apart = (one - other).masked_fill(equal, 0.0).norm(dim=1)

@@ -64,7 +64,7 @@ class IdMap:
             ConfigError: it is no such map.
         """
         try:
-            ids = torch.as_tensor(student_ids).detach().cpu()
+            ids = torch.as_tensor(student_ids, device="cpu").detach()
         except (TypeError, ValueError, RuntimeError) as exc:
             raise ConfigError(f"an id map is a list of ids, or -1: {exc}") from exc
         if (
@@ -84,7 +84,11 @@ class IdMap:
                 "(-1: none)"
             )
         found = ids[ids >= 0]
-        counts = torch.bincount(found, minlength=1) if len(found) else torch.zeros(1, dtype=torch.int64)
+        counts = (
+            torch.bincount(found, minlength=1)
+            if len(found)
+            else torch.zeros(1, dtype=torch.int64, device=ids.device)
+        )
         if int(counts.max()) > 1:
             twice = int(counts.argmax())
             pair = (ids == twice).nonzero().flatten()[:2].tolist()
@@ -95,9 +99,10 @@ class IdMap:
         self.covers = len(ids)
         self.tokens_missing = bool((ids < 0).any())
         self._to_student = ids
-        self._to_teacher = torch.full((size,), -1, dtype=torch.int64)
+        self._to_teacher = torch.full((size,), -1, dtype=torch.int64, device=ids.device)
         self._to_teacher[found] = (ids >= 0).nonzero().flatten()
-        self._prefix = not self.tokens_missing and bool((ids == torch.arange(len(ids))).all())
+        whole = torch.arange(len(ids), device=ids.device)
+        self._prefix = not self.tokens_missing and torch.equal(ids, whole)
         self._placed: dict[tuple[Any, ...], Tensor] = {}
 
     @classmethod
@@ -109,7 +114,7 @@ class IdMap:
         """
         if size < tokens:
             raise ConfigError(f"the student has {size:,} entries for a vocabulary of {tokens:,} tokens")
-        return cls(torch.arange(tokens), size)
+        return cls(torch.arange(tokens, device="cpu"), size)
 
     @classmethod
     def of_tokens(cls, teacher: Tokens, student: Tokens, size: int) -> IdMap:

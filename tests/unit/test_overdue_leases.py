@@ -209,7 +209,7 @@ def test_a_task_that_hangs_three_workers_is_given_to_no_fourth_and_is_poison_in_
     queue.complete(innocent.lease, 3.1)
     assert queue.verdicts(2.6 + 59.9) == []
     (poison,) = queue.verdicts(2.6 + 60.1)
-    assert (poison.batch, poison.start, poison.stop) == (0, 0, 8)
+    assert (poison.batch, poison.samples) == (0, range(8))
     assert poison.attempts == [
         "worker a has held this task for 63 s without an answer, although it answers pings",
         "worker b has held this task for 62 s without an answer, although it answers pings",

@@ -229,7 +229,7 @@ class Comparing:
     def failed(self, worker: ConnectedWorker, lease: int, error: str) -> bool:
         """A worker's model raised; whether that was on a question."""
         if lease not in self.leases_of(worker):
-            return lease >= _FIRST_NUMBER
+            return self._is_late(lease)
         self._lost[worker.teacher] = 0
         if self._asked[worker.key].question is not self._current[worker.teacher]:
             self._ask_again(worker)
@@ -243,11 +243,17 @@ class Comparing:
         self._heed(worker.teacher, turns)
         return True
 
+    def _is_late(self, lease: int) -> bool:
+        """Whether a lease was that of a question, which nobody waits for any more."""
+        if late := lease >= _FIRST_NUMBER:
+            self._delivery.count_late(1)
+        return late
+
     def answered(self, worker: ConnectedWorker, result: Result, frames: Frames) -> bool:
         """A result came; whether it is the answer to a question."""
         lease = result.rows[0].lease
         if lease not in self.leases_of(worker):
-            return lease >= _FIRST_NUMBER
+            return self._is_late(lease)
         self._lost[worker.teacher] = 0
         asked = self._asked[worker.key]
         try:

@@ -18,6 +18,7 @@ FAST, SLOW = {"n1", "n2", "n3"}, {"n4", "n5", "n6"}
 """Each has two devices, so that a worker with two has a host's to itself."""
 JOB = """
 name: mixed
+agreement: off            # its teachers tell where they are
 teachers:
   - {name: quick, model: "models:teacher", replicas: {min: 2, max: 3}}
   - {name: steady, model: "models:teacher", replicas: 2}
