@@ -54,7 +54,10 @@ class Route:
             InputError: there are more or fewer entries than samples, or one names no teacher.
         """
         route = self._route
-        given = route(batch) if callable(route) else pick(batch, route)
+        try:
+            given = route(batch) if callable(route) else pick(batch, route)
+        except InputError as exc:
+            raise InputError(str(exc).replace("inputs=", "route=", 1)) from None
         entries = given
         if isinstance(given, Tensor | np.ndarray):
             if given.ndim != 1:

@@ -20,7 +20,7 @@ from edldist.checkpoint.manifest import MANIFEST, Manifest, digest
 from edldist.checkpoint.stores.opening import open_store
 from edldist.checkpoint.tensorfile import TENSORS_FILE, write_tensors
 from edldist.environment import JobEnvironment
-from edldist.errors import CheckpointError, ConfigError
+from edldist.errors import CheckpointError, ConfigError, InputError
 from edldist.ranks.placement import placement
 
 __all__ = ["PublishedWeights"]
@@ -48,6 +48,7 @@ class PublishedWeights:
         if not isinstance(keep, int) or isinstance(keep, bool) or keep < 2:
             raise ConfigError(f"PublishedWeights(keep={keep!r}): use 2 or more")
         self._keep = keep
+        self._closed = False
         self._store = open_store(place) if placement().rank == 0 else None
         if self._store is not None:
             self._store.prepare()
@@ -59,7 +60,8 @@ class PublishedWeights:
             weights: a model, or tensors under the names of its ``state_dict`` (``WeightAverage.weights``).
 
         Raises:
-            ConfigError: there are none, or some are no tensors.
+            ConfigError: there are none, some are no tensors, or this was closed.
+            InputError: some values are NaN or infinite.
             CheckpointError: they cannot be written; workers go on with what they have.
         """
         state = weights.state_dict() if isinstance(weights, nn.Module) else weights
@@ -67,8 +69,16 @@ class PublishedWeights:
             raise ConfigError(f"publish({type(weights).__name__}): give a model, or its weights by name")
         if bad := [name for name, value in state.items() if not isinstance(value, Tensor)]:
             raise ConfigError(f"publish: {bad[0]!r} is a {type(state[bad[0]]).__name__}, not a tensor")
+        if self._closed:
+            raise ConfigError("publish: these PublishedWeights are closed; their place may be another's")
         if self._store is None:
             return None
+        for name, value in state.items():
+            if value.is_floating_point() and not bool(value.isfinite().all()):
+                raise InputError(
+                    f"publish: {name!r} has non-finite values, which no worker would load. What trains these "
+                    "weights has diverged"
+                )
         try:
             return self._write({name: value.detach().cpu().clone() for name, value in state.items()})
         except OSError as exc:
@@ -103,6 +113,7 @@ class PublishedWeights:
 
     def close(self) -> None:
         """Let others publish to the place."""
+        self._closed = True
         if self._store is not None:
             self._store.release()
 

@@ -72,6 +72,12 @@ def test_a_route_that_cannot_be_is_refused(route: Any) -> None:
         Route(route, NAMES)
 
 
+def test_a_key_that_a_batch_has_not_is_named_as_the_routes() -> None:
+    select = TeacherInputSelector("id", NAMES, Route("nokey", NAMES))
+    with pytest.raises(InputError, match="route='nokey': the batch has no such entry"):
+        select({"id": torch.zeros(2)})
+
+
 def test_a_route_among_one_teacher_is_refused() -> None:
     with pytest.raises(ConfigError, match="there is one teacher, 'law'"):
         Route("domain", ("law",))

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from edldist import PublishedWeights, WeightAverage
-from edldist.errors import CheckpointError, ConfigError, ModelError
+from edldist.errors import CheckpointError, ConfigError, InputError, ModelError
 from edldist.reference import place_of
 from edldist.teacher.worker import WorkerOptions
 from edldist.weights.followed import FollowedWeights, Follower
@@ -216,8 +216,9 @@ def test_a_damaged_version_is_refused_once_and_the_one_before_is_followed(
 def test_weights_that_do_not_fit_are_refused_with_the_reason(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, weights: Any, says: str
 ) -> None:
-    with PublishedWeights(tmp_path) as published:
-        published.publish(weights)
+    state = weights.state_dict() if isinstance(weights, nn.Module) else weights
+    with PublishedWeights(tmp_path) as published:  # whatever it is, and whoever wrote it
+        published._write({name: value.detach() for name, value in state.items()})
     followed = follow(tmp_path)
     assert followed.newer_than(0) is None and followed.newer_than(0) is None
     assert len(re.findall(says, caplog.text)) == 1
@@ -255,6 +256,21 @@ def test_other_ranks_publish_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_what_is_no_weights_is_refused(tmp_path: Path, weights: Any, says: str) -> None:
     with PublishedWeights(tmp_path) as published, pytest.raises(ConfigError, match=says):
         published.publish(weights)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_no_worker_would_load_are_not_published(tmp_path: Path, value: float) -> None:
+    with PublishedWeights(tmp_path) as published:
+        with pytest.raises(InputError, match="'b' has non-finite values"):
+            published.publish({"a": torch.ones(2), "b": torch.tensor([1.0, value])})
+        assert published.publish({"a": torch.ones(2)}) == 1
+
+
+def test_nothing_is_published_to_a_place_that_was_given_back(tmp_path: Path) -> None:
+    with PublishedWeights(tmp_path) as published:
+        pass
+    with pytest.raises(ConfigError, match="these PublishedWeights are closed"):
+        published.publish({"a": torch.ones(2)})
 
 
 @pytest.mark.parametrize("keep", [0, 1, True, 2.5, None])
