@@ -86,7 +86,8 @@ def test_poison_is_skipped_and_counted_where_the_job_says_so(fleet: FaultJob):
 
 
 def test_a_worker_that_always_fails_is_quarantined_and_status_says_why(fleet: FaultJob):
-    party = Crew(fleet, samples=700, batch_size=BATCH, name="healthy", step_s=0.01)
+    env = {"EDLDIST_AGREEMENT": "off"}  # else it is put aside before it has a task
+    party = Crew(fleet, samples=700, batch_size=BATCH, name="healthy", step_s=0.01, env=env)
     fleet.teacher("sick", env={"EDLDIST_TEST_SICK": "1"})
 
     def reason() -> str:
