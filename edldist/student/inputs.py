@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -131,7 +132,7 @@ class TeacherInputSelector:
                 "see the same, of which each labels its own"
             )
         (samples,) = counts
-        owners = route(batch, samples, _pick)
+        owners = route(batch, samples, functools.partial(_pick, argument="route"))
         order = np.argsort(owners, kind="stable")
         ends = np.cumsum(np.bincount(owners, minlength=len(self._teachers)))
         sorted_ = {key: (_in_order(tensors, order), samples) for key, (tensors, _) in plain.items()}
@@ -230,7 +231,7 @@ class InputSelector:
         raise InputError(f"the batch is {_describe(batch)}: say with inputs= which part the teacher sees")
 
 
-def _pick(batch: Any, key: Key) -> Any:
+def _pick(batch: Any, key: Key, argument: str = "inputs") -> Any:
     try:
         if isinstance(key, int):
             # A lone tensor is entry 0 of itself; its rows are samples, not entries.
@@ -239,7 +240,9 @@ def _pick(batch: Any, key: Key) -> Any:
             return batch[key]
         return getattr(batch, key)
     except (KeyError, IndexError, AttributeError, TypeError):
-        raise InputError(f"inputs={key!r}: the batch has no such entry; it is {_describe(batch)}") from None
+        raise InputError(
+            f"{argument}={key!r}: the batch has no such entry; it is {_describe(batch)}"
+        ) from None
 
 
 def _way_out(value: Any) -> str:

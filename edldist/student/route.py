@@ -54,10 +54,7 @@ class Route:
             InputError: there are more or fewer entries than samples, or one names no teacher.
         """
         route = self._route
-        try:
-            given = route(batch) if callable(route) else pick(batch, route)
-        except InputError as exc:
-            raise InputError(str(exc).replace("inputs=", "route=", 1)) from None
+        given = route(batch) if callable(route) else pick(batch, route)
         entries = given
         if isinstance(given, Tensor | np.ndarray):
             if given.ndim != 1:
