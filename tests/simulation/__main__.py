@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -138,4 +139,5 @@ def _verdict(outcomes: list[Outcome]) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no folder stays behind
     sys.exit(main())
