@@ -14,12 +14,13 @@ import torch
 
 from edldist.coordinator.scaling import Bounds, Rules
 from edldist.errors import RefusedError
-from edldist.wire.messages import Event, GroupStatus, Heartbeat, Need
+from edldist.wire.messages import Event, GroupStatus, Heartbeat, Need, Registered
 from edldist.wire.query import StatusClient
 from tests.harness import local_job
 from tests.integration.members import FakeMember, Running, student, teacher, until
 
 pytestmark = pytest.mark.timeout(240)
+TTL_S = 1.5  # a machine that is busy with other tests may pause this one
 QUICK = Rules(decide_every_s=0.05, down_after_s=0.4, least_down_s=0.4, most_down_s=0.4)
 
 
@@ -28,15 +29,17 @@ class Job:
 
     def __init__(self, stack: contextlib.ExitStack, http_token: str | None = None, **bounds: str) -> None:
         scale = {name: Bounds.parse(text) for name, text in bounds.items()}
-        self.running = Running(scale=scale, scaling=QUICK, http_token=http_token)
+        self.running = Running(scale=scale, scaling=QUICK, http_token=http_token, heartbeat_ttl_s=TTL_S)
         stack.callback(self.running.stop)
         self.client = stack.enter_context(contextlib.closing(StatusClient(self.running.address)))
         self.worker = teacher(stack, self.running.address, device_type="A100")
         self.student = student(stack, self.running.address, low_watermark=2, high_watermark=8)
 
     def join(self) -> None:
+        """One after the other: each has its own connection, so the student could be here first."""
         for member in (self.worker, self.student):
             member.register()
+            member.expect(Registered)
 
     def beat(self, hunger: float, **stats: Any) -> None:
         needs = [Need(group="big", hunger=hunger, lacking=5, buffered=1)]

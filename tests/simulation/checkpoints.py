@@ -85,8 +85,8 @@ class _Disk:
             raise OSError(self.error, os.strerror(self.error), os.fspath(path))
 
 
-def _audit(event: str, arguments: tuple[Any, ...]) -> None:
-    disk = _Disk.current
+def _audit(event: str, arguments: tuple[Any, ...], disks: type[_Disk] = _Disk) -> None:
+    disk = disks.current  # an own reference: a hook outlives the names of its module
     if disk is not None and event in _EVENTS and arguments:
         disk.operation(event, arguments[0])
 
