@@ -10,7 +10,6 @@ import contextlib
 import functools
 import itertools
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -79,7 +78,7 @@ class Case:
             yield self._mapped(descriptor, nbytes)
 
     def _mapped(self, descriptor: int, nbytes: int) -> Tensor:
-        storage = torch.UntypedStorage._new_shared_fd_cpu(os.dup(descriptor), nbytes)
+        storage = torch.UntypedStorage._new_shared_fd_cpu(descriptor, nbytes)  # makes a copy of its own
         return torch.empty(0, dtype=self.input_dtype).set_(storage, 0, (self.batch, *self.sample_shape))
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import time
+from collections.abc import Callable
 
 from edldist.wire.messages import Ack
 from edldist.wire.shm.memfile import address_of
@@ -41,9 +42,18 @@ class Pair:
         return there, self.at_link()
 
     def settle(self, seconds: float = 0.05) -> None:
-        """Let both sides take in what they say to each other."""
+        """Let both sides take in what they say to each other: for what should *not* happen."""
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        self._exchange(lambda: time.monotonic() >= deadline)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Let both sides take in what they say to each other, until something is so."""
+        deadline = time.monotonic() + 90
+        self._exchange(lambda: condition() or time.monotonic() >= deadline)
+        assert condition()
+
+    def _exchange(self, done: Callable[[], bool]) -> None:
+        while not done():
             for poller, end in ((self.server, self.hub), (self.client, self.link)):
                 assert end.receive() is None
                 poller.wait(0.002)

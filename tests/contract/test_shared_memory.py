@@ -54,6 +54,7 @@ def test_the_fallback_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3):
         pair.there_and_back(bytes(LARGE))
         pair.settle()
+    pair.until(lambda: bool(caplog.records))
     pair.close()
     (record,) = caplog.records
     assert record.levelno == logging.INFO
@@ -194,8 +195,7 @@ def test_another_process_under_the_same_name_is_met_anew(pair: Pair) -> None:
     assert link.garbage == 1
     ghost, pair.client, pair.link = pair.client, client, link
     ghost.close()
-    pair.settle()
-    assert not pair.hub_pairs
+    pair.until(lambda: not pair.hub_pairs)
     pair.paired()
     there, back = pair.there_and_back(b"n" * LARGE)
     assert bytes(there.frames[0]) == bytes(back.frames[0]) == b"n" * LARGE
@@ -245,9 +245,8 @@ def test_a_reader_that_cannot_map_asks_for_the_socket(
     slabs.take_back(placed)
     monkeypatch.setattr("edldist.wire.shm.mappings.mmap.mmap", fail)
     pair.hub.send(Sender(b"t-1"), Ack(seq=1), [bytes(1 << 20)])
-    pair.settle()
+    pair.until(lambda: pair.link.garbage == 1 and not pair.hub_pairs and pair.link_pairs)
     monkeypatch.setattr("edldist.wire.shm.mappings.mmap.mmap", real)
-    assert pair.link.garbage == 1 and not pair.hub_pairs and pair.link_pairs
     pair.hub.send(Sender(b"t-1"), Ack(seq=2), [bytes(1 << 20)])
     received = pair.at_link()
     assert received.message == Ack(seq=2) and len(received.frames[0]) == 1 << 20

@@ -87,6 +87,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("build")
 
 
+@pytest.mark.slow
 def test_an_interrupted_job_resumes_and_ends_with_the_same_steps(tmp_path: Path, build: Path) -> None:
     """On two ranks, which see disjoint parts of each global batch."""
     folder, log = tmp_path / "out", tmp_path / "log"

@@ -26,6 +26,7 @@ def given() -> Split:
     return split(0)
 
 
+@pytest.mark.slow
 def test_a_few_texts_of_each_subject_are_labelled_and_nobody_reads_those_that_judge(given: Split) -> None:
     assert sorted(given.subjects.tolist()) == sorted(list(range(len(SUBJECTS))) * LABELS_EACH)
     read = [*given.labelled, *given.unlabelled]
@@ -34,6 +35,7 @@ def test_a_few_texts_of_each_subject_are_labelled_and_nobody_reads_those_that_ju
     assert set(given.answers.tolist()) == set(range(len(SUBJECTS)))
 
 
+@pytest.mark.slow
 def test_another_seed_labels_others_and_is_judged_by_the_same(given: Split) -> None:
     other = split(1)
     assert other.test == given.test and set(other.labelled) != set(given.labelled)

@@ -169,7 +169,14 @@ class Host(Namespace):
         The far ends learn it by the reset packets: cut the link before, and they learn it when they
         next say something.
         """
-        return len(self.inside("ss", "-K", "-t", "-H", "-n", "state", "established").splitlines())
+        return len(self._connections("-K"))
+
+    def connected(self) -> bool:
+        """Whether it has a TCP connection that a ``reset`` would abort."""
+        return bool(self._connections())
+
+    def _connections(self, *options: str) -> list[str]:
+        return self.inside("ss", *options, "-t", "-H", "-n", "state", "established").splitlines()
 
 
 class Switch(Namespace):

@@ -166,6 +166,8 @@ def test_broken_connections_are_made_anew_and_what_was_on_the_way_is_reconciled(
     stats = crew.stats()
     broken, gaps = 0, []
     for _ in range(3):
+        # The others' labels are enough for ten steps: a victim may not have come back within these.
+        wait_for(f"a connection of {victim}", host(crew, victim).connected)
         now = time.time()
         if not noticed:
             host(crew, victim).cut()

@@ -80,6 +80,7 @@ def test_a_persons_number_is_had_and_given_back(start: Start, folder: Path) -> N
     assert state(folder).role("teacher").held is None
 
 
+@pytest.mark.slow
 def test_a_worker_that_does_not_leave_is_killed(start: Start, folder: Path) -> None:
     make_elastic(folder, "{min: 0, max: 4}")
     start(teacher=IGNORE_TERM, env={"GRACE_S": "0.5"})

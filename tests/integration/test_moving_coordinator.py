@@ -23,6 +23,7 @@ def here(job: FaultJob) -> tuple[int, int]:
     return roles.count("teacher"), roles.count("student")
 
 
+@pytest.mark.slow
 def test_a_coordinator_that_comes_back_elsewhere_is_found_by_everybody(tmp_path: Path) -> None:
     with fault_job(tmp_path, model=STEADY, moving=True) as job:
         # Members come first, and wait for the file.

@@ -67,6 +67,7 @@ shift 2
 """
 
 
+@pytest.mark.slow
 def test_one_node_asks_no_resolver(script: Path, tmp_path: Path) -> None:
     """One that is out of reach, as in many a container, takes 20 s of everybody who asks it."""
     spaces = ["--net", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]

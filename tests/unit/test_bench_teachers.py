@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
 from edldist.labels.codec import parse_codec
-from edldist_benchmarks.label_path import CASES, DRAWN, GATHERED, LARGE, LARGE_SHARED, TOKENS
+from edldist_benchmarks.label_path import CASES, DRAWN, GATHERED, LARGE, LARGE_SHARED, TOKENS, Case
 from edldist_benchmarks.teachers import copying, label_bytes, noop, parse_labels
 
 
@@ -58,3 +60,13 @@ def test_shared_batches_lie_in_shared_memory_and_differ():
     first, second = next(batches), next(batches)
     assert first.is_shared() and second.is_shared() and first.data_ptr() != second.data_ptr()
     assert not any(next(case.batches()).is_shared() for case in CASES.values() if not case.handed_over)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES.values() if case.handed_over], ids=lambda c: c.name)
+def test_batches_that_are_mapped_leave_no_descriptor_behind(case: Case) -> None:
+    batches = case.batches()
+    next(batches)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        next(batches)
+    assert len(os.listdir("/proc/self/fd")) <= before + 1

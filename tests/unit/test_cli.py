@@ -309,7 +309,7 @@ def test_a_name_that_does_not_resolve_is_named_wherever_it_is_given(args: tuple[
     assert "device" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["teacher", "student"])
+@pytest.mark.parametrize("command", ["teacher", pytest.param("student", marks=pytest.mark.slow)])
 def test_modules_are_found_in_a_folder_that_is_named(tmp_path: Path, command: str) -> None:
     here, jobs = tmp_path / "here", tmp_path / "jobs"
     for folder in (here, jobs):

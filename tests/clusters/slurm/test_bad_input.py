@@ -42,12 +42,12 @@ class Submitter:
         submit_to_slurm(self.job, overrides, self.output, slurm=slurm, dry_run=dry_run)
 
     def queue(self) -> list[str]:
-        """Names of its jobs that Slurm has."""
+        """Names of its jobs that Slurm has, in an order that does not hang on what Slurm makes of them."""
         token = (
             Layout("toy", self.output).queue_name("student", "student").rpartition(".")[0].rpartition("-")[2]
         )
         names = self.cluster.run("squeue", "-h", "-a", "-o", "%j").splitlines()
-        return [name for name in names if f"-{token}." in name]
+        return sorted(name for name in names if f"-{token}." in name)
 
 
 @pytest.fixture
