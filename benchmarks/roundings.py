@@ -111,6 +111,17 @@ def variants(model: nn.Module, batch: Callable[[int], tuple[Tensor, Tensor]]) ->
     for block in getattr(dropping, "blocks", ()):
         block.feed.append(nn.Dropout(0.1))
     yield "dropout left on", answering(dropping.train())
+    torch.manual_seed(1)
+    yield "other weights", answering(_fresh(model).eval())
+
+
+def _fresh(model: nn.Module) -> nn.Module:
+    """The same model before it was trained."""
+    model = copy.deepcopy(model)
+    for part in model.modules():
+        if callable(reset := getattr(part, "reset_parameters", None)):
+            reset()
+    return model
 
 
 def tuned(
