@@ -1,0 +1,1 @@
+"""What the examples' sweeps and preparations share: jobs, kept results, figures and gates."""
