@@ -11,26 +11,22 @@ a setting or the code that they depend on changes.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 # Python puts this script's folder on the path, not the project's.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
 from edldist.config import load_job
+from examples.common.kept import fingerprint, kept_weights, write_json
 from examples.digits import recipe
 from examples.digits.data import DrawSampler, splits, train_loader
 from examples.digits.models import parameters, student, teacher
@@ -74,22 +70,11 @@ def student_arguments(folder: Path) -> list[str]:
 
 def prepare_teacher(path: Path, epochs: int) -> float:
     """Make the teacher's weights if they are missing or outdated; its test accuracy."""
-    key = fingerprint({"epochs": epochs}, "data", "models", "prepare")
-    try:
-        with safe_open(path, framework="pt") as found:
-            made = found.metadata() or {}
-    except (FileNotFoundError, SafetensorError):
-        made = {}
-    if made.get("key") == key:
-        return float(made["accuracy"])
-    state, accuracy = train_teacher(epochs)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    save_file(state, partial, metadata={"key": key, "accuracy": str(accuracy)})
-    os.replace(partial, path)
-    return accuracy
+    key = fingerprint({"epochs": epochs}, modules("data", "models", "prepare"))
+    return kept_weights(path, key, lambda: train_teacher(epochs))["accuracy"]
 
 
-def train_teacher(epochs: int) -> tuple[dict[str, torch.Tensor], float]:
+def train_teacher(epochs: int) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """The teacher's weights after training on the augmented digits, and its test accuracy."""
     say(f"teacher: no weights yet, training for {epochs} epochs")
     began = time.monotonic()
@@ -112,12 +97,12 @@ def train_teacher(epochs: int) -> tuple[dict[str, torch.Tensor], float]:
             spent_s = time.monotonic() - began
             reached = recipe.accuracy(model, test)
             say(f"teacher: epoch {epoch + 1}/{epochs}, test accuracy {reached:.2%}, {spent_s:.0f} s")
-    return model.state_dict(), recipe.accuracy(model, test)
+    return model.state_dict(), {"accuracy": recipe.accuracy(model, test)}
 
 
 def prepare_plain(args: argparse.Namespace) -> list[float]:
     """Train the plain student, or find what it reached earlier; its test accuracy after each epoch."""
-    key = fingerprint(recipe.budget(args), "data", "models", "plain", "recipe")
+    key = fingerprint(recipe.budget(args), modules("data", "models", "plain", "recipe"))
     path = args.build / f"plain-{key}.json"
     if path.exists():
         found: list[float] = json.loads(path.read_text(encoding="utf-8"))
@@ -128,19 +113,9 @@ def prepare_plain(args: argparse.Namespace) -> list[float]:
     return accuracies
 
 
-def fingerprint(settings: dict[str, Any], *modules: str) -> str:
-    """A short hash of settings and of the modules of this folder that the result depends on."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for module in modules:
-        digest.update((HERE / f"{module}.py").read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Whole or not at all: a job that is killed here leaves no half a file."""
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+def modules(*names: str) -> list[Path]:
+    """Files of this folder."""
+    return [HERE / f"{name}.py" for name in names]
 
 
 def say(line: str) -> None:

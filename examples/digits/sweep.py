@@ -7,11 +7,8 @@ with its workers, and fails where the distilled student's accuracy is not the sa
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,9 +16,9 @@ from pathlib import Path
 # Python puts this script's folder on the path, not the project's.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import torch
-
-import edldist.config
+from edldist.config import load_job
+from examples.common.kept import write_json
+from examples.common.sweep import Sweep, options
 from examples.digits import prepare, recipe
 from examples.digits.variants import VARIANTS, train_variant
 
@@ -43,61 +40,46 @@ Accuracies = dict[int, dict[str, float]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(20)))
+    parser = options(__doc__, HERE, range(20))
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(PUBLISHED))
     parser.add_argument("--fleet", action="store_true", help="run each seed's job, too, and compare")
     parser.add_argument("--write", action="store_true", help=f"keep the accuracies in {SEEDS_FILE.name}")
-    parser.add_argument(
-        "--output", type=Path, default=Path("out/digits-sweep"), help="what is done lies here"
-    )
     args = parser.parse_args()
-    torch.set_num_threads(1)  # as in the job's processes: another number rounds otherwise
-    args.output.mkdir(parents=True, exist_ok=True)
-    build = HERE / "build"
-    build.mkdir(exist_ok=True)
-    prepare.prepare_teacher(build / "teacher.safetensors", prepare.TEACHER_EPOCHS)
+    sweep = Sweep(HERE, args.output, prepare.modules(*MODULES))
+    weights = HERE / "build" / "teacher.safetensors"
+    prepare.prepare_teacher(weights, prepare.TEACHER_EPOCHS)
 
     found: Accuracies = {}
     for seed in args.seeds:
         found[seed] = {}
         for variant in args.variants:
-            found[seed][variant] = trained(variant, seed, build / "teacher.safetensors", args.output)
+            found[seed][variant] = trained(sweep, variant, seed, weights)
             print(f"seed {seed}: {variant} {found[seed][variant]:.2%}", file=sys.stderr, flush=True)
         if args.fleet:
-            compare_with_fleet(seed, found[seed]["distilled"], args.output / f"job-{seed}")
+            compare_with_fleet(Sweep(HERE, args.output), seed, found[seed]["distilled"])
     if args.write:
-        prepare.write_json(SEEDS_FILE, found)
+        write_json(SEEDS_FILE, found)
     print(table(found))
 
 
-def trained(variant: str, seed: int, weights: Path, folder: Path) -> float:
+def trained(sweep: Sweep, variant: str, seed: int, weights: Path) -> float:
     """The test accuracy of one student, trained now or earlier."""
-    args = recipe.options(None).parse_args([*edldist.config.load_job(JOB).student.args, "--seed", str(seed)])
-    key = prepare.fingerprint(vars(args), *MODULES)
-    path = folder / f"{variant}-{seed}-{key}.json"
-    if not path.exists():
-        prepare.write_json(path, train_variant(variant, args, weights)[1][-1])
-    return float(json.loads(path.read_text(encoding="utf-8")))
+    args = recipe.options(None).parse_args([*load_job(JOB).student.args, "--seed", str(seed)])
+    found = sweep.measure(
+        f"{variant}-{seed}",
+        vars(args),
+        lambda: {"accuracy": train_variant(variant, args, weights)[1][-1]},
+    )
+    return found["accuracy"]
 
 
-def compare_with_fleet(seed: int, expected: float, folder: Path) -> None:
-    """Run the seed's job and compare. A folder whose job has completed is not run again.
+def compare_with_fleet(sweep: Sweep, seed: int, expected: float) -> None:
+    """Run the seed's job, or find what it reached earlier, and compare.
 
     Raises:
         SystemExit: the job failed, or its student is another than the one trained in this process.
     """
-    path = folder / "result.json"
-    if not path.exists() or json.loads(path.read_text(encoding="utf-8"))["status"] != "completed":
-        # Of an option given twice, the last counts.
-        seeded = json.dumps([*edldist.config.load_job(JOB).student.args, "--seed", str(seed)])
-        command = [sys.executable, "-m", "edldist_launch", "run", str(JOB), "--output", str(folder)]
-        command += ["--set", f"student.args={seeded}"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        code = subprocess.run(command, stdout=sys.stderr, env=environment, check=False).returncode
-        if code != 0:
-            raise SystemExit(f"the job of seed {seed} ended with exit code {code}; see {folder}/logs")
-    found = json.loads(path.read_text(encoding="utf-8"))["metrics"]["accuracy"]
+    found = sweep.job(f"job-{seed}", student=["--seed", seed])["accuracy"]
     print(f"seed {seed}: distilled by the job {found:.2%}", file=sys.stderr, flush=True)
     if found != expected:
         raise SystemExit(f"seed {seed}: {found:.2%} in the job, {expected:.2%} in one process")

@@ -10,27 +10,27 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
-from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 
+from examples.common.kept import fingerprint, kept_weights
 from examples.encoder.models import Encoder, head_path
 from examples.encoder.text import split
 
 
 def prepare(seed: int) -> None:
-    path = head_path(seed)
-    if path.exists():
-        return
+    """Have the head of a seed fitted, where it is missing or was fitted otherwise."""
+    sources = [Path(__file__).resolve().with_name(f"{name}.py") for name in ("models", "prepare", "text")]
+    kept_weights(head_path(seed), fingerprint({"seed": seed}, sources), lambda: (fit(seed), {}))
+
+
+def fit(seed: int) -> dict[str, torch.Tensor]:
     given = split(seed)
     with torch.no_grad():
         embeddings = Encoder().eval()(given.labelled)
     fitted = LogisticRegression(C=10.0, max_iter=2_000).fit(embeddings.numpy(), given.subjects)
-    path.parent.mkdir(exist_ok=True)
-    partial = path.with_suffix(".partial")
-    head = {"weight": fitted.coef_, "bias": fitted.intercept_}
-    save_file({name: torch.from_numpy(value).float().contiguous() for name, value in head.items()}, partial)
-    partial.rename(path)
     print(f"teacher: a head fitted to {len(given.labelled)} labelled texts")
+    head = {"weight": fitted.coef_, "bias": fitted.intercept_}
+    return {name: torch.from_numpy(value).float() for name, value in head.items()}
 
 
 def main() -> None:

@@ -5,15 +5,10 @@ Each seed labels other texts. What is done is kept in ``--output`` and not done 
 
 from __future__ import annotations
 
-import argparse
-import json
-import math
-import os
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 # The script's folder is on the path, not the project's.
@@ -25,51 +20,58 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
+from examples.common.figures import Figure, table
+from examples.common.sweep import Metrics, Sweep, options
 from examples.encoder import recipe
 from examples.encoder.models import Student, features, teacher
 from examples.encoder.plain import trained_plainly
 from examples.encoder.prepare import prepare
 from examples.encoder.text import Split, split
 
-JOB = Path(__file__).resolve().parent / "job.yaml"
+HERE = Path(__file__).resolve().parent
+COMPARED = (
+    "accuracy of the teacher",
+    "accuracy of the plain student, at the end",
+    "accuracy of the plain student, at its best",
+    "accuracy of TF-IDF and a logistic regression",
+    "accuracy of the distilled student",
+    "neighbours shared by teacher and TF-IDF",
+    "neighbours shared by teacher and student",
+)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(8)))
-    parser.add_argument("--output", type=Path, default=Path("out/encoder-sweep"))
-    args = parser.parse_args()
-    args.output.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
-    found: dict[str, list[float]] = {}
-    for seed in args.seeds:
-        for name, value in compared(seed, args.output).items():
-            found.setdefault(name, []).append(value)
-    print("| | percent | seeds |\n|---|---|---|")
-    for name, values in found.items():
-        print(row(name, values))
-    print("\n| | parameters | texts/s of a core |\n|---|---|---|")
-    given = split(args.seeds[0])
-    for name, model, call in (
-        ("teacher", large := teacher(args.seeds[0]).eval(), large),
-        ("student", small := Student().eval(), lambda texts: small([features(text) for text in texts])),
-    ):
-        print(
-            f"| {name} | {sum(each.numel() for each in model.parameters()):,} | {speed(call, given):,.0f} |"
-        )
+    args = options(__doc__, HERE, range(8)).parse_args()
+    sweep = Sweep(HERE, args.output)
+    found = {seed: compared(sweep, seed) for seed in args.seeds}
+    figures = {name: Figure.of(name, {seed: each[name] for seed, each in found.items()}) for name in COMPARED}
+    rows = [[name, f"{figure:.1f}", len(found)] for name, figure in figures.items()]
+    print(table(["", "percent", "seeds"], rows), end="\n\n")
+    large, small, given = teacher(args.seeds[0]).eval(), Student().eval(), split(args.seeds[0])
+    speeds = {
+        "teacher": (large, speed(large, given)),
+        "student": (small, speed(lambda texts: small([features(text) for text in texts]), given)),
+    }
+    rows = [
+        [name, f"{sum(each.numel() for each in model.parameters()):,}", f"{rate:,.0f}"]
+        for name, (model, rate) in speeds.items()
+    ]
+    print(table(["", "parameters", "texts/s of a core"], rows))
 
 
-def compared(seed: int, folder: Path) -> dict[str, float]:
-    path = folder / f"{seed}.json"
-    if not path.exists():
-        prepare(seed)
-        found = of_seed(seed, distilled(seed, folder / f"job-{seed}"))
-        path.write_text(json.dumps(found), encoding="utf-8")
-    return {name: float(value) for name, value in json.loads(path.read_text(encoding="utf-8")).items()}
+def compared(sweep: Sweep, seed: int) -> Metrics:
+    """The job of a seed, and all that is compared with its student."""
+    prepare(seed)
+    arguments = ["--seed", seed]
+    job = sweep.job(f"job-{seed}", {"teachers.0.kwargs.seed": seed}, prepare=arguments, student=arguments)
+    return sweep.measure(f"compared-{seed}", {"job": job.origin.name}, lambda: of_seed(seed, job.origin))
 
 
 @torch.no_grad()
-def of_seed(seed: int, student: Student) -> dict[str, float]:
+def of_seed(seed: int, job: Path) -> dict[str, float]:
+    """Every entry of ``COMPARED``, in percent."""
+    student = Student()
+    student.load_state_dict(load_file(job / "student.safetensors"))
     given = split(seed)
     with torch.enable_grad():
         at_end, at_best = trained_plainly(given, seed, steps=400)
@@ -81,42 +83,17 @@ def of_seed(seed: int, student: Student) -> dict[str, float]:
     words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2)).fit([*given.labelled, *given.unlabelled])
     labelled, test = words.transform(given.labelled), words.transform(given.test)
     fitted = LogisticRegression(C=10.0, max_iter=2_000).fit(labelled, given.subjects)
-    by_words = torch.from_numpy(test.toarray()).float()
-    return {
-        "accuracy of the teacher": recipe.accuracy(logits, given),
-        "accuracy of the plain student, at the end": at_end,
-        "accuracy of the plain student, at its best": at_best,
-        "accuracy of TF-IDF and a logistic regression": 100 * fitted.score(test, given.answers),
-        "accuracy of the distilled student": recipe.accuracy(learnt["logits"], given),
-        "neighbours shared by teacher and TF-IDF": recipe.agreement(recipe.neighbours(by_words), nearest),
-        "neighbours shared by teacher and student": recipe.agreement(
-            recipe.neighbours(learnt["embedding"]), nearest
-        ),
-    }
-
-
-def distilled(seed: int, out: Path) -> Student:
-    """The student of a job.
-
-    Raises:
-        SystemExit: the job failed.
-    """
-    weights = out / "student.safetensors"
-    if not weights.exists():
-        settings = {
-            "prepare.args": f"[--seed, {seed}]",
-            "teachers.0.kwargs.seed": str(seed),
-            "student.args": f"[--seed, {seed}]",
-        }
-        options = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-        command = [sys.executable, "-m", "edldist_launch", "run", str(JOB), "--output", str(out), *options]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        code = subprocess.run(command, stdout=sys.stderr, env=environment, check=False).returncode
-        if code != 0:
-            raise SystemExit(f"the job in {out} ended with exit code {code}; see {out}/logs")
-    student = Student()
-    student.load_state_dict(load_file(weights))
-    return student
+    tested = recipe.neighbours(torch.from_numpy(test.toarray()).float())
+    figures = (
+        recipe.accuracy(logits, given),
+        at_end,
+        at_best,
+        100 * fitted.score(test, given.answers),
+        recipe.accuracy(learnt["logits"], given),
+        recipe.agreement(tested, nearest),
+        recipe.agreement(recipe.neighbours(learnt["embedding"]), nearest),
+    )
+    return dict(zip(COMPARED, figures, strict=True))
 
 
 @torch.no_grad()
@@ -129,12 +106,6 @@ def speed(model: nn.Module | Callable[[list[str]], object], given: Split) -> flo
         model(texts)
         took.append((time.process_time() - begun) / len(texts))
     return 1 / statistics.median(took)
-
-
-def row(what: str, values: Sequence[float]) -> str:
-    """Mean and standard error."""
-    error = f" ± {statistics.stdev(values) / math.sqrt(len(values)):.1f}" if len(values) > 1 else ""
-    return f"| {what} | {statistics.mean(values):.1f}{error} | {len(values)} |"
 
 
 if __name__ == "__main__":

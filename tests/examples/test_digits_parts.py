@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from edldist.config import dump_job, load_job
 from edldist.sampling.choice import position_of
 from edldist.sampling.sampled import SampledPosition
+from examples.common.kept import write_json
+from examples.common.sweep import Sweep
 from examples.digits import plain, prepare, recipe, sweep, variants
 from examples.digits.census import Census
 from examples.digits.data import DrawSampler, labelled, splits, train_loader, unlabelled
@@ -172,7 +174,7 @@ def test_a_reference_of_another_budget_is_not_compared_with(tmp_path, capsys):
     args = recipe.options(None).parse_args([])
     assert recipe.reference(args, tmp_path) is None
     written = {"budget": recipe.budget(args), "teacher_accuracy": 0.99, "plain_accuracy": [0.5]}
-    prepare.write_json(tmp_path / "reference.json", written)
+    write_json(tmp_path / "reference.json", written)
     assert recipe.reference(args, tmp_path) == written
     assert recipe.reference(Namespace(**{**vars(args), "seed": 5}), tmp_path) is None
     assert "another budget" in capsys.readouterr().out
@@ -219,11 +221,12 @@ def test_what_the_sweep_has_trained_it_trains_again_only_when_something_changed(
         return None, [0.1, 0.5]
 
     monkeypatch.setattr(sweep, "train_variant", train)
+    kept = Sweep(sweep.HERE, tmp_path, prepare.modules(*sweep.MODULES))
     for seed in (1, 1, 2):
-        assert sweep.trained("plain", seed, tmp_path / "weights", tmp_path) == 0.5
+        assert sweep.trained(kept, "plain", seed, tmp_path / "weights") == 0.5
     assert calls == [("plain", 1), ("plain", 2)]
-    monkeypatch.setattr(sweep, "MODULES", ("data",))
-    sweep.trained("plain", 1, tmp_path / "weights", tmp_path)
+    changed = Sweep(sweep.HERE, tmp_path, prepare.modules("data"))
+    sweep.trained(changed, "plain", 1, tmp_path / "weights")
     assert calls[-1] == ("plain", 1) and len(calls) == 3
 
 

@@ -63,6 +63,7 @@ def test_the_job_runs_with_labels_of_any_kind_and_a_worker_that_is_killed(tmp_pa
         save_file(models.teacher().state_dict(), weights)
     output = "hidden" if codec == "hidden" else "logits"
     settings = [
+        "prepare=null",
         f"teachers.0.codec={codec}",
         f"teachers.0.outputs=[{output}]",
         "student.args=[--steps, 40]",
