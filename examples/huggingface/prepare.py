@@ -18,7 +18,7 @@ STEPS = 300
 
 
 def main() -> None:
-    if (FOLDER / "config.json").exists():
+    if FOLDER.exists():
         return
     torch.manual_seed(0)
     train, _, test = splits()
@@ -34,7 +34,9 @@ def main() -> None:
     model.eval()
     with torch.no_grad():
         loss = model(input_ids=test.windows, labels=test.windows).loss.item()
-    model.save_pretrained(FOLDER)
+    partial = FOLDER.with_name("teacher.partial")  # whole or not at all
+    model.save_pretrained(partial)
+    partial.rename(FOLDER)
     print(f"teacher: test loss {loss:.3f} nats a byte")
 
 
