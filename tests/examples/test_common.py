@@ -12,11 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import edldist
+from edldist.sampling.choice import position_of
+from edldist.sampling.sampled import SampledPosition
 from examples.common import job as jobs
 from examples.common import sweep as sweeps
 from examples.common.errors import SweepError
 from examples.common.figures import Figure, differences, table
 from examples.common.kept import fingerprint, kept_weights, sources_of
+from examples.common.rows import Rows
 from examples.common.sweep import Metrics, Sweep, conclude, options
 
 JOB = """
@@ -255,3 +259,19 @@ def test_a_fingerprint_is_of_settings_and_of_files_by_name_and_text(tmp_path: Pa
     one.write_text("2")
     other.write_text("1")
     assert known != fingerprint({"a": 1, "b": [2]}, [one, other])
+
+
+def test_rows_are_taken_a_batch_at_a_time_in_the_samplers_order() -> None:
+    rows = Rows({"x": torch.arange(10) * 2, "y": torch.arange(20).view(10, 2)})
+    assert len(rows) == 10 and rows[3]["x"] == 6 and rows[3]["y"].tolist() == [6, 7]
+    first, second = rows.loader([[3, 1], [9]])
+    assert first["x"].tolist() == [6, 2] and first["y"].tolist() == [[6, 7], [2, 3]]
+    assert second["x"].tolist() == [18]
+    with pytest.raises(ValueError, match=r"a row for each sample; there are \{'x': 2, 'y': 3\}"):
+        Rows({"x": torch.zeros(2), "y": torch.zeros(3)})
+
+
+def test_a_loader_of_rows_goes_on_at_its_place() -> None:
+    rows = Rows({"x": torch.arange(10)})
+    sampler = edldist.ElasticSampler(10, 4, shuffle=False, rank=0, world_size=1)
+    assert isinstance(position_of(rows.loader(sampler)), SampledPosition)
