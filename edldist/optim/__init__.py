@@ -1,0 +1,5 @@
+"""Optimizers for students that torch has not."""
+
+from edldist.optim.clippy import Clippy
+
+__all__ = ["Clippy"]
