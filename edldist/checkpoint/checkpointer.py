@@ -146,12 +146,17 @@ class Checkpointer:
         if defect is not None:
             raise defect
 
-    def restore(self, state: Mapping[str, Stateful]) -> int | None:
+    def restore(self, state: Mapping[str, Stateful], at_most: int | None = None) -> int | None:
         """Load the newest sound checkpoint into the objects of ``state``, on whatever number of ranks.
 
         A damaged one is logged, reported as event ``checkpoint_damaged`` and passed over. One that cannot be
         read now, as when the network fails, is not: an older one would take its place for good. Nothing is
         modified before the whole checkpoint was verified, compared with the state and read.
+
+        Args:
+            state: objects with ``state_dict`` and ``load_state_dict``, by name.
+            at_most: pass over checkpoints of later steps, to go back behind them. They are removed once the
+                next one is durable.
 
         Returns:
             The step of the checkpoint, the same on all ranks; None if there is none at all.
@@ -165,10 +170,10 @@ class Checkpointer:
         here = Snapshot(state)
         require_some(state, here.taken)
         began = time.monotonic()
-        manifest = self._reader.restore(here)
+        manifest = self._reader.restore(here, at_most)
         if manifest is None:
             return None
-        self._writer.damaged = self._reader.damaged
+        self._writer.unwanted = self._reader.unwanted
         if ranks.rank == 0:
             seconds = time.monotonic() - began
             reporter.event(

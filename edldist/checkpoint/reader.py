@@ -41,14 +41,14 @@ class CheckpointReader:
     Owned by the thread that calls a `Checkpointer`; never used while a save is under way.
 
     Attributes:
-        damaged: checkpoints that the last restore found damaged.
+        unwanted: checkpoints that the last restore found damaged, or passed over as too new.
     """
 
     def __init__(self, ranks: Ranks, store: Store, job: str | None) -> None:
         self._ranks = ranks
         self._store = store
         self._job = job
-        self.damaged: set[str] = set()
+        self.unwanted: set[str] = set()
 
     def check_owner(self) -> None:
         """Refuse a directory that holds another job's checkpoints. Rank 0 only."""
@@ -57,8 +57,8 @@ class CheckpointReader:
                 self._check_job(name, self._manifest(name))
                 break
 
-    def restore(self, here: Snapshot) -> Manifest | None:
-        """Load the newest sound checkpoint into the objects of the state. A collective.
+    def restore(self, here: Snapshot, at_most: int | None = None) -> Manifest | None:
+        """Load the newest sound checkpoint of no later step into the objects of the state. A collective.
 
         Returns:
             What it consists of; None if there is none at all.
@@ -67,7 +67,7 @@ class CheckpointReader:
             CheckpointError: as `Checkpointer.restore` says; the same on all ranks.
         """
         ranks = self._ranks
-        found = ranks.lead(self._choose)
+        found = ranks.lead(lambda: self._choose(at_most))
         if found is None:
             return None
         name, manifest = found["name"], msgspec.convert(found["manifest"], Manifest)
@@ -131,10 +131,14 @@ class CheckpointReader:
 
             read_shards(self._ranks, folder, rest)
 
-    def _choose(self) -> Json:
+    def _choose(self, at_most: int | None) -> Json:
         """Find the newest checkpoint whose every byte is what was written. Rank 0 only."""
         reasons: dict[str, str] = {}
+        too_new: set[str] = set()
         for step, name in self._listed():
+            if at_most is not None and step > at_most:
+                too_new.add(name)
+                continue
             try:
                 manifest = self._manifest(name)
                 self._verify(name, manifest)
@@ -147,7 +151,7 @@ class CheckpointReader:
                 reporter.event("checkpoint_damaged", step=step, reason=str(exc))
                 continue
             self._check_job(name, manifest)
-            self.damaged = set(reasons)
+            self.unwanted = too_new | set(reasons)
             return {"name": name, "manifest": msgspec.to_builtins(manifest)}
         if not reasons:
             return None

@@ -57,7 +57,8 @@ class CheckpointWriter:
     Owned by the background thread of a `Checkpointer` while a save is under way.
 
     Attributes:
-        damaged: checkpoints that a restore found damaged; removed once a new one is durable.
+        unwanted: checkpoints that a restore found damaged or went back behind; removed once a new one is
+            durable.
     """
 
     def __init__(self, ranks: Ranks, store: Store, keep: int, job: str | None) -> None:
@@ -65,7 +66,7 @@ class CheckpointWriter:
         self._store = store
         self._keep = keep
         self._job = job
-        self.damaged: set[str] = set()
+        self.unwanted: set[str] = set()
 
     def write(self, work: Save) -> int:
         """Write and commit one checkpoint, or leave no trace of it. A collective.
@@ -143,12 +144,12 @@ class CheckpointWriter:
 
     def _let_go(self, step: int, name: str) -> None:
         """Delete what `keep` does not cover, now that the checkpoint `name` is durable."""
-        self.damaged.discard(name)
+        self.unwanted.discard(name)
         kept = 1
         for other_step, other in self._store.checkpoints():
             if other == name:
                 continue
-            doomed = other_step == step or other in self.damaged or kept >= self._keep
+            doomed = other_step == step or other in self.unwanted or kept >= self._keep
             if not doomed:
                 try:
                     with contextlib.closing(self._store.open(other, MARKER)):
@@ -165,7 +166,7 @@ class CheckpointWriter:
                     other,
                     step,
                 )
-        self.damaged.clear()
+        self.unwanted.clear()
 
 
 def rng_file(rank: int) -> str:

@@ -250,6 +250,25 @@ def test_a_damaged_one_does_not_count_as_kept(tmp_path):
         assert saved_dirs(tmp_path) == ["step-00000001", "step-00000003"]
 
 
+def test_a_restore_goes_back_behind_newer_ones_and_the_next_save_removes_them(tmp_path):
+    position = Position()
+    state = {"position": position}
+    with Checkpointer(tmp_path, keep=5) as checkpointer:
+        for step in (1, 2, 3, 4):
+            position.value = step
+            checkpointer.save(step, state)
+        assert checkpointer.restore(state, at_most=0) is None and position.value == 4
+        assert checkpointer.restore(state, at_most=3) == 3 == position.value
+        assert checkpointer.restore(state, at_most=2) == 2 == position.value
+        assert saved_dirs(tmp_path) == [f"step-0000000{step}" for step in (1, 2, 3, 4)], (
+            "until one is durable"
+        )
+        position.value = 30
+        checkpointer.save(3, state, wait=True)
+        assert saved_dirs(tmp_path) == [f"step-0000000{step}" for step in (1, 2, 3)]
+        assert checkpointer.restore(state) == 3 and position.value == 30
+
+
 def test_all_damaged_is_an_error_with_every_reason(tmp_path):
     model = nn.Linear(3, 3)
     with Checkpointer(tmp_path) as checkpointer:
