@@ -10,11 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edldist import errors, losses, vocabulary
+    from edldist import errors, losses, optim, vocabulary
     from edldist.checkpoint.checkpointer import Checkpointer
     from edldist.lifecycle.stopping import should_stop
     from edldist.observe.reporter import report
     from edldist.sampling.sampler import ElasticSampler
+    from edldist.stability.guard import SpikeGuard
     from edldist.student.loader import DistillLoader
     from edldist.student.sequences import Sequences
     from edldist.vocabulary.wanted import Vocabulary
@@ -27,11 +28,13 @@ __all__ = [
     "ElasticSampler",
     "PublishedWeights",
     "Sequences",
+    "SpikeGuard",
     "Vocabulary",
     "WeightAverage",
     "__version__",
     "errors",
     "losses",
+    "optim",
     "report",
     "should_stop",
     "vocabulary",
@@ -45,12 +48,13 @@ _HOMES = {
     "ElasticSampler": "edldist.sampling.sampler",
     "PublishedWeights": "edldist.weights.published",
     "Sequences": "edldist.student.sequences",
+    "SpikeGuard": "edldist.stability.guard",
     "Vocabulary": "edldist.vocabulary.wanted",
     "WeightAverage": "edldist.weights.average",
     "report": "edldist.observe.reporter",
     "should_stop": "edldist.lifecycle.stopping",
 }
-_MODULES = ("errors", "losses", "vocabulary")
+_MODULES = ("errors", "losses", "optim", "vocabulary")
 
 
 def __getattr__(name: str) -> Any:

@@ -24,6 +24,7 @@ __all__ = [
     "LabelMemoryError",
     "LaunchError",
     "LoaderClosedError",
+    "LossSpikeError",
     "ModelError",
     "ModelImportError",
     "PeerUnreachableError",
@@ -108,6 +109,12 @@ class CheckpointError(EdlDistError):
 
 class LoaderClosedError(EdlDistError):
     """A ``DistillLoader`` was used after ``close()``."""
+
+
+class LossSpikeError(EdlDistError):
+    """A loss spike that going back and leaving batches out did not get past."""
+
+    final = True
 
 
 class UnsuitableTeacherError(EdlDistError):

@@ -48,6 +48,10 @@ _OF_STUDENTS = {
         "edldist_student_skipped_samples",
         "Samples that no worker could label, and that were left out.",
     ),
+    "left_out": (
+        "edldist_student_left_out_samples",
+        "Samples that were consumed without a step, because they had made a loss spike.",
+    ),
     "stale": ("edldist_student_stale_samples", "Samples that were labelled by too old a version, and again."),
     "missed": ("edldist_student_missed_samples", "Samples without labels of a teacher that was missing."),
     "retracted": (

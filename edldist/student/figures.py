@@ -21,6 +21,7 @@ class LoopFigures:
     batches: int = 0
     samples: int = 0
     skipped: int = 0
+    left_out: int = 0
     missed: int = 0
     discarded: int = 0
     starved_s: float = 0.0
@@ -62,6 +63,7 @@ class LoopFigures:
             "batches": self.batches,
             "samples": self.samples,
             "skipped": self.skipped,
+            "left_out": self.left_out,
             "missed": self.missed,
             "discarded": self.discarded,
             "starved_s": round(self.starved_s, 6),

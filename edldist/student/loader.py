@@ -24,8 +24,9 @@ from edldist.observe.reporter import name_coordinator
 from edldist.ranks.placement import placement, term
 from edldist.sampling.composition import check_order, elastic_sampler
 from edldist.sampling.dealing import check_dealing
-from edldist.student.arrivals import Arrival, Arrivals, Pair
+from edldist.student.arrivals import Arrivals, Pair
 from edldist.student.asked_teachers import AskedTeachers
+from edldist.student.consumption import Consumption
 from edldist.student.decoding import Decoding
 from edldist.student.endpoint import coordinator_of, endpoint
 from edldist.student.figures import LoopFigures
@@ -202,9 +203,8 @@ class DistillLoader:
         translations = asked.translations(figures.translated)
         here = placement()
         run, generation = term()
-        self._world_size = here.world_size
         self._weights = StepWeights(agree_weights)
-        self._dealing_checked, self._loss_weight = False, 1.0
+        self._dealing_checked = False
         by_rank = here.world_size > 1 and asked.differ_by_rank
         self._known = KnownTeachers(asked.names, by_rank, environment.extend, asked.versions)
         self._clock = clock = SystemClock()
@@ -244,8 +244,12 @@ class DistillLoader:
             self._figures,
             clock,
             Decoding(asked, self._service.codec, translations),
-            keep_stand_in=poison == "skip" and self._world_size > 1,
+            keep_stand_in=poison == "skip" and here.world_size > 1,
             depth=max(2, high_watermark),
+        )
+        self._consumption = Consumption(
+            *(self._position, figures, self._weights, self._known, self._service.used, self._arrivals, clock),
+            alone=here.world_size == 1,
         )
         self._loop_end = LoopEnd(data_loader, self._arrivals.at_end)
         self._service.start()
@@ -291,10 +295,10 @@ class DistillLoader:
             if not self._ahead.begin():
                 self._arrivals.clear()
                 self._ahead.start()
-            self._note_position()
+            self._consumption.note_position()
             with self._loop_end.entered():
                 while (arrival := self._arrivals.next()) is not None:
-                    pairs = self._consumed(arrival)
+                    pairs = self._consumption.of(arrival)
                     del arrival
                     while pairs:
                         # Held by nobody here while the loop works on it, nor while the next one is fetched.
@@ -316,33 +320,9 @@ class DistillLoader:
         """
         if self._ahead.consumed:
             self._ahead.end()
-            self._note_position()
+            self._consumption.note_position()
         if self._ahead.in_epoch or not self._ahead.holds_next:
             self._arrivals.clear()
-
-    def _consumed(self, arrival: Arrival) -> list[Pair]:
-        """Count a batch as consumed; what the loop gets for it, which is nothing where it takes no step."""
-        batch, pair = arrival
-        counted = self._position.consume(batch.mark, batch.samples)
-        self._note_position()
-        self._figures.missed += batch.missed
-        if not self._known.complete:
-            self._known.consumed(self._service.used())
-        if pair is not None:
-            self._figures.took(counted, self._clock.monotonic())
-            self._loss_weight = self._weights.of(batch.mark.part, counted)
-            return [pair]
-        assert batch.poison is not None
-        self._figures.skipped += counted
-        if self._world_size == 1:
-            return []
-        # The other ranks take this step: take it too, with a batch that counts for nothing.
-        pair = self._arrivals.stand_in(batch.poison)
-        self._loss_weight = self._weights.of(batch.mark.part, 0)
-        return [pair]
-
-    def _note_position(self) -> None:
-        self._figures.epoch, self._figures.epoch_samples = self._position.epoch, self._position.samples
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
@@ -376,7 +356,24 @@ class DistillLoader:
         1.0 unless this rank's part of a global batch is smaller or larger than the others' (see
         ``ElasticSampler``), or was skipped, or the ranks agree on what each has got (``agree_weights``).
         """
-        return self._loss_weight
+        return self._consumption.loss_weight
+
+    @property
+    def start(self) -> tuple[int, int]:
+        """Where the batch that the loop has begins: its epoch, and the samples of that consumed before it."""
+        return self._consumption.start
+
+    def leave_out(self, start: tuple[int, int], batches: int = 1) -> None:
+        """Do not give the loop the batch that begins there when it comes (again), nor those that follow it.
+
+        They are consumed without a step, and their samples counted as ``left_out``, once. All ranks have to
+        leave out the same ones. ``ends_epoch`` does not know of them.
+
+        Args:
+            start: what ``start`` was while the loop had that batch.
+            batches: how many, 1 or more.
+        """
+        self._consumption.left_out.add(start, batches)
 
     @property
     def ends_epoch(self) -> bool:
@@ -395,9 +392,9 @@ class DistillLoader:
         """Figures since the loader was made.
 
         ``batches`` and ``samples`` delivered, the position in ``epoch`` and ``epoch_samples``,
-        samples ``skipped`` as poison, and ``missed`` by teachers that were missing; ``starved_s`` waited
-        for labels (``startup_s`` before the very first batch apart), ``waiting_s`` for those of now;
-        ``loop_s`` from the first batch to the last one so far;
+        samples ``skipped`` as poison, ``left_out`` (see ``leave_out``), and ``missed`` by teachers that
+        were missing; ``starved_s`` waited for labels (``startup_s`` before the very first batch apart),
+        ``waiting_s`` for those of now; ``loop_s`` from the first batch to the last one so far;
         ``backpressure_s`` with the queue full and the teachers idle; ``done``, ``requeued``,
         ``duplicates``, ``hedged``, ``failed`` tasks; batches ``discarded`` after they were read,
         because the loop was left early or another epoch began than was read ahead; ``buffered``
@@ -440,7 +437,7 @@ class DistillLoader:
         self._iteration += 1
         self._arrivals.clear()
         self._position.load_state_dict(state)
-        self._note_position()
+        self._consumption.moved()
         self._expect(former)
 
     def _expect(self, former: Mapping[str, Fingerprint]) -> None:
@@ -468,7 +465,7 @@ class DistillLoader:
                 self._iteration += 1
             self._arrivals.clear()
             self._position.set_epoch(epoch)
-            self._note_position()
+            self._consumption.moved()
 
     def load_rank_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """What this rank's ``rank_state_dict`` was, after ``load_state_dict``; None where none was saved.
@@ -478,7 +475,7 @@ class DistillLoader:
         """
         former = self._known.read(state or {})
         self._position.load_rank_state_dict(state)
-        self._note_position()
+        self._consumption.moved()
         self._expect(former)
 
     # --- the end ----------------------------------------------------------------------------------

@@ -86,6 +86,22 @@ class _CheckpointBroken(_Fields, frozen=True):
     reason: Text
 
 
+class _LossSpiked(_Fields, frozen=True):
+    step: Count
+    what: Name
+    value: Text
+    bound: Text
+    epoch: Count
+    position: Count
+
+
+class _RolledBack(_Fields, frozen=True):
+    step: Count
+    restored: Count
+    batches: Count
+    in_a_row: Count
+
+
 class _NodeEnded(_Fields, frozen=True):
     host: Name
     code: Count
@@ -108,6 +124,8 @@ FROM_MEMBERS: dict[str, type[_Fields]] = {
     "checkpoint_restored": _CheckpointWhole,
     "checkpoint_failed": _CheckpointBroken,
     "checkpoint_damaged": _CheckpointBroken,
+    "loss_spiked": _LossSpiked,
+    "rolled_back": _RolledBack,
     "node_ended": _NodeEnded,
     "remark": _Remark,
 }

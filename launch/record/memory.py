@@ -14,6 +14,7 @@ class TallyMemory(msgspec.Struct, frozen=True):
 
     metrics: dict[str, Scalar]
     teachers: dict[str, int]
+    spikes: dict[str, int]
     checkpoint: int | None
     present: list[str]
     numbered: dict[str, int]

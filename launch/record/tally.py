@@ -64,6 +64,9 @@ class Tally:
       in the same way.
     - ``missed_samples``: those that loops took without labels of a teacher that was missing, once for each
       such teacher, summed in the same way.
+    - ``left_out_samples``: those that loops consumed without a step, because they had made a loss spike,
+      summed in the same way.
+    - ``spikes``, ``rollbacks``: how often training met one, and went back behind it.
     - ``retracted_labels``, ``doubtful_labels``: of workers that were put aside, those that others made anew,
       and those that loops had taken already, summed in the same way.
     - ``samples_per_s``: samples over the time from the first to the last batch, as far as they were seen; by
@@ -82,6 +85,7 @@ class Tally:
         self.members: list[MemberStatus] = []
         self.groups: list[GroupStatus] = []
         self.teachers = {"joined": 0, "left": 0, "lost": 0}
+        self.spikes = {"spikes": 0, "rollbacks": 0}
         self.checkpoint: int | None = None
         self.frozen = False
         self._present: set[str] = set()
@@ -127,6 +131,7 @@ class Tally:
         return TallyMemory(
             metrics=dict(self.metrics),
             teachers=dict(self.teachers),
+            spikes=dict(self.spikes),
             checkpoint=self.checkpoint,
             present=sorted(self._present),
             numbered=dict(self._numbered),
@@ -146,7 +151,7 @@ class Tally:
             kept_at: when, in this process's monotonic seconds.
         """
         self.metrics, self.teachers = dict(memory.metrics), dict(memory.teachers)
-        self.checkpoint = memory.checkpoint
+        self.spikes, self.checkpoint = dict(memory.spikes), memory.checkpoint
         self._present, self._evaluating = set(memory.present), set(memory.evaluating)
         self._numbered, self._position = dict(memory.numbered), dict(memory.position)
         self._stats = {member_id: dict(stats) for member_id, stats in memory.stats.items()}
@@ -233,6 +238,8 @@ class Tally:
             "samples_per_s": round(rate, 2),
             "skipped_samples": int(self._total("skipped")),
             "missed_samples": int(self._total("missed")),
+            "left_out_samples": int(self._total("left_out")),
+            **self.spikes,
             "retracted_labels": int(self._total("retracted")),
             "doubtful_labels": int(self._total("doubtful")),
             "starved_s": round(self._most("starved_s"), 3),
@@ -253,6 +260,8 @@ class Tally:
         if isinstance(record, Report):
             return self._report(record)
         self._member_event(record)
+        self.spikes["spikes"] += record.event == "loss_spiked"
+        self.spikes["rollbacks"] += record.event == "rolled_back"
         step = _number(record.fields.get("step"))
         if record.event in ("checkpoint_saved", "checkpoint_restored") and step is not None:
             self.checkpoint = int(step)

@@ -94,6 +94,13 @@ def describe_event(line: Mapping[str, Any]) -> str | None:
         return f"{place} cannot be labelled by teacher {line.get('teacher')}: {line.get('error')}"
     if event in ("checkpoint_failed", "checkpoint_damaged"):
         return f"checkpoint of step {line.get('step')} {event.partition('_')[2]}: {line.get('reason')}"
+    if event == "loss_spiked":
+        place = f"after step {number(line.get('step'))}, epoch {number(line.get('epoch'))}"
+        found = f"{line.get('what')} is {line.get('value')} (bound {line.get('bound')})"
+        return f"spike {place}: {found}, behind sample {number(line.get('position'))}"
+    if event == "rolled_back":
+        restored, batches = number(line.get("restored")), number(line.get("batches"))
+        return f"back from step {number(line.get('step'))} to {restored}, leaving out {batches} batches"
     if event in ("checkpoint_restored", "clock_skew"):
         fields = " ".join(f"{key}={value}" for key, value in line.items() if key not in ("t", "event"))
         return f"{event.replace('_', ' ')}: {fields}"
@@ -266,6 +273,10 @@ def show_result(console: PlainConsole, result: Mapping[str, Any]) -> None:
         summary.add_row("left out", Text(_left_out(result["skipped_samples"]), style="yellow"))
     if result["missed_samples"]:
         summary.add_row("went on with", Text(_missed(result["missed_samples"]), style="yellow"))
+    if any(result[key] for key in ("spikes", "rollbacks", "left_out_samples")):
+        text = f"{result['spikes']} seen, {result['rollbacks']} rollbacks, "
+        text += f"{result['left_out_samples']} samples left out"
+        summary.add_row("loss spikes", Text(text, style="yellow"))
     if result["retracted_labels"] or result["doubtful_labels"]:
         text = f"{result['retracted_labels']} made anew, {result['doubtful_labels']} had been learnt from"
         summary.add_row("labels of workers put aside", Text(text, style="yellow"))

@@ -65,7 +65,7 @@ def test_every_public_name_is_there_with_an_example_that_runs(job: LocalJob) -> 
     examples = "".join(blocks("api.md"))
     for name in edldist.__all__:
         assert f"edldist.{name}" in examples
-    for kind in (edldist.DistillLoader, edldist.ElasticSampler, edldist.Checkpointer):
+    for kind in (edldist.DistillLoader, edldist.ElasticSampler, edldist.Checkpointer, edldist.SpikeGuard):
         members = [name for name in vars(kind) if not name.startswith("_")]
         assert [name for name in members if not re.search(rf"[.`]{name}\b", page)] == []
     run("api.md", job)

@@ -63,6 +63,9 @@ def test_a_completed_job_leaves_its_record_and_no_process(start: Start, folder: 
         *(
             "skipped_samples",
             "missed_samples",
+            "left_out_samples",
+            "spikes",
+            "rollbacks",
             "retracted_labels",
             "doubtful_labels",
             "starved_s",

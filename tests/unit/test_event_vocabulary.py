@@ -31,6 +31,10 @@ GOOD = {
     "checkpoint_restored": {"step": 1, "bytes": 10, "seconds": 0.5},
     "checkpoint_failed": {"step": 1, "reason": "r"},
     "checkpoint_damaged": {"step": 1, "reason": "r"},
+    "loss_spiked": {
+        **{"step": 1, "what": "loss", "value": "nan", "bound": "2.5", "epoch": 0, "position": 64},
+    },
+    "rolled_back": {"step": 12, "restored": 10, "batches": 1, "in_a_row": 1},
     "node_ended": {"host": "h", "code": 143},
     "remark": {"text": "t"},
 }

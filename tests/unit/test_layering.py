@@ -17,6 +17,8 @@ ROLES = {"coordinator", "teacher", "student"}
 SHARED = {
     *("wire", "labels", "losses", "vocabulary", "observe", "ranks", "lifecycle", "sampling", "checkpoint"),
     "weights",
+    "stability",
+    "optim",
 }
 BASE = {
     "errors",
@@ -62,6 +64,8 @@ ALLOWED = {
     "sampling": {"errors", "lifecycle", "ranks"},
     "checkpoint": {"errors", "environment", "files", "observe", "ranks", "lifecycle"},
     "weights": {"errors", "environment", "checkpoint", "observe", "ranks"},
+    "stability": {"errors", "checkpoint", "observe", "ranks"},
+    "optim": {"errors"},
     **{role: {role} | SHARED | BASE for role in ROLES},
     "integrations": {"student"} | SHARED | BASE,
 }

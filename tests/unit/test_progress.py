@@ -46,6 +46,9 @@ RESULT: dict[str, Any] = {
     "samples_per_s": 1800.5,
     "skipped_samples": 0,
     "missed_samples": 0,
+    "left_out_samples": 0,
+    "spikes": 0,
+    "rollbacks": 0,
     "retracted_labels": 0,
     "doubtful_labels": 0,
     "starved_s": 0.4,
@@ -120,6 +123,14 @@ def test_samples_without_labels_of_a_missing_teacher_are_seen_in_every_view_and_
     show_result(end, {**RESULT, "missed_samples": 1})
     assert re.search(r"went on with +│ 1 sample without labels of a missing teacher", written(end))
     assert "missing" not in plain_line(FIGURES, 2, 65)
+
+
+def test_loss_spikes_are_in_the_summary_where_there_were_any() -> None:
+    shown, quiet = console(), console()
+    show_result(shown, {**RESULT, "spikes": 3, "rollbacks": 2, "left_out_samples": 128})
+    assert re.search(r"loss spikes +│ 3 seen, 2 rollbacks, 128 samples left out", written(shown))
+    show_result(quiet, RESULT)
+    assert "spikes" not in written(quiet)
 
 
 @pytest.mark.parametrize("key", Tally().result(1.0))
@@ -212,6 +223,17 @@ def test_changes_of_state_in_words() -> None:
         (
             {"event": "labels_back", "student": "rank0", "teacher": "big", "gone_s": 45.5},
             "teacher big is back after 45.5 s: its labels are used again",
+        ),
+        (
+            {
+                **{"event": "loss_spiked", "step": 12, "what": "loss", "value": "nan", "bound": "2.5"},
+                **{"epoch": 1, "position": 640},
+            },
+            "spike after step 12, epoch 1: loss is nan (bound 2.5), behind sample 640",
+        ),
+        (
+            {"event": "rolled_back", "step": 12, "restored": 10, "batches": 3, "in_a_row": 2},
+            "back from step 12 to 10, leaving out 3 batches",
         ),
         ({"event": "remark", "text": "the power is cut at noon"}, "the power is cut at noon"),
         (

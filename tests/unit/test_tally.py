@@ -44,6 +44,9 @@ def event(name: str, **fields: Scalar) -> Event:
     return Event(event=name, t=5.0, fields=fields)
 
 
+SPIKES = (("loss_spiked", 1), ("rolled_back", 2))
+
+
 def test_records_become_event_lines_with_unix_time() -> None:
     lines = Tally().observe(
         status(records=[event("teacher_joined", id="a"), report(1, step=3, loss=0.5)], seq=2), 0.0
@@ -190,12 +193,24 @@ def test_samples_and_tasks_add_up_over_every_student_that_ever_was() -> None:
 
 def test_samples_that_were_left_out_or_missed_add_up_now_and_at_the_end() -> None:
     tally = Tally()
-    for key in ("skipped", "missed"):
+    for key in ("skipped", "missed", "left_out"):
         first, second = member("a", pid=1, **{key: 8}), member("b", pid=2, rank=1, **{key: 16})
         tally.observe(status(first, second), 0.0)
         tally.observe(status(member("c", pid=3), records=[event("student_lost", id="a", **{key: 32})]), 1.0)
     assert tally.figures(1.0).skipped_samples == tally.result(1.0)["skipped_samples"] == 32 + 16
     assert tally.figures(1.0).missed_samples == tally.result(1.0)["missed_samples"] == 32 + 16
+    assert tally.result(1.0)["left_out_samples"] == 32 + 16
+
+
+def test_loss_spikes_and_rollbacks_are_counted_once_and_outlive_who_counts() -> None:
+    tally = Tally()
+    spike, back = (msgspec.structs.replace(event(name), reporter="p", seq=seq) for name, seq in SPIKES)
+    tally.observe(status(records=[spike, back], seq=2), 0.0)
+    tally.observe(status(records=[spike, back], seq=2, life="two"), 1.0)
+    successor = Tally()
+    successor.recall(tally.memory(1.0), 1.0)
+    for each in (tally, successor):
+        assert (each.result(1.0)["spikes"], each.result(1.0)["rollbacks"]) == (1, 1)
 
 
 def test_the_rate_is_over_the_time_from_the_first_to_the_last_batch() -> None:

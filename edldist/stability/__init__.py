@@ -1,0 +1,1 @@
+"""Loss spikes: seen, named, and survived."""
