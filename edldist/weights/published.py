@@ -53,6 +53,21 @@ class PublishedWeights:
         if self._store is not None:
             self._store.prepare()
 
+    @property
+    def newest(self) -> int | None:
+        """The number of the newest version there, whoever published it; 0 for none, None on ranks other than
+        0.
+
+        Raises:
+            CheckpointError: the place cannot be read.
+        """
+        if self._store is None:
+            return None
+        try:
+            return max((number for number, _ in self._store.checkpoints()), default=0)
+        except OSError as exc:
+            raise CheckpointError(f"nobody can see what was published to {self._store.url}: {exc}") from exc
+
     def publish(self, weights: nn.Module | Mapping[str, Tensor]) -> int | None:
         """Write a new version, and return its number once it is there; None on ranks other than 0.
 
@@ -88,7 +103,7 @@ class PublishedWeights:
         store = self._store
         assert store is not None
         store.guard()
-        version = 1 + max((number for number, _ in store.checkpoints()), default=0)
+        version = 1 + (self.newest or 0)
         draft = store.begin(version)
         try:
             folder = store.folder(draft)

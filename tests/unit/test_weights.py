@@ -128,15 +128,16 @@ def test_versions_count_up_and_the_newest_is_followed(tmp_path: Path) -> None:
     followed = follow(place)
     assert followed.newer_than(0) is None  # there is no such place yet
     with PublishedWeights(place) as published:
-        assert followed.newer_than(0) is None
+        assert followed.newer_than(0) is None and published.newest == 0
         for value in (1.0, 2.0, 3.0):
-            assert published.publish(filled(value)) == int(value)
+            assert published.publish(filled(value)) == int(value) == published.newest
         found = followed.newer_than(0)
         assert found is not None and found.number == 3
         assert all((tensor == 3).all() for tensor in found.tensors.values())
         assert followed.newer_than(3) is None
         assert sorted(path.name for path in place.glob("step-*")) == ["step-00000002", "step-00000003"]
     with PublishedWeights(place) as published:  # a run that goes on
+        assert published.newest == 3
         assert published.publish(WeightAverage(filled(9.0)).weights) == 4
     assert not [path for path in place.rglob("*") if path.suffix in (".pkl", ".pt", ".pickle")]
 
@@ -245,7 +246,7 @@ def test_other_ranks_publish_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with PublishedWeights(tmp_path / "w") as published:
-        assert published.publish(filled(1.0)) is None
+        assert published.publish(filled(1.0)) is None and published.newest is None
     assert not (tmp_path / "w").exists()
 
 
