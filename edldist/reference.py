@@ -10,15 +10,20 @@ __all__ = [
     "FOLLOW",
     "MODEL",
     "MODEL_FORMS",
+    "OUTPUT",
     "is_engine",
     "is_factory",
+    "in_folder",
     "is_folder",
+    "is_in_folder",
     "place_of",
 ]
 
 FOLDER = "hf:"
 FOLLOW = "follow:"
 """Before the place of weights that somebody publishes, where weights of a teacher may be named."""
+OUTPUT = "{output}"
+"""At the beginning of such a place: the folder of the job, which its script finds in ``EDLDIST_OUTPUT``."""
 ENGINES = ("vllm:", "sglang:")
 ENGINE_FILES = ("tokenizer", "api_key_file")
 """Those arguments of an engine that are paths."""
@@ -49,3 +54,16 @@ def is_factory(model: str) -> bool:
 def place_of(weights: str | None) -> str | None:
     """Where weights are published that a teacher follows, or None if it follows none; it may be empty."""
     return weights.removeprefix(FOLLOW) if weights is not None and weights.startswith(FOLLOW) else None
+
+
+def is_in_folder(place: str) -> bool:
+    """Whether a place lies in the job's folder, whichever that is."""
+    return place.partition("/")[0] == OUTPUT
+
+
+def in_folder(weights: str, output: str) -> str:
+    """The same weights, where ``{output}`` at the beginning of a followed place is the job's folder."""
+    place = place_of(weights)
+    if place is None or not is_in_folder(place):
+        return weights
+    return f"{FOLLOW}{output.rstrip('/')}{place.removeprefix(OUTPUT)}"

@@ -178,7 +178,10 @@ class _Job:
         deployment = _only(objects, "Deployment")
         if not scaled:
             deployment["spec"]["replicas"] = role.replicas.initial
-        command = list(map(literal, self.plan.teacher_command(teacher, "", self._address, _HEALTH)))
+        command = self.plan.teacher_command(
+            teacher, "", self._address, _HEALTH, output=self.settings.object_store
+        )
+        command = list(map(literal, command))
         command[command.index("--id") + 1] = "$(POD_NAME)"
         counted = command.index("--attempt")
         command[counted : counted + 2] = ["--attempt-file", _STARTS]

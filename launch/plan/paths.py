@@ -9,7 +9,16 @@ from typing import Any
 
 from edldist.config import JobConfig, TeacherConfig
 from edldist.errors import ConfigError
-from edldist.reference import ENGINE_FILES, FOLDER, FOLLOW, is_engine, is_factory, is_folder, place_of
+from edldist.reference import (
+    ENGINE_FILES,
+    FOLDER,
+    FOLLOW,
+    is_engine,
+    is_factory,
+    is_folder,
+    is_in_folder,
+    place_of,
+)
 
 __all__ = ["check_weights", "find", "lead_paths", "resolve_paths"]
 
@@ -132,7 +141,8 @@ def _found(key: str, teacher: TeacherConfig, places: tuple[Path, Path]) -> dict[
         vocabulary=teacher.vocabulary,
         kwargs=teacher.kwargs,
     )
-    if (place := place_of(teacher.weights)) is not None:  # where the student will publish some
+    place = place_of(teacher.weights)
+    if place is not None and not is_in_folder(place):  # where the student will publish some
         found["weights"] = FOLLOW + (place if "://" in place else str(Path(place).absolute()))
     return found
 

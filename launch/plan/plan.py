@@ -14,6 +14,7 @@ from typing import Literal
 from edldist.bounds import node_range
 from edldist.config import JobConfig, ReplicaRange, ResourcesConfig, TeacherConfig
 from edldist.errors import ConfigError
+from edldist.reference import in_folder
 from edldist_launch.plan import commands
 
 __all__ = ["Kind", "Plan", "Replicas", "Role"]
@@ -163,9 +164,17 @@ class Plan:
         coordinator: str,
         http: str | None = None,
         attempt: int | str = 0,
+        output: str | None = None,
     ) -> list[str]:
-        """A worker, as its section (of ``job.teachers``, with the device that it gets) says."""
+        """A worker, as its section (of ``job.teachers``, with the device that it gets) says.
+
+        Args:
+            output: what students find in ``EDLDIST_OUTPUT``, where that is not the plan's ``output``.
+        """
         drain_s = self.job.grace.drain_s
+        if teacher.weights is not None:
+            weights = in_folder(teacher.weights, output or str(self.output))
+            teacher = teacher.model_copy(update={"weights": weights})
         return commands.teacher_command(
             self.launcher, teacher, worker_id, coordinator, self.beside, http, drain_s, attempt
         )

@@ -257,6 +257,12 @@ def test_output_lies_in_a_claim_that_is_there_or_made_or_in_an_object_store(fold
     assert "PersistentVolumeClaim" not in {kind for kind, _ in store}
     student = main(store, "Job", "edldist-student")
     assert variables(student)["EDLDIST_OUTPUT"] == "s3://bucket/run"
+    followed = rendered(
+        folder, "teachers.0.weights='follow:{output}/w'", "kubernetes={object_store: 's3://bucket/run'}"
+    )
+    assert "follow:s3://bucket/run/w" in str(
+        [main(followed, *key) for key in followed if key[0] == "Deployment"]
+    )
     assert student["envFrom"] == [{"secretRef": {"name": "s3"}}]
     sources = {each["name"]: each for each in pod(store, "Job", "edldist-student")["volumes"]}
     assert sources["output"] == {"name": "output", "emptyDir": {}}

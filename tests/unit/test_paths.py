@@ -167,3 +167,5 @@ def test_where_weights_are_followed_nothing_has_to_be_there_yet(job_file: Path) 
     check_weights(job, job_file.parent)
     job_file.write_text(TEXT.replace("w.pt", "follow:s3://bucket/w"))
     assert resolve(job_file).teachers[0].weights == "follow:s3://bucket/w"
+    job_file.write_text(TEXT.replace("w.pt", "'follow:{output}/w'"))  # which only who runs it knows
+    assert resolve(job_file).teachers[0].weights == "follow:{output}/w"

@@ -56,6 +56,25 @@ def test_the_coordinators_settings_reach_it_and_the_ranks(monkeypatch: pytest.Mo
     assert environment(job({})).heartbeat_ttl_s == 3.0
 
 
+@pytest.mark.parametrize(
+    ("weights", "place"),
+    [
+        ("follow:{output}/w", "follow:/out/w"),
+        ("follow:{output}", "follow:/out"),
+        ("follow:/elsewhere/{output}/w", "follow:/elsewhere/{output}/w"),
+        ("{output}/w.pt", "{output}/w.pt"),
+    ],
+)
+def test_weights_may_be_followed_in_the_jobs_own_folder(weights: str, place: str) -> None:
+    config = job({"weights": weights})
+    assert f"--weights {place} --" in " ".join(
+        plan(config).teacher_command(config.teachers[0], "w", "tcp://h:1")
+    )
+    if place == "follow:/out/w":
+        bucket = plan(config).teacher_command(config.teachers[0], "w", "tcp://h:1", output="s3://bucket/run/")
+        assert "follow:s3://bucket/run/w" in bucket
+
+
 def test_what_counts_as_one_teacher_reaches_the_ranks() -> None:
     assert environment(job({})).agreement == AgreementBounds()
     assert environment(job({}, agreement="off")).agreement is None
