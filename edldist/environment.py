@@ -64,7 +64,7 @@ class JobEnvironment:
         Raises:
             ConfigError: it cannot be used.
         """
-        return self.agreement if given is None else AgreementBounds.of(given, "DistillLoader(agreement=...)")
+        return self.agreement if given is None else AgreementBounds.of(given, "agreement")
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> JobEnvironment:

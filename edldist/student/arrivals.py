@@ -9,22 +9,21 @@ from typing import Any, NamedTuple
 import torch
 
 from edldist.clock import Clock
-from edldist.errors import LabelError, PoisonTaskError, UnsuitableTeacherError
+from edldist.errors import EdlDistError
 from edldist.lifecycle import stopping
-from edldist.student.decoding import Decoding, Packed
+from edldist.student.decoding import Decoding, NoLabels, Packed
 from edldist.student.figures import LoopFigures
 from edldist.student.reading import ReadAhead
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.service import StudentService
 from edldist.student.structure import mapped
 from edldist.student.to_device import DeviceTransfer
+from edldist.student.waiting import LabelWait
 
 __all__ = ["Arrival", "Arrivals"]
 
 logger = logging.getLogger(__name__)
 
-_COMPLAIN_S = 10.0
-_STOP_STARVED_S = 5.0
 _MOST_IN_A_ROW = 32
 
 Pair = tuple[Any, dict[str, Any]]
@@ -97,7 +96,7 @@ class Arrivals:
             EdlDistError: what ended the service, or why the batch that is due has no labels.
             SystemExit: this process was asked to stop, and no labels or no batches come.
         """
-        wait: _Wait | None = None
+        wait: LabelWait | None = None
         if self._ahead.lock_step:
             # Here and nowhere else, so that every rank has read as much when its loop has had as much.
             self._ahead.fill(lambda: self._ahead.outstanding < self._depth, self._service.offer)
@@ -107,7 +106,7 @@ class Arrivals:
                 return None
             if self._transfer or self._send_on():
                 break
-            wait = wait or _Wait(self._service, self._clock, self._figures)
+            wait = wait or LabelWait(self._service, self._clock, self._figures)
             if self._await_head(wait):
                 break
         self._ahead.take()
@@ -118,19 +117,19 @@ class Arrivals:
         batch.let_go()
         return Arrival(batch, pair)
 
-    def stand_in(self, poison: PoisonTaskError) -> Pair:
+    def stand_in(self, failure: EdlDistError) -> Pair:
         """A labelled batch for a step in which the one that is due could not be labelled.
 
         Raises:
-            PoisonTaskError: there is none.
+            EdlDistError: there is none; why the one that is due has no labels.
         """
         if self._stand_in is None:
             found = self._labelled_behind(self._suffices)
             if found is None:
                 try:
-                    raise poison
+                    raise failure
                 finally:
-                    del poison  # an error that its own frame holds is left to a garbage collector
+                    del failure  # an error that its own frame holds is left to a garbage collector
             # The loop gets the batch itself later, and may write to what it gets.
             self._stand_in = mapped((found.batch, found.labels()), torch.clone)
         batch, packed = self._transfer.bring(self._stand_in)
@@ -160,7 +159,7 @@ class Arrivals:
     def _wants_batch(self) -> bool:
         return self._service.delivery.wants_batch() and not self._winds_up
 
-    def _await_head(self, wait: _Wait) -> bool:
+    def _await_head(self, wait: LabelWait) -> bool:
         """Wait a while for the head of the queue, or until more is to be read; whether it was sent on."""
         reading = self._ahead.more and not self._winds_up and not self._ahead.lock_step
         return wait.for_labels(reading) and self._send_on()
@@ -186,7 +185,7 @@ class Arrivals:
         if batch is None:
             return False
         self._figures.waiting_s = 0.0
-        self._transfer.put(batch, None if batch.poison else (batch.batch, batch.labels()))
+        self._transfer.put(batch, None if batch.failure else (batch.batch, batch.labels()))
         return True
 
     def _labelled_behind(self, suffices: Callable[[OpenBatch], bool]) -> OpenBatch | None:
@@ -195,13 +194,13 @@ class Arrivals:
         Returns:
             None if there is none.
         """
-        wait = _Wait(self._service, self._clock, self._figures)
+        wait = LabelWait(self._service, self._clock, self._figures)
         looked_at = 0
         while looked_at < _MOST_IN_A_ROW:
             batch: OpenBatch
             for batch in self._transfer.tags(looked_at):
                 looked_at += 1
-                if batch.poison is None and suffices(batch):
+                if batch.failure is None and suffices(batch):
                     return batch
             self._read()
             if self._ahead.outstanding > looked_at:
@@ -222,7 +221,7 @@ class Arrivals:
             self._stand_in = batch.batch, batch.labels()
         labels = decoding.of(packed)
         known = not batch.passed_over or decoding.all_known(batch.passed_over)
-        return value, labels if known else _NoLabels(labels)
+        return value, labels if known else NoLabels(labels)
 
     def _suffices(self, batch: OpenBatch) -> bool:
         return self._decoding.suffices(batch.labelled | batch.passed_over)
@@ -233,81 +232,9 @@ class Arrivals:
         if unknown := decoding.unknown(lacking):
             found = self._labelled_behind(lambda batch: decoding.are_known(unknown, batch.labelled))
             if found is None:
-                return _NoLabels(decoding.of(packed))
+                return NoLabels(decoding.of(packed))
             decoding.learn(found.labels())
         no_rows = self._transfer.bring(decoding.without_rows(lacking))
         return decoding.of(
             packed | {name: tensors | packed.get(name, {}) for name, tensors in no_rows.items()}
         )
-
-
-class _NoLabels(dict[str, Any]):
-    """Labels beside those of a teacher that has not labelled anything, so that nobody knows their names."""
-
-    def __missing__(self, key: str) -> Any:
-        raise LabelError(
-            f"there are no labels {key!r} (there are {', '.join(self) or 'none'}): a teacher is missing, "
-            "or sees no samples of this batch, and has labelled no other one of this epoch, so nobody knows "
-            "what its labels are called. Ask first, as with 'if not labels: continue'"
-        )
-
-
-class _Wait:
-    """Waiting for labels, with a word to the user now and then."""
-
-    def __init__(self, service: StudentService, clock: Clock, figures: LoopFigures) -> None:
-        self._service = service
-        self._clock = clock
-        self._figures = figures
-        self._complain_after_s = _COMPLAIN_S
-        self._begun = clock.monotonic()
-        self._waited_s = 0.0
-
-    def for_labels(self, reading: bool) -> bool:
-        """Wait until the head of the queue is ready (then True), the data loader should be read, or a while.
-
-        Raises:
-            EdlDistError: see ``Delivery.wait``; or no worker that is here suits this student.
-            SystemExit: this process was asked to stop.
-        """
-        # Time in the data loader is not time without labels: only the wait itself counts.
-        before = self._clock.monotonic()
-        ready = self._service.delivery.wait(1.0, reading=reading)
-        waited_s = self._clock.monotonic() - before
-        self._waited_s += waited_s
-        self._figures.waited(waited_s)
-        if ready:
-            return True
-        self._figures.waiting_s = self._waited_s
-        if unsuited := self._service.unsuited(self._begun):
-            raise UnsuitableTeacherError(unsuited)
-        if self._waited_s > _STOP_STARVED_S and stopping.asked():
-            logger.warning("asked to stop while waiting for labels: leaving without a checkpoint")
-            raise SystemExit(0)
-        if self._waited_s > self._complain_after_s:
-            self._complain_after_s += _COMPLAIN_S
-            self._complain()
-        return False
-
-    def _complain(self) -> None:
-        missing = self._service.missing_teachers()
-        others = [group for group in self._service.groups_here() if group not in missing]
-        if missing:
-            logger.warning(
-                "waiting for labels for %.0f s: no worker of %s is connected%s; going on when one comes",
-                self._waited_s,
-                ", ".join(
-                    f"{name!r} (one was refused: {reason})" if reason else repr(name)
-                    for name, reason in missing.items()
-                ),
-                f"; there are workers of {', '.join(map(repr, others))} (a worker's --name and the loader's "
-                "teacher= have to agree)"
-                if others
-                else "",
-            )
-        else:
-            logger.warning(
-                "waiting for labels for %.0f s although %d workers are connected",
-                self._waited_s,
-                self._service.teachers(),
-            )

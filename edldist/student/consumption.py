@@ -80,12 +80,12 @@ class Consumption:
             self._figures.took(counted, self._clock.monotonic())
             self.loss_weight = self._weights.of(batch.mark.part, counted)
             return [pair]
-        assert batch.poison is not None
+        assert batch.failure is not None
         self._figures.skipped += counted
         if self._alone:
             return []
         # The other ranks take this step: take it too, with a batch that counts for nothing.
-        pair = self._arrivals.stand_in(batch.poison)
+        pair = self._arrivals.stand_in(batch.failure)
         self.loss_weight = self._weights.of(batch.mark.part, 0)
         return [pair]
 

@@ -16,7 +16,7 @@ from edldist.student.put_back import MASK, check_no_mask, put_back
 from edldist.student.service.teacher_inputs import PLACES, VERSION
 from edldist.student.translation import Translation
 
-__all__ = ["Decoding", "Packed"]
+__all__ = ["Decoding", "NoLabels", "Packed"]
 
 Packed = dict[str, dict[str, Tensor]]
 """The tensors in which the labels of each teacher came."""
@@ -167,3 +167,14 @@ class Decoding:
 def _apart(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
     """The tensors that came, and where their rows belong."""
     return {name: tensor for name, tensor in tensors.items() if name != PLACES}, tensors.get(PLACES)
+
+
+class NoLabels(dict[str, Any]):
+    """Labels beside those of a teacher that has not labelled anything, so that nobody knows their names."""
+
+    def __missing__(self, key: str) -> Any:
+        raise LabelError(
+            f"there are no labels {key!r} (there are {', '.join(self) or 'none'}): a teacher is missing, "
+            "or sees no samples of this batch, and has labelled no other one of this epoch, so nobody knows "
+            "what its labels are called. Ask first, as with 'if not labels: continue'"
+        )

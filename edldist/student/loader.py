@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import atexit
-import os
-import socket
 import threading
-import uuid
-import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -15,35 +11,25 @@ from typing import Any
 import torch
 
 from edldist.checkpoint import registry
-from edldist.clock import SystemClock
 from edldist.environment import JobEnvironment
 from edldist.errors import ConfigError, LoaderClosedError
 from edldist.labels.fingerprint import Fingerprint
-from edldist.lifecycle import exit_hooks, stopping
-from edldist.observe.reporter import name_coordinator
-from edldist.ranks.placement import placement, term
 from edldist.sampling.composition import check_order, elastic_sampler
 from edldist.sampling.dealing import check_dealing
 from edldist.student.arrivals import Arrivals, Pair
 from edldist.student.asked_teachers import AskedTeachers
 from edldist.student.consumption import Consumption
-from edldist.student.decoding import Decoding
-from edldist.student.endpoint import coordinator_of, endpoint
 from edldist.student.figures import LoopFigures
 from edldist.student.gradient_state import LoopEnd
 from edldist.student.inputs import InputsByTeacher
-from edldist.student.known_teachers import KnownTeachers
+from edldist.student.labelling import Labelling
 from edldist.student.queue.flow import Flow
 from edldist.student.reading import ReadAhead
 from edldist.student.route import RouteKey
-from edldist.student.service.options import ServiceOptions
-from edldist.student.service.service import StudentService
 from edldist.student.step_weights import StepWeights
 from edldist.student.to_device import DeviceTransfer, copier_for
 from edldist.wire.messages import Scalar
-from edldist.wire.process import process_id
 from edldist.wire.transport import Transport
-from edldist.wire.zmq.transport import ZmqTransport
 
 __all__ = ["DistillLoader"]
 
@@ -170,9 +156,7 @@ class DistillLoader:
         hang_s: float = 300.0,
         transport: Transport | None = None,
     ) -> None:
-        exit_hooks.install()
         environment = JobEnvironment.read()
-        address = coordinator_of(coordinator, environment)
         fixed = environment.deterministic if deterministic is None else deterministic
         asked = AskedTeachers.of(
             teacher, inputs, codec, route, missing, missing_after_s, versions, fixed, vocabulary
@@ -198,71 +182,41 @@ class DistillLoader:
         )
         self._position = self._ahead.position
         self._iteration = 0
-        self._pid = os.getpid()
-        self._figures = figures = LoopFigures()
-        translations = asked.translations(figures.translated)
-        here = placement()
-        run, generation = term()
+        self._figures = LoopFigures()
+        self._labelling = labelling = Labelling(
+            "DistillLoader",
+            *(asked, flow, self._figures, environment),
+            coordinator=coordinator,
+            heartbeat_ttl_s=heartbeat_ttl_s,
+            agreement=agreement,
+            checkpointed=checkpointed,
+            transport=transport,
+            skip_poison=poison == "skip",
+        )
+        alone = labelling.here.world_size == 1
         self._weights = StepWeights(agree_weights)
         self._dealing_checked = False
-        by_rank = here.world_size > 1 and asked.differ_by_rank
-        self._known = KnownTeachers(asked.names, by_rank, environment.extend, asked.versions)
-        self._clock = clock = SystemClock()
-        bind, advertise = endpoint(address, environment)
-        self._service = StudentService(
-            ServiceOptions(
-                student=f"rank{here.rank}-{uuid.uuid4().hex[:10]}",
-                teachers=asked.names,
-                coordinator=address,
-                bind=bind,
-                advertise=advertise,
-                flow=flow,
-                heartbeat_ttl_s=(environment.heartbeat_ttl_s if heartbeat_ttl_s is None else heartbeat_ttl_s),
-                connect_timeout_s=environment.connect_timeout_s,
-                codecs=asked.codecs,
-                versions=asked.versions,
-                skip_after_s=asked.skip_after_s,
-                translations=translations,
-                agreement=environment.agreement_as(agreement),
-                group=here.generation,
-                run=run,
-                generation=generation,
-                skip_poison=poison == "skip",
-                info={"rank": here.rank, "world_size": here.world_size, "checkpointed": checkpointed},
-            ),
-            transport or ZmqTransport(),
-            clock,
-            process=process_id(),
-            host=socket.gethostname(),
-            pid=self._pid,
-        )
-        self._service.extra_stats = self._figures.as_stats
+        self._known, self._service = labelling.known, labelling.service
         self._arrivals = Arrivals(
             self._ahead,
             self._service,
             DeviceTransfer(copier),
             self._figures,
-            clock,
-            Decoding(asked, self._service.codec, translations),
-            keep_stand_in=poison == "skip" and here.world_size > 1,
+            labelling.clock,
+            labelling.decoding,
+            keep_stand_in=poison == "skip" and not alone,
             depth=max(2, high_watermark),
         )
         self._consumption = Consumption(
-            *(self._position, figures, self._weights, self._known, self._service.used, self._arrivals, clock),
-            alone=here.world_size == 1,
+            *(self._position, self._figures, self._weights, self._known, self._service.used, self._arrivals),
+            *(labelling.clock, alone),
         )
         self._loop_end = LoopEnd(data_loader, self._arrivals.at_end)
-        self._service.start()
+        self._finalizer = labelling.start(self)
         self._checkpointed = checkpointed
         if checkpointed:
             what = f"DistillLoader(teacher={teacher!r}): a restored run would repeat or lose samples"
             registry.announce(self, what)
-        self._finalizer = weakref.finalize(self, self._service.close)
-        # weakref's own exit handler may be older than pyzmq's, and come too late (see wire.zmq.poller).
-        atexit.register(self._finalizer)
-        stopping.at_partial_stop(self._finalizer)
-        if coordinator is not None and transport is None:
-            name_coordinator(coordinator)
 
     # --- iteration ------------------------------------------------------------------------------
 
@@ -310,7 +264,7 @@ class DistillLoader:
             # thread in mid-change too: the next loop leaves the epoch then. One that is found when the
             # interpreter ends has nothing to leave, nor any module to ask.
             current = self._finalizer.alive and iteration == self._iteration
-            if current and thread == threading.get_ident() and os.getpid() == self._pid:
+            if current and thread == threading.get_ident() and not self._labelling.forked:
                 self._leave_epoch()
 
     def _leave_epoch(self) -> None:
@@ -324,16 +278,8 @@ class DistillLoader:
         if self._ahead.in_epoch or not self._ahead.holds_next:
             self._arrivals.clear()
 
-    def _check_process(self) -> None:
-        if os.getpid() != self._pid:
-            raise ConfigError(
-                f"this DistillLoader was made by process {self._pid}, and process {os.getpid()} was forked "
-                "from it: labels come to the one that made it, whose connections and threads are not here. "
-                "Iterate over it there, or make another one here"
-            )
-
     def _check_current(self, iteration: int) -> None:
-        self._check_process()
+        self._labelling.check_process()
         if not self._finalizer.alive:
             raise LoaderClosedError("this DistillLoader was closed; make a new one")
         if iteration != self._iteration:
@@ -432,7 +378,7 @@ class DistillLoader:
             CheckpointError: it was saved with another kind of data loader, or by another number of ranks,
                 each of which had a place of its own.
         """
-        self._check_process()
+        self._labelling.check_process()
         former = self._known.read(state)
         self._iteration += 1
         self._arrivals.clear()
@@ -455,7 +401,7 @@ class DistillLoader:
             ConfigError: no number of an epoch, or the data loader keeps a state of its own, so that it
                 cannot go to the start of just any epoch.
         """
-        self._check_process()
+        self._labelling.check_process()
         if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 0:
             raise ConfigError(f"set_epoch({epoch!r}): use the number of an epoch, from 0")
         if self._ahead.consumed:
@@ -484,7 +430,7 @@ class DistillLoader:
         """Release the workers and leave the job. Idempotent; also done at interpreter exit."""
         self._finalizer()
         atexit.unregister(self._finalizer)
-        if os.getpid() == self._pid:  # a forked child has no thread that could give the queue's lock back
+        if not self._labelling.forked:  # a forked child has no thread that could give the queue's lock back
             self._arrivals.close()
         registry.need_not_be_saved(self)
 

@@ -25,9 +25,16 @@ NEVER_S = 1e6
 class Desk:
     """A delivery, the samples that it is offered and the labels that it gets."""
 
-    def __init__(self, *workers: str, teachers: tuple[str, ...] = ("t",), skip_poison=False, **flow) -> None:
+    def __init__(
+        self,
+        *workers: str,
+        teachers: tuple[str, ...] = ("t",),
+        skip_poison=False,
+        hand_on=False,
+        **flow,
+    ) -> None:
         self.clock = FakeClock(100.0)
-        self.delivery = Delivery(teachers, Flow(**flow), self.clock, 1, 1 << 20, skip_poison)
+        self.delivery = Delivery(teachers, Flow(**flow), self.clock, 1, 1 << 20, skip_poison, hand_on=hand_on)
         for worker in workers:
             self.delivery.join(worker, teachers[0], forgiven=False)
 

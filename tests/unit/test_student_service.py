@@ -292,7 +292,7 @@ def test_a_task_that_failed_three_times_is_poison_when_its_last_worker_is_overdu
         job.delivery.wait(0.0, reading=False)
     slow.label(first)
     assert job.delivery.wait(0.0, reading=False), "and in the end it has"
-    assert job.delivery.deliver().poison is None
+    assert job.delivery.deliver().failure is None
     job.delivery.validate()
 
 
@@ -316,7 +316,7 @@ def test_poison_that_is_skipped_says_on_its_batch_why(party):
     (lease,) = worker.pull()
     worker.fail(lease)
     assert job.delivery.wait(0.0, reading=False)
-    poison = job.delivery.deliver().poison
+    poison = job.delivery.deliver().failure
     assert poison is not None and poison.samples == range(4) and poison.attempts == ["boom"]
 
 

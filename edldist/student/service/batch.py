@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edldist.errors import LabelError, PoisonTaskError
+from edldist.errors import EdlDistError, LabelError
 from edldist.labels.versions import LARGEST_VERSION
 from edldist.student.queue.outcomes import Grant
 from edldist.student.service.held_bytes import held_bytes
@@ -36,13 +36,15 @@ class OpenBatch:
 
     Attributes:
         nbytes: the memory that it holds: what the loop gets, and what teachers see, counted once.
+        failure: why it is delivered without labels; None if it has them.
+        error: what the loop is to be told when the batch is due and has no labels.
         passed_over: teachers that are missing, without whose labels it goes on: with none of them, even if
             some of its samples had some.
     """
 
     __slots__ = (
         *("__weakref__", "_allocate", "_apart", "_inputs", "_labels", "_versions"),
-        *("batch", "mark", "nbytes", "passed_over", "poison", "samples"),
+        *("batch", "error", "failure", "mark", "nbytes", "passed_over", "samples"),
     )
 
     def __init__(
@@ -57,7 +59,8 @@ class OpenBatch:
         self.batch = batch
         self.samples = samples
         self.mark = mark
-        self.poison: PoisonTaskError | None = None
+        self.failure: EdlDistError | None = None
+        self.error: EdlDistError | None = None
         self.passed_over: frozenset[str] = frozenset()
         self._allocate = allocate
         self._inputs = TeacherInputs(inputs, samples)

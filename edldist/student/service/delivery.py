@@ -19,7 +19,7 @@ from edldist.errors import EdlDistError, LabelError, LabelMemoryError
 from edldist.labels.versions import number_of
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.fullness import Fullness
-from edldist.student.queue.outcomes import Grant, Overdue, Poison, Returned, TakenBack
+from edldist.student.queue.outcomes import Grant, Overdue, Returned, TakenBack
 from edldist.student.queue.queue import LabelQueue
 from edldist.student.queue.wanted import Wanted
 from edldist.student.service import due_errors
@@ -54,8 +54,9 @@ class Delivery:
         clock: of the time spent with a full queue.
         first_lease: leases count up from here.
         max_frame_bytes: largest input frame that may travel.
-        skip_poison: deliver a batch that cannot be labelled without labels instead of raising.
+        skip_poison: deliver a batch whose tasks are poison without labels instead of raising.
         rolling: teachers whose versions follow each other.
+        hand_on: deliver every batch that has no labels, whatever the reason, instead of raising.
     """
 
     def __init__(
@@ -67,12 +68,14 @@ class Delivery:
         max_frame_bytes: int,
         skip_poison: bool,
         rolling: Collection[str] = (),
+        hand_on: bool = False,
     ) -> None:
         self._teachers = teachers
         self._flow = flow
         self._clock = clock
         self._max_frame_bytes = max_frame_bytes
-        self._skip_poison = skip_poison
+        self._skip_poison = skip_poison or hand_on
+        self._hand_on = hand_on
         # A loop that was forgotten may be found as garbage while its thread is in here, and clears.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
@@ -80,8 +83,6 @@ class Delivery:
         # Invariant: these are the queue's batches, in its order, and it counts the bytes that they hold.
         self._open: dict[int, OpenBatch] = {}
         self._error: BaseException | None = None
-        # Invariant: of open batches. Raised when that one is due.
-        self._errors: dict[int, EdlDistError] = {}
         # Invariant: none of them has a worker in the queue, so nobody places labels of theirs.
         self._missing: frozenset[str] = frozenset()
         self._came: set[str] = set()
@@ -143,16 +144,14 @@ class Delivery:
 
     def _failure(self) -> BaseException | None:
         head = self._queue.head
-        return self._error or (None if head is None else self._errors.get(head))
+        return self._error or (None if head is None else self._open[head].error)
 
-    def deliver(self) -> OpenBatch | None:
-        """Take the head batch out; None while it lacks labels."""
+    def deliver(self, mark: object = None) -> OpenBatch | None:
+        """Take the head batch out, if it has this mark where one is given; None while it lacks labels."""
         with self._lock:
-            if not self._queue.ready():
+            if not self._queue.ready() or (mark and next(iter(self._open.values())).mark is not mark):
                 return None
-            number = self._queue.deliver()
-            self._errors.pop(number, None)  # somebody could label it after all
-            batch = self._open.pop(number)
+            batch = self._open.pop(self._queue.deliver())
             self._pass_over()
             self._account()
             return batch
@@ -163,10 +162,16 @@ class Delivery:
             self._queue.clear()
             dropped = list(self._open.values())
             self._open.clear()
-            self._errors.clear()
             self._account()
         for batch in dropped:
             batch.let_go()
+
+    def withdraw(self, mark: object) -> None:
+        """Nobody wants the labels of a batch any more: it is delivered in its turn, whatever it has."""
+        with self._lock:
+            for number in [number for number, batch in self._open.items() if batch.mark is mark]:
+                self._queue.abandon(number)
+            self._account()
 
     def stats(self) -> dict[str, Scalar]:
         """Figures of the queue."""
@@ -380,10 +385,9 @@ class Delivery:
             if not self._queue.holds(grant.lease):
                 return  # the loop was left meanwhile
             queue, bound = self._queue, self._flow.max_bytes
+            queue.stall(grant.batch)
             due = due_errors.no_memory(grant, error, queue.open_batches, queue.nbytes, bound)
-            self._errors[grant.batch] = due
-            self._queue.stall(grant.batch)
-            self._changed.notify_all()
+            self._fail_batch(grant.batch, due, self._hand_on)
 
     def count_late(self, leases: int) -> None:
         """Answers came from a worker that was written off."""
@@ -403,7 +407,9 @@ class Delivery:
             if grant is None:
                 return None
             if final:
-                self._refuse(grant, error)
+                self._queue.refuse(lease)
+                due = due_errors.refused(self._open[grant.batch], grant, error)
+                self._fail_batch(grant.batch, due, self._hand_on)
                 return Returned(0, [])
             return self._settled(self._queue.fail(lease, error, now))
 
@@ -444,7 +450,6 @@ class Delivery:
         with self._lock:
             self._queue.validate(self._clock.monotonic())
             assert list(self._open) == list(self._queue.numbers)
-            assert self._errors.keys() <= self._open.keys()
             held = sum(batch.nbytes + batch.label_bytes for batch in self._open.values())
             assert self._queue.nbytes == held
             assert self._missing.isdisjoint(self._queue.served)
@@ -476,21 +481,17 @@ class Delivery:
             for each in outcome.poison
         ]
         for each in poison:
-            self._give_up(each)
+            self._fail_batch(each.batch, due_errors.poisoned(each), self._skip_poison)
         return replace(outcome, poison=poison) if poison else outcome
 
-    def _give_up(self, poison: Poison) -> None:
-        error = due_errors.poisoned(poison)
-        if self._skip_poison:
-            self._open[poison.batch].poison = error
-            self._queue.abandon(poison.batch)
+    def _fail_batch(self, number: int, error: EdlDistError, hand_on: bool) -> None:
+        """Raise an error when a batch is due without labels, or hand it on as it is."""
+        batch = self._open[number]
+        if hand_on:
+            batch.failure = batch.failure or error
+            self._queue.abandon(number)
         else:
-            self._errors.setdefault(poison.batch, error)
-        self._changed.notify_all()
-
-    def _refuse(self, grant: Grant, error: str) -> None:
-        self._errors[grant.batch] = due_errors.refused(self._open[grant.batch], grant, error)
-        self._queue.refuse(grant.lease)
+            batch.error = batch.error or error
         self._changed.notify_all()
 
     def _account(self) -> None:

@@ -41,7 +41,9 @@ class ServiceOptions:
             long.
         translations: by teacher group, between its vocabulary and this student's, where that says its own.
         agreement: how far apart the answers of a group's workers may be; None: nobody compares them.
-        skip_poison: deliver a batch that cannot be labelled without labels instead of raising.
+        skip_poison: deliver a batch whose tasks are poison without labels instead of raising.
+        hand_on: deliver every batch that has no labels, whatever the reason, instead of raising.
+        called: what the script made to get labels, for what it is told.
         info: shown by ``status``.
     """
 
@@ -63,6 +65,8 @@ class ServiceOptions:
     skip_after_s: Mapping[str, float] = field(default_factory=dict)
     agreement: AgreementBounds | None = None
     skip_poison: bool = False
+    hand_on: bool = False
+    called: str = "DistillLoader"
     translations: Mapping[str, Translation] = field(default_factory=dict)
     info: dict[str, Scalar] = field(default_factory=dict)
 

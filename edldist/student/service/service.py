@@ -112,6 +112,7 @@ class StudentService:
             options.max_frame_bytes,
             options.skip_poison,
             options.versions,
+            options.hand_on,
         )
         self._peers = Peers()
         self._standards = Standards(options.teachers, options.codecs, options.translations, options.versions)
@@ -219,7 +220,7 @@ class StudentService:
             self._send(worker.peer, Goodbye(id=self._options.student, reason="the loader was closed"))
         self._job.leave("the loader was closed")
         self._failures.end()
-        self.delivery.stop(LoaderClosedError("this DistillLoader was closed; make a new one"))
+        self.delivery.stop(LoaderClosedError(f"this {self._options.called} was closed; make a new one"))
 
     def fail(self, error: BaseException) -> None:
         """Raise in the loop what ended a turn."""
