@@ -33,12 +33,15 @@ is ever in memory, of either side; a ``Projection`` leaves even the student's lo
 
 ``uld`` and ``span_likelihood`` are for teachers with another tokenizer (``cross_tokenizer``).
 
+``candidate_gradient`` is for students that draw sets of candidates (``candidates``).
+
 ``ensemble`` puts the loss against each of several teachers together, by their weights.
 """
 
 from __future__ import annotations
 
 from edldist.losses.blend import kd
+from edldist.losses.candidates import candidate_gradient, draw_candidates, inclusion_log_probs
 from edldist.losses.cross_tokenizer import span_likelihood, uld
 from edldist.losses.divergences import forward_kl, jensen_shannon, reverse_kl, skewed_kl
 from edldist.losses.features import cosine, mse
@@ -53,9 +56,12 @@ __all__ = [
     "Head",
     "Projection",
     "Reduction",
+    "candidate_gradient",
     "cosine",
+    "draw_candidates",
     "ensemble",
     "forward_kl",
+    "inclusion_log_probs",
     "jensen_shannon",
     "kd",
     "mean_count",
