@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edldist.sampling.sampler import ElasticSampler
     from edldist.stability.guard import SpikeGuard
     from edldist.student.loader import DistillLoader
+    from edldist.student.requests import LabelRequests
     from edldist.student.sequences import Sequences
     from edldist.vocabulary.wanted import Vocabulary
     from edldist.weights.average import WeightAverage
@@ -26,6 +27,7 @@ __all__ = [
     "Checkpointer",
     "DistillLoader",
     "ElasticSampler",
+    "LabelRequests",
     "PublishedWeights",
     "Sequences",
     "SpikeGuard",
@@ -46,6 +48,7 @@ _HOMES = {
     "Checkpointer": "edldist.checkpoint.checkpointer",
     "DistillLoader": "edldist.student.loader",
     "ElasticSampler": "edldist.sampling.sampler",
+    "LabelRequests": "edldist.student.requests",
     "PublishedWeights": "edldist.weights.published",
     "Sequences": "edldist.student.sequences",
     "SpikeGuard": "edldist.stability.guard",

@@ -22,6 +22,7 @@ __all__ = [
     "InputError",
     "LabelError",
     "LabelMemoryError",
+    "LabelTimeoutError",
     "LaunchError",
     "LoaderClosedError",
     "LossSpikeError",
@@ -32,6 +33,7 @@ __all__ = [
     "ProtocolVersionError",
     "RefusedError",
     "SharedMemoryError",
+    "StaleLabelsError",
     "UnfitCodecError",
     "UnsuitableTeacherError",
     "WireError",
@@ -108,7 +110,17 @@ class CheckpointError(EdlDistError):
 
 
 class LoaderClosedError(EdlDistError):
-    """A ``DistillLoader`` was used after ``close()``."""
+    """A ``DistillLoader``, or ``LabelRequests``, was used after ``close()``."""
+
+
+class LabelTimeoutError(EdlDistError, TimeoutError):
+    """The labels of a request have not come in the time that the loop gave them; it may ask again."""
+
+
+class StaleLabelsError(EdlDistError):
+    """A loop's own batch would be learnt from later than the loop has said that it may be."""
+
+    final = True
 
 
 class LossSpikeError(EdlDistError):

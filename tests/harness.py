@@ -27,7 +27,7 @@ class LocalJob:
         self._threads = [self._spawn(self._coordinator.run)]
         self.address = self._coordinator.wait_ready()
         self.workers: list[TeacherWorker] = []
-        self.loaders: list[edldist.DistillLoader] = []
+        self.loaders: list[edldist.DistillLoader | edldist.LabelRequests] = []
 
     def teacher(self, model: str = "identify", **options) -> TeacherWorker:
         reference = model if ":" in model else f"tests.models:{model}"
@@ -46,6 +46,15 @@ class LocalJob:
         )
         self.loaders.append(loader)
         return loader
+
+    def requests(self, inputs=None, **options) -> edldist.LabelRequests:
+        """What a loop asks for labels of what it makes; compares no workers, unless it is told to."""
+        options = {"agreement": "off"} | options
+        requests = edldist.LabelRequests(
+            inputs, coordinator=self.address, transport=self.transport, **options
+        )
+        self.loaders.append(requests)
+        return requests
 
     def close(self) -> None:
         for loader in self.loaders:

@@ -16,6 +16,7 @@ class LoopFigures:
     ``waiting_s`` is how long the loop has waited for the labels that it waits for now, 0 while it does not;
     ``loop_s`` how long after its first batch it took its last one. ``unmapped`` is the share of a teacher's
     probability that has no place in the student's vocabulary, where that is said, as it was measured last.
+    ``staleness`` is the most steps after which labels of a request were taken, where there are requests.
     """
 
     batches: int = 0
@@ -31,6 +32,7 @@ class LoopFigures:
     epoch: int = 0
     epoch_samples: int = 0
     unmapped: float | None = None
+    staleness: int | None = None
     _first_at: float | None = None
 
     def took(self, samples: int, now: float) -> None:
@@ -58,8 +60,10 @@ class LoopFigures:
         self.unmapped = share
 
     def as_stats(self) -> dict[str, Scalar]:
-        unmapped: dict[str, Scalar] = {} if self.unmapped is None else {"unmapped": round(self.unmapped, 6)}
-        return unmapped | {
+        some: dict[str, Scalar] = {} if self.unmapped is None else {"unmapped": round(self.unmapped, 6)}
+        if self.staleness is not None:
+            some["staleness"] = self.staleness
+        return some | {
             "batches": self.batches,
             "samples": self.samples,
             "skipped": self.skipped,

@@ -58,6 +58,10 @@ def test_the_quick_start_runs(job: LocalJob, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out.count("epoch ") == 3
 
 
+def test_labels_for_what_the_student_makes(job: LocalJob) -> None:
+    run("on_policy.md", job)
+
+
 def test_every_public_name_is_there_with_an_example_that_runs(job: LocalJob) -> None:
     page = (DOCS / "api.md").read_text()
     headings = re.findall(r"^## `?edldist\.(\w+)", page, re.MULTILINE)
@@ -65,7 +69,10 @@ def test_every_public_name_is_there_with_an_example_that_runs(job: LocalJob) -> 
     examples = "".join(blocks("api.md"))
     for name in edldist.__all__:
         assert f"edldist.{name}" in examples
-    for kind in (edldist.DistillLoader, edldist.ElasticSampler, edldist.Checkpointer, edldist.SpikeGuard):
+    for kind in (
+        *(edldist.DistillLoader, edldist.LabelRequests, edldist.ElasticSampler),
+        *(edldist.Checkpointer, edldist.SpikeGuard),
+    ):
         members = [name for name in vars(kind) if not name.startswith("_")]
         assert [name for name in members if not re.search(rf"[.`]{name}\b", page)] == []
     run("api.md", job)

@@ -30,6 +30,7 @@ def test_the_public_surface_is_that_of_the_design() -> None:
         "Checkpointer",
         "DistillLoader",
         "ElasticSampler",
+        "LabelRequests",
         "PublishedWeights",
         "Sequences",
         "SpikeGuard",
