@@ -21,6 +21,7 @@ from edldist.student.service.batch import OpenBatch
 from edldist.student.service.delivery import Delivery
 from edldist.student.service.peers import Peers
 from edldist.student.service.pinging import Pinging
+from edldist.student.under_way import UnderWay
 from edldist.wire import moving
 from edldist.wire.enrolment import Enrolment
 from edldist.wire.messages import Unknown
@@ -93,6 +94,17 @@ def _miss_for_good() -> Any:
     return mock.patch.object(Absences, "look", blind)
 
 
+def _answer_the_oldest() -> Any:
+    def collect(self: UnderWay) -> bool:
+        batch = self._delivery.deliver()
+        request = next((each for each in self._requests if each.answer is None), None)
+        if batch is not None and request is not None:
+            request.answer = batch
+        return batch is not None
+
+    return mock.patch.object(UnderWay, "_collect", collect)
+
+
 DEFECTS: dict[str, Callable[[], Any]] = {
     "what a broken connection swallowed is not made good": lambda: mock.patch.object(
         Pinging, "reconcile", _nothing
@@ -107,6 +119,7 @@ DEFECTS: dict[str, Callable[[], Any]] = {
     "rows of a shared answer are taken from its start": _write_at_the_first_row,
     "a batch is ready before its last label": _deliver_what_is_half_labelled,
     "a group that was missing is missed for good": _miss_for_good,
+    "an answer goes to the oldest request instead of its own": _answer_the_oldest,
     "labels of older versions are kept": lambda: mock.patch.object(Delivery, "retire", _nothing),
     "a batch is passed over while another teacher owes it labels": lambda: mock.patch.object(
         LabelQueue, "lacks_only", lambda self, teachers: frozenset(teachers)

@@ -1,12 +1,14 @@
 """A student rank's process: the real service, delivery, queue, sampler and reading ahead; the loop is played.
 
 The training loop of a ``DistillLoader`` waits in ``next()``, which a simulation cannot; so the rank's loop
-here does what that one does between two waits, with the same objects in the same order.
+here does what that one does between two waits, with the same objects in the same order. So it is with a loop
+that makes its batches itself, and asks for their labels: what it makes is what the sampler lists.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ from edldist.student.service.batch import OpenBatch
 from edldist.student.service.options import ServiceOptions
 from edldist.student.service.peers import ConnectedWorker
 from edldist.student.service.service import StudentService
+from edldist.student.under_way import Request, UnderWay
 from tests.simulation.coordinator import coordinator_place
 from tests.simulation.labels import label_faults, route_of
 from tests.simulation.process import Actor, Process
@@ -39,6 +42,8 @@ __all__ = ["RankProcess"]
 
 _EPOCHS = 1_000_000
 _FAILURES_IN_A_ROW = 4
+_FORGETS = 0.1
+"""So often a loop that waits for a request forgets it, and asks once more."""
 
 
 class _Samples:
@@ -92,8 +97,7 @@ class RankProcess(Process):
                 bind=f"tcp://{name}:0",
                 advertise=None,
                 flow=Flow(
-                    setup.low_watermark,
-                    setup.high_watermark,
+                    *((setup.low_watermark, setup.high_watermark) if setup.staleness is None else (0, 1)),
                     max_bytes=setup.max_bytes,
                     task_size=setup.task_size,
                     fixed=setup.fixed,
@@ -109,6 +113,7 @@ class RankProcess(Process):
                 skip_after_s={} if setup.skip_after_s is None else {setup.teachers[-1]: setup.skip_after_s},
                 agreement=bounds,
                 skip_poison=setup.skip_poison,
+                hand_on=setup.staleness is not None,
                 info={"rank": rank},
             ),
             self.transport,
@@ -119,6 +124,11 @@ class RankProcess(Process):
             first_lease=self.chance.randrange(1, 1 << 48),
             on_group_change=self._changed,
         )
+        self.way: UnderWay | None = None
+        if setup.staleness is not None:
+            self.way = UnderWay(self.service.delivery, self.service.offer, setup.staleness, counted=False)
+        # What the loop has asked for, oldest first, and where it stands in what it makes.
+        self._asked: deque[tuple[Request, OpenBatch, Any]] = deque()
         self.reader = Actor(self, f"{name} io", self._io_turn, reads=True)
         self._loop = Actor(self, f"{name} loop", self._loop_turn)
         self._watch_quarantine()
@@ -215,7 +225,8 @@ class RankProcess(Process):
             self._last_here[teacher] = self.world.schedule.now
         if not self.at_barrier and self.alive:
             delivery = self.service.delivery
-            if delivery._queue.ready() or delivery._failure() or delivery._queue.wants_batch():
+            reads = self.way is None and delivery._queue.wants_batch()
+            if delivery._queue.ready() or delivery._failure() or reads:
                 self.go_on()
         return due
 
@@ -235,18 +246,69 @@ class RankProcess(Process):
             return math.inf
         delivery, ahead = self.service.delivery, self.ahead
         while True:
-            ahead.fill(delivery.wants_batch, self.service.offer)
+            ahead.fill(self._wants_batch, self.service.offer if self.way is None else self._ask)
             if not ahead.ended:
                 break
             ahead.end()
             self._start_reading()
-        if not delivery.wait(0.0, reading=ahead.more):
+        if self.way is None:
+            batch = delivery.deliver() if delivery.wait(0.0, reading=ahead.more) else None
+        else:
+            batch = self._answer(self.way)
+        if batch is None or not self.alive:
             return now + 1.0
-        batch = delivery.deliver()
         ahead.take()
         self.at_barrier = True
         self.training.arrived(self, self._consumed(batch))
         return math.inf
+
+    def _wants_batch(self) -> bool:
+        if self.way is None:
+            return self.service.delivery.wants_batch()
+        assert self.world.setup.staleness is not None
+        return len(self.way) <= self.world.setup.staleness
+
+    # --- of a loop that asks for the labels of what it makes ----------------------------------------
+
+    def _ask(self, batch: OpenBatch) -> None:
+        assert self.way is not None
+        mark = batch.mark
+        self._asked.append((self._requested(self.way, batch), batch, mark))
+
+    @staticmethod
+    def _requested(way: UnderWay, batch: OpenBatch) -> Request:
+        def marked(request: Request) -> OpenBatch:
+            batch.mark = request
+            return batch
+
+        return way.ask(marked)
+
+    def _answer(self, way: UnderWay) -> OpenBatch | None:
+        """The batch of the oldest request, if it is there."""
+        self.service.delivery.wait(0.0, reading=False)
+        request, batch, mark = self._asked[0]
+        if not way.arrived(request):
+            if self.chance.random() < _FORGETS:
+                self._forget_from(way, self.chance.randrange(len(self._asked)))
+            return None
+        self._asked.popleft()
+        batch, _ = way.take(request)
+        batch.mark = mark
+        if batch.failure is not None and not self.world.setup.skip_poison:
+            if isinstance(batch.failure, PoisonTaskError):
+                self.world.check_poison(self, batch.failure, batch.batch["id"].tolist())
+            self.training.ended(self, f"no labels: {batch.failure}")
+            return None
+        return batch
+
+    def _forget_from(self, way: UnderWay, place: int) -> None:
+        """Forget the requests from a place on, and make them once more."""
+        forgotten = [self._asked.pop() for _ in range(len(self._asked) - place)][::-1]
+        for request, _, _ in forgotten:
+            way.forget(request)
+        for _, batch, mark in forgotten:
+            again = OpenBatch(batch.batch, batch._inputs.tensors, batch.samples, apart=batch._apart)
+            self._asked.append((self._requested(way, again), again, mark))
 
     def _consumed(self, batch: OpenBatch) -> tuple[list[int], bool]:
         """Check and count a batch; the samples of it that count, and whether they have labels."""
@@ -256,27 +318,33 @@ class RankProcess(Process):
             self.world.violate(f"{self.name} got the batch at {part.start} when the one at {where} was due")
         ids: list[int] = batch.batch["id"].tolist()
         self.ahead.position.consume(batch.mark, batch.samples)
-        if batch.poison is None:
+        if batch.failure is None:
             for what in label_faults(self, batch, ids):
                 self.world.violate(what)
         else:
-            self.world.check_poison(self, batch.poison, ids)
-        return ids[: part.local_samples], batch.poison is None
+            self.world.check_poison(self, batch.failure, ids)
+        return ids[: part.local_samples], batch.failure is None
 
     def leave_loop(self) -> None:
         """Leave the loop and begin it again at the same place, as a restored script does."""
-        self.ahead.drop()
-        self.service.delivery.clear()
+        self._forget()
         self.ahead.position.load_state_dict(self.ahead.position.state_dict())
         self._start_reading()
         self.go_on()
+
+    def _forget(self) -> None:
+        self.ahead.drop()
+        if self.way is None:
+            self.service.delivery.clear()
+        else:
+            self.way.clear()
+            self._asked.clear()
 
     # --- the end ----------------------------------------------------------------------------------
 
     def leave(self) -> None:
         """End in order."""
-        self.ahead.drop()
-        self.service.delivery.clear()
+        self._forget()
         self.service.close()
         self.alive = False
 

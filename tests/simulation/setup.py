@@ -44,6 +44,9 @@ class Setup:
     sequences: bool  # samples have tokens, of which some are asked
     coordinator_moves: bool  # each life of it listens somewhere else, and a file says where
     compare_every_s: float | None = None  # workers are compared so often; None: never
+    staleness: int | None = (
+        None  # the loop makes its batches and asks for labels, so many ahead; None: it reads
+    )
 
     @classmethod
     def draw(cls, chance: random.Random) -> Setup:
@@ -60,6 +63,7 @@ class Setup:
         sequences = apart.random() < 0.3
         small_frame = 24 * (2 * LONGEST if sequences else 1)
         compare_every_s = apart.choice((None, None, 0.3, 2.0, 20.0))
+        staleness = apart.choice((0, 1, 2)) if apart.random() < 0.25 else None
         most_students = chance.choice((1, 2, 16))
         return cls(
             teachers=teachers,
@@ -93,4 +97,5 @@ class Setup:
             coordinator_moves=chance.random() < 0.25,
             sequences=sequences,
             compare_every_s=compare_every_s,
+            staleness=staleness,
         )
