@@ -109,6 +109,7 @@ class FaultJob:
 
     Attributes:
         moving: every coordinator listens somewhere else, and members find it by its address file.
+        trainer: the student's script, in this folder.
     """
 
     folder: Path
@@ -120,6 +121,7 @@ class FaultJob:
     task_size: int | None = None
     checkpoint_every: int = 10
     moving: bool = False
+    trainer: str = "train.py"
     roles: list[Role] = field(default_factory=list)
     address: str = ""
 
@@ -173,7 +175,7 @@ class FaultJob:
         env: dict[str, str] | None = None,
         **args: object,
     ) -> Role:
-        """Start a student node; ``args`` are flags of ``train.py``."""
+        """Start a student node; ``args`` are flags of its script."""
         settings = {
             "EDLDIST_OUTPUT": str(output or self.output),
             "EDLDIST_CHECKPOINT_EVERY_STEPS": str(self.checkpoint_every),
@@ -188,7 +190,7 @@ class FaultJob:
             name,
             *("student", "--coordinator", self.place, "--nnodes", nnodes, "--nproc-per-node", str(nproc)),
             *("--run-id", run_id),
-            *(str(ROOT / "tests" / "fault" / "train.py"), *flags(args)),
+            *(str(ROOT / "tests" / "fault" / self.trainer), *flags(args)),
             env=settings | (env or {}),
         )
 
@@ -212,7 +214,7 @@ class FaultJob:
         } | ({} if self.task_size is None else {"EDLDIST_TASK_SIZE": str(self.task_size)})
         return self._start(
             name,
-            *("-u", str(ROOT / "tests" / "fault" / "train.py"), *flags(args)),
+            *("-u", str(ROOT / "tests" / "fault" / self.trainer), *flags(args)),
             env=settings | (env or {}),
             program=[sys.executable],
         )
