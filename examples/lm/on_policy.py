@@ -1,8 +1,8 @@
 """Distil the language model on its own text: the teacher judges what the student wrote, token by token.
 
 The student learns the text that it may read, as ``plain.py`` does, and goes on from there. It writes the ends
-of windows, draws some next tokens at each position of them, and asks for the teacher's log-probabilities of
-these alone (codec ``gather``)::
+of windows, draws some next tokens at each position of them, asks for the teacher's log-probabilities of these
+alone (codec ``gather``), and takes a step on what it has just written::
 
     edldist run examples/lm/on_policy.yaml --output out/lm-on-policy
 """
@@ -10,7 +10,6 @@ these alone (codec ``gather``)::
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 # The script's folder is on the path, not the project's.
@@ -29,27 +28,21 @@ PROMPT, WRITTEN, DRAWN = 32, 32, 8
 RATE = 1e-3
 
 
-class OwnText:
-    """Batches that the student writes when they are asked for.
+class Writer:
+    """Writes the ends of windows of a text, as the model of the moment would, and draws next tokens."""
 
-    ``tokens`` int64 [B, S]; ``gather_ids`` int64 [B, S, DRAWN]: what it might have written next;
-    ``log_probs`` float32, of the same shape: how likely it was to; ``written`` bool [B, S]: the positions
-    whose next token is its own.
-    """
-
-    def __init__(self, model: LanguageModel, text: Tensor, steps: int, seed: int) -> None:
-        self._model, self._text, self._steps = model, text, steps
+    def __init__(self, model: LanguageModel, text: Tensor, seed: int) -> None:
+        self._model, self._text = model, text
         self._chance = torch.Generator().manual_seed(seed)
 
-    def __len__(self) -> int:
-        return self._steps
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        for _ in range(self._steps):
-            yield self._write()
-
     @torch.no_grad()
-    def _write(self) -> dict[str, Tensor]:
+    def write(self) -> dict[str, Tensor]:
+        """A batch.
+
+        Returns:
+            ``tokens`` int64 [B, S]; ``gather_ids`` int64 [B, S, DRAWN]: what the model might have written
+            next; ``written`` bool [B, S]: the positions whose next token is its own.
+        """
         starts = torch.randint(len(self._text) - PROMPT, (recipe.BATCH, 1), generator=self._chance)
         tokens = self._text[starts + torch.arange(PROMPT)].long()
         for _ in range(WRITTEN):
@@ -59,12 +52,7 @@ class OwnText:
         drawn = self._draw(logits.flatten(0, 1), DRAWN).view(*tokens.shape, DRAWN)
         written = torch.zeros(tokens.shape, dtype=torch.bool)
         written[:, PROMPT - 1 :] = True
-        return {
-            "tokens": tokens,
-            "gather_ids": drawn,
-            "log_probs": logits.log_softmax(-1).gather(-1, drawn),
-            "written": written,
-        }
+        return {"tokens": tokens, "gather_ids": drawn, "written": written}
 
     def _draw(self, logits: Tensor, count: int) -> Tensor:
         return torch.multinomial(logits.softmax(-1), count, replacement=True, generator=self._chance)
@@ -79,23 +67,18 @@ def main() -> None:
     before = train_on_text(model, text, args.steps, args.seed)[-1]
     print(f"bits per byte: {before:.3f} after {args.steps} steps on the text", flush=True)
 
-    # The shortest queue: a batch is written one or two steps before it is learnt from, which the loss knows.
-    loader = edldist.DistillLoader(
-        OwnText(model, text, args.own_steps, args.seed),
-        inputs=edldist.Sequences(("tokens", "gather_ids"), asked="written"),
-        low_watermark=0,
-        high_watermark=1,
-        checkpointed=False,  # a restored run would write other text
+    writer = Writer(model, text, args.seed)
+    teachers = edldist.LabelRequests(
+        edldist.Sequences(("tokens", "gather_ids"), asked="written"),
+        checkpointed=False,  # nothing is saved: a run that is begun anew reads its text again first
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0)
-    for step, (batch, labels) in enumerate(loader, 1):
+    for step in range(1, args.own_steps + 1):
+        batch = writer.write()
+        labels = teachers.request(batch).labels()
         logits = model(batch["tokens"])["logits"]
         loss = edldist.losses.policy_gradient(
-            logits,
-            labels["logits"],
-            batch["gather_ids"],
-            drawn_log_probs=batch["log_probs"],
-            mask=labels["mask"],
+            logits, labels["logits"], batch["gather_ids"], mask=labels["mask"]
         )
         optimizer.zero_grad()
         loss.backward()
@@ -108,7 +91,7 @@ def main() -> None:
     bits = recipe.bits_per_byte(model, test)
     print(f"bits per byte: {bits:.3f} after {args.own_steps} steps on its own text")
     edldist.report(step=args.own_steps, bits_per_byte=bits, bits_before=before)
-    loader.close()
+    teachers.close()
 
 
 if __name__ == "__main__":
