@@ -140,15 +140,25 @@ class WireError(EdlDistError):
 
 
 class ProtocolVersionError(WireError):
-    """The other side speaks another version of the wire protocol."""
+    """The other side is of another revision of edldist: neither can understand what the other says.
 
-    def __init__(self, theirs: int, ours: int) -> None:
+    Attributes:
+        theirs, ours: the protocols of both, as ``edldist --version`` names them.
+    """
+
+    final = True
+
+    def __init__(self, theirs: str, ours: str, who: str = "the other side") -> None:
         super().__init__(
-            f"the peer speaks wire protocol {theirs}, this side speaks {ours}: "
-            "install the same edldist version on both sides"
+            f"{who} is of another revision of edldist: it speaks wire protocol {theirs}, this process speaks "
+            f"{ours}. Install the same edldist everywhere ('edldist --version' names its protocol)"
         )
         self.theirs = theirs
         self.ours = ours
+
+    def at(self, address: str) -> ProtocolVersionError:
+        """The same, told of who listens at an address."""
+        return ProtocolVersionError(self.theirs, self.ours, f"the process at {address}")
 
 
 class PeerUnreachableError(WireError):

@@ -7,6 +7,7 @@
        +-- Refused: RefusedError (where its id is held, after asking again for a while, unless it was
        |            a member before: then another has taken its place)
        +-- never answered for connect_timeout_s: CoordinatorUnreachableError
+       +-- of another revision of edldist: ProtocolVersionError, also once joined, unless labels flow
                               +-- leave(): Goodbye
 
 While joining, ``Register`` goes out again with exponential back-off and jitter. While joined,
@@ -25,7 +26,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from edldist.errors import CoordinatorUnreachableError, IncompatibleError, RefusedError
+from edldist.errors import (
+    CoordinatorUnreachableError,
+    IncompatibleError,
+    ProtocolVersionError,
+    RefusedError,
+)
 from edldist.wire.messages import (
     Ack,
     Event,
@@ -96,6 +102,7 @@ class Enrolment:
         self._host = ""
         self._refused_at: float | None = None  # last, while its id is another process's
         self._refused_s = 0.0
+        self._misunderstood = False
         self._events: list[Message] = []
 
     @property
@@ -179,6 +186,24 @@ class Enrolment:
         elif not isinstance(message, Ack):
             logger.debug("a %s of the coordinator is no concern of the enrolment", type(message).__name__)
         return False
+
+    def misunderstood(self, error: ProtocolVersionError, served: bool) -> None:
+        """The coordinator is of another revision: nothing that either says reaches the other.
+
+        One that took the place of this member's own in mid-run is as good as none: labels flow on without it,
+        where they do, and it is said once.
+
+        Args:
+            served: whether labels flow between this member and any other.
+
+        Raises:
+            ProtocolVersionError: this member never joined, or nobody would miss it.
+        """
+        if not (self.ever_joined and served):
+            raise error
+        if not self._misunderstood:
+            logger.error("%s. Going on without a coordinator for as long as labels flow", error)
+        self._misunderstood = True
 
     def _refused(self, message: Refused, now: float) -> None:
         """Give up; or ask again, for as long as whoever holds the id may have died without a word.

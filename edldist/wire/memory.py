@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from edldist.errors import ConfigError, PeerUnreachableError, ProtocolVersionError, WireError
 from edldist.wire import moving
-from edldist.wire.messages import Message, Refused, decode, encode
+from edldist.wire.messages import PROTOCOL, Message, decode, encode
 from edldist.wire.transport import SKIPPED_A_TURN, Link, Outgoing, Received, Sender, payload
 
 __all__ = ["MemoryTransport"]
@@ -70,9 +70,9 @@ class MemoryHub:
             peer, frames = self._inbox.popleft()
             try:
                 return _parse(peer, frames)
-            except ProtocolVersionError as exc:
+            except ProtocolVersionError:
                 self.garbage += 1
-                self._network._to_link(self._address, peer, [encode(Refused(reason=str(exc)))])
+                self._network._to_link(self._address, peer, [PROTOCOL.preface])
             except WireError:
                 self.garbage += 1
             self._skipped += 1
@@ -114,8 +114,8 @@ class MemoryLink:
         while self._inbox:
             try:
                 return _parse(b"", self._inbox.popleft())
-            except ProtocolVersionError:
-                raise
+            except ProtocolVersionError as exc:
+                raise exc.at(self._address) from None
             except WireError:
                 self.garbage += 1
             self._skipped += 1

@@ -6,6 +6,7 @@ import os
 
 import click
 
+from edldist import __version__
 from edldist_launch.cli.bench import bench
 from edldist_launch.cli.clusters import render, submit
 from edldist_launch.cli.coordinator import coordinator
@@ -28,6 +29,14 @@ from edldist_launch.process.init import leave_process_one
 __all__ = ["cli", "main"]
 
 
+def _say_version(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    if asked and not context.resilient_parsing:
+        from edldist.wire.messages import PROTOCOL
+
+        click.echo(f"edldist, version {__version__} (wire protocol {PROTOCOL.name})")
+        context.exit()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @option(
     "--log-level",
@@ -35,7 +44,14 @@ __all__ = ["cli", "main"]
     default="info",
     help="What to log on stderr.",
 )
-@click.version_option(package_name="edldist", prog_name="edldist")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_say_version,
+    help="Show the version, and the wire protocol, which all processes of a job must share.",
+)
 def cli(log_level: str) -> None:
     """Elastic knowledge distillation.
 

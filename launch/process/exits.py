@@ -4,7 +4,8 @@ What it tells whoever keeps a process running, an engine or ``edldist run``::
 
     0    its work is done: nothing is left to do
     1    it failed; of a teacher worker also: another process has its id and its place
-    2    what it was told (options, job file, model) cannot work: started again, it would end the same way
+    2    what it was told (options, job file, model) cannot work: started again, it would end the same way;
+         or those whom it is to talk to have another revision of edldist
     3    of a teacher worker: it is not the teacher that its group has, nor will be
     143  of a student node, a teacher worker or a coordinator: it was asked to stop, did so in order, and
          its work is not done. Started again, here or elsewhere, it goes on: a student from its checkpoint
@@ -22,7 +23,7 @@ from typing import NoReturn
 
 import click
 
-from edldist.errors import ConfigError, EdlDistError, IncompatibleError, ModelError
+from edldist.errors import ConfigError, EdlDistError, IncompatibleError, ModelError, ProtocolVersionError
 from edldist.lifecycle.ending import end_quickly
 from edldist.observe.printable import printable
 from edldist.signals import ASKING, EXIT_INTERRUPTED, EXIT_STOPPED, end_by_signals, ignore_signals
@@ -82,4 +83,4 @@ def run_command(command: click.Command, name: str) -> NoReturn:
 def _code(error: EdlDistError) -> int:
     if isinstance(error, IncompatibleError):
         return EXIT_INCOMPATIBLE
-    return EXIT_USAGE if isinstance(error, ConfigError | ModelError) else EXIT_FAILED
+    return EXIT_USAGE if isinstance(error, ConfigError | ModelError | ProtocolVersionError) else EXIT_FAILED

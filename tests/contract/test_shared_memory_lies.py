@@ -10,7 +10,7 @@ import pytest
 
 from edldist.wire.messages import Ack, encode
 from edldist.wire.shm.memfile import FileAddress, address_of, make_file
-from edldist.wire.shm.offers import SHARING_MAGIC, Offer, References, decode_sharing, encode_sharing
+from edldist.wire.shm.offers import SHARING_MAGIC, Offer, References, Unpaired, decode_sharing, encode_sharing
 from edldist.wire.transport import Piece
 from tests.contract.pair import LARGE, Lent, Pair
 
@@ -80,10 +80,13 @@ def test_a_reference_to_what_is_not_there_is_an_empty_frame(pair: Pair, lent: Le
         assert [bytes(f) for f in pair.at_hub().frames] == [b""]
 
 
+PREFACE = encode_sharing(Unpaired())[:7]
 MALFORMED = [
     pytest.param([SHARING_MAGIC], id="magic alone"),
-    pytest.param([SHARING_MAGIC + b"\xc1"], id="no message"),
-    pytest.param([SHARING_MAGIC + b"\x91" * 100_000], id="deep"),
+    pytest.param([PREFACE], id="preface alone"),
+    pytest.param([PREFACE + b"\xc1"], id="no message"),
+    pytest.param([PREFACE + b"\x91" * 100_000], id="deep"),
+    pytest.param([SHARING_MAGIC + PREFACE[2:3] + b"else" + b"\xc1"], id="another revision"),
     pytest.param([encode_sharing(References(bytes(32), []))], id="references without a message"),
     pytest.param([encode_sharing(References(bytes(32), [])), encode(Ack(seq=1))], id="from a stranger"),
 ]

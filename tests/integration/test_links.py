@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from edldist.clock import FakeClock
-from edldist.errors import IncompatibleError
+from edldist.errors import IncompatibleError, ProtocolVersionError
 from edldist.teacher.service.identity import TeacherIdentity
 from edldist.teacher.service.service import TeacherService
 from edldist.teacher.tasks import Answer
@@ -55,7 +55,7 @@ class Party:
 
     def __init__(self) -> None:
         self.clock = FakeClock(100.0)
-        transport = MemoryTransport()
+        self.transport = transport = MemoryTransport()
         self.poller = transport.poller()
         self.coordinator = self.poller.bind("tcp://coordinator:1")
         self.student = self.poller.bind(STUDENT.address)
@@ -89,6 +89,10 @@ class Party:
 
     def order(self, message) -> None:
         self.coordinator.send(WORKER, message)
+
+    def speak_otherwise(self, address: str) -> None:
+        """The coordinator or the student answers as one of another revision does."""
+        assert self.transport._to_link(address, WORKER.route, [b"ED\x01\xc0"])
 
     def say(self, message, frames=()) -> None:
         self.student.send(WORKER, message, frames)
@@ -250,6 +254,27 @@ def test_a_worker_that_its_only_student_will_never_take_says_goodbye_and_ends(pa
     error = ended_by(party)
     assert isinstance(error, IncompatibleError) and "weights 77 instead of 12" in str(error)
     assert "weights 77" in party.heard(party.coordinator, Goodbye).reason
+
+
+def test_a_worker_whose_only_student_is_of_another_revision_ends_and_says_so(party):
+    party.speak_otherwise(STUDENT.address)
+    party.until(lambda: party.service._students[STUDENT.id].incompatible)
+    party.clock.advance(1.0)
+    assert "another revision" in str(ended_by(party))
+    assert "wire protocol 1" in party.heard(party.coordinator, Goodbye).reason
+
+
+def test_students_are_served_on_when_a_coordinator_of_another_revision_takes_over(party, caplog):
+    for _ in range(2):
+        party.speak_otherwise("tcp://coordinator:1")
+    party.until(lambda: "Going on without a coordinator" in caplog.text)
+    party.say(Ping(seq=1, buffered=0))
+    party.heard(party.student, Pong)
+    assert caplog.text.count("another revision") == 1
+    party.say(Goodbye(id="s"))
+    party.until(lambda: not party.service._students)
+    party.speak_otherwise("tcp://coordinator:1")
+    assert isinstance(ended_by(party), ProtocolVersionError)
 
 
 def test_a_worker_that_its_only_student_has_no_use_for_stays_and_says_so_once(party, caplog):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edldist.labels.fingerprint import Fingerprint
 from edldist.labels.grammar import CodecSpec
-from edldist.wire.messages import MAGIC, PROTOCOL_VERSION, Hello, Pull, encode
+from edldist.wire.messages import MAGIC, PROTOCOL, PROTOCOL_VERSION, Hello, Pull, encode
 from tests.simulation.process import Process
 from tests.simulation.rank import RankProcess
 from tests.simulation.worker import WorkerProcess
@@ -355,7 +355,7 @@ def _garbage(world: World, fault: Fault) -> str | None:
     raws: list[bytes] = [
         b"",
         b"GET / HTTP/1.1",
-        MAGIC + bytes([PROTOCOL_VERSION]) + b"\xc1\xc1",
+        PROTOCOL.preface + b"\xc1\xc1",
         MAGIC + bytes([PROTOCOL_VERSION + 1]) + b"later",
         encode(Pull(seq=fault.a, room=1 + fault.b)),
         encode(Hello(worker="stranger", teacher="nobody", fingerprint=_FOREIGN, process="stranger")),

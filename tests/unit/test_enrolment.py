@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from edldist.clock import FakeClock
-from edldist.errors import CoordinatorUnreachableError, RefusedError
+from edldist.errors import CoordinatorUnreachableError, ProtocolVersionError, RefusedError
 from edldist.wire.enrolment import Enrolment
 from edldist.wire.messages import (
     Ack,
@@ -365,3 +365,23 @@ def test_a_registration_that_waited_for_its_coordinator_is_no_skew(waited_s, tra
 def test_clocks_that_agree_about_and_strange_ones_say_nothing() -> None:
     assert registered(Rig(), waited_s=0.0, skew_s=4.9) == []
     assert registered(Rig(), waited_s=0.0, skew_s=float("nan")) == []
+
+
+OTHER = ProtocolVersionError("1", "2-ab", "the process at tcp://coordinator:7070")
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_a_coordinator_of_another_revision_is_an_error_for_who_would_join(served: bool) -> None:
+    with pytest.raises(ProtocolVersionError):
+        Rig().enrolment.misunderstood(OTHER, served)
+
+
+def test_one_that_takes_over_in_mid_run_is_as_good_as_none_while_labels_flow(caplog) -> None:
+    rig = Rig()
+    rig.join()
+    for _ in range(3):
+        rig.enrolment.misunderstood(OTHER, served=True)
+    assert rig.enrolment.joined
+    assert caplog.text.count("another revision") == 1 and "Going on without a coordinator" in caplog.text
+    with pytest.raises(ProtocolVersionError):
+        rig.enrolment.misunderstood(OTHER, served=False)

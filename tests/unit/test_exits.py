@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from edldist.errors import ConfigError, CoordinatorUnreachableError, ModelError
+from edldist.errors import ConfigError, CoordinatorUnreachableError, ModelError, ProtocolVersionError
 from edldist.signals import ASKING
 from edldist_launch.process.exits import run_command, was_asked
 from edldist_launch.process.version import own_version
@@ -45,6 +45,7 @@ def no_arguments(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         (click.NoSuchOption("--new"), 2, f" (this is {own_version()})\n"),
         (ConfigError("ttl_s=0 is too short"), 2, "error: ttl_s=0 is too short\n"),
         (ModelError("no such factory"), 2, "error: no such factory\n"),
+        (ProtocolVersionError("1", "2-ab"), 2, "wire protocol 1, this process speaks 2-ab"),
         (CoordinatorUnreachableError("nobody at tcp://x:1"), 1, "error: nobody at tcp://x:1\n"),
         (click.Abort(), 130, ""),
         (KeyboardInterrupt(), 130, ""),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from edldist.errors import ProtocolVersionError, WireError
 from edldist.labels.fingerprint import VocabularyMark
 from edldist.wire import messages as wire
-from edldist.wire.messages import MAGIC, PROTOCOL_VERSION, decode, encode
+from edldist.wire.messages import MAGIC, PROTOCOL, PROTOCOL_VERSION, decode, encode
 from tests.greetings import FINGERPRINT
 
 SPEC = wire.TensorSpec(name="image", dtype="bfloat16", shape=[2, 0, 3])
@@ -151,8 +151,8 @@ SAMPLES = [
 KINDS = typing.get_args(wire.Message)
 
 
-def _header(value: object, *, version: int = PROTOCOL_VERSION) -> bytes:
-    return MAGIC + bytes([version]) + msgspec.msgpack.encode(value)
+def _header(value: object) -> bytes:
+    return PROTOCOL.preface + msgspec.msgpack.encode(value)
 
 
 def test_every_message_has_a_sample_here() -> None:
@@ -211,7 +211,7 @@ def test_every_truncation_is_an_error(sample: wire.Message) -> None:
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: type(sample).__name__)
 def test_a_field_too_many_is_an_error(sample: wire.Message) -> None:
-    fields = msgspec.msgpack.decode(encode(sample)[3:])
+    fields = msgspec.msgpack.decode(encode(sample)[len(PROTOCOL.preface) :])
     with pytest.raises(WireError, match="unknown field"):
         decode(_header({**fields, "extra": 1}))
 
@@ -276,9 +276,9 @@ def test_what_is_no_message_is_an_error(value: object) -> None:
 def test_hostile_values_are_errors_wherever_they_stand(field: bytes, tail: bytes) -> None:
     start = b"\x82\xa4type\xa8register" if field else b""
     with pytest.raises(WireError):
-        decode(MAGIC + bytes([PROTOCOL_VERSION]) + start + field + tail)
+        decode(PROTOCOL.preface + start + field + tail)
     with pytest.raises(WireError):
-        decode(MAGIC + bytes([PROTOCOL_VERSION]) + b"\x82" + field + tail)
+        decode(PROTOCOL.preface + b"\x82" + field + tail)
 
 
 def test_bytes_after_a_message_are_an_error() -> None:
@@ -290,7 +290,7 @@ def test_bytes_after_a_message_are_an_error() -> None:
 def test_another_version_is_named_whatever_follows(version: int) -> None:
     with pytest.raises(ProtocolVersionError, match=f"{version}.*{PROTOCOL_VERSION}") as caught:
         decode(MAGIC + bytes([version]) + b"not even msgpack")
-    assert (caught.value.theirs, caught.value.ours) == (version, PROTOCOL_VERSION)
+    assert (caught.value.theirs, caught.value.ours) == (str(version), PROTOCOL.name)
 
 
 @given(st.binary(max_size=200))
@@ -305,7 +305,7 @@ def test_random_bytes_raise_nothing_else(header: bytes) -> None:
 @settings(max_examples=300)
 def test_random_bodies_raise_nothing_else(body: bytes) -> None:
     try:
-        decode(MAGIC + bytes([PROTOCOL_VERSION]) + body)
+        decode(PROTOCOL.preface + body)
     except ProtocolVersionError:
         raise AssertionError("this is our version") from None
     except WireError:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from edldist.clock import Clock
+from edldist.errors import ProtocolVersionError
 from edldist.lifecycle.group_change import GroupChanged, GroupChangeHandler
 from edldist.student.service.events import Events
 from edldist.student.service.options import ServiceOptions
@@ -67,10 +68,22 @@ class JobLink:
             clock.monotonic(),
         )
 
-    def turn(self, now: float) -> None:
-        """Read what came, and send what is due."""
+    def turn(self, now: float, served: bool) -> None:
+        """Read what came, and send what is due.
+
+        Args:
+            served: whether a worker is connected.
+
+        Raises:
+            EdlDistError: the coordinator refuses this rank, cannot be reached, or is of another revision.
+        """
         for _ in range(_TURN_MESSAGES):
-            if (received := self._link.receive()) is None:
+            try:
+                received = self._link.receive()
+            except ProtocolVersionError as exc:
+                self._enrolment.misunderstood(exc, served)
+                break
+            if received is None:
                 break
             if isinstance(received.message, Regroup):
                 self._change_group(received.message)

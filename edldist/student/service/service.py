@@ -205,7 +205,7 @@ class StudentService:
 
     def turn(self, now: float) -> float:
         """Answer workers and the coordinator, and probe those who are due for it (see ``wire.turns``)."""
-        self._job.turn(now)
+        self._job.turn(now, served=len(self._peers) > 0)
         self._heed_former()
         self._read_workers()
         if probing := now >= self._next_probe:

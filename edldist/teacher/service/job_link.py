@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from edldist.clock import Clock
-from edldist.errors import CoordinatorUnreachableError, IncompatibleError
+from edldist.errors import CoordinatorUnreachableError, IncompatibleError, ProtocolVersionError
 from edldist.labels.fingerprint import Fingerprint
 from edldist.teacher.service.identity import TeacherIdentity
 from edldist.wire.enrolment import Enrolment
@@ -68,11 +68,17 @@ class JobLink:
             The orders that came, in their order.
 
         Raises:
-            EdlDistError: the coordinator refuses this worker, or cannot be reached, and nobody else needs it.
+            EdlDistError: the coordinator refuses this worker, is of another revision, or cannot be reached,
+                and nobody else needs it.
         """
         orders: list[Links] = []
         for _ in range(_TURN_MESSAGES):
-            if (received := self._link.receive()) is None:
+            try:
+                received = self._link.receive()
+            except ProtocolVersionError as exc:
+                self._enrolment.misunderstood(exc, serving)
+                break
+            if received is None:
                 break
             if isinstance(received.message, Links):
                 if self._enrolment.joined:  # else it is for the process that had this id before

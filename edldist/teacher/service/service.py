@@ -307,6 +307,7 @@ class TeacherService:
             try:
                 received = student.link.receive()
             except ProtocolVersionError as exc:
+                student.incompatible = str(exc)
                 self._give_up(student, str(exc))
                 return
             if received is None:

@@ -1,11 +1,12 @@
 """Typed headers: every message that edldist sends, and nothing else, encoded by msgspec.
 
-A header frame is ``b"ED"``, one version byte, then MessagePack of one of the tagged structs of this package.
+A header frame is the preface of the protocol (``protocol``), then MessagePack of one of the tagged structs of
+this package.
 Tensors follow as raw frames (see ``edldist.wire.tensors``). This package imports no torch, so that the
 coordinator, the launcher and ``status`` stay light.
 """
 
-from edldist.wire.messages.coding import Message, decode, encode
+from edldist.wire.messages.coding import PROTOCOL, Message, decode, encode
 from edldist.wire.messages.control import (
     Ack,
     Event,
@@ -41,7 +42,6 @@ from edldist.wire.messages.fields import (
     MAX_NAME,
     MAX_STATUS_BYTES,
     MAX_TEXT,
-    PROTOCOL_VERSION,
     Peer,
     Scalar,
     TensorSpec,
@@ -66,6 +66,7 @@ from edldist.wire.messages.labelling import (
     Welcome,
 )
 from edldist.wire.messages.meeting import Generation, GroupNode, NodeReport, RunView
+from edldist.wire.messages.protocol import PROTOCOL_VERSION, Protocol
 
 __all__ = [
     "Ack",
@@ -97,10 +98,12 @@ __all__ = [
     "NodeQuery",
     "NodeReport",
     "NodeStatus",
+    "PROTOCOL",
     "PROTOCOL_VERSION",
     "Peer",
     "Ping",
     "Pong",
+    "Protocol",
     "Pull",
     "RankStatus",
     "RefusedStatus",

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from edldist.errors import ProtocolVersionError, WireError
+from edldist.errors import WireError
 from edldist.wire.messages.control import (
     Ack,
     Event,
@@ -28,7 +28,7 @@ from edldist.wire.messages.control import (
     Unknown,
     Vouch,
 )
-from edldist.wire.messages.fields import MAGIC, MAX_HEADER_BYTES, MAX_STATUS_BYTES, MAX_TEXT, PROTOCOL_VERSION
+from edldist.wire.messages.fields import MAGIC, MAX_HEADER_BYTES, MAX_STATUS_BYTES, MAX_TEXT
 from edldist.wire.messages.labelling import (
     Failure,
     Hello,
@@ -45,8 +45,9 @@ from edldist.wire.messages.labelling import (
     Welcome,
 )
 from edldist.wire.messages.meeting import NodeReport, RunView
+from edldist.wire.messages.protocol import Protocol
 
-__all__ = ["Message", "decode", "encode"]
+__all__ = ["PROTOCOL", "Message", "decode", "encode"]
 
 Message = (
     Register
@@ -85,8 +86,11 @@ Message = (
     | Pong
 )
 
+PROTOCOL = Protocol(MAGIC, Message)
+"""That of services. Its bare preface answers messages of other ones, which understand nothing else."""
+
+_PREFACE = PROTOCOL.preface
 _LONG_WITHOUT_TEXTS = (Status, Links, RunView, Tasks, Labels, Pong)
-_PREFIX = MAGIC + bytes([PROTOCOL_VERSION])
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Message)
 
@@ -107,11 +111,11 @@ def encode(message: Message) -> bytes:
     if len(body) > MAX_TEXT and not isinstance(message, _LONG_WITHOUT_TEXTS):
         body = _encoder.encode(_with_sendable_texts(message))
     most = MAX_STATUS_BYTES if isinstance(message, Status) else MAX_HEADER_BYTES
-    if len(_PREFIX) + len(body) > most:
+    if len(_PREFACE) + len(body) > most:
         raise WireError(
             f"a {type(message).__name__} of {len(body)} bytes; {most} can be sent. Send less at once"
         )
-    return _PREFIX + body
+    return _PREFACE + body
 
 
 def _with_sendable_texts(value: Any) -> Any:
@@ -134,18 +138,15 @@ def decode(header: bytes | bytearray | memoryview, max_bytes: int = MAX_HEADER_B
         max_bytes: a larger one is refused before a byte of it is decoded.
 
     Raises:
-        ProtocolVersionError: the frame is edldist's, of another version.
+        ProtocolVersionError: the frame is edldist's, of another revision.
         WireError: the frame is anything else than a valid header.
     """
     view = memoryview(header)
     if view.nbytes > max_bytes:
         raise WireError(f"a header of {view.nbytes} bytes; {max_bytes} are allowed")
-    if view[:2] != MAGIC or len(view) < 3:
-        raise WireError(f"not an edldist header: {bytes(view[:16])!r} ({len(view)} bytes)")
-    if view[2] != PROTOCOL_VERSION:
-        raise ProtocolVersionError(view[2], PROTOCOL_VERSION)
+    body = PROTOCOL.body(view)
     try:
-        message: Message = _decoder.decode(view[3:])
+        message: Message = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise WireError(f"malformed header of {len(view)} bytes: {exc}") from exc
     return message

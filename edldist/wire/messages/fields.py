@@ -25,7 +25,6 @@ __all__ = [
     "Metrics",
     "Name",
     "Names",
-    "PROTOCOL_VERSION",
     "Peer",
     "PerSecond",
     "ProcessName",
@@ -39,7 +38,6 @@ __all__ = [
 ]
 
 MAGIC = b"ED"
-PROTOCOL_VERSION = 1
 
 MAX_HEADER_BYTES = 1 << 20
 """Largest header that is decoded: what is in it takes up to ten times as much memory."""

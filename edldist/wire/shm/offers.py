@@ -1,8 +1,9 @@
 """What two transports say to each other about shared memory. It never reaches a service.
 
-A message that begins with ``SHARING_MAGIC`` is one of these, MessagePack of a tagged struct. After
-``References`` the message follows that they belong to: its header, and the frames that are not shared.
-This module imports neither torch nor numpy, as coordinators may receive such messages too.
+A message that begins with ``SHARING_MAGIC`` is one of these: the preface of a protocol of their own, then
+MessagePack of a tagged struct. After ``References`` the message follows that they belong to: its header, and
+the frames that are not shared. This module imports neither torch nor numpy, as coordinators may receive such
+messages too.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 
 from edldist.errors import WireError
-from edldist.wire.messages import MAX_FRAMES, MAX_HEADER_BYTES
+from edldist.wire.messages import MAX_FRAMES, MAX_HEADER_BYTES, Protocol
 from edldist.wire.shm.memfile import FileAddress
 from edldist.wire.transport import Buffer
 
@@ -86,27 +87,29 @@ class References(_Struct, frozen=True, tag="references"):
 
 
 SharingMessage = Offer | Answer | Decline | Unpaired | References
+_protocol = Protocol(SHARING_MAGIC, SharingMessage)
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(SharingMessage)
 
 
 def encode_sharing(message: SharingMessage) -> bytes:
     """The first frame of a message about shared memory."""
-    return SHARING_MAGIC + _encoder.encode(message)
+    return _protocol.preface + _encoder.encode(message)
 
 
 def decode_sharing(frame: Buffer) -> SharingMessage:
     """The message of a frame that begins with the magic.
 
     Raises:
+        ProtocolVersionError: it is of another revision of edldist.
         WireError: it is malformed.
     """
-    if memoryview(frame).nbytes > MAX_HEADER_BYTES:
-        raise WireError(
-            f"{memoryview(frame).nbytes} bytes about shared memory; {MAX_HEADER_BYTES} are allowed"
-        )
+    view = memoryview(frame)
+    if view.nbytes > MAX_HEADER_BYTES:
+        raise WireError(f"{view.nbytes} bytes about shared memory; {MAX_HEADER_BYTES} are allowed")
+    body = _protocol.body(view)
     try:
-        message: SharingMessage = _decoder.decode(memoryview(frame)[len(SHARING_MAGIC) :])
+        message: SharingMessage = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise WireError(f"malformed message about shared memory: {exc}") from exc
     return message

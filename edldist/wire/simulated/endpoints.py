@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edldist.errors import PeerUnreachableError, ProtocolVersionError, WireError
 from edldist.wire import moving
-from edldist.wire.messages import Message, Refused, decode, encode
+from edldist.wire.messages import PROTOCOL, Message, decode, encode
 from edldist.wire.transport import SKIPPED_A_TURN, Link, Outgoing, Received, Sender, payload
 
 if TYPE_CHECKING:
@@ -119,10 +119,10 @@ class SimulatedHub(_Endpoint):
             peer = self.inbox[0][0]
             try:
                 return self._parse()
-            except ProtocolVersionError as exc:
+            except ProtocolVersionError:
                 self.garbage += 1
                 if (connection := self.connections.get(peer)) is not None:
-                    self._network.carry(connection.to_link, raw_of(Refused(reason=str(exc)), ()))
+                    self._network.carry(connection.to_link, (PROTOCOL.preface,))
             except WireError:
                 self.garbage += 1
             if self._had_enough():
@@ -165,8 +165,8 @@ class SimulatedLink(_Endpoint):
         while self.inbox:
             try:
                 return self._parse()
-            except ProtocolVersionError:
-                raise
+            except ProtocolVersionError as exc:
+                raise exc.at(self.address) from None
             except WireError:
                 self.garbage += 1
             if self._had_enough():

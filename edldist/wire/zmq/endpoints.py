@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import zmq
 
 from edldist.errors import PeerUnreachableError, ProtocolVersionError, WireError
-from edldist.wire.messages import MAX_FRAMES, Message, Refused, decode, encode
+from edldist.wire.messages import MAX_FRAMES, PROTOCOL, Message, decode, encode
 from edldist.wire.shm.offers import SHARED_FROM_BYTES, SHARING_MAGIC, Decline, decode_sharing, encode_sharing
 from edldist.wire.transport import SKIPPED_A_TURN, Buffer, Outgoing, Piece, Received, Sender, payload
 
@@ -51,6 +51,7 @@ class Endpoint(ABC):
         self._poller = poller
         self._pairings: dict[bytes, Pairing] = {}
         self.garbage = 0
+        self._said: set[type[Exception]] = set()  # the kinds of garbage that the log has
         self._turn = 0  # of the poller, in which something was skipped last
         self._skipped = 0  # messages of that turn which were none for the service
         poller._endpoints.add(self)
@@ -157,12 +158,13 @@ class Endpoint(ABC):
 
     def _drop(self, sender: Sender, reason: Exception) -> None:
         self.garbage += 1
-        if self.garbage == 1:
+        kind = type(reason)
+        if kind not in self._said:
+            self._said.add(kind)
+            what = "a message" if kind is ProtocolVersionError else "a malformed message"
             logger.warning(
-                "dropped a malformed message at %s from %s: %s (further ones are only counted)",
-                self.address,
-                sender,
-                reason,
+                "dropped %s at %s from %s: %s (further ones are only counted)",
+                *(what, self.address, sender, reason),
             )
 
     def _may_skip(self) -> bool:
@@ -250,25 +252,24 @@ class ZmqHub(Endpoint):
                     return received
             except ProtocolVersionError as exc:
                 self._drop(peer, exc)
-                self._refuse(peer, str(exc))
+                self._tell_protocol(peer)
             except WireError as exc:
                 self._drop(peer, exc)
             if not self._may_skip():
                 return None
         return None
 
-    def _refuse(self, peer: Sender, reason: str) -> None:
-        try:
-            self.send(peer, Refused(reason=reason))
-        except PeerUnreachableError:
-            logger.debug("peer %s left before it could be refused", peer)
+    def _tell_protocol(self, peer: Sender) -> None:
+        """Answer who speaks another protocol with what both understand, which is about as long as nothing."""
+        with contextlib.suppress(zmq.ZMQError):  # it left, or takes nothing in
+            self._queue([peer.route, PROTOCOL.preface])
 
 
 class ZmqLink(Endpoint):
     """A DEALER that keeps what it was given until the hub is there, up to its queue's length.
 
-    ``receive`` raises ``ProtocolVersionError`` when the hub speaks another version: nothing that
-    is sent on this link can ever be understood.
+    ``receive`` raises ``ProtocolVersionError`` when the hub is of another revision: nothing that is sent on
+    this link can ever be understood.
 
     libzmq reconnects after a lost connection, but never again after a protocol error (something
     else answered at the address, or a frame was too large): such a socket takes nothing in, for
@@ -318,8 +319,8 @@ class ZmqLink(Endpoint):
                 received = self._parse(_HUB, frames)
                 if received is not None:
                     return received
-            except ProtocolVersionError:
-                raise
+            except ProtocolVersionError as exc:
+                raise exc.at(self.address) from None
             except WireError as exc:
                 self._drop(_HUB, exc)
             if not self._may_skip():
