@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from edldist.errors import ConfigError, LaunchError
-from edldist.files import lock_file, replace_file
+from edldist.errors import ConfigError
+from edldist.files import replace_file
 
-__all__ = ["BackendName", "Submission", "find_submission", "forget_submission", "submitting"]
+__all__ = ["BackendName", "Submission", "find_submission", "forget_submission"]
 
 NAME = "submission.json"
 BackendName = Literal["local", "slurm", "kubernetes"]
@@ -65,24 +63,6 @@ def find_submission(output: Path) -> Submission | None:
         raise ConfigError(f"cannot read {path}: {exc.strerror}") from exc
     except ValidationError as exc:
         raise ConfigError(f"{path} is no record of a submitted job: {exc.errors()[0]['msg']}") from exc
-
-
-@contextlib.contextmanager
-def submitting(output: Path) -> Iterator[None]:
-    """Meanwhile no other process submits into a folder.
-
-    Raises:
-        LaunchError: one does.
-        OSError: the folder cannot be written.
-    """
-    path = output / ".submit.lock"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        if not lock_file(descriptor, path):
-            raise LaunchError(f"another job is being submitted into {output}: choose another --output")
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def forget_submission(output: Path) -> None:

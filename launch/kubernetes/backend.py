@@ -19,12 +19,7 @@ from edldist.errors import LaunchError
 from edldist.files import replace_file
 from edldist_launch.contract.backend import JobState, Phase
 from edldist_launch.contract.patience import Patience
-from edldist_launch.contract.submission import (
-    Submission,
-    find_submission,
-    forget_submission,
-    submitting,
-)
+from edldist_launch.contract.submission import Submission, find_submission, forget_submission
 from edldist_launch.kubernetes.checks import check_named
 from edldist_launch.kubernetes.forward import Forward
 from edldist_launch.kubernetes.kubectl import ClusterUnreachableError, Kubectl, Run, run_kubectl
@@ -34,6 +29,7 @@ from edldist_launch.kubernetes.placing import WATCHED, place, remove, try_out
 from edldist_launch.kubernetes.render import JOB, KIND, NAME, new_token, render
 from edldist_launch.kubernetes.state import ASKED, PAUSED, Found, names, role_name
 from edldist_launch.plan.plan import Plan
+from edldist_launch.record.folder import LOCK, hold_folder
 
 __all__ = ["KubernetesBackend"]
 
@@ -75,7 +71,7 @@ class KubernetesBackend:
         with contextlib.ExitStack() as alone:
             try:
                 self._output.mkdir(parents=True, exist_ok=True)
-                alone.enter_context(submitting(self._output))
+                alone.enter_context(hold_folder(self._output))
                 if find_submission(self._output) != former:
                     raise LaunchError(f"another job was submitted into {self._output} meanwhile")
                 _set_aside(self._output / "logs")
@@ -220,7 +216,7 @@ class KubernetesBackend:
             return
         with contextlib.suppress(OSError):
             (self._output / "job.yaml").unlink()
-            (self._output / ".submit.lock").unlink(missing_ok=True)
+            (self._output / LOCK).unlink(missing_ok=True)
             for folder in made:
                 folder.rmdir()
 

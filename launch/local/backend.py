@@ -27,6 +27,7 @@ from edldist_launch.machine.room import check_room
 from edldist_launch.plan.commands import inherited_environment, own_command
 from edldist_launch.plan.plan import Plan
 from edldist_launch.record.earlier import Beginning
+from edldist_launch.record.folder import LOCK
 
 __all__ = ["LocalBackend"]
 
@@ -258,7 +259,7 @@ def _remove(output: Path, made: list[Path]) -> None:
     """Remove what a start that failed has made: the folders, unless somebody else put something there."""
     if output not in made:
         return
-    for name in ("run.log", ".lock"):
+    for name in ("run.log", LOCK):
         with contextlib.suppress(OSError):
             (output / name).unlink(missing_ok=True)
     for folder in made:

@@ -22,10 +22,12 @@ from edldist_launch.record.memory import Memory
 __all__ = [
     "FolderHeldError",
     "JobFolder",
+    "LOCK",
     "OUTPUTS",
     "RecordFolder",
     "default_folders",
     "free_folder",
+    "hold_folder",
     "open_default_folder",
     "open_record",
 ]
@@ -36,6 +38,8 @@ HANDOVER_S = 60.0
 LOOK_S = 0.5
 OUTPUTS = Path("out")
 """Where default folders lie."""
+LOCK = ".lock"
+"""File of a folder that whoever runs a job there has locked."""
 
 
 Folder = TypeVar("Folder", bound="RecordFolder")
@@ -60,7 +64,7 @@ class RecordFolder:
         self._events: EventFile | None = None
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._hold()
+            self._lock = _locked(self.path)
             self._begin()
         except OSError as exc:
             self.close()
@@ -152,19 +156,37 @@ class RecordFolder:
         """The step of the latest whole checkpoint in ``checkpoints/``; None without one."""
         return last_checkpoint(self.path)
 
-    def _hold(self) -> None:
-        self._lock = (self.path / ".lock").open("a+", encoding="utf-8")
-        if not lock_file(self._lock.fileno(), self.path):
-            self._lock.seek(0)
-            holder = self._lock.read().strip() or "unknown"
+
+@contextlib.contextmanager
+def hold_folder(path: Path) -> Iterator[None]:
+    """Meanwhile no other process runs a job in a folder that is there, or hands one over to an engine.
+
+    Raises:
+        FolderHeldError: one does.
+        OSError: the folder cannot be written.
+    """
+    with _locked(path):
+        yield
+
+
+def _locked(path: Path) -> IO[str]:
+    """The one lock of a folder, held until it is closed, by whoever runs or begins a job on any engine."""
+    lock = (path / LOCK).open("a+", encoding="utf-8")
+    try:
+        if not lock_file(lock.fileno(), path):
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
             raise FolderHeldError(
-                f"another run (pid {holder}) is writing to {self.path}; "
-                "wait for it, or choose another --output"
+                f"another run (pid {holder}) is writing to {path}; wait for it, or choose another --output"
             )
-        with contextlib.suppress(OSError):  # a full disk: the lock holds without its text
-            self._lock.truncate(0)
-            self._lock.write(str(os.getpid()))
-            self._lock.flush()
+    except BaseException:
+        lock.close()
+        raise
+    with contextlib.suppress(OSError):  # a full disk: the lock holds without its text
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+    return lock
 
 
 class JobFolder(RecordFolder):
@@ -280,7 +302,7 @@ def open_default_folder(
 def free_folder(places: Path, job: JobConfig, beginning: Beginning) -> Path:
     """The folder that ``open_default_folder`` would take now."""
     for path in default_folders(places, job, beginning):
-        lock = path / ".lock"
+        lock = path / LOCK
         if not lock.exists():
             return path
         with lock.open("a") as stream:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["FULL", "MINIMAL", "UNKNOWN_KEYS", "WRONG_VALUES"]
+from pathlib import Path
+
+__all__ = ["FULL", "MINIMAL", "UNKNOWN_KEYS", "WRONG_VALUES", "write_toy"]
 
 MINIMAL = """\
 name: digits
@@ -318,3 +320,16 @@ UNKNOWN_KEYS = [
     ("kubernetes.tolerations=[{keys: a}]", "kubernetes.tolerations[0].keys", "did you mean `key`?"),
     ("zzz=2", "zzz", "Allowed here: `name`, `teachers`, `student`"),
 ]
+
+
+def write_toy(folder: Path, *args: object) -> Path:
+    """A job ``toy`` that this machine could run, with its script and its model; the path of its job file."""
+    (folder / "s.py").write_text("")
+    (folder / "models.py").write_text("def f(): pass\n")
+    path = folder / "job.yaml"
+    path.write_text(
+        "name: toy\n"
+        'teachers: [{model: "models:f"}]\n'
+        f"student: {{script: s.py, args: [{', '.join(map(str, args))}]}}\n"
+    )
+    return path

@@ -15,23 +15,15 @@ from edldist_launch.job.resolve import resolve_job
 from edldist_launch.local.backend import LocalBackend
 from edldist_launch.plan.plan import Plan
 from edldist_launch.record.folder import JobFolder
+from tests.unit.jobs import write_toy
 
-TEXT = """\
-name: toy
-teachers: [{model: "models:f"}]
-student: {script: s.py, args: [--epochs, 100]}
-"""
 OUTPUT = Path("out/toy")
 
 
 @pytest.fixture
 def job_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    Path("s.py").write_text("")
-    Path("models.py").write_text("def f(): pass\n")
-    path = tmp_path / "job.yaml"
-    path.write_text(TEXT)
-    return path
+    return write_toy(tmp_path, "--epochs", 100)
 
 
 def leave(job_file: Path, result: dict[str, object], checkpoint: int | None = None) -> None:

@@ -23,6 +23,7 @@ from edldist_launch.kubernetes.logs import PodLogs
 from edldist_launch.kubernetes.resolve import plan_in_image
 from edldist_launch.plan.plan import Plan
 from edldist_launch.process.version import own_version
+from edldist_launch.record.folder import FolderHeldError, JobFolder
 from tests.unit.kubernetes_api import FakeApi
 
 JOB = """\
@@ -210,6 +211,34 @@ def test_a_submission_that_comes_second_by_a_moment_removes_nothing_of_the_first
         assert not (folder / f"second-{number}").exists()
 
 
+def test_a_run_on_this_machine_and_a_submission_never_have_one_folder(folder: Path) -> None:
+    """The run begins between two requests of the submission, whichever they are: one of both is refused."""
+    known = FakeApi()
+    submitted(folder, known)
+    for number in range(len(known.asked)):
+        api, requests = FakeApi(), itertools.count()
+        output, runs, refusals = folder / f"out-{number}", [], []
+
+        def asked(arguments: Sequence[str], given: str, at: int = number) -> Answer:
+            if arguments[0] != "config" and next(requests) == at:  # noqa: B023
+                try:
+                    runs.append(JobFolder(output, plan_of(folder).job, "resume"))  # noqa: B023
+                except FolderHeldError as exc:
+                    refusals.append(str(exc))  # noqa: B023
+            return api.run(arguments, given)  # noqa: B023
+
+        backend = KubernetesBackend(output, asked)
+        if number:  # by the first request it looks for a job of its name; then it takes the folder
+            backend.start(plan_of(folder))
+            assert not runs and "another run" in refusals[0] and len(api.objects) == len(known.objects)
+        else:
+            with pytest.raises(FolderHeldError, match="another run"):
+                backend.start(plan_of(folder))
+            assert not api.objects and find_submission(output) is None
+        for run in runs:
+            run.close()
+
+
 def test_of_two_submissions_into_one_folder_one_is_refused_and_the_other_is_whole(folder: Path) -> None:
     """The first one runs between two requests of the second, whichever they are."""
     known = FakeApi()
@@ -221,7 +250,7 @@ def test_of_two_submissions_into_one_folder_one_is_refused_and_the_other_is_whol
         def start(run: Run, output: Path = output, refusals: list[str] = refusals) -> None:
             try:
                 KubernetesBackend(output, run).start(plan_of(folder))
-            except LaunchError as exc:
+            except (LaunchError, FolderHeldError) as exc:
                 refusals.append(str(exc))
 
         def asked(arguments: Sequence[str], given: str, at: int = number) -> Answer:

@@ -78,7 +78,7 @@ LAUNCH = {
     "contract": {"plan"},
     "doctor": {"process", "machine", "view", "kubernetes"},
     "local": {"process", "machine", "record", "plan", "contract"},
-    "kubernetes": {"process", "plan", "contract"},
+    "kubernetes": {"process", "plan", "contract", "record"},
     "slurm": {"process", "plan", "contract", "record", "local", "view"},
     "node": {"process", "machine"},
     "view": {"record", "contract"},

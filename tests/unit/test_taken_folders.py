@@ -19,12 +19,8 @@ from edldist_launch.job.resolve import resolve_job
 from edldist_launch.job.run import run_job
 from edldist_launch.local.backend import LocalBackend
 from edldist_launch.record.earlier import Beginning
+from tests.unit.jobs import write_toy
 
-TEXT = """\
-name: toy
-teachers: [{model: "models:f"}]
-student: {script: s.py}
-"""
 WAYS = {"run": run_job, "detach": start_detached, "dry_run": describe_run}
 
 
@@ -50,11 +46,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
 @pytest.fixture
 def job_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    Path("s.py").write_text("")
-    Path("models.py").write_text("def f(): pass\n")
-    path = tmp_path / "job.yaml"
-    path.write_text(TEXT)
-    return path
+    return write_toy(tmp_path)
 
 
 def hand_over(job_file: Path, output: Path, backend: Any) -> dict[Path, bytes]:
