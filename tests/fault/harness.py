@@ -21,7 +21,7 @@ from typing import TypeVar
 
 import psutil
 
-from edldist.wire.messages import Event, Status
+from edldist.wire.messages import Event, Report, Status
 from edldist.wire.query import StatusClient
 from edldist_launch.process.tie import tied_command
 
@@ -101,6 +101,19 @@ class Role:
     def tail(self, lines: int = 40) -> str:
         text = self.log.read_text(errors="replace").splitlines()
         return "\n".join(text[-lines:])
+
+
+def all_records(query: Callable[[int], Status]) -> list[Event | Report]:
+    """Every record that a coordinator holds; it tells some thousands at a time, of those after a number."""
+    found: list[Event | Report] = []
+    status = query(0)
+    incarnation = status.incarnation
+    while status.records:
+        found += status.records
+        status = query(status.seq)
+        if status.incarnation != incarnation:  # it was started anew, and so are its numbers
+            return all_records(query)
+    return found
 
 
 @dataclass
@@ -301,7 +314,8 @@ class FaultJob:
             return client.query(since, timeout_s=10.0)
 
     def events(self, name: str) -> list[Event]:
-        return [r for r in self.status().records if isinstance(r, Event) and r.event == name]
+        """All of a name that the coordinator holds, in the order in which they came."""
+        return [each for each in all_records(self.status) if isinstance(each, Event) and each.event == name]
 
     def teachers_here(self) -> list[str]:
         return [m.id for m in self.status().members if m.role == "teacher"]

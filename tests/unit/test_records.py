@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from edldist.coordinator.records import MAX_BYTES_A_REPLY, MAX_RECORDS, MAX_RECORDS_A_REPLY, Records
-from edldist.wire.messages import Event, Report
+from edldist.wire.messages import Event, Report, Status
+from tests.fault.harness import all_records
 
 WALL = 1_700_000_000.0
 
@@ -51,6 +52,22 @@ def test_records_are_read_in_pages_without_gap_or_repetition() -> None:
     assert seen == list(range(1, total + 1)) and since == total
     assert records.since(since) == ([], total)
     assert records.since(10**9) == ([], total)
+
+
+def test_tests_of_faults_see_all_pages_also_of_a_coordinator_that_is_started_anew_meanwhile() -> None:
+    records = Records()
+    for n in range(1, 2 * MAX_RECORDS_A_REPLY + 6):
+        records.add(event(n))
+    asked = []
+
+    def query(since: int) -> Status:
+        asked.append(since)
+        page, seq = records.since(since)
+        incarnation = "one" if len(asked) < 3 else "two"
+        return Status(incarnation=incarnation, uptime_s=1.0, members=[], records=page, seq=seq)
+
+    found = [each.fields["n"] for each in all_records(query) if isinstance(each, Event)]
+    assert found == list(range(1, 2 * MAX_RECORDS_A_REPLY + 6)) and asked.count(0) == 2
 
 
 def test_old_records_make_room_and_large_ones_fill_a_reply_sooner() -> None:
