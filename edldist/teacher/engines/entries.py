@@ -83,10 +83,11 @@ def checked(told: Told, positions: NDArray[np.int64], kept: int, vocabulary: int
     wrong = np.isnan(told.log_probs) | (told.log_probs > _ABOVE)
     if wrong.any():
         at = int(np.flatnonzero(wrong)[0])
-        value = "nothing" if np.isnan(told.log_probs[at]) else f"{told.log_probs[at]:g}"
+        value = told.log_probs[at]
         raise ModelError(
-            f"{value} came as the log-probability of id {told.ids[at]} at position "
-            f"{_position(told, positions, at)}"
+            f"{'no number (null or NaN)' if np.isnan(value) else format(value, 'g')} came as the "
+            f"log-probability of id {told.ids[at]} at position {_position(told, positions, at)}, where a "
+            f"finite one is wanted, or -inf (so for {int(wrong.sum())} of {len(told.ids)} entries)"
         )
     widest = int(told.counts.max(initial=kept))
     ids = np.zeros((count, widest), dtype=np.int64)

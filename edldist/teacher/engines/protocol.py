@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -110,12 +111,21 @@ class Protocol(ABC):
 def decoded(client: Client, content: bytes, kind: Any) -> Any:
     """An answer of some form.
 
+    Python's own JSON has ``NaN``, ``Infinity`` and ``-Infinity``, which are none in JSON, and an engine that
+    is written in it says them where its model went wrong. They are let through: whoever looks at the numbers
+    can say of which sample and position they are.
+
     Raises:
         ModelError: it is not of that form.
     """
     try:
-        return msgspec.json.decode(content, type=kind)
-    except msgspec.DecodeError as exc:  # a number that is none, such as NaN, is no JSON
+        try:
+            return msgspec.json.decode(content, type=kind)
+        except msgspec.DecodeError:
+            if b"NaN" not in content and b"Infinity" not in content:
+                raise
+            return msgspec.convert(json.loads(content), kind, str_keys=True)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
         raise ModelError(f"the answer of {client.address} is none of its protocol: {exc}") from exc
 
 
