@@ -157,12 +157,19 @@ def swap(entries, at, entry):
     return [*entries[:at], entry, *entries[at + 1 :]]
 
 
+NO_NUMBER = r"no number \(null or NaN\) came as the log-probability of id \d+ at position 0, where a finite"
+
+
 FAULTS = {
     "fewer positions": ({"forget_positions": 1}, r"logprobs of \d+ tokens came"),
     "fewer entries": ({"silent_cap": K - 1}, "7 entries came for position 0, and 8 were asked for"),
     "no entry": ({"change": lambda e: []}, "0 entries came for position 0"),
-    "none": ({"change": lambda e: swap(e, 2, (e[2][0], None))}, "nothing came as the log-probability"),
-    "not a number": ({"change": lambda e: swap(e, 2, (e[2][0], float("nan")))}, "none of its protocol"),
+    "none": ({"change": lambda e: swap(e, 2, (e[2][0], None))}, NO_NUMBER),
+    "not a number": ({"change": lambda e: swap(e, 2, (e[2][0], float("nan")))}, NO_NUMBER),
+    "infinite": (
+        {"change": lambda e: swap(e, 2, (e[2][0], float("inf")))},
+        r"inf came as the log-probability of id \d+ at position 0",
+    ),
     "positive": ({"change": lambda e: swap(e, 0, (e[0][0], 0.5))}, "0.5 came as the log-probability"),
     "outside": ({"change": lambda e: swap(e, 3, (VOCABULARY, e[3][1]))}, "outside of a vocabulary of 300"),
     "twice": ({"change": lambda e: swap(e, 3, e[0])}, "an id came twice for position"),
@@ -191,8 +198,16 @@ def test_a_missing_value_is_a_failed_task_that_says_where(server, fault):
 BAD_INPUTS = {
     "a token too many": (packed([CONTEXT], asked=1), ContractError, "context of 64 .* of 64, needs 6"),
     "outside": ({"input_ids": torch.tensor([[300]])}, ContractError, "token 300, outside of the vocabulary"),
-    "floats": ({"input_ids": torch.rand(2, 3)}, ContractError, "takes token ids"),
-    "another name": ({"tokens": torch.ones(2, 3, dtype=torch.int64)}, ContractError, r"'tokens' \[2, 3\]"),
+    "floats": (
+        {"input_ids": torch.rand(2, 3)},
+        ContractError,
+        r"token ids, integers .* 'input_ids' float32\[2, 3\]",
+    ),
+    "another name": (
+        {"tokens": torch.ones(2, 3, dtype=torch.int64)},
+        ContractError,
+        r"'tokens' int64\[2, 3\]",
+    ),
     "one more": (packed([3]) | {"extra": torch.ones(3)}, ContractError, "'extra' "),
     "a hole": (
         {"input_ids": torch.ones(1, 3, dtype=torch.int64), "attention_mask": torch.tensor([[1, 0, 1]])},

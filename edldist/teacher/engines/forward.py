@@ -116,11 +116,14 @@ class EngineForward:
         wrong = sorted(named.keys() - {_IDS, MARKS if marks is not None else _MASK})
         dims = 1 if marks is not None else 2
         if ids is None or wrong or ids.is_floating_point() or ids.dtype is torch.bool or ids.dim() != dims:
-            shapes = {name: list(tensor.shape) for name, tensor in named.items() if name != MARKS}
-            sent = ", ".join(f"{name!r} {shape}" for name, shape in shapes.items())
+            sent = ", ".join(
+                f"{name!r} {str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+                for name, tensor in named.items()
+                if name != MARKS
+            )
             raise ContractError(
-                f"model {self._engine.path} takes token ids, {_IDS!r}, and {_MASK!r} where they are padded; "
-                f"the student sends {sent}. Pick these with inputs= of the DistillLoader: "
+                f"model {self._engine.path} takes token ids, integers {_IDS!r}, and {_MASK!r} where they "
+                f"are padded; the student sends {sent}. Pick these with inputs= of the DistillLoader: "
                 f"Sequences({_IDS!r}, mask={_MASK!r}), or both by name"
             )
         tokens = ids.to(torch.int64).numpy()

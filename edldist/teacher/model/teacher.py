@@ -19,7 +19,13 @@ from edldist.teacher.model.huggingface import HuggingFaceFolder
 from edldist.teacher.model.outline import raises_without_values
 from edldist.teacher.model.outputs import OutputChoice
 from edldist.teacher.model.signature import at_position, misfit, takes, takes_any_name
-from edldist.teacher.model.token_ids import context_of, refuse_outside, refuse_outside_any, vocabulary_of
+from edldist.teacher.model.token_ids import (
+    context_of,
+    refuse_no_integers,
+    refuse_outside,
+    refuse_outside_any,
+    vocabulary_of,
+)
 from edldist.teacher.model.weights import Weights
 from edldist.vocabulary.sources import is_source, read_folder, tokens_of
 from edldist.vocabulary.tokens import Tokens
@@ -267,13 +273,14 @@ class Teacher:
             refuse_outside(self.path, named, self._vocabulary, where)
 
     def explain(self, error: ModelError, inputs: Mapping[str, Tensor], where: Where) -> None:
-        """Say it in other words, if what the model raised comes from ids that it does not have.
+        """Say it in other words, if what the model raised comes from ids that it does not have, or cannot be.
 
         Raises:
             ContractError: it does.
         """
         if isinstance(error.__cause__, IndexError):
             refuse_outside_any(self._model, self.path, inputs, where)
+        refuse_no_integers(self.path, inputs, error.__cause__)
 
     def _placed(self, name: str, tensor: Tensor, fixed: bool) -> Tensor | list[str] | list[bytes]:
         if isinstance(name, TextName):

@@ -14,7 +14,18 @@ from torch import Tensor, nn
 from edldist.errors import ContractError
 from edldist.labels.places import Where
 
-__all__ = ["INPUT_IDS", "context_of", "refuse_outside", "refuse_outside_any", "vocabulary_of"]
+__all__ = [
+    "INPUT_IDS",
+    "context_of",
+    "refuse_no_integers",
+    "refuse_outside",
+    "refuse_outside_any",
+    "vocabulary_of",
+]
+
+_INTEGERS = (torch.int64, torch.int32)
+_NO_INTEGERS = "argument #1 'indices' to have one of the following scalar types: Long, Int"
+"""What torch says of an embedding's input that is of another dtype."""
 
 INPUT_IDS = ("input_ids", "decoder_input_ids")
 """Inputs that go into the embedding of ``get_input_embeddings()``, as Hugging Face's models call them."""
@@ -79,8 +90,29 @@ def refuse_outside_any(model: Any, path: str, inputs: Mapping[str, Tensor], wher
             _refuse(path, name, ids, largest, where, f"its largest embedding has {largest:,} entries")
 
 
+def refuse_no_integers(path: str, inputs: Mapping[str, Tensor], exc: BaseException | None) -> None:
+    """After a model raised: say which of its inputs an embedding cannot look up, if that is what went wrong.
+
+    Raises:
+        ContractError: it is.
+    """
+    if not (isinstance(exc, RuntimeError) and _NO_INTEGERS in str(exc)):
+        return
+    wrong = {name: tensor for name, tensor in inputs.items() if tensor.dtype not in _INTEGERS}
+    if wrong:
+        sent = ", ".join(f"{name} {_dtype(tensor)}{list(tensor.shape)}" for name, tensor in wrong.items())
+        raise ContractError(
+            f"model {path} looks token ids up in an embedding, and these are no int64 or int32: {sent}. "
+            "Send ids as integers, as .long() makes them, from where batches are made"
+        )
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
 def _is_ids(tensor: Tensor) -> bool:
-    return tensor.dtype in (torch.int64, torch.int32) and tensor.numel() > 0
+    return tensor.dtype in _INTEGERS and tensor.numel() > 0
 
 
 def _refuse(path: str, name: str, ids: Tensor, vocabulary: int, where: Where, has: str) -> None:
