@@ -110,9 +110,11 @@ class Sequences:
         real: Flags = self._flags(batch, self._mask, "mask", shape, pick)
         begins = np.diff(real.astype(np.int8), axis=1, prepend=0) == 1
         if (torn := np.flatnonzero(begins.sum(axis=1) > 1)).size:
+            sample = int(torn[0])
+            hole = int(np.flatnonzero(begins[sample])[1])
             raise InputError(
-                f"mask has holes in sample {torn[0]}: padding is on either side of the tokens, which the "
-                "teacher sees without it, side by side"
+                f"mask has a hole in sample {sample}, before position {hole}: padding is on either side of "
+                "the tokens, which the teacher sees without it, side by side"
             )
         asked: Flags = real & self._flags(batch, self._asked, "asked", shape, pick)
         if only is not None:
@@ -165,11 +167,12 @@ class Sequences:
             )
         flags = value.cpu().numpy() if value.dtype == torch.bool else None
         if flags is None:
-            if not ((value == 0) | (value == 1)).all():
+            if not (fits := (value == 0) | (value == 1)).all():
+                sample, position = (~fits).nonzero()[0].tolist()
                 raise InputError(
-                    f"{name} holds {value[(value != 0) & (value != 1)][0].item():g}: it must be bool, or 0 "
-                    "and 1. Of labels with -100 for what does not count, ask for the positions before those "
-                    "that count (docs/sequences.md)"
+                    f"{name} holds {value[sample, position].item():g} in sample {sample}, at position "
+                    f"{position}: it must be bool, or 0 and 1. Of labels with -100 for what does not count, "
+                    "ask for the positions before those that count (docs/sequences.md)"
                 )
             flags = (value != 0).cpu().numpy()
         return flags.copy()

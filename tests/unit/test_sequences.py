@@ -90,8 +90,11 @@ class TestPacking:
             ({"tokens": ("ids", "wide")}, r"tokens 'wide' have shape \[4, 5\]"),
             ({"tokens": "text"}, "'text' of the batch is a str, not a tensor"),
             ({"tokens": "ids", "mask": "flat"}, r"mask has shape \[4\], the tokens \[4, 4\]"),
-            ({"tokens": "ids", "asked": "ids"}, "asked holds 5: it must be bool.*positions before those"),
-            ({"tokens": "ids", "mask": "torn"}, "mask has holes in sample 1"),
+            (
+                {"tokens": "ids", "asked": "ids"},
+                "asked holds 5 in sample 0, at position 0: it must be bool.*positions before those",
+            ),
+            ({"tokens": "ids", "mask": "torn"}, "mask has a hole in sample 1, before position"),
         ],
     )
     def test_batches_that_do_not_fit_are_refused(self, options: Any, says: str) -> None:
