@@ -142,11 +142,12 @@ def parse_spec(text: str) -> CodecSpec:
         try:
             parameters[parameter.name] = parameter.read(value)
         except ValueError as exc:
-            where = f", where {parameter.form} is {parameter.allowed}" if parameter.allowed else ""
-            raise CodecError(
-                f"no such codec {text!r:.100}: {value!r:.50} is no {parameter.name}; "
-                f"write it as {_form(name)}{where}"
-            ) from exc
+            wrong = (
+                f"{parameter.form} is {value!r:.50}, and has to be {parameter.allowed}"
+                if parameter.allowed
+                else f"{value!r:.50} is none of {parameter.form.replace('|', ', ')}"
+            )
+            raise CodecError(f"no such codec {text!r:.100}: {wrong}. Write it as {_form(name)}") from exc
     last = known[-1] if known else None
     if last is not None and last.default is not None and parameters.get(last.name) == last.default:
         del parameters[last.name]  # two ways to write one codec are one codec
