@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from edldist.errors import CodecError, LabelError, UnfitCodecError
+from edldist.labels.head import logits_width
 from edldist.labels.packing import NO_INPUTS, Codec, Packed
 from edldist.labels.places import Where, in_samples
 from edldist.labels.rows import Rows, chunks
@@ -100,6 +101,13 @@ class DistributionCodec(Codec):
     """Names what travels."""
     picks: int
     """How many entries of a row are looked for, about."""
+    keeps: tuple[str, int] | None = None
+    """How many entries a row needs at least, under the letter of the grammar; None: any number will do."""
+
+    def serving(self, model: Any) -> Codec:
+        if (classes := logits_width(model)) is not None:
+            self._fit_classes("logits", classes, f"of the model ({type(model).__name__})")
+        return self
 
     def pack(
         self, outputs: Mapping[str, Tensor], asked: Mapping[str, Tensor] = NO_INPUTS, *, fixed: bool = False
@@ -145,6 +153,15 @@ class DistributionCodec(Codec):
         Raises:
             UnfitCodecError: they cannot be packed.
         """
+        self._fit_classes(name, logits.shape[-1], f"(its shape is {list(logits.shape)})")
+
+    def _fit_classes(self, name: str, classes: int, which: str) -> None:
+        if self.keeps is not None and self.keeps[1] > classes:
+            letter, wanted = self.keeps
+            raise UnfitCodecError(
+                f"codec {self.spec} keeps {letter}={wanted} entries, and output {name!r} {which} has "
+                f"{classes}: lower {letter} to {classes} at most, or take codec dense"
+            )
 
     @abstractmethod
     def pack_rows(self, rows: Rows, asked: Tensor | None, fixed: bool) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edldist.errors import UnfitCodecError
 
-__all__ = ["find_head", "head_digest"]
+__all__ = ["find_head", "head_digest", "logits_width"]
 
 _READ_BYTES = 64 << 20
 
@@ -63,3 +63,15 @@ def find_head(model: Any) -> tuple[Tensor, Tensor | None]:
             f"weight [vocabulary, width], at get_output_embeddings(), head or lm_head; {what}"
         )
     return weight, bias if isinstance(bias, Tensor) else None
+
+
+def logits_width(model: Any) -> int | None:
+    """How many classes the output ``logits`` of a model has, where it says so before it is called, as Hugging
+    Face's do: by ``get_output_embeddings()``, or by ``num_labels`` of a class that is for classification."""
+    ask: Callable[[], Any] | None = getattr(model, "get_output_embeddings", None)
+    weight = getattr(ask() if callable(ask) else None, "weight", None)
+    if isinstance(weight, Tensor) and weight.dim() == 2:
+        return weight.shape[0]
+    labels = getattr(model, "num_labels", None)
+    known = callable(ask) and "Classification" in type(model).__name__ and isinstance(labels, int)
+    return labels if known else None

@@ -8,8 +8,6 @@ mass is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
@@ -18,7 +16,7 @@ from edldist.labels.grammar import CodecSpec
 from edldist.labels.ids import bytes_of_ids, numbers_in, pack_ids, unpack_ids
 from edldist.labels.log_values import decode_values, encode_values
 from edldist.labels.rows import Rows
-from edldist.labels.top import fit_vocabulary, pack_odds, split_odds, with_temperature
+from edldist.labels.top import pack_odds, split_odds, with_temperature
 from edldist.labels.typed import SampledLabels
 
 __all__ = ["HeadAndSampled", "Sampled"]
@@ -82,10 +80,8 @@ class HeadAndSampled(DistributionCodec):
         self.spec = CodecSpec("head+rs", with_temperature({"kept": kept, "drawn": drawn}, temperature))
         self.picks = kept + drawn
         self._kept, self._drawn = kept, drawn
+        self.keeps = ("M", kept)
         self._temperature = temperature
-
-    def fit(self, name: str, logits: Tensor, asked: Mapping[str, Tensor]) -> None:
-        fit_vocabulary(self, name, logits, "M", self._kept)
 
     def columns(self, vocabulary: int, asked: Tensor | None) -> tuple[int, torch.dtype]:
         return bytes_of_ids(self.picks, vocabulary) + self._kept + _NUMBER_BYTES, torch.uint8

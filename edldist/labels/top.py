@@ -17,7 +17,7 @@ from edldist.labels.packing import Packed
 from edldist.labels.rows import Rows
 from edldist.labels.typed import TopKLabels
 
-__all__ = ["Top", "TopMass", "fit_vocabulary", "pack_odds", "split_odds", "with_temperature"]
+__all__ = ["Top", "TopMass", "pack_odds", "split_odds", "with_temperature"]
 
 _HALF_MOST = 65504.0
 _ODDS_BYTES = 2
@@ -29,19 +29,6 @@ def with_temperature(
 ) -> dict[str, str | int | float | bool]:
     """Parameters of a spec: a temperature of 1 is not in it."""
     return parameters if temperature == 1 else parameters | {"temperature": temperature}
-
-
-def fit_vocabulary(codec: DistributionCodec, name: str, logits: Tensor, letter: str, wanted: int) -> None:
-    """Check that there are so many entries to keep.
-
-    Raises:
-        UnfitCodecError: there are not.
-    """
-    if wanted > logits.shape[-1]:
-        raise UnfitCodecError(
-            f"codec {codec.spec} keeps {letter}={wanted} entries of output {name!r}, which has "
-            f"{logits.shape[-1]} (its shape is {list(logits.shape)}): lower {letter}, or take codec dense"
-        )
 
 
 def pack_odds(rest: Tensor, kept: Tensor) -> Tensor:
@@ -72,10 +59,8 @@ class Top(DistributionCodec):
     def __init__(self, kept: int, temperature: float = 1) -> None:
         self.spec = CodecSpec("topk", with_temperature({"kept": kept}, temperature))
         self.picks = kept
+        self.keeps = ("K", kept)
         self._temperature = temperature
-
-    def fit(self, name: str, logits: Tensor, asked: Mapping[str, Tensor]) -> None:
-        fit_vocabulary(self, name, logits, "K", self.picks)
 
     def columns(self, vocabulary: int, asked: Tensor | None) -> tuple[int, torch.dtype]:
         return bytes_of_ids(self.picks, vocabulary) + self.picks + _SPAN_BYTES + _ODDS_BYTES, torch.uint8

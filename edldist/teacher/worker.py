@@ -13,13 +13,13 @@ from typing import Any
 
 from edldist.address_file import parse_coordinator
 from edldist.clock import Clock, SystemClock
-from edldist.errors import ConfigError, ModelError
+from edldist.errors import ConfigError, ModelError, UnfitCodecError
 from edldist.grace import DRAIN_S
 from edldist.labels.codec import parse_codec
 from edldist.labels.fingerprint import Fingerprint, check_version
 from edldist.labels.packing import Codec
 from edldist.observe.health import Health, probed
-from edldist.reference import is_engine, place_of
+from edldist.reference import is_engine, is_folder, place_of
 from edldist.signals import EXIT_STOPPED
 from edldist.teacher.dataset import IndexedDataset, parse_entries
 from edldist.teacher.engines.engine import Engine
@@ -350,6 +350,12 @@ def load_teacher(options: WorkerOptions) -> Teacher | Engine:
     """
     if is_engine(options.model):
         return _engine(options)
+    if is_folder(options.model) and parse_codec(options.codec).spec.name == "hidden":
+        raise UnfitCodecError(
+            f"codec hidden of model {options.model}: what travels is the output 'hidden', and no model of "
+            "transformers has one. Write a factory (package.module:factory) whose forward returns "
+            "{'hidden': ...}, the state that its head is applied to, or take another codec, as topk:64"
+        )
     device = pick_device(options.device)
     logger.info("loading %s on %s", options.model, device)
     return Teacher(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -336,6 +338,41 @@ def test_a_model_without_a_head_is_refused_before_it_serves(model, words):
         parse_codec("hidden").serving(model)
 
 
+class ForTokenClassification(Model):
+    num_labels = 9
+
+    def get_output_embeddings(self) -> None:
+        return None
+
+
+def causal(vocabulary: int) -> Model:
+    model = Model(4, vocabulary, "elsewhere")
+    model.get_output_embeddings = lambda: model.elsewhere
+    return model
+
+
+@pytest.mark.parametrize(
+    "model", [causal(9), ForTokenClassification(4, 2, "elsewhere")], ids=["causal", "classes"]
+)
+@pytest.mark.parametrize(("codec", "letter"), [("topk:10", "K"), ("topp:0.9:10", "K"), ("head+rs:10:4", "M")])
+def test_more_entries_than_a_model_says_that_it_has_are_refused_before_it_serves(model, codec, letter):
+    words = (
+        rf"codec {re.escape(codec)} keeps {letter}=10 entries, and output 'logits' of the model .* has 9: "
+        rf"lower {letter}"
+    )
+    with pytest.raises(UnfitCodecError, match=words):
+        parse_codec(codec).serving(model)
+
+
+@pytest.mark.parametrize(
+    "codec", ["topk:9", "topp:0.9:9", "rs:64", "head+rs:9:64", "gather", "dense", "int8"]
+)
+def test_what_fits_a_model_or_one_that_does_not_say_serves(codec):
+    asking = type("ForQuestionAnswering", (ForTokenClassification,), {})(4, 2, "elsewhere")
+    for model in (causal(9), Model(4, 3, "head"), asking, lambda x: x):
+        assert parse_codec(codec).serving(model).spec == parse_codec(codec).spec
+
+
 def test_a_hidden_state_of_another_width_is_refused():
     codec = parse_codec("hidden").serving(Model(8, 20, "head"))
     with pytest.raises(UnfitCodecError, match=r"'hidden' is \[2, 3, 7\], and the head of the model takes 8"):
@@ -376,7 +413,7 @@ def test_of_a_large_head_the_first_and_last_rows_count_and_some_between(monkeypa
 def test_more_entries_than_the_vocabulary_has_are_refused_with_both_numbers(codec, letter):
     wanted = next(int(part) for part in codec.split(":")[1:] if "." not in part)
     with pytest.raises(
-        UnfitCodecError, match=rf"{letter}={wanted} entries of output 'logits', which has 10 "
+        UnfitCodecError, match=rf"{letter}={wanted} entries, and output 'logits' .* has 10: lower {letter}"
     ) as caught:
         parse_codec(codec).pack({"logits": torch.zeros(2, 10)})
     assert caught.value.final

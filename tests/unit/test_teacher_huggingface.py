@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from edldist.errors import ConfigError, ContractError, ModelError
+from edldist.errors import ConfigError, ContractError, ModelError, UnfitCodecError
+from edldist.labels.codec import parse_codec
 from edldist.teacher.model.huggingface import HuggingFaceFolder
 from edldist.teacher.model.teacher import Teacher
+from edldist.teacher.passes.forward import Forward
 from edldist.teacher.passes.sequences import label_sequences
+from edldist.teacher.worker import TeacherWorker, WorkerOptions, load_teacher
 from edldist.vocabulary.sources import tokens_of
+from edldist.wire.memory import MemoryTransport
 from edldist.wire.sequences import ASKED, FIRST, MARKS
 
 transformers = pytest.importorskip("transformers")
@@ -198,3 +202,32 @@ def test_the_tokens_of_a_folder_are_those_of_its_tokenizer(saved):
     (saved / "other").write_text("x\ny\n")
     (saved / "other").rename(saved / "other.txt")
     assert Teacher(f"hf:{saved}", CPU, vocabulary=str(saved / "other.txt")).tokens.texts == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("codec", "says"),
+    [
+        ("topk:21", "keeps K=21 entries, and output 'logits' of the model .* has 20: lower K to 20"),
+        ("hidden", "no model of transformers has one. Write a factory"),
+    ],
+)
+def test_a_codec_that_a_folder_cannot_serve_is_said_at_the_start(saved, codec, says):
+    options = WorkerOptions(coordinator="tcp://127.0.0.1:1", model=f"hf:{saved}", codec=codec, device="cpu")
+    with pytest.raises(UnfitCodecError, match=says):
+        TeacherWorker(options, load_teacher(options), MemoryTransport())
+
+
+def test_ids_that_are_no_integers_are_named_in_one_line(saved):
+    teacher = Teacher(f"hf:{saved}", CPU)
+    forward = Forward(teacher, parse_codec("topk:3"))
+    with pytest.raises(ContractError) as caught:
+        forward({"input_ids": IDS.float(), "attention_mask": torch.ones_like(IDS)}, None, False)
+    said = str(caught.value)
+    assert "input_ids float32[2, 3]" in said and "int64 or int32" in said and "\n" not in said
+    assert "attention_mask" not in said
+    packed = {
+        "input_ids": IDS.reshape(-1).half(),
+        MARKS: torch.tensor([FIRST | ASKED, ASKED, ASKED] * 2).byte(),
+    }
+    with pytest.raises(ContractError, match=r"input_ids float16\[6\]"):
+        forward(packed, None, False)
