@@ -126,7 +126,8 @@ class Difference(NamedTuple):
     why: str = ""
 
     def __str__(self) -> str:
-        return self.why or f"{self.value:.3g} {self.unit} in output {self.output!r}"
+        off = "nats" if self.unit == "nats" else "of a row's length"
+        return self.why or f"its output {self.output!r} is {self.value:.3g} {off} off"
 
 
 def differences(mine: Mapping[str, Any], its: Mapping[str, Any], rows: int | None = None) -> list[Difference]:

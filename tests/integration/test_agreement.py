@@ -45,7 +45,7 @@ def loader_of(job: LocalJob, agreement: object = None, count: int = 400) -> edld
 @pytest.mark.parametrize(
     ("mind", "says"),
     [
-        ("other", "nats in output 'logits'"),
+        ("other", "its output 'logits' is "),
         ("nan", "a logit is nan at sample 0"),
         ("constant", "it differs from worker"),
         ("wavering", "it answers two ways"),

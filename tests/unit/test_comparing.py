@@ -101,8 +101,9 @@ def test_an_outlier_gets_no_tasks_and_is_named_with_its_host_and_what_to_do(job,
     with caplog.at_level(logging.WARNING):
         outlier = join(job, "b", WRONG, host="beta")
     assert "worker b on beta of teacher 'teacher' is put aside: it differs from worker a" in caplog.text
-    assert "of at most 0.1" in caplog.text and "raise agreement.max_nats" in caplog.text
-    assert "nats in output 'logits'" in aside(outlier)
+    assert "nats off, and agreement.max_nats allows 0.1" in caplog.text
+    assert "raise that bound" in caplog.text
+    assert "its output 'logits' is " in aside(outlier)
     assert not outlier.pull() and "it differs from worker a" in outlier.answer.quarantine
     assert job.service.stats()["aside"] == 1
     assert [what for what, _ in job.events()] == ["teacher_put_aside"]

@@ -185,7 +185,7 @@ class Minds:
         me.excused = False
         if steady is not None and steady.ratio > 1:
             me.unsteady = (
-                f"asked twice for the same samples, it answers two ways, {steady.text}: a model in training "
+                f"asked twice for the same samples, it answers two ways ({steady.text}): a model in training "
                 "mode (dropout), or one whose labels depend on what else is in the pass"
             )
             return self._settle()
@@ -254,7 +254,7 @@ class Minds:
             return f"it does not answer any more what it answered itself at first: {apart}"
         others = len(standing.members)
         if standing.most > 1:
-            agree = "" if others < 2 else f", with whom {others - 1} more agree{'s' * (others == 2)}"
+            agree = "" if others < 2 else f" (as {others - 1} more answer{'s' * (others == 2)})"
             return f"it differs from worker {standing.called}{agree}: {apart}"
         gone = "" if others else ", which has gone or changed since"
         return (

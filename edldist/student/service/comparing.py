@@ -311,8 +311,9 @@ class Comparing:
         assert self._bounds is not None
         found = [(each, self._ratio(each)) for each in differences(mine, its, rows)]
         worst, ratio = max(found, key=lambda pair: pair[1], default=(Difference("", 0.0, "nats"), 0.0))
-        most = self._bounds.max_nats if worst.unit == "nats" else self._bounds.max_relative
-        return Apart(ratio, str(worst) if worst.why else f"{worst}, of at most {most:g}")
+        bound = "max_nats" if worst.unit == "nats" else "max_relative"
+        most = getattr(self._bounds, bound)
+        return Apart(ratio, worst.why or f"{worst}, and agreement.{bound} allows {most:g}")
 
     def _ratio(self, difference: Difference) -> float:
         assert self._bounds is not None
@@ -347,11 +348,11 @@ class Comparing:
         self._doubtful += consumed
         since = " since it last agreed" if turn.drifted else ""
         logger.warning(
-            "worker %s on %s of teacher %r is put aside: %s. %s labels of it are asked of others, and %d "
-            "that the loop has had%s are in doubt. Start it with the weights of the others, or, where they "
-            "are only rounded otherwise, raise agreement.max_nats or max_relative",
+            "worker %s on %s of teacher %r is put aside: %s. Of what it has labelled, %d samples are asked "
+            "of others, and %d that the loop has had%s are in doubt. Start it with the weights of the "
+            "others; if it only rounds otherwise, raise that bound",
             *(worker.name, worker.host or "its host", worker.teacher, turn.reason),
-            *(taken.samples or "No", consumed, since),
+            *(taken.samples, consumed, since),
         )
         self._events.put_aside(worker, turn.reason, taken.samples, consumed)
         self._events.requeued(taken.returned, worker.name, worker.teacher, "it was put aside")
