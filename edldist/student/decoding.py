@@ -126,7 +126,10 @@ class Decoding:
         return put_back(self._decode(teacher, came), places, teacher)
 
     def _decode(self, teacher: str, came: dict[str, Tensor]) -> dict[str, Any]:
-        """Labels by output, and the version that each row is of where versions follow each other."""
+        """Labels by output, and the version that each row is of where versions follow each other.
+
+        Where positions have no labels, as padding has none, the version is put back as 0, like all integers.
+        """
         version = came.pop(VERSION, None)
         labels = self._codec(teacher).decode(came)
         if (translation := self._translations.get(teacher)) is not None:
@@ -157,7 +160,7 @@ class Decoding:
             return {MASK: torch.stack([its >= 0 for its in places.values()]).any(dim=0)} if places else {}
         if not places:
             return next(iter(labels.values()))  # of a batch without samples
-        whole, together = joined(labels, places)
+        whole, together = joined(labels, places, self._codec)
         back = put_back(whole, together, next(iter(labels)))
         if not (self._asked.sequences or self._may_miss):
             del back[MASK]  # every sample has labels
