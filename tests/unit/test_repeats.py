@@ -58,10 +58,26 @@ def test_texts_without_end_are_not_kept_and_none_is_lost(
 ) -> None:
     repeats.warn("early")
     repeats.warn("early")
-    for number in range(1_000):
-        repeats.warn(f"error {number}")
+    names = [f"error {'x' * number}" for number in range(1_000)]
+    for name in names:
+        repeats.warn(name)
     assert len(repeats._seen) <= 64
     assert "early (1 more)" in warned(caplog)
-    assert [f"error {number}" for number in range(1_000)] == [
-        words for words in warned(caplog) if words.startswith("error")
+    assert names == [words for words in warned(caplog) if words.startswith("error")]
+
+
+def test_numbers_do_not_make_another_warning_but_those_of_whom_it_is_about(
+    repeats: Repeats, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(9):
+        for worker in ("t-1", "t-2"):
+            values = (
+                f"{number / 7:.3g}, 1e-0{number} of {1000 + number:,} (request cmpl-{number:x}f{number}a)"
+            )
+            repeats.warn(f"{worker}: token {number} at {values}", of=worker)
+    repeats.end()
+    first = "token 0 at 0, 1e-00 of 1,000 (request cmpl-0f0a)"
+    assert warned(caplog) == [
+        *(f"t-1: {first}", f"t-2: {first}"),
+        *(f"t-1: {first} (8 more)", f"t-2: {first} (8 more)"),
     ]

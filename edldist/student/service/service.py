@@ -393,7 +393,7 @@ class StudentService:
         if outcome is None:
             return
         line = last_line(error)
-        self._failures.warn(f"worker {worker.name} failed a task: {line}")
+        self._failures.warn(f"worker {worker.name} failed a task: {line}", of=worker.name)
         now = self._clock.monotonic()
         for_s = self._peers.failed(worker, line, now)
         if for_s is not None:

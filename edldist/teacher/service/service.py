@@ -272,7 +272,7 @@ class TeacherService:
         try:
             link = self._poller.connect(peer.address, self._route)
         except ConfigError as exc:
-            self._unusable.warn(f"student {peer.id} has an address that cannot be used: {exc}")
+            self._unusable.warn(f"student {peer.id} has an address that cannot be used: {exc}", of=peer.id)
             return
         self._students[peer.id] = student = _Student(peer, link, now, now)
         self._greet(student, now)
