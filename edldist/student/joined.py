@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from edldist.errors import LabelError
+from edldist.labels.packing import Codec
 
 __all__ = ["joined"]
 
 
 def joined(
-    labels: Mapping[str, Mapping[str, Any]], places: Mapping[str, Tensor]
+    labels: Mapping[str, Mapping[str, Any]],
+    places: Mapping[str, Tensor],
+    codec: Callable[[str], Codec],
 ) -> tuple[dict[str, Any], Tensor]:
     """One set of labels, teacher behind teacher, and where its rows belong.
 
@@ -23,6 +26,7 @@ def joined(
         labels: of each teacher, by output: tensors [N, ...], or data classes of such.
         places: of teachers, one at least, int64: for each position of the batch its row there, or -1. A
             position has a row of one of them at most. Labels without rows need none.
+        codec: of a teacher, for messages.
 
     Returns:
         By output, of all N together, and the places of these.
@@ -43,8 +47,9 @@ def joined(
         for teacher, its in others:
             if (outline := _outline(its[output])) != known:
                 raise LabelError(
-                    f"output {output!r} of teacher {first!r} is {known}, and that of teacher {teacher!r} is "
-                    f"{outline}: those among whom samples are routed need the same shapes and one codec"
+                    f"output {output!r} of teacher {first!r} (codec {codec(first).spec}) is {known}, and "
+                    f"that of teacher {teacher!r} (codec {codec(teacher).spec}) is {outline}: those among "
+                    "whom samples are routed need the same shapes and one codec"
                 )
         whole[output] = _behind([value, *(its[output] for _, its in others)])
     rows, together = 0, torch.full_like(next(iter(places.values())), -1)

@@ -93,6 +93,7 @@ class Labelling:
                 codecs=asked.codecs,
                 versions=asked.versions,
                 skip_after_s=asked.skip_after_s,
+                one_set=asked.route is not None,
                 translations=translations,
                 agreement=environment.agreement_as(agreement),
                 group=self.here.generation,

@@ -74,7 +74,7 @@ class DistillLoader:
             ``"wait"``, or ``"skip"`` them once it has had none for ``missing_after_s`` (at the start too), if
             another has labelled it. Or one by teacher's name. Those that may be skipped have a mask.
         versions: how many of a teacher's newest versions (whole numbers, ``--model-version``) label at a
-            time, or one by name; labels have a ``version`` then. Default: one version for the whole run.
+            time, or one by name; labels have a ``version`` then (0 at padding). Default: one for all the run.
         max_bytes: bound on the memory of batches that were read ahead: all of their tensors and arrays, and
             their labels, whether a teacher has them at the moment or not. One batch is always read.
         task_size: cut batches at multiples of this instead of to each worker's wish.

@@ -121,7 +121,10 @@ def test_teachers_that_differ_are_refused_with_both_sides(memory_job):
     memory_job.teacher("several_outputs", name="verse")
     made = [{"id": torch.arange(2), "ids": torch.arange(2), "domain": ["law", "code"]}]
     inputs = {"law": "id", "code": "ids", "verse": "id"}
-    said = r"'logits' of teacher 'law' is float64\[N, 2\], and that of teacher 'code' is float32\[N, 7\]"
+    said = (
+        r"teacher 'law' \(codec dense\) is float64\[N, 2\], and that of teacher 'code' \(codec dense\) is "
+        r"float32\[N, 7\]"
+    )
     with pytest.raises(LabelError, match=said):
         list(memory_job.loader(made, inputs, teacher=NAMES, route="domain"))
     made[0]["domain"] = ["verse", "law"]

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from edldist.errors import ConfigError, InputError, LabelError
+from edldist.labels.codec import parse_codec
+from edldist.labels.packing import Codec
 from edldist.labels.typed import TopKLabels
 from edldist.student.asked_teachers import AskedTeachers
 from edldist.student.decoding import Decoding
@@ -19,6 +21,10 @@ from edldist.student.route import Route
 from edldist.student.sequences import Sequences
 
 NAMES = ("law", "code", "verse")
+
+
+def int8(teacher: str) -> Codec:
+    return parse_codec("int8")
 
 
 def pick(batch: Any, key: Any) -> Any:
@@ -162,7 +168,7 @@ def test_labels_of_any_kind_are_put_together_in_the_order_of_the_batch() -> None
         "law": {"logits": top(2), "x": torch.tensor([10, 11])},
         "code": {"x": torch.tensor([20, 21]), "logits": top(2)},
     }
-    whole, together = joined(labels, places)
+    whole, together = joined(labels, places, int8)
     assert whole["x"][together].tolist() == [21, 10, 20, 11]
     assert whole["logits"].ids[together].tolist() == [[2, 3], [0, 1], [0, 1], [2, 3]]
     assert whole["logits"].vocabulary == 9
@@ -172,22 +178,31 @@ def test_labels_of_any_kind_are_put_together_in_the_order_of_the_batch() -> None
     ("other", "says"),
     [
         ({"y": torch.zeros(1, 3)}, r"'law' has outputs \['x'\] and teacher 'code' has \['y'\]"),
-        ({"x": torch.zeros(1, 4)}, r"float32\[N, 3\], and that of teacher 'code' is float32\[N, 4\]"),
-        ({"x": torch.zeros(1, 3).half()}, r"float32\[N, 3\], and that of teacher 'code' is float16\[N, 3\]"),
-        ({"x": top(1)}, r"float32\[N, 3\], and that of teacher 'code' is TopKLabels\(ids=int64\[N, 2\]"),
+        (
+            {"x": torch.zeros(1, 4)},
+            r"float32\[N, 3\], and that of teacher 'code' \(codec int8\) is float32\[N, 4\]",
+        ),
+        (
+            {"x": torch.zeros(1, 3).half()},
+            r"float32\[N, 3\], and that of teacher 'code' \(codec int8\) is float16\[N, 3\]",
+        ),
+        (
+            {"x": top(1)},
+            r"float32\[N, 3\], and that of teacher 'code' \(codec int8\) is TopKLabels\(ids=int64\[N, 2\]",
+        ),
     ],
 )
 def test_labels_that_differ_are_refused_with_both_sides(other: dict[str, Any], says: str) -> None:
     places = {"law": torch.tensor([0, -1]), "code": torch.tensor([-1, 0])}
     with pytest.raises(LabelError, match=says):
-        joined({"law": {"x": torch.zeros(1, 3)}, "code": other}, places)
+        joined({"law": {"x": torch.zeros(1, 3)}, "code": other}, places, int8)
 
 
 def test_vocabularies_and_temperatures_that_differ_are_refused() -> None:
     places = {"law": torch.tensor([0, -1]), "code": torch.tensor([-1, 0])}
     for other in (top(1, vocabulary=10), top(1, temperature=2.0), top(1, k=3)):
         with pytest.raises(LabelError, match="need the same shapes and one codec"):
-            joined({"law": {"x": top(1)}, "code": {"x": other}}, places)
+            joined({"law": {"x": top(1)}, "code": {"x": other}}, places, int8)
 
 
 def test_a_batch_of_which_nobody_labels_anything_has_a_mask_only() -> None:

@@ -11,6 +11,7 @@ from tests.greetings import FINGERPRINT, fingerprint
 from tests.unit.party import of, pass_time
 
 HALF = fingerprint().__class__(model="tests.models:identify", codec=parse_spec("dense:fp16"))
+TOP = fingerprint().__class__(model="tests.models:identify", codec=parse_spec("topk:4"))
 WANTS_HALF = {"codecs": {"teacher": parse_spec("dense:fp16")}}
 
 
@@ -73,3 +74,32 @@ def test_a_codec_that_this_version_does_not_know_is_this_student_s_affair(party)
     assert isinstance(refused, Refused) and not refused.incompatible
     pass_time(job, PATIENCE_S + 2.0)
     assert "worker a of teacher 'teacher': no such codec 'nonsense'" in job.service.unsuited(0.0)
+
+
+def test_teachers_whose_labels_are_one_set_need_one_codec_and_both_are_named(party):
+    job = party(teachers=("law", "code"), one_set=True)
+    right = job.worker("right", teacher="law", fingerprint=TOP)
+    (refused,) = job.worker("other", teacher="code", fingerprint=HALF).greeted
+    assert isinstance(refused, Refused) and not refused.incompatible, "it is of use to others"
+    says = (
+        "worker other of teacher 'code' sends codec dense:fp16, and teacher 'law' sends topk:4: samples are"
+    )
+    assert refused.reason.startswith(says)
+    third = job.worker("third", teacher="code", fingerprint=TOP)
+    assert isinstance(third.greeted[0], Welcome)
+    pass_time(job, PATIENCE_S + 2.0, right, third)
+    assert job.service.unsuited(0.0) == "", "somebody of it is taken"
+
+
+def test_nobody_of_the_right_codec_ends_the_loop(party):
+    job = party(teachers=("law", "code"), one_set=True)
+    right = job.worker("right", teacher="law", fingerprint=TOP)
+    job.worker("other", teacher="code", fingerprint=HALF)
+    pass_time(job, PATIENCE_S + 2.0, right)
+    assert "codec dense:fp16, and teacher 'law' sends topk:4" in job.service.unsuited(0.0)
+
+
+def test_teachers_whose_labels_are_apart_may_have_any_codecs(party):
+    job = party(teachers=("law", "code"))
+    job.worker("one", teacher="law", fingerprint=TOP)
+    assert not isinstance(job.worker("two", teacher="code", fingerprint=HALF).greeted[0], Refused)

@@ -39,6 +39,7 @@ class ServiceOptions:
             an entry, of one for life.
         skip_after_s: teacher groups without whose labels batches go on, once they have had no worker for so
             long.
+        one_set: the labels of all teachers are one set, so they have one codec.
         translations: by teacher group, between its vocabulary and this student's, where that says its own.
         agreement: how far apart the answers of a group's workers may be; None: nobody compares them.
         skip_poison: deliver a batch whose tasks are poison without labels instead of raising.
@@ -63,6 +64,7 @@ class ServiceOptions:
     codecs: Mapping[str, CodecSpec] = field(default_factory=dict)
     versions: Mapping[str, int] = field(default_factory=dict)
     skip_after_s: Mapping[str, float] = field(default_factory=dict)
+    one_set: bool = False
     agreement: AgreementBounds | None = None
     skip_poison: bool = False
     hand_on: bool = False

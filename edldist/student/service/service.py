@@ -115,7 +115,7 @@ class StudentService:
             options.hand_on,
         )
         self._peers = Peers()
-        self._standards = Standards(options.teachers, options.codecs, options.translations, options.versions)
+        self._standards = Standards(options)
         self._unsuited = (0.0, "")  # when it was looked for, and what was found
         # Several to a time to live, or one that is idle and well would be taken for silent.
         self._idle_ping_s = min(_IDLE_PING_S, options.heartbeat_ttl_s / 3)

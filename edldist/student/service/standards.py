@@ -8,18 +8,16 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from edldist.errors import CodecError
 from edldist.labels.codec import make_codec
 from edldist.labels.fingerprint import Fingerprint, VocabularyMark
-from edldist.labels.grammar import CodecSpec
 from edldist.labels.packing import Codec
 from edldist.labels.standard import Misfit, Standard
+from edldist.student.service.options import ServiceOptions
 from edldist.student.service.peers import ConnectedWorker
 from edldist.student.service.unsuited import Unsuited
-from edldist.student.translation import Translation
 from edldist.wire.messages import Hello, Refused, Result, TokensTold, TokensWanted
 from edldist.wire.transport import Sender
 
 __all__ = ["Standards"]
 
-_NO_TRANSLATIONS: Mapping[str, Translation] = {}
 _MOST_ASKED = 1_000
 
 
@@ -27,29 +25,21 @@ class Standards:
     """The standard of each teacher. Pure; the I/O thread owns it, but what is asked of it is for any.
 
     Args:
-        teachers: names of the groups whose labels are wanted.
-        codecs: those that are insisted on, by group.
-        translations: between this student's vocabulary and a group's, where it says what it has.
-        versions: of how many versions at a time labels are taken, by group; of one for life where it is not
-            named.
+        options: the groups whose labels are wanted, and what is wanted of them.
     """
 
-    def __init__(
-        self,
-        teachers: Sequence[str],
-        codecs: Mapping[str, CodecSpec],
-        translations: Mapping[str, Translation] = _NO_TRANSLATIONS,
-        versions: Mapping[str, int] | None = None,
-    ) -> None:
-        versions = versions or {}
-        self._translations = translations
+    def __init__(self, options: ServiceOptions) -> None:
+        self._translations = options.translations
+        self._one_set = options.one_set
         self._asked: dict[Sender, Hello] = {}  # who was asked for its tokens
         self._standards = {
-            name: Standard(name, codecs.get(name), self._objection_of(name), versions.get(name))
-            for name in teachers
+            name: Standard(
+                name, options.codecs.get(name), self._objection_of(name), options.versions.get(name)
+            )
+            for name in options.teachers
         }
         self._codecs: dict[str, Codec] = {}
-        self._refused = dict.fromkeys(teachers, "")
+        self._refused = dict.fromkeys(options.teachers, "")
         self._unsuited = Unsuited()
         self._former: deque[Mapping[str, Fingerprint]] = deque()
 
@@ -153,10 +143,28 @@ class Standards:
         except CodecError as exc:
             # Another student may be of a version that has it.
             return Refused(reason=f"worker {hello.worker} of teacher {hello.teacher!r}: {exc}")
+        if reason := self._parted(hello):
+            return Refused(reason=reason)
         if (misfit := standard.admit(hello.worker, hello.fingerprint)) is not None:
             return _refused(misfit)
         self._codecs[hello.teacher] = codec
         return None
+
+    def _parted(self, hello: Hello) -> str:
+        """Why labels of a worker cannot be one set with those of another group; empty if they can."""
+        if not self._one_set:
+            return ""
+        others = [each for name, each in self._standards.items() if name != hello.teacher]
+        known = ((each.teacher, each.fingerprint.codec) for each in others if each.fingerprint is not None)
+        its = hello.fingerprint.codec
+        teacher, codec = next(((name, codec) for name, codec in known if codec != its), ("", its))
+        if not teacher:
+            return ""
+        return (
+            f"worker {hello.worker} of teacher {hello.teacher!r} sends codec {its}, and teacher {teacher!r} "
+            f"sends {codec}: samples are routed among them, and their labels are one set. Give both the same "
+            "codec"
+        )
 
     def objection(self, worker: ConnectedWorker, result: Result, now: float) -> Refused | None:
         """Why labels that came are none of the worker's group, or None."""
