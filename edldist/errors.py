@@ -35,6 +35,7 @@ __all__ = [
     "SharedMemoryError",
     "StaleLabelsError",
     "UnfitCodecError",
+    "UnlabelableError",
     "UnsuitableTeacherError",
     "WireError",
 ]
@@ -98,6 +99,10 @@ class CodecError(EdlDistError):
 
 class UnfitCodecError(CodecError, ContractError):
     """A codec is not one for such outputs, or such inputs, whatever their values."""
+
+
+class UnlabelableError(CodecError):
+    """What a student asks about some samples has no answer, whichever worker it asks."""
 
 
 class CheckpointError(EdlDistError):
@@ -215,7 +220,8 @@ class PoisonTaskError(EdlDistError):
         self.samples = samples
         self.attempts = list(attempts)
         last = self.attempts[-1] if self.attempts else "no attempt was recorded"
+        tried = f"{len(self.attempts)} attempt{'s' * (len(self.attempts) != 1)}"
         super().__init__(
             f"teacher {teacher!r} could not label samples {in_words(samples)} of batch "
-            f"{batch} in {len(self.attempts)} attempts. The last one said:\n{last}"
+            f"{batch} in {tried}. The last one said:\n{last}"
         )

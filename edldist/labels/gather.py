@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from edldist.errors import CodecError, LabelError, UnfitCodecError
+from edldist.errors import LabelError, UnfitCodecError, UnlabelableError
 from edldist.labels.distributions import DistributionCodec
 from edldist.labels.grammar import CodecSpec
 from edldist.labels.packing import NO_INPUTS
@@ -70,7 +70,7 @@ class Gather(DistributionCodec):
             outside = ((ids < 0) | (ids >= size)).nonzero()
             if outside.shape[0]:
                 at = outside[0].tolist()
-                raise CodecError(
+                raise UnlabelableError(
                     f"{GATHER_IDS!r}: {int(ids[tuple(at)])} at {where(at[:-1])} is no entry of output "
                     f"{name!r}, which has {size} (so are {outside.shape[0]} of {ids.numel()}). Where the "
                     "loss does not look, send any that is one, as 0"

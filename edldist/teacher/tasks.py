@@ -61,7 +61,7 @@ class HeldTask:
 class Answer:
     """The outcome of some tasks of one student: labels, an error, or neither: they go back without blame.
 
-    ``final``: each attempt would end with that error.
+    ``final``: each attempt would end with that error, of whatever samples; ``certain``: each at these would.
     """
 
     tasks: list[HeldTask]
@@ -69,3 +69,4 @@ class Answer:
     frames: Sequence[memoryview] = ()
     error: str = ""
     final: bool = False
+    certain: bool = False

@@ -127,8 +127,9 @@ def test_an_id_outside_the_vocabulary_and_a_logit_that_is_none_name_their_place(
     steps = iter(loader)
     next(steps)
     wrong = r"'gather_ids': 300 at sample \d of the task, position 2 is no entry.*which has 300"
-    with pytest.raises(PoisonTaskError, match=wrong):
+    with pytest.raises(PoisonTaskError, match=wrong) as caught:
         next(steps)
+    assert len(caught.value.attempts) == 2, "another worker has confirmed it"
     loader.close()
     for _ in range(3):
         memory_job.teacher("spoilt_scores", name="spoilt", codec="topk:3")

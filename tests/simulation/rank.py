@@ -172,8 +172,8 @@ class RankProcess(Process):
         failures: dict[str, int] = {}
         fail, place, quarantined = delivery.fail, delivery.place, events.quarantined
 
-        def on_fail(worker: str, lease: int, error: str, *, final: bool = False) -> Returned | None:
-            outcome = fail(worker, lease, error, final=final)
+        def on_fail(worker: str, lease: int, error: str, **how: bool) -> Returned | None:
+            outcome = fail(worker, lease, error, **how)
             if outcome is not None:
                 failures[_member(worker)] = failures.get(_member(worker), 0) + 1
             return outcome

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from edldist.errors import CoordinatorUnreachableError, EdlDistError, IncompatibleError, ModelError
+from edldist.errors import (
+    CoordinatorUnreachableError,
+    EdlDistError,
+    IncompatibleError,
+    ModelError,
+    UnlabelableError,
+)
 from edldist.teacher.passes.forward import Computed
 from edldist.teacher.passes.lane import Compute, Parts
 from edldist.teacher.worker import TeacherWorker, WorkerOptions
@@ -88,7 +94,8 @@ class _Model:
             process.dies_of(ids)
         bad = process.world.poison.intersection(ids)
         if bad:
-            raise ModelError(f"samples {sorted(bad)} are poison")
+            kind = ModelError if min(bad) % 2 else UnlabelableError  # half of them say that nobody could
+            raise kind(f"samples {sorted(bad)} are poison")
 
     def _err(self, labels: Tensor) -> Tensor:
         wrong = self._process.wrong

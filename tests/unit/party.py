@@ -151,8 +151,8 @@ class Worker:
         results, frames = zip(*(result(lease, **labels) for lease in leases), strict=True)
         self.say(Labels(results=list(results), pull=pull), *frames)
 
-    def fail(self, *leases: int, error: str = "boom") -> None:
-        self.say(Failure(leases=list(leases), error=error))
+    def fail(self, *leases: int, error: str = "boom", certain: bool = False) -> None:
+        self.say(Failure(leases=list(leases), error=error, certain=certain))
 
 
 def raw(worker: Worker) -> list[Message]:

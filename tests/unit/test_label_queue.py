@@ -211,6 +211,46 @@ def test_a_lone_worker_may_use_up_the_attempts():
     assert len(returned.poison) == 1
 
 
+def test_what_no_attempt_can_label_is_poison_when_a_second_worker_says_so_too():
+    queue = joined("w1", "w2", "w3")
+    fill(queue, 6)
+    (grant,) = queue.lease("w1", 6, 0.0)
+    assert queue.fail(grant.lease, "too long for w1", 0.0, certain=True) == Returned(1, [])
+    (grant,) = queue.lease("w2", 6, 0.0)
+    (poison,) = queue.fail(grant.lease, "too long for w2", 0.0, certain=True).poison
+    assert poison.attempts == ["too long for w1", "too long for w2"]
+    assert poison.blameless == ["w1", "w2"]
+
+
+def test_the_only_worker_of_a_teacher_need_not_be_confirmed():
+    queue = LabelQueue(["teacher", "other"])
+    queue.join("w1", "teacher")
+    queue.join("w2", "other")
+    fill(queue, 6)
+    (grant,) = queue.lease("w1", 6, 0.0)
+    (poison,) = queue.fail(grant.lease, "too long", 0.0, certain=True).poison
+    assert (poison.attempts, poison.blameless) == (["too long"], ["w1"])
+
+
+def test_a_worker_that_is_wrong_about_it_poisons_nothing_alone():
+    queue = joined("sick", "well")
+    fill(queue, 6)
+    (grant,) = queue.lease("sick", 6, 0.0)
+    queue.fail(grant.lease, "too long", 0.0, certain=True)
+    assert finish(queue, "well", 6) == 1 and not queue.verdicts(1e9)
+
+
+def test_other_failures_confirm_nothing():
+    queue = joined("w1", "w2", "w3")
+    fill(queue, 6)
+    for worker, certain in (("w1", False), ("w2", True)):
+        (grant,) = queue.lease(worker, 6, 0.0)
+        assert not queue.fail(grant.lease, f"of {worker}", 0.0, certain=certain).poison
+    (grant,) = queue.lease("w3", 6, 0.0)
+    (poison,) = queue.fail(grant.lease, "of w3", 0.0).poison
+    assert len(poison.attempts) == 3 and not poison.blameless
+
+
 def test_a_failed_task_is_not_kept_for_ever_for_a_worker_that_never_asks():
     queue = joined("well", "stuck", "new", flow=Flow(first_deadline_s=300.0, min_deadline_s=10.0))
     fill(queue, 4, 6)

@@ -32,3 +32,17 @@ def test_a_success_clears_and_others_are_not_concerned() -> None:
     assert quarantine.reason("other", now=0.0) is None
     quarantine.forget("w")
     assert quarantine.reason("w", now=1.0) is None
+
+
+def test_a_failure_that_was_no_fault_of_its_own_counts_no_more() -> None:
+    quarantine = Quarantine(after=3)
+    for _ in range(3):
+        quarantine.failed("w", "boom", now=0.0)
+    assert quarantine.reason("w", now=1.0) is not None
+    quarantine.acquit("w")
+    assert quarantine.reason("w", now=1.0) is None
+    assert quarantine.failed("w", "boom", now=1.0) is not None, "the third again"
+    for _ in range(9):
+        quarantine.acquit("w")
+        quarantine.acquit("stranger")
+    assert [quarantine.failed("w", "boom", now=2.0) is None for _ in range(3)] == [True, True, False]

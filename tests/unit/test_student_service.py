@@ -320,6 +320,32 @@ def test_poison_that_is_skipped_says_on_its_batch_why(party):
     assert poison is not None and poison.samples == range(4) and poison.attempts == ["boom"]
 
 
+def test_samples_that_nobody_can_label_put_no_worker_into_quarantine(party):
+    job = party(Flow(high_watermark=30), skip_poison=True)
+    first, second = job.worker("first"), job.worker("second")
+    job.offer(*[4] * 20)
+    for number in range(20):
+        for worker in (first, second) if number % 2 else (second, first):
+            worker.fail(*worker.pull(), certain=True)
+        poison = job.delivery.deliver().failure
+        assert poison is not None and len(poison.attempts) == 2
+    assert job.service.stats()["failed"] == 40
+    assert not [event for event, _ in job.events() if "quarantine" in event]
+
+
+def test_a_worker_that_says_so_of_whatever_it_gets_is_the_one_that_is_sick(party):
+    job = party(Flow(high_watermark=30))
+    sick, well = job.worker("sick"), job.worker("well")
+    job.offer(*[4] * 4)
+    for _ in range(4):
+        sick.fail(*sick.pull(), certain=True)
+        well.label(*well.pull())
+        assert job.delivery.deliver().failure is None
+    assert [reason for event, reason in job.events() if "quarantine" in event] == ["boom"]
+    job.offer(4)
+    assert sick.pull() == [] and "4 failures in a row" in sick.answer.quarantine
+
+
 def test_a_worker_that_fails_every_task_is_no_flood_of_warnings(party, caplog):
     job = party(
         Flow(max_attempts=1, high_watermark=30), skip_poison=True, heartbeat_ttl_s=1e9, connect_timeout_s=1e9

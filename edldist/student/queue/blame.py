@@ -41,7 +41,7 @@ class Blame:
             if not task.idle:
                 continue
             attempts = task.attempts(now)
-            if len(attempts) < self._flow.max_attempts:
+            if len(attempts) < self._flow.max_attempts and not task.hopeless:
                 self._withheld.pop(task, None)
                 if not task.waiting:
                     requeued += 1
@@ -49,7 +49,7 @@ class Blame:
                 continue
             if task.waiting:
                 self._tracks[task.teacher].remove(task)
-            if len(task.failures) >= self._flow.max_attempts:
+            if task.hopeless or len(task.failures) >= self._flow.max_attempts:
                 self._withheld.pop(task, None)
                 poison.append(self._poison(task, task.failures))
             else:
@@ -100,7 +100,8 @@ class Blame:
 
     def _poison(self, task: Task, attempts: Sequence[str]) -> Poison:
         self._given_up.add(task.batch)
-        return Poison(task.teacher, task.batch, range(task.start, task.stop), list(attempts))
+        blameless = task.failed_by if task.hopeless else ()
+        return Poison(task.teacher, task.batch, range(task.start, task.stop), list(attempts), blameless)
 
     def validate(self, now: float) -> None:
         """Check the invariants."""

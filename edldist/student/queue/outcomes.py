@@ -31,12 +31,16 @@ class Grant(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Poison:
-    """A task that no attempt could label: some samples, of those that its teacher sees of a batch."""
+    """A task that no attempt could label: some samples, of those that its teacher sees of a batch.
+
+    ``blameless``: the workers that failed on it, once for each time, where they agree that anybody would.
+    """
 
     teacher: str
     batch: int
     samples: Sequence[int]
     attempts: list[str]
+    blameless: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

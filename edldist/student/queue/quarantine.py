@@ -45,6 +45,16 @@ class Quarantine:
         record.next_s = min(self.most_s, 2 * for_s)
         return for_s
 
+    def acquit(self, worker: str) -> None:
+        """One of its failures was no fault of its own."""
+        if (record := self._records.get(worker)) is None:
+            return
+        record.failures -= 1
+        if record.failures < self.after:
+            record.until = None
+        if not record.failures:
+            del self._records[worker]
+
     def succeeded(self, worker: str) -> None:
         self._records.pop(worker, None)
 

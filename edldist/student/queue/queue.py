@@ -373,14 +373,13 @@ class LabelQueue:
             self.done += 1
         return self._batches.settle(held.tasks[0].batch, samples)
 
-    def fail(self, lease: int, error: str, now: float) -> Returned:
-        """The worker's model raised on an open lease."""
+    def fail(self, lease: int, error: str, now: float, certain: bool = False) -> Returned:
+        """The worker's model raised on an open lease; ``certain``: it says that each attempt would end so."""
         held = self._end(lease)
         self.failed += 1
+        witnesses = 1 + self._workers.has_fellows(held.worker) if certain else 0
         for task in held.tasks:
-            task.failures.append(error)
-            task.failed_by.add(held.worker)
-            task.failed_at = now
+            task.fail(held.worker, error, now, witnesses)
         return self._blame.reconsider(held.tasks, now)
 
     def refuse(self, lease: int) -> None:

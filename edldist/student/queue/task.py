@@ -52,6 +52,10 @@ class Task:
     that were lost or are overdue with it, it is leased *alone*. When that one is lost or overdue too, and
     all together are ``Flow.max_attempts``, the task is *withheld*: nobody else gets it. It is poison when the
     time of every one of them is up: ``verdict_s`` to prove alive, ``hang_s`` to answer.
+
+    A worker may say that each attempt at these samples would end as its own. It may be sick, and say so of
+    anything; once another one says the same, or where its teacher has no other, the task is *hopeless*, which
+    is poison at once.
     """
 
     teacher: str
@@ -60,8 +64,10 @@ class Task:
     stop: int
     wanted: Wanted  # what costs what
     failures: list[str] = field(default_factory=list)
-    failed_by: set[str] = field(default_factory=set)
+    failed_by: list[str] = field(default_factory=list)  # who, for each of the failures
     failed_at: float = 0.0  # the last time
+    certain_by: set[str] = field(default_factory=set)  # who said that each attempt would end so
+    hopeless: bool = False  # so many said it that nobody else is tried
     suspicions: list[Suspicion] = field(default_factory=list)
     forgiven: int = 0
     waiting: bool = False  # in its track, to be leased
@@ -110,6 +116,19 @@ class Task:
         hangs = [lease.overdue_at + hang_s for lease in self.leases.values() if lease.overdue_at is not None]
         return max([one.until for one in self.suspicions] + hangs, default=0.0)
 
+    def fail(self, worker: str, error: str, now: float, witnesses: int) -> None:
+        """A worker's model raised on it.
+
+        Args:
+            witnesses: how many workers have to say that each attempt would end so, if this one does; else 0.
+        """
+        self.failures.append(error)
+        self.failed_by.append(worker)
+        self.failed_at = now
+        if witnesses:
+            self.certain_by.add(worker)
+            self.hopeless = len(self.certain_by) >= witnesses
+
     def forgive(self, worker: str) -> None:
         """A worker that was lost with this task is alive: that counts no more."""
         # Its last loss only: a process before it under the same name may well have died.
@@ -127,8 +146,9 @@ class Task:
         rest = Task(
             *(self.teacher, self.batch, at, self.stop, self.wanted),
             failures=list(self.failures),
-            failed_by=set(self.failed_by),
+            failed_by=list(self.failed_by),
             failed_at=self.failed_at,
+            certain_by=set(self.certain_by),
             suspicions=list(self.suspicions),
             forgiven=self.forgiven,
             leases=dict(self.leases),

@@ -113,6 +113,11 @@ class Workers:
     def __iter__(self) -> Iterator[tuple[str, Worker]]:
         return iter(self._workers.items())
 
+    def has_fellows(self, name: str) -> bool:
+        """Whether a worker's teacher has others."""
+        teacher = self._workers[name].teacher
+        return any(other != name and each.teacher == teacher for other, each in self._workers.items())
+
     def join(self, name: str, teacher: str, called: str) -> None:
         self._workers.setdefault(name, Worker(teacher, called))
 

@@ -394,12 +394,14 @@ class Delivery:
         with self._lock:
             self._queue.duplicates += leases
 
-    def fail(self, worker: str, lease: int, error: str, *, final: bool = False) -> Returned | None:
+    def fail(
+        self, worker: str, lease: int, error: str, *, final: bool = False, certain: bool = False
+    ) -> Returned | None:
         """The model raised on a lease; None if that is not open any more (then it counts as late).
 
         Args:
-            final: every attempt would end with that error: nobody else gets anything of the batch, and the
-                loop gets the error when the batch is due, whatever ``on_poison`` says.
+            final: nobody else gets anything of the batch; the error is due with it, skipping or not.
+            certain: a worker says that every attempt would end so: another one has to say it, too.
         """
         with self._lock:
             now = self._clock.monotonic()
@@ -411,7 +413,7 @@ class Delivery:
                 due = due_errors.refused(self._open[grant.batch], grant, error)
                 self._fail_batch(grant.batch, due, self._hand_on)
                 return Returned(0, [])
-            return self._settled(self._queue.fail(lease, error, now))
+            return self._settled(self._queue.fail(lease, error, now, certain))
 
     def give_back(self, worker: str, leases: Sequence[int]) -> Returned:
         """Leases come back without blame: a worker drains, or a connection swallowed them."""

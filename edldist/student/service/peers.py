@@ -158,6 +158,10 @@ class Peers:
         for_s = self._quarantine.failed(worker.key, error, now)
         return for_s if for_s is not None and self.quarantined(worker, now) else None
 
+    def acquit(self, key: str) -> None:
+        """A worker's model raised once because anybody's would have; it may be gone."""
+        self._quarantine.acquit(key)
+
     def quarantined(self, worker: ConnectedWorker, now: float) -> str:
         """Why a worker gets no work, or nothing: a group in which nobody is in good standing gets some."""
         reason = self._quarantine.reason(worker.key, now)

@@ -270,7 +270,7 @@ class StudentService:
         elif isinstance(message, Failure):
             for lease in message.leases:
                 if not self._comparing.failed(worker, lease, message.error):
-                    self._fail(worker, lease, message.error, final=message.final)
+                    self._fail(worker, lease, message.error, final=message.final, certain=message.certain)
         elif isinstance(message, Return):
             self._comparing.lost(worker, message.leases)
             self._record(self.delivery.give_back(worker.key, message.leases), worker, "it gave them back")
@@ -386,16 +386,22 @@ class StudentService:
         self._peers.exclude(worker)
         self.delivery.quarantine(worker.key, worker.room)
 
-    def _fail(self, worker: ConnectedWorker, lease: int, error: str, *, final: bool = False) -> None:
+    def _fail(
+        self, worker: ConnectedWorker, lease: int, error: str, *, final: bool = False, certain: bool = False
+    ) -> None:
         # Labels of its group have shown that the model is well: then this worker may be the one that is not.
         final = final and self._standards.undecided(worker.teacher)
-        outcome = self.delivery.fail(worker.key, lease, error, final=final)
+        outcome = self.delivery.fail(worker.key, lease, error, final=final, certain=certain)
         if outcome is None:
             return
         line = last_line(error)
         self._failures.warn(f"worker {worker.name} failed a task: {line}", of=worker.name)
         now = self._clock.monotonic()
-        for_s = self._peers.failed(worker, line, now)
+        blameless = [key for poison in outcome.poison for key in poison.blameless]
+        for key in blameless:
+            if key != worker.key:
+                self._peers.acquit(key)
+        for_s = None if worker.key in blameless else self._peers.failed(worker, line, now)
         if for_s is not None:
             self._events.quarantined(worker.name, for_s, line)
             logger.warning("worker %s gets no work for %.0f s: it keeps failing", worker.name, for_s)

@@ -27,7 +27,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from edldist.errors import ContractError, EdlDistError, EngineLostError, ModelError
+from edldist.errors import ContractError, EdlDistError, EngineLostError, ModelError, UnlabelableError
 from edldist.observe.repeats import Repeats
 from edldist.teacher.capacity import Capacity
 from edldist.teacher.exchange import inputs_of
@@ -284,7 +284,9 @@ class Pipeline:
         if len(each.tasks) > 1:
             self._replace(each, [_Pass([task], self._reads([task])) for task in each.tasks])
         else:
-            self._answer_failure(each, _words(exc), final=isinstance(exc, ContractError))
+            final = isinstance(exc, ContractError)
+            certain = final or isinstance(exc, UnlabelableError)
+            self._answer_failure(each, _words(exc), final=final, certain=certain)
 
     def _cut(self, each: _Pass, exc: Exception) -> None:
         """Memory ran out: do it again in a way that needs less."""
@@ -327,11 +329,13 @@ class Pipeline:
         self._replace(each, [])
         self._answers.append([Answer([task], None, error=words) for task in each.tasks])
 
-    def _answer_failure(self, each: _Pass, error: str, *, final: bool = False) -> None:
-        what = error.rpartition("\n")[2]
-        self._failures.warn(f"a task failed: {what}", f" (of {each.samples} samples)")
+    def _answer_failure(self, each: _Pass, error: str, *, final: bool = False, certain: bool = False) -> None:
+        *frames, what = error.rpartition("\n")
+        samples = sum(task.samples for task in each.tasks)
+        told = f":\n{error}" if frames[0] else ""
+        self._failures.warn(f"a task failed: {what}", f" (of {samples} samples)", first=told)
         self._replace(each, [])
-        self._answers.append([Answer(each.tasks, None, error=error, final=final)])
+        self._answers.append([Answer(each.tasks, None, error=error, final=final, certain=certain)])
 
     def _resized(self) -> None:
         self._resize(self._search.size)

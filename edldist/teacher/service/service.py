@@ -405,7 +405,7 @@ class TeacherService:
             if answer.result is None:
                 leases = [task.lease for task in wanted]
                 error = answer.error[-60_000:]
-                failure = Failure(leases=leases, error=error, final=answer.final)
+                failure = Failure(leases=leases, error=error, final=answer.final, certain=answer.certain)
                 student.link.send(failure if error else Return(leases=leases))
                 continue
             results.append(answer.result)
@@ -465,8 +465,7 @@ class TeacherService:
     def _give_up(self, student: _Student, reason: str) -> None:
         """Leave a student alone that does not want this worker; the others are served on."""
         logger.warning("student %s refused this worker: %s", student.peer.id, reason)
-        student.refused = True
-        student.serving = False
+        student.refused, student.serving = True, False
         self._disconnect(student.peer.id)
 
     def _disconnect(self, name: str) -> None:

@@ -170,12 +170,14 @@ class Labels(MessagePart, frozen=True, tag="labels"):
 class Failure(MessagePart, frozen=True, tag="failure"):
     """The model raised on these leases; ``error`` is its traceback.
 
-    ``final``: what the model takes or returns is not what it must be: every attempt would end the same.
+    ``final``: what the model takes or returns is not what it must be: every attempt would end the same, of
+    whatever samples. ``certain``: every attempt at these samples would.
     """
 
     leases: Leases
     error: Text
     final: bool = False
+    certain: bool = False
 
 
 class Return(MessagePart, frozen=True, tag="return"):
