@@ -98,14 +98,14 @@ def due(folder: Path, job: int, done: set[tuple[str, int]]) -> Iterator[tuple[st
     if "freeze" not in kinds:
         yield "freeze", alive[0]
     elif "student" not in kinds:
-        yield "student", rank_of(job)
+        yield "student", rank_of(job, "lm/student.py")
     else:
         yield "kill", alive[0]
 
 
-def rank_of(job: int) -> int:
+def rank_of(job: int, script: str) -> int:
     """The process that trains: the last in the line of those that were started with its script."""
     children = psutil.Process(job).children(recursive=True)
-    running = {child.pid for child in children if any("lm/student.py" in word for word in child.cmdline())}
+    running = {child.pid for child in children if any(script in word for word in child.cmdline())}
     parents = {child.ppid() for child in children if child.pid in running}
     return min(running - parents)
