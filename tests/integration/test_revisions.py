@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -89,12 +90,11 @@ def test_whoever_joins_or_asks_is_refused_at_once_and_told_why(
         "rank": [str(tmp_path / "rank.py")],
         "reporter": [str(tmp_path / "reporter.py")],
     }
-    begun = {who: start(other, job, *command) for who, command in commands.items()}
-    try:
-        told = {who: process.communicate(timeout=WITHIN_S)[0] for who, process in begun.items()}
-    finally:
+    with contextlib.ExitStack() as ending:
+        begun = {who: ending.enter_context(start(other, job, *command)) for who, command in commands.items()}
         for process in begun.values():
-            process.kill()
+            ending.callback(process.kill)
+        told = {who: process.communicate(timeout=WITHIN_S)[0] for who, process in begun.items()}
     for who, text in told.items():
         assert f"the process at {job.address} is of another revision of edldist" in text, (who, text)
         theirs, ours = re.findall(r"wire protocol (\S+), this process speaks (\S+?)\. ", text)[0]

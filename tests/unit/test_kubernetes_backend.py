@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -227,16 +228,16 @@ def test_a_run_on_this_machine_and_a_submission_never_have_one_folder(folder: Pa
                     refusals.append(str(exc))  # noqa: B023
             return api.run(arguments, given)  # noqa: B023
 
-        backend = KubernetesBackend(output, asked)
-        if number:  # by the first request it looks for a job of its name; then it takes the folder
-            backend.start(plan_of(folder))
-            assert not runs and "another run" in refusals[0] and len(api.objects) == len(known.objects)
-        else:
-            with pytest.raises(FolderHeldError, match="another run"):
+        with contextlib.ExitStack() as ending:
+            ending.callback(lambda runs: [run.close() for run in runs], runs)
+            backend = KubernetesBackend(output, asked)
+            if number:  # by the first request it looks for a job of its name; then it takes the folder
                 backend.start(plan_of(folder))
-            assert not api.objects and find_submission(output) is None
-        for run in runs:
-            run.close()
+                assert not runs and "another run" in refusals[0] and len(api.objects) == len(known.objects)
+            else:
+                with pytest.raises(FolderHeldError, match="another run"):
+                    backend.start(plan_of(folder))
+                assert not api.objects and find_submission(output) is None
 
 
 def test_of_two_submissions_into_one_folder_one_is_refused_and_the_other_is_whole(folder: Path) -> None:
