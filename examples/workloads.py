@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from edldist_benchmarks.machine import describe_machine
+from edldist_launch.process.tie import tied_command
 from examples.common.figures import table
 from examples.common.kept import fingerprint, write_json
 
@@ -103,8 +105,9 @@ def run(name: str, folder: Path, seeds: list[int] | None) -> dict[str, Any] | No
     chosen = [] if seeds is None else ["--seeds", *map(str, seeds)]
     command = ["python", f"examples/{name}/sweep.py", *chosen]
     print(f"\n{' '.join(command)}", file=sys.stderr, flush=True)
+    sweep = [sys.executable, *command[1:], "--output", str(folder)]
     said = subprocess.run(
-        [sys.executable, *command[1:], "--output", str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        tied_command(sweep, os.getpid()), cwd=ROOT, stdout=subprocess.PIPE, text=True
     ).stdout
     print(said, flush=True)
     verdict = last_verdict(said, name)
