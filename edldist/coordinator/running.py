@@ -9,8 +9,10 @@ from types import FrameType
 
 from edldist.clock import SystemClock
 from edldist.coordinator.server import Coordinator, CoordinatorOptions
+from edldist.keys.pair import COORDINATOR, OPERATOR, STUDENT, TEACHER
 from edldist.signals import EXIT_STOPPED, unclaimed
 from edldist.wire.messages import Status
+from edldist.wire.zmq.keys import socket_keys
 from edldist.wire.zmq.transport import CONTROL_FRAME_BYTES, CONTROL_UNREAD_BYTES, ZmqTransport
 
 __all__ = ["run_coordinator"]
@@ -29,7 +31,12 @@ def run_coordinator(options: CoordinatorOptions, listener: Callable[[Status], No
     Raises:
         ConfigError: an address cannot be bound.
     """
-    transport = ZmqTransport(CONTROL_FRAME_BYTES, max_unread_bytes=CONTROL_UNREAD_BYTES, tensors=False)
+    transport = ZmqTransport(
+        CONTROL_FRAME_BYTES,
+        max_unread_bytes=CONTROL_UNREAD_BYTES,
+        tensors=False,
+        keys=socket_keys(COORDINATOR, TEACHER, STUDENT, OPERATOR),
+    )
     coordinator = Coordinator(options, transport, SystemClock(), listener=listener)
     _allow_many_connections()
 

@@ -27,14 +27,17 @@ from edldist.coordinator.board import StatusBoard
 from edldist.coordinator.closing import Closing
 from edldist.coordinator.load import loads
 from edldist.coordinator.membership import Action, Member, Membership, Record, Send
+from edldist.coordinator.occupant import occupant
 from edldist.coordinator.orders import Orders
 from edldist.coordinator.pages import CoordinatorPages
 from edldist.coordinator.records import Records
 from edldist.coordinator.rendezvous import Rendezvous
+from edldist.coordinator.rights import forbidden
 from edldist.coordinator.scaling import Bounds, Change, Rules, Scaling
 from edldist.coordinator.status import StatusView
 from edldist.errors import ConfigError, CoordinatorUnreachableError, PeerUnreachableError, WireError
 from edldist.observe.http import HttpServer
+from edldist.observe.repeats import Repeats
 from edldist.wire.events import check_event
 from edldist.wire.messages import (
     Ack,
@@ -168,6 +171,7 @@ class Coordinator:
         self._board: StatusBoard
         self._records = Records()
         self._refused_events = 0
+        self._forbidden = Repeats(logger)
         self._started_at = self._clock.monotonic()
         self._members = Membership(
             self.incarnation, options.heartbeat_interval_s, options.heartbeat_ttl_s, self._started_at
@@ -258,7 +262,7 @@ class Coordinator:
         try:
             return poller.bind(self.options.bind)
         except ConfigError as exc:
-            holder = _listener(self.options.bind)
+            holder = occupant(self.options.bind)
             raise ConfigError(f"{exc}{f'. {holder} listens there: stop it first' if holder else ''}") from exc
 
     def _announce(self) -> None:
@@ -357,6 +361,10 @@ class Coordinator:
     def _handle(self, received: Received, now: float, wall: float) -> list[Action]:
         peer, message = received.sender, received.message
         members = self._members
+        if reason := forbidden(peer.role, message):
+            self._forbidden.warn(f"{peer}: {reason}")
+            self._send(peer, Refused(reason=reason))
+            return []
         if isinstance(message, Heartbeat):
             actions = members.heartbeat(peer, message, now)
             if not actions:
@@ -482,18 +490,3 @@ def _brief(event: Event) -> str:
     """What a log line says of an event; its record has every figure."""
     shown = ("id", "name", "before", "wanted", "rank", "host", "pid", "silent_s", "skew_s", "reason")
     return ", ".join(f"{key} {event.fields[key]}" for key in shown if event.fields.get(key) is not None)
-
-
-def _listener(address: str) -> str | None:
-    """Which process listens on a port of this host, as far as the system tells."""
-    import psutil
-
-    with contextlib.suppress(psutil.Error, OSError, ConfigError):
-        port = parse_address(address, "address").port
-        for connection in psutil.net_connections("tcp"):
-            listens = connection.status == psutil.CONN_LISTEN
-            if listens and getattr(connection.laddr, "port", None) == port:
-                if connection.pid is None:
-                    return "Another user's process"
-                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
-    return None

@@ -24,9 +24,11 @@ import msgspec
 from edldist.address_file import parse_coordinator
 from edldist.environment import JobEnvironment
 from edldist.errors import EdlDistError, InputError, RefusedError, WireError
+from edldist.keys.pair import STUDENT
 from edldist.ranks.placement import placement
 from edldist.wire.messages import MAX_FIELDS, MAX_NAME, Ack, Event, Refused, Report, Scalar, decode, encode
 from edldist.wire.transport import Transport
+from edldist.wire.zmq.keys import socket_keys
 from edldist.wire.zmq.transport import ZmqTransport
 
 __all__ = ["Reporter", "event", "expect_end", "flush", "name_coordinator", "report"]
@@ -70,7 +72,7 @@ class Reporter:
         self._fresh: deque[Report | Event] = deque()
         self._closing = False
         self._heard_at = -math.inf
-        self._poller = (transport or ZmqTransport(tensors=False)).poller()
+        self._poller = (transport or ZmqTransport(tensors=False, keys=socket_keys(STUDENT))).poller()
         self._link = self._poller.connect(coordinator, self._name)
         self._inbox, self._outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._inbox.setblocking(False)

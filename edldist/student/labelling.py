@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from edldist.clock import Clock, SystemClock
 from edldist.environment import JobEnvironment
 from edldist.errors import ConfigError
+from edldist.keys.pair import STUDENT, TEACHER
 from edldist.lifecycle import exit_hooks, stopping
 from edldist.observe.reporter import name_coordinator
 from edldist.ranks.placement import Placement, placement, term
@@ -25,6 +26,7 @@ from edldist.student.service.options import ServiceOptions
 from edldist.student.service.service import StudentService
 from edldist.wire.process import process_id
 from edldist.wire.transport import Transport
+from edldist.wire.zmq.keys import socket_keys
 from edldist.wire.zmq.transport import ZmqTransport
 
 __all__ = ["Labelling"]
@@ -107,7 +109,7 @@ class Labelling:
                     "checkpointed": checkpointed,
                 },
             ),
-            transport or ZmqTransport(),
+            transport or ZmqTransport(keys=socket_keys(STUDENT, TEACHER)),
             self.clock,
             process=process_id(),
             host=socket.gethostname(),

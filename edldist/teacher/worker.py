@@ -15,6 +15,7 @@ from edldist.address_file import parse_coordinator
 from edldist.clock import Clock, SystemClock
 from edldist.errors import ConfigError, ModelError, UnfitCodecError
 from edldist.grace import DRAIN_S
+from edldist.keys.pair import TEACHER
 from edldist.labels.codec import parse_codec
 from edldist.labels.fingerprint import Fingerprint, check_version
 from edldist.labels.packing import Codec
@@ -41,6 +42,7 @@ from edldist.wire.messages import Scalar
 from edldist.wire.process import process_id
 from edldist.wire.transport import Transport
 from edldist.wire.voucher import Voucher
+from edldist.wire.zmq.keys import socket_keys
 from edldist.wire.zmq.transport import ZmqTransport
 
 __all__ = ["TeacherWorker", "WorkerOptions", "load_teacher", "run_worker"]
@@ -199,7 +201,7 @@ class TeacherWorker:
                 tokens=teacher.tokens,
                 attempt=options.attempt,
             ),
-            transport or ZmqTransport(),
+            transport or ZmqTransport(keys=socket_keys(TEACHER)),
             self._clock,
             alive,
         )
@@ -421,7 +423,8 @@ def run_worker(options: WorkerOptions) -> int:
         StopSignals(options.drain_s) as signals,
         contextlib.closing(Voucher()) as voucher,
     ):
-        voucher.start(worker_id, process_id())  # it is ready by the time that there is a model to vouch for
+        # It is ready by the time that there is a model to vouch for.
+        voucher.start(worker_id, process_id(), options.coordinator)
         teacher = load_teacher(options)
 
         def alive(addresses: Collection[str], ttl_s: float) -> None:

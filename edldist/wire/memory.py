@@ -88,6 +88,8 @@ class MemoryHub:
 class MemoryLink:
     """The one-peer end."""
 
+    trouble = ""
+
     def __init__(self, network: MemoryTransport, address: str, identity: bytes, bell: _Bell) -> None:
         self._network = network
         self._address = address
@@ -141,7 +143,7 @@ class MemoryPoller:
         self._endpoints.append(hub)
         return hub
 
-    def connect(self, address: str, identity: str) -> Link:
+    def connect(self, address: str, identity: str, to: str = "coordinator") -> Link:
         return moving.connect(
             address,
             lambda place: self._connect(place, identity),

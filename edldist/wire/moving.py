@@ -116,6 +116,10 @@ class MovingLink:
         return "" if self._link is None else self._link.address
 
     @property
+    def trouble(self) -> str:
+        return "" if self._link is None else self._link.trouble
+
+    @property
     def garbage(self) -> int:
         return self._garbage + (0 if self._link is None else self._link.garbage)
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from edldist.address_file import parse_coordinator
 from edldist.errors import CoordinatorUnreachableError, RefusedError
+from edldist.keys.pair import OPERATOR
 from edldist.wire.messages import (
     MAX_STATUS_BYTES,
     Ack,
@@ -22,6 +23,7 @@ from edldist.wire.messages import (
     StatusQuery,
 )
 from edldist.wire.transport import Link, Transport
+from edldist.wire.zmq.keys import socket_keys
 from edldist.wire.zmq.transport import ZmqTransport
 
 __all__ = ["StatusClient", "query_status"]
@@ -32,11 +34,11 @@ _Answer = TypeVar("_Answer", Status, NodeStatus, Scaled, Ack)
 class StatusClient:
     """A link for repeated questions. Owned by one thread; survives coordinator restarts."""
 
-    def __init__(self, address: str, transport: Transport | None = None) -> None:
+    def __init__(self, address: str, transport: Transport | None = None, role: str = OPERATOR) -> None:
         parse_coordinator(address, "coordinator")
         self._address = address
         transport = transport or ZmqTransport(
-            MAX_STATUS_BYTES, max_header_bytes=MAX_STATUS_BYTES, tensors=False
+            MAX_STATUS_BYTES, max_header_bytes=MAX_STATUS_BYTES, tensors=False, keys=socket_keys(role)
         )
         self._poller = transport.poller()
         self._link = self._connect()
@@ -91,11 +93,11 @@ class StatusClient:
                     raise RefusedError(f"coordinator {self._address}: {received.message.reason}")
         # The question may still be answered, perhaps by a coordinator that starts later. A link of
         # a new name keeps that answer, for an older ``since``, apart from those to come.
+        trouble = self._link.trouble or "Is it running (edldist coordinator), and is this its address?"
         self._link.close(at_once=True)
         self._link = self._connect()
         raise CoordinatorUnreachableError(
-            f"no coordinator answered at {self._address} within {timeout_s:g} s. "
-            "Is it running (edldist coordinator), and is this its address?"
+            f"no coordinator answered at {self._address} within {timeout_s:g} s. {trouble}"
         )
 
     def _connect(self) -> Link:

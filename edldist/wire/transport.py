@@ -73,10 +73,12 @@ class Sender(NamedTuple):
         route: where a hub sends answers: the name under which the sender connected, which it chose
             itself; ``b""`` on a link.
         key: the public key that the sender proved to have; empty while a transport has no keys.
+        role: what that key is for; empty while a transport has no keys, and everybody may be anything.
     """
 
     route: bytes
     key: str = ""
+    role: str = ""
 
     def __str__(self) -> str:
         return repr(self.route[:32].decode("utf-8", errors="replace"))
@@ -143,6 +145,11 @@ class Link(Protocol):
     @property
     def garbage(self) -> int: ...
 
+    @property
+    def trouble(self) -> str:
+        """Why the two ends do not trust each other, and what to do; empty where they do, or nobody knows."""
+        ...
+
     def send(self, message: Message, frames: Outgoing = ()) -> bool:
         """Queue one message without blocking; False when the queue is full (nothing was sent)."""
         ...
@@ -161,8 +168,12 @@ class Poller(Protocol):
 
     def bind(self, address: str) -> Hub: ...
 
-    def connect(self, address: str, identity: str) -> Link:
-        """Connect to a hub, which will see this link as the sender of route ``identity.encode()``."""
+    def connect(self, address: str, identity: str, to: str = "coordinator") -> Link:
+        """Connect to a hub, which will see this link as a sender whose route begins with ``identity``.
+
+        Args:
+            to: the role whose hub it is. With keys nobody else's is taken for it.
+        """
         ...
 
     def wait(self, timeout_s: float) -> None:

@@ -43,10 +43,12 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from edldist.errors import EdlDistError
+from edldist.keys.pair import COORDINATOR, STUDENT, TEACHER
 from edldist.signals import ASKING
 from edldist.wire.messages import Vouch
 from edldist.wire.process import route_of
 from edldist.wire.transport import Link, Poller
+from edldist.wire.zmq.keys import socket_keys
 from edldist.wire.zmq.transport import ZmqTransport
 
 __all__ = ["Voucher", "lives", "main", "start_ticks"]
@@ -67,12 +69,13 @@ class Voucher:
         self._child: subprocess.Popen[bytes] | None = None
         self._told = b""
 
-    def start(self, member: str, process: str) -> None:
+    def start(self, member: str, process: str, coordinator: str = "") -> None:
         """Begin. Where there is no /proc, or no process can be started, nobody vouches.
 
         Args:
             member: the id of this worker.
             process: the name of its process (``edldist.wire.process``).
+            coordinator: its address; those of all others are of students.
         """
         ticks = start_ticks(os.getpid())
         if not ticks:
@@ -80,7 +83,7 @@ class Voucher:
         # Isolated, and importing from where this process does: a file of any module's name may lie here.
         code = "import sys; sys.path[:] = sys.argv[1].split(':'); import edldist.wire.voucher as v; v.main()"
         command = [sys.executable, "-I", "-c", code, ":".join(sys.path)]
-        told = [member, process, str(os.getpid()), str(ticks)]
+        told = [member, process, coordinator, str(os.getpid()), str(ticks)]
         try:
             self._child = subprocess.Popen(
                 [*command, *told], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -159,20 +162,22 @@ def _stat(pid: int) -> Sequence[str]:
 class _Links:
     """Links that are there only while they are needed."""
 
-    def __init__(self, identity: str) -> None:
+    def __init__(self, identity: str, coordinator: str) -> None:
         self._identity = identity
+        self._coordinator = coordinator
         self._poller: Poller | None = None
         self._links: dict[str, Link] = {}
 
     def say(self, message: Vouch, addresses: Collection[str]) -> None:
         if self._poller is None:
-            self._poller = ZmqTransport(tensors=False).poller()
+            self._poller = ZmqTransport(tensors=False, keys=socket_keys(TEACHER)).poller()
         for gone in self._links.keys() - set(addresses):
             self._links.pop(gone).close(at_once=True)
         for address in addresses:
             try:
                 if address not in self._links:
-                    self._links[address] = self._poller.connect(address, self._identity)
+                    to = COORDINATOR if address == self._coordinator else STUDENT
+                    self._links[address] = self._poller.connect(address, self._identity, to)
                 link = self._links[address]
                 for _ in range(_MOST_READ):  # nobody answers a vouch; who floods it is not listened to
                     if link.receive() is None:
@@ -188,11 +193,11 @@ class _Links:
 
 
 def main() -> None:
-    """The voucher itself: ``MEMBER PROCESS PID TICKS``, and lines of the worker on standard input."""
+    """The voucher itself: ``MEMBER PROCESS COORDINATOR PID TICKS``, and on its input lines of the worker."""
     for number in ASKING:
         signal.signal(number, signal.SIG_IGN)  # it ends with its worker, which may have some time to drain
-    member, process, pid, ticks = sys.argv[-4:]
-    links = _Links(f"{route_of(member, process)}~voucher")
+    member, process, coordinator, pid, ticks = sys.argv[-5:]
+    links = _Links(f"{route_of(member, process)}~voucher", coordinator)
     told: bytes = b""
     addresses: list[str] = []
     ttl_s = 3.0

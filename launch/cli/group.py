@@ -12,8 +12,9 @@ from edldist_launch.cli.clusters import render, submit
 from edldist_launch.cli.coordinator import coordinator
 from edldist_launch.cli.doctor import doctor
 from edldist_launch.cli.init import init
+from edldist_launch.cli.keygen import keygen
 from edldist_launch.cli.logs import logs
-from edldist_launch.cli.options import option
+from edldist_launch.cli.options import keys_option, option
 from edldist_launch.cli.run import run
 from edldist_launch.cli.scale import scale
 from edldist_launch.cli.schema import schema
@@ -61,8 +62,11 @@ def cli(log_level: str) -> None:
     os.environ["EDLDIST_LOG_LEVEL"] = log_level
 
 
+for command in (run, status, scale, logs, wait, stop, coordinator, teacher, student):
+    keys_option(command)
+
 for command in (
-    *(init, doctor, run, submit, render, status, scale, logs, wait, stop, schema),
+    *(init, doctor, keygen, run, submit, render, status, scale, logs, wait, stop, schema),
     *(coordinator, teacher, student, bench, placer),
 ):
     cli.add_command(command)

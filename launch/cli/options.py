@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,6 +16,7 @@ __all__ = [
     "http_option",
     "import_from_option",
     "import_places",
+    "keys_option",
     "on_command_line",
     "option",
 ]
@@ -54,6 +56,27 @@ import_from_option = option(
     type=click.Path(exists=True, file_okay=False),
     metavar="DIR",
     help="Another folder to import from, after the current one: `run` gives that of the job file.",
+)
+
+
+def _use_keys(context: click.Context, parameter: click.Parameter, folder: str | None) -> None:
+    """By the variable, where every process that this one starts finds them too. Checked before all else."""
+    if folder:
+        from edldist.keys.folder import KeyFolder
+        from edldist.keys.pair import OPERATOR, ROLES
+
+        KeyFolder(Path(folder)).ring(context.command.name if context.command.name in ROLES else OPERATOR)
+        os.environ["EDLDIST_KEYS"] = os.path.abspath(folder)
+
+
+keys_option = option(
+    "--keys",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    expose_value=False,
+    callback=_use_keys,
+    help="Folder with the key of this role and known.json, as edldist keygen makes it: both ends of every "
+    "connection prove who they are, and what they say is sealed (default: no keys).",
 )
 
 

@@ -15,9 +15,11 @@ import msgspec
 
 from edldist.clock import Clock, SystemClock
 from edldist.errors import CoordinatorUnreachableError
+from edldist.keys.pair import STUDENT
 from edldist.wire.messages import NodeReport, Refused, RunView
 from edldist.wire.transport import Transport
 from edldist.wire.turns import ServiceThread
+from edldist.wire.zmq.keys import socket_keys
 from edldist.wire.zmq.transport import CONTROL_FRAME_BYTES, ZmqTransport
 
 __all__ = ["Attendance"]
@@ -56,7 +58,9 @@ class Attendance:
         self._heard_at = self._clock.monotonic()
         self._sent_seq = -1
         self._next_at = self._heard_at
-        self._poller = (transport or ZmqTransport(CONTROL_FRAME_BYTES, tensors=False)).poller()
+        self._poller = (
+            transport or ZmqTransport(CONTROL_FRAME_BYTES, tensors=False, keys=socket_keys(STUDENT))
+        ).poller()
         self._link = self._poller.connect(coordinator, f"node-{report.node.process}")
         self._thread = ServiceThread("edldist-attendance", self, self._poller, self._clock)
 

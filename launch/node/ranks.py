@@ -15,6 +15,7 @@ from collections.abc import Mapping
 import psutil
 
 from edldist.errors import CoordinatorUnreachableError, EdlDistError
+from edldist.keys.pair import STUDENT
 from edldist.observe.health import Health
 from edldist.wire.messages import Event, NodeStatus, Scalar
 from edldist.wire.query import StatusClient
@@ -63,7 +64,7 @@ class NodeRanks:
         self._agent = agent
         self._watch = watch
         self._notes = notes
-        self._client = StatusClient(coordinator)
+        self._client = StatusClient(coordinator, role=STUDENT)
         self._seen = 0
         self._incarnation = ""
         self._next_look = time.monotonic()

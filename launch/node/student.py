@@ -13,6 +13,7 @@ from pathlib import Path
 from edldist.cpus import quota_binds
 from edldist.errors import ConfigError, CoordinatorUnreachableError
 from edldist.grace import STUDENT_S
+from edldist.keys.pair import STUDENT
 from edldist.observe.health import Health, probed
 from edldist.wire.query import StatusClient
 from edldist_launch.machine.cpu_shares import commands_here, limit_threads, sharers_of
@@ -252,7 +253,7 @@ def _await_coordinator(coordinator: str, timeout_s: float, stop: Callable[[], bo
         CoordinatorUnreachableError: it did not answer within ``timeout_s``.
     """
     deadline = time.monotonic() + timeout_s
-    with contextlib.closing(StatusClient(coordinator)) as client:
+    with contextlib.closing(StatusClient(coordinator, role=STUDENT)) as client:
         while not stop():
             try:
                 client.query(timeout_s=min(1.0, timeout_s))

@@ -123,6 +123,7 @@ class FaultJob:
     Attributes:
         moving: every coordinator listens somewhere else, and members find it by its address file.
         trainer: the student's script, in this folder.
+        keys: folder of the keys that all roles have.
     """
 
     folder: Path
@@ -135,6 +136,7 @@ class FaultJob:
     checkpoint_every: int = 10
     moving: bool = False
     trainer: str = "train.py"
+    keys: Path | None = None
     roles: list[Role] = field(default_factory=list)
     address: str = ""
 
@@ -242,6 +244,7 @@ class FaultJob:
             "EDLDIST_FAULTS": str(self.faults),
             "EDLDIST_TEST_PASS_S": str(self.pass_s),
             "PYTHONUNBUFFERED": "1",
+            **({} if self.keys is None else {"EDLDIST_KEYS": str(self.keys)}),
             **(env or {}),
         }
         with log.open("ab") as out:

@@ -30,6 +30,7 @@ class FakeLink:
         self.sent: list[Message] = []
         self.answers: list[Message] = []
         self.closed: bool | None = None
+        self.trouble = ""
 
     def send(self, message: Message, frames: Outgoing = ()) -> bool:
         self.sent.append(message)

@@ -270,7 +270,7 @@ class TeacherService:
 
     def _link(self, peer: Peer, now: float) -> None:
         try:
-            link = self._poller.connect(peer.address, self._route)
+            link = self._poller.connect(peer.address, self._route, "student")
         except ConfigError as exc:
             self._unusable.warn(f"student {peer.id} has an address that cannot be used: {exc}", of=peer.id)
             return

@@ -138,6 +138,8 @@ class SimulatedHub(_Endpoint):
 class SimulatedLink(_Endpoint):
     """The one-peer end."""
 
+    trouble = ""
+
     def __init__(self, network: Network, poller: SimulatedPoller, address: str, identity: bytes) -> None:
         super().__init__(network, poller, address)
         self.identity = identity
@@ -205,7 +207,7 @@ class SimulatedPoller:
         self.endpoints.append(hub)
         return hub
 
-    def connect(self, address: str, identity: str) -> Link:
+    def connect(self, address: str, identity: str, to: str = "coordinator") -> Link:
         return moving.connect(
             address,
             lambda place: self._connect(place, identity),

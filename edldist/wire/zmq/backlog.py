@@ -31,9 +31,8 @@ _LOOK_A_CONNECTION_S = 1e-3  # a look at one takes some microseconds
 _EVENTS_A_LOOK = 4096
 _TCP_INFO_BYTES = 136
 _RECEIVED_AT = 128  # tcpi_bytes_received in struct tcp_info, since Linux 4.1
-_LONG_FRAME_BYTES = (
-    255  # a frame has a head of two bytes (ZMTP 3.0), and one that is longer than this of nine
-)
+_LONG_FRAME_BYTES = 255  # a frame has a head of two bytes (ZMTP 3.0), and one that is longer of nine
+_SEAL_BYTES = 33  # of CURVE: its command's name, a number, a code over the content, and flags
 
 
 class Backlog:
@@ -47,11 +46,13 @@ class Backlog:
     Args:
         bound: a socket, before it is bound.
         most_bytes: that all its connections together may hold unread.
+        sealed: whether frames are encrypted, and so each a little longer on its way.
     """
 
-    def __init__(self, bound: zmq.Socket[bytes], most_bytes: int) -> None:
+    def __init__(self, bound: zmq.Socket[bytes], most_bytes: int, sealed: bool = False) -> None:
         self._socket = bound
         self._most_bytes = most_bytes
+        self._seal_bytes = _SEAL_BYTES if sealed else 0
         self._read: dict[int, int] = {}  # bytes read of each connection that is open, by its descriptor
         self._look_s = min(_LOOK_S, max(_LEAST_LOOK_S, most_bytes / _FAST_BYTES_S))
         self._next_look = 0.0
@@ -91,7 +92,7 @@ class Backlog:
         if source in self._read:
             travelled = 0
             for part in parts:
-                size = part.nbytes
+                size = part.nbytes + self._seal_bytes
                 travelled += size + (9 if size > _LONG_FRAME_BYTES else 2)
             self._read[source] += travelled
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import zmq
 
 from edldist.errors import PeerUnreachableError, ProtocolVersionError, WireError
-from edldist.wire.messages import MAX_FRAMES, PROTOCOL, Message, decode, encode
+from edldist.wire.messages import MAX_FRAMES, PROTOCOL, Message, Refused, decode, encode
 from edldist.wire.shm.offers import SHARED_FROM_BYTES, SHARING_MAGIC, Decline, decode_sharing, encode_sharing
 from edldist.wire.transport import SKIPPED_A_TURN, Buffer, Outgoing, Piece, Received, Sender, payload
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from edldist.wire.shm.pairing import Pairing, Wrapped
     from edldist.wire.shm.sharing import Sharing
     from edldist.wire.zmq.backlog import Backlog
+    from edldist.wire.zmq.handshakes import Handshakes
+    from edldist.wire.zmq.keys import SocketKeys
     from edldist.wire.zmq.poller import ZmqPoller
 
 __all__ = ["Endpoint", "ZmqHub", "ZmqLink"]
@@ -31,6 +33,7 @@ _STUCK_S = 5.0
 _LENT_FROM_BYTES = 256 << 10
 """To lend memory to libzmq wakes a thread of pyzmq's when it comes back: a smaller part is copied sooner."""
 _HUB = Sender(b"")
+_RETIRED = "the key of this process was retired: start it again with the newest ones (edldist keygen)"
 
 # Plain numbers: to join two of zmq's flags, or to compare one, takes as long as to hand over a small frame.
 _AT_ONCE = int(zmq.NOBLOCK)
@@ -198,7 +201,8 @@ class ZmqHub(Endpoint):
     def __init__(self, socket: zmq.Socket[bytes], poller: ZmqPoller, backlog: Backlog) -> None:
         super().__init__(socket, poller)
         self.backlog = backlog
-        self._key = ""  # of who sent the message that was read last
+        self._key = self._role = ""  # of who sent the message that was read last
+        self._own = "" if poller._keys is None else poller._keys.current
 
     @property
     def connected(self) -> int:
@@ -217,7 +221,7 @@ class ZmqHub(Endpoint):
             parts += self._rest()
         self.backlog.read(first, parts[1:])
         if self._poller._keys is not None:
-            self._key = self._poller._keys.sender(first)
+            self._key, self._role = self._poller._keys.sender(first)
         return parts
 
     def close(self, at_once: bool = False) -> None:
@@ -245,8 +249,10 @@ class ZmqHub(Endpoint):
 
     def receive(self) -> Received | None:
         while (frames := self._receive_frames()) is not None:
-            peer = Sender(bytes(frames[0]), self._key)
+            peer = Sender(bytes(frames[0]), self._key, self._role)
             try:
+                if self._poller._keys is not None:
+                    self._check(peer)
                 received = self._parse(peer, frames[1:])
                 if received is not None:
                     return received
@@ -257,12 +263,45 @@ class ZmqHub(Endpoint):
                 self._drop(peer, exc)
             if not self._may_skip():
                 return None
+        if self._poller._keys is not None and self._poller._keys.current != self._own:
+            self._rotate(self._poller._keys)
         return None
 
     def _tell_protocol(self, peer: Sender) -> None:
         """Answer who speaks another protocol with what both understand, which is about as long as nothing."""
         with contextlib.suppress(zmq.ZMQError):  # it left, or takes nothing in
             self._queue([peer.route, PROTOCOL.preface])
+
+    def _rotate(self, keys: SocketKeys) -> None:
+        """Listen with the key that this process has now: all connections end, and are made anew with that."""
+        place = self.address
+        with contextlib.suppress(zmq.ZMQError):
+            self._socket.unbind(place)
+        own = keys.current
+        keys.bind(self._socket)
+        try:
+            self._socket.bind(place)
+        except zmq.ZMQError as exc:  # the former listener is about to close
+            logger.debug("cannot listen on %s with the new key yet: %s", place, exc)
+            return
+        self._own = own
+        logger.info("listening on %s with a new key", place)
+
+    def _check(self, peer: Sender) -> None:
+        """A key that was good when its link was made may have been retired since.
+
+        Raises:
+            WireError: it was.
+        """
+        if not peer.role:
+            self._refuse(peer, _RETIRED)
+            raise WireError("its key was retired")
+
+    def _refuse(self, peer: Sender, reason: str) -> None:
+        try:
+            self.send(peer, Refused(reason=reason))
+        except PeerUnreachableError:
+            logger.debug("peer %s left before it could be refused", peer)
 
 
 class ZmqLink(Endpoint):
@@ -276,10 +315,20 @@ class ZmqLink(Endpoint):
     ever. So one that has taken nothing for ``_STUCK_S`` is replaced, with what it had queued.
     """
 
-    def __init__(self, socket: zmq.Socket[bytes], poller: ZmqPoller, renew: Callable[[], zmq.Socket[bytes]]):
-        super().__init__(socket, poller)
-        self._renew = renew
+    def __init__(
+        self,
+        dial: Callable[[], zmq.Socket[bytes]],
+        poller: ZmqPoller,
+        handshakes: Handshakes | None = None,
+    ) -> None:
+        super().__init__(dial(), poller)
+        self._dial = dial
+        self._handshakes = handshakes
         self._stuck_since: float | None = None
+
+    @property
+    def trouble(self) -> str:
+        return "" if self._handshakes is None else self._handshakes.trouble
 
     def send(self, message: Message, frames: Outgoing = ()) -> bool:
         sent = self._try_send(message, frames)
@@ -290,13 +339,21 @@ class ZmqLink(Endpoint):
             self._stuck_since = now
         elif now - self._stuck_since > _STUCK_S:
             logger.warning("connecting to %s anew: nothing left for %g s", self.address, _STUCK_S)
-            fresh = self._renew()
-            self._poller._forget(self._socket)
-            self._socket.close(linger=0)
-            self._socket = fresh
-            self._stuck_since = None
+            self._renew()
             sent = self._try_send(message, frames)
         return sent
+
+    def _renew(self) -> None:
+        fresh = self._dial()
+        self._poller._forget(self._socket)
+        self._socket.close(linger=0)
+        self._socket = fresh
+        self._stuck_since = None
+
+    def close(self, at_once: bool = False) -> None:
+        if self._handshakes is not None:
+            self._handshakes.close()
+        super().close(at_once)
 
     def _try_send(self, message: Message, frames: Outgoing) -> bool:
         wrapped = self._wrap(b"", message, frames)
@@ -325,6 +382,8 @@ class ZmqLink(Endpoint):
                 self._drop(_HUB, exc)
             if not self._may_skip():
                 return None
+        if self._handshakes is not None and self._handshakes.due(time.monotonic()):
+            self._renew()
         return None
 
 

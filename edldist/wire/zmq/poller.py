@@ -7,8 +7,10 @@ import importlib
 import logging
 import math
 import os
+import secrets
 import time
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import zmq
@@ -23,10 +25,12 @@ from edldist.wire import moving
 from edldist.wire.transport import Link
 from edldist.wire.zmq.backlog import Backlog
 from edldist.wire.zmq.endpoints import Endpoint, ZmqHub, ZmqLink
+from edldist.wire.zmq.handshakes import Handshakes
 
 if TYPE_CHECKING:
     from edldist.wire.shm.sharing import Sharing
-    from edldist.wire.zmq.keys import Keys
+    from edldist.wire.zmq.keys import SocketKeys
+    from edldist.wire.zmq.zap import Doorkeeper
 
 __all__ = ["ZmqPoller"]
 
@@ -46,6 +50,8 @@ _LEAST_QUEUED_MESSAGES = 16
 # again only after a second, then two, then four.
 _BACKLOG = 4_096
 _SWEEP_S = 5.0
+_NONCE_BYTES = 8
+_ROUTE_BYTES = 255 - 1 - 2 * _NONCE_BYTES  # a route may have 255
 
 
 class _Bell:
@@ -89,7 +95,7 @@ class ZmqPoller:
         max_unread_bytes: int,
         shared_memory: bool,
         tensors: bool,
-        keys: Keys | None,
+        keys: SocketKeys | None,
     ) -> None:
         if tensors:
             from edldist.wire.zmq.heap import keep_freed_memory
@@ -102,6 +108,8 @@ class ZmqPoller:
             importlib.import_module("edldist.wire.shm.pairing")
         self._context = zmq.Context(io_threads=1)
         self._keys = keys
+        self._doorkeeper: Doorkeeper | None = None
+        self._handshakes: dict[object, Handshakes] = {}  # by the socket that tells of them
         self._max_frame_bytes = max_frame_bytes
         self._max_header_bytes = max_header_bytes
         self._max_unread_bytes = max_unread_bytes
@@ -137,7 +145,9 @@ class ZmqPoller:
             # process gets no time to look at them. Who sends more is read from later.
             most = max(_LEAST_QUEUED_MESSAGES, self._max_unread_bytes // self._max_frame_bytes)
             socket.setsockopt(zmq.RCVHWM, min(_QUEUED_MESSAGES, most))
-        backlog = Backlog(socket, self._max_unread_bytes)
+        if self._keys is not None:
+            self._protect(socket, self._keys)
+        backlog = Backlog(socket, self._max_unread_bytes, sealed=self._keys is not None)
         try:
             socket.bind(address)
         except zmq.ZMQError as exc:
@@ -154,15 +164,22 @@ class ZmqPoller:
             self._look_at = 0.0
         return ZmqHub(socket, self, backlog)
 
-    def connect(self, address: str, identity: str) -> Link:
+    def _protect(self, socket: zmq.Socket[bytes], keys: SocketKeys) -> None:
+        if self._doorkeeper is None:
+            from edldist.wire.zmq.zap import Doorkeeper
+
+            self._doorkeeper = Doorkeeper(self._context, keys.admits)
+        keys.bind(socket)
+
+    def connect(self, address: str, identity: str, to: str = "coordinator") -> Link:
         return moving.connect(
             address,
-            lambda place: self._connect(place, identity),
+            lambda place: self._connect(place, identity, to),
             lambda file: moving.FileLookup(file, self.wake),
             time.monotonic,
         )
 
-    def _connect(self, address: str, identity: str) -> ZmqLink:
+    def _connect(self, address: str, identity: str, to: str) -> ZmqLink:
         target = _target(address)
         if target is not None and target.host not in self._looked_up:
             self._looked_up.add(target.host)
@@ -170,16 +187,34 @@ class ZmqPoller:
                 logger.warning("cannot connect to %s yet: %s; trying on", address, why)
         ipv6 = target is not None and needs_ipv6(*target)
 
-        def dial() -> zmq.Socket[bytes]:
-            return self._dial(address, ipv6, identity.encode()[:255])
+        route = identity.encode()[:_ROUTE_BYTES]
+        keys = self._keys
+        if keys is None:
+            return ZmqLink(lambda: self._dial(address, ipv6, route), self)
+        # A name that nobody else knows: who took a route that is in use would get what is sent there.
+        route += b"~" + secrets.token_hex(_NONCE_BYTES).encode()
+        handshakes = Handshakes(
+            *(keys, to, address, lambda protect: self._dial(address, ipv6, route, protect)),
+            *(self._watch_handshakes, self._forget_handshakes),
+        )
+        return ZmqLink(handshakes.dial, self, handshakes)
 
-        return ZmqLink(dial(), self, dial)
-
-    def _dial(self, address: str, ipv6: bool, identity: bytes) -> zmq.Socket[bytes]:
+    def _dial(
+        self,
+        address: str,
+        ipv6: bool,
+        identity: bytes,
+        protect: Callable[[zmq.Socket[bytes]], None] | None = None,
+    ) -> zmq.Socket[bytes]:
         socket = self._open(zmq.DEALER, ipv6)
         socket.setsockopt(zmq.ROUTING_ID, identity)
         try:
+            if protect is not None:
+                protect(socket)
             socket.connect(address)
+        except ConfigError:
+            socket.close()
+            raise
         except zmq.ZMQError as exc:
             socket.close()
             raise ConfigError(
@@ -213,6 +248,8 @@ class ZmqPoller:
                     backlog.note_connections()
                     continue
                 came = True
+                if (handshakes := self._handshakes.get(ready)) is not None:
+                    handshakes.note()
                 if ready == self._bell.fd:
                     self._bell.clear()
             if came or (now := time.monotonic()) >= until:
@@ -244,10 +281,14 @@ class ZmqPoller:
         for socket in list(self._sockets):
             self._forget(socket)
             socket.close(linger=0 if at_once else None)
+        for handshakes in list(self._handshakes.values()):
+            handshakes.close()
         for endpoint in self._endpoints:
             endpoint._unpair_all()
         for backlog in list(self._backlogs.values()):
             self._drop_backlog(backlog)
+        if self._doorkeeper is not None:
+            self._doorkeeper.close()
         self._context.term()
         if self._sharing_if_made is not None:
             self._sharing_if_made.close()
@@ -270,13 +311,19 @@ class ZmqPoller:
             (zmq.CONNECT_TIMEOUT, _CONNECT_MS),
         ):
             socket.setsockopt(option, value)
-        if self._keys is not None:
-            self._keys.protect(socket)
         return socket
 
     def _watch(self, socket: zmq.Socket[bytes]) -> None:
         self._sockets.add(socket)
         self._poller.register(socket, zmq.POLLIN)
+
+    def _watch_handshakes(self, events: zmq.Socket[bytes], handshakes: Handshakes) -> None:
+        self._handshakes[events] = handshakes
+        self._poller.register(events, zmq.POLLIN)
+
+    def _forget_handshakes(self, events: zmq.Socket[bytes]) -> None:
+        if self._handshakes.pop(events, None) is not None:
+            self._poller.unregister(events)
 
     def _forget(self, socket: zmq.Socket[bytes]) -> None:
         self._sockets.discard(socket)

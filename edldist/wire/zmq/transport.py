@@ -6,7 +6,7 @@ import os
 
 from edldist.errors import ConfigError
 from edldist.wire.messages import MAX_HEADER_BYTES
-from edldist.wire.zmq.keys import Keys
+from edldist.wire.zmq.keys import SocketKeys
 from edldist.wire.zmq.poller import ZmqPoller
 
 __all__ = [
@@ -60,7 +60,7 @@ class ZmqTransport:
         max_header_bytes: int = MAX_HEADER_BYTES,
         max_unread_bytes: int = MAX_UNREAD_BYTES,
         tensors: bool = True,
-        keys: Keys | None = None,
+        keys: SocketKeys | None = None,
     ) -> None:
         self.max_frame_bytes = max_frame_bytes
         self.max_header_bytes = max_header_bytes

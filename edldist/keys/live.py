@@ -1,0 +1,67 @@
+"""The keys of this process while it runs: they may be rotated under it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+
+from edldist.errors import ConfigError
+from edldist.keys.folder import KeyFolder
+from edldist.keys.keyring import Keyring
+
+__all__ = ["KEYS_VARIABLE", "LiveKeys", "job_keys"]
+
+logger = logging.getLogger(__name__)
+
+KEYS_VARIABLE = "EDLDIST_KEYS"
+LOOK_S = 1.0
+
+
+class LiveKeys:
+    """The keys of one role from a folder, read anew when it changes. Safe from any thread.
+
+    Args:
+        folder: with ``known.json`` and the role's key.
+        role: of this process.
+
+    Raises:
+        ConfigError: the folder has no usable key of that role.
+    """
+
+    def __init__(self, folder: Path, role: str) -> None:
+        self._folder = KeyFolder(folder)
+        self.role = role
+        self._lock = threading.Lock()
+        self._signature = self._folder.signature()
+        self._ring = self._folder.ring(role)
+        self._look_at = time.monotonic() + LOOK_S
+        self._said = ""
+
+    @property
+    def ring(self) -> Keyring:
+        """The keys as they are now. Where they cannot be read the former ones stay, which is said once."""
+        if time.monotonic() < self._look_at:
+            return self._ring
+        with self._lock:
+            self._look_at = time.monotonic() + LOOK_S
+            if (signature := self._folder.signature()) != self._signature:
+                try:
+                    self._ring, self._signature, self._said = self._folder.ring(self.role), signature, ""
+                except ConfigError as exc:
+                    if str(exc) != self._said:
+                        self._said = str(exc)
+                        logger.warning("going on with the former keys: %s", exc)
+            return self._ring
+
+
+def job_keys(role: str) -> LiveKeys | None:
+    """The keys that ``EDLDIST_KEYS`` names a folder of; None without it.
+
+    Raises:
+        ConfigError: as ``LiveKeys``.
+    """
+    folder = os.environ.get(KEYS_VARIABLE, "")
+    return LiveKeys(Path(folder), role) if folder else None

@@ -1,0 +1,179 @@
+"""Folders of keys: made, read, rotated; what is missing, damaged or open to others is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zmq
+
+from edldist.errors import ConfigError
+from edldist.keys.folder import KNOWN, KeyFolder
+from edldist.keys.live import LiveKeys, job_keys
+from edldist.keys.pair import ROLES, new_pair
+
+pytestmark = pytest.mark.skipif(not zmq.has("curve"), reason="this libzmq has no CURVE")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> KeyFolder:
+    made = KeyFolder(tmp_path / "keys")
+    made.make()
+    return made
+
+
+def test_each_role_has_a_pair_that_only_its_owner_reads(folder: KeyFolder) -> None:
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.path.iterdir()}
+    assert modes == {KNOWN: 0o644} | {f"{role}.key": 0o600 for role in ROLES}
+    assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+    for role in ROLES:
+        ring = folder.ring(role)
+        assert ring.own.role == role and ring.of_role(role, 0.0) == [ring.own.public]
+        assert ring.role_of(ring.own.public, 0.0) == role
+        assert ring.own.secret not in (folder.path / KNOWN).read_text()
+        assert ring.own.secret not in repr(ring.own)
+    assert ring.role_of(new_pair("teacher", "x").public, 0.0) is None
+
+
+def test_a_machine_needs_the_list_and_its_own_key_only(folder: KeyFolder) -> None:
+    for role in set(ROLES) - {"teacher"}:
+        (folder.path / f"{role}.key").unlink()
+    assert folder.ring("teacher").own.role == "teacher"
+    with pytest.raises(ConfigError, match=r"has none of the keys that a student needs: put student\.key"):
+        folder.ring("student")
+
+
+def test_one_more_key_of_a_role(folder: KeyFolder) -> None:
+    pair = folder.add("teacher", "alice")
+    (folder.path / "teacher.key").unlink()
+    ring = folder.ring("teacher")
+    assert ring.own == pair and len(ring.of_role("teacher", 0.0)) == 2
+    folder.add("teacher", "bob")
+    with pytest.raises(ConfigError, match=r"has several: teacher-alice\.key, teacher-bob\.key"):
+        folder.ring("teacher")
+
+
+def test_former_keys_count_for_a_while(folder: KeyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    former = {role: folder.ring(role).own for role in ROLES}
+    monkeypatch.setattr("edldist.keys.folder.time.time", lambda: 1000.0)
+    folder.rotate(keep_s=60)
+    for role in ROLES:
+        ring = folder.ring(role)
+        assert ring.own != former[role]
+        assert ring.of_role(role, 1059.0) == [ring.own.public, former[role].public]
+        assert ring.of_role(role, 1060.0) == [ring.own.public]
+        assert ring.role_of(former[role].public, 1060.0) is None
+    assert folder.retire() == 4 and folder.retire() == 0
+
+
+def test_a_retired_key_says_when(folder: KeyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    stale = (folder.path / "teacher.key").read_bytes()
+    folder.rotate(keep_s=0)
+    (folder.path / "teacher.key").write_bytes(stale)
+    with pytest.raises(ConfigError, match=r"teacher\.key was retired at \d{4}-.* UTC"):
+        folder.ring("teacher")
+    folder.retire()
+    with pytest.raises(ConfigError, match=r"teacher\.key is not among the keys of .*known\.json"):
+        folder.ring("teacher")
+
+
+def _edit(file: str, change: Callable[[dict], object]) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        content = json.loads((folder / file).read_text())
+        change(content)
+        (folder / file).write_text(json.dumps(content))
+
+    return edit
+
+
+BAD = {
+    "no list": (lambda f: (f / KNOWN).unlink(), "cannot read .*known.json: No such file"),
+    "a cut list": (lambda f: (f / KNOWN).write_bytes((f / KNOWN).read_bytes()[:90]), "known.json is damaged"),
+    "a cut key": (
+        lambda f: (f / "teacher.key").write_bytes((f / "teacher.key").read_bytes()[:90]),
+        r"teacher\.key is damaged\. Copy it anew",
+    ),
+    "a huge list": (lambda f: (f / KNOWN).write_bytes(b" " * (2 << 20)), "more than 1048576 bytes"),
+    "another format": (_edit("teacher.key", lambda c: c.update(format=2)), "is of format 2"),
+    "another list's format": (_edit(KNOWN, lambda c: c.update(format=2)), "is of format 2"),
+    "another role": (
+        _edit("teacher.key", lambda c: c.update(role="student")),
+        "a key for the role 'student'",
+    ),
+    "half of another pair": (
+        _edit("teacher.key", lambda c: c.update(public=new_pair("teacher", "x").public)),
+        "two halves are not of one pair",
+    ),
+    "a short secret": (_edit("teacher.key", lambda c: c.update(secret=c["secret"][:39])), "not of one pair"),
+    "no key": (_edit(KNOWN, lambda c: c["keys"][0].update(public="x" * 39)), "is none"),
+    "no role": (_edit(KNOWN, lambda c: c["keys"][0].update(role="boss")), "the key of 'boss'"),
+    "a new field": (_edit("teacher.key", lambda c: c.update(more=1)), "is damaged"),
+    "readable": (lambda f: (f / "teacher.key").chmod(0o644), r"others can read .*: chmod 600 "),
+    "readable for a group": (lambda f: (f / "teacher.key").chmod(0o640), "chmod 600"),
+    "a list that others write": (
+        lambda f: (f / KNOWN).chmod(0o666),
+        r"others can write .*chmod go-w .*known",
+    ),
+    "a folder that others write": (
+        lambda f: f.chmod(0o777),
+        "others can write .*, and let anybody in: chmod go-w",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_trusted_is_refused_without_a_word_of_the_secret(folder: KeyFolder, case: str) -> None:
+    secret = json.loads((folder.path / "teacher.key").read_text())["secret"]
+    spoil, words = BAD[case]
+    spoil(folder.path)  # type: ignore[no-untyped-call]
+    with pytest.raises(ConfigError) as caught:
+        folder.ring("teacher")
+    assert re.search(words, str(caught.value)), str(caught.value)
+    assert secret[:20] not in str(caught.value)
+
+
+def test_there_is_one_set_in_a_folder(folder: KeyFolder, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has keys: edldist keygen --rotate"):
+        folder.make()
+    for role, name, words in (
+        ("boss", "a", "'boss' is no role"),
+        ("teacher", "A b", "cannot name a key"),
+        ("teacher", "", "cannot name a key"),
+        ("teacher", "teacher", "cannot name a key"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            folder.add(role, name)
+    folder.add("teacher", "a")
+    with pytest.raises(ConfigError, match="has a key of teacher 'a'"):
+        folder.add("teacher", "a")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot write keys into"):
+        KeyFolder(tmp_path / "file").make()
+
+
+def test_new_keys_are_read_while_a_process_runs(
+    folder: KeyFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("edldist.keys.live.LOOK_S", 0.0)
+    live = LiveKeys(folder.path, "teacher")
+    before = live.ring.own
+    folder.rotate(keep_s=60)
+    after = live.ring.own
+    assert after != before and live.ring.role_of(before.public, 0.0) == "teacher"
+    (folder.path / KNOWN).write_text("{")
+    for _ in range(3):
+        assert live.ring.own == after
+    assert caplog.text.count("going on with the former keys") == 1
+
+
+def test_a_variable_names_the_folder(folder: KeyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDLDIST_KEYS", raising=False)
+    assert job_keys("teacher") is None
+    monkeypatch.setenv("EDLDIST_KEYS", os.fspath(folder.path))
+    keys = job_keys("teacher")
+    assert keys is not None and keys.ring.own.role == "teacher"
