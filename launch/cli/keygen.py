@@ -6,11 +6,13 @@ from pathlib import Path
 
 import click
 
+from edldist_launch.cli.option_types import Seconds
 from edldist_launch.cli.options import option
 
 __all__ = ["keygen"]
 
 _HOUR_S = 3600.0
+_MOST_HOURS = 24.0 * 365
 
 
 @click.command()
@@ -23,7 +25,7 @@ _HOUR_S = 3600.0
 @option("--rotate", is_flag=True, help="Replace each key by a new one; the former ones count for a while.")
 @option(
     "--keep-hours",
-    type=click.FloatRange(min=0, max=24 * 365),
+    type=Seconds(min=0, max=_MOST_HOURS),
     default=24.0,
     help="For how long the former keys count after --rotate.",
 )

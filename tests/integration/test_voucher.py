@@ -177,7 +177,7 @@ def test_a_voucher_is_there_before_the_model_that_it_is_for(monkeypatch):
         begun.append(("model", options.worker_id))
         raise ModelError("there is none")
 
-    monkeypatch.setattr(Voucher, "start", lambda self, member, process: begun.append(("voucher", member)))
+    monkeypatch.setattr(Voucher, "start", lambda self, member, *_: begun.append(("voucher", member)))
     monkeypatch.setattr(worker_module, "load_teacher", load_teacher)
     with pytest.raises(ModelError):
         worker_module.run_worker(WorkerOptions(model="m:m", coordinator="tcp://127.0.0.1:1"))
