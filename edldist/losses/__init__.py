@@ -35,6 +35,10 @@ is ever in memory, of either side; a ``Projection`` leaves even the student's lo
 
 ``candidate_gradient`` is for students that draw sets of candidates (``candidates``).
 
+``ranking`` (of whole lists), ``pairwise`` (of pairs of their items) and ``contrastive`` (one right candidate
+among many, false negatives left out) are for scores; ``gather_rows`` gives a rank the candidates of all
+ranks.
+
 ``ensemble`` puts the loss against each of several teachers together, by their weights.
 """
 
@@ -42,9 +46,12 @@ from __future__ import annotations
 
 from edldist.losses.blend import kd
 from edldist.losses.candidates import candidate_gradient, draw_candidates, inclusion_log_probs
+from edldist.losses.contrastive import contrastive
 from edldist.losses.cross_tokenizer import span_likelihood, uld
 from edldist.losses.divergences import forward_kl, jensen_shannon, reverse_kl, skewed_kl
 from edldist.losses.features import cosine, mse
+from edldist.losses.gathering import GatheredRows, gather_rows
+from edldist.losses.pairwise import pairwise
 from edldist.losses.projection import Head, Projection
 from edldist.losses.ranking import ranking
 from edldist.losses.reduction import Reduction, mean_count
@@ -53,19 +60,23 @@ from edldist.losses.truncated import residual_to_gold
 from edldist.losses.weighted import ensemble
 
 __all__ = [
+    "GatheredRows",
     "Head",
     "Projection",
     "Reduction",
     "candidate_gradient",
+    "contrastive",
     "cosine",
     "draw_candidates",
     "ensemble",
     "forward_kl",
+    "gather_rows",
     "inclusion_log_probs",
     "jensen_shannon",
     "kd",
     "mean_count",
     "mse",
+    "pairwise",
     "policy_gradient",
     "ranking",
     "residual_to_gold",

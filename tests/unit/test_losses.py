@@ -335,7 +335,7 @@ class TestRanking:
             losses.ranking(torch.zeros(2, 3), torch.zeros(2, 3), mask=mask)
 
 
-@pytest.mark.parametrize("loss", [kd_alone, losses.mse, losses.cosine, losses.ranking])
+@pytest.mark.parametrize("loss", [kd_alone, losses.mse, losses.cosine, losses.ranking, losses.pairwise])
 class TestEveryLoss:
     @pytest.mark.parametrize(
         ("student", "teacher", "says"),
