@@ -1,0 +1,1 @@
+"""New users arrive without end: what is fixed was learnt before, what adapts goes on learning."""
