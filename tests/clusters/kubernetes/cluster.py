@@ -3,7 +3,8 @@
 etcd, the API server, the controllers, the scheduler, kube-proxy, kubelet and containerd are the real ones
 (1.20, built by ``build.sh``, the others Debian's). They share a network, a mount and a process namespace,
 whose first process is tied to the test: whatever becomes of that, no process, no mount and no packet rule
-is left. The host reaches the node, its pods and its Services over a cable of two virtual devices.
+is left. The host reaches the node, its pods and its Services over a cable of two virtual devices. On the node
+is a registry of images, too.
 
 The binaries lie in ``$EDLDIST_KUBERNETES``, which ``make kubernetes`` sets; what is missing there is built.
 """
@@ -33,7 +34,7 @@ from tests.clusters.kubernetes.older import CONVERTED, REAL
 from tests.contract.launch.engines import write_scripts
 from tests.fault.harness import ROOT
 
-__all__ = ["Cluster", "IMAGE", "shared_cluster"]
+__all__ = ["Cluster", "IMAGE", "REGISTRY", "shared_cluster"]
 
 HERE = Path(__file__).parent
 BUILT = os.environ.get("EDLDIST_KUBERNETES", "")
@@ -42,6 +43,8 @@ PODS, SERVICES = "10.79.0.0/24", "10.96.0.0/16"
 CABLE = "edldistkube"
 PAUSE, IMAGE = "localhost/edldist-pause:test", "localhost/edldist-job:test"
 METRICS_PORT = 6444
+REGISTRY = f"{NODE}:5000"
+"""Where podman pushes images, and the node pulls them."""
 GATES = "--feature-gates=TTLAfterFinished=true"
 WITHIN_S = 180.0
 TOOLS = (
@@ -57,7 +60,7 @@ TOOLS = (
         "nsenter",
         "unshare",
     ),
-    *("podman", "catatonit", "debootstrap"),
+    *("podman", "catatonit", "debootstrap", "docker-registry"),
 )
 CTR = ("ctr", "--address", "/run/containerd/containerd.sock", "--namespace", "k8s.io")
 TOKEN = "admin-token"
@@ -109,6 +112,22 @@ state = "/run/containerd/state"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "{folder}/cni"
+  [plugins."io.containerd.grpc.v1.cri".registry.mirrors."{registry}"]
+    endpoint = ["http://{registry}"]
+"""
+_REGISTRY = """\
+version: 0.1
+storage: {{filesystem: {{rootdirectory: {folder}/registry}}}}
+http: {{addr: "{registry}"}}
+"""
+_REGISTRIES = """\
+[[registry]]
+location = "{registry}"
+insecure = true
+"""
+_CONTAINERS = """\
+[engine]
+runtime = "runc"
 """
 _NETWORK = """\
 {"cniVersion": "0.4.0", "name": "pods", "plugins": [
@@ -177,6 +196,8 @@ class Cluster:
             "PYTHONPATH": str(ROOT),
             CONVERTED: str(self.converted),
             REAL: kubectl,
+            "CONTAINERS_CONF": str(folder / "containers.conf"),
+            "CONTAINERS_REGISTRIES_CONF": str(folder / "registries.conf"),
         }
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._logs = contextlib.ExitStack()
@@ -204,7 +225,7 @@ class Cluster:
 
     @contextlib.contextmanager
     def chosen(self) -> Iterator[Cluster]:
-        """Meanwhile ``kubectl`` of this process and its children reaches this cluster."""
+        """Meanwhile ``kubectl`` and ``podman`` of this process and its children reach this cluster."""
         with mock.patch.dict(os.environ, self.environment):
             yield self
 
@@ -308,10 +329,19 @@ class Cluster:
 
     def _configure(self) -> None:
         (self.folder / "cni").mkdir()
-        fields = {"folder": self.folder, "node": NODE, "token": TOKEN, "pause": PAUSE}
+        fields = {
+            "folder": self.folder,
+            "node": NODE,
+            "token": TOKEN,
+            "pause": PAUSE,
+            "registry": REGISTRY,
+        }
         self.config.write_text(_KUBECONFIG.format(**fields))
         (self.folder / "kubelet.yaml").write_text(_KUBELET.format(**fields))
         (self.folder / "containerd.toml").write_text(_CONTAINERD.format(**fields))
+        (self.folder / "registry.yaml").write_text(_REGISTRY.format(**fields))
+        (self.folder / "registries.conf").write_text(_REGISTRIES.format(**fields))
+        (self.folder / "containers.conf").write_text(_CONTAINERS)
         (self.folder / "cni" / "10-net.conflist").write_text(_NETWORK)
         (self.folder / "resolv.conf").write_text(f"nameserver {NODE}\n")
         (self.folder / "tokens.csv").write_text(
@@ -331,6 +361,7 @@ class Cluster:
         config = f"--kubeconfig={self.config}"
         here = ("--bind-address=127.0.0.1", "--port=0")
         self._daemon("containerd", "containerd", "--config", str(folder / "containerd.toml"))
+        self._daemon("registry", "docker-registry", "serve", str(folder / "registry.yaml"))
         self._daemon("etcd", "etcd", "--data-dir", str(folder / "etcd"), "--unsafe-no-fsync")
         self._start_api()
         self._daemon(

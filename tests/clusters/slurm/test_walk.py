@@ -1,4 +1,4 @@
-"""The page docs/clusters.md, followed word for word: its commands, with the answers that it shows."""
+"""What docs/clusters.md says of Slurm, followed word for word: its commands, and the answers it shows."""
 
 from __future__ import annotations
 
@@ -6,38 +6,17 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from edldist_launch.record.earlier import last_checkpoint
 from edldist_launch.slurm.backend import SlurmBackend
+from tests.clusters.page import COMMANDS, blocks, pattern, steps
 from tests.clusters.slurm.cluster import Cluster
-from tests.fault.harness import ROOT, wait_for
+from tests.fault.harness import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-PAGE = (ROOT / "docs" / "clusters.md").read_text().partition("## Slurm\n")[2].partition("\n## ")[0]
-COMMANDS = "console"
-
-
-def blocks(text: str) -> Iterator[tuple[str, str]]:
-    """Kind and text of the page's blocks, of the walk alone."""
-    walk = text.partition("### Preemption")[0]
-    yield from re.findall(r"^```(\w*)\n(.*?)^```$", walk, re.MULTILINE | re.DOTALL)
-
-
-def steps(block: str) -> Iterator[tuple[str, list[str]]]:
-    """Each command of a block, and the lines that it should print."""
-    for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-        command, *shown = part.splitlines()
-        yield command, shown
-
-
-def pattern(line: str) -> str:
-    """A line of the page, whatever its numbers."""
-    return re.sub(r"\d+", r"\\d+", re.escape(line))
 
 
 def test_the_page_can_be_followed_word_for_word(cluster: Cluster, tmp_path: Path) -> None:
@@ -48,7 +27,7 @@ def test_the_page_can_be_followed_word_for_word(cluster: Cluster, tmp_path: Path
     }
     followed = 0
     try:
-        for kind, block in blocks(PAGE):
+        for kind, block in blocks("Slurm", until="Preemption"):
             if kind == "yaml":
                 with (here / "job.yaml").open("a") as job:
                     job.write(block)
@@ -65,7 +44,7 @@ def test_the_page_can_be_followed_word_for_word(cluster: Cluster, tmp_path: Path
                 )
                 assert done.returncode == 0, (command, done.stdout, done.stderr)
                 for line in shown:
-                    assert re.search(f"^{pattern(line)}$", done.stdout, re.MULTILINE), (command, done.stdout)
+                    assert re.search(pattern(line), done.stdout, re.MULTILINE), (command, done.stdout)
                 followed += 1
                 if "submit" in command:  # as a reader does, who looks at it for a while
                     output = here / "out" / "toy"
