@@ -29,6 +29,12 @@ UNREACHABLE = (
     "EOF",
 )
 
+_NOWHERE = ("localhost:8080", "127.0.0.1:8080")
+"""There ``kubectl`` looks when nothing tells it of a cluster."""
+_NO_CONFIG = (
+    "so kubectl says where it knows no cluster: is there a kubeconfig ($KUBECONFIG, ~/.kube/config), and a "
+    "current context in it, or kubernetes.context?"
+)
 _LOG = re.compile(r"[EWI]\d{4} \d\d:")  # what kubectl's libraries note beside its own words
 
 Answer = tuple[int, str, str]
@@ -163,7 +169,8 @@ class Kubectl:
         lines = [line.strip() for line in err.splitlines() if line.strip() and not _LOG.match(line)]
         said = " ".join(dict.fromkeys(lines)) or f"exit code {code}"
         if any(words in said for words in UNREACHABLE):
-            raise ClusterUnreachableError(f"Kubernetes cannot be reached: {said}")
+            hint = f" ({_NO_CONFIG})" if any(place in said for place in _NOWHERE) else ""
+            raise ClusterUnreachableError(f"Kubernetes cannot be reached: {said}{hint}")
         raise ClusterRefusedError(f"Kubernetes refuses: {said}")
 
 

@@ -606,10 +606,17 @@ def test_what_kubectl_repeats_is_said_once() -> None:
 
 def test_words_are_those_of_the_cluster_and_no_log_of_kubectl(folder: Path) -> None:
     noise = 'E1127 04:51:33.1 22294 memcache.go:265] "Unhandled Error" err="no group list"\n'
-    words = (
-        "The connection to the server localhost:8080 was refused - did you specify the right host or port?"
-    )
+    words = "The connection to the server 10.0.0.1:6443 was refused - did you specify the right host or port?"
     backend = KubernetesBackend(folder / "out", lambda arguments, given: (1, "", f"{noise}{noise}{words}\n"))
     with pytest.raises(LaunchError) as refused:
         backend.start(plan_of(folder))
     assert str(refused.value) == f"Kubernetes cannot be reached: {words}"
+
+
+def test_who_has_no_kubeconfig_is_told_so(folder: Path) -> None:
+    words = (
+        "The connection to the server localhost:8080 was refused - did you specify the right host or port?"
+    )
+    backend = KubernetesBackend(folder / "out", lambda arguments, given: (1, "", f"{words}\n"))
+    with pytest.raises(LaunchError, match="refused - did.*knows no cluster: is there a kubeconfig"):
+        backend.start(plan_of(folder))

@@ -26,7 +26,7 @@ from tests.fault.harness import ROOT, wait_for
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 SPACE, CLAIM = "walk", "toy-output"
-IMAGE = f"{REGISTRY}/me/toy"
+IMAGE = f"{REGISTRY}/me/toy:1"
 TRAINING_IMAGES = 1397
 WITHIN_S = 900.0
 SETTING = re.compile(r"export (\w+)=.*")
@@ -51,7 +51,7 @@ class Reader:
         self.own = {
             "DOCKER": "podman",
             "BUILD_OPTIONS": " ".join(options.stdout.split()),
-            "REGISTRY": IMAGE.rpartition("/")[0],
+            "IMAGE": IMAGE,
             "NAMESPACE": SPACE,
         }
         self.environment = {
