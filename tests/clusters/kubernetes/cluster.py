@@ -446,10 +446,10 @@ def _only_child(pid: int) -> int:
 def shared_cluster() -> Cluster:
     """The cluster of this process, which ends with it; skips where none can be had."""
     require_kubernetes()
-    folder = _LEFT.enter_context(
-        tempfile.TemporaryDirectory(prefix="kube", dir="/var/tmp", ignore_cleanup_errors=True)
-    )
-    return _LEFT.enter_context(contextlib.closing(Cluster(Path(folder))))
+    # No `TemporaryDirectory`: an exit handler of its own, newer than this module's, would remove it first.
+    folder = Path(tempfile.mkdtemp(prefix="kube", dir="/var/tmp"))
+    _LEFT.callback(shutil.rmtree, folder, ignore_errors=True)
+    return _LEFT.enter_context(contextlib.closing(Cluster(folder)))
 
 
 _LEFT = contextlib.ExitStack()

