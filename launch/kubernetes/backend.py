@@ -27,7 +27,7 @@ from edldist_launch.kubernetes.logs import PodLogs
 from edldist_launch.kubernetes.names import Names
 from edldist_launch.kubernetes.placing import WATCHED, place, remove, try_out
 from edldist_launch.kubernetes.render import JOB, KIND, NAME, new_token, render
-from edldist_launch.kubernetes.state import ASKED, PAUSED, Found, names, role_name
+from edldist_launch.kubernetes.state import ASKED, NOT_BOUND, PAUSED, Found, names, role_name
 from edldist_launch.plan.plan import Plan
 from edldist_launch.record.folder import LOCK, hold_folder
 
@@ -281,7 +281,10 @@ class KubernetesBackend:
         settings = plan.job.kubernetes
         kinds = WATCHED + (",scaledobjects.keda.sh" if settings and settings.autoscaler == "keda" else "")
         found = Found(kubectl.get(kinds, selector))
-        return Found(found.objects, kubectl.warnings()) if found.lacks_pods else found
+        warnings = kubectl.events("type=Warning") if found.lacks_pods else []
+        if found.lacks_claim:
+            warnings += kubectl.events(f"reason={NOT_BOUND}")
+        return Found(found.objects, warnings)
 
     def _running(self) -> tuple[Kubectl, Found]:
         """The cluster and what there is of a job that has not ended.

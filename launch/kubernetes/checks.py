@@ -15,15 +15,17 @@ _NOT_THERE = ("NotFound", "doesn't have a resource type")
 
 
 def check_named(plan: Plan, kubectl: Kubectl) -> None:
-    """Refuse a job that names a queue, a claim or a class that is not there.
+    """Refuse a job that names a namespace, a queue, a claim or a class that is not there.
 
-    The API takes such a job, and its pods wait for ever. What this user may not look at is left to it.
+    Of these the API itself misses the namespace alone; without the others the job's pods wait for ever. What
+    this user may not look at is left to it.
 
     Raises:
         ConfigError: something is not there, with the API's own words.
         ClusterUnreachableError: the cluster does not answer.
     """
-    for key, kind, name in dict.fromkeys(_named(plan, plan.job.kubernetes or KubernetesConfig())):
+    named = _named(plan, plan.job.kubernetes or KubernetesConfig())
+    for key, kind, name in dict.fromkeys([("namespace", "namespaces", kubectl.namespace), *named]):
         try:
             kubectl.find(kind, name)
         except ClusterRefusedError as exc:
@@ -32,7 +34,7 @@ def check_named(plan: Plan, kubectl: Kubectl) -> None:
 
 
 def _named(plan: Plan, settings: KubernetesConfig) -> Iterator[tuple[str, str, str]]:
-    """The key, the kind and the name of everything that a job file names."""
+    """The key, the kind and the name of everything that a job file names, but for the namespace."""
     if settings.storage_class is not None:
         yield "storage_class", "storageclasses.storage.k8s.io", settings.storage_class
     if settings.claim is not None:

@@ -121,11 +121,13 @@ class Kubectl:
         found: Object = json.loads(self._ask("get", kind, name, "--output", "json"))
         return found
 
-    def warnings(self) -> list[Object]:
-        """The namespace's events that warn."""
-        listed = json.loads(
-            self._ask("get", "events", "--field-selector", "type=Warning", "--output", "json")
-        )
+    def events(self, fields: str) -> list[Object]:
+        """The namespace's events with that in their fields.
+
+        Args:
+            fields: as in ``type=Warning``.
+        """
+        listed = json.loads(self._ask("get", "events", "--field-selector", fields, "--output", "json"))
         found: list[Object] = listed["items"]
         return found
 

@@ -12,12 +12,14 @@ from edldist_launch.kubernetes.kustomization import Object
 from edldist_launch.kubernetes.render import GROUP, JOB, KIND, NAME, ROLE
 from edldist_launch.process.version import own_version
 
-__all__ = ["ASKED", "PAUSED", "Found", "names", "role_name"]
+__all__ = ["ASKED", "NOT_BOUND", "PAUSED", "Found", "names", "role_name"]
 
 ASKED = "edldist/asked"
 """Annotation: the number of processes that a person asked for."""
 PAUSED = "autoscaling.keda.sh/paused-replicas"
 """The same where KEDA scales: it holds that number."""
+NOT_BOUND = "FailedBinding"
+"""Reason of the event that says why a claim has no storage: it warns, but is not of the type that does."""
 MOST_SAID = 500
 """Characters of what a container said last."""
 _OTHER_VERSION = ("No such option", "No such command")
@@ -27,6 +29,8 @@ _HINTS = {
     "OOMKilled": "it needs more memory than resources.memory gives",
     "ErrImagePull": "is kubernetes.image right, and may its nodes pull it?",
     "ImagePullBackOff": "is kubernetes.image right, and may its nodes pull it?",
+    NOT_BOUND: "kubernetes.storage_class names one of `kubectl get storageclasses`, kubernetes.claim a claim "
+    "that has storage",
     "ErrImageNeverPull": "kubernetes.pull_policy is Never, and no node has the image",
 }
 
@@ -37,7 +41,7 @@ class Found:
 
     Attributes:
         objects: its Jobs, Deployments, Pods, PersistentVolumeClaims and ScaledObjects.
-        warnings: the namespace's events of that type.
+        warnings: the namespace's events that say why something is not there.
     """
 
     objects: Sequence[Object]
@@ -60,6 +64,11 @@ class Found:
         return any(not _runs(pod) for pod in self._of("Pod")) or any(
             wanted > len(self._pods(owner)) for owner, wanted in self._owners()
         )
+
+    @property
+    def lacks_claim(self) -> bool:
+        """Whether a claim is not bound to storage."""
+        return any(_is_pending(claim) for claim in self._of("PersistentVolumeClaim"))
 
     def owner(self, role: str) -> Object | None:
         """The Deployment or Job of a role."""
@@ -124,7 +133,7 @@ class Found:
 
     def _why_pending(self, student: Object, roles: Sequence[RoleState]) -> str:
         for claim in self._of("PersistentVolumeClaim"):
-            if claim.get("status", {}).get("phase") == "Pending" and (words := self._warned(claim)):
+            if _is_pending(claim) and (words := self._warned(claim)):
                 return f"claim {claim['metadata']['name']}: {words}"
         if student["spec"].get("suspend"):
             return "its Job is suspended, as by Kueue until its queue has room for it"
@@ -205,6 +214,10 @@ def role_name(each: Object) -> str:
 
 def _kind(each: Object) -> str:
     return str(each["metadata"]["labels"][KIND])
+
+
+def _is_pending(claim: Object) -> bool:
+    return bool(claim.get("status", {}).get("phase") == "Pending")
 
 
 def _wanted(owner: Object) -> int:

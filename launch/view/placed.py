@@ -58,6 +58,6 @@ def _line(process: ProcessState, ended: bool) -> str:
     if process.reason:
         parts.append(f": {process.reason}")
     facts = [f"on {process.where}"] if process.where else []
-    facts += [process.engine_id] if process.engine_id else []
+    facts += [process.engine_id] if process.engine_id not in ("", process.id) else []
     facts += [f"started {process.restarts + 1} times"] if process.restarts else []
     return "".join(parts) + (f" ({', '.join(facts)})" if facts else "")

@@ -25,6 +25,7 @@ _PLURALS = {
     "secrets": "Secret",
     "poddisruptionbudgets.policy": "PodDisruptionBudget",
     "events": "Event",
+    "namespaces": "Namespace",
 }
 
 
@@ -32,7 +33,7 @@ class FakeApi:
     """One namespace, ``lab``. It makes no pods: a test does.
 
     Attributes:
-        objects: what there is.
+        objects: what there is in it.
         asked: the requests, as ``create Job``, in their order.
         refuse: from a request to why it is refused, or None.
         silent_from: the number of the request from which on it does not answer; ``heals_at`` ends that.
@@ -99,14 +100,15 @@ class FakeApi:
 
     def _one(self, kind: str, name: str) -> Answer:
         known = _PLURALS.get(kind, kind)
-        for each in self.objects:
+        for each in [*self.objects, {"kind": "Namespace", "metadata": {"name": "lab"}}]:
             if each["kind"] == known and each["metadata"]["name"] == name:
                 return 0, json.dumps(each), ""
         return 1, "", f'Error from server (NotFound): {kind} "{name}" not found'
 
     def _chosen(self, rest: Sequence[str]) -> list[Object]:
         if "--selector" not in rest:
-            return [each for each in self.objects if each["kind"] == "Event"]
+            key, value = rest[rest.index("--field-selector") + 1].split("=")
+            return [each for each in self.objects if each["kind"] == "Event" and each[key] == value]
         wanted = dict(pair.split("=") for pair in rest[rest.index("--selector") + 1].split(","))
         return [each for each in self.objects if wanted.items() <= each["metadata"].get("labels", {}).items()]
 
@@ -148,11 +150,20 @@ class FakeApi:
         self.objects.append(pod)
         return pod
 
-    def warn(self, kind: str, name: str, reason: str, message: str, at: str = "2026-01-01T00:00:00Z") -> None:
-        """Add an event that warns of an object."""
+    def warn(
+        self,
+        kind: str,
+        name: str,
+        reason: str,
+        message: str,
+        at: str = "2026-01-01T00:00:00Z",
+        severity: str = "Warning",
+    ) -> None:
+        """Add an event about an object."""
         about = {"kind": kind, "name": name}
         event = {"kind": "Event", "metadata": {"name": f"e{len(self.objects)}"}, "involvedObject": about}
-        self.objects.append(event | {"reason": reason, "message": message, "lastTimestamp": at})
+        event |= {"type": severity, "reason": reason, "message": message, "lastTimestamp": at}
+        self.objects.append(event)
 
 
 def _merge(into: Object, change: Object) -> None:

@@ -216,6 +216,7 @@ def test_a_run_on_this_machine_and_a_submission_never_have_one_folder(folder: Pa
     """The run begins between two requests of the submission, whichever they are: one of both is refused."""
     known = FakeApi()
     submitted(folder, known)
+    taken = known.asked.index("get namespaces") + 1
     for number in range(len(known.asked)):
         api, requests = FakeApi(), itertools.count()
         output, runs, refusals = folder / f"out-{number}", [], []
@@ -231,7 +232,7 @@ def test_a_run_on_this_machine_and_a_submission_never_have_one_folder(folder: Pa
         with contextlib.ExitStack() as ending:
             ending.callback(lambda runs: [run.close() for run in runs], runs)
             backend = KubernetesBackend(output, asked)
-            if number:  # by the first request it looks for a job of its name; then it takes the folder
+            if number >= taken:  # it has looked for a job of its name, and for what the job names
                 backend.start(plan_of(folder))
                 assert not runs and "another run" in refusals[0] and len(api.objects) == len(known.objects)
             else:
@@ -289,6 +290,7 @@ def test_a_job_that_has_ended_makes_room_for_the_next_and_its_claim_stays(folder
 @pytest.mark.parametrize(
     ("section", "says"),
     [
+        ("{namespace: none}", "kubernetes.namespace: none is not there. .*NotFound"),
         ("{storage_class: none}", "kubernetes.storage_class: none is not there. .*NotFound"),
         ("{claim: none}", "kubernetes.claim: none is not there"),
         ("{volumes: [{path: /data, claim: none}]}", "kubernetes.volumes: none is not there"),
@@ -416,6 +418,18 @@ def test_a_claim_that_cannot_be_had_is_what_the_job_waits_for(folder: Path, api:
     api.object("PersistentVolumeClaim", "digits-output")["status"] = {"phase": "Pending"}
     api.warn("PersistentVolumeClaim", "digits-output", "ProvisioningFailed", "no such class")
     assert backend.state().reason == "claim digits-output: ProvisioningFailed: no such class"
+
+
+def test_a_claim_for_which_the_cluster_has_no_storage_is_explained(folder: Path, api: FakeApi) -> None:
+    backend = submitted(folder, api)
+    claim = api.object("PersistentVolumeClaim", "digits-output")
+    message = "no persistent volumes available for this claim and no storage class is set"
+    api.warn("PersistentVolumeClaim", "digits-output", "FailedBinding", message, severity="Normal")
+    claim["status"] = {"phase": "Bound"}
+    assert backend.state().reason == ""
+    claim["status"] = {"phase": "Pending"}
+    said = backend.state().reason
+    assert said.startswith(f"claim digits-output: FailedBinding: {message} (kubernetes.storage_class names")
 
 
 def test_a_job_that_ended_is_remembered_when_the_cluster_has_forgotten_it(folder: Path, api: FakeApi) -> None:

@@ -56,6 +56,7 @@ def test_processes_of_the_job_need_no_word() -> None:
             "t-0 waits to be started: exit code 1 (on vm, 12, started 3 times)",
         ),
         (ProcessState("t-0", "12", "leaving"), "t-0 was told to leave (12)"),
+        (ProcessState("toy-t-x7", "toy-t-x7", "leaving"), "toy-t-x7 was told to leave"),
         (ProcessState("t-0", "", "failed", reason="OutOfMemory"), "t-0 has ended: OutOfMemory"),
     ],
 )

@@ -82,7 +82,8 @@ def lab(space: Cluster, tmp_path: Path) -> Iterator[Lab]:
 
 
 def test_what_is_not_there_is_named(lab: Lab) -> None:
-    assert 'namespaces "nowhere" not found' in lab.refused(lab.plan(namespace="nowhere"))
+    said = lab.refused(lab.plan(namespace="nowhere"))
+    assert said.startswith("kubernetes.namespace: nowhere is not there") and "NotFound" in said
     said = lab.refused(lab.plan(storage_class="nowhere"))
     assert said.startswith("kubernetes.storage_class: nowhere is not there")
     said = lab.refused(lab.plan(queue="nowhere"))
