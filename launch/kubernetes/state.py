@@ -259,7 +259,7 @@ def _process(pod: Object) -> ProcessState:
         engine_id=name,
         phase=phase,
         where=str(pod["spec"].get("nodeName", "")),
-        reason=_reason(status) if phase not in ("running", "succeeded") else "",
+        reason="" if phase == "succeeded" else _before(main) if phase == "running" else _reason(status),
         restarts=int(main.get("restartCount", 0)),
     )
 
@@ -293,6 +293,12 @@ def _reason(status: Object) -> str:
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return _words(condition.get("reason"), condition.get("message"))
     return ""
+
+
+def _before(container: Object) -> str:
+    """How a container that runs ended the last time, if it did."""
+    end = _of_container(container)
+    return f"before: {end}" if end else ""
 
 
 def _of_container(container: Object) -> str:

@@ -47,7 +47,7 @@ def refused(those: Sequence[RefusedStatus], placed: JobState | str | None) -> li
 
 def _line(process: ProcessState, ended: bool) -> str:
     what = {
-        "pending": "waits to be started",
+        "pending": "still waits, and edldist stop removes it" if ended else "waits to be started",
         "running": "still runs, and edldist stop ends it" if ended else "runs, and is not in the job yet",
         "leaving": "was told to leave",
         "failed": "has ended",

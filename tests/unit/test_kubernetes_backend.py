@@ -343,6 +343,14 @@ CRASHED = {
     "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}},
     "lastState": {"terminated": {"reason": "OOMKilled", "exitCode": 137}},
 }
+STARTED_AGAIN = {
+    "name": "main",
+    "restartCount": 1,
+    "state": {"running": {}},
+    "lastState": {
+        "terminated": {"reason": "Error", "exitCode": 2, "message": "error: weights w: no such file"}
+    },
+}
 OTHER_VERSION = {
     "name": "main",
     "restartCount": 2,
@@ -395,6 +403,15 @@ def test_a_pod_that_does_not_run_says_why(
     (process,) = state.role("student").processes
     assert process.reason.startswith(reason)
     assert state.phase == "pending" and state.reason.startswith(f"digits-student-abcde: {reason}")
+
+
+def test_a_worker_that_was_started_again_tells_how_it_ended_before(folder: Path, api: FakeApi) -> None:
+    backend = submitted(folder, api)
+    teacher = api.object("Deployment", "digits-t")
+    api.pod(teacher, "digits-t-abcde", {"phase": "Running", "containerStatuses": [STARTED_AGAIN]})
+    (worker,) = backend.state().role("t").processes
+    said = "before: Error: error: weights w: no such file (exit code 2)"
+    assert (worker.phase, worker.reason, worker.restarts) == ("running", said, 1)
 
 
 def test_pods_that_nobody_could_make_are_explained(folder: Path, api: FakeApi) -> None:

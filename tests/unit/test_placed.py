@@ -72,6 +72,9 @@ def test_a_preparation_is_no_process_that_would_join_the_job() -> None:
 def test_what_outlives_a_job_is_told_with_what_ends_it() -> None:
     worker = ProcessState("t-0", "12", "running")
     assert not_joined(job(worker, phase="succeeded"), []) == ["t-0 still runs, and edldist stop ends it (12)"]
+    waits = ProcessState("t-0", "12", "pending")
+    said = "t-0 still waits, and edldist stop removes it (12)"
+    assert not_joined(job(waits, phase="failed"), []) == [said]
 
 
 def test_who_is_wanted_and_was_not_started_is_told() -> None:
