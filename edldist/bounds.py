@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 __all__ = [
+    "LONGEST_JOB_NAME",
     "LONGEST_TTL_S",
     "LONGEST_WAIT_S",
     "MOST",
@@ -27,6 +28,8 @@ MOST_THREADS = 1_024
 """Of one process."""
 MOST = 1_000_000_000
 """Of whatever takes no room by its number: samples, steps, restarts, checkpoints."""
+LONGEST_JOB_NAME = 100
+"""Characters."""
 LONGEST_TTL_S = 3_600.0
 LONGEST_WAIT_S = 604_800.0
 """A week: how long anybody waits for anything that may never come."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edldist.agreement import AgreementBounds
-from edldist.bounds import LONGEST_TTL_S, LONGEST_WAIT_S, MOST
+from edldist.bounds import LONGEST_JOB_NAME, LONGEST_TTL_S, LONGEST_WAIT_S, MOST
 from edldist.errors import ConfigError
 
 __all__ = ["JobEnvironment", "whole_number"]
@@ -76,7 +76,7 @@ class JobEnvironment:
         return cls(
             coordinator=environ.get("EDLDIST_COORDINATOR") or None,
             output=environ.get("EDLDIST_OUTPUT") or None,
-            job=environ.get("EDLDIST_JOB") or None,
+            job=_job(environ),
             advertise=environ.get("EDLDIST_ADVERTISE") or None,
             deterministic=_flag(environ, "EDLDIST_DETERMINISTIC"),
             task_size=whole_number(environ, "EDLDIST_TASK_SIZE", least=1),
@@ -88,6 +88,15 @@ class JobEnvironment:
             agreement=AgreementBounds.of(environ.get("EDLDIST_AGREEMENT", ""), "EDLDIST_AGREEMENT"),
             extend=_flag(environ, "EDLDIST_EXTEND"),
         )
+
+
+def _job(environ: Mapping[str, str]) -> str | None:
+    name = environ.get("EDLDIST_JOB", "")
+    if len(name) > LONGEST_JOB_NAME:  # every message of a member carries it
+        raise ConfigError(
+            f"EDLDIST_JOB={name[:20]}...: a name of {len(name)} characters; {LONGEST_JOB_NAME} are allowed"
+        )
+    return name or None
 
 
 def _flag(environ: Mapping[str, str], name: str) -> bool:

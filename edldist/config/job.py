@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from edldist.agreement import EVERY_S, LEAST_S, MAX_NATS, MAX_RELATIVE, AgreementBounds
-from edldist.bounds import LONGEST_TTL_S, LONGEST_WAIT_S, MOST
+from edldist.bounds import LONGEST_JOB_NAME, LONGEST_TTL_S, LONGEST_WAIT_S, MOST
 from edldist.config.kubernetes import KubernetesConfig
 from edldist.config.resources import ResourcesConfig
 from edldist.config.section import JOB_NAME, Section, Text, whole
@@ -124,8 +124,9 @@ class JobConfig(Section):
 
     name: str = Field(
         pattern=JOB_NAME,
-        max_length=100,
-        description="up to 100 letters, digits, `_`, `.` and `-`, the first a letter, digit or `_`",
+        max_length=LONGEST_JOB_NAME,
+        description=f"up to {LONGEST_JOB_NAME} letters, digits, `_`, `.` and `-`, "
+        "the first a letter, digit or `_`",
     )
     teachers: list[TeacherConfig] = Field(min_length=1, description="a list of one teacher or more")
     student: StudentConfig = Field(description="a mapping with `script`")

@@ -397,15 +397,16 @@ class Membership:
     def _leave(self, member_id: str, reason: str, wall: float) -> Record:
         member = self._remove(member_id)
         name = "teacher_left" if member.is_teacher else "student_left"
-        return Record(Event(event=name, t=wall, fields={**_identity(member), "reason": reason}))
+        fields = {**_identity(member), "reason": reason}
+        return Record(Event(event=name, t=wall, fields=fields, job=member.register.job))
 
     def _lose(self, member_id: str, now: float, wall: float) -> Record:
         member = self._remove(member_id)
         name = "teacher_lost" if member.is_teacher else "student_lost"
         if not member.is_teacher:
             self._missing[member_id] = now
-        silent_s = round(now - member.last_seen, 3)
-        return Record(Event(event=name, t=wall, fields={**_identity(member), "silent_s": silent_s}))
+        fields = {**_identity(member), "silent_s": round(now - member.last_seen, 3)}
+        return Record(Event(event=name, t=wall, fields=fields, job=member.register.job))
 
     def _remove(self, member_id: str) -> Member:
         member = self._members.pop(member_id)
@@ -441,7 +442,7 @@ def _joined(message: Register, wall: float) -> Event:
         fields = {"id": message.id, "rank": message.info.get("rank"), "host": message.host}
     if _rejoins(message):
         fields["rejoined"] = True
-    return Event(event=f"{message.role}_joined", t=wall, fields=fields)
+    return Event(event=f"{message.role}_joined", t=wall, fields=fields, job=message.job)
 
 
 def _identity(member: Member) -> dict[str, Scalar]:

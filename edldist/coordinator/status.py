@@ -67,6 +67,7 @@ class StatusView:
                     stats=m.stats,
                     teachers=m.register.teachers,
                     samples_per_s=m.recent.value,
+                    job=m.register.job,
                 )
                 for member_id, m in sorted(members.items())
             ],

@@ -60,9 +60,12 @@ class Reporter:
     it was forked from, through a socket of the kernel's, and may end at once, in whichever way.
     """
 
-    def __init__(self, coordinator: str, rank: int, transport: Transport | None = None) -> None:
+    def __init__(
+        self, coordinator: str, rank: int, transport: Transport | None = None, job: str = ""
+    ) -> None:
         parse_coordinator(coordinator, "EDLDIST_COORDINATOR")
         self.coordinator = coordinator
+        self._job = job
         self._pid = os.getpid()
         self._name = f"report-rank{rank}-{uuid.uuid4().hex[:10]}"
         self._rank = rank
@@ -92,9 +95,8 @@ class Reporter:
             InputError: they are more than one message holds.
             _ParentGone: in a fork: nobody takes them any more.
         """
-        self._take(
-            "report", Report(reporter="", seq=0, rank=self._rank, t=time.time(), values=values), values
-        )
+        report = Report(reporter="", seq=0, rank=self._rank, t=time.time(), values=values, job=self._job)
+        self._take("report", report, values)
 
     def event(self, name: str, fields: dict[str, Scalar]) -> None:
         """Send an event.
@@ -103,7 +105,7 @@ class Reporter:
             InputError: its fields are more than one message holds.
             _ParentGone: in a fork: nobody takes it any more.
         """
-        self._take("event", Event(event=name, t=time.time(), fields=fields), fields)
+        self._take("event", Event(event=name, t=time.time(), fields=fields, job=self._job), fields)
 
     def close(self, timeout_s: float | None = None) -> bool:
         """Wait until everything is acknowledged, and end; False if time ran out first.
@@ -290,7 +292,7 @@ def _make(coordinator: str) -> Reporter:
     global _reporter, _watching_forks
     if _reporter is not None:
         _left_alone.append(_reporter)  # its sockets are the parent's: nothing of it may be closed here
-    _reporter = Reporter(coordinator, placement().rank)
+    _reporter = Reporter(coordinator, placement().rank, job=JobEnvironment.read().job or "")
     atexit.register(flush)
     if "multiprocessing.util" in sys.modules:  # its processes run no exit handlers but these
         from multiprocessing import util

@@ -101,6 +101,7 @@ class Labelling:
                 group=self.here.generation,
                 run=run,
                 generation=generation,
+                job=environment.job or "",
                 skip_poison=skip_poison,
                 hand_on=hand_on,
                 info={

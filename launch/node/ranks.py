@@ -138,6 +138,7 @@ class NodeRanks:
             fields={"host": socket.gethostname(), "code": code},
             reporter=f"node-{uuid.uuid4().hex[:12]}",
             seq=1,
+            job=os.environ.get("EDLDIST_JOB", ""),
         )
         deadline = time.monotonic() + (DONE_S if code == 0 else LEFT_S)
         while time.monotonic() < deadline and not interrupts.insisted:

@@ -18,10 +18,15 @@ class Events:
     """Events of one student, oldest first. Owned by the I/O thread.
 
     A link that is full, as when the coordinator is away, takes nothing in: what it refused is offered again.
+
+    Args:
+        student: its id.
+        job: the job that it belongs to, or empty.
     """
 
-    def __init__(self, student: str, clock: Clock) -> None:
+    def __init__(self, student: str, clock: Clock, job: str = "") -> None:
         self._student = student
+        self._job = job
         self._clock = clock
         self._waiting: deque[Event] = deque()
 
@@ -93,7 +98,7 @@ class Events:
         self._add("labels_back", student=self._student, teacher=teacher, gone_s=round(gone_s, 3))
 
     def _add(self, event: str, **fields: Scalar) -> None:
-        self._waiting.append(Event(event=event, t=self._clock.wall(), fields=fields))
+        self._waiting.append(Event(event=event, t=self._clock.wall(), fields=fields, job=self._job))
 
 
 def last_line(text: str) -> str:

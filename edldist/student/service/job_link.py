@@ -58,7 +58,7 @@ class JobLink:
         self._on_group_change = on_group_change
         self.groups_here: list[str] = []
         """Teacher groups that the coordinator knew when it last knew none of a group that is wanted."""
-        self.events = Events(options.student, clock)
+        self.events = Events(options.student, clock, options.job)
         self._enrolment = Enrolment(
             options.student,
             self._registration,
@@ -123,6 +123,7 @@ class JobLink:
             group=self._options.group,
             run=self._options.run,
             generation=self._options.generation,
+            job=self._options.job,
             address=self._where.address,
             teachers=list(self._options.teachers),
             rolling=list(self._options.versions),

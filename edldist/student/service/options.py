@@ -33,6 +33,7 @@ class ServiceOptions:
         group: of the ranks that train together, or empty.
         run, generation: of which run the group is, and as which of its generations; empty and 0 where nobody
             counts them.
+        job: of which job the rank is, where several share a coordinator; empty where nobody says so.
         codecs: by teacher group, the only codec in which its labels are taken; without an entry, that of the
             group's first worker.
         versions: by teacher group, of how many versions at a time labels are taken, the newest ones; without
@@ -61,6 +62,7 @@ class ServiceOptions:
     group: str = ""
     run: str = ""
     generation: int = 0
+    job: str = ""
     codecs: Mapping[str, CodecSpec] = field(default_factory=dict)
     versions: Mapping[str, int] = field(default_factory=dict)
     skip_after_s: Mapping[str, float] = field(default_factory=dict)

@@ -64,9 +64,9 @@ class Register(MessagePart, frozen=True, tag="register"):
     (``edldist.wire.process``); ``host``, ``pid`` and ``info`` are only shown. ``device_type`` is what a
     teacher worker computes on: workers of one type are taken to be equally fast until they have shown
     otherwise. ``run`` and ``generation`` say of which generation of which run a student is, where somebody
-    counts them. ``attempt`` is how often a process was started under this id before, where somebody counts: a
-    later one takes the place of an earlier one. ``low_watermark`` and ``high_watermark`` bound a student's
-    buffer, in batches.
+    counts them, and ``job`` of which job, where several share a coordinator. ``attempt`` is how often a
+    process was started under this id before, where somebody counts: a later one takes the place of an earlier
+    one. ``low_watermark`` and ``high_watermark`` bound a student's buffer, in batches.
     """
 
     id: Name
@@ -84,6 +84,7 @@ class Register(MessagePart, frozen=True, tag="register"):
     device_type: Name = ""
     run: Name = ""
     generation: Count = 0
+    job: Name = ""
     attempt: Count = 0
     low_watermark: Count = 0
     high_watermark: Count = 0
@@ -216,6 +217,7 @@ class Event(MessagePart, frozen=True, tag="event"):
     """Something worth a line in ``events.jsonl``. ``t`` is unix seconds at the member.
 
     One with a ``reporter`` is numbered among that process's reports, and sent until acknowledged like them.
+    ``job`` is that of the student whom it is about; empty where it concerns all jobs of a coordinator.
     """
 
     event: Name
@@ -223,12 +225,14 @@ class Event(MessagePart, frozen=True, tag="event"):
     fields: Facts = {}
     reporter: Name = ""
     seq: Count = 0
+    job: Name = ""
 
 
 class Report(MessagePart, frozen=True, tag="report"):
     """Figures of the training script (``edldist.report``). Sent until acknowledged.
 
-    ``reporter`` is one process; ``seq`` counts its reports from 1.
+    ``reporter`` is one process; ``seq`` counts its reports from 1. ``job`` is the one that the script belongs
+    to.
     """
 
     reporter: Name
@@ -236,6 +240,7 @@ class Report(MessagePart, frozen=True, tag="report"):
     rank: Count
     t: Wall
     values: Metrics
+    job: Name = ""
 
 
 class Ack(MessagePart, frozen=True, tag="ack"):
@@ -253,8 +258,8 @@ class StatusQuery(MessagePart, frozen=True, tag="status_query"):
 class MemberStatus(MessagePart, frozen=True):
     """One registered member, as ``status`` shows it.
 
-    ``group`` and ``teachers`` are as in ``Register``; ``samples_per_s`` is what it gave or took in the last
-    seconds, None where that is not known yet.
+    ``group``, ``teachers`` and ``job`` are as in ``Register``; ``samples_per_s`` is what it gave or took in
+    the last seconds, None where that is not known yet.
     """
 
     id: str
@@ -271,6 +276,7 @@ class MemberStatus(MessagePart, frozen=True):
     stats: dict[str, Scalar]
     teachers: list[str] = []
     samples_per_s: float | None = None
+    job: str = ""
 
 
 class GroupStatus(MessagePart, frozen=True):
