@@ -34,10 +34,17 @@ class Scaling:
         """The numbers that a person asked for, by role."""
         return self._keeper.held
 
-    def act(self, client: StatusClient, teachers: TeacherWorkers, nodes: StudentNodes, now: float) -> None:
-        """Have what is wanted now: to be called after each look at the coordinator's status."""
+    def act(
+        self, client: StatusClient, teachers: TeacherWorkers, nodes: StudentNodes | None, now: float
+    ) -> None:
+        """Have what is wanted now: to be called after each look at the coordinator's status.
+
+        Args:
+            nodes: of the student; None where several jobs share the teachers, and nobody scales theirs.
+        """
         self._keeper.read()
-        nodes.want(self.held.get("student"), now)
+        if nodes is not None:
+            nodes.want(self.held.get("student"), now)
         known = self._observers.groups()
         if known is None:
             return

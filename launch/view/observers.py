@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 
 from edldist.clock import Clock
 from edldist.config import JobConfig
@@ -29,7 +29,7 @@ from edldist_launch.record.memory import Memory
 from edldist_launch.record.tally import Tally
 from edldist_launch.view.console import PlainConsole, near
 from edldist_launch.view.curves import draw_curves
-from edldist_launch.view.progress import ProgressView, describe_event, show_result, why_it_ended
+from edldist_launch.view.progress import ProgressView, View, describe_event, show_result, why_it_ended
 
 __all__ = ["Observers", "harmless"]
 
@@ -74,13 +74,22 @@ class Observers:
         console: where a person looks.
         workers_wanted: teacher workers that the job asks for.
         clock: tells the time.
+        view: shows figures and lines; None for a live view on the console.
+        errors: where last words go; None for standard error.
 
     Attributes:
         failures: calls that raised, and were kept from the job.
     """
 
     def __init__(
-        self, job: str, folder: RecordFolder, console: PlainConsole, workers_wanted: int, clock: Clock
+        self,
+        job: str,
+        folder: RecordFolder,
+        console: PlainConsole,
+        workers_wanted: int,
+        clock: Clock,
+        view: View | None = None,
+        errors: IO[str] | None = None,
     ) -> None:
         self._job = job
         self._folder = folder
@@ -88,7 +97,8 @@ class Observers:
         self._clock = clock
         self._began = clock.monotonic()
         self._tally = Tally()
-        self._view = ProgressView(console, job, workers_wanted)
+        self._view: View = view or ProgressView(console, job, workers_wanted)
+        self._errors = errors
         self._next_progress = 0.0
         self._submission: str | None = None  # whose figures are kept for a successor
         self._next_keep = 0.0
@@ -224,11 +234,11 @@ class Observers:
         self._folder.forget_kept()
         self._draw(status)
         if last_words:
-            print(printable(last_words), file=sys.stderr)
+            print(printable(last_words), file=self._errors or sys.stderr)
         self._show_result(result)
         self._show_places()
         if words := why_it_ended(result):
-            print(printable(words), file=sys.stderr)
+            print(printable(words), file=self._errors or sys.stderr)
 
     @harmless
     def leave_off(self, trained_s: float) -> None:

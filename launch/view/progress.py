@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -20,8 +20,10 @@ from edldist_launch.view.console import PlainConsole, near, shown
 
 __all__ = [
     "ProgressView",
+    "View",
     "describe_event",
     "duration",
+    "number",
     "plain_line",
     "show_finished",
     "show_result",
@@ -139,6 +141,24 @@ def plain_line(figures: Figures, workers_wanted: int, elapsed_s: float) -> str:
     if figures.eta_s is not None:
         parts.append(f"eta {duration(figures.eta_s)}")
     return " · ".join(parts)
+
+
+class View(Protocol):
+    """Where a watched job is shown."""
+
+    workers_wanted: int
+
+    def __enter__(self) -> View: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+    def say(self, text: str, style: str = "") -> None:
+        """One line that stays."""
+
+    def update(self, figures: Figures, phase: str, elapsed_s: float) -> None:
+        """Show the figures of now."""
 
 
 class ProgressView:
