@@ -44,9 +44,9 @@ SPACE = Space.model_validate(
         },
         "objective": {"metric": "quality", "goal": "max"},
         "constraints": [{"metric": "cost", "at_most": 1.03}, {"metric": "recall", "at_least": 0.99}],
-        "at_a_time": 220,
+        "at_a_time": 240,
         "window": 100,
-        "controls": 10,
+        "controls": 20,
     }
 )
 BASE = {"--weight-a": 0.5, "--weight-b": 0.5, "--temperature": 4.0, "--alpha": 0.5, "--lr": 0.001}

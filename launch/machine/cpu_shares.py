@@ -11,7 +11,7 @@ from edldist.cpus import usable_cpus
 
 __all__ = ["commands_here", "limit_threads", "sharers_of"]
 
-_ROLES = ("bench", "coordinator", "run", "status", "student", "teacher")
+_ROLES = ("bench", "coordinator", "run", "status", "student", "teacher", "tune")
 
 _PROGRAMS = ("edldist", "edldist_launch", os.path.join("launch", "__main__.py"))
 

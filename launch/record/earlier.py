@@ -20,7 +20,15 @@ from edldist.checkpoint.stores.local import LocalStore
 from edldist.config import JobConfig, load_job
 from edldist.errors import ConfigError
 
-__all__ = ["Beginning", "EarlierRun", "differences", "last_checkpoint", "read_result", "set_aside"]
+__all__ = [
+    "Beginning",
+    "EarlierRun",
+    "deciding",
+    "differences",
+    "last_checkpoint",
+    "read_result",
+    "set_aside",
+]
 
 Beginning = Literal["resume", "fresh", "extend"]
 """How a run begins in a folder that holds an earlier one: go on with an unfinished run of the same job,
@@ -67,6 +75,8 @@ class EarlierRun:
         Raises:
             ConfigError: its job cannot be read.
         """
+        if (folder / "tune.json").exists():
+            raise ConfigError(f"{folder} holds a tuning of edldist tune; choose another --output")
         path = folder / "job.yaml"
         if not path.exists():
             return None
@@ -112,7 +122,7 @@ class EarlierRun:
 
 def differences(earlier: JobConfig, now: JobConfig) -> list[str]:
     """What decides what a job learns and is not the same, one ``key: earlier -> now`` each."""
-    before, after = _deciding(earlier), _deciding(now)
+    before, after = deciding(earlier), deciding(now)
     return [
         f"{key}: {_shown(before.get(key))} -> {_shown(after.get(key))}"
         for key in dict.fromkeys([*before, *after])
@@ -148,7 +158,7 @@ def set_aside(folder: Path) -> Path | None:
     return aside
 
 
-def _deciding(job: JobConfig) -> dict[str, Any]:
+def deciding(job: JobConfig) -> dict[str, Any]:
     """The keys that decide, with dots and indices, and their values."""
     document = job.model_dump(exclude=set(_OF_THE_JOB))
     for key in _OF_THE_STUDENT:

@@ -22,7 +22,7 @@ from edldist_launch.job.dry_run import describe_run
 from edldist_launch.plan.commands import own_command
 
 TEACHER = ("teacher", "--coordinator", "tcp://h:1", "--model", "a:b")
-COMMANDS = ("run", "coordinator", "teacher", "student", "status", "schema", "scale", "logs", "stop")
+COMMANDS = ("run", "coordinator", "teacher", "student", "status", "schema", "scale", "logs", "stop", "tune")
 
 
 def invoke(*args: str, **variables: str) -> Result:
@@ -102,6 +102,9 @@ def test_every_number_has_a_most_and_is_a_number() -> None:
         (("run", "job.yaml", "--outptu", "x"), "No such option"),
         (("run", "job.yaml", "--output", __file__), "is a file"),
         (("run", "job.yaml", "--fresh", "--extend"), "--fresh begins anew and --extend goes on"),
+        (("tune", "job.yaml"), "Missing option '--space'"),
+        (("tune", "job.yaml", "--space", "s.yaml", "--trials", "0"), "0 is not in the range 1<=x<="),
+        (("tune", "job.yaml", "--space", "s.yaml", "--output", __file__), "is a file"),
         (("status", "--output", "nowhere"), "'nowhere' does not exist"),
         (("status", "--output", ".", "--coordinator", "tcp://h:1"), "both say which job"),
         (("scale",), "Missing argument 'NAME=N...'"),

@@ -96,6 +96,9 @@ LAUNCH = {
         "node",
         "view",
     },
+    "tune": {
+        *("process", "machine", "record", "plan", "contract", "local", "view", "job"),
+    },
     "cli": {
         *(
             "process",
@@ -109,7 +112,7 @@ LAUNCH = {
             "slurm",
             "node",
         ),
-        *("view", "job"),
+        *("view", "job", "tune"),
     },
     "__main__": {"cli"},
 }
