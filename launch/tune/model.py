@@ -18,7 +18,7 @@ __all__ = ["RatioModel", "require_library"]
 MOST_FITTED = 150
 """Observations that decide the kernel; the posterior is of all of them."""
 FEW = 50
-"""With so few a fit costs nothing, and may end at a kernel that is not the most likely: it is begun thrice."""
+"""With so few a fit costs nothing, and may end at a kernel that is not the likeliest: it is begun thrice."""
 EXACT = 1e-6
 """Variance of the one thing that is known for certain: the ratio of the control's own settings."""
 LEAST_SCALE = 1e-6

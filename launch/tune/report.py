@@ -126,20 +126,19 @@ def conclusion(study: Study, standing: Standing) -> str:
         ended = sum(trial.ended and not trial.control for trial in study.trials)
         return f"None of {ended} trials that ended holds the constraints."
     verdict = study.verdict(best)
-    measured = _percent(study, verdict.ratios[objective.metric])
-    said = f"Trial {best.number} is the best: {objective.metric} is {measured}"
-    if standing.estimate is not None:
-        mean, deviation = standing.estimate
-        said += f" as measured, {_percent(study, mean)} ± {100 * deviation:.1f} by the model of all trials"
-        if study.space.gain(mean) <= 0:
-            said += ": nothing better than the control was found"
+    said = (
+        f"Trial {best.number} is the best: its {objective.metric} is "
+        f"{verdict.ratios[objective.metric]:.3f} times the control's as measured"
+    )
+    if standing.estimate is None:
+        return f"{said}."
+    mean, deviation = standing.estimate
+    said += f", and {mean:.3f} ± {deviation:.3f} times by the model of all trials"
+    if study.space.gain(mean) <= 0:
+        return f"{said}: nothing better than the control was found."
+    if study.space.gain(mean) < 2 * deviation:
+        return f"{said}. That is not surely better than the control: more trials would tell."
     return f"{said}."
-
-
-def _percent(study: Study, ratio: float) -> str:
-    change = 100 * (ratio - 1)
-    word = "better" if study.space.gain(ratio) > 0 else "worse"
-    return f"{change:+.1f} % beside the control ({word})"
 
 
 def counts(study: Study) -> Mapping[str, int]:

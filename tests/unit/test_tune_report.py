@@ -59,7 +59,7 @@ def test_the_report_tells_every_trial_and_the_best_first(tuned: Study) -> None:
 
 def test_the_conclusion_says_what_the_best_comes_to(tuned: Study) -> None:
     said = conclusion(tuned, Standing.of(tuned))
-    assert "is the best: accuracy is +" in said and "by the model of all trials" in said
+    assert "is the best: its accuracy is " in said and "times by the model of all trials" in said
     nothing = study()
     assert conclusion(nothing, Standing.of(nothing)) == "None of 0 trials that ended holds the constraints."
 
