@@ -92,11 +92,11 @@ class LabelRequests:
     Owned by the thread that makes the first request.
 
     Args:
-        inputs, teacher, coordinator, codec, vocabulary, agreement, route, missing, missing_after_s, versions,
-        task_size, deterministic, device, pin_memory, heartbeat_ttl_s, first_deadline_s, min_deadline_s,
-        hang_s,
-        transport: as of ``DistillLoader``. ``device`` is where the loop wants its labels; its batches stay
-            where they are.
+        inputs, teacher, coordinator, codec, vocabulary, agreement, route, missing, missing_after_s, versions:
+            as of ``DistillLoader``.
+        task_size, deterministic, pin_memory, heartbeat_ttl_s, first_deadline_s, min_deadline_s, hang_s: too.
+        device: where the loop wants its labels; its batches stay where they are.
+        transport: for tests without sockets.
         staleness: how many steps may lie between a request and the taking of its labels. A step is a request
             whose labels are taken, so 0 is for a loop that takes the labels of each batch before it makes the
             next, and 1 for one that makes the next batch first.
