@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import edldist
 from edldist.errors import ConfigError, PoisonTaskError
-from examples.cold_users import models, plain, recipe, student
+from examples.cold_users import models, plain, prepare, recipe, student
 from examples.cold_users.data import COLD, ITEMS, MATURE, QUERY, SUPPORT, Draws, World
 from examples.cold_users.structure import FILM, LAYERS, PLACES, best, chosen, described
 from tests.examples.test_digits_job import _Anything, result, start
@@ -132,6 +132,19 @@ def test_a_draw_is_a_mature_user_with_ratings_that_there_are(world: World) -> No
             assert set(world.ratings[user].tolist()) >= set(draw["ratings"].tolist())
     cold = world.cold()
     assert cold["user"].min() == MATURE and len(cold["user"]) == COLD and cold["truth"].shape == (COLD, QUERY)
+
+
+def test_the_teacher_is_trained_where_it_is_missing_and_only_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(prepare, "WEIGHTS", tmp_path / "build" / "teacher.safetensors")
+    monkeypatch.setattr(prepare, "STEPS", 3)
+    prepare.main()
+    models.teacher().load_state_dict(load_file(prepare.WEIGHTS))
+    said = capsys.readouterr().out
+    assert "training for 3 steps" in said
+    prepare.main()
+    assert capsys.readouterr().out == said.splitlines(keepends=True)[-1]
 
 
 def test_the_plain_student_searches_too(capsys: pytest.CaptureFixture[str]) -> None:

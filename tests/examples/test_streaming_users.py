@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import edldist
 from edldist.errors import CheckpointError, ConfigError, InputError, LabelError, PoisonTaskError
 from edldist.weights import followed
-from examples.streaming_users import models, plain, recipe, student
+from examples.streaming_users import models, plain, prepare, recipe, student
 from examples.streaming_users.data import HISTORY, QUERY, SUPPORT, Arrivals, Calendar, mean_taste, users
 from examples.streaming_users.finetuning import finetuned
 from examples.streaming_users.ledger import Ledger
@@ -139,6 +139,21 @@ def build(tmp_path: Path) -> Path:
         model.night.fill_(night)
         save_file(model.state_dict(), weights_of(night, folder))
     return folder
+
+
+def test_the_teacher_of_each_night_is_trained_where_it_is_missing_and_only_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module, name, value in ((prepare, "LOG", 8), (prepare, "FIRST_STEPS", 2), (recipe, "JUDGES", 8)):
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(prepare, "NEXT_STEPS", 1)
+    prepare.main(["--build", str(tmp_path)])
+    nights = [load_file(weights_of(night, tmp_path)) for night in range(LAST_NIGHT + 1)]
+    assert [int(weights["night"]) for weights in nights] == [0, 1, 2]
+    assert not torch.equal(nights[0]["tells.weight"], nights[1]["tells.weight"])
+    assert capsys.readouterr().out.count("no weights yet") == 3
+    prepare.main(["--build", str(tmp_path)])
+    assert "no weights yet" not in capsys.readouterr().out
 
 
 def test_each_night_is_published_once_over_restarts_too(tmp_path: Path, build: Path) -> None:
