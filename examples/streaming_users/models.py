@@ -73,7 +73,7 @@ class Student(nn.Module):
                 "sees": nn.Sequential(
                     *(nn.Linear(FEATURES, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, WIDTH))
                 ),
-                "adapts": nn.ParameterList([torch.full((WIDTH + 1,), -0.7)]),
+                "adapts": nn.ParameterList([nn.Parameter(torch.full((WIDTH + 1,), -0.7), steps > 0)]),
             }
         )
         self.adaptive = nn.Parameter(torch.zeros(WIDTH + 1))

@@ -106,6 +106,16 @@ def test_fixed_film_is_feature_wise_linear(world: World) -> None:
     torch.testing.assert_close(model(support, ratings, query), model.rates(hidden).squeeze(-1))
 
 
+def test_all_weights_get_a_gradient_while_it_searches_and_later(world: World) -> None:
+    """As ``DistributedDataParallel`` wants it."""
+    model = models.student(0)
+    for _ in range(2):
+        model.zero_grad()
+        model(*support_of(world, 2)).sum().backward()
+        assert all(value.grad is not None for value in model.parameters())
+        model.keep(("min1",), seed=0)
+
+
 def test_a_search_leaves_its_weights_and_begins_anew() -> None:
     model, fresh = models.student(0), models.student(7)
     with torch.no_grad():

@@ -210,6 +210,14 @@ def test_adaptation_is_gradient_descent_on_the_clicks_that_are_known() -> None:
     torch.testing.assert_close(found[0], model.seen(new["query"])[0] @ own)
 
 
+@pytest.mark.parametrize("steps", [0, 3])
+def test_all_weights_that_are_trained_get_a_gradient(steps: int) -> None:
+    """As ``DistributedDataParallel`` wants it."""
+    model, new = models.student(0, steps), users(0, range(4), 0)
+    model(new["items"], new["clicks"], new["query"]).sum().backward()
+    assert all((value.grad is not None) == value.requires_grad for value in model.parameters())
+
+
 def test_many_are_finetuned_as_one_would_be() -> None:
     """Against a plain loop over one copy of the network."""
     model, new = models.student(1, steps=0), users(5, range(3), 0)
