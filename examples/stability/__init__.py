@@ -1,0 +1,1 @@
+"""A click model whose stream changes halfway, and at which learning rates it survives that."""
