@@ -5,7 +5,7 @@ A *world* of users and items, the same for every seed, says how likely a click i
     logit = 10 * (weights · context) + 3 * (liking of the user + appeal of the item) + engagement
 
 with eight numbers of context, and an engagement that nobody sees but through one feature, ``watched``:
-minutes, in raw counts, ``exp(3.5 + engagement)``, from a few to some hundred. A click is drawn with that
+minutes, in raw counts, ``exp(4.2 + engagement)``, from a few to some hundred. A click is drawn with that
 probability. A stream of events is drawn from a seed; the student's, the teacher's and the test's seeds share
 no event.
 
@@ -57,7 +57,7 @@ def events(seed: int, count: int) -> dict[str, Tensor]:
         "user": torch.from_numpy(user),
         "item": torch.from_numpy(item),
         "context": torch.from_numpy(context.astype(np.float32)),
-        "watched": torch.from_numpy(np.exp(3.5 + engagement).astype(np.float32)).unsqueeze(1),
+        "watched": torch.from_numpy(np.exp(4.2 + engagement).astype(np.float32)).unsqueeze(1),
         "click": torch.from_numpy(click.astype(np.int64)),
     }
 

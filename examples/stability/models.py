@@ -50,4 +50,4 @@ def teacher() -> nn.Module:
 
 def student() -> nn.Module:
     """The small one, which gets features as they are logged; freshly initialised."""
-    return Ranker(width=32, tames=False)
+    return Ranker(width=16, tames=False)
