@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("tuning", type=Path, help="the folder of the tuning, as in out/tune-tune")
+    parser.add_argument("tuning", type=Path, help="the folder of the tuning, as in out/digits-in-brief-tune")
     parser.add_argument("--seeds", type=int, nargs="+", default=[100, 101, 102, 103, 104], metavar="SEED")
     parser.add_argument(
         "--output", type=Path, default=Path("out/tune-confirm"), help="what is done lies here"

@@ -19,6 +19,9 @@ MOST_FITTED = 150
 """Observations that decide the kernel; the posterior is of all of them."""
 FEW = 50
 """With so few a fit costs nothing, and may end at a kernel that is not the likeliest: it is begun thrice."""
+LEAST_NOISE = 0.01
+"""With so few, the least part of a metric's variance that counts as noise: no training repeats itself, and a
+few points can always be explained without noise."""
 EXACT = 1e-6
 """Variance of the one thing that is known for certain: the ratio of the control's own settings."""
 LEAST_SCALE = 1e-6
@@ -70,17 +73,18 @@ class RatioModel:
         self._scale = max(float(np.sqrt(np.mean(strays_N**2))), LEAST_SCALE)
         scaled_N = strays_N / self._scale
         keys = features_NF.shape[1]
+        few = len(scaled_N) <= FEW
         # The window is one more feature: one kernel does not see it, the other sees nothing else.
         ratio = ConstantKernel(1.0, (0.05, 20.0)) * Matern(
             [*[0.5] * keys, BLIND], [*[(0.1, 20.0)] * keys, (BLIND, 1.01 * BLIND)], nu=2.5
         )
         shared = ConstantKernel(0.01, (1e-5, 1.0)) * RBF([*[BLIND] * keys, 0.1], "fixed")
-        kernel = ratio + shared + WhiteKernel(0.1, (1e-4, 2.0))
+        kernel = ratio + shared + WhiteKernel(0.1, (LEAST_NOISE if few else 1e-4, 2.0))
         points_NG = np.column_stack([features_NF, windows_N])
         chosen = np.arange(len(scaled_N))
         if len(chosen) > MOST_FITTED:
             chosen = np.random.default_rng(seed).choice(chosen, MOST_FITTED, replace=False)
-        again = 2 if len(chosen) <= FEW else 0
+        again = 2 if few else 0
         fitted = GaussianProcessRegressor(kernel, alpha=EXACT, n_restarts_optimizer=again, random_state=seed)
         with warnings.catch_warnings():
             # Of a length at its bound: the metric does not depend on that key.

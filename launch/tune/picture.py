@@ -56,8 +56,13 @@ def draw_tuning(study: Study, standing: Standing, picture: Path, title: str) -> 
             _by_key(next(places), study, standing, ended, key, domain)
         for axis in places:
             axis.set_axis_off()
-        handles, labels = axes[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+        known: dict[str, Any] = {}
+        for axis in axes.flat:
+            for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+                known.setdefault(label, handle)
+        figure.legend(
+            known.values(), known.keys(), loc="outside lower center", ncols=len(known), frameon=False
+        )
         figure.savefig(drawn, format="png", dpi=120)
     finally:
         pyplot.close(figure)
@@ -75,7 +80,7 @@ def _groups(study: Study, trials: Sequence[Trial]) -> Mapping[str, tuple[str, st
     breaking = [trial for trial in trials if trial.state == "done" and not study.verdict(trial).feasible]
     stopped = [trial for trial in trials if trial.state == "stopped"]
     return {
-        "holds the constraints": (HOLDS, "o", holding),
+        "holds the constraints" if study.space.constraints else "done": (HOLDS, "o", holding),
         "breaks one": (BREAKS, "s", breaking),
         "stopped early": (STOPPED, "v", stopped),
     }
@@ -109,7 +114,7 @@ def _by_trial(axis: Any, study: Study, standing: Standing, trials: Sequence[Tria
             reached = verdict.ratios[metric]
         steps.append(trial.number)
         best.append(reached)
-    axis.plot(steps, best, drawstyle="steps-post", color=HOLDS, linewidth=1.2, label="best that held so far")
+    axis.plot(steps, best, drawstyle="steps-post", color=HOLDS, linewidth=1.2, label="best so far")
     failed = [trial.number for trial in trials if trial.state == "failed"]
     if failed:
         low, _ = axis.get_ylim()

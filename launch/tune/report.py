@@ -109,7 +109,9 @@ def outcome(study: Study, trial: Trial) -> str:
     if trial.state == "done":
         if trial.control:
             return "control"
-        return "holds" if study.verdict(trial).feasible else "breaks a constraint"
+        if study.verdict(trial).feasible:
+            return "holds" if study.space.constraints else "done"
+        return "breaks a constraint"
     if trial.state in ("stopped", "failed"):
         return f"{trial.state}: {trial.reason}"
     return trial.state

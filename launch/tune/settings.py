@@ -7,6 +7,7 @@ A key is one of the job file, with dots as in ``--set``, or an argument of the s
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from edldist.bounds import LONGEST_JOB_NAME
 from edldist.config import JobConfig
 from edldist.config.problems import explain
 from edldist.errors import ConfigError
-from edldist.yamltext import dump_yaml, parse_yaml
+from edldist.yamltext import parse_yaml
 from edldist_launch.tune.cube import Cube
 from edldist_launch.tune.space import Choices, Space
 
@@ -70,13 +71,10 @@ class Settings:
     def overrides(self, values: Mapping[str, Any]) -> list[str]:
         """What ``edldist run --set`` needs for a job with these settings."""
         args = self._document(values, None)["student"]["args"]
-        said = [
-            f"{key}={dump_yaml([value], in_one_line=True).strip()[1:-1]}"
-            for key, value in values.items()
-            if not key.startswith("--")
-        ]
+        # JSON is YAML, too, and its quotes are none of the shell's.
+        said = [f"{key}={json.dumps(value)}" for key, value in values.items() if not key.startswith("--")]
         if any(key.startswith("--") for key in values):
-            said.append(f"student.args=[{', '.join(_quoted(arg) for arg in args)}]")
+            said.append(f"student.args={json.dumps(args)}")
         return said
 
     def command(self, job: Sequence[str], values: Mapping[str, Any]) -> str:
@@ -114,10 +112,6 @@ class Settings:
         except ValidationError as exc:
             said = "; ".join(explain(error, JobConfig) for error in exc.errors())
             raise ConfigError(f"keys.{key}: the job could not have the value {value!r}: {said}") from exc
-
-
-def _quoted(arg: str) -> str:
-    return dump_yaml([arg], in_one_line=True).strip()[1:-1]
 
 
 # --- one key ----------------------------------------------------------------------------------

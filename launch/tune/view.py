@@ -21,7 +21,7 @@ from edldist_launch.view.progress import duration, number
 
 __all__ = ["Running", "TuneView", "show_end"]
 
-PLAIN_EVERY_S = 10.0
+PLAIN_EVERY_S = 30.0
 MOST_SHOWN = 12
 """Rows of trials that run, and of the best at the end: a terminal has so many lines to spare."""
 
@@ -41,7 +41,7 @@ class Running:
 
 
 class TuneView:
-    """One live view on a terminal; elsewhere a plain line every 10 s. ``say`` prints a line that stays."""
+    """One live view on a terminal; elsewhere a plain line every 30 s. ``say`` prints a line that stays."""
 
     def __init__(self, console: PlainConsole, job: str, workers_wanted: int) -> None:
         self._console = console
@@ -87,7 +87,10 @@ class TuneView:
         ended = sum(trial.ended and not trial.control for trial in study.trials)
         now = ", ".join(f"{named(each.trial)} step {_of(each.figures)}" for each in running[:4])
         more = f" and {len(running) - 4} more" if len(running) > 4 else ""
-        best = f" · best {_best(study, standing)}" if standing.best is not None else ""
+        best = ""
+        if standing.best is not None:
+            ratio = study.verdict(standing.best).ratios[study.space.objective.metric]
+            best = f" · best {standing.best.number}, {ratio:.3f} of the control's"
         return (
             f"[{duration(elapsed_s)}] trials {ended}/{study.candidates}{best} · workers "
             f"{self._fleet.workers}/{self.workers_wanted} · running {now or 'none'}{more}"
@@ -139,8 +142,10 @@ class TuneView:
     def _trials(self, study: Study, running: Sequence[Running]) -> RenderableType:
         objective = study.space.objective.metric
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for title in ("trial", "step", objective, "/ control", "settings"):
-            table.add_column(title, no_wrap=True)
+        # Only the settings give way where a terminal is narrow.
+        for title, width in (("trial", 19), ("step", 9), (objective, len(objective)), ("/ control", 9)):
+            table.add_column(title, no_wrap=True, min_width=width)
+        table.add_column("settings", no_wrap=True)
         for each in running[:MOST_SHOWN]:
             ratio = "-" if each.ratio is None else f"{each.ratio:.3f}"
             better = each.ratio is not None and study.space.gain(each.ratio) > 0

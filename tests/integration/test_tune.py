@@ -49,7 +49,7 @@ def test_every_trial_is_a_job_with_a_folder_beside_the_control_of_its_window(
     assert starts(folder) == Counter(range(8))
     best = max((each for each in trials if not each["control"]), key=lambda each: each["ratios"]["accuracy"])
     assert document["best_values"]["--lr"] == pytest.approx(best["values"]["--lr"], rel=0.3)
-    assert "edldist run job.yaml --set 'student.args=[--lr, " in output
+    assert 'edldist run job.yaml --set \'student.args=["--lr", ' in output
     assert {"tune.png", "report.md", "job.yaml"} <= {path.name for path in (folder / "out").iterdir()}
     assert not any(running(pid) for pid in pids(folder))
 
