@@ -40,7 +40,8 @@ def main() -> None:
     step = checkpointer.restore(state) or 0
     parallel = DistributedDataParallel(model) if ranks > 1 else model
 
-    for batch, labels in loader:
+    # A run that is restored behind its last step has nothing left to learn.
+    for batch, labels in loader if step < args.steps else ():
         logits = parallel(batch["item"], batch["context"], batch["attributes"])
         loss = F.binary_cross_entropy_with_logits(logits, labels["logits"].sigmoid())
         optimizer.zero_grad()

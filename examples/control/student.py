@@ -42,7 +42,8 @@ def main() -> None:
     step = checkpointer.restore(state) or 0
     parallel = DistributedDataParallel(model) if ranks > 1 else model
 
-    for batch, labels in loader:
+    # A run that is restored behind its last step has nothing left to learn.
+    for batch, labels in loader if step < args.steps else ():
         loss = recipe.loss_of(parallel, batch, labels, tasks)
         optimizer.zero_grad()
         (loss * loader.loss_weight).backward()

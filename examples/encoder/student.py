@@ -62,7 +62,8 @@ def main() -> None:
     step = checkpointer.restore(state) or 0
     parallel = DistributedDataParallel(model) if ranks > 1 else model
 
-    for batch, labels in loader:
+    # A run that is restored behind its last step has nothing left to learn.
+    for batch, labels in loader if step < steps else ():
         memory.add(batch["number"], labels)
         for _ in range(args.looks):
             numbers, said = memory.draw(len(batch["number"]))

@@ -46,7 +46,8 @@ def main() -> None:
     weights = load_file(WEIGHTS)
     head = edldist.losses.Head(weights["head.weight"], weights["head.bias"])
 
-    for batch, labels in loader:
+    # A run that is restored behind its last step has nothing left to learn.
+    for batch, labels in loader if step < args.steps else ():
         logits = parallel(batch["tokens"][:, :-1])["logits"]
         if "hidden" in labels:
             loss = edldist.losses.forward_kl(logits, labels["hidden"], teacher_head=head)
