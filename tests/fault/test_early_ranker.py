@@ -21,7 +21,7 @@ from tests.fault.test_digits_exact import events
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(600)]
 
-STEPS, SAVED_EVERY = 600, 50
+STEPS, SAVED_EVERY = 400, 40
 
 
 @pytest.fixture
@@ -70,7 +70,8 @@ def test_workers_die_and_the_student_is_killed(tmp_path: Path, weights: Path) ->
 
     assert sorted(kind for kind, _ in done) == ["student", "worker", "worker"], done
     found = result(fire)
-    assert (found["steps"], found["student_restarts"]) == (STEPS, 1) and found["tasks"]["requeued"] > 0
+    assert (found["steps"], found["student_restarts"]) == (STEPS, 1)
+    assert found["teachers"]["lost"] >= 2
     assert found["metrics"]["staleness"] == 0
     expected, weights_now = final_weights(quiet), final_weights(fire)
     assert all(torch.equal(expected[name], weights_now[name]) for name in expected)
