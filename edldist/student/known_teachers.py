@@ -25,8 +25,9 @@ class KnownTeachers:
     single teacher. So the state says which it was, and the student takes no other.
 
     All ranks that have taken as many steps know the same, and it is kept once for all of them; unless each
-    teacher has inputs of its own: a rank may have met no sample for some teacher yet, and keeps what it knows
-    for itself. Owned by the thread of the training loop.
+    teacher has inputs of its own, as a rank may have met no sample for some teacher yet, or versions follow
+    each other, as a rank may have met a newer one than the others have. Then a rank keeps what it knows for
+    itself. Owned by the thread of the training loop.
 
     Args:
         teachers: names of the groups whose labels are wanted.

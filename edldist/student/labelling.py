@@ -77,7 +77,8 @@ class Labelling:
         translations = asked.translations(figures.translated)
         self.here: Placement = placement()
         run, generation = term()
-        by_rank = self.here.world_size > 1 and asked.differ_by_rank
+        # Which version labelled last is a matter of timing, so ranks differ in that as well.
+        by_rank = self.here.world_size > 1 and (asked.differ_by_rank or bool(asked.versions))
         self.known = KnownTeachers(asked.names, by_rank, environment.extend, asked.versions)
         self.clock: Clock = SystemClock()
         bind, advertise = endpoint(address, environment)

@@ -144,6 +144,22 @@ def test_a_run_that_goes_on_takes_the_versions_of_its_checkpoint_and_newer_ones(
     assert versions == {6}
 
 
+def test_each_of_several_ranks_saves_the_version_that_it_has_met(memory_job, monkeypatch):
+    """At one step one rank may have labels of a newer version than another has, and a save would be refused
+    if that were kept once for all of them."""
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    start(memory_job, 1)
+    loader = memory_job.loader(Endless(8), "id", versions=2)
+    next(iter(loader))
+    assert "teachers" not in loader.state_dict()
+    saved = loader.rank_state_dict()
+    assert saved["teachers"]["teacher"]["version"] == "1"
+    loader.load_state_dict(loader.state_dict())
+    loader.load_rank_state_dict(saved)
+    assert loader.rank_state_dict()["teachers"]["teacher"]["version"] == "1"
+
+
 def test_an_output_of_the_name_of_the_version_is_refused(memory_job):
     memory_job.teacher("says_version", version="1")
     with pytest.raises(LabelError, match="teacher 'teacher' has an output 'version'"):
