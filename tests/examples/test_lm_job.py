@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from examples.lm import models, on_policy, recipe, text
 from examples.lm.training import train_on_text
+from tests.harness import local_job
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -118,3 +119,16 @@ def test_the_student_writes_what_it_is_asked_about() -> None:
     assert first["written"].sum(1).tolist() == [on_policy.WRITTEN + 1] * recipe.BATCH
     again = on_policy.Writer(model, text.read("scarce"), seed=0).write()
     assert again["tokens"].equal(first["tokens"])
+
+
+@pytest.mark.timeout(120)
+def test_the_student_learns_from_what_it_has_just_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with local_job() as job:
+        job.teacher("examples.lm.models:teacher", codec="gather", outputs="logits", batch_size=2048)
+        monkeypatch.setenv("EDLDIST_COORDINATOR", job.address)
+        monkeypatch.setattr(sys, "argv", ["on_policy.py", "--steps", "1", "--own-steps", "2"])
+        on_policy.main()
+        assert job.errors == []
+    assert "after 2 steps on its own text" in capsys.readouterr().out
