@@ -46,7 +46,7 @@ def main(given: list[str] | None = None) -> None:
         state = {"model": model, "optimizer": optimizer, "loader": loader}
         step = checkpointer.restore(state) or 0
         parallel = DistributedDataParallel(model, broadcast_buffers=False) if ranks > 1 else model
-        for batch, labels in loader:
+        for batch, labels in loader if step < args.steps else ():
             recipe.set_rates(optimizer, step, args)
             found = parallel(batch["support"], batch["ratings"], batch["query"])
             loss = F.mse_loss(found, labels["ratings"])

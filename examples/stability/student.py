@@ -46,7 +46,8 @@ def main() -> None:
         checkpointer.save(step := 0, state)
     parallel = DistributedDataParallel(model) if ranks > 1 else model
 
-    for batch, labels in guard if args.guard else loader:
+    read = loader.epoch > 0  # by a run that was killed behind its last step
+    for batch, labels in () if read else guard if args.guard else loader:
         logits = parallel(**{name: batch[name] for name in recipe.INPUTS})
         loss = edldist.losses.kd(logits, labels["logits"], alpha=1.0)
         optimizer.zero_grad()
