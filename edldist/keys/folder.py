@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+import zmq
 
 from edldist.errors import ConfigError
 from edldist.files import replace_file
@@ -283,8 +284,6 @@ def _mode(path: Path) -> int:
 
 
 def _is_pair(public: str, secret: str) -> bool:
-    import zmq
-
     if not (_Z85.fullmatch(public) and _Z85.fullmatch(secret)):
         return False
     return zmq.curve_public(secret.encode()).decode() == public

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import zmq
+
 __all__ = ["COORDINATOR", "OPERATOR", "ROLES", "STUDENT", "TEACHER", "KeyPair", "new_pair"]
 
 COORDINATOR, TEACHER, STUDENT, OPERATOR = "coordinator", "teacher", "student", "operator"
@@ -32,7 +34,5 @@ class KeyPair(NamedTuple):
 
 def new_pair(role: str, name: str) -> KeyPair:
     """A random pair."""
-    import zmq
-
     public, secret = zmq.curve_keypair()
     return KeyPair(role, name, public.decode(), secret.decode())

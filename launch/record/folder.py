@@ -224,7 +224,11 @@ class JobFolder(RecordFolder):
         self.earlier: EarlierRun | None = None
         self.set_aside: Path | None = None
         self._job, self._beginning, self._refuse = job, beginning, refuse
-        super().__init__(path)
+        try:
+            super().__init__(path)
+        except FolderHeldError:
+            refuse(path)  # a job on a cluster is known by name; its coordinator holds the lock where it can
+            raise
 
     def _begin(self) -> None:
         self._refuse(self.path)

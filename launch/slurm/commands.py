@@ -22,6 +22,9 @@ _MOST_IDS = 500
 """Ids on one command line."""
 _KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")
 _GONE = ("Invalid job id specified", "Job/step already completing or completed", "Job is pending execution")
+_GONE_CODES = frozenset({2017 & 0xFF, 2021 & 0xFF})
+"""The same, by Slurm's numbers, of which an exit code has the lowest eight bits: scancel says no word of an
+array's task that has just ended."""
 
 
 class Slurm(Protocol):
@@ -148,6 +151,8 @@ class SlurmCommands:
             ) from exc
         said = _lines(done.stderr)
         if done.returncode == 0 or (said and all(any(word in line for word in forgive) for line in said)):
+            return done
+        if forgive and not said and done.returncode in _GONE_CODES:
             return done
         raise LaunchError(f"{command[0]}: {_words(command[0], said) or f'exit code {done.returncode}'}")
 

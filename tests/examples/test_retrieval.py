@@ -140,6 +140,7 @@ def test_the_judge_by_hand(collection: Collection, monkeypatch: pytest.MonkeyPat
     assert figures == {"mrr": pytest.approx(25.0), "r_precision": pytest.approx(25.0)}
 
 
+@pytest.mark.slow
 def test_two_ranks_have_the_gradient_of_one_process(tmp_path: Path) -> None:
     alone = retrieval_rank.gradient(rank=0, ranks=1)
     for told in run_ranks("tests.examples.retrieval_rank", {}, 2, tmp_path):

@@ -19,6 +19,7 @@ from tests.fault.crew import crew
 from tests.fault.harness import wait_for
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(not zmq.has("curve"), reason="this libzmq has no CURVE"),
     pytest.mark.timeout(300),
 ]

@@ -16,7 +16,7 @@ from edldist.labels import grammar
 from edldist.labels.grammar import CodecSpec, Parameter
 from edldist.labels.packing import NO_INPUTS, Codec, Packed
 from edldist.labels.places import in_samples
-from edldist.student import arrivals
+from edldist.student import waiting
 from edldist.student.service import unsuited
 from tests.harness import LocalJob
 
@@ -262,7 +262,7 @@ def test_a_codec_may_have_parameters_and_typed_labels(memory_job, monkeypatch):
 
 
 def test_a_loop_that_waits_says_why_the_worker_that_came_was_refused(memory_job, monkeypatch, caplog):
-    monkeypatch.setattr(arrivals, "_COMPLAIN_S", 0.01)
+    monkeypatch.setattr(waiting, "_COMPLAIN_S", 0.01)
     loader = memory_job.loader(batches(1), inputs="id", codec="dense:fp16")
     wrong = memory_job.teacher(batch_size=2)
     read = threading.Thread(target=lambda: list(loader), daemon=True)
@@ -279,7 +279,7 @@ def test_a_loop_that_waits_says_why_the_worker_that_came_was_refused(memory_job,
 
 
 def test_a_loop_that_waits_for_a_group_that_is_not_there_says_which_are(memory_job, monkeypatch, caplog):
-    monkeypatch.setattr(arrivals, "_COMPLAIN_S", 0.01)
+    monkeypatch.setattr(waiting, "_COMPLAIN_S", 0.01)
     loader = memory_job.loader(batches(1), inputs="id", teacher="teacher")
     memory_job.teacher(batch_size=2, name="bert")
     read = threading.Thread(target=lambda: list(loader), daemon=True)

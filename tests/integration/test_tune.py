@@ -54,6 +54,7 @@ def test_every_trial_is_a_job_with_a_folder_beside_the_control_of_its_window(
     assert not any(running(pid) for pid in pids(folder))
 
 
+@pytest.mark.slow
 def test_a_tuning_that_is_killed_goes_on_with_no_trial_lost_or_run_twice(start: Start, folder: Path) -> None:
     (folder / "hold-3").touch()
     first = start()

@@ -104,6 +104,18 @@ def test_who_has_ended_meanwhile_needs_no_end() -> None:
         SlurmCommands(Answers(stderr=other, code=1), {}).cancel(["7", "8"])
 
 
+@pytest.mark.parametrize(("code", "gone"), [(229, True), (225, True), (1, False)])
+def test_scancel_may_say_only_by_its_exit_code_that_a_task_has_ended(code: int, gone: bool) -> None:
+    slurm = SlurmCommands(Answers(code=code), {})
+    if gone:
+        slurm.cancel(["14_0"])
+        with pytest.raises(LaunchError, match=f"exit code {code}"):
+            slurm.release("14_0")
+    else:
+        with pytest.raises(LaunchError, match="scancel: exit code 1"):
+            slurm.cancel(["14_0"])
+
+
 def test_a_refusal_is_passed_on_in_slurms_own_words() -> None:
     words = (
         "sbatch: error: invalid partition specified: nope\n"

@@ -19,6 +19,7 @@ from edldist_launch.job.resolve import resolve_job
 from edldist_launch.job.run import run_job
 from edldist_launch.local.backend import LocalBackend
 from edldist_launch.record.earlier import Beginning
+from edldist_launch.record.folder import FolderHeldError, JobFolder, hold_folder
 from tests.unit.jobs import write_toy
 
 WAYS = {"run": run_job, "detach": start_detached, "dry_run": describe_run}
@@ -103,3 +104,20 @@ def test_the_folder_of_a_job_that_has_ended_is_free_for_a_run_in_the_background(
     assert launched == [Path("out/toy").absolute()]
     with pytest.raises(LaunchError, match="^no job was started in"):
         LocalBackend(Path("out/toy")).state()
+
+
+def test_who_holds_a_folder_is_said_by_the_name_of_the_job_where_that_is_known(
+    job_file: Path, tmp_path: Path
+) -> None:
+    """The coordinator of a job on Slurm holds the lock, where the file system has locks."""
+    job, output = resolve_job(job_file, ()), tmp_path / "out"
+    output.mkdir()
+
+    def refuse(path: Path) -> None:
+        raise LaunchError("a job runs here: stop it first")
+
+    with hold_folder(output):
+        with pytest.raises(FolderHeldError, match="another run"):
+            JobFolder(output, job)
+        with pytest.raises(LaunchError, match="stop it first"):
+            JobFolder(output, job, refuse=refuse)

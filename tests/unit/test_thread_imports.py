@@ -52,7 +52,7 @@ INSIDE = {
     "checkpoint/stores/opening.py": {"edldist.checkpoint.stores.fsspec"},
     "checkpoint/tensorfile.py": {"torch.distributed.tensor"},
     "coordinator/running.py": {"resource"},
-    "coordinator/server.py": {"psutil"},
+    "coordinator/occupant.py": {"psutil"},
     "observe/reporter.py": {"multiprocessing"},
     # A worker loads its model, or looks at its engine, before it has threads that import.
     "teacher/engines/served_tokens.py": {"tokenizers"},

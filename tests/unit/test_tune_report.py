@@ -100,6 +100,6 @@ def test_elsewhere_it_is_a_line_now_and_then(tuned: Study) -> None:
 
 def test_the_end_shows_the_best_and_the_command(tuned: Study) -> None:
     text = io.StringIO()
-    show_end(PlainConsole(file=text), tuned, Standing.of(tuned), "edldist run job.yaml --set a=1")
+    show_end(PlainConsole(file=text, width=200), tuned, Standing.of(tuned), "edldist run job.yaml --set a=1")
     shown = text.getvalue()
     assert "cost <= 1.1" in shown and "is the best" in shown and "edldist run job.yaml --set a=1" in shown

@@ -26,11 +26,11 @@ from edldist.wire.transport import Link
 from edldist.wire.zmq.backlog import Backlog
 from edldist.wire.zmq.endpoints import Endpoint, ZmqHub, ZmqLink
 from edldist.wire.zmq.handshakes import Handshakes
+from edldist.wire.zmq.zap import Doorkeeper
 
 if TYPE_CHECKING:
     from edldist.wire.shm.sharing import Sharing
     from edldist.wire.zmq.keys import SocketKeys
-    from edldist.wire.zmq.zap import Doorkeeper
 
 __all__ = ["ZmqPoller"]
 
@@ -166,8 +166,6 @@ class ZmqPoller:
 
     def _protect(self, socket: zmq.Socket[bytes], keys: SocketKeys) -> None:
         if self._doorkeeper is None:
-            from edldist.wire.zmq.zap import Doorkeeper
-
             self._doorkeeper = Doorkeeper(self._context, keys.admits)
         keys.bind(socket)
 
