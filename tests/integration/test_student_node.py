@@ -48,6 +48,7 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_one_node_needs_no_name_of_its_own(nameless: list[str], script: Path) -> None:
     with student("tcp://127.0.0.1:9", "--nproc-per-node", "2", str(script), prefix=nameless) as node:
         said = node.communicate(timeout=WITHIN_S)[0]
