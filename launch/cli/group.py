@@ -64,7 +64,8 @@ def cli(log_level: str) -> None:
 
 
 for command in (run, tune, status, scale, logs, wait, stop, coordinator, teacher, student):
-    keys_option(command)
+    if all(parameter.name != "keys" for parameter in command.params):  # this file may be imported anew
+        keys_option(command)
 
 for command in (
     *(init, doctor, keygen, run, tune, submit, render, status, scale, logs, wait, stop, schema),

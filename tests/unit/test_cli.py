@@ -457,3 +457,15 @@ def test_a_dry_run_leaves_models_alone_that_a_preparation_may_make(tmp_path: Pat
         "student: {script: train.py}\n"
     )
     assert "model: made:b" in describe_run(tmp_path / "job.yaml", (), None, "resume")
+
+
+def test_the_group_may_be_imported_anew() -> None:
+    """As by whoever clears modules between tests: its commands stay what they are."""
+    import importlib
+
+    from edldist_launch.cli import group
+
+    importlib.reload(group)
+    for command in group.cli.commands.values():
+        names = [parameter.name for parameter in command.params]
+        assert len(names) == len(set(names)), command.name
