@@ -266,7 +266,10 @@ def _check_writers(path: Path, what: str) -> None:
 
 def _check_readers(path: Path) -> None:
     """Root's file may be readable for a group of this process's: a mounted secret of Kubernetes is."""
-    state = path.stat()
+    try:
+        state = path.stat()
+    except OSError as exc:  # it is being replaced
+        raise ConfigError(f"cannot read {path}: {exc.strerror}") from exc
     for_root = state.st_uid == 0 and os.geteuid() != 0
     if state.st_mode & (0o037 if for_root else 0o077):
         raise ConfigError(

@@ -1,4 +1,8 @@
-"""The keys of this process while it runs: they may be rotated under it."""
+"""The keys of this process while it runs: they may be rotated under it.
+
+A file system may hang for minutes, and labels flow on meanwhile, so the folder is read in a thread that
+nobody waits for.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +39,8 @@ class LiveKeys:
         self._folder = KeyFolder(folder)
         self.role = role
         self._lock = threading.Lock()
+        self._reader: threading.Thread | None = None
+        # Before the keys themselves: what changes in between is seen to have changed.
         self._signature = self._folder.signature()
         self._ring = self._folder.ring(role)
         self._look_at = time.monotonic() + LOOK_S
@@ -42,19 +48,28 @@ class LiveKeys:
 
     @property
     def ring(self) -> Keyring:
-        """The keys as they are now. Where they cannot be read the former ones stay, which is said once."""
-        if time.monotonic() < self._look_at:
-            return self._ring
-        with self._lock:
-            self._look_at = time.monotonic() + LOOK_S
-            if (signature := self._folder.signature()) != self._signature:
-                try:
-                    self._ring, self._signature, self._said = self._folder.ring(self.role), signature, ""
-                except ConfigError as exc:
-                    if str(exc) != self._said:
-                        self._said = str(exc)
-                        logger.warning("going on with the former keys: %s", exc)
-            return self._ring
+        """The keys as they were read last. Those that cannot be read leave the former ones, which is said."""
+        if time.monotonic() >= self._look_at and self._lock.acquire(blocking=False):
+            try:
+                self._look_at = time.monotonic() + LOOK_S
+                if self._reader is None or not self._reader.is_alive():  # else it waits for the file system
+                    self._reader = threading.Thread(target=self._read, name="edldist-keys", daemon=True)
+                    self._reader.start()
+            except RuntimeError:  # no thread to be had now: the next look may get one
+                self._reader = None
+            finally:
+                self._lock.release()
+        return self._ring
+
+    def _read(self) -> None:
+        if (signature := self._folder.signature()) == self._signature:
+            return
+        try:
+            self._ring, self._signature, self._said = self._folder.ring(self.role), signature, ""
+        except (ConfigError, OSError) as exc:
+            if str(exc) != self._said:
+                self._said = str(exc)
+                logger.warning("going on with the former keys: %s", exc)
 
 
 def job_keys(role: str) -> LiveKeys | None:

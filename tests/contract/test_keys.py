@@ -292,6 +292,18 @@ def test_a_key_that_was_retired_is_heard_no_more(ends: Ends, folder: KeyFolder, 
     assert not ends.inbox[hub] and hub.garbage > 0
 
 
+def test_new_keys_without_the_other_ends_role_end_nobody(ends: Ends, folder: KeyFolder) -> None:
+    hub = ends.hub(folder)
+    link = ends.link(hub, folder)
+    ends.heard(hub, link)
+    whole = folder.known()
+    folder.rotate(keep_s=600)
+    folder._write([], [each for each in folder.known() if each.role != COORDINATOR])
+    ends.until(lambda: "known.json has no key of a coordinator" in link.trouble)
+    folder._write([], [*folder.known(), *(each for each in whole if each.role == COORDINATOR)])
+    assert ends.heard(hub, link).sender.role == TEACHER
+
+
 def test_shared_memory_works_under_keys(ends: Ends, folder: KeyFolder) -> None:
     hub = ends.hub(folder, STUDENT, TEACHER, shared_memory=True)
     link = ends.link(hub, folder, TEACHER, to=STUDENT, shared_memory=True)

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import stat
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,12 +165,46 @@ def test_new_keys_are_read_while_a_process_runs(
     live = LiveKeys(folder.path, "teacher")
     before = live.ring.own
     folder.rotate(keep_s=60)
+    await_that(lambda: live.ring.own != before)
     after = live.ring.own
-    assert after != before and live.ring.role_of(before.public, 0.0) == "teacher"
+    assert live.ring.role_of(before.public, 0.0) == "teacher"
     (folder.path / KNOWN).write_text("{")
+    await_that(lambda: bool(live.ring) and "going on with the former keys" in caplog.text)
     for _ in range(3):
         assert live.ring.own == after
     assert caplog.text.count("going on with the former keys") == 1
+    (folder.path / "teacher.key").unlink()
+    folder.path.joinpath(KNOWN).unlink()
+    await_that(lambda: bool(live.ring) and caplog.text.count("going on") == 2)
+    assert live.ring.own == after
+
+
+def test_nobody_waits_for_a_file_system_that_hangs(
+    folder: KeyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edldist.keys.live.LOOK_S", 0.0)
+    live = LiveKeys(folder.path, "teacher")
+    before, hangs, asked = live.ring.own, threading.Event(), threading.Event()
+    signature = KeyFolder.signature
+
+    def slow(self: KeyFolder) -> tuple[object, ...]:
+        asked.set()
+        hangs.wait(60)
+        return signature(self)
+
+    monkeypatch.setattr(KeyFolder, "signature", slow)
+    folder.rotate(keep_s=60)
+    await_that(lambda: live.ring.own == before and asked.is_set())
+    assert live.ring.own == before
+    hangs.set()
+    await_that(lambda: live.ring.own != before)
+
+
+def await_that(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def test_a_variable_names_the_folder(folder: KeyFolder, monkeypatch: pytest.MonkeyPatch) -> None:

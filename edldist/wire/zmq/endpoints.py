@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import zmq
 
-from edldist.errors import PeerUnreachableError, ProtocolVersionError, WireError
+from edldist.errors import ConfigError, PeerUnreachableError, ProtocolVersionError, WireError
 from edldist.wire.messages import MAX_FRAMES, PROTOCOL, Message, Refused, decode, encode
 from edldist.wire.shm.offers import SHARED_FROM_BYTES, SHARING_MAGIC, Decline, decode_sharing, encode_sharing
 from edldist.wire.transport import SKIPPED_A_TURN, Buffer, Outgoing, Piece, Received, Sender, payload
@@ -203,6 +203,7 @@ class ZmqHub(Endpoint):
         self.backlog = backlog
         self._key = self._role = ""  # of who sent the message that was read last
         self._own = "" if poller._keys is None else poller._keys.current
+        self._deaf_since: float | None = None  # with a new key, and a port that is not to be had
 
     @property
     def connected(self) -> int:
@@ -282,9 +283,13 @@ class ZmqHub(Endpoint):
         try:
             self._socket.bind(place)
         except zmq.ZMQError as exc:  # the former listener is about to close
-            logger.debug("cannot listen on %s with the new key yet: %s", place, exc)
+            now = time.monotonic()
+            self._deaf_since = now if self._deaf_since is None else self._deaf_since
+            if now - self._deaf_since > _STUCK_S:
+                self._deaf_since = now
+                logger.warning("nobody can connect to %s, nor has for %g s: %s", place, _STUCK_S, exc)
             return
-        self._own = own
+        self._own, self._deaf_since = own, None
         logger.info("listening on %s with a new key", place)
 
     def _check(self, peer: Sender) -> None:
@@ -383,7 +388,10 @@ class ZmqLink(Endpoint):
             if not self._may_skip():
                 return None
         if self._handshakes is not None and self._handshakes.due(time.monotonic()):
-            self._renew()
+            try:
+                self._renew()
+            except ConfigError as exc:  # new keys have none of the other end's role: stay so, and try again
+                self._handshakes.put_off(str(exc))
         return None
 
 

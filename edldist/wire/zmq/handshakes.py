@@ -89,6 +89,13 @@ class Handshakes:
         """Whether the link has to be dialled anew."""
         return self._own != self._keys.current or (self._again_at is not None and now >= self._again_at)
 
+    def put_off(self, trouble: str) -> None:
+        """Dialling failed for now."""
+        self._again_at = time.monotonic() + _AGAIN_S
+        if trouble != self.trouble:
+            self.trouble = trouble
+            logger.warning("%s", trouble)
+
     def note(self) -> None:
         """Learn what became of handshakes."""
         if self._events is None:
