@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from edldist.errors import InputError
+from edldist.lifecycle import exit_hooks
 from edldist.ranks.placement import in_process_group, placement
 
 __all__ = ["GatheredRows", "gather_rows"]
@@ -65,6 +66,7 @@ def gather_rows(rows: Tensor) -> GatheredRows:
     here = placement()
     if not in_process_group() or here.world_size == 1:
         return GatheredRows(rows, 0)
+    exit_hooks.install()
     counts = _agreed_counts(rows)
     gathered: Tensor = _Gather.apply(rows, counts, here.rank)  # type: ignore[no-untyped-call]
     return GatheredRows(gathered, sum(counts[: here.rank]))

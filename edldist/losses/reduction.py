@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from edldist.errors import ConfigError, InputError
+from edldist.lifecycle import exit_hooks
 from edldist.losses.checks import check_mask, is_number
 from edldist.ranks.placement import in_process_group, placement
 
@@ -40,6 +41,7 @@ def mean_count(mask: Tensor) -> Tensor:
     count = mask.sum(dtype=torch.float32)
     world_size = placement().world_size if in_process_group() else 1
     if world_size > 1:
+        exit_hooks.install()
         home = count.device
         if home.type == "cpu" and "gloo" not in str(dist.get_backend_config()):
             count = count.to(torch.accelerator.current_accelerator())

@@ -21,12 +21,12 @@ _RANK = """
 import os, sys
 import torch
 import torch.distributed as dist
-from edldist import Checkpointer, DistillLoader, should_stop
+from edldist import losses, should_stop
 rank, meeting, loop = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
 torch.set_num_threads(1)
 dist.all_reduce(torch.ones(1))
-should_stop()
+exec(loop)
 for thread in os.listdir("/proc/self/task"):
     os.sched_setaffinity(int(thread), {min(os.sched_getaffinity(0))})
     with open(f"/proc/self/task/{thread}/comm") as name:
@@ -39,8 +39,13 @@ exec(loop)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "loop",
-    ["for _ in range(5): dist.all_reduce(torch.ones(1))", "for _ in range(5): should_stop()"],
-    ids=["collectives", "should_stop"],
+    [
+        "should_stop()\nfor _ in range(5): dist.all_reduce(torch.ones(1))",
+        "for _ in range(5): should_stop()",
+        "for _ in range(5): losses.gather_rows(torch.ones(1))",
+        "for _ in range(5): losses.mean_count(torch.ones(1, dtype=torch.bool))",
+    ],
+    ids=["collectives", "should_stop", "gather_rows", "mean_count"],
 )
 def test_ranks_that_are_done_do_not_abort(tmp_path: Path, loop: str) -> None:
     for attempt in range(3):

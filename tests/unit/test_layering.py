@@ -58,7 +58,7 @@ ALLOWED = {
     "environment": {"errors", "agreement", "bounds"},
     "labels": {"errors"},
     "wire": {"errors", "keys", "clock", "address", "address_file", "labels", "signals"},
-    "losses": {"errors", "labels", "ranks"},
+    "losses": {"errors", "labels", "ranks", "lifecycle"},
     "vocabulary": {"errors", "labels"},
     "ranks": {"errors", "environment"},
     "observe": {"wire", "keys", "errors", "address", "address_file", "environment", "clock", "ranks"},
