@@ -7,7 +7,8 @@ import threading
 from collections.abc import Iterator
 
 import edldist
-from edldist.coordinator.server import Coordinator, CoordinatorOptions
+from edldist.coordinator.options import CoordinatorOptions
+from edldist.coordinator.server import Coordinator
 from edldist.teacher.worker import TeacherWorker, WorkerOptions, load_teacher
 from edldist.wire.zmq.transport import ZmqTransport
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from types import FrameType
 
 from edldist.clock import SystemClock
-from edldist.coordinator.server import Coordinator, CoordinatorOptions
+from edldist.coordinator.options import CoordinatorOptions
+from edldist.coordinator.server import Coordinator
 from edldist.keys.pair import COORDINATOR, OPERATOR, STUDENT, TEACHER
 from edldist.signals import EXIT_STOPPED, unclaimed
 from edldist.wire.messages import Status

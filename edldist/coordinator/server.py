@@ -10,12 +10,10 @@ import contextlib
 import logging
 import math
 import os
-import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -28,12 +26,13 @@ from edldist.coordinator.closing import Closing
 from edldist.coordinator.load import loads
 from edldist.coordinator.membership import Action, Member, Membership, Record, Send
 from edldist.coordinator.occupant import occupant
+from edldist.coordinator.options import CoordinatorOptions
 from edldist.coordinator.orders import Orders
 from edldist.coordinator.pages import CoordinatorPages
 from edldist.coordinator.records import Records
 from edldist.coordinator.rendezvous import Rendezvous
 from edldist.coordinator.rights import forbidden
-from edldist.coordinator.scaling import Bounds, Change, Rules, Scaling
+from edldist.coordinator.scaling import Change, Scaling
 from edldist.coordinator.status import StatusView
 from edldist.errors import ConfigError, CoordinatorUnreachableError, PeerUnreachableError, WireError
 from edldist.observe.http import HttpServer
@@ -60,7 +59,7 @@ from edldist.wire.messages import (
 )
 from edldist.wire.transport import Hub, Poller, Received, Sender, Transport
 
-__all__ = ["Coordinator", "CoordinatorOptions"]
+__all__ = ["Coordinator"]
 
 logger = logging.getLogger(__name__)
 
@@ -80,53 +79,6 @@ TELL_S = 0.5
 CROWD = 256
 """With more members, one that was answered an interval less than a TTL ago gets no answer to its heartbeat:
 members wonder after more than a TTL of silence, and an answer costs as much as a heartbeat."""
-
-
-@dataclass(frozen=True)
-class CoordinatorOptions:
-    """How to run a coordinator.
-
-    Attributes:
-        bind: where members connect; port 0 lets the system choose.
-        http: ``HOST:PORT`` of the HTTP status, or None for none.
-        http_or_any: whether any free port will do where that one is taken.
-        http_token: what an autoscaler has to know that asks for ``/scaling/GROUP``; None: nothing.
-        heartbeat_interval_s: how often members are to be heard.
-        heartbeat_ttl_s: silence after which a member is lost.
-        max_students_per_worker: bound on the students that one teacher worker serves.
-        scale: by teacher group, the bounds of its number of workers.
-        scaling: how that number is decided.
-        address_file: path of a JSON file with ``address``, ``http``, ``pid`` and ``incarnation``,
-            written when everything is bound.
-        advertise: the host by which others reach this one, for that file, where every interface is bound.
-    """
-
-    bind: str = "tcp://127.0.0.1:7070"
-    http: str | None = "127.0.0.1:7071"
-    http_or_any: bool = False
-    http_token: str | None = None
-    heartbeat_interval_s: float = 1.0
-    heartbeat_ttl_s: float = 3.0
-    max_students_per_worker: int = 16
-    scale: Mapping[str, Bounds] = field(default_factory=dict)
-    scaling: Rules = Rules()
-    address_file: str | None = None
-    advertise: str | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 < self.heartbeat_interval_s < float("inf"):
-            raise ConfigError(f"heartbeat_interval_s={self.heartbeat_interval_s} is not above 0")
-        if not 2 * self.heartbeat_interval_s <= self.heartbeat_ttl_s < float("inf"):
-            raise ConfigError(
-                f"heartbeat_ttl_s={self.heartbeat_ttl_s} is below two intervals "
-                f"(heartbeat_interval_s={self.heartbeat_interval_s}): one late heartbeat would lose a member"
-            )
-        if self.http_token is not None and not re.fullmatch(r"[!-~]+", self.http_token):
-            raise ConfigError(
-                "the HTTP token is empty, or has a space or another character that no header takes"
-            )
-        if self.max_students_per_worker < 1:
-            raise ConfigError(f"max_students_per_worker={self.max_students_per_worker} is below 1")
 
 
 class Coordinator:

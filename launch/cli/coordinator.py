@@ -160,9 +160,9 @@ def coordinator(
     With --output it writes down what edldist run would: teachers and students may be started by hand, on any
     number of machines.
     """
+    from edldist.coordinator.options import CoordinatorOptions
     from edldist.coordinator.running import run_coordinator
     from edldist.coordinator.scaling import Rules
-    from edldist.coordinator.server import CoordinatorOptions
 
     if job_file is not None and output is None:
         raise click.UsageError("--job-file is copied into the record: give --output, too.")

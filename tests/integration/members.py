@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from edldist.coordinator.server import Coordinator, CoordinatorOptions
+from edldist.coordinator.options import CoordinatorOptions
+from edldist.coordinator.server import Coordinator
 from edldist.wire.messages import Heartbeat, Message, Register
 from edldist.wire.process import route_of
 from edldist.wire.zmq.transport import ZmqTransport

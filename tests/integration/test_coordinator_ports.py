@@ -18,7 +18,8 @@ import pytest
 import zmq
 
 from edldist.address import parse_address
-from edldist.coordinator.server import Coordinator, CoordinatorOptions
+from edldist.coordinator.options import CoordinatorOptions
+from edldist.coordinator.server import Coordinator
 from edldist.errors import ConfigError
 from edldist.wire.messages import (
     PROTOCOL,
@@ -228,7 +229,7 @@ def test_a_port_that_is_none_is_refused_of_a_node_too(port: int, tmp_path: Path)
 
 def spawn(bind: str, ready: Path) -> subprocess.Popen[str]:
     code = (
-        "import sys; from edldist.coordinator.server import CoordinatorOptions\n"
+        "import sys; from edldist.coordinator.options import CoordinatorOptions\n"
         "from edldist.coordinator.running import run_coordinator\n"
         f"options = CoordinatorOptions(bind={bind!r}, http='127.0.0.1:0', address_file={str(ready)!r},\n"
         f"    heartbeat_interval_s={INTERVAL_S}, heartbeat_ttl_s={TTL_S})\n"

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from edldist.coordinator.closing import LEAVE_S
-from edldist.coordinator.server import Coordinator, CoordinatorOptions
+from edldist.coordinator.options import CoordinatorOptions
+from edldist.coordinator.server import Coordinator
 from edldist.wire.memory import MemoryTransport
 from edldist.wire.query import StatusClient
 from edldist.wire.transport import Transport

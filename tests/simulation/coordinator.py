@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edldist.coordinator.options import CoordinatorOptions
 from edldist.coordinator.scaling import Bounds
-from edldist.coordinator.server import Coordinator, CoordinatorOptions
+from edldist.coordinator.server import Coordinator
 from tests.simulation.process import Actor, Process
 
 if TYPE_CHECKING:

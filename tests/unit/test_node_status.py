@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from edldist.coordinator.server import Coordinator, CoordinatorOptions
+from edldist.coordinator.options import CoordinatorOptions
+from edldist.coordinator.server import Coordinator
 from edldist.wire.memory import MemoryTransport
 from edldist.wire.messages import Heartbeat, NodeQuery, NodeStatus, Register, encode
 from tests.unit.test_membership import student, teacher

@@ -14,8 +14,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from edldist.coordinator.metrics import exposition
+from edldist.coordinator.options import CoordinatorOptions
 from edldist.coordinator.pages import CoordinatorPages
-from edldist.coordinator.server import CoordinatorOptions
 from edldist.errors import ConfigError
 from edldist.observe.http import Answer
 from edldist.wire.messages import GroupStatus

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 import edldist.coordinator.running
 from edldist.agreement import AgreementBounds
 from edldist.config import JobConfig
+from edldist.coordinator.options import CoordinatorOptions
 from edldist.coordinator.scaling import Bounds
-from edldist.coordinator.server import CoordinatorOptions
 from edldist.environment import JobEnvironment
 from edldist.errors import ConfigError
 from edldist.teacher.model.teacher import pick_device

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from edldist.config import JobConfig
-from edldist.coordinator.server import Coordinator, CoordinatorOptions
+from edldist.coordinator.options import CoordinatorOptions
+from edldist.coordinator.server import Coordinator
 from edldist.errors import ConfigError
 from edldist.wire.memory import MemoryTransport
 from edldist.wire.messages import Event, Goodbye, MemberStatus, Register, Report, Status

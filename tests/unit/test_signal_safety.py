@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from edldist.clock import FakeClock
-from edldist.coordinator.server import Coordinator, CoordinatorOptions
+from edldist.coordinator.options import CoordinatorOptions
+from edldist.coordinator.server import Coordinator
 from edldist.wire.memory import MemoryTransport
 from edldist.wire.zmq.transport import ZmqTransport
 from edldist_launch.process.interrupts import Interrupts

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from edldist.clock import FakeClock, SystemClock
-from edldist.coordinator.server import Coordinator, CoordinatorOptions
+from edldist.coordinator.options import CoordinatorOptions
+from edldist.coordinator.server import Coordinator
 from edldist.errors import CoordinatorUnreachableError, LoaderClosedError
 from edldist.student.queue.flow import Flow
 from edldist.student.service.batch import OpenBatch
