@@ -68,12 +68,15 @@ class StatusView:
                     teachers=m.register.teachers,
                     samples_per_s=m.recent.value,
                     job=m.register.job,
+                    low_watermark=m.register.low_watermark,
+                    high_watermark=m.register.high_watermark,
                 )
                 for member_id, m in sorted(members.items())
             ],
             records=records,
             seq=seq,
             groups=self.groups(),
+            heartbeat_interval_s=self._members.heartbeat_interval_s,
             refused=[
                 RefusedStatus(
                     id=refusal.register.id,

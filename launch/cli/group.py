@@ -23,6 +23,7 @@ from edldist_launch.cli.status import status
 from edldist_launch.cli.stop import stop
 from edldist_launch.cli.student import student
 from edldist_launch.cli.teacher import teacher
+from edldist_launch.cli.top import top
 from edldist_launch.cli.tune import tune
 from edldist_launch.cli.wait import wait
 from edldist_launch.process.exits import run_command
@@ -63,12 +64,12 @@ def cli(log_level: str) -> None:
     os.environ["EDLDIST_LOG_LEVEL"] = log_level
 
 
-for command in (run, tune, status, scale, logs, wait, stop, coordinator, teacher, student):
+for command in (run, tune, status, top, scale, logs, wait, stop, coordinator, teacher, student):
     if all(parameter.name != "keys" for parameter in command.params):  # this file may be imported anew
         keys_option(command)
 
 for command in (
-    *(init, doctor, keygen, run, tune, submit, render, status, scale, logs, wait, stop, schema),
+    *(init, doctor, keygen, run, tune, submit, render, status, top, scale, logs, wait, stop, schema),
     *(coordinator, teacher, student, bench, placer),
 ):
     cli.add_command(command)

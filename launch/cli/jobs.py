@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,13 @@ from edldist_launch.cli.option_types import COORDINATOR
 from edldist_launch.cli.options import on_command_line, option
 
 if TYPE_CHECKING:
+    from edldist_launch.contract.backend import JobState
     from edldist_launch.job.found import FoundJob
 
-__all__ = ["chosen_job", "coordinator_or_folder", "either_option", "job_option"]
+__all__ = ["chosen_job", "coordinator_or_folder", "either_option", "engine_of", "job_option", "unnamed_job"]
+
+COORDINATOR_BY_HAND = "tcp://127.0.0.1:7070"
+CONNECT_S, ANSWER_S = 0.5, 2.0
 
 job_option = option(
     "--output",
@@ -58,3 +63,48 @@ def chosen_job(output: Path | None, *, ended_too: bool = False) -> FoundJob:
     job = newest_job(ended_too=ended_too)
     print(f"job {job.submission.job} of {job.output}", file=sys.stderr)
     return job
+
+
+def unnamed_job() -> tuple[str | None, Path | None]:
+    """The coordinator, or the folder, of the job that somebody means who names neither.
+
+    Raises:
+        ConfigError: there is none; says what there is.
+    """
+    from edldist.errors import ConfigError
+
+    by_hand = _answers(COORDINATOR_BY_HAND)
+    try:
+        return None, chosen_job(None, ended_too=not by_hand).output
+    except ConfigError as exc:
+        if by_hand:
+            return COORDINATOR_BY_HAND, None
+        raise ConfigError(f"{exc}, or its coordinator by --coordinator URL") from exc
+
+
+def _answers(coordinator: str) -> bool:
+    """Whether one is there: nobody is told of a coordinator that he never started."""
+    import contextlib
+    import socket
+
+    from edldist.address import parse_address
+    from edldist.errors import CoordinatorUnreachableError
+    from edldist.wire.query import StatusClient
+
+    address = parse_address(coordinator, "--coordinator")
+    try:
+        socket.create_connection((address.host, address.port), timeout=CONNECT_S).close()
+        with contextlib.closing(StatusClient(coordinator)) as client:
+            client.query(0, ANSWER_S)
+    except (OSError, CoordinatorUnreachableError):
+        return False
+    return True
+
+
+def engine_of(output: Path) -> Callable[[], JobState] | None:
+    """What tells the state of a folder's job as its engine sees it; None where none was handed the job."""
+    from edldist_launch.contract.submission import find_submission
+    from edldist_launch.job.engines import backend_of
+
+    submission = find_submission(output)
+    return None if submission is None else backend_of(submission, output).state

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from edldist_launch.cli.jobs import chosen_job, coordinator_or_folder, either_option
+from edldist_launch.cli.jobs import coordinator_or_folder, either_option, engine_of, unnamed_job
 from edldist_launch.cli.options import option
 
-if TYPE_CHECKING:
-    from edldist_launch.contract.backend import JobState
-
 __all__ = ["status"]
-
-COORDINATOR = "tcp://127.0.0.1:7070"
-CONNECT_S, ANSWER_S = 0.5, 2.0
 
 
 @click.command()
@@ -37,57 +29,12 @@ def status(coordinator: str | None, output: Path | None, as_json: bool, watch: b
 
     try:
         if coordinator is None and output is None:
-            coordinator, output = _unnamed()
+            coordinator, output = unnamed_job()
         if output is not None:
-            return show_status_of_folder(output, as_json, PlainConsole(), watch, _engine_of(output))
+            return show_status_of_folder(output, as_json, PlainConsole(), watch, engine_of(output))
         assert coordinator is not None
         return show_status(coordinator, as_json, PlainConsole(), watch)
     except KeyboardInterrupt:
         if watch:
             return 0  # the way to end it
         raise
-
-
-def _unnamed() -> tuple[str | None, Path | None]:
-    """The coordinator, or the folder, of the job that somebody means who names neither.
-
-    Raises:
-        ConfigError: there is none; says what there is.
-    """
-    from edldist.errors import ConfigError
-
-    by_hand = _answers(COORDINATOR)
-    try:
-        return None, chosen_job(None, ended_too=not by_hand).output
-    except ConfigError as exc:
-        if by_hand:
-            return COORDINATOR, None
-        raise ConfigError(f"{exc}, or its coordinator by --coordinator URL") from exc
-
-
-def _answers(coordinator: str) -> bool:
-    """Whether one is there: nobody is told of a coordinator that he never started."""
-    import contextlib
-    import socket
-
-    from edldist.address import parse_address
-    from edldist.errors import CoordinatorUnreachableError
-    from edldist.wire.query import StatusClient
-
-    address = parse_address(coordinator, "--coordinator")
-    try:
-        socket.create_connection((address.host, address.port), timeout=CONNECT_S).close()
-        with contextlib.closing(StatusClient(coordinator)) as client:
-            client.query(0, ANSWER_S)
-    except (OSError, CoordinatorUnreachableError):
-        return False
-    return True
-
-
-def _engine_of(output: Path) -> Callable[[], JobState] | None:
-    """What tells the state of a folder's job as its engine sees it; None where none was handed the job."""
-    from edldist_launch.contract.submission import find_submission
-    from edldist_launch.job.engines import backend_of
-
-    submission = find_submission(output)
-    return None if submission is None else backend_of(submission, output).state

@@ -17,18 +17,18 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from edldist.errors import ConfigError, CoordinatorUnreachableError, LaunchError
+from edldist.errors import CoordinatorUnreachableError
 from edldist.wire.messages import GroupStatus, MemberStatus, Status
 from edldist.wire.query import StatusClient
 from edldist_launch.contract.backend import JobState
-from edldist_launch.contract.patience import Patience
 from edldist_launch.record.earlier import read_result
-from edldist_launch.record.eventfile import read_events
 from edldist_launch.view.console import PlainConsole, shown
 from edldist_launch.view.placed import not_joined, refused
 from edldist_launch.view.progress import duration, number, show_result, why_it_ended
-from edldist_launch.view.seen import TIMEOUT_S, WATCH_EVERY_S, Engine, Seen, ask_engine, has_ended, watch_job
+from edldist_launch.view.seen import TIMEOUT_S, Engine, Seen, ask_engine, has_ended, watch_job
+from edldist_launch.view.troubles import troubles
 from edldist_launch.view.waiting import waits
+from edldist_launch.view.whereabouts import coordinator_of
 
 __all__ = ["show_status", "show_status_of_folder"]
 
@@ -64,7 +64,7 @@ def show_status_of_folder(
         CoordinatorUnreachableError: the job neither runs nor left a result: it was killed.
         LaunchError: nobody knows where its coordinator is: the engine does not tell.
     """
-    coordinator = _coordinator_of(folder, engine, watch)
+    coordinator = coordinator_of(folder, engine, watch)
     if coordinator is not None and watch and read_result(folder / "result.json") is None:
         _watch(watch_job(coordinator, folder, engine), coordinator, as_json, console)
     placed = ask_engine(engine)
@@ -88,45 +88,6 @@ def show_status_of_folder(
         seen = Seen(None, placed)
     _show(seen, coordinator, as_json, console)
     return 0
-
-
-def _coordinator_of(folder: Path, engine: Engine | None, wait: bool) -> str | None:
-    """Where the coordinator of the folder's latest run listens; None where none does yet.
-
-    Args:
-        wait: until one does, while the job goes on.
-    """
-    if engine is None:
-        return _recorded(folder)
-    patience = Patience()
-    state: JobState | None = None
-    while True:
-        try:
-            state = patience.ask(engine, state)
-        except LaunchError:
-            with contextlib.suppress(ConfigError):
-                return _recorded(folder)
-            raise
-        if state is not None and state.coordinator is not None:
-            return state.coordinator
-        if not wait or has_ended(state):
-            return None
-        time.sleep(WATCH_EVERY_S)
-
-
-def _recorded(folder: Path) -> str:
-    """The same by the folder's events."""
-    try:
-        started = [event for event in read_events(folder / "events.jsonl") if _is_start(event)]
-    except OSError as exc:
-        raise ConfigError(f"--output {folder}: no job writes there (no events.jsonl in it)") from exc
-    if not started:
-        raise ConfigError(f"--output {folder}: its job has started no coordinator yet")
-    return str(started[-1]["address"])
-
-
-def _is_start(event: dict[str, Any]) -> bool:
-    return event["event"] == "coordinator_started" and "address" in event
 
 
 def _watch(answers: Iterator[Seen], coordinator: str, as_json: bool, console: PlainConsole) -> None:
@@ -210,7 +171,7 @@ def _members(status: Status, members: list[MemberStatus], coordinator: str) -> l
     if students:
         parts.append(_table("student ranks", "rank", students, STUDENT_COLUMNS))
     for member in [*teachers, *students]:
-        for remark in [*_remarks(member), *waits(member, members)]:
+        for remark in [*troubles(member), *waits(member, members)]:
             parts.append(Text(shown(f"{member.id} {remark}"), style="yellow"))
     return parts
 
@@ -269,27 +230,6 @@ def _empty_table(title: str) -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-
-
-def _remarks(member: MemberStatus) -> list[str]:
-    """What a person should know about a member beyond its figures."""
-    stats, remarks = member.stats, []
-    if stats.get("quarantine"):
-        remarks.append(f"gets no work: {stats['quarantine']}")
-    if stats.get("draining"):
-        remarks.append("finishes what it holds, and leaves")
-    if stats.get("out_of_memory"):
-        times, size = stats["out_of_memory"], stats.get("batch_size")
-        remarks.append(f"ran out of memory ({times}x): at most {size} samples a pass now")
-    if stats.get("missed"):
-        remarks.append(f"took {stats['missed']} samples without labels of a missing teacher")
-    if stats.get("aside"):
-        remarks.append(f"has put {stats['aside']} workers aside, which do not answer as the others do")
-    if stats.get("doubtful"):
-        remarks.append(f"has learnt from {stats['doubtful']} labels of workers that were put aside later")
-    if stats.get("skipped"):
-        remarks.append(f"left out {stats['skipped']} samples that no worker could label")
-    return remarks
 
 
 def _rate(member: MemberStatus) -> str:

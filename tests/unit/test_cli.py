@@ -22,7 +22,19 @@ from edldist_launch.job.dry_run import describe_run
 from edldist_launch.plan.commands import own_command
 
 TEACHER = ("teacher", "--coordinator", "tcp://h:1", "--model", "a:b")
-COMMANDS = ("run", "coordinator", "teacher", "student", "status", "schema", "scale", "logs", "stop", "tune")
+COMMANDS = (
+    "run",
+    "coordinator",
+    "teacher",
+    "student",
+    "status",
+    "schema",
+    "scale",
+    "logs",
+    "stop",
+    "tune",
+    "top",
+)
 
 
 def invoke(*args: str, **variables: str) -> Result:
@@ -107,6 +119,9 @@ def test_every_number_has_a_most_and_is_a_number() -> None:
         (("tune", "job.yaml", "--space", "s.yaml", "--output", __file__), "is a file"),
         (("status", "--output", "nowhere"), "'nowhere' does not exist"),
         (("status", "--output", ".", "--coordinator", "tcp://h:1"), "both say which job"),
+        (("top", "--output", "nowhere"), "'nowhere' does not exist"),
+        (("top", "--output", ".", "--coordinator", "tcp://h:1"), "both say which job"),
+        (("top", "--coordinator", "nowhere"), "'nowhere' is not an address"),
         (("scale",), "Missing argument 'NAME=N...'"),
         (("scale", "teacher"), "'teacher' is not NAME=N or NAME=auto"),
         (("scale", "teacher=-1"), "'teacher=-1' is not NAME=N"),

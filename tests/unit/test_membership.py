@@ -415,6 +415,14 @@ def test_who_is_no_later_start_waits_until_the_id_is_free(attempts: tuple[int, i
     assert isinstance(answer, Registered)
 
 
+def test_the_status_tells_by_what_a_buffer_and_a_silence_are_measured() -> None:
+    members = make()
+    members.register(b"s1", student(low_watermark=2, high_watermark=8), 0.0, WALL)
+    status = StatusView("inc", 0.0, members, Records(), Scaling({}, Rules())).whole(1.0, 0)
+    assert (status.members[0].low_watermark, status.members[0].high_watermark) == (2, 8)
+    assert status.heartbeat_interval_s == members.heartbeat_interval_s
+
+
 def refused(members: Membership, now: float) -> list[tuple[str, str, float]]:
     scaling = Scaling({}, Rules())
     status = StatusView("inc", 0.0, members, Records(), scaling).whole(now, 0)

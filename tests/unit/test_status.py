@@ -12,6 +12,7 @@ import pytest
 
 import edldist_launch.view.seen
 import edldist_launch.view.status
+import edldist_launch.view.whereabouts
 from edldist.errors import ConfigError, CoordinatorUnreachableError, LaunchError
 from edldist.wire.messages import GroupStatus, MemberStatus, RefusedStatus, Scalar, Status
 from edldist_launch.contract.backend import JobState, ProcessState, RoleState
@@ -47,6 +48,7 @@ class Answers:
         self._left = list(statuses)
         for module in (edldist_launch.view.status, edldist_launch.view.seen):
             monkeypatch.setattr(module, "StatusClient", self._to)
+        for module in (edldist_launch.view.whereabouts, edldist_launch.view.seen):
             monkeypatch.setattr(module, "WATCH_EVERY_S", 0.0)
         self.addresses: list[str] = []
 

@@ -258,8 +258,8 @@ class StatusQuery(MessagePart, frozen=True, tag="status_query"):
 class MemberStatus(MessagePart, frozen=True):
     """One registered member, as ``status`` shows it.
 
-    ``group``, ``teachers`` and ``job`` are as in ``Register``; ``samples_per_s`` is what it gave or took in
-    the last seconds, None where that is not known yet.
+    ``group``, ``teachers``, ``job`` and the watermarks are as in ``Register``; ``samples_per_s`` is what it
+    gave or took in the last seconds, None where that is not known yet.
     """
 
     id: str
@@ -277,6 +277,8 @@ class MemberStatus(MessagePart, frozen=True):
     teachers: list[str] = []
     samples_per_s: float | None = None
     job: str = ""
+    low_watermark: int = 0
+    high_watermark: int = 0
 
 
 class GroupStatus(MessagePart, frozen=True):
@@ -350,7 +352,7 @@ class Status(MessagePart, frozen=True, tag="status"):
     ``records`` holds ``Event`` and ``Report`` values in the order of their arrival; ``seq`` is the
     number of the last one (ask for what follows with ``StatusQuery(since=seq)``). Numbers start
     again with a new ``incarnation``. ``refused``: those who were not let in, the latest last. ``wall_s`` is
-    the coordinator's wall clock when it answered.
+    the coordinator's wall clock when it answered, ``heartbeat_interval_s`` how often members are to be heard.
     """
 
     incarnation: Name
@@ -361,6 +363,7 @@ class Status(MessagePart, frozen=True, tag="status"):
     groups: list[GroupStatus] = []
     refused: list[RefusedStatus] = []
     wall_s: Wall = 0.0
+    heartbeat_interval_s: float = 1.0
 
 
 class NodeQuery(MessagePart, frozen=True, tag="node_query"):

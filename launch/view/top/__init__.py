@@ -1,0 +1,1 @@
+"""``edldist top``: a job in a terminal, live."""
