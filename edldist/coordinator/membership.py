@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edldist.coordinator.fingerprints import GroupFingerprints
+from edldist.coordinator.lives import Lives
 from edldist.coordinator.rates import RecentRate, differs
 from edldist.coordinator.refusals import Refusals
 from edldist.wire.messages import (
@@ -26,6 +27,7 @@ from edldist.wire.messages import (
     Registered,
     Regroup,
     Scalar,
+    StageTimes,
     TeachersHere,
     Unknown,
     Vouch,
@@ -72,6 +74,8 @@ class Member:
         joined_at: monotonic seconds of its first registration here.
         last_seen: monotonic seconds of its last message.
         stats: the figures of its last heartbeat.
+        stages: how long what it does has taken, by its last heartbeat.
+        stages_before: the same when it came here, if that was not when it started.
         links: ids of the students that a teacher worker serves, as far as known here; missing ones too.
         capacity, needs, starved: what its last heartbeat said that it could give or take; see ``Heartbeat``.
         recent: samples per second that it gave or took in the last seconds.
@@ -84,6 +88,8 @@ class Member:
     joined_at: float
     last_seen: float
     stats: dict[str, Scalar] = field(default_factory=dict)
+    stages: Sequence[StageTimes] = ()
+    stages_before: Sequence[StageTimes] | None = ()
     links: frozenset[str] = frozenset()
     capacity: float | None = None
     needs: Sequence[Need] = ()
@@ -136,6 +142,8 @@ class Membership:
         self._fingerprints = GroupFingerprints()
         self.refusals = Refusals()
         """Who was refused, and why."""
+        self.lives = Lives()
+        """What is left of members that are gone."""
         # Invariant: no member is in here; who was missed first comes first.
         self._missing: dict[str, float] = {}
         self.inherits = False
@@ -247,7 +255,10 @@ class Membership:
             self._touch(message.id, now)
             return actions
         links = frozenset(message.links) if message.role == "teacher" else frozenset()
-        self._members[message.id] = Member(peer, message, joined_at=now, last_seen=now, links=links)
+        member = Member(peer, message, joined_at=now, last_seen=now, links=links)
+        member.stages_before = None if _rejoins(message) else ()
+        self._members[message.id] = member
+        self.lives.joined(message, _rejoins(message))
         self._processes.setdefault(message.process, set()).add(message.id)
         self._fingerprints.joined(message)
         self._ids[peer] = message.id
@@ -276,7 +287,9 @@ class Membership:
         if self._ids.get(peer) != message.id:
             return [Send(peer, Unknown())]
         member = self._members[message.id]
-        member.stats = message.stats
+        member.stats, member.stages = message.stats, message.stages
+        if member.stages_before is None:
+            member.stages_before = message.stages
         member.capacity, member.needs, member.starved = message.capacity, message.needs, message.starved
         self._weights_changed |= differs(member.rate, member.weight)
         member.recent.see(member.stats.get("samples"), now)
@@ -416,6 +429,9 @@ class Membership:
         if not of_process:
             del self._processes[member.register.process]
         self._fingerprints.left(member.register)
+        self.lives.left(
+            member.register, member.stats, member.stages, member.stages_before or (), member.last_seen
+        )
         self.version += 1
         return member
 

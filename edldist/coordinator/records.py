@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from edldist.coordinator.happenings import Happenings
 from edldist.wire.messages import Event, Report
 
 __all__ = ["Records"]
@@ -46,6 +47,8 @@ class Records:
         self._bytes = 0
         self._last = 0
         self._reporters: OrderedDict[str, _Reporter] = OrderedDict()
+        self.happenings = Happenings()
+        """How often what happened, whether it is still held or not."""
 
     @property
     def last(self) -> int:
@@ -58,6 +61,8 @@ class Records:
         self._ring.append(_Held(record, size))
         self._bytes += size
         self._last += 1
+        if isinstance(record, Event):
+            self.happenings.note(record)
         while len(self._ring) > MAX_RECORDS or (self._bytes > MAX_BYTES and len(self._ring) > 1):
             self._bytes -= self._ring.popleft().encoded_bytes
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from statistics import fmean
+from typing import Any
 
 import msgspec
 
+from edldist.coordinator.lives import group_of
 from edldist.coordinator.load import GroupLoad, loads
 from edldist.coordinator.membership import Membership
 from edldist.coordinator.records import Records
@@ -137,6 +139,13 @@ class StatusView:
             seq=self._records.last,
         )
 
+    def _lives(self, now: float) -> dict[str, Any]:
+        lives, stages = self._members.lives, self._members.lives.stages.copy()
+        for member in self._members.members.values():
+            register = member.register
+            stages.add(register.role, group_of(register), member.stages, member.stages_before or ())
+        return {"gone": lives.gone(now), "restarts": lives.restarts(), "stages": stages.told()}
+
     def page(self, now: float, garbage: int) -> bytes:
         """All members and some counts as JSON, for HTTP."""
         page = msgspec.to_builtins(self.whole(now, self._records.last))
@@ -146,4 +155,5 @@ class StatusView:
         page["counts"] = {"teachers": counts["teacher"], "students": counts["student"]}
         page["garbage"] = garbage
         page["settled"] = self._members.settled(now)
+        page |= self._records.happenings.told() | self._lives(now)
         return msgspec.json.encode(page)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from edldist.observe.stages import StageClock
 from edldist.wire.messages import Scalar
 
 __all__ = ["LoopFigures"]
@@ -16,6 +17,7 @@ class LoopFigures:
     ``waiting_s`` is how long the loop has waited for the labels that it waits for now, 0 while it does not;
     ``loop_s`` how long after its first batch it took its last one. ``unmapped`` is the share of a teacher's
     probability that has no place in the student's vocabulary, where that is said, as it was measured last.
+    ``waits`` counts how long it waited for each batch but the first.
     ``staleness`` is the most steps after which labels of a request were taken, where there are requests.
     """
 
@@ -33,7 +35,9 @@ class LoopFigures:
     epoch_samples: int = 0
     unmapped: float | None = None
     staleness: int | None = None
+    waits: StageClock = field(default_factory=StageClock)
     _first_at: float | None = None
+    _waited_s: float = 0.0
 
     def took(self, samples: int, now: float) -> None:
         """The loop took a batch.
@@ -44,6 +48,9 @@ class LoopFigures:
         """
         if self._first_at is None:
             self._first_at = now
+        else:
+            self.waits.took(self._waited_s)
+            self._waited_s = 0.0
         self.loop_s = now - self._first_at
         self.batches += 1
         self.samples += samples
@@ -52,6 +59,7 @@ class LoopFigures:
         """The loop had to wait for labels; before the very first batch that counts as starting up."""
         if self.batches:
             self.starved_s += seconds
+            self._waited_s += seconds
         else:
             self.startup_s += seconds
 

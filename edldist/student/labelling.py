@@ -118,6 +118,7 @@ class Labelling:
             pid=self._pid,
         )
         self.service.extra_stats = figures.as_stats
+        self.service.delivery.stages["starved"] = figures.waits
         self.decoding = Decoding(asked, self.service.codec, translations)
 
     def start(self, owner: object) -> weakref.finalize[[], object]:

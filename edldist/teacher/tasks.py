@@ -12,11 +12,15 @@ __all__ = ["Answer", "HeldTask", "TaskInputs"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskInputs:
-    """The inputs of tasks that arrived together, still raw: their rows back to back in each frame."""
+    """The inputs of tasks that arrived together, still raw: their rows back to back in each frame.
+
+    ``arrived_at``: when, in monotonic seconds.
+    """
 
     rows: int
     tensors: list[TensorSpec]
     frames: list[memoryview] = field(repr=False)
+    arrived_at: float = 0.0
 
     def fits(self, other: TaskInputs) -> bool:
         """Whether both can be one batch: same names, dtypes and shapes of a row."""

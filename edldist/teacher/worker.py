@@ -218,6 +218,7 @@ class TeacherWorker:
             self._reader,
         )
         service.extra_stats = self._stats
+        service.stages["compute"] = self._pipeline.computing
 
     def _followed(self, options: WorkerOptions) -> tuple[Follower, Teacher] | None:
         """Load the first weights that are published, and follow them from there on."""

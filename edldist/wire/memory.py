@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from edldist.errors import ConfigError, PeerUnreachableError, ProtocolVersionError, WireError
 from edldist.wire import moving
 from edldist.wire.messages import PROTOCOL, Message, decode, encode
+from edldist.wire.traffic import Traffic
 from edldist.wire.transport import SKIPPED_A_TURN, Link, Outgoing, Received, Sender, payload
 
 __all__ = ["MemoryTransport"]
@@ -135,6 +136,7 @@ class MemoryPoller:
 
     def __init__(self, network: MemoryTransport) -> None:
         self._network = network
+        self.traffic = Traffic()
         self._bell = _Bell()
         self._endpoints: list[MemoryHub | MemoryLink] = []
 

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 from edldist.wire.messages import Message
 from edldist.wire.shm.memfile import FileAddress
+from edldist.wire.traffic import Traffic
 
 __all__ = [
     "SKIPPED_A_TURN",
@@ -164,7 +165,12 @@ class Link(Protocol):
 
 
 class Poller(Protocol):
-    """Opens endpoints and waits on all of them."""
+    """Opens endpoints and waits on all of them.
+
+    ``traffic`` counts the tensors that went through them, where there is a choice of ways.
+    """
+
+    traffic: Traffic
 
     def bind(self, address: str) -> Hub: ...
 

@@ -201,7 +201,7 @@ def test_small_labels_of_several_passes_travel_together_and_large_ones_do_not_wa
         rows = [LeaseRows(lease=lease, count=4)]
         labels = TensorSpec(name="y", dtype="uint8", shape=[4, nbytes // 4])
         result = Result(rows=rows, version="", compute_s=1.0, tensors=[labels])
-        passes.append([Answer(tasks, result, [memoryview(bytes(nbytes))])])
+        passes.append((0.0, [Answer(tasks, result, [memoryview(bytes(nbytes))])]))
     party.service._answers.extend(passes)  # both are there before a turn looks
     party.service._poller.wake()
     came = [party.heard(party.student, Labels) for _ in messages]

@@ -60,10 +60,11 @@ class LabelQueue:
         self._sleepers = {teacher: Sleepers() for teacher in teachers}
         self._tracks = {teacher: Track(teacher, self.flow, self._batches.waits) for teacher in teachers}
         self._workers = Workers(first_lease)
+        self.answering, self.open_leases = self._workers.answering, self._workers.leases()
         self._provenance = Provenance()
         # Invariant: a task without labels waits in its track, is leased in time, or is withheld (or poison).
         self._blame = Blame(self.flow, self._tracks)
-        self.done = self.failed = self.duplicates = self.hedged = 0
+        self.done = self.failed = self.duplicates = self.late = self.hedged = 0
         self.retracted = 0  # samples
 
     @property

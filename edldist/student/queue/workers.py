@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
+from edldist.observe.stages import StageClock
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.outcomes import Grant
 from edldist.student.queue.task import HeldLease, Task
@@ -29,6 +30,7 @@ class Worker:
         stuck: a lease of it is overdue, and it has answered nothing since: it gets nothing until it does.
             Its device may hang for ever while its heartbeat goes on.
         beaten: leases whose tasks others have labelled first, and since when it held them.
+        answering: how long the answers of all workers take.
     """
 
     teacher: str
@@ -38,6 +40,7 @@ class Worker:
     quarantined: bool = False
     stuck: bool = False
     beaten: dict[int, float] = field(default_factory=dict)
+    answering: StageClock = field(default_factory=StageClock)
 
     @property
     def free(self) -> bool:
@@ -55,6 +58,7 @@ class Worker:
 
     def took(self, seconds: float) -> None:
         """Learn from an answer."""
+        self.answering.took(seconds)
         known_s = self.latency_s
         self.latency_s = seconds if known_s is None else 0.8 * known_s + 0.2 * seconds
 
@@ -95,6 +99,7 @@ class Workers:
 
     def __init__(self, first_lease: int) -> None:
         self._workers: dict[str, Worker] = {}
+        self.answering = StageClock()
         # Invariant: an open lease is in _leases, among those of its batch, and among those of its worker, who
         # is here; so is every lease of a worker, and every lease of a batch.
         self._leases: dict[int, HeldLease] = {}
@@ -119,7 +124,7 @@ class Workers:
         return any(other != name and each.teacher == teacher for other, each in self._workers.items())
 
     def join(self, name: str, teacher: str, called: str) -> None:
-        self._workers.setdefault(name, Worker(teacher, called))
+        self._workers.setdefault(name, Worker(teacher, called, answering=self.answering))
 
     def part(self, name: str) -> None:
         """A worker is gone; it holds nothing any more."""

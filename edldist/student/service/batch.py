@@ -38,13 +38,14 @@ class OpenBatch:
         nbytes: the memory that it holds: what the loop gets, and what teachers see, counted once.
         failure: why it is delivered without labels; None if it has them.
         error: what the loop is to be told when the batch is due and has no labels.
+        offered_at: when the queue got it, in monotonic seconds.
         passed_over: teachers that are missing, without whose labels it goes on: with none of them, even if
             some of its samples had some.
     """
 
     __slots__ = (
         *("__weakref__", "_allocate", "_apart", "_inputs", "_labels", "_versions"),
-        *("batch", "error", "failure", "mark", "nbytes", "passed_over", "samples"),
+        *("batch", "error", "failure", "mark", "nbytes", "offered_at", "passed_over", "samples"),
     )
 
     def __init__(
@@ -59,6 +60,7 @@ class OpenBatch:
         self.batch = batch
         self.samples = samples
         self.mark = mark
+        self.offered_at = 0.0
         self.failure: EdlDistError | None = None
         self.error: EdlDistError | None = None
         self.passed_over: frozenset[str] = frozenset()

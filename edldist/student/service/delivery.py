@@ -17,6 +17,7 @@ from typing import NamedTuple
 from edldist.clock import Clock
 from edldist.errors import EdlDistError, LabelError, LabelMemoryError
 from edldist.labels.versions import number_of
+from edldist.observe.stages import StageClock
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.fullness import Fullness
 from edldist.student.queue.outcomes import Grant, Overdue, Returned, TakenBack
@@ -26,6 +27,7 @@ from edldist.student.service import due_errors
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.label_rows import LabelRows
 from edldist.student.service.needs import Backlog
+from edldist.student.service.queue_figures import queue_figures
 from edldist.wire.messages import Result, Scalar
 from edldist.wire.transport import Frames
 
@@ -88,6 +90,9 @@ class Delivery:
         self._came: set[str] = set()
         self._rolling = frozenset(rolling)
         self._stale, self._full = 0, Fullness()
+        self.stages = {"answer": self._queue.answering, "buffer": StageClock()}
+        """How long answers to tasks take, and batches on their way from ``offer`` to ``deliver``; others may
+        add theirs."""
 
     # --- the trainer's thread -----------------------------------------------------------------
 
@@ -112,7 +117,7 @@ class Delivery:
         with self._lock:
             number = self._queue.offer(batch.samples, batch.nbytes, wanted)
             self._open[number] = batch
-            self._account()
+            batch.offered_at = self._account()
             return self._queue.sleepers
 
     def wait(self, timeout_s: float, reading: bool) -> bool:
@@ -153,7 +158,7 @@ class Delivery:
                 return None
             batch = self._open.pop(self._queue.deliver())
             self._pass_over()
-            self._account()
+            self.stages["buffer"].took(self._account() - batch.offered_at)
             return batch
 
     def clear(self) -> None:
@@ -176,20 +181,8 @@ class Delivery:
     def stats(self) -> dict[str, Scalar]:
         """Figures of the queue."""
         with self._lock:
-            queue = self._queue
-            return {
-                "done": queue.done,
-                "failed": queue.failed,
-                "requeued": queue.requeued,
-                "duplicates": queue.duplicates,
-                "hedged": queue.hedged,
-                "stale": self._stale,
-                "retracted": queue.retracted,
-                "buffered": queue.labelled_batches,
-                "open": queue.open_batches,
-                "queue_bytes": queue.nbytes,
-                "backpressure_s": round(self._full.seconds(self._clock.monotonic()), 6),
-            }
+            backpressure_s = round(self._full.seconds(self._clock.monotonic()), 6)
+            return queue_figures(self._queue) | {"stale": self._stale, "backpressure_s": backpressure_s}
 
     def backlog(self) -> Backlog:
         """The open batches, and what each teacher has to do with them."""
@@ -393,6 +386,7 @@ class Delivery:
         """Answers came from a worker that was written off."""
         with self._lock:
             self._queue.duplicates += leases
+            self._queue.late += leases
 
     def fail(
         self, worker: str, lease: int, error: str, *, final: bool = False, certain: bool = False
@@ -496,5 +490,8 @@ class Delivery:
             batch.error = batch.error or error
         self._changed.notify_all()
 
-    def _account(self) -> None:
-        self._full.note(self._queue.full(), self._clock.monotonic())
+    def _account(self) -> float:
+        """Note whether the queue is full; the time of now."""
+        now = self._clock.monotonic()
+        self._full.note(self._queue.full(), now)
+        return now

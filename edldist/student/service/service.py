@@ -33,6 +33,7 @@ from edldist.labels.fingerprint import Fingerprint
 from edldist.labels.packing import Codec
 from edldist.lifecycle.group_change import GroupChangeHandler, leave_group
 from edldist.observe.repeats import Repeats
+from edldist.observe.stages import times_of
 from edldist.student.queue.outcomes import Returned
 from edldist.student.service.absent_groups import AbsentGroups
 from edldist.student.service.batch import OpenBatch
@@ -157,7 +158,7 @@ class StudentService:
 
     def stats(self) -> dict[str, Scalar]:
         """Figures of the queue and of the workers that serve it."""
-        own: dict[str, Scalar] = {"teachers": len(self._peers), "garbage": self._hub.garbage}
+        own = {"teachers": len(self._peers), "garbage": self._hub.garbage} | self._poller.traffic.as_stats()
         return self.delivery.stats() | own | self._comparing.stats() | self.extra_stats()
 
     def teachers(self) -> int:
@@ -227,9 +228,10 @@ class StudentService:
         self.delivery.stop(error)
 
     def _heartbeat(self) -> Heartbeat:
-        stats = self.stats()
+        stats, stages = self.stats(), times_of(self.delivery.stages)
         needs = self._needs.told(self._clock.monotonic(), stats, self.delivery.backlog())
-        return Heartbeat(id=self._options.student, stats=stats, needs=needs, starved=self._needs.starved)
+        starved = self._needs.starved
+        return Heartbeat(id=self._options.student, stats=stats, needs=needs, starved=starved, stages=stages)
 
     def _read_workers(self) -> None:
         for _ in range(_TURN_MESSAGES):

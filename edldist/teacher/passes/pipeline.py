@@ -29,6 +29,7 @@ from torch import Tensor
 
 from edldist.errors import ContractError, EdlDistError, EngineLostError, ModelError, UnlabelableError
 from edldist.observe.repeats import Repeats
+from edldist.observe.stages import StageClock
 from edldist.teacher.capacity import Capacity
 from edldist.teacher.exchange import inputs_of
 from edldist.teacher.model.factory import own_traceback
@@ -97,6 +98,7 @@ class Pipeline:
     Attributes:
         passes: that were launched so far.
         compute_s: seconds of compute in those that landed.
+        computing: the same, pass by pass.
         shrinks: times that memory ran out and passes became smaller.
     """
 
@@ -125,6 +127,7 @@ class Pipeline:
         self._failures = Repeats(logger)
         self.passes = 0
         self.compute_s = 0.0
+        self.computing = StageClock()
         self.shrinks = 0
 
     @property
@@ -235,6 +238,7 @@ class Pipeline:
                 return False
             labels, suspect, seconds = each.flight.labels()
             self.compute_s += seconds
+            self.computing.took(seconds)
             if suspect:
                 self._forward.refuse(each.flight.computed)
             answers = self._answers_to(each.tasks, labels, seconds)

@@ -78,9 +78,9 @@ class Ledger:
         self._drop(student)
         self._demand.disconnected(student)
 
-    def accept(self, student: str, message: Tasks, frames: Sequence[memoryview]) -> None:
+    def accept(self, student: str, message: Tasks, frames: Sequence[memoryview], now: float) -> None:
         """A student answered a pull with tasks."""
-        tasks = list(_unpacked(student, message, frames))
+        tasks = list(_unpacked(student, message, frames, now))
         self._demand.granted(student, message.seq, sum(task.rows for task in tasks), message.buffered)
         for task in tasks:
             self._held[student, task.lease] = task
@@ -144,13 +144,13 @@ class Ledger:
         self.close([task for task in self._held.values() if task.student == student])
 
 
-def _unpacked(student: str, message: Tasks, frames: Sequence[memoryview]) -> Iterable[HeldTask]:
+def _unpacked(student: str, message: Tasks, frames: Sequence[memoryview], now: float) -> Iterable[HeldTask]:
     """The tasks of a message, each with the frames of its group."""
     position = 0
     for group in message.groups:
         own = list(frames[position : position + len(group.tensors)])
         position += len(group.tensors)
-        inputs = TaskInputs(sum(lease.cost for lease in group.leases), group.tensors, own)
+        inputs = TaskInputs(sum(lease.cost for lease in group.leases), group.tensors, own, now)
         start = 0
         for lease in group.leases:
             yield HeldTask(

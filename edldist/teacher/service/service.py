@@ -21,17 +21,18 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
 from edldist.clock import Clock
 from edldist.errors import ConfigError, IncompatibleError, ProtocolVersionError
 from edldist.observe.repeats import Repeats
+from edldist.observe.stages import StageClock, times_of
 from edldist.teacher.capacity import Capacity
 from edldist.teacher.service.identity import TeacherIdentity
 from edldist.teacher.service.job_link import JobLink
 from edldist.teacher.service.ledger import Ledger
+from edldist.teacher.service.student import ServedStudent
 from edldist.teacher.tasks import Answer, HeldTask
 from edldist.wire.messages import (
     Failure,
@@ -55,7 +56,7 @@ from edldist.wire.messages import (
     Welcome,
 )
 from edldist.wire.process import route_of
-from edldist.wire.transport import Link, Received, Transport
+from edldist.wire.transport import Received, Transport
 from edldist.wire.turns import ServiceThread
 
 __all__ = ["TeacherService"]
@@ -67,23 +68,6 @@ _TICKS_A_TTL = 5
 _GREET_AGAIN_S = 2.0
 _TURN_MESSAGES = 64
 _MESSAGE_BYTES = 1 << 20
-
-
-@dataclass(slots=True, eq=False)
-class _Student:
-    """One link."""
-
-    peer: Peer
-    link: Link
-    greeted_at: float
-    last_heard: float
-    serving: bool = False
-    refused: bool = False
-    incompatible: str = ""  # why it will never take this worker
-    ttl_s: float = 3.0
-    max_frame_bytes: int | None = None
-    quarantine: str = ""
-    missing: bool = False  # the coordinator does not know it, but it is heard
 
 
 class TeacherService:
@@ -110,8 +94,8 @@ class TeacherService:
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
         self._ledger = Ledger(identity.batch_size)  # under the lock
-        self._students: dict[str, _Student] = {}
-        self._answers: deque[list[Answer]] = deque()
+        self._students: dict[str, ServedStudent] = {}
+        self._answers: deque[tuple[float, list[Answer]]] = deque()  # each with when its pass had ended
         self._renewal: tuple[str, str] | None = None  # under the lock
         self._draining = False
         self._unusable = Repeats(logger)
@@ -119,6 +103,8 @@ class TeacherService:
         self._error: BaseException | None = None
         self.extra_stats: Callable[[], dict[str, Scalar]] = dict
         self.capacity = Capacity()
+        self.stages = {"wait": StageClock(), "return": StageClock()}
+        """How long tasks wait for a pass, and its answers to be sent on; others may add theirs."""
         self._idle_s = 0.0
         self._idle_since: float | None = clock.monotonic()
         self._poller = transport.poller()
@@ -154,11 +140,15 @@ class TeacherService:
         with self._lock:
             if self._error is not None:
                 raise self._error
-            return [] if self._renewal is not None else self._ledger.take()
+            tasks = [] if self._renewal is not None else self._ledger.take()
+        now = self._clock.monotonic()
+        for task in tasks:
+            self.stages["wait"].took(now - task.inputs.arrived_at)
+        return tasks
 
     def answer(self, answers: list[Answer]) -> None:
         """Hand the outcomes of one forward pass over."""
-        self._answers.append(answers)
+        self._answers.append((self._clock.monotonic(), answers))
         self._poller.wake()
 
     def renew(self, version: str, weights: str) -> None:
@@ -242,7 +232,8 @@ class TeacherService:
         now = self._clock.monotonic()
         idle_s = self._idle_s + (0.0 if self._idle_since is None else now - self._idle_since)
         capacity = self.capacity.seen(now, self._ledger.samples, idle_s)
-        return Heartbeat(id=self._identity.worker, stats=self._stats(), capacity=capacity)
+        stages = times_of(self.stages)
+        return Heartbeat(id=self._identity.worker, stats=self._stats(), capacity=capacity, stages=stages)
 
     def _stats(self) -> dict[str, Scalar]:
         own: dict[str, Scalar] = {
@@ -253,7 +244,7 @@ class TeacherService:
             "draining": self._draining,
             "quarantine": "; ".join(s.quarantine for s in self._students.values() if s.quarantine)[:500],
         }
-        return own | self.extra_stats()
+        return own | self._poller.traffic.as_stats() | self.extra_stats()
 
     def _relink(self, links: Links, now: float) -> None:
         wanted = {peer.id: peer for peer in links.students}
@@ -274,10 +265,10 @@ class TeacherService:
         except ConfigError as exc:
             self._unusable.warn(f"student {peer.id} has an address that cannot be used: {exc}", of=peer.id)
             return
-        self._students[peer.id] = student = _Student(peer, link, now, now)
+        self._students[peer.id] = student = ServedStudent(peer, link, now, now)
         self._greet(student, now)
 
-    def _greet(self, student: _Student, now: float) -> None:
+    def _greet(self, student: ServedStudent, now: float) -> None:
         me = self._identity
         student.greeted_at = now
         student.serving = student.refused = False
@@ -302,7 +293,7 @@ class TeacherService:
             self._renewal = None
             self._arrived.notify_all()
 
-    def _read_student(self, student: _Student, now: float) -> None:
+    def _read_student(self, student: ServedStudent, now: float) -> None:
         for _ in range(_TURN_MESSAGES):
             try:
                 received = student.link.receive()
@@ -317,7 +308,7 @@ class TeacherService:
             if student.peer.id not in self._students:
                 return
 
-    def _take_message(self, student: _Student, received: Received, now: float) -> None:
+    def _take_message(self, student: ServedStudent, received: Received, now: float) -> None:
         name, message = student.peer.id, received.message
         if isinstance(message, Welcome):
             student.serving = True
@@ -347,7 +338,7 @@ class TeacherService:
         elif not student.serving:
             logger.debug("student %s sent a %s before its welcome", name, type(message).__name__)
         elif isinstance(message, Tasks):
-            self._accept(student, message, received.frames)
+            self._accept(student, message, received.frames, now)
         elif isinstance(message, Idle):
             if self._ledger.idled(name, message):
                 if message.quarantine and not student.quarantine:
@@ -356,14 +347,14 @@ class TeacherService:
         elif isinstance(message, Wake):
             self._ledger.woken(name, message)
 
-    def _accept(self, student: _Student, message: Tasks, frames: list[memoryview]) -> None:
+    def _accept(self, student: ServedStudent, message: Tasks, frames: list[memoryview], now: float) -> None:
         if self._draining:
             student.link.send(Return(leases=[lease.id for group in message.groups for lease in group.leases]))
             return
         if not all(lease.compared for group in message.groups for lease in group.leases):
             student.quarantine = ""  # a question is no work
         with self._arrived:
-            self._ledger.accept(student.peer.id, message, frames)
+            self._ledger.accept(student.peer.id, message, frames, now)
             self._arrived.notify()
 
     def _answer_and_pull(self) -> None:
@@ -373,9 +364,11 @@ class TeacherService:
         to wait for the last ones before it can place the first, and this worker for the pull behind them.
         """
         answers: list[Answer] = []
+        ended: list[float] = []
         nbytes = 0
         while self._answers and nbytes < _MESSAGE_BYTES:
-            passed = self._answers.popleft()
+            ended_at, passed = self._answers.popleft()
+            ended.append(ended_at)
             nbytes += sum([frame.nbytes for answer in passed for frame in answer.frames])
             answers += passed
         labelled = {
@@ -387,6 +380,10 @@ class TeacherService:
             if results:
                 riding = pulls[name].pop(0) if name in pulls else None
                 self._students[name].link.send(Labels(results=results, pull=riding), frames)
+        if ended:
+            now = self._clock.monotonic()
+            for ended_at in ended:
+                self.stages["return"].took(now - ended_at)
         for name, others in pulls.items():
             for pull in others:
                 self._students[name].link.send(pull)
@@ -457,12 +454,12 @@ class TeacherService:
         """Whether a student takes this worker's labels."""
         return any(student.serving for student in self._students.values())
 
-    def _forget_if_silent(self, student: _Student, now: float) -> None:
+    def _forget_if_silent(self, student: ServedStudent, now: float) -> None:
         """A student that the coordinator lost may be dead, or the coordinator alone may be cut off."""
         if now - student.last_heard > student.ttl_s:
             self._forget(student, "the coordinator lost it, and it is silent here too")
 
-    def _give_up(self, student: _Student, reason: str) -> None:
+    def _give_up(self, student: ServedStudent, reason: str) -> None:
         """Leave a student alone that does not want this worker; the others are served on."""
         logger.warning("student %s refused this worker: %s", student.peer.id, reason)
         student.refused, student.serving = True, False
@@ -473,7 +470,7 @@ class TeacherService:
         with self._lock:
             self._ledger.disconnected(name)
 
-    def _forget(self, student: _Student, reason: str) -> None:
+    def _forget(self, student: ServedStudent, reason: str) -> None:
         name = student.peer.id
         logger.info("no longer serving student %s: %s", name, reason or "it left")
         del self._students[name]

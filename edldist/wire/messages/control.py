@@ -47,6 +47,7 @@ __all__ = [
     "Scaled",
     "Status",
     "StatusQuery",
+    "StageTimes",
     "TeachersHere",
     "Unknown",
     "Vouch",
@@ -122,6 +123,20 @@ class Need(MessagePart, frozen=True, array_like=True):
     buffered: Count
 
 
+class StageTimes(MessagePart, frozen=True, array_like=True):
+    """How long one stage of a label's way took in a process so far (``edldist.observe.stages``).
+
+    Attributes:
+        stage: its name.
+        sum_s: of all durations, seconds.
+        counts: how many durations fell into each bucket.
+    """
+
+    stage: Name
+    sum_s: Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+    counts: Annotated[list[Count], msgspec.Meta(max_length=64)]
+
+
 class Heartbeat(MessagePart, frozen=True, tag="heartbeat"):
     """A member lives.
 
@@ -132,6 +147,7 @@ class Heartbeat(MessagePart, frozen=True, tag="heartbeat"):
         needs: of a student: one for each of its teacher groups.
         starved: of a student: share of the time in which ``hunger`` was measured that its loop waited for
             labels; None while that is.
+        stages: how long what it does has taken so far.
     """
 
     id: Name
@@ -139,6 +155,7 @@ class Heartbeat(MessagePart, frozen=True, tag="heartbeat"):
     capacity: PerSecond | None = None
     needs: Annotated[list[Need], msgspec.Meta(max_length=64)] = []
     starved: Share | None = None
+    stages: Annotated[list[StageTimes], msgspec.Meta(max_length=16)] = []
 
 
 class Vouch(MessagePart, frozen=True, tag="vouch"):

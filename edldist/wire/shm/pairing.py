@@ -54,10 +54,14 @@ _SLAB_AGAIN_S = 5.0
 
 
 class Wrapped(NamedTuple):
-    """A message ready for the socket. ``placed`` must be given back if it cannot be sent."""
+    """A message ready for the socket. ``placed`` must be given back if it cannot be sent.
+
+    ``shared_bytes`` of its tensors stay where they are, and the peer maps them.
+    """
 
     raw: list[Buffer]
     placed: Placed | None = None
+    shared_bytes: int = 0
 
 
 class Pairing:
@@ -130,7 +134,8 @@ class Pairing:
         rest = [payload(frame) for index, frame in enumerate(frames) if index not in shared]
         if not references:
             return Wrapped([header, *rest])
-        return Wrapped([encode_sharing(References(self._our_proof, references)), header, *rest], placed)
+        raw = [encode_sharing(References(self._our_proof, references)), header, *rest]
+        return Wrapped(raw, placed, sum([reference.length for reference in references]))
 
     def unsent(self, wrapped: Wrapped) -> None:
         """The message could not be sent: its slab is free."""

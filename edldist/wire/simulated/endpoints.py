@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from edldist.errors import PeerUnreachableError, ProtocolVersionError, WireError
 from edldist.wire import moving
 from edldist.wire.messages import PROTOCOL, Message, decode, encode
+from edldist.wire.traffic import Traffic
 from edldist.wire.transport import SKIPPED_A_TURN, Link, Outgoing, Received, Sender, payload
 
 if TYPE_CHECKING:
@@ -198,6 +199,7 @@ class SimulatedPoller:
 
     def __init__(self, network: Network, host: str, ring: Callable[[], None]) -> None:
         self._network = network
+        self.traffic = Traffic()
         self.host = host
         self.ring = ring
         self.endpoints: list[SimulatedHub | SimulatedLink] = []

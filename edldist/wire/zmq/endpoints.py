@@ -112,10 +112,14 @@ class Endpoint(ABC):
             unwrapped = self._unwrap(sender.route, buffers)
             if unwrapped is None:
                 return None
-            buffers = unwrapped
-        return Received(
-            sender, decode(buffers[0], self._poller._max_header_bytes), buffers[1:], own_memory=not sharing
-        )
+            by_socket, buffers = buffers[2:], unwrapped
+            frames = buffers[1:]
+        else:
+            by_socket = frames = buffers[1:]
+        message = decode(buffers[0], self._poller._max_header_bytes)
+        if frames:
+            self._poller.traffic.received(by_socket, frames)
+        return Received(sender, message, frames, own_memory=not sharing)
 
     def _wrap(self, peer: bytes, message: Message, frames: Outgoing) -> Wrapped | None:
         """The message with its large frames by reference; None if everything goes by socket."""
@@ -242,6 +246,8 @@ class ZmqHub(Endpoint):
                 raise
             self._unpair(peer.route)
             raise PeerUnreachableError(f"peer {peer} is gone") from exc
+        if frames:
+            self._poller.traffic.sent(frames, 0 if wrapped is None else wrapped.shared_bytes)
 
     def _send_sharing(self, peer: bytes, raw: bytes) -> None:
         # Whoever is unreachable will be found so by the next message.
@@ -369,6 +375,8 @@ class ZmqLink(Endpoint):
             if wrapped is not None:
                 self._pairings[b""].unsent(wrapped)
             return False
+        if frames:
+            self._poller.traffic.sent(frames, 0 if wrapped is None else wrapped.shared_bytes)
         return True
 
     def _send_sharing(self, peer: bytes, raw: bytes) -> None:

@@ -22,6 +22,7 @@ import zmq.utils.garbage
 from edldist.address import Address, is_ipv6, listening_hosts, needs_ipv6, parse_address, why_unresolved
 from edldist.errors import ConfigError
 from edldist.wire import moving
+from edldist.wire.traffic import Traffic
 from edldist.wire.transport import Link
 from edldist.wire.zmq.backlog import Backlog
 from edldist.wire.zmq.endpoints import Endpoint, ZmqHub, ZmqLink
@@ -106,6 +107,7 @@ class ZmqPoller:
             # worker of a data loader, would wait for the end of that import for ever.
             importlib.import_module("edldist.wire.shm.sharing")
             importlib.import_module("edldist.wire.shm.pairing")
+        self.traffic = Traffic()
         self._context = zmq.Context(io_threads=1)
         self._keys = keys
         self._doorkeeper: Doorkeeper | None = None

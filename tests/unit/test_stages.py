@@ -1,0 +1,173 @@
+"""How long stages take: counted where they happen, added up over members that are here and that are gone."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edldist.coordinator.happenings import Happenings
+from edldist.coordinator.lives import KEPT_S, MOST_KEPT, Lives, StageTotals
+from edldist.coordinator.membership import Membership
+from edldist.coordinator.records import Records
+from edldist.coordinator.scaling import Rules, Scaling
+from edldist.coordinator.status import StatusView
+from edldist.observe.stages import BOUNDS_S, StageClock, times_of
+from edldist.wire.messages import Event, Goodbye, Heartbeat, Register, StageTimes, decode, encode
+from edldist.wire.traffic import Traffic
+from edldist.wire.transport import Piece, Sender
+
+ALICE, BOB = Sender(b"alice"), Sender(b"bob")
+
+
+def worker(name: str, rejoin: bool = False, attempt: int = 0) -> Register:
+    return Register(
+        id=name, role="teacher", process=f"p-{name}", group="big", attempt=attempt, info={"rejoin": rejoin}
+    )
+
+
+def rank(name: str, process: str, number: int = 0, rejoin: bool = False) -> Register:
+    return Register(
+        id=name,
+        role="student",
+        process=process,
+        address="tcp://h:1",
+        teachers=["big"],
+        job="digits",
+        info={"rank": number, "rejoin": rejoin},
+    )
+
+
+def times(stage: str, *seconds: float) -> StageTimes:
+    clock = StageClock()
+    for each in seconds:
+        clock.took(each)
+    return clock.told(stage)
+
+
+@given(st.lists(st.floats(min_value=0, max_value=1000)))
+def test_every_duration_is_in_the_first_bucket_that_holds_it(durations: list[float]) -> None:
+    told = times("compute", *durations)
+    bounds = [*BOUNDS_S, float("inf")]
+    for at, bound in enumerate(bounds):
+        assert sum(told.counts[: at + 1]) == sum(duration <= bound for duration in durations)
+    assert told.sum_s == sum(durations)
+
+
+def test_what_is_told_of_stages_travels_and_is_a_copy() -> None:
+    clock = StageClock()
+    (told,) = times_of({"compute": clock})
+    clock.took(0.1)
+    assert sum(told.counts) == 0
+    beat = Heartbeat(id="t", stages=times_of({"compute": clock}))
+    assert decode(encode(beat)) == beat
+
+
+def test_sums_leave_out_what_a_member_had_done_before_it_came() -> None:
+    totals = StageTotals()
+    totals.add("teacher", "big", [times("compute", 0.1, 0.1, 3.0)], [times("compute", 0.1)])
+    totals.add("teacher", "big", [times("compute", 0.1)])
+    (told,) = totals.told()
+    assert (told["role"], told["group"], told["stage"]) == ("teacher", "big", "compute")
+    assert sum(told["counts"]) == 3 and abs(told["sum_s"] - 3.2) < 1e-9
+
+
+class TestSumsOverMembers:
+    """A sum that shrank would be taken for a restart, and the whole of it for what was just done."""
+
+    def setup_method(self) -> None:
+        self.members = Membership("c", 1.0, 3.0, 0.0)
+        self.view = StatusView("c", 0.0, self.members, Records(), Scaling({}, Rules()))
+
+    def beat(self, peer: Sender, name: str, *seconds: float) -> None:
+        self.members.heartbeat(peer, Heartbeat(id=name, stages=[times("compute", *seconds)]), 1.0)
+
+    def passes(self) -> int:
+        return sum(sum(each["counts"]) for each in self.view._lives(2.0)["stages"])
+
+    def test_who_leaves_is_counted_on(self) -> None:
+        self.members.register(ALICE, rank("a", "p1"), 0.0, 0.0)
+        self.members.register(BOB, rank("b", "p2"), 0.0, 0.0)
+        self.beat(ALICE, "a", 0.1, 0.2)
+        self.beat(BOB, "b", 0.1)
+        assert self.passes() == 3
+        self.members.goodbye(ALICE, Goodbye(id="a"), 0.0)
+        assert self.passes() == 3
+
+    def test_who_was_here_before_is_not_counted_twice(self) -> None:
+        self.members.register(ALICE, rank("a", "p1"), 0.0, 0.0)
+        self.beat(ALICE, "a", 0.1, 0.2)
+        self.members.goodbye(ALICE, Goodbye(id="a"), 0.0)
+        self.members.register(ALICE, rank("a", "p1", rejoin=True), 0.0, 0.0)
+        self.beat(ALICE, "a", 0.1, 0.2, 0.3)
+        assert self.passes() == 2, "what it did before it came back is not known to be new"
+        self.beat(ALICE, "a", 0.1, 0.2, 0.3, 0.4)
+        assert self.passes() == 3
+
+
+class TestLives:
+    def test_who_left_is_told_of_for_a_while_with_its_last_figures(self) -> None:
+        lives = Lives()
+        lives.left(rank("s", "p"), {"samples": 640}, [], [], 10.0)
+        (gone,) = lives.gone(11.0)
+        assert (gone["id"], gone["job"], gone["stats"], gone["ago_s"]) == (
+            "s",
+            "digits",
+            {"samples": 640},
+            1.0,
+        )
+        assert lives.gone(10.0 + KEPT_S + 1) == []
+
+    def test_who_comes_back_is_gone_no_more(self) -> None:
+        lives = Lives()
+        lives.left(worker("t"), {}, [], [], 10.0)
+        lives.joined(worker("t", rejoin=True), True)
+        assert lives.gone(11.0) == []
+
+    def test_a_crowd_that_leaves_takes_no_more_room(self) -> None:
+        lives = Lives()
+        for number in range(MOST_KEPT + 10):
+            lives.left(worker(f"t{number}"), {}, [], [], 10.0)
+        assert len(lives.gone(10.0)) == MOST_KEPT and lives.gone(10.0)[0]["id"] == "t10"
+
+    def test_restarts_are_counted_as_in_the_result(self) -> None:
+        lives = Lives()
+        for name, process in (("a", "p1"), ("a-eval", "p1"), ("b", "p2"), ("c", "p3")):
+            lives.joined(rank(name, process), False)
+        lives.joined(rank("d", "p4", number=1), False)
+        lives.joined(worker("t"), False)
+        lives.joined(worker("t", attempt=1), False)
+        lives.joined(worker("u", attempt=3, rejoin=True), True)
+        assert lives.restarts() == {"teacher": 1, "student": 2}
+
+
+def test_events_are_counted_and_checkpoints_added_up() -> None:
+    happenings = Happenings()
+    for step in (50, 100):
+        fields = {"step": step, "bytes": 1000, "seconds": 0.25}
+        happenings.note(Event(event="checkpoint_saved", t=0.0, fields=fields))
+    happenings.note(Event(event="teacher_lost", t=0.0))
+    told = happenings.told()
+    assert told["events"] == {"checkpoint_saved": 2, "teacher_lost": 1}
+    assert told["checkpoints"] == {"seconds": 0.5, "bytes": 2000, "step": 100}
+
+
+def test_an_event_that_was_held_already_is_not_counted_again() -> None:
+    records = Records()
+    event = Event(event="checkpoint_saved", t=0.0, fields={}, reporter="r", seq=1)
+    records.add_once(event)
+    records.add_once(event)
+    assert records.happenings.told()["events"] == {"checkpoint_saved": 1}
+
+
+def test_bytes_are_counted_by_the_way_that_they_went() -> None:
+    traffic = Traffic()
+    traffic.sent([b"1234", Piece(memoryview(bytes(10)), None, 0)], 10)  # type: ignore[arg-type]
+    by_socket = [memoryview(bytes(3))]
+    traffic.received(by_socket, by_socket)
+    traffic.received(by_socket, [memoryview(bytes(3)), memoryview(bytes(100))])
+    assert traffic.as_stats() == {
+        "sent_socket_bytes": 4,
+        "received_socket_bytes": 6,
+        "sent_shared_bytes": 10,
+        "received_shared_bytes": 100,
+    }
