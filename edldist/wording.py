@@ -1,10 +1,11 @@
-"""Numbers in words, for messages."""
+"""Numbers in words, as every message, terminal and page says them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-__all__ = ["in_words"]
+__all__ = ["duration", "in_words", "number"]
 
 _SHOWN = 8
 
@@ -15,3 +16,22 @@ def in_words(numbers: Sequence[int]) -> str:
         return f"{numbers[0]}..{numbers[-1]}"
     more = len(numbers) - _SHOWN
     return ", ".join(map(str, numbers[:_SHOWN])) + (f" and {more} more" if more > 0 else "")
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person says them: ``8s``, ``2m05s``, ``3h07m``."""
+    if seconds is None or not math.isfinite(seconds):
+        return "-"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def number(value: object) -> str:
+    """A figure in few digits; anything else as it is, in one line."""
+    if isinstance(value, bool) or not isinstance(value, float):
+        return " ".join(str(value).split())
+    return f"{value:.4g}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.3e}"

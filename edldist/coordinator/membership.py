@@ -80,6 +80,7 @@ class Member:
         capacity, needs, starved: what its last heartbeat said that it could give or take; see ``Heartbeat``.
         recent: samples per second that it gave or took in the last seconds.
         weight: its rate, as it was when it last counted for who serves whom; NaN if it never did.
+        beat_at: monotonic seconds of its last heartbeat.
         answered_at: monotonic seconds at which the server last answered a heartbeat of it.
     """
 
@@ -96,6 +97,7 @@ class Member:
     starved: float | None = None
     recent: RecentRate = field(default_factory=RecentRate)
     weight: float = math.nan
+    beat_at: float = -math.inf
     answered_at: float = float("-inf")
 
     @property
@@ -287,7 +289,7 @@ class Membership:
         if self._ids.get(peer) != message.id:
             return [Send(peer, Unknown())]
         member = self._members[message.id]
-        member.stats, member.stages = message.stats, message.stages
+        member.stats, member.stages, member.beat_at = message.stats, message.stages, now
         if member.stages_before is None:
             member.stages_before = message.stages
         member.capacity, member.needs, member.starved = message.capacity, message.needs, message.starved

@@ -28,6 +28,8 @@ class CoordinatorOptions:
         scaling: how that number is decided.
         address_file: path of a JSON file with ``address``, ``http``, ``pid`` and ``incarnation``,
             written when everything is bound.
+        history_file: path of the file with the course of the run, which is gone on with; None: it is kept in
+            memory alone.
         advertise: the host by which others reach this one, for that file, where every interface is bound.
     """
 
@@ -41,6 +43,7 @@ class CoordinatorOptions:
     scale: Mapping[str, Bounds] = field(default_factory=dict)
     scaling: Rules = Rules()
     address_file: str | None = None
+    history_file: str | None = None
     advertise: str | None = None
 
     def __post_init__(self) -> None:

@@ -1,7 +1,11 @@
 """What the coordinator tells over HTTP; read-only.
 
 A ``StatusBoard`` hands a snapshot from the thread that owns the state to the threads that answer;
-nothing else is shared between them.
+nothing else is shared between them but the history, which any thread may ask.
+
+``/history`` is the course of the run as JSON (``wire.messages.History``): the last minutes by the second, the
+whole run in steps that grow with it, reported figures and what happened. ``/history?since=T`` tells only what
+came after T: give it the ``wall_s`` of the answer before.
 
 ``/scaling/GROUP`` is for an autoscaler that acts on ``wanted``, as KEDA's ``metrics-api``. While nobody can
 tell how many workers there should be, it answers with an error, so that whoever asks leaves all as it is.
@@ -9,16 +13,22 @@ tell how many workers there should be, it answers with an error, so that whoever
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import json
+import math
+from collections.abc import Callable
 from email.message import Message
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
+import msgspec
+
 from edldist.coordinator.board import StatusBoard
 from edldist.coordinator.metrics import CONTENT_TYPE, exposition
-from edldist.observe.http import Answer, refusal
+from edldist.observe.http import Answer, Request, refusal
+from edldist.wire.messages import History
 
 __all__ = ["CoordinatorPages"]
 
@@ -30,23 +40,30 @@ class CoordinatorPages:
 
     Args:
         board: where the snapshots come from.
+        history: tells the course of the run after a moment, in unix seconds; 0: all of it.
         token: who asks for the scaling must know it, where there is one.
     """
 
-    def __init__(self, board: StatusBoard, token: str | None = None) -> None:
+    def __init__(
+        self, board: StatusBoard, history: Callable[[float], History], token: str | None = None
+    ) -> None:
         self._board = board
+        self._history = history
         self._token = token
 
-    def __call__(self, path: str, headers: Message) -> Answer:
+    def __call__(self, request: Request) -> Answer:
+        path = request.path
         if path == "/healthz":
             return self._health()
         if path == "/status":
             return self._status()
+        if path == "/history":
+            return self._course(request)
         if path == "/metrics":
             return self._metrics()
         if path.startswith(_SCALING):
-            return self._scaling(unquote(path.removeprefix(_SCALING)), headers)
-        known = "/status, /metrics, /scaling/GROUP and /healthz"
+            return self._scaling(unquote(path.removeprefix(_SCALING)), request.headers)
+        known = "/status, /history, /metrics, /scaling/GROUP and /healthz"
         return refusal(HTTPStatus.NOT_FOUND, f"no such page; there are {known}")
 
     def _health(self) -> Answer:
@@ -59,6 +76,14 @@ class CoordinatorPages:
     def _status(self) -> Answer:
         body = self._board.read()
         return _BUSY if body is None else Answer(body)
+
+    def _course(self, request: Request) -> Answer:
+        try:
+            moment = _moment(request.parameters("since").get("since", "0"))
+        except ValueError as exc:
+            reason = f"/history?since=T tells what came after T, a moment in unix seconds: {exc}"
+            return refusal(HTTPStatus.BAD_REQUEST, reason)
+        return Answer(msgspec.json.encode(self._history(moment)))
 
     def _metrics(self) -> Answer:
         body = self._board.read()
@@ -87,6 +112,18 @@ class CoordinatorPages:
         kind, _, told = (headers.get("Authorization") or "").partition(" ")
         same = hmac.compare_digest(told.strip().encode(), self._token.encode())
         return same and kind.lower() == "bearer"
+
+
+def _moment(text: str) -> float:
+    """Unix seconds.
+
+    Raises:
+        ValueError: the text is none.
+    """
+    with contextlib.suppress(ValueError):
+        if 0 <= (moment := float(text)) < math.inf:
+            return moment
+    raise ValueError(f"{text[:40]!r} is no finite number from 0 on")
 
 
 _BUSY = refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the coordinator is busy; ask again")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,9 +40,13 @@ class Records:
     """Keeps the newest records, and every numbered one once.
 
     Owned by the coordinator's main thread. Numbers start at 1.
+
+    Args:
+        told: is told each record that is taken in.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, told: Callable[[Event | Report], None] = lambda record: None) -> None:
+        self._told = told
         self._ring: deque[_Held] = deque()
         self._bytes = 0
         self._last = 0
@@ -65,6 +69,7 @@ class Records:
             self.happenings.note(record)
         while len(self._ring) > MAX_RECORDS or (self._bytes > MAX_BYTES and len(self._ring) > 1):
             self._bytes -= self._ring.popleft().encoded_bytes
+        self._told(record)
 
     def add_once(self, report: Report | Event, keep: bool = True) -> int:
         """Append a report, or a numbered event, unless it is held already.

@@ -138,6 +138,11 @@ class Scaling:
         known = self._groups.get(group)
         return None if known is None else Standing(known.wanted, known.bounds, known.held, known.why)
 
+    def wanted(self, group: str) -> int | None:
+        """How many workers of a group there should be; None if it has no bounds, or nobody can tell."""
+        known = self._groups.get(group)
+        return None if known is None else known.wanted
+
     def decide(self, loads: Mapping[str, GroupLoad], now: float) -> list[Change]:
         """Decide anew, and tell what is new. To be called when everyone who is here had time to say so."""
         if self._groups:

@@ -23,12 +23,15 @@ from edldist.address_file import AddressFile
 from edldist.clock import Clock, SystemClock
 from edldist.coordinator.board import StatusBoard
 from edldist.coordinator.closing import Closing
+from edldist.coordinator.history import RunHistory
+from edldist.coordinator.history_file import HistoryFile
 from edldist.coordinator.load import loads
 from edldist.coordinator.membership import Action, Member, Membership, Record, Send
 from edldist.coordinator.occupant import occupant
 from edldist.coordinator.options import CoordinatorOptions
 from edldist.coordinator.orders import Orders
 from edldist.coordinator.pages import CoordinatorPages
+from edldist.coordinator.pulse import Pulse
 from edldist.coordinator.records import Records
 from edldist.coordinator.rendezvous import Rendezvous
 from edldist.coordinator.rights import forbidden
@@ -43,6 +46,7 @@ from edldist.wire.messages import (
     Event,
     Goodbye,
     Heartbeat,
+    HistoryQuery,
     Message,
     NodeQuery,
     NodeReport,
@@ -121,7 +125,7 @@ class Coordinator:
         self._resources = contextlib.ExitStack()
         self._hub: Hub
         self._board: StatusBoard
-        self._records = Records()
+        self._records = Records(self._remember)
         self._refused_events = 0
         self._forbidden = Repeats(logger)
         self._started_at = self._clock.monotonic()
@@ -134,6 +138,8 @@ class Coordinator:
         self._view = StatusView(
             self.incarnation, self._started_at, self._members, self._records, self._scaling
         )
+        self._pulse = Pulse(options.heartbeat_interval_s)
+        self._history = RunHistory(self.incarnation, self._started_at, self._clock.wall())
         self._orders = Orders(self._members, options.max_students_per_worker, self._clock, self._send)
 
     def stop(self) -> None:
@@ -192,8 +198,11 @@ class Coordinator:
             self._poller = poller
             longest_turn_s = max(STUCK_INTERVALS * self.options.heartbeat_interval_s, LEAST_STUCK_S)
             self._board = StatusBoard(poller.wake, longest_turn_s)
+            if self.options.history_file is not None:
+                kept = HistoryFile(Path(self.options.history_file), self._history)
+                self._resources.callback(kept.close)
             if self.options.http is not None:
-                pages = CoordinatorPages(self._board, self.options.http_token)
+                pages = CoordinatorPages(self._board, self._history.tell, self.options.http_token)
                 server = HttpServer(self.options.http, pages, self.options.http_or_any)
                 self._resources.callback(server.close)
                 self.http_address = server.address
@@ -289,6 +298,8 @@ class Coordinator:
         if now >= self._scaling.due_at and self._members.settled(now):
             for change in self._scaling.decide(loads(self._members.members.values()), now):
                 self._record_change(change, wall)
+        if self._history.due(now):
+            self._history.look(self._pulse.take(self._members.members, self._scaling.wanted, now), now)
         self._board.turned()
         self._tell(now)
         if self._board.wanted:
@@ -306,6 +317,14 @@ class Coordinator:
             self._listener(status)
             if self._told >= self._records.last:
                 return
+
+    def _remember(self, record: Event | Report) -> None:
+        """Let the history know what the records take in."""
+        now = self._clock.monotonic()
+        if isinstance(record, Report):
+            self._history.report(record, now)
+        else:
+            self._history.happened(record, now)
 
     def _turn_s(self) -> float:
         return min(max(TURN_S, TURN_A_MEMBER_S * len(self._members.members)), MAX_TURN_S)
@@ -341,6 +360,8 @@ class Coordinator:
         elif isinstance(message, StatusQuery):
             status = self._view.whole(now, message.since)
             self._send(peer, msgspec.structs.replace(status, wall_s=wall))
+        elif isinstance(message, HistoryQuery):
+            self._send(peer, self._history.tell(message.since))
         elif isinstance(message, NodeQuery):
             self._send(peer, self._view.of_node(message))
         elif isinstance(message, Scale):

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from email.message import Message
 from http import HTTPStatus
 
-from edldist.observe.http import REQUEST_S, Answer, HttpServer, refusal
+from edldist.observe.http import REQUEST_S, Answer, HttpServer, Request, refusal
 
 __all__ = ["Health", "probed"]
 
@@ -63,14 +63,15 @@ class Health:
         self._waits_for = "it has left its job"
         self._left.set()
 
-    def __call__(self, path: str, headers: Message) -> Answer:
+    def __call__(self, request: Request) -> Answer:
+        path = request.path
         if path == "/healthz":
             return self._health()
         if path == "/readyz":
             waits_for = self._waits_for
             return _ok() if waits_for is None else refusal(HTTPStatus.SERVICE_UNAVAILABLE, waits_for)
         if path == "/drain":
-            return self._drain(headers)
+            return self._drain(request.headers)
         return refusal(HTTPStatus.NOT_FOUND, "no such page; there are /healthz, /readyz and /drain")
 
     def _health(self) -> Answer:

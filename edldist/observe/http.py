@@ -15,18 +15,19 @@ import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.message import Message
 from http import HTTPStatus
 from http.client import LineTooLong
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BufferedIOBase
 from typing import Any
+from urllib.parse import parse_qsl
 
 from edldist.address import Address, is_ipv6, listening_hosts, parse_place, why_unresolved
 from edldist.errors import ConfigError
 
-__all__ = ["Answer", "HttpServer", "refusal"]
+__all__ = ["Answer", "HttpServer", "Request", "refusal"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ REQUEST_S = 5.0
 MAX_CONNECTIONS = 64
 """When there are more, the oldest is cut: whoever asks in earnest is served within milliseconds."""
 MAX_REQUEST_BYTES = 16 << 10
+MAX_PARAMETERS = 16
 LAST_ANSWERS_S = 1.0
 """Whoever has asked before the end gets an answer, if that takes no longer."""
 
@@ -53,9 +55,49 @@ def refusal(status: HTTPStatus, reason: str) -> Answer:
     return Answer(json.dumps({"error": reason}).encode(), status=status)
 
 
-Pages = Callable[[str, Message], Answer]
-"""From the path of a GET request, without its query, and its headers (names in any case) to the answer.
-Called in any of the server's threads; it may wait for some seconds, and raise nothing."""
+@dataclass(frozen=True)
+class Request:
+    """What a GET request asks for.
+
+    Attributes:
+        path: without the query, as it was sent: nothing in it has been decoded.
+        query: as it was sent; pages that take no parameters pass it over.
+        headers: names in any case.
+    """
+
+    path: str
+    query: str = ""
+    headers: Message = field(default_factory=Message)
+
+    def parameters(self, *known: str) -> dict[str, str]:
+        """The parameters of the query.
+
+        Args:
+            known: those that the page takes.
+
+        Raises:
+            ValueError: the query is none, or names another one, or one twice; with the reason.
+        """
+        try:
+            pairs = parse_qsl(
+                self.query,
+                keep_blank_values=True,
+                strict_parsing=bool(self.query),
+                errors="strict",
+                max_num_fields=MAX_PARAMETERS,
+            )
+        except ValueError as exc:  # a UnicodeDecodeError too
+            raise ValueError(f"the query {self.query[:80]!r} is not NAME=VALUE&NAME=VALUE: {exc}") from exc
+        for name, _ in pairs:
+            if name not in known:
+                raise ValueError(f"no parameter {name[:80]!r} here; there are: {', '.join(known) or 'none'}")
+        if len(pairs) > len(dict(pairs)):
+            raise ValueError(f"a parameter is given twice: {self.query[:80]!r}")
+        return dict(pairs)
+
+
+Pages = Callable[[Request], Answer]
+"""Called in any of the server's threads; it may wait for some seconds, and raise nothing."""
 
 
 class _Request:
@@ -94,7 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         with self.server.answering():
-            self._send(self.server.pages(self.path.split("?", 1)[0], self.headers))
+            path, _, query = self.path.partition("?")
+            self._send(self.server.pages(Request(path, query, self.headers)))
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answer errors in JSON, and any other method than GET with 405."""

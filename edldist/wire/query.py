@@ -14,6 +14,8 @@ from edldist.wire.messages import (
     MAX_STATUS_BYTES,
     Ack,
     Event,
+    History,
+    HistoryQuery,
     NodeQuery,
     NodeStatus,
     Refused,
@@ -28,7 +30,8 @@ from edldist.wire.zmq.transport import ZmqTransport
 
 __all__ = ["StatusClient", "query_status"]
 
-_Answer = TypeVar("_Answer", Status, NodeStatus, Scaled, Ack)
+_Question = StatusQuery | HistoryQuery | NodeQuery | Scale | Event
+_Answer = TypeVar("_Answer", Status, History, NodeStatus, Scaled, Ack)
 
 
 class StatusClient:
@@ -52,6 +55,14 @@ class StatusClient:
             ProtocolVersionError: the coordinator is of another version.
         """
         return self._ask(StatusQuery(since=since), Status, timeout_s)
+
+    def history(self, since: float = 0.0, timeout_s: float = 2.0) -> History:
+        """The course of the run; with ``since`` (``wall_s`` of an earlier answer), what came after that.
+
+        Raises:
+            CoordinatorUnreachableError, RefusedError, ProtocolVersionError: as for ``query``.
+        """
+        return self._ask(HistoryQuery(since=since), History, timeout_s)
 
     def node(self, processes: Collection[str], since: int = 0, timeout_s: float = 2.0) -> NodeStatus:
         """What became of a node's ranks, by the names of their processes.
@@ -79,9 +90,7 @@ class StatusClient:
         """
         self._ask(event, Ack, timeout_s)
 
-    def _ask(
-        self, question: StatusQuery | NodeQuery | Scale | Event, kind: type[_Answer], timeout_s: float
-    ) -> _Answer:
+    def _ask(self, question: _Question, kind: type[_Answer], timeout_s: float) -> _Answer:
         deadline = time.monotonic() + timeout_s
         self._link.send(question)
         while (left_s := deadline - time.monotonic()) > 0:

@@ -62,8 +62,8 @@ def _token(given: str | None, file: Path | None) -> str | None:
     "--http",
     type=HTTP,
     metavar="HOST:PORT",
-    help="Where /status, /metrics and /scaling/GROUP are served; port 0: any (default: 127.0.0.1:7071, or "
-    "any free port where another coordinator has it).",
+    help="Where /status, /history, /metrics and /scaling/GROUP are served; port 0: any (default: "
+    "127.0.0.1:7071, or any free port where another coordinator has it).",
 )
 @option(
     "--http-token",
@@ -133,6 +133,13 @@ def _token(given: str | None, file: Path | None) -> str | None:
     help="Where to say where it listens, for members with --coordinator file:FILE.",
 )
 @option(
+    "--history-file",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Where the course of the run is kept, and gone on with after a restart (default: history.json of "
+    "--output).",
+)
+@option(
     "--advertise",
     type=advertised,
     metavar="HOST",
@@ -153,6 +160,7 @@ def coordinator(
     job_file: Path | None,
     submission: str,
     address_file: str | None,
+    history_file: str | None,
     advertise: str | None,
 ) -> int:
     """Run the coordinator: who is here, and who serves whom.
@@ -160,6 +168,7 @@ def coordinator(
     With --output it writes down what edldist run would: teachers and students may be started by hand, on any
     number of machines.
     """
+    from edldist.coordinator.history_file import HISTORY
     from edldist.coordinator.options import CoordinatorOptions
     from edldist.coordinator.running import run_coordinator
     from edldist.coordinator.scaling import Rules
@@ -175,6 +184,7 @@ def coordinator(
         heartbeat_interval_s=heartbeat_interval_s,
         heartbeat_ttl_s=heartbeat_ttl_s,
         address_file=address_file,
+        history_file=history_file or (None if output is None else str(output / HISTORY)),
         advertise=advertise,
         max_students_per_worker=max_students_per_worker,
         scale=scale,

@@ -144,12 +144,20 @@ class Plan:
         bind: str,
         http: str,
         address_file: Path | None = None,
+        history_file: Path | None = None,
         output: Path | None = None,
         job_file: Path | None = None,
     ) -> list[str]:
         """The coordinator, see ``commands.coordinator_command``."""
         return commands.coordinator_command(
-            self.launcher, self.job, bind, http, address_file=address_file, output=output, job_file=job_file
+            self.launcher,
+            self.job,
+            bind,
+            http,
+            address_file=address_file,
+            history_file=history_file,
+            output=output,
+            job_file=job_file,
         )
 
     def prepare_command(self, interpreter: str) -> list[str]:

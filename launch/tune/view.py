@@ -12,12 +12,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from edldist.wording import duration, number
 from edldist_launch.record.tally import Figures
 from edldist_launch.tune.journal import Trial
 from edldist_launch.tune.report import Standing, best_rows, conclusion, counts, named, row, shown, titles
 from edldist_launch.tune.study import Study
 from edldist_launch.view.console import PlainConsole
-from edldist_launch.view.progress import duration, number
 
 __all__ = ["Running", "TuneView", "show_end"]
 

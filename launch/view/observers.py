@@ -20,6 +20,7 @@ from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 from edldist.clock import Clock
 from edldist.config import JobConfig
 from edldist.errors import EdlDistError
+from edldist.observe.event_words import describe_event
 from edldist.observe.printable import printable
 from edldist.wire.messages import GroupStatus, Status
 from edldist.wire.query import StatusClient
@@ -29,7 +30,7 @@ from edldist_launch.record.memory import Memory
 from edldist_launch.record.tally import Tally
 from edldist_launch.view.console import PlainConsole, near
 from edldist_launch.view.curves import draw_curves
-from edldist_launch.view.progress import ProgressView, View, describe_event, show_result, why_it_ended
+from edldist_launch.view.progress import ProgressView, View, show_result, why_it_ended
 
 __all__ = ["Observers", "harmless"]
 
@@ -340,7 +341,7 @@ class Observers:
     def _show_places(self) -> None:
         names = [
             name
-            for name in ("result.json", "events.jsonl", "curves.png", "logs", "checkpoints")
+            for name in ("result.json", "events.jsonl", "history.json", "curves.png", "logs", "checkpoints")
             if _holds_something(self._folder.path / name)
         ]
         self._console.print(f"in {near(self._folder.path)}: {', '.join(names)}", soft_wrap=True)

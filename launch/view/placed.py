@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edldist.wire.messages import MemberStatus, RefusedStatus
+from edldist.wording import duration
 from edldist_launch.contract.backend import JobState, ProcessState
-from edldist_launch.view.progress import duration
 
 __all__ = ["not_joined", "refused"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -15,15 +14,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from edldist.wording import duration, number
 from edldist_launch.record.tally import Figures
 from edldist_launch.view.console import PlainConsole, near, shown
 
 __all__ = [
     "ProgressView",
     "View",
-    "describe_event",
-    "duration",
-    "number",
     "plain_line",
     "show_finished",
     "show_result",
@@ -34,83 +31,10 @@ PLAIN_EVERY_S = 5.0
 ONE_LINE_METRICS = 4
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds as a person says them: ``8s``, ``2m05s``, ``3h07m``."""
-    if seconds is None or not math.isfinite(seconds):
-        return "-"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-
-
-def number(value: object) -> str:
-    """A figure in few digits; anything else as it is, in one line."""
-    if isinstance(value, bool) or not isinstance(value, float):
-        return " ".join(str(value).split())
-    return f"{value:.4g}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.3e}"
-
-
 def _of(value: int | None, total: int | None) -> str:
     if value is None:
         return "-"
     return f"{value}/{total}" if total is not None else str(value)
-
-
-def describe_event(line: Mapping[str, Any]) -> str | None:
-    """A change of state in words, or None for events that only the record needs.
-
-    Total: an event may come from anybody, with any fields of any type.
-    """
-    event, who = str(line.get("event")), line.get("id", "")
-    if event in ("teacher_joined", "teacher_left", "teacher_lost", "teacher_refused", "student_lost"):
-        role, _, what = event.partition("_")
-        reason = f" ({line['reason']})" if line.get("reason") else ""
-        silent = f" (silent for {_seconds(line['silent_s'])} s)" if "silent_s" in line else ""
-        return f"{role} {who} {what}{reason}{silent}"
-    if event == "remark":
-        return str(line.get("text"))
-    if event == "scaled":
-        name, wanted, before = line.get("name"), line.get("wanted"), line.get("before")
-        return f"teacher {name}: {wanted} workers are wanted, not {before}: {line.get('reason')}"
-    if event == "student_joined":
-        return f"student rank {line.get('rank')} joined"
-    if event == "teacher_quarantined":
-        worker, seconds = line.get("worker"), number(line.get("for_s"))
-        return f"teacher {worker} gets no work for {seconds} s, it keeps failing: {line.get('error')}"
-    if event in ("labels_missing", "labels_back"):
-        teacher, seconds = line.get("teacher"), _seconds(line.get("gone_s"))
-        if event == "labels_back":
-            return f"teacher {teacher} is back after {seconds} s: its labels are used again"
-        return f"teacher {teacher} has had no worker for {seconds} s: batches go on without its labels"
-    if event == "teacher_put_aside":
-        worker, consumed = line.get("worker"), number(line.get("consumed"))
-        reason = f"{line.get('reason')} ({consumed} labels of it were used)"
-        return f"teacher {worker} on {line.get('host')} is put aside by {line.get('student')}: {reason}"
-    if event == "teacher_readmitted":
-        return f"teacher {line.get('worker')} answers as the others again, says {line.get('student')}"
-    if event == "task_poisoned":
-        place = f"samples {line.get('samples')} of batch {line.get('batch')}"
-        return f"{place} cannot be labelled by teacher {line.get('teacher')}: {line.get('error')}"
-    if event in ("checkpoint_failed", "checkpoint_damaged"):
-        return f"checkpoint of step {line.get('step')} {event.partition('_')[2]}: {line.get('reason')}"
-    if event == "loss_spiked":
-        place = f"after step {number(line.get('step'))}, epoch {number(line.get('epoch'))}"
-        found = f"{line.get('what')} is {line.get('value')} (bound {line.get('bound')})"
-        return f"spike {place}: {found}, behind sample {number(line.get('position'))}"
-    if event == "rolled_back":
-        restored, batches = number(line.get("restored")), number(line.get("batches"))
-        return f"back from step {number(line.get('step'))} to {restored}, leaving out {batches} batches"
-    if event in ("checkpoint_restored", "clock_skew"):
-        fields = " ".join(f"{key}={value}" for key, value in line.items() if key not in ("t", "event"))
-        return f"{event.replace('_', ' ')}: {fields}"
-    return None
-
-
-def _seconds(value: object) -> str:
-    return f"{value:.1f}" if isinstance(value, float) else number(value)
 
 
 def _left_out(samples: int) -> str:

@@ -20,11 +20,12 @@ from rich.text import Text
 from edldist.errors import CoordinatorUnreachableError
 from edldist.wire.messages import GroupStatus, MemberStatus, Status
 from edldist.wire.query import StatusClient
+from edldist.wording import duration, number
 from edldist_launch.contract.backend import JobState
 from edldist_launch.record.earlier import read_result
 from edldist_launch.view.console import PlainConsole, shown
 from edldist_launch.view.placed import not_joined, refused
-from edldist_launch.view.progress import duration, number, show_result, why_it_ended
+from edldist_launch.view.progress import show_result, why_it_ended
 from edldist_launch.view.seen import TIMEOUT_S, Engine, Seen, ask_engine, has_ended, watch_job
 from edldist_launch.view.troubles import troubles
 from edldist_launch.view.waiting import waits

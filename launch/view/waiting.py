@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edldist.wire.messages import MemberStatus
-from edldist_launch.view.progress import duration
+from edldist.wording import duration
 
 __all__ = ["waits"]
 

@@ -14,6 +14,7 @@ import pytest
 
 from edldist.coordinator import server as coordinator_server
 from edldist.coordinator.board import StatusBoard
+from edldist.coordinator.history import RunHistory
 from edldist.coordinator.pages import CoordinatorPages
 from edldist.observe import http as http_server
 from edldist.observe.http import HttpServer
@@ -29,7 +30,7 @@ def board() -> StatusBoard:
 
 @pytest.fixture
 def server(board: StatusBoard) -> Iterator[HttpServer]:
-    running = HttpServer("127.0.0.1:0", CoordinatorPages(board))
+    running = HttpServer("127.0.0.1:0", CoordinatorPages(board, RunHistory("one", 0.0, 0.0).tell))
     yield running
     running.close()
     until(lambda: not serving(), "the end of all threads")
@@ -151,7 +152,7 @@ def test_a_request_of_many_bytes_is_refused(server: HttpServer, beginning: bytes
 
 
 def test_closing_ends_what_is_under_way(board: StatusBoard) -> None:
-    running = HttpServer("127.0.0.1:0", CoordinatorPages(board))
+    running = HttpServer("127.0.0.1:0", CoordinatorPages(board, RunHistory("one", 0.0, 0.0).tell))
     with connect(running) as idle:
         until(serving, "its thread")
         running.close()

@@ -9,6 +9,7 @@ import pytest
 
 from edldist.address import parse_address
 from edldist.coordinator.board import StatusBoard
+from edldist.coordinator.history import RunHistory
 from edldist.coordinator.pages import CoordinatorPages
 from edldist.environment import JobEnvironment
 from edldist.errors import ConfigError
@@ -56,7 +57,7 @@ def test_nodes_meet_at_what_they_advertise() -> None:
 @pytest.mark.parametrize(("listen", "ask"), [("[::1]", ["[::1]"]), ("*", ["127.0.0.1", "[::1]"])])
 def test_the_status_is_served_to_both(listen: str, ask: list[str]) -> None:
     board = StatusBoard(lambda: board.publish(b'{"counts": 1}'), 60.0)
-    server = HttpServer(f"{listen}:0", CoordinatorPages(board))
+    server = HttpServer(f"{listen}:0", CoordinatorPages(board, RunHistory("one", 0.0, 0.0).tell))
     try:
         port = parse_address(f"tcp://{server.address}", "test").port
         assert server.address == f"{listen}:{port}"

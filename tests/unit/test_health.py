@@ -12,14 +12,14 @@ from http import HTTPStatus
 import pytest
 
 from edldist.observe.health import Health
-from edldist.observe.http import Answer
+from edldist.observe.http import Answer, Request
 
 
 def asked(health: Health, path: str, **headers: str) -> Answer:
     message = Message()
     for name, value in headers.items():
         message[name.replace("_", "-")] = value
-    return health(path, message)
+    return health(Request(path, headers=message))
 
 
 def why(answer: Answer) -> str:

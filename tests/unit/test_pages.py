@@ -13,12 +13,13 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from edldist.coordinator.history import RunHistory
 from edldist.coordinator.metrics import exposition
 from edldist.coordinator.options import CoordinatorOptions
 from edldist.coordinator.pages import CoordinatorPages
 from edldist.errors import ConfigError
-from edldist.observe.http import Answer
-from edldist.wire.messages import GroupStatus
+from edldist.observe.http import Answer, Request
+from edldist.wire.messages import GroupStatus, History
 
 
 def group(name: str = "big", wanted: int | None = 5, **fields: Any) -> GroupStatus:
@@ -60,11 +61,18 @@ class Board:
         return self.body
 
 
-def asked(path: str, *groups: GroupStatus, token: str | None = None, said: str | None = None) -> Answer:
+def told(since: float) -> History:
+    """The course of a run in which nothing has happened."""
+    return RunHistory("one", 0.0, 1000.0).tell(since)
+
+
+def asked(
+    path: str, *groups: GroupStatus, token: str | None = None, said: str | None = None, query: str = ""
+) -> Answer:
     headers = Message()
     if said is not None:
         headers["Authorization"] = said
-    return CoordinatorPages(Board(*groups), token)(path, headers)  # type: ignore[arg-type]
+    return CoordinatorPages(Board(*groups), told, token)(Request(path, query, headers))  # type: ignore[arg-type]
 
 
 class TestScaling:
@@ -91,7 +99,7 @@ class TestScaling:
     def test_a_busy_coordinator_says_so(self, path: str) -> None:
         board = Board()
         board.body = None
-        answer = CoordinatorPages(board)(path, Message())  # type: ignore[arg-type]
+        answer = CoordinatorPages(board, told)(Request(path))  # type: ignore[arg-type]
         assert answer.status == HTTPStatus.SERVICE_UNAVAILABLE
 
     @pytest.mark.parametrize(
@@ -114,6 +122,39 @@ class TestScaling:
     def test_a_token_that_no_header_takes_is_refused(self, token: str) -> None:
         with pytest.raises(ConfigError, match="HTTP token"):
             CoordinatorOptions(http_token=token)
+
+
+class TestHistory:
+    def test_tells_the_course_of_the_run(self) -> None:
+        answer = asked("/history")
+        assert (answer.status, answer.content_type) == (HTTPStatus.OK, "application/json")
+        page = json.loads(answer.body)
+        assert (page["incarnation"], page["began_s"], page["since"]) == ("one", 1000.0, 0)
+        assert page["whole"]["t"] == [] and page["recent"]["step_s"] == 1
+
+    def test_since_leaves_out_what_was_told(self) -> None:
+        page = json.loads(asked("/history", query="since=999.5").body)
+        assert page["since"] == 999.5 and page["whole"] is None
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            *("since=", "since=soon", "since=nan", "since=inf", "since=-1", "since=1e999", "since", "=1"),
+            *("since=1&since=2", "sinse=1", "since=1&x=2", "%ff=1", "since=%ff", "&", "since=1&&"),
+            *(
+                "&".join(f"a{i}=1" for i in range(40)),
+                "since=" + "9" * 9_000,
+                "since=" + "x" * 9_000,
+                "since=1;since=2",
+                "since=\x00",
+            ),
+        ],
+    )
+    def test_a_wrong_question_hears_what_is_wrong_in_few_words(self, query: str) -> None:
+        answer = asked("/history", query=query)
+        assert answer.status == HTTPStatus.BAD_REQUEST
+        reason = json.loads(answer.body)["error"]
+        assert reason.startswith("/history?since=T") and len(reason) < 500
 
 
 class TestMetrics:

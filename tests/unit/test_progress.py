@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 
+from edldist.observe.event_words import describe_event
+from edldist.wording import duration, number
 from edldist_launch.record.tally import Figures, Tally
 from edldist_launch.view.console import PlainConsole, shown
 from edldist_launch.view.curves import collect, draw_curves
 from edldist_launch.view.progress import (
     ProgressView,
-    describe_event,
-    duration,
-    number,
     plain_line,
     show_result,
 )

@@ -47,6 +47,15 @@ from edldist.wire.messages.fields import (
     Scalar,
     TensorSpec,
 )
+from edldist.wire.messages.history import (
+    Course,
+    Figure,
+    GroupCourse,
+    Happening,
+    History,
+    HistoryQuery,
+    Progress,
+)
 from edldist.wire.messages.labelling import (
     Failure,
     Hello,
@@ -71,14 +80,20 @@ from edldist.wire.messages.protocol import PROTOCOL_VERSION, Protocol
 
 __all__ = [
     "Ack",
+    "Course",
     "Event",
     "Failure",
+    "Figure",
     "Generation",
     "Goodbye",
+    "GroupCourse",
     "GroupNode",
     "GroupStatus",
+    "Happening",
     "Heartbeat",
     "Hello",
+    "History",
+    "HistoryQuery",
     "Idle",
     "Labels",
     "Lease",
@@ -104,6 +119,7 @@ __all__ = [
     "Peer",
     "Ping",
     "Pong",
+    "Progress",
     "Protocol",
     "Pull",
     "RankStatus",

@@ -29,6 +29,7 @@ from edldist.wire.messages.control import (
     Vouch,
 )
 from edldist.wire.messages.fields import MAGIC, MAX_HEADER_BYTES, MAX_STATUS_BYTES, MAX_TEXT
+from edldist.wire.messages.history import History, HistoryQuery
 from edldist.wire.messages.labelling import (
     Failure,
     Hello,
@@ -71,6 +72,8 @@ Message = (
     | Scale
     | Scaled
     | Status
+    | HistoryQuery
+    | History
     | Hello
     | Welcome
     | Pull
@@ -90,7 +93,8 @@ PROTOCOL = Protocol(MAGIC, Message)
 """That of services. Its bare preface answers messages of other ones, which understand nothing else."""
 
 _PREFACE = PROTOCOL.preface
-_LONG_WITHOUT_TEXTS = (Status, Links, RunView, Tasks, Labels, Pong)
+_ABOUT_THE_JOB = (Status, History)
+_LONG_WITHOUT_TEXTS = (*_ABOUT_THE_JOB, Links, RunView, Tasks, Labels, Pong)
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Message)
 
@@ -110,7 +114,7 @@ def encode(message: Message) -> bytes:
         body = _encoder.encode(_with_sendable_texts(message))
     if len(body) > MAX_TEXT and not isinstance(message, _LONG_WITHOUT_TEXTS):
         body = _encoder.encode(_with_sendable_texts(message))
-    most = MAX_STATUS_BYTES if isinstance(message, Status) else MAX_HEADER_BYTES
+    most = MAX_STATUS_BYTES if isinstance(message, _ABOUT_THE_JOB) else MAX_HEADER_BYTES
     if len(_PREFACE) + len(body) > most:
         raise WireError(
             f"a {type(message).__name__} of {len(body)} bytes; {most} can be sent. Send less at once"

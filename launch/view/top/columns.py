@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar
 
 from rich.text import Text
 
+from edldist.wording import duration
 from edldist_launch.view.console import shown
-from edldist_launch.view.progress import duration
 from edldist_launch.view.states import STYLES
 from edldist_launch.view.top.scene import StudentRow, WorkerRow
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edldist.coordinator.rates import RecentRate
+from edldist.observe.event_words import describe_event
 from edldist.wire.messages import GroupStatus, MemberStatus, Scalar, Status
 from edldist_launch.record.tally import Figures, Tally
-from edldist_launch.view.progress import describe_event
 from edldist_launch.view.states import State, state_of
 from edldist_launch.view.troubles import troubles
 from edldist_launch.view.waiting import waits
