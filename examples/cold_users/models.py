@@ -14,7 +14,7 @@ from examples.cold_users.structure import LAYERS, OPERATIONS, PLACES
 
 __all__ = ["Student", "Teacher", "student", "teacher"]
 
-WIDTH = 8
+WIDTH = 16
 _READ = 64  # width of what reads the support
 
 

@@ -18,7 +18,7 @@ from examples.cold_users.structure import PLACES, chosen
 __all__ = ["BATCH", "arguments", "error", "optimizer", "output_folder", "set_rates"]
 
 BATCH = 32
-RATE, GATE_RATE = 1e-2, 5e-2
+RATE, GATE_RATE = 5e-3, 5e-2
 _WARM_STEPS = 50
 
 
@@ -35,7 +35,7 @@ def arguments(description: str | None, given: list[str] | None) -> argparse.Name
         default="search",
         help="search, or those that are fixed: film (mul and add of each layer), all, or max1,mul2,...",
     )
-    parser.add_argument("--steps", type=int, default=2000, help="of training, those of the search included")
+    parser.add_argument("--steps", type=int, default=6000, help="of training, those of the search included")
     parser.add_argument("--search-steps", type=int, default=500, help="of them, before the best are kept")
     parser.add_argument("--keep", type=int, default=8, help="how many modulations are kept")
     args = parser.parse_args(given)
