@@ -5,19 +5,34 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from edldist.wire.events import FROM_MEMBERS
 from edldist.wire.messages import Event, Scalar
 
-__all__ = ["Happenings"]
+__all__ = ["OWN_EVENTS", "Happenings"]
+
+OWN_EVENTS = (
+    "coordinator_started",
+    "scaled",
+    "student_joined",
+    "student_left",
+    "student_lost",
+    "teacher_joined",
+    "teacher_left",
+    "teacher_lost",
+    "teacher_refused",
+)
+"""What the coordinator says itself."""
 
 
 class Happenings:
     """Counts events by name, and adds up what checkpoints took. Owned by the coordinator's main thread.
 
-    Names are few: the coordinator takes no other events from members than those that it knows.
+    Names are few: the coordinator takes no other events from members than those that it knows. Each has a
+    count from the start, since a scraper sees no growth in one that appears when it is 1 already.
     """
 
     def __init__(self) -> None:
-        self._events: Counter[str] = Counter()
+        self._events = Counter(dict.fromkeys((*OWN_EVENTS, *FROM_MEMBERS), 0))
         self._checkpoint_s = 0.0
         self._checkpoint_bytes = 0
         self._checkpoint_step: int | None = None

@@ -26,7 +26,7 @@ from urllib.parse import unquote
 import msgspec
 
 from edldist.coordinator.board import StatusBoard
-from edldist.coordinator.metrics import CONTENT_TYPE, exposition
+from edldist.coordinator.metrics.exposition import CONTENT_TYPE, exposition
 from edldist.observe.http import Answer, Request, refusal
 from edldist.wire.messages import History
 

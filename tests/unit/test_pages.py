@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from email.message import Message
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from edldist.coordinator.history import RunHistory
-from edldist.coordinator.metrics import exposition
 from edldist.coordinator.options import CoordinatorOptions
 from edldist.coordinator.pages import CoordinatorPages
 from edldist.errors import ConfigError
@@ -48,6 +44,11 @@ def page(*groups: GroupStatus, members: list[dict[str, Any]] | None = None) -> d
         "counts": {"teachers": 3, "students": 1},
         "members": members or [],
         "groups": [msgspec.to_builtins(each) for each in groups],
+        "gone": [],
+        "events": {},
+        "checkpoints": {"seconds": 0, "bytes": 0, "step": None},
+        "restarts": {"teacher": 0, "student": 0},
+        "stages": [],
     }
 
 
@@ -155,63 +156,3 @@ class TestHistory:
         assert answer.status == HTTPStatus.BAD_REQUEST
         reason = json.loads(answer.body)["error"]
         assert reason.startswith("/history?since=T") and len(reason) < 500
-
-
-class TestMetrics:
-    MEMBERS = [
-        {
-            "id": "t1",
-            "role": "teacher",
-            "group": "big",
-            "stats": {"samples": 640, "busy_s": 1.5, "passes": True},
-        },
-        {
-            "id": "s1",
-            "role": "student",
-            "group": "g",
-            "stats": {"samples": 320, "starved_s": 2, "buffered": 3},
-        },
-        {"id": 's"2', "role": "student", "group": "", "stats": {"samples": None, "failed": "many"}},
-    ]
-
-    def values(self) -> dict[tuple[str, ...], float]:
-        text = exposition(
-            page(group(), group("none", wanted=None, demand=None), members=self.MEMBERS)
-        ).decode()
-        return {
-            (sample.name, *sample.labels.values()): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-        }
-
-    def test_tell_what_the_status_holds(self) -> None:
-        values = self.values()
-        assert values[("edldist_teacher_wanted_workers", "big")] == 5
-        assert values[("edldist_teacher_workers", "big")] == 3
-        assert values[("edldist_teacher_demand_samples_per_second", "big")] == 480.5
-        assert values[("edldist_teacher_capacity_samples_per_second", "NVIDIA A100", "big")] == 100
-        assert values[("edldist_worker_samples_total", "big", "t1")] == 640
-        assert values[("edldist_student_starved_seconds_total", "g", "s1")] == 2
-        assert values[("edldist_student_buffered_batches", "s1")] == 3
-        assert values[("edldist_members", "teacher")] == 3 and values[("edldist_members", "student")] == 1
-
-    def test_what_nobody_knows_is_left_out(self) -> None:
-        values = self.values()
-        assert ("edldist_teacher_wanted_workers", "none") not in values
-        assert not any(name == "edldist_teacher_held_workers" for name, *_ in values)
-
-    def test_figures_that_are_no_numbers_are_left_out(self) -> None:
-        values = self.values()
-        assert ("edldist_worker_passes_total", "big", "t1") not in values
-        assert ("edldist_student_samples_total", "", 's"2') not in values
-
-    def test_are_what_a_scraper_expects(self) -> None:
-        answer = asked("/metrics", group())
-        assert answer.content_type == "text/plain; version=0.0.4; charset=utf-8"
-        promtool = shutil.which("promtool")
-        if promtool is None:
-            pytest.skip("no promtool here (Debian: prometheus)")
-        checked = subprocess.run(
-            [promtool, "check", "metrics"], input=answer.body, capture_output=True, check=False
-        )
-        assert (checked.returncode, checked.stderr) == (0, b"")
