@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["duration", "in_words", "number"]
+__all__ = ["duration", "in_words", "number", "rate", "share"]
 
 _SHOWN = 8
 
@@ -35,3 +35,17 @@ def number(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, float):
         return " ".join(str(value).split())
     return f"{value:.4g}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.3e}"
+
+
+def rate(value: float | None) -> str:
+    """A number a second, in few characters: digits where they say something."""
+    if value is None:
+        return "-"
+    if value >= 100_000:
+        return f"{value / 1000:,.0f}k"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def share(value: float | None) -> str:
+    """A share in per cent."""
+    return "-" if value is None else f"{value:.0%}"

@@ -22,6 +22,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from edldist.observe.event_words import KINDS, happening_in_words
+from edldist.observe.panels import kind_of
 from edldist.wire.messages import (
     Course,
     Event,
@@ -328,6 +329,7 @@ def _told(key: tuple[str, str], every: int, points: Sequence[_Point], last: floa
     return Figure(
         job=job,
         name=name,
+        kind=kind_of(name),
         every=every,
         t=[point.t for point in points],
         step=[point.step for point in points],

@@ -13,6 +13,9 @@ from edldist.coordinator.load import GroupLoad, loads
 from edldist.coordinator.membership import Membership
 from edldist.coordinator.records import Records
 from edldist.coordinator.scaling import Scaling
+from edldist.observe.states import states_of
+from edldist.observe.troubles import troubles
+from edldist.observe.waiting import waits
 from edldist.wire.messages import (
     GroupStatus,
     MemberStatus,
@@ -24,6 +27,9 @@ from edldist.wire.messages import (
 )
 
 __all__ = ["StatusView"]
+
+MOST_EXPLAINED = 32
+"""Members of which the page says why they wait."""
 
 
 class StatusView:
@@ -147,8 +153,16 @@ class StatusView:
         return {"gone": lives.gone(now), "restarts": lives.restarts(), "stages": stages.told()}
 
     def page(self, now: float, garbage: int) -> bytes:
-        """All members and some counts as JSON, for HTTP."""
-        page = msgspec.to_builtins(self.whole(now, self._records.last))
+        """All members, each with its state in words, and some counts as JSON, for HTTP."""
+        whole = self.whole(now, self._records.last)
+        page = msgspec.to_builtins(whole)
+        explained = 0
+        for told, member, state in zip(page["members"], whole.members, states_of(whole), strict=True):
+            notes = troubles(member)
+            if state.word == "waits" and explained < MOST_EXPLAINED:
+                explained += 1  # why somebody waits takes a look at all others
+                notes += waits(member, whole.members)
+            told |= {"state": state.word, "tone": state.tone, "notes": notes}
         for key in ("type", "records"):
             page.pop(key, None)
         counts = Counter(m["role"] for m in page["members"])

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from edldist.files import replace_file
+from edldist.observe.panels import panels
 from edldist.wording import duration
 from edldist_launch.record.eventfile import read_events
 from edldist_launch.view.console import shown
-from edldist_launch.view.panels import panels
 
 __all__ = ["Series", "collect", "draw_curves"]
 

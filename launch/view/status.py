@@ -18,6 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from edldist.errors import CoordinatorUnreachableError
+from edldist.observe.troubles import troubles
+from edldist.observe.waiting import waits
 from edldist.wire.messages import GroupStatus, MemberStatus, Status
 from edldist.wire.query import StatusClient
 from edldist.wording import duration, number
@@ -27,8 +29,6 @@ from edldist_launch.view.console import PlainConsole, shown
 from edldist_launch.view.placed import not_joined, refused
 from edldist_launch.view.progress import show_result, why_it_ended
 from edldist_launch.view.seen import TIMEOUT_S, Engine, Seen, ask_engine, has_ended, watch_job
-from edldist_launch.view.troubles import troubles
-from edldist_launch.view.waiting import waits
 from edldist_launch.view.whereabouts import coordinator_of
 
 __all__ = ["show_status", "show_status_of_folder"]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from edldist.observe.panels import panels
 from edldist_launch.view.curves import collect, draw_curves
-from edldist_launch.view.panels import panels
 
 
 def progress(t: float, samples_per_s: float = 10.0) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from edldist.coordinator.membership import Action, Membership, Record, Send
 from edldist.coordinator.records import Records
 from edldist.coordinator.refusals import MOST
 from edldist.coordinator.scaling import Rules, Scaling
-from edldist.coordinator.status import StatusView
+from edldist.coordinator.status import MOST_EXPLAINED, StatusView
+from edldist.observe.states import state_of, states_of
 from edldist.wire.messages import (
     Goodbye,
     Heartbeat,
@@ -458,3 +460,17 @@ def test_no_more_than_the_last_of_many_refusals_are_kept() -> None:
         members.register(Sender(b"2"), wrong, 1.0, WALL)
     told = [each[0] for each in refused(members, 2.0)]
     assert len(told) == MOST and told[-1] == "w199"
+
+
+def test_the_page_says_of_each_member_what_it_does_at_a_cost_that_grows_with_their_number() -> None:
+    members = make()
+    for number in range(100):
+        members.register(
+            Sender(b"s%d" % number), student(f"s{number}", process=f"p{number}", teachers=["gone"]), 0.0, WALL
+        )
+    page = json.loads(StatusView("inc", 0.0, members, Records(), Scaling({}, Rules())).page(1.0, 0))
+    assert {(each["state"], each["tone"]) for each in page["members"]} == {("waits", "wait")}
+    explained = [each["notes"] for each in page["members"] if each["notes"]]
+    assert explained == MOST_EXPLAINED * [["waits for teacher 'gone': no worker of it is here"]]
+    whole = StatusView("inc", 0.0, members, Records(), Scaling({}, Rules())).whole(1.0, 0)
+    assert states_of(whole) == [state_of(member, whole) for member in whole.members]

@@ -116,7 +116,9 @@ SAMPLES = [
         ),
         whole=None,
         figures=[
-            wire.Figure(job="j", name="loss", every=1, t=[12.0], step=[3.0], value=[None], last=0.5),
+            wire.Figure(
+                job="j", name="loss", kind="loss", every=1, t=[12.0], step=[3.0], value=[None], last=0.5
+            ),
         ],
         progress=[wire.Progress(job="j", step=3.0)],
         happenings=[wire.Happening(t=12.0, event="remark", tone="quiet", text="t", fields={"text": "t"})],

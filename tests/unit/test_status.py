@@ -14,11 +14,11 @@ import edldist_launch.view.seen
 import edldist_launch.view.status
 import edldist_launch.view.whereabouts
 from edldist.errors import ConfigError, CoordinatorUnreachableError, LaunchError
+from edldist.observe.waiting import waits
 from edldist.wire.messages import GroupStatus, MemberStatus, RefusedStatus, Scalar, Status
 from edldist_launch.contract.backend import JobState, ProcessState, RoleState
 from edldist_launch.view.console import PlainConsole
 from edldist_launch.view.status import show_status, show_status_of_folder
-from edldist_launch.view.waiting import waits
 from tests.unit.test_progress import RESULT
 
 

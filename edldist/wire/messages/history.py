@@ -69,6 +69,7 @@ class Figure(MessagePart, frozen=True):
     Attributes:
         job: whose script; empty where it has no name.
         name: as it was reported.
+        kind: figures of one kind belong into one chart.
         every: so many reports make one point: their means.
         t: when the last of them was made, in unix seconds.
         step: the last step that had been reported by then; None without any.
@@ -78,6 +79,7 @@ class Figure(MessagePart, frozen=True):
 
     job: Name
     name: Name
+    kind: Name
     every: Count
     t: list[float]
     step: list[float | None]

@@ -8,12 +8,12 @@ from typing import Any, Generic, TypeVar
 
 from rich.text import Text
 
-from edldist.wording import duration
+from edldist.observe.states import STYLES
+from edldist.wording import duration, rate, share
 from edldist_launch.view.console import shown
-from edldist_launch.view.states import STYLES
 from edldist_launch.view.top.scene import StudentRow, WorkerRow
 
-__all__ = ["GAP", "STUDENTS", "WORKERS", "Column", "bar", "fitting", "rate", "share"]
+__all__ = ["GAP", "STUDENTS", "WORKERS", "Column", "bar", "fitting"]
 
 GAP = 2
 """Blanks between columns."""
@@ -64,20 +64,6 @@ def fitting(columns: Sequence[Column[Row]], rows: Sequence[Row], width: int) -> 
         kept.add(column.heading)
         used += GAP + widths[column.heading]
     return [(column, widths[column.heading]) for column in columns if column.heading in kept]
-
-
-def rate(value: float | None) -> str:
-    """A number a second, in few characters: digits where they say something."""
-    if value is None:
-        return "-"
-    if value >= 100_000:
-        return f"{value / 1000:,.0f}k"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
-
-
-def share(value: float | None) -> str:
-    """A share in per cent."""
-    return "-" if value is None else f"{value:.0%}"
 
 
 def bar(part: float, width: int = _BAR, style: str = "green") -> Text:

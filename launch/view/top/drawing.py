@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from edldist.wording import duration, number
+from edldist.wording import duration, number, rate, share
 from edldist_launch.view.console import shown
-from edldist_launch.view.top.columns import GAP, STUDENTS, WORKERS, Column, Row, fitting, rate, share
+from edldist_launch.view.top.columns import GAP, STUDENTS, WORKERS, Column, Row, fitting
 from edldist_launch.view.top.looks import HELP, Looks
 from edldist_launch.view.top.scene import EventRow, Scene
 

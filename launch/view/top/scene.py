@@ -11,11 +11,11 @@ from typing import Any
 
 from edldist.coordinator.rates import RecentRate
 from edldist.observe.event_words import describe_event
+from edldist.observe.states import State, state_of
+from edldist.observe.troubles import troubles
+from edldist.observe.waiting import waits
 from edldist.wire.messages import GroupStatus, MemberStatus, Scalar, Status
 from edldist_launch.record.tally import Figures, Tally
-from edldist_launch.view.states import State, state_of
-from edldist_launch.view.troubles import troubles
-from edldist_launch.view.waiting import waits
 
 __all__ = ["EventRow", "Scene", "SceneMaker", "StudentRow", "WorkerRow"]
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TypeVar
 
-__all__ = ["panels"]
+__all__ = ["kind_of", "panels"]
 
 T = TypeVar("T")
 
@@ -18,12 +18,13 @@ def panels(metrics: Mapping[str, T]) -> dict[str, dict[str, T]]:
     """
     found: dict[str, dict[str, T]] = {}
     for name, values in metrics.items():
-        found.setdefault(_kind(name), {})[name] = values
+        found.setdefault(kind_of(name), {})[name] = values
     first = [kind for kind in ("loss", "accuracy") if kind in found]
     return {kind: found[kind] for kind in dict.fromkeys([*first, *found])}
 
 
-def _kind(name: str) -> str:
+def kind_of(name: str) -> str:
+    """What kind of figure a name stands for: ``eval/kd_loss`` for a ``loss``."""
     plain = name.lower()
     if "loss" in plain:
         return "loss"
