@@ -108,6 +108,7 @@ def kill_one_worker(events: Path, job: subprocess.Popen[str]) -> None:
     raise AssertionError("two workers never joined")
 
 
+@pytest.mark.slow
 def test_the_student_writes_what_it_is_asked_about() -> None:
     torch.manual_seed(0)
     model = models.student()

@@ -34,6 +34,7 @@ def edldist(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_new_job_folder_runs_at_once_and_again(tmp_path: Path) -> None:
     made = edldist(tmp_path, "init", "mine")
     command = made.stdout.splitlines()[-1].split()

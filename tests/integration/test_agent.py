@@ -97,6 +97,7 @@ def test_nodes_with_different_numbers_of_ranks_count_them_together(running: Runn
     assert "Error waiting on exit barrier" not in said[0][1] + said[1][1]
 
 
+@pytest.mark.slow
 def test_a_node_that_dies_while_nodes_meet_is_not_waited_for(running: Running, tmp_path: Path) -> None:
     """Its ranks never began, so those of the others notice nothing."""
     script = tmp_path / "script.py"

@@ -123,6 +123,7 @@ def test_a_script_that_waits_for_other_ranks_is_ended_at_once_too(tmp_path: Path
     assert NOTHING_SAVED in said
 
 
+@pytest.mark.slow
 def test_nobody_waits_for_the_whole_grace_where_only_some_ranks_would_save(tmp_path: Path) -> None:
     """One is in its first should_stop(), the other has not come so far: there will be no checkpoint."""
     body = (
@@ -171,6 +172,7 @@ def test_a_tree_that_is_warned_in_any_order_saves(tmp_path: Path) -> None:
     assert "saved" in said and "starting them again" not in said
 
 
+@pytest.mark.slow
 def test_a_script_whose_work_is_done_when_it_is_asked_has_finished(tmp_path: Path) -> None:
     with student("tcp://127.0.0.1:9", script(tmp_path, "import edldist\nedldist.should_stop()\n")) as node:
         said = node.communicate(timeout=WITHIN_S)[0]
@@ -234,6 +236,7 @@ def test_a_job_whose_students_were_all_asked_to_stop_was_interrupted(start: Star
     assert "left, as it was asked to" in output and "every student node was asked to leave" in output
 
 
+@pytest.mark.slow
 def test_a_job_that_leaves_is_over_before_it_is_killed(start: Start, folder: Path) -> None:
     """Though nobody in it does as it is asked."""
     stubborn = (

@@ -253,7 +253,7 @@ def test_every_rank_gets_back_its_shards_and_its_random_state(saved):
     assert len({tuple(row) for row in ranks[0]["moments"]}) == 2  # the shards do differ
 
 
-@pytest.mark.parametrize("world", [1, 3])
+@pytest.mark.parametrize("world", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_another_number_of_ranks_restores_the_same_state(saved, tmp_path, world):
     place, two = saved
     ranks = run(world, RESTORE, place, tmp_path / "meeting")
@@ -272,6 +272,7 @@ def test_another_number_of_ranks_restores_the_same_state(saved, tmp_path, world)
     assert len({tuple(result["draws"][0]) for result in ranks}) == world
 
 
+@pytest.mark.slow
 def test_what_one_rank_saved_whole_is_restored_into_shards(tmp_path):
     place = tmp_path / "checkpoints"
     [one] = run(1, WHOLE, place, tmp_path / "meeting-1")

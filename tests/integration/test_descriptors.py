@@ -69,6 +69,7 @@ def peak(tensors: int, size: int, limit: int, plain: bool = False) -> int:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_many_small_tensors_take_hardly_more_descriptors_than_in_a_plain_loop():
     plain = peak(100, 3, limit=1024, plain=True)
     assert plain > 100

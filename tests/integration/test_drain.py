@@ -131,6 +131,7 @@ def counterpart(tmp_path: Path) -> Iterator[Counterpart]:
     made.close()
 
 
+@pytest.mark.slow
 def test_a_hanging_model_keeps_neither_what_has_not_begun_nor_its_process(counterpart: Counterpart) -> None:
     counterpart.start("hangs", drain_s="1")
     counterpart.meet()

@@ -85,6 +85,7 @@ def run(tmp_path: Path, part: int, world: int, batches: int = -1, epochs: int = 
         return [json.loads(output.splitlines()[-1]) for output in outputs]
 
 
+@pytest.mark.slow
 def test_every_rank_goes_on_where_it_was_in_an_epoch_and_between_two_and_only_with_its_like(tmp_path):
     in_epoch = run(tmp_path, 1, world=2, batches=4)
     between = run(tmp_path, 2, world=2, epochs=1)

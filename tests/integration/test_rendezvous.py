@@ -111,6 +111,7 @@ def test_nobody_listens_for_it_and_the_port_is_still_to_be_had_by_torchs_store(
     assert store.get("key") == b"value"
 
 
+@pytest.mark.slow
 def test_the_barrier_at_the_end_outlives_the_coordinator(
     running: Running, nodes: Callable[..., CoordinatorRendezvous]
 ) -> None:
@@ -163,6 +164,7 @@ def test_the_table_of_a_generation_ends_with_it(nodes: Callable[..., Coordinator
         first.store.get("never")
 
 
+@pytest.mark.slow
 def test_a_node_leaves_a_generation_of_which_another_was_lost(
     nodes: Callable[..., CoordinatorRendezvous], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,7 +58,11 @@ TERM, WARNING = signal.SIGTERM, signal.SIGUSR1
 
 @pytest.mark.parametrize(
     ("nnodes", "ranks", "sent"),
-    [("1", 1, (TERM, TERM, TERM)), ("1:2", 2, (TERM, TERM, TERM)), ("1", 1, (WARNING, TERM, TERM))],
+    [
+        ("1", 1, (TERM, TERM, TERM)),
+        pytest.param("1:2", 2, (TERM, TERM, TERM), marks=pytest.mark.slow),
+        ("1", 1, (WARNING, TERM, TERM)),
+    ],
     ids=["one node", "two nodes", "warned before"],
 )
 def test_a_tree_that_is_told_to_end_again_and_again_saves_first(

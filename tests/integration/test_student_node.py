@@ -159,6 +159,7 @@ def test_two_jobs_at_one_coordinator_do_not_meet(tmp_path: Path, script: Path, r
     assert all("of 1 name" in text for text in said), said
 
 
+@pytest.mark.slow
 def test_ranks_wait_no_longer_for_a_coordinator_than_their_node(tmp_path: Path) -> None:
     script = tmp_path / "waits.py"
     script.write_text("import os; print('waits', os.environ['EDLDIST_CONNECT_TIMEOUT_S'])")

@@ -64,6 +64,7 @@ while not (output / "finish").exists() and not edldist.should_stop():
 """
 
 
+@pytest.mark.slow
 def test_every_worker_has_the_devices_that_its_group_asks_for(cluster: Cluster, tmp_path: Path) -> None:
     for name, text in (("job.yaml", JOB), ("models.py", MODELS), ("student.py", STUDENT)):
         (tmp_path / name).write_text(text)
