@@ -11,6 +11,8 @@ _QUEUE = (
     "label_queue",
     "waking",
     "wanted",
+    "withdrawals",
+    "absences",
     "label_queue_states",
 )
 _TURNS = ("student_links", "student_silence", "student_service")
@@ -18,7 +20,7 @@ _SERVICE = (*_TURNS, "peers", "quarantine", "pings", "waking", "assembly")
 _PIPELINE = ("pipeline_memory", "pipeline")
 
 SUBJECTS: dict[str, tuple[str, ...]] = {
-    "student/service/delivery.py": ("delivery", *_SERVICE),
+    "student/service/delivery.py": ("delivery", "withdrawals", *_SERVICE),
     "student/service/service.py": _SERVICE,
     "student/queue/queue.py": (*_QUEUE, "delivery", "student_service"),
     "teacher/passes/pipeline.py": _PIPELINE,
@@ -33,7 +35,7 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "student/queue/flow.py": _QUEUE,
     "student/queue/pings.py": ("pings", *_TURNS),
     "student/queue/quarantine.py": ("quarantine", "peers", *_TURNS),
-    "student/service/batch.py": ("assembly", "held_bytes", *_TURNS, "waking"),
+    "student/service/batch.py": ("assembly", "held_bytes", "withdrawals", *_TURNS, "waking"),
     "student/service/grouping.py": ("grouping", *_TURNS),
     "student/service/peers.py": ("peers", *_TURNS),
     "student/queue/absences.py": ("absences", "wanted"),
