@@ -9,6 +9,7 @@ import torch
 
 from edldist.errors import PoisonTaskError
 from edldist.student.queue.flow import Flow
+from edldist.student.queue.outcomes import Returned
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.delivery import Delivery
 from tests.unit.test_delivery import NEVER_S, Desk, Loop
@@ -212,3 +213,27 @@ def test_what_is_given_up_with_a_worker_that_is_put_aside_is_told_to_the_loop() 
     loop = Loop(desk, reading=False)
     assert len(desk.delivery.put_aside("odd", 2).returned.poison) == 1
     assert isinstance(loop.ends(), PoisonTaskError)
+
+
+# --- a task that no attempt can label -----------------------------------------------------------------
+
+
+def test_a_failure_is_taken_for_certain_only_where_it_is_said_to_be() -> None:
+    for certain in (False, True):
+        desk = Desk("a", max_attempts=3)
+        offer(desk, None)
+        (grant,) = desk.lease("a")
+        failed = (
+            desk.delivery.fail("a", grant.lease, "no", certain=True)
+            if certain
+            else desk.delivery.fail("a", grant.lease, "no")
+        )
+        assert failed is not None and len(failed.poison) == certain
+
+
+def test_what_is_refused_for_good_goes_back_to_nobody() -> None:
+    desk = Desk("a", "b")
+    batch = offer(desk, None)
+    (grant,) = desk.lease("a")
+    assert desk.delivery.fail("a", grant.lease, "no", final=True) == Returned(0, [])
+    assert batch.error is not None and desk.lease("b") == []
