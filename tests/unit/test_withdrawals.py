@@ -1,5 +1,4 @@
-"""What changes about batches that are under way: withdrawn, asked for again, without a teacher, of a worker put
-aside."""
+"""Batches under way: withdrawn, asked for again, without a teacher, of a worker that was put aside."""
 
 from __future__ import annotations
 
