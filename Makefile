@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test fault examples workloads kubernetes simulate check bench soak mutants clean
+.PHONY: setup demo test fault examples workloads kubernetes monitoring simulate check bench soak mutants clean
 
 setup: $(STAMP)
 
@@ -44,6 +44,10 @@ EDLDIST_KUBERNETES ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/edldist/kubernetes
 kubernetes: setup
 	EDLDIST_KUBERNETES=$(EDLDIST_KUBERNETES) $(BIN)/python -m pytest -s -m slow -k kubernetes \
 		tests/clusters/kubernetes tests/contract/launch
+
+# Alert rules, the Grafana dashboard and the tables of docs/metrics.md, out of the list of metrics.
+monitoring: setup
+	$(BIN)/python -m edldist_launch.monitoring .
 
 bench: setup
 	$(BIN)/edldist bench $(BENCH_ARGS)

@@ -14,19 +14,26 @@ from edldist.wire.zmq.transport import ZmqTransport
 
 
 class LocalJob:
-    """Starts roles in threads and ends them all; errors of a role are kept in ``errors``."""
+    """Starts roles in threads and ends them all; errors of a role are kept in ``errors``.
 
-    def __init__(self, transport=None) -> None:
+    Args:
+        http: where the coordinator tells its status, if it is to.
+        listener: is told the state of the job (see ``Coordinator``).
+    """
+
+    def __init__(self, transport=None, http=None, listener=None) -> None:
         self.transport = transport or ZmqTransport()
         self.errors: list[BaseException] = []
         self._coordinator = Coordinator(
             CoordinatorOptions(
-                bind="tcp://127.0.0.1:0", http=None, heartbeat_interval_s=0.2, heartbeat_ttl_s=1.0
+                bind="tcp://127.0.0.1:0", http=http, heartbeat_interval_s=0.2, heartbeat_ttl_s=1.0
             ),
             self.transport,
+            listener=listener,
         )
         self._threads = [self._spawn(self._coordinator.run)]
         self.address = self._coordinator.wait_ready()
+        self.http_address = self._coordinator.http_address
         self.workers: list[TeacherWorker] = []
         self.loaders: list[edldist.DistillLoader | edldist.LabelRequests] = []
 
@@ -83,8 +90,8 @@ class LocalJob:
 
 
 @contextlib.contextmanager
-def local_job(transport=None) -> Iterator[LocalJob]:
-    job = LocalJob(transport)
+def local_job(transport=None, **options) -> Iterator[LocalJob]:
+    job = LocalJob(transport, **options)
     try:
         yield job
     finally:

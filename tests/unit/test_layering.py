@@ -85,6 +85,7 @@ ALLOWED = {
 LAUNCH = {
     "process": set(),
     "machine": set(),
+    "monitoring": set(),
     "record": set(),
     "plan": set(),
     "contract": {"plan"},
