@@ -23,6 +23,7 @@ __all__ = [
     "EVERYWHERE",
     "Address",
     "is_ipv6",
+    "is_loopback",
     "listening_hosts",
     "local_host_towards",
     "needs_ipv6",
@@ -109,6 +110,21 @@ def parse_advertised(text: str) -> Address:
 def is_ipv6(host: str) -> bool:
     """Whether a host is written as an IPv6 address."""
     return ":" in host
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, as it is written, is this machine to itself, which nobody else reaches.
+
+    Names are not looked up: of them only ``localhost`` is.
+    """
+    if not _is_literal(host):
+        return host.lower().rstrip(".") == "localhost"
+    address = _literal(host)
+    return address.is_loopback or (
+        isinstance(address, ipaddress.IPv6Address)
+        and address.ipv4_mapped is not None
+        and address.ipv4_mapped.is_loopback
+    )
 
 
 def needs_ipv6(host: str, port: int = _ANY_PORT) -> bool:

@@ -30,6 +30,12 @@ def no_accelerator() -> Iterator[None]:
             known._reset_state()
 
 
+@pytest.fixture
+def open_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the test starts may go beyond this machine without keys."""
+    monkeypatch.setenv("EDLDIST_INSECURE", "1")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_place_for_temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What processes that tests kill leave there (sockets of data loader workers) goes with pytest's own."""

@@ -31,6 +31,7 @@ class CoordinatorOptions:
         history_file: path of the file with the course of the run, which is gone on with; None: it is kept in
             memory alone.
         advertise: the host by which others reach this one, for that file, where every interface is bound.
+        sealed: whether its transport has keys, which it tells those who ask.
     """
 
     bind: str = "tcp://127.0.0.1:7070"
@@ -45,6 +46,7 @@ class CoordinatorOptions:
     address_file: str | None = None
     history_file: str | None = None
     advertise: str | None = None
+    sealed: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.heartbeat_interval_s < float("inf"):

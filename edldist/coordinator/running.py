@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from types import FrameType
 
 from edldist.clock import SystemClock
@@ -32,12 +33,11 @@ def run_coordinator(options: CoordinatorOptions, listener: Callable[[Status], No
     Raises:
         ConfigError: an address cannot be bound.
     """
+    keys = socket_keys(COORDINATOR, TEACHER, STUDENT, OPERATOR)
     transport = ZmqTransport(
-        CONTROL_FRAME_BYTES,
-        max_unread_bytes=CONTROL_UNREAD_BYTES,
-        tensors=False,
-        keys=socket_keys(COORDINATOR, TEACHER, STUDENT, OPERATOR),
+        CONTROL_FRAME_BYTES, max_unread_bytes=CONTROL_UNREAD_BYTES, tensors=False, keys=keys
     )
+    options = replace(options, sealed=keys is not None)
     coordinator = Coordinator(options, transport, SystemClock(), listener=listener)
     _allow_many_connections()
 

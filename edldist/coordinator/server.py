@@ -195,6 +195,7 @@ class Coordinator:
         try:
             self._hub = self._bind(poller)
             self.address = self._hub.address
+            self._view.listens(self.address, self.options.sealed)
             self._poller = poller
             longest_turn_s = max(STUCK_INTERVALS * self.options.heartbeat_interval_s, LEAST_STUCK_S)
             self._board = StatusBoard(poller.wake, longest_turn_s)

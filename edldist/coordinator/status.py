@@ -13,6 +13,7 @@ from edldist.coordinator.load import GroupLoad, loads
 from edldist.coordinator.membership import Membership
 from edldist.coordinator.records import Records
 from edldist.coordinator.scaling import Scaling
+from edldist.keys.open_link import link_of
 from edldist.observe.states import states_of
 from edldist.observe.troubles import troubles
 from edldist.observe.waiting import waits
@@ -46,6 +47,12 @@ class StatusView:
         self._members = members
         self._records = records
         self._scaling = scaling
+        self._address = ""
+        self._sealed = False
+
+    def listens(self, address: str, sealed: bool) -> None:
+        """Where the coordinator listens, and whether with keys."""
+        self._address, self._sealed = address, sealed
 
     def whole(self, now: float, since: int) -> Status:
         """All members, and the records after ``since``: grows with the job."""
@@ -96,7 +103,13 @@ class StatusView:
                 )
                 for refusal in self._members.refusals
             ],
+            link=self._link(),
         )
+
+    def _link(self) -> str:
+        """How safe from others the job's connections are."""
+        addresses = (each.register.address for each in self._members.members.values())
+        return link_of(self._sealed, [self._address, *addresses])
 
     def groups(self) -> list[GroupStatus]:
         """Every teacher group that is here, is wanted by a student, or has bounds."""

@@ -17,9 +17,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -29,6 +28,7 @@ from edldist.errors import ConfigError
 from edldist.files import replace_file
 from edldist.keys.keyring import Keyring, Known
 from edldist.keys.pair import ROLES, KeyPair, new_pair
+from edldist.keys.private import check_readers, check_writers
 
 __all__ = ["KNOWN", "KeyFolder"]
 
@@ -97,9 +97,9 @@ class KeyFolder:
             ConfigError: the file is missing, damaged, or writable for others.
         """
         path = self.path / KNOWN
-        _check_writers(self.path, "let anybody in")
+        check_writers(self.path, "let anybody in")
         raw = _read(path, "it lists the public keys of the job; edldist keygen writes it")
-        _check_writers(path, "let anybody in")
+        check_writers(path, "let anybody in")
         try:
             file = msgspec.json.decode(raw, type=_KnownFile)
         except msgspec.MsgspecError as exc:
@@ -114,6 +114,17 @@ class KeyFolder:
                 )
         return [Known(*msgspec.structs.astuple(each)) for each in file.keys]
 
+    def contents(self, roles: Collection[str]) -> dict[str, str]:
+        """What the files of some roles hold, under the names that one machine of each gives them.
+
+        Raises:
+            ConfigError: one is missing, damaged, readable for others or retired.
+        """
+        for role in roles:
+            self.ring(role)
+        paths = {f"{role}.key": self._path(role) for role in roles} | {KNOWN: self.path / KNOWN}
+        return {name: _read(path, "it was there just now").decode() for name, path in paths.items()}
+
     def signature(self) -> tuple[object, ...]:
         """Another value once a file of it was replaced."""
         found: list[object] = []
@@ -124,7 +135,8 @@ class KeyFolder:
                     found.append((entry.name, state.st_ino, state.st_size, state.st_mtime_ns))
         return tuple(found)
 
-    def _own(self, role: str) -> KeyPair:
+    def _path(self, role: str) -> Path:
+        """The file of a role's only key here."""
         paths = [self.path / f"{role}.key"]
         if not paths[0].exists():
             paths = sorted(self.path.glob(f"{role}-*.key"))
@@ -134,8 +146,11 @@ class KeyFolder:
                 f"{self.path} {what} of the keys that a {role} needs: put {role}.key, or one "
                 f"{role}-NAME.key, there (edldist keygen makes it)"
             )
-        path = paths[0]
-        _check_readers(path)
+        return paths[0]
+
+    def _own(self, role: str) -> KeyPair:
+        path = self._path(role)
+        check_readers(path, "the secret key")
         raw = _read(path, f"a {role} proves by it who it is")
         try:
             file = msgspec.json.decode(raw, type=_PairFile)
@@ -255,35 +270,6 @@ def _check_format(path: Path, number: int) -> None:
         raise ConfigError(
             f"{path} is of format {number}, and this edldist reads format {_FORMAT}: install the newer one"
         )
-
-
-def _check_writers(path: Path, what: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        mode = _mode(path)
-        if mode & 0o022 and not mode & stat.S_ISVTX:
-            raise ConfigError(f"others can write {path}, and {what}: chmod go-w {path}")
-
-
-def _check_readers(path: Path) -> None:
-    """Root's file may be readable for a group of this process's: a mounted secret of Kubernetes is."""
-    try:
-        state = path.stat()
-    except OSError as exc:  # it is being replaced
-        raise ConfigError(f"cannot read {path}: {exc.strerror}") from exc
-    for_root = state.st_uid == 0 and os.geteuid() != 0
-    if state.st_mode & (0o037 if for_root else 0o077):
-        raise ConfigError(
-            f"others can read the secret key {path}: chmod 600 {path}, and make new ones if somebody did"
-        )
-
-
-def _mode(path: Path) -> int:
-    try:
-        return path.stat().st_mode
-    except FileNotFoundError:
-        raise
-    except OSError as exc:
-        raise ConfigError(f"cannot read {path}: {exc.strerror}") from exc
 
 
 def _is_pair(public: str, secret: str) -> bool:

@@ -15,12 +15,12 @@ from pathlib import Path
 from edldist.errors import ConfigError
 from edldist.keys.folder import KeyFolder
 from edldist.keys.keyring import Keyring
+from edldist.keys.open_link import KEYS_VARIABLE
 
-__all__ = ["KEYS_VARIABLE", "LiveKeys", "job_keys"]
+__all__ = ["LiveKeys", "job_keys"]
 
 logger = logging.getLogger(__name__)
 
-KEYS_VARIABLE = "EDLDIST_KEYS"
 LOOK_S = 1.0
 
 

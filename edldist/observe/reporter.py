@@ -76,7 +76,11 @@ class Reporter:
         self._closing = False
         self._heard_at = -math.inf
         self._poller = (transport or ZmqTransport(tensors=False, keys=socket_keys(STUDENT))).poller()
-        self._link = self._poller.connect(coordinator, self._name)
+        try:
+            self._link = self._poller.connect(coordinator, self._name)
+        except BaseException:
+            self._poller.close(at_once=True)
+            raise
         self._inbox, self._outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._inbox.setblocking(False)
         self._outbox.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _FORK_BYTES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edldist.address import EVERYWHERE, Address, local_host_towards, parse_advertised
+from edldist.address import EVERYWHERE, Address, is_loopback, local_host_towards, parse_advertised
 from edldist.address_file import find_coordinator, parse_coordinator
 from edldist.environment import JobEnvironment
 from edldist.errors import ConfigError
@@ -36,4 +36,6 @@ def endpoint(coordinator: str, environment: JobEnvironment) -> tuple[str, str | 
         towards = find_coordinator(coordinator, "coordinator", environment.connect_timeout_s)
         return Address(local_host_towards(*towards), 0).url, None
     seen_as = parse_advertised(environment.advertise)
+    if is_loopback(seen_as.host):  # who is told of it is here, too
+        return seen_as.url, seen_as.host
     return Address(EVERYWHERE, seen_as.port).url, seen_as.host

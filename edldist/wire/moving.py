@@ -103,6 +103,7 @@ class MovingLink:
         self._lookup = lookup
         self._now = now
         self._link: Link | None = None
+        self._refused = ""  # why there is none, where the file names an address that cannot be used
         self._garbage = 0  # of former links
         self._asked_at: float | None = None  # the first message that nobody answered since
         self._look_at = now() + LOOK_S
@@ -117,7 +118,7 @@ class MovingLink:
 
     @property
     def trouble(self) -> str:
-        return "" if self._link is None else self._link.trouble
+        return self._refused if self._link is None else self._link.trouble
 
     @property
     def garbage(self) -> int:
@@ -157,6 +158,7 @@ class MovingLink:
         try:
             link = self._connect(found)
         except ConfigError as exc:
+            self._refused = str(exc)
             logger.warning("%s", exc)
             return
         if former is not None:

@@ -44,7 +44,11 @@ class StatusClient:
             MAX_STATUS_BYTES, max_header_bytes=MAX_STATUS_BYTES, tensors=False, keys=socket_keys(role)
         )
         self._poller = transport.poller()
-        self._link = self._connect()
+        try:
+            self._link = self._connect()
+        except BaseException:
+            self._poller.close(at_once=True)
+            raise
 
     def query(self, since: int = 0, timeout_s: float = 2.0) -> Status:
         """The job's state, with the records numbered after ``since``.

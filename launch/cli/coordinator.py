@@ -39,17 +39,6 @@ def _scale(context: click.Context, parameter: click.Parameter, given: tuple[str,
     return bounds
 
 
-def _token(given: str | None, file: Path | None) -> str | None:
-    if given is not None and file is not None:
-        raise click.UsageError("--http-token and --http-token-file both name a token: give one of them.")
-    if file is None:
-        return given
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as exc:
-        raise ConfigError(f"--http-token-file {file}: {exc}") from exc
-
-
 @click.command()
 @option(
     "--bind",
@@ -66,16 +55,11 @@ def _token(given: str | None, file: Path | None) -> str | None:
     "127.0.0.1:7071, or any free port where another coordinator has it).",
 )
 @option(
-    "--http-token",
-    metavar="TOKEN",
-    help="What an autoscaler must know (Authorization: Bearer TOKEN) that asks for /scaling/GROUP. Everybody "
-    "on this machine sees command lines: use the variable, or a file.",
-)
-@option(
     "--http-token-file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     metavar="FILE",
-    help="The same, in a file, as a cluster mounts secrets.",
+    help="A file, which others cannot read, with what an autoscaler must know (Authorization: Bearer TOKEN) "
+    "that asks for /scaling/GROUP.",
 )
 @option("--heartbeat-interval-s", type=TTL_S, default=1.0, help="How often members report.")
 @option("--heartbeat-ttl-s", type=TTL_S, default=3.0, help="Silence after which one is lost.")
@@ -148,7 +132,6 @@ def _token(given: str | None, file: Path | None) -> str | None:
 def coordinator(
     bind: str,
     http: str | None,
-    http_token: str | None,
     http_token_file: Path | None,
     heartbeat_interval_s: float,
     heartbeat_ttl_s: float,
@@ -172,6 +155,7 @@ def coordinator(
     from edldist.coordinator.options import CoordinatorOptions
     from edldist.coordinator.running import run_coordinator
     from edldist.coordinator.scaling import Rules
+    from edldist.keys.private import read_token
 
     if job_file is not None and output is None:
         raise click.UsageError("--job-file is copied into the record: give --output, too.")
@@ -180,7 +164,7 @@ def coordinator(
         bind=bind,
         http=http or CoordinatorOptions.http,
         http_or_any=http is None,
-        http_token=_token(http_token, http_token_file),
+        http_token=None if http_token_file is None else read_token(http_token_file, "--http-token-file"),
         heartbeat_interval_s=heartbeat_interval_s,
         heartbeat_ttl_s=heartbeat_ttl_s,
         address_file=address_file,

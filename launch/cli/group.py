@@ -14,7 +14,7 @@ from edldist_launch.cli.doctor import doctor
 from edldist_launch.cli.init import init
 from edldist_launch.cli.keygen import keygen
 from edldist_launch.cli.logs import logs
-from edldist_launch.cli.options import keys_option, option
+from edldist_launch.cli.options import link_options, option
 from edldist_launch.cli.run import run
 from edldist_launch.cli.scale import scale
 from edldist_launch.cli.schema import schema
@@ -64,9 +64,12 @@ def cli(log_level: str) -> None:
     os.environ["EDLDIST_LOG_LEVEL"] = log_level
 
 
-for command in (run, tune, status, top, scale, logs, wait, stop, coordinator, teacher, student):
+for command in (
+    *(run, tune, status, top, scale, logs, wait, stop, coordinator, teacher, student),
+    *(*submit.commands.values(), *render.commands.values()),
+):
     if all(parameter.name != "keys" for parameter in command.params):  # this file may be imported anew
-        keys_option(command)
+        link_options(command)
 
 for command in (
     *(init, doctor, keygen, run, tune, submit, render, status, top, scale, logs, wait, stop, schema),

@@ -51,16 +51,20 @@ def coordinator_or_folder(coordinator: str | None, output: Path | None) -> tuple
 
 
 def chosen_job(output: Path | None, *, ended_too: bool = False) -> FoundJob:
-    """The job of a folder, or the newest one that runs, which is said then.
+    """The job of a folder, or the newest one that runs, which is said then. Its keys are used from now on.
 
     Raises:
         ConfigError: there is none.
     """
+    from edldist_launch.contract.job_keys import use_keys_of
     from edldist_launch.job.found import find_job, newest_job
 
     if output is not None:
-        return find_job(output)
+        job = find_job(output)
+        use_keys_of(job.submission)
+        return job
     job = newest_job(ended_too=ended_too)
+    use_keys_of(job.submission)
     print(f"job {job.submission.job} of {job.output}", file=sys.stderr)
     return job
 
@@ -102,9 +106,16 @@ def _answers(coordinator: str) -> bool:
 
 
 def engine_of(output: Path) -> Callable[[], JobState] | None:
-    """What tells the state of a folder's job as its engine sees it; None where none was handed the job."""
+    """What tells the state of a folder's job as its engine sees it; None where none was handed the job.
+
+    The job's keys are used from now on.
+    """
+    from edldist_launch.contract.job_keys import use_keys_of
     from edldist_launch.contract.submission import find_submission
     from edldist_launch.job.engines import backend_of
 
     submission = find_submission(output)
-    return None if submission is None else backend_of(submission, output).state
+    if submission is None:
+        return None
+    use_keys_of(submission)
+    return backend_of(submission, output).state

@@ -75,12 +75,18 @@ def submit_k8s(
 def render_k8s(job: Path, overrides: tuple[str, ...], extend: bool) -> int:
     """Print the objects of a JOB file for Kubernetes, as kubectl apply -f - takes them.
 
-    They are those of k8s/base and its components, filled in. A token is made up each time.
+    They are those of k8s/base and its components, filled in, without the Secrets, which submit makes: how
+    to make them by hand stands at the head of what is printed.
     """
+    from edldist_launch.contract.job_keys import JobKeys
     from edldist_launch.kubernetes.kubectl import Kubectl
     from edldist_launch.kubernetes.render import dump, new_token, render
     from edldist_launch.kubernetes.resolve import plan_in_image
+    from edldist_launch.kubernetes.shown import secrets_by_hand, without_secrets
 
     plan = plan_in_image(job, overrides, extend)
-    print(dump(render(plan, Kubectl.of(plan.job.kubernetes).namespace, new_token())), end="")
+    namespace = Kubectl.of(plan.job.kubernetes).namespace
+    sealed = JobKeys.of(Path()).folder is not None
+    secrets, others = without_secrets(render(plan, namespace, new_token(), sealed=sealed))
+    print(f"{secrets_by_hand(secrets)}{dump(others)}", end="")
     return 0

@@ -16,7 +16,7 @@ __all__ = [
     "http_option",
     "import_from_option",
     "import_places",
-    "keys_option",
+    "link_options",
     "on_command_line",
     "option",
 ]
@@ -78,6 +78,30 @@ keys_option = option(
     help="Folder with the key of this role and known.json, as edldist keygen makes it: both ends of every "
     "connection prove who they are, and what they say is sealed (default: no keys).",
 )
+
+
+def _allow_open(context: click.Context, parameter: click.Parameter, allowed: bool) -> None:
+    """By the variable, as for keys."""
+    if allowed:
+        from edldist.keys.open_link import INSECURE_VARIABLE, say_insecure
+
+        os.environ[INSECURE_VARIABLE] = "1"
+        say_insecure()
+
+
+insecure_option = option(
+    "--insecure",
+    is_flag=True,
+    expose_value=False,
+    callback=_allow_open,
+    help="Without keys, listen and connect beyond this machine all the same: whoever reaches a port may take "
+    "part in the job and read what is said.",
+)
+
+
+def link_options(command: Any) -> Any:
+    """How a command's connections are sealed, or that they are not."""
+    return keys_option(insecure_option(command))
 
 
 def import_places(import_from: str | None) -> list[str]:

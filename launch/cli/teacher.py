@@ -247,9 +247,11 @@ def teacher(
         check_codec_name(codec)
     except ValueError as exc:
         raise ConfigError(f"--codec {codec}: {exc}") from exc
+    from edldist.keys.open_link import check_reach
     from edldist_launch.process.importing import make_importable
     from edldist_launch.process.starts import count_start
 
+    check_reach(settings["coordinator"])  # before a model is loaded, which may take minutes
     threads = _share_cpus()  # before anything imports torch, which would not see it
     make_importable(*import_places(import_from))
     if import_from is not None:

@@ -29,12 +29,14 @@ class Submission:
         job: the job's name.
         submitted_at: unix seconds.
         engine: what that engine's backend needs to find the job again (job ids, a namespace, a process id).
+        link: variables with which others reach the job: where its keys are, or that it has none.
     """
 
     backend: BackendName
     job: str
     submitted_at: float = field(default_factory=time.time)
     engine: dict[str, Any] = field(default_factory=dict)
+    link: dict[str, str] = field(default_factory=dict)
 
     def write(self, output: Path) -> None:
         """Replace the record of a folder; a reader sees the old one or the whole new one.

@@ -8,6 +8,7 @@ end how it ended.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -18,6 +19,7 @@ from edldist.config import dump_job, load_job
 from edldist.errors import LaunchError
 from edldist.files import replace_file
 from edldist_launch.contract.backend import JobState, Phase
+from edldist_launch.contract.job_keys import FOLDER, JobKeys
 from edldist_launch.contract.patience import Patience
 from edldist_launch.contract.submission import Submission, find_submission, forget_submission
 from edldist_launch.kubernetes.checks import check_named
@@ -64,10 +66,12 @@ class KubernetesBackend:
         label = Names(plan.name).label
         former = self._refuse_second(plan.name, label, kubectl)
         check_named(plan, kubectl)
-        objects = render(plan, kubectl.namespace, new_token())
+        keys = JobKeys.of(self._output)
+        token, sealed = new_token(), keys.folder is not None
+        render(plan, kubectl.namespace, token, sealed=sealed)  # what is wrong with the job is said first
         made = _missing_folders(self._output)
         engine = {"context": kubectl.context, "namespace": kubectl.namespace, "label": label}
-        submission = Submission("kubernetes", plan.name, engine=engine)
+        submission = Submission("kubernetes", plan.name, engine=engine, link=keys.environment)
         with contextlib.ExitStack() as alone:
             try:
                 self._output.mkdir(parents=True, exist_ok=True)
@@ -75,6 +79,8 @@ class KubernetesBackend:
                 if find_submission(self._output) != former:
                     raise LaunchError(f"another job was submitted into {self._output} meanwhile")
                 _set_aside(self._output / "logs")
+                keys.ready()
+                objects = render(plan, kubectl.namespace, token, keys.contents(), sealed=sealed)
                 replace_file(self._output / "job.yaml", dump_job(plan.job).encode())
                 submission.write(self._output)
             except OSError as exc:
@@ -95,7 +101,8 @@ class KubernetesBackend:
         """
         kubectl = Kubectl.of(plan.job.kubernetes, self._run)
         check_named(plan, kubectl)
-        objects = render(plan, kubectl.namespace, new_token())
+        sealed = JobKeys.of(self._output).folder is not None
+        objects = render(plan, kubectl.namespace, new_token(), sealed=sealed)
         return names(try_out(objects, kubectl))
 
     def scale(self, wanted: Mapping[str, int | None]) -> None:
@@ -217,6 +224,7 @@ class KubernetesBackend:
         with contextlib.suppress(OSError):
             (self._output / "job.yaml").unlink()
             (self._output / LOCK).unlink(missing_ok=True)
+            shutil.rmtree(self._output / FOLDER, ignore_errors=True)  # made for the job that there is not
             for folder in made:
                 folder.rmdir()
 

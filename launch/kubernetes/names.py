@@ -20,7 +20,19 @@ CLAIM = "/output"
 _DIGEST = 8
 _PLAIN = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 _DIGESTED = re.compile(rf"(.*-)?[0-9a-f]{{{_DIGEST}}}")
-_FIXED = ("coordinator", "student", "prepare", "end", "output", "secret", "file", "job", "keda", "prometheus")
+_FIXED = (
+    "coordinator",
+    "student",
+    "prepare",
+    "end",
+    "output",
+    "secret",
+    "keys",
+    "file",
+    "job",
+    "keda",
+    "prometheus",
+)
 
 
 def safe_name(name: str, most: int) -> str:

@@ -7,12 +7,13 @@ from typing import Any
 
 from edldist.config import KubernetesConfig, PlacementConfig, ResourcesConfig, VolumeConfig
 from edldist.errors import ConfigError
+from edldist.keys.open_link import INSECURE_VARIABLE, KEYS_VARIABLE
 from edldist_launch.kubernetes.kustomization import Object
 from edldist_launch.plan.plan import Role
 
 __all__ = ["Pod", "literal", "quantity"]
 
-_GPU = "nvidia.com/gpu"  # what the manifests call it
+_GPU, _KEYS = "nvidia.com/gpu", "keys"  # what the manifests call them
 
 
 def quantity(amount: str) -> str:
@@ -76,6 +77,13 @@ class Pod:
         given = [{"name": name, "value": literal(value)} for name, value in variables.items()]
         kept = [each for each in self._main.get("env", ()) if each["name"] not in variables]
         self._main["env"] = [*kept, *given]
+
+    def unseal(self) -> None:
+        """Leave out the keys, and say that the job does without."""
+        for each, key in ((self._spec, "volumes"), (self._main, "volumeMounts")):
+            each[key] = [entry for entry in each[key] if entry["name"] != _KEYS]
+        self._main["env"] = [each for each in self._main["env"] if each["name"] != KEYS_VARIABLE]
+        self.set_variables({INSECURE_VARIABLE: "1"})
 
     def share_cpus(self, ranks: int | None, cpus: int | None) -> None:
         """Several ranks share the CPUs of a pod.

@@ -35,6 +35,7 @@ NAME, GROUP = "edldist/name", "edldist/group"
 """Annotations: the job's name, and the teacher group's, as the job file has them."""
 _SPACE = "kubernetes.io/metadata.name"
 _FILE = Path("/etc/edldist/job.yaml")
+_TOKEN = "/var/edldist/secret/http-token"
 _SPOT_DRAIN_S = 15.0
 """A worker on a machine that is taken away at short notice has no longer to finish what it holds."""
 _HEALTH = "*:7072"
@@ -66,13 +67,17 @@ def _lines(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _lines)
 
 
-def render(plan: Plan, namespace: str, token: str) -> list[Object]:
+def render(
+    plan: Plan, namespace: str, token: str, keys: Mapping[str, str] | None = None, *, sealed: bool = True
+) -> list[Object]:
     """All objects of a job, the student's last.
 
     Args:
         plan: with the paths of the image, and ``LAUNCHER``.
         namespace: where they are to be.
         token: what an autoscaler has to know to ask the coordinator.
+        keys: files of the job's keys, of all roles, by their names; None while nobody has made them.
+        sealed: whether the job has keys.
 
     Raises:
         ConfigError: what the job file asks for does not go together.
@@ -83,7 +88,7 @@ def render(plan: Plan, namespace: str, token: str) -> list[Object]:
             "prepare writes into the job's folder, which pods share by a claim: give kubernetes.claim beside "
             "kubernetes.object_store, or prepare: null"
         )
-    return _Job(plan, settings, Names(plan.name), namespace, token).objects()
+    return _Job(plan, settings, Names(plan.name), namespace, token, keys or {}, sealed).objects()
 
 
 @dataclass(frozen=True)
@@ -93,12 +98,14 @@ class _Job:
     names: Names
     namespace: str
     token: str
+    keys: Mapping[str, str]
+    sealed: bool
 
     def objects(self) -> list[Object]:
         prepared = ("prepare",) if self.plan.job.prepare is not None else ()
         watched = ("prometheus",) if self.settings.monitor else ()
         scaled = ("keda",) if any(self._is_scaled(teacher) for teacher in self.plan.job.teachers) else ()
-        made = [self._secret(), self._file(), *self._claim()]
+        made = [*self._secrets(), self._file(), *self._claim()]
         if self.settings.network_policy:
             made += self._named(self._of("network", *scaled, *watched))
         made += self._named(self._of("monitor", *watched))
@@ -118,10 +125,12 @@ class _Job:
 
     # --- what a job has one of ------------------------------------------------------------------
 
-    def _secret(self) -> Object:
-        (secret,) = self._named(self._of("secret"))
+    def _secrets(self) -> list[Object]:
+        secret, *keys = self._named(self._of("secret", *(("keys",) if self.sealed else ())))
         secret["stringData"]["http-token"] = self.token
-        return secret
+        for each in keys:
+            each["stringData"] = dict(self.keys)
+        return [secret, *keys]
 
     def _file(self) -> Object:
         (file,) = self._named(self._of("file"))
@@ -163,7 +172,7 @@ class _Job:
         command = self.plan.coordinator_command(
             f"tcp://*:{_MEMBERS}", f"*:{_STATUS}", output=self.plan.output, job_file=_FILE
         )
-        command += ["--scale-leaving", "any"]
+        command += ["--scale-leaving", "any", "--http-token-file", _TOKEN]
         self._pod(_only(objects, "Deployment"), role).run(list(map(literal, command)))
         return objects
 
@@ -258,7 +267,10 @@ class _Job:
         output = settings.claim
         if output is None and settings.object_store is None:
             output = self.names.fixed("output")
-        return Pod(owner["spec"]["template"], role, placement, settings, output, self.names.label)
+        pod = Pod(owner["spec"]["template"], role, placement, settings, output, self.names.label)
+        if not self.sealed and role.kind != "prepare":
+            pod.unseal()
+        return pod
 
     @property
     def _marker(self) -> str:

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from edldist.errors import LaunchError
 from edldist.files import replace_file
 from edldist_launch.contract.backend import JobState
+from edldist_launch.contract.job_keys import link_here
 from edldist_launch.contract.submission import Submission
 from edldist_launch.process.tie import start_ticks
 
@@ -52,7 +53,8 @@ class Placement:
         try:
             replace_file(self._output / NAME, f"{json.dumps(asdict(state), indent=2)}\n".encode())
             if self._told is None:
-                Submission("local", self._job, engine=asdict(Launcher.here())).write(self._output)
+                engine = asdict(Launcher.here())
+                Submission("local", self._job, engine=engine, link=link_here()).write(self._output)
             self._told = state
         except OSError as exc:
             if not self._failing:

@@ -61,7 +61,11 @@ class Attendance:
         self._poller = (
             transport or ZmqTransport(CONTROL_FRAME_BYTES, tensors=False, keys=socket_keys(STUDENT))
         ).poller()
-        self._link = self._poller.connect(coordinator, f"node-{report.node.process}")
+        try:
+            self._link = self._poller.connect(coordinator, f"node-{report.node.process}")
+        except BaseException:
+            self._poller.close(at_once=True)
+            raise
         self._thread = ServiceThread("edldist-attendance", self, self._poller, self._clock)
 
     def start(self) -> None:

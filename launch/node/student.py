@@ -13,6 +13,7 @@ from pathlib import Path
 from edldist.cpus import quota_binds
 from edldist.errors import ConfigError, CoordinatorUnreachableError
 from edldist.grace import STUDENT_S
+from edldist.keys.open_link import check_reach
 from edldist.keys.pair import STUDENT
 from edldist.observe.health import Health, probed
 from edldist.wire.query import StatusClient
@@ -75,12 +76,14 @@ def run_student(
         killed the agent.
 
     Raises:
-        ConfigError: the script does not exist, ``nnodes`` is wrong, or here is no room for so many ranks.
+        ConfigError: the script does not exist, ``nnodes`` is wrong, here is no room for so many ranks, or the
+            coordinator is on another machine and there are no keys.
         CoordinatorUnreachableError: several nodes are wanted, and no coordinator answers.
     """
     _, most = bounds_of(nnodes)
     if not Path(script).is_file():
         raise ConfigError(f"no such script: {script} (looked from {Path.cwd()})")
+    check_reach(coordinator)
     nproc_per_node = rank_count(nproc_per_node, "--nproc-per-node")
     check_room({"--nproc-per-node": nproc_per_node})
     run_id = run_id or default_run_id(script, args, nnodes, os.environ)

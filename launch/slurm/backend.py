@@ -21,6 +21,7 @@ from edldist.config import load_job
 from edldist.errors import LaunchError
 from edldist.files import replace_file
 from edldist_launch.contract.backend import JobState, Phase, ProcessState, RoleState
+from edldist_launch.contract.job_keys import LINK, JobKeys
 from edldist_launch.contract.patience import Patience
 from edldist_launch.contract.submission import Submission, find_submission, forget_submission
 from edldist_launch.contract.wishes import forget_wishes, read_wishes, write_wishes
@@ -52,6 +53,8 @@ def surroundings(plan: Plan, environment: Mapping[str, str] = os.environ) -> Sur
     """What scripts are told of here: the current folder, and what a person set for every process."""
     passed_on = {name: environment[name] for name in PASSED_ON if name in environment}
     passed_on.pop("EDLDIST_ADVERTISE", None)  # an address of this host
+    link = JobKeys.of(plan.output, environment).environment
+    passed_on = {name: value for name, value in passed_on.items() if name not in LINK} | link
     paths: dict[str, str] = {}
     add_to_environment(paths, os.getcwd(), str(plan.beside))
     return Surroundings(os.getcwd(), {"PYTHONUNBUFFERED": "1", **passed_on}, paths.get("PYTHONPATH", ""))
@@ -169,6 +172,7 @@ class SlurmBackend:
         self._remove_leftovers()
         with contextlib.suppress(OSError):
             forget_wishes(self._output)  # of a former run
+        JobKeys.of(self._output).ready()
         self._files.begin(scripts)
         self._record(complete=False)
         try:
@@ -245,7 +249,8 @@ class SlurmBackend:
             "complete": complete,
         }
         try:
-            Submission("slurm", self.plan.name, engine=engine).write(self._output)
+            link = JobKeys.of(self._output).environment
+            Submission("slurm", self.plan.name, engine=engine, link=link).write(self._output)
         except OSError as exc:
             raise LaunchError(f"cannot write {self._output}/submission.json: {exc.strerror}") from exc
 

@@ -2,6 +2,7 @@
 
 Everything lies in the job's output folder, which all hosts see::
 
+    keys/                      of each role, where they were made with the job (``contract.job_keys``)
     logs/teacher-3/0/log       what the first attempt of a process wrote (the next one gets a folder 1)
     logs/slurm/                what Slurm itself says about its jobs
     slurm/teacher.big.sh       the job script of a role

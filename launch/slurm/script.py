@@ -30,6 +30,7 @@ from dataclasses import dataclass, replace
 from edldist.config import SlurmConfig, SlurmRoleConfig
 from edldist.config.resources import memory_bytes
 from edldist.errors import ConfigError
+from edldist_launch.contract.job_keys import LINK
 from edldist_launch.plan.commands import prepare_command
 from edldist_launch.plan.plan import Kind, Plan, Role
 from edldist_launch.process.exits import EXIT_STOPPED
@@ -250,11 +251,13 @@ def _quoted(value: str, what: str) -> str:
 def _environment(plan: Plan, role: Role, where: Surroundings) -> dict[str, str]:
     """Variables of a role's processes."""
     own: Mapping[str, str] = role.environment
+    given = where.environment
     if role.kind == "student":
         own = plan.student_environment(Layout.of(plan).coordinator)
     elif role.kind == "prepare":
         own = {"EDLDIST_OUTPUT": str(plan.output)}
-    return {**where.environment, **own}
+        given = {name: value for name, value in given.items() if name not in LINK}  # it talks to nobody
+    return {**given, **own}
 
 
 def _command(plan: Plan, role: Role, layout: Layout, place: SlurmRoleConfig) -> Sequence[str]:

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edldist.errors import CoordinatorUnreachableError
+from edldist.keys.open_link import INSECURE, link_words
 from edldist.observe.troubles import troubles
 from edldist.observe.waiting import waits
 from edldist.wire.messages import GroupStatus, MemberStatus, Status
@@ -165,6 +166,9 @@ def _members(status: Status, members: list[MemberStatus], coordinator: str) -> l
         f"{_count(teachers, 'teacher worker')} · {_count(students, 'student rank')}"
     )
     parts: list[RenderableType] = [Text(shown(head))]
+    if status.link:
+        link = f"link {link_words(status.link)}"
+        parts.append(Text(shown(link), style="yellow" if status.link == INSECURE else "dim"))
     if any(group.wanted is not None for group in status.groups):
         parts.append(_groups(status.groups))
     if teachers:

@@ -24,6 +24,7 @@ from edldist.wire.zmq.poller import ZmqPoller
 from edldist.wire.zmq.transport import ZmqTransport
 from tests.hosts import with_ipv6
 
+pytestmark = pytest.mark.usefixtures("open_link")
 ANYWHERE = "tcp://127.0.0.1:0"
 SMALL = 64 << 10
 

@@ -29,6 +29,8 @@ from tests.fault.harness import EDLDIST, FaultJob, Role, wait_for
 T = TypeVar("T")
 SUBNET = "10.77.0"
 CLONE_NEWNET = 0x40000000
+OPEN = {"EDLDIST_INSECURE": "1"}
+"""Nobody else is on the switch."""
 TOOLS = ("ip", "ss", "nft", "nsenter", "unshare")
 PROBE = """table netdev probe {
     chain probe { type filter hook egress device "probe" priority 0; numgen random mod 100 < 30 drop; }
@@ -224,11 +226,15 @@ class NetworkJob(FaultJob):
         self, name: str, *command: str, env: dict[str, str] | None = None, program: list[str] | None = None
     ) -> Role:
         host = self.network.hosts[name]
-        return super()._start(name, *command, env=env, program=[*host.enter, *(program or EDLDIST)])
+        program = [*host.enter, *(program or EDLDIST)]
+        return super()._start(name, *command, env=OPEN | (env or {}), program=program)
 
     def status(self, since: int = 0):  # noqa: ANN201
         """As seen on the coordinator's own host, whatever its link is like."""
-        return self.network.hosts["coordinator"].call(lambda: super(NetworkJob, self).status(since))
+        with pytest.MonkeyPatch.context() as patch:
+            for variable, value in OPEN.items():
+                patch.setenv(variable, value)
+            return self.network.hosts["coordinator"].call(lambda: super(NetworkJob, self).status(since))
 
 
 class HostsJob(NetworkJob):
@@ -238,7 +244,8 @@ class HostsJob(NetworkJob):
         self, name: str, *command: str, env: dict[str, str] | None = None, program: list[str] | None = None
     ) -> Role:
         host = self.host(name)
-        return FaultJob._start(self, name, *command, env=env, program=[*host.enter, *(program or EDLDIST)])
+        program = [*host.enter, *(program or EDLDIST)]
+        return FaultJob._start(self, name, *command, env=OPEN | (env or {}), program=program)
 
     def host(self, name: str) -> Host:
         return self.network.hosts[name.rpartition("@")[2]]

@@ -201,6 +201,7 @@ def test_every_port_at_the_border_is_bound_or_refused_with_its_value(port: int) 
         coordinator.close()
 
 
+@pytest.mark.usefixtures("open_link")
 def test_one_that_listens_everywhere_says_in_its_address_file_where_that_is(tmp_path: Path) -> None:
     file = tmp_path / "coordinator.json"
     options = CoordinatorOptions(bind="tcp://*:0", http=None, address_file=str(file))

@@ -21,7 +21,7 @@ from edldist_launch.cli import cli
 from edldist_launch.job.dry_run import describe_run
 from edldist_launch.plan.commands import own_command
 
-TEACHER = ("teacher", "--coordinator", "tcp://h:1", "--model", "a:b")
+TEACHER = ("teacher", "--coordinator", "tcp://127.0.0.1:1", "--model", "a:b")
 COMMANDS = (
     "run",
     "coordinator",
@@ -142,7 +142,6 @@ def test_every_number_has_a_most_and_is_a_number() -> None:
         (("coordinator", "--heartbeat-interval-s", "0"), "0<x<=3600"),
         (("coordinator", "--heartbeat-ttl-s", "soon"), "'soon' is not a valid float"),
         (("coordinator", "--max-students-per-worker", "0"), "1<=x<=1000000000"),
-        (("coordinator", "--http-token", "a", "--http-token-file", __file__), "both name a token"),
         (("coordinator", "--http-token-file", "/no/such"), "does not exist"),
         (("coordinator", "--scale", "teacher"), "'teacher' is not NAME=N or NAME=MIN:MAX"),
         (("coordinator", "--scale", "=2"), "'=2' is not NAME=N or NAME=MIN:MAX"),
@@ -321,10 +320,40 @@ def test_an_unreachable_coordinator_ends_status_with_one() -> None:
     ],
 )
 def test_a_name_that_does_not_resolve_is_named_wherever_it_is_given(args: tuple[str, ...], code: int) -> None:
-    done = edldist(*args)
+    done = edldist(*args, EDLDIST_INSECURE="1")
     assert done.returncode == code
     assert "the name 'nohost.invalid' does not resolve (" in done.stderr
     assert "device" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("coordinator", "--bind", "tcp://0.0.0.0:0", "--http", "127.0.0.1:0"),
+        ("teacher", "--coordinator", "tcp://192.0.2.1:7070", "--model", "no.such:model"),
+        ("student", "--coordinator", "tcp://192.0.2.1:7070", __file__),
+        ("status", "--coordinator", "tcp://192.0.2.1:7070"),
+        ("scale", "teacher=2", "--coordinator", "tcp://192.0.2.1:7070"),
+        ("wait", "--coordinator", "tcp://192.0.2.1:7070"),
+    ],
+)
+def test_nothing_goes_beyond_this_machine_without_keys_unless_somebody_says_so(args: tuple[str, ...]) -> None:
+    failure = invoke(*args).exception
+    assert isinstance(failure, ConfigError)
+    for words in ("without keys", args[2] if args[0] != "scale" else args[3], "edldist keygen", "--insecure"):
+        assert words in str(failure)
+
+
+@pytest.mark.parametrize("args", [("--insecure",), ()])
+def test_a_command_that_may_goes_without_and_says_so(
+    args: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("edldist.keys.open_link._said", set())
+    monkeypatch.setenv("EDLDIST_INSECURE", "")  # which the command sets for what it starts
+    variables = {} if args else {"EDLDIST_INSECURE": "1"}
+    failure = invoke("teacher", *TEACHER[1:2], "tcp://192.0.2.1:1", "--model", "no:such", *args, **variables)
+    assert "without keys" not in str(failure.exception)
+    assert "nothing that goes beyond this machine is sealed" in caplog.text
 
 
 @pytest.mark.parametrize("command", ["teacher", pytest.param("student", marks=pytest.mark.slow)])

@@ -13,7 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from edldist.errors import ConfigError, LaunchError
+from edldist.keys.folder import KeyFolder
+from edldist.keys.pair import ROLES
 from edldist_launch.cli.stop import stop
+from edldist_launch.contract.job_keys import use_keys_of
 from edldist_launch.contract.submission import Submission, find_submission
 from edldist_launch.job import found
 from edldist_launch.kubernetes import backend as backend_module
@@ -94,6 +97,47 @@ def ended(api: FakeApi, kind: str, **fields: str) -> None:
 
 
 # --- starting ---------------------------------------------------------------------------------------
+
+
+def test_a_job_is_locked_with_keys_of_its_own_that_later_commands_find(
+    folder: Path, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EDLDIST_KEYS", raising=False)
+    submitted(folder, api)
+    keys = folder / "out" / "keys"
+    assert keys.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in keys.glob("*.key")} == {0o600}
+    made = api.object("Secret", "digits-keys")["stringData"]
+    assert made == {path.name: path.read_text() for path in keys.iterdir()} and len(made) == 5
+    found = find_submission(folder / "out")
+    assert found is not None
+    environment: dict[str, str] = {}
+    use_keys_of(found, environment)
+    assert environment == {"EDLDIST_KEYS": str(keys)}
+    KubernetesBackend(folder / "out", api.run).stop()
+    submitted(folder, api)
+    assert api.object("Secret", "digits-keys")["stringData"] == made, "the job goes on with its keys"
+
+
+def test_a_job_gets_the_keys_that_somebody_gives_or_none(
+    folder: Path, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = KeyFolder(folder / "team")
+    given.make()
+    monkeypatch.setenv("EDLDIST_KEYS", str(given.path))
+    submitted(folder, api)
+    assert api.object("Secret", "digits-keys")["stringData"] == given.contents(ROLES)
+    assert not (folder / "out" / "keys").exists()
+    KubernetesBackend(folder / "out", api.run).stop()
+    (given.path / "teacher.key").chmod(0o644)
+    with pytest.raises(ConfigError, match=r"others can read the secret key .*teacher\.key: chmod 600"):
+        submitted(folder, api)
+    monkeypatch.delenv("EDLDIST_KEYS")
+    monkeypatch.setenv("EDLDIST_INSECURE", "1")
+    submitted(folder, api)
+    assert "digits-keys" not in {each["metadata"]["name"] for each in api.objects}
+    found = find_submission(folder / "out")
+    assert found is not None and found.link == {"EDLDIST_INSECURE": "1"}
 
 
 def test_a_job_is_made_whole_and_found_again(folder: Path, api: FakeApi) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from click.testing import CliRunner
 
 from edldist.config import load_job
 from edldist.errors import ConfigError
+from edldist.keys.pair import ROLES
 from edldist_launch.cli.group import cli
 from edldist_launch.kubernetes.kustomization import MANIFESTS, read_kustomization
 from edldist_launch.kubernetes.render import dump, new_token, render
 from edldist_launch.kubernetes.resolve import plan_in_image
+from edldist_launch.kubernetes.shown import secrets_by_hand, without_secrets
 from tests.clusters.kubernetes.schemas import problems
 
 Object = dict[str, Any]
@@ -72,6 +75,7 @@ def test_a_job_called_as_the_manifests_is_the_manifests_with_its_own_commands(fo
     objects = read_kustomization(MANIFESTS / "overlays" / "end")
     base = {(each["kind"], each["metadata"]["name"]): each for each in objects}
     made = rendered(folder)
+    del made["Secret", "edldist-keys"]  # which lies in no file: see kustomization.yaml
     assert made.keys() == base.keys()
     inside, grace = "/spec/template/spec/containers", "/spec/template/spec/terminationGracePeriodSeconds"
     expected = {
@@ -108,7 +112,61 @@ def test_every_object_is_what_todays_clusters_take(folder: Path) -> None:
     )
     objects = rendered(folder, *everything)
     checked, found = problems(objects.values())
-    assert found == [] and checked == len(objects) == 21
+    assert found == [] and checked == len(objects) == 22
+
+
+def test_each_pod_sees_the_key_of_its_role_alone(folder: Path) -> None:
+    keys = {f"{role}.key": f"secret of {role}" for role in ROLES} | {"known.json": "public"}
+    (folder / "job.yaml").write_text(JOB)
+    plan = plan_in_image(folder / "job.yaml", ["name=digits", "prepare={script: prepare.py}"])
+    objects = {(o["kind"], o["metadata"]["name"]): o for o in render(plan, "lab", "t0ken", keys)}
+    assert objects["Secret", "digits-keys"]["stringData"] == keys
+    holders = [name for name, each in objects.items() if "secret of" in json.dumps(each)]
+    assert holders == [("Secret", "digits-keys")]
+    for kind, name, role in (
+        ("Deployment", "digits-coordinator", "coordinator"),
+        ("Deployment", "digits-teacher", "teacher"),
+        ("Job", "digits-student", "student"),
+        ("Job", "digits-end", "operator"),
+    ):
+        spec = pod(objects, kind, name)
+        (volume,) = [each["secret"] for each in spec["volumes"] if each["name"] == "keys"]
+        assert volume["secretName"] == "digits-keys" and volume["defaultMode"] == 0o400
+        assert [each["path"] for each in volume["items"]] == ["known.json", f"{role}.key"]
+        assert spec["securityContext"]["fsGroup"] == spec["securityContext"]["runAsUser"]
+        (mount,) = [each for each in main(objects, kind, name)["volumeMounts"] if each["name"] == "keys"]
+        assert (
+            mount["readOnly"] and variables(main(objects, kind, name))["EDLDIST_KEYS"] == mount["mountPath"]
+        )
+    assert "EDLDIST_KEYS" not in json.dumps(objects["Job", "digits-prepare"])
+    token = [name for name, each in objects.items() if "t0ken" in json.dumps(each)]
+    assert token == [("Secret", "digits-secret")], "and in no variable and no argument"
+
+
+def test_a_job_without_keys_says_so_in_every_pod(folder: Path) -> None:
+    (folder / "job.yaml").write_text(JOB)
+    plan = plan_in_image(folder / "job.yaml")
+    objects = {(o["kind"], o["metadata"]["name"]): o for o in render(plan, "lab", "t0ken", sealed=False)}
+    assert ("Secret", "edldist-keys") not in objects
+    assert "EDLDIST_KEYS" not in json.dumps(list(objects.values()))
+    for kind, name in (
+        *(("Deployment", "edldist-coordinator"), ("Deployment", "edldist-teacher")),
+        *(("Job", "edldist-student"), ("Job", "edldist-end")),
+    ):
+        assert variables(main(objects, kind, name))["EDLDIST_INSECURE"] == "1"
+        assert all(each["name"] != "keys" for each in pod(objects, kind, name)["volumes"])
+    checked, found = problems(objects.values())
+    assert found == [] and checked == len(objects)
+
+
+def test_what_is_shown_to_people_has_no_secret_and_says_how_to_make_it(folder: Path) -> None:
+    (folder / "job.yaml").write_text(JOB)
+    secrets, others = without_secrets(render(plan_in_image(folder / "job.yaml"), "lab", "t0ken"))
+    assert "t0ken" not in dump(others) and "Secret" not in {each["kind"] for each in others}
+    said = secrets_by_hand(secrets)
+    assert "kubectl --namespace lab create secret generic edldist-keys --from-file=keys\n" in said
+    assert "create secret generic edldist-secret --from-file=http-token\n" in said
+    assert all(line.startswith("#") for line in said.splitlines())
 
 
 def test_each_teacher_group_has_objects_of_its_own(folder: Path) -> None:
@@ -249,7 +307,8 @@ def test_output_lies_in_a_claim_that_is_there_or_made_or_in_an_object_store(fold
     (student,) = [name for kind, name in there if kind == "Job" and name.endswith("-student")]
     own = student.removesuffix("-student")
     assert variables(main(there, "Job", student))["EDLDIST_OUTPUT"] == f"/output/{own}"
-    assert main(there, "Deployment", f"{own}-coordinator")["command"][-6:-4] == ["--output", f"/output/{own}"]
+    command = main(there, "Deployment", f"{own}-coordinator")["command"]
+    assert command[command.index("--output") + 1] == f"/output/{own}"
     for kind, name in (("Deployment", f"{own}-coordinator"), ("Job", student)):
         sources = {each["name"]: each for each in pod(there, kind, name)["volumes"]}
         assert sources["output"]["persistentVolumeClaim"] == {"claimName": "results"}

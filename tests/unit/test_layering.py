@@ -52,7 +52,7 @@ ALLOWED = {
     "signals": set(),
     "grace": set(),
     "reference": set(),
-    "keys": {"errors", "files"},
+    "keys": {"errors", "files", "address"},
     "yamltext": {"errors"},
     "config": {"errors", "agreement", "bounds", "grace", "labels", "reference", "yamltext"},
     "environment": {"errors", "agreement", "bounds"},

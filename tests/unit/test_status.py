@@ -115,6 +115,28 @@ def test_the_tables_fit_a_terminal_and_show_members_with_their_rates(
     assert rows["s-1"] == ["1", "h", "10s", "0.2s", "-", "-", "-"], "no rate is known of it yet"
 
 
+@pytest.mark.parametrize(
+    ("link", "words"),
+    [
+        ("sealed", "link sealed: both ends of each connection prove their keys"),
+        ("local", "link local: on this machine alone, without keys"),
+        ("insecure", "link insecure: whoever reaches a port may take part and listen; edldist keygen"),
+    ],
+)
+def test_it_says_whether_the_link_is_sealed(
+    answer: Status,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    link: str,
+    words: str,
+) -> None:
+    said = msgspec.structs.replace(answer, link=link)
+    assert words in printed(monkeypatch, said)
+    Answers(monkeypatch, said)
+    show_status("tcp://h:1", True, PlainConsole())
+    assert json.loads(capsys.readouterr().out)["link"] == link
+
+
 def test_teachers_are_shown_with_what_is_wanted_of_them(
     answer: Status, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -370,6 +370,8 @@ class Status(MessagePart, frozen=True, tag="status"):
     number of the last one (ask for what follows with ``StatusQuery(since=seq)``). Numbers start
     again with a new ``incarnation``. ``refused``: those who were not let in, the latest last. ``wall_s`` is
     the coordinator's wall clock when it answered, ``heartbeat_interval_s`` how often members are to be heard.
+    ``link``: whether the job's connections are ``sealed``, ``local`` to one machine, or ``insecure``
+    (``keys.open_link``).
     """
 
     incarnation: Name
@@ -381,6 +383,7 @@ class Status(MessagePart, frozen=True, tag="status"):
     refused: list[RefusedStatus] = []
     wall_s: Wall = 0.0
     heartbeat_interval_s: float = 1.0
+    link: Name = ""
 
 
 class NodeQuery(MessagePart, frozen=True, tag="node_query"):

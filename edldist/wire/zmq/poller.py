@@ -21,6 +21,7 @@ import zmq.utils.garbage
 
 from edldist.address import Address, is_ipv6, listening_hosts, needs_ipv6, parse_address, why_unresolved
 from edldist.errors import ConfigError
+from edldist.keys.open_link import check_open
 from edldist.wire import moving
 from edldist.wire.traffic import Traffic
 from edldist.wire.transport import Link
@@ -131,6 +132,8 @@ class ZmqPoller:
         self._closed = False
 
     def bind(self, address: str) -> ZmqHub:
+        if self._keys is None:
+            check_open(address, "listen at")
         *others, last = _to_bind(address)
         for place, ipv6 in others:
             with contextlib.suppress(ConfigError):
@@ -181,6 +184,8 @@ class ZmqPoller:
 
     def _connect(self, address: str, identity: str, to: str) -> ZmqLink:
         target = _target(address)
+        if self._keys is None:
+            check_open(address, "connect to")
         if target is not None and target.host not in self._looked_up:
             self._looked_up.add(target.host)
             if why := why_unresolved(target.host):

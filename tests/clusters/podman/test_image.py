@@ -54,7 +54,7 @@ def image() -> str:
 @pytest.fixture
 def coordinator(image: str) -> Iterator[str]:
     """A container that runs one."""
-    command = ("coordinator", "--bind", "tcp://*:7070", "--http", "*:7071")
+    command = ("coordinator", "--bind", "tcp://*:7070", "--http", "*:7071", "--insecure")
     name = podman("run", "--detach", *LIMITED, *LOCKED, image, *command).stdout.strip()
     yield name
     podman("rm", "--force", name)

@@ -1,0 +1,86 @@
+"""Whether a file is private enough for what is in it: a secret, or who is let in.
+
+A file that belongs to root may be readable for a group of this process's: that is how Kubernetes mounts
+secrets for pods that are not root, whose ``fsGroup`` it gives them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+from edldist.errors import ConfigError
+
+__all__ = ["check_readers", "check_writers", "read_token"]
+
+_MOST_BYTES = 4096
+
+
+def check_readers(path: Path, what: str) -> None:
+    """Refuse a secret that others can read.
+
+    Args:
+        what: it is: ``the secret key``.
+
+    Raises:
+        ConfigError: they can, or it cannot be looked at; with the command that mends it.
+    """
+    state = _stat(path)
+    for_root = state.st_uid == 0 and os.geteuid() != 0
+    if state.st_mode & (0o037 if for_root else 0o077):
+        raise ConfigError(
+            f"others can read {what} {path}: chmod 600 {path}, and make a new one if somebody did"
+        )
+
+
+def check_writers(path: Path, what: str) -> None:
+    """Refuse a file, or a folder, that others can write. One that is not there is nobody's.
+
+    Args:
+        what: they could do by that: ``let anybody in``.
+
+    Raises:
+        ConfigError: they can, or it cannot be looked at; with the command that mends it.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        mode = _stat(path, missing_ok=True).st_mode
+        if mode & 0o022 and not mode & stat.S_ISVTX:
+            raise ConfigError(f"others can write {path}, and {what}: chmod go-w {path}")
+
+
+def read_token(path: Path, what: str) -> str:
+    """The word in a file, which others cannot read.
+
+    Args:
+        what: names the file: ``--http-token-file``.
+
+    Raises:
+        ConfigError: others can read it, or nobody can, or there is no word in it. Its content is not shown.
+    """
+    check_readers(path, f"the token of {what}")
+    try:
+        with path.open("rb") as file:
+            words = file.read(_MOST_BYTES + 1).decode("ascii").split()
+    except OSError as exc:
+        raise ConfigError(f"{what}: cannot read {path}: {exc.strerror}") from exc
+    except ValueError:  # whose words may hold a part of the secret
+        words = []
+    if len(words) != 1 or len(words[0]) > _MOST_BYTES - 1:
+        raise ConfigError(
+            f"{what}: {path} holds no token: one word of printable ASCII, such as head -c 24 /dev/urandom | "
+            "base64 makes"
+        )
+    return words[0]
+
+
+def _stat(path: Path, missing_ok: bool = False) -> os.stat_result:
+    try:
+        return path.stat()
+    except FileNotFoundError as exc:
+        if missing_ok:
+            raise
+        raise ConfigError(f"cannot read {path}: {exc.strerror}") from exc
+    except OSError as exc:
+        raise ConfigError(f"cannot read {path}: {exc.strerror}") from exc
