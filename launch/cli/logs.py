@@ -30,7 +30,7 @@ def logs(role: str | None, follow: bool, tail: int | None, as_json: bool, output
     """Show what the processes of a job print, each line begun by the process's name.
 
     ROLE is a teacher's name in the job file, student, coordinator or prepare, or one process, as teacher-0
-    (default: all of them).
+    (default: all of them); in a tuning also a trial, as trial-7.
     """
     from edldist_launch.view.logs import last_lines, logs_of, show_logs
 

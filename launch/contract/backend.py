@@ -47,12 +47,14 @@ class RoleState:
     Attributes:
         wanted: how many there should be.
         held: the number that a person asked for, until they ask for ``auto``.
+        fixed: why nobody scales it, whatever the plan says; empty if they do.
     """
 
     name: str
     wanted: int
     processes: tuple[ProcessState, ...] = ()
     held: int | None = None
+    fixed: str = ""
 
     def count(self, *phases: Phase) -> int:
         """How many processes are in one of these phases."""

@@ -92,6 +92,9 @@ class LocalBackend:
                 plan.role(role)
             else:
                 plan.check_scale(role, number)
+        for there in self.state().roles:
+            if there.fixed and there.name in wanted:
+                raise ConfigError(f"{there.name} cannot be scaled: {there.fixed}")
         self._check_room(plan, wanted)
         write_wishes(self._output, wanted)
         deadline = time.monotonic() + SCALE_S
@@ -130,10 +133,9 @@ class LocalBackend:
             raise LaunchError(f"no job was started in {self._output}")
         plan = self._plan()
         roles = [plan.role(role)] if role is not None else list(plan.roles)
-        places = self._output / "logs"
         if not follow:
-            return read_logs(places, roles)
-        return follow_logs(places, roles, ended=lambda: self.state().phase in ENDED)
+            return read_logs(self._output, roles)
+        return follow_logs(self._output, roles, ended=lambda: self.state().phase in ENDED)
 
     def stop(self, grace_s: float | None = None) -> None:
         """See ``Backend``."""
@@ -270,7 +272,7 @@ def _remove(output: Path, made: list[Path]) -> None:
 def _killed(state: JobState) -> JobState:
     """The last state of a job whose launcher could not write its end."""
     ended = without_processes(state, "ended with its launcher")
-    return replace(ended, phase="failed", reason="edldist run was killed")
+    return replace(ended, phase="failed", reason="its launcher was killed")
 
 
 def _wait(launcher: Launcher, seconds: float) -> bool:

@@ -1,4 +1,8 @@
-"""The logs of a job on this machine, ``logs/<role>-<id>.log``, as lines that say whose they are."""
+"""The logs of a job on this machine, ``logs/<role>-<id>.log``, as lines that say whose they are.
+
+The trials of a tuning are jobs with folders of their own: ``trials/0007/logs/student-0.log`` is that of
+``trial-7/student-0``.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from edldist_launch.plan.plan import Role
+from edldist_launch.record.trials import process_of_trial, trial_folders
 
 __all__ = ["follow_logs", "read_logs"]
 
@@ -14,20 +19,25 @@ LOOK_S = 0.2
 MOST_READ_BYTES = 1 << 20
 
 
-def read_logs(places: Path, roles: Sequence[Role]) -> Iterator[str]:
-    """All lines that there are, one process after the other."""
-    for log in _Logs(places, roles).all():
+def read_logs(output: Path, roles: Sequence[Role]) -> Iterator[str]:
+    """All lines that there are, one process after the other.
+
+    Args:
+        output: the job's folder.
+    """
+    for log in _Logs(output, roles).all():
         yield from log.lines()
         yield from log.rest()
 
 
-def follow_logs(places: Path, roles: Sequence[Role], ended: Callable[[], bool]) -> Iterator[str]:
+def follow_logs(output: Path, roles: Sequence[Role], ended: Callable[[], bool]) -> Iterator[str]:
     """All lines that there are, then those that come, of processes that come too, until the job has ended.
 
     Args:
+        output: the job's folder.
         ended: whether it has; what was written until then is still told.
     """
-    logs = _Logs(places, roles)
+    logs = _Logs(output, roles)
     while True:
         last = ended()
         for log in logs.all():
@@ -42,24 +52,27 @@ def follow_logs(places: Path, roles: Sequence[Role], ended: Callable[[], bool]) 
 class _Logs:
     """The files of some roles, each read on from where it was left."""
 
-    def __init__(self, places: Path, roles: Sequence[Role]) -> None:
-        self._places = places
+    def __init__(self, output: Path, roles: Sequence[Role]) -> None:
+        self._output = output
         self._roles = roles
         self._known: dict[Path, _Log] = {}
 
     def all(self) -> list[_Log]:
         """Those of each role after the other; files that are new are there too."""
+        trials = trial_folders(self._output)
         for role in self._roles:
-            for path in sorted(self._places.glob(_pattern(role)), key=_place):
-                if path not in self._known and _is_of(role, path):
-                    self._known[path] = _Log(path)
+            for path in _found(self._output, role):
+                self._known.setdefault(path, _Log(path, _process(path)))
+            for number, folder in trials:
+                for path in _found(folder, role):
+                    self._known.setdefault(path, _Log(path, process_of_trial(number, _process(path))))
         return list(self._known.values())
 
 
 class _Log:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, whose: str) -> None:
         self._path = path
-        self._whose = _process(path)
+        self._whose = whose
         self._at = 0
         self._open = b""
 
@@ -88,6 +101,11 @@ class _Log:
 
     def _told(self, line: bytes) -> str:
         return f"{self._whose}: {line.decode(errors='replace')}"
+
+
+def _found(folder: Path, role: Role) -> list[Path]:
+    paths = sorted((folder / "logs").glob(_pattern(role)), key=_place)
+    return [path for path in paths if _is_of(role, path)]
 
 
 def _pattern(role: Role) -> str:

@@ -11,7 +11,7 @@ from edldist.observe.printable import printable
 from edldist_launch.tune.folder import TuningFolder
 from edldist_launch.tune.journal import Kept, Trial
 from edldist_launch.tune.picture import draw_tuning
-from edldist_launch.tune.report import Standing, markdown, named, told
+from edldist_launch.tune.report import Standing, conclusion, counted, markdown, named, told
 from edldist_launch.tune.settings import Settings
 from edldist_launch.tune.space import deciding_space
 from edldist_launch.tune.study import Study
@@ -122,6 +122,12 @@ class Account:
         except Exception as exc:
             self._failed("the view", exc)
 
+    def came_to(self, status: str, reason: str = "") -> str:
+        """How it ended, in words for those who ask later."""
+        if status == "completed":
+            return f"{counted(self._study)}. {conclusion(self._study, self._standing)}"
+        return f"interrupted: {_with_way_on(reason)}" if status == "interrupted" else reason
+
     def close(self, status: str, reason: str = "") -> None:
         """Write the journal, the report and the picture, and show how it ended.
 
@@ -136,8 +142,7 @@ class Account:
         names = [name for name in PLACES if (self._folder.path / name).exists()]
         self._console.print(f"in {near(self._folder.path)}: {', '.join(names)}", soft_wrap=True)
         if status == "interrupted":
-            go_on = "the same command goes on, with the trials that were under way"
-            reason = "; ".join(part for part in (reason, go_on) if part)
+            reason = _with_way_on(reason)
         if reason:
             word = "interrupted" if status == "interrupted" else "error"
             print(printable(f"{word}: {reason}"), file=sys.stderr)
@@ -160,3 +165,8 @@ class Account:
         if what not in self._said:
             self._said.add(what)
             logger.warning("%s failed (%s), the tuning itself goes on", what, exc, exc_info=exc)
+
+
+def _with_way_on(reason: str) -> str:
+    go_on = "the same command goes on, with the trials that were under way"
+    return "; ".join(part for part in (reason, go_on) if part)

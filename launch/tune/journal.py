@@ -16,6 +16,7 @@ import msgspec
 from edldist.errors import ConfigError, LaunchError
 from edldist.files import replace_file
 from edldist_launch.record.eventfile import json_text
+from edldist_launch.record.trials import trial_folder
 
 __all__ = ["NAME", "Journal", "Kept", "Trial", "TrialState"]
 
@@ -57,7 +58,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def folder(self) -> str:
         """Below that of the tuning."""
-        return f"trials/{self.number:04d}"
+        return trial_folder(self.number)
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):

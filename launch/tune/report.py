@@ -15,6 +15,7 @@ __all__ = [
     "Standing",
     "best_rows",
     "conclusion",
+    "counted",
     "counts",
     "markdown",
     "named",
@@ -150,6 +151,15 @@ def counts(study: Study) -> Mapping[str, int]:
         **{state: sum(each.state == state for each in candidates) for state in ("done", "stopped", "failed")},
         "controls": sum(trial.control and trial.state == "done" for trial in study.trials),
     }
+
+
+def counted(study: Study) -> str:
+    """The same in words."""
+    number_of = counts(study)
+    return (
+        f"{number_of['done']} candidates done, {number_of['stopped']} stopped early, {number_of['failed']} "
+        f"failed, {number_of['controls']} controls"
+    )
 
 
 def markdown(study: Study, standing: Standing, name: str, command: str) -> str:

@@ -6,13 +6,14 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from edldist.bounds import node_range
 from edldist.clock import Clock, SystemClock
 from edldist.config import JobConfig, load_job
 from edldist.errors import ConfigError
-from edldist_launch.contract.backend import JobState, Phase, RoleState
+from edldist_launch.contract.backend import JobState, Phase, ProcessState, RoleState
 from edldist_launch.job.leaving import Leaving
 from edldist_launch.job.preparation import prepare
 from edldist_launch.job.resolve import resolve_job, spare_the_job_file
@@ -26,6 +27,7 @@ from edldist_launch.plan.plan import Plan
 from edldist_launch.process.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USAGE
 from edldist_launch.process.interrupts import Interrupts
 from edldist_launch.record.folder import OUTPUTS
+from edldist_launch.record.trials import process_of_trial
 from edldist_launch.tune.account import Account
 from edldist_launch.tune.fleet import SharedFleet
 from edldist_launch.tune.folder import TuningFolder
@@ -43,6 +45,7 @@ from edldist_launch.view.observers import Observers
 __all__ = ["TuningRun", "run_tuning"]
 
 TICK_S = 0.25
+TRIALS_NODES = "each trial of a tuning has the nodes of its job, and space.yaml says how many run at a time"
 
 
 def run_tuning(
@@ -118,6 +121,7 @@ class TuningRun:
         self._account = Account(self._study, settings, folder, job.name, words, console, view, observers)
         self._placement = Placement(folder.path, job.name, observers.say)
         self._fleet = SharedFleet(folder, self._environment, observers, self._clock)
+        self._preparation: list[RoleState] = []
         self._began = self._clock.monotonic()
 
     def run(self) -> int:
@@ -155,10 +159,14 @@ class TuningRun:
 
         log = self._folder.log_path("prepare")
         self._plan = prepare(
-            self._plan, self._environment, log, self._interrupts, self._observers, end, lambda process: None
+            self._plan, self._environment, log, self._interrupts, self._observers, end, self._tell_preparation
         )
         # The weights that were made are found now; what is tuned stays as it was.
         self._settings = Settings(self._space, self._plan.job)
+
+    def _tell_preparation(self, process: ProcessState) -> None:
+        self._preparation = [RoleState("prepare", 1, (process,))]
+        self._tell_placement("pending", "it is being prepared" if process.phase == "running" else "")
 
     # --- watching -------------------------------------------------------------------------------
 
@@ -275,8 +283,13 @@ class TuningRun:
 
     def _tell_placement(self, phase: Phase, reason: str = "") -> None:
         """Write down what runs where, for other commands."""
-        nodes = tuple(node for run in self._running.values() for node in run.processes)
-        roles = [*self._fleet.roles(), RoleState("student", len(nodes), nodes)]
+        nodes = tuple(
+            replace(node, id=process_of_trial(number, node.id))
+            for number, run in self._running.items()
+            for node in run.processes
+        )
+        students = RoleState("student", len(nodes), nodes, fixed=TRIALS_NODES)
+        roles = [*self._preparation, *self._fleet.roles(), students]
         address = self._fleet.address or None
         self._placement.tell(JobState(self._plan.name, phase, address, reason, tuple(roles)))
 
@@ -298,7 +311,7 @@ class TuningRun:
             for child in students:
                 child.kill()
             ended: Phase = "succeeded" if status == "completed" else "failed"
-            self._tell_placement(ended, reason if status != "completed" else "")
+            self._tell_placement(ended, self._account.came_to(status, reason))
 
     def _end_kind(self, children: Sequence[Child], kind: str) -> None:
         asked_s = self._asked_s()

@@ -15,7 +15,17 @@ from rich.text import Text
 from edldist.wording import duration, number
 from edldist_launch.record.tally import Figures
 from edldist_launch.tune.journal import Trial
-from edldist_launch.tune.report import Standing, best_rows, conclusion, counts, named, row, shown, titles
+from edldist_launch.tune.report import (
+    Standing,
+    best_rows,
+    conclusion,
+    counted,
+    counts,
+    named,
+    row,
+    shown,
+    titles,
+)
 from edldist_launch.tune.study import Study
 from edldist_launch.view.console import PlainConsole
 
@@ -190,12 +200,7 @@ def show_end(console: PlainConsole, study: Study, standing: Standing, command: s
         table.add_row(*row(study, trial), style="bold green" if best else "")
     if table.row_count:
         console.print(table)
-    number_of = counts(study)
-    console.print(
-        f"{number_of['done']} candidates done, {number_of['stopped']} stopped early, {number_of['failed']} "
-        f"failed, {number_of['controls']} controls",
-        soft_wrap=True,
-    )
+    console.print(counted(study), soft_wrap=True)
     console.print(conclusion(study, standing), soft_wrap=True)
     if command:
         console.print(f"to run the job so:\n  {command}", soft_wrap=True)

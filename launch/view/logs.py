@@ -20,10 +20,10 @@ COLOURS = (36, 32, 35, 34, 33)
 
 
 def logs_of(backend: Backend, name: str | None, follow: bool) -> Iterator[str]:
-    """Lines of a role's processes, of one process, or of all of a job.
+    """Lines of a role's processes, of one process, of one trial of a tuning, or of all of a job.
 
     Args:
-        name: of a role, or what begins a process's lines.
+        name: of a role, or what begins a process's lines, as ``teacher-0`` or ``trial-7``.
 
     Raises:
         ConfigError: the job has no such role, and no such process.
@@ -31,11 +31,11 @@ def logs_of(backend: Backend, name: str | None, follow: bool) -> Iterator[str]:
     try:
         return backend.logs(name, follow)
     except ConfigError:
-        head = f"{name}: "
+        heads = (f"{name}: ", f"{name}/")
         placed = {process.id for role in backend.state().roles for process in role.processes}
-        if name not in placed and not any(line.startswith(head) for line in backend.logs()):
+        if name not in placed and not any(line.startswith(heads) for line in backend.logs()):
             raise
-        return (line for line in backend.logs(None, follow) if line.startswith(head))
+        return (line for line in backend.logs(None, follow) if line.startswith(heads))
 
 
 def last_lines(read: Callable[[bool], Iterable[str]], count: int, follow: bool) -> Iterator[str]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from edldist.errors import ConfigError
+from edldist_launch.job.found import find_job
+from edldist_launch.view.logs import logs_of
 from tests.integration.launching import running, until
 from tests.integration.tunings import (
+    JOB,
     SPACE,
     STUDENT,
     Start,
@@ -68,6 +73,39 @@ def test_a_tuning_that_is_asked_to_stop_lets_trials_save_and_goes_on_later(
     output, _ = (again := start()).communicate()
     assert again.returncode == 0, output
     assert starts(folder)[1] == 2 and set(states(folder)) == {"done"}
+
+
+def test_commands_find_a_tuning_as_they_find_a_job(start: Start, folder: Path) -> None:
+    (folder / "job.yaml").write_text(JOB.replace("replicas: 1", "replicas: {min: 1, max: 2}"))
+    for number in (1, 2):
+        (folder / f"hold-{number}").touch()
+    tuning = start(student=f"print('here I am', flush=True)\n{STUDENT}")
+    until(lambda: states(folder) == ["done", "running", "running", "planned"] and starts(folder)[2] == 1)
+    job = find_job(folder / "out")
+    assert job.goes_on and job.submission.job == "toy"
+    until(lambda: len(job.backend.state().role("student").processes) == 2)
+    students = [process.id for process in job.backend.state().role("student").processes]
+    assert students == ["trial-1/student-0", "trial-2/student-0"]
+    until(lambda: "trial-2/student-0: here I am" in job.backend.logs("student"))
+    assert [line for line in logs_of(job.backend, "trial-1", False) if line.endswith("here I am")] == [
+        "trial-1/student-0: here I am"
+    ]
+    with pytest.raises(ConfigError, match="student cannot be scaled: each trial of a tuning"):
+        job.backend.scale({"student": 1})
+    job.backend.scale({"teacher": 2})
+    until(lambda: len(job.backend.state().role("teacher").processes) == 2)
+    job.backend.stop()
+    output, _ = tuning.communicate()
+    assert tuning.returncode == 130, output
+    ended = job.backend.state()
+    assert ended.phase == "failed" and ended.reason.startswith("interrupted: the same command goes on")
+    for number in (1, 2):
+        (folder / f"hold-{number}").unlink()
+    output, _ = (again := start()).communicate()
+    assert again.returncode == 0, output
+    ended = find_job(folder / "out").backend.state()
+    assert ended.phase == "succeeded"
+    assert re.match(r"6 candidates done, 0 stopped early, 0 failed, 2 controls\. Trial \d is", ended.reason)
 
 
 def test_a_candidate_that_fails_is_counted_and_the_others_go_on(start: Start, folder: Path) -> None:

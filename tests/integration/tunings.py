@@ -69,6 +69,7 @@ window: 3
 """
 
 __all__ = [
+    "JOB",
     "SPACE",
     "STUDENT",
     "Start",
