@@ -456,6 +456,8 @@ def _joined(message: Register, wall: float) -> Event:
     fields: dict[str, Scalar]
     if message.role == "teacher":
         fields = {"id": message.id, "name": message.group, "host": message.host, "pid": message.pid}
+        if (device := message.info.get("device")) is not None:
+            fields["device"] = device
     else:
         fields = {"id": message.id, "rank": message.info.get("rank"), "host": message.host}
     if _rejoins(message):

@@ -95,7 +95,7 @@ def _scale(context: click.Context, parameter: click.Parameter, given: tuple[str,
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Folder for the job's record: events.jsonl, result.json and curves.png.",
+    help="Folder for the job's record: events.jsonl, result.json, report.html and curves.png.",
 )
 @option(
     "--job-file",

@@ -15,6 +15,7 @@ from edldist_launch.cli.init import init
 from edldist_launch.cli.keygen import keygen
 from edldist_launch.cli.logs import logs
 from edldist_launch.cli.options import link_options, option
+from edldist_launch.cli.report import report
 from edldist_launch.cli.run import run
 from edldist_launch.cli.scale import scale
 from edldist_launch.cli.schema import schema
@@ -72,7 +73,7 @@ for command in (
         link_options(command)
 
 for command in (
-    *(init, doctor, keygen, run, tune, submit, render, status, top, scale, logs, wait, stop, schema),
+    *(init, doctor, keygen, run, tune, submit, render, status, top, scale, logs, wait, stop, report, schema),
     *(coordinator, teacher, student, bench, placer),
 ):
     cli.add_command(command)

@@ -122,6 +122,7 @@ class JobRun:
     def run(self) -> int:
         """Prepare, start, watch, end, and account for it."""
         self._observers.event("job_started", job=self._job.name, pid=os.getpid())
+        self._observers.environment()
         self._say_of_earlier()
         self._tell_placement("pending")
         status, reason, last_words = "failed", "the launcher itself failed", ""

@@ -35,7 +35,8 @@ Beginning = Literal["resume", "fresh", "extend"]
 set the earlier one aside, or go on from its last checkpoint whatever has changed."""
 
 RECORD = (
-    *("job.yaml", "result.json", "events.jsonl", "history.json", "curves.png", "logs", "checkpoints"),
+    *("job.yaml", "result.json", "events.jsonl", "history.json", "report.html", "curves.png"),
+    *("logs", "checkpoints"),
     *("submission.json", "state.json", "asked.json"),
 )
 """What a run writes itself. Anything else in its folder is not ours to move."""

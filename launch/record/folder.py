@@ -28,6 +28,7 @@ __all__ = [
     "default_folders",
     "free_folder",
     "hold_folder",
+    "is_held",
     "open_default_folder",
     "open_record",
 ]
@@ -167,6 +168,13 @@ def hold_folder(path: Path) -> Iterator[None]:
     """
     with _locked(path):
         yield
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process on this host, or one that shares its locks, runs a job in a folder that is there."""
+    with contextlib.suppress(OSError), (path / LOCK).open("r+b") as lock:
+        return not lock_file(lock.fileno(), path)
+    return False
 
 
 def _locked(path: Path) -> IO[str]:

@@ -24,6 +24,7 @@ from edldist.observe.event_words import describe_event
 from edldist.observe.printable import printable
 from edldist.wire.messages import GroupStatus, Status
 from edldist.wire.query import StatusClient
+from edldist_launch.record.environment import environment
 from edldist_launch.record.eventfile import json_text
 from edldist_launch.record.folder import RecordFolder
 from edldist_launch.record.memory import Memory
@@ -31,6 +32,7 @@ from edldist_launch.record.tally import Tally
 from edldist_launch.view.console import PlainConsole, near
 from edldist_launch.view.curves import draw_curves
 from edldist_launch.view.progress import ProgressView, View, show_result, why_it_ended
+from edldist_launch.view.report.writing import REPORT, write_report
 
 __all__ = ["Observers", "harmless"]
 
@@ -39,6 +41,7 @@ logger = logging.getLogger(__name__)
 PROGRESS_EVENT_EVERY_S = 1.0
 KEEP_EVERY_S = 10.0
 """How old figures are that a successor finds, at most; those of a student that has gone are there at once."""
+RECORDS = ("result.json", "events.jsonl", "history.json", REPORT)
 RESULT_TRIES = 5
 RESULT_WAIT_S = 0.5
 
@@ -140,6 +143,11 @@ class Observers:
             self._began = self._now() - max(0.0, wall - memory.began)
 
     @harmless
+    def environment(self) -> None:
+        """Write down with what versions, and on what machine, this run is watched."""
+        self.event("environment", **environment())
+
+    @harmless
     def job(self, job: JobConfig) -> None:
         """Write down the job as it is known now."""
         self._folder.write_job(job)
@@ -234,6 +242,7 @@ class Observers:
         self._write_result(result)
         self._folder.forget_kept()
         self._draw(status)
+        self._report()
         if last_words:
             print(printable(last_words), file=self._errors or sys.stderr)
         self._show_result(result)
@@ -248,6 +257,7 @@ class Observers:
         self._keep()
         self._write_result(self._result("interrupted", trained_s) or {"status": "interrupted"})
         self._draw("so far")
+        self._report()
 
     # --- what those are made of: each part fails alone --------------------------------------
 
@@ -334,6 +344,13 @@ class Observers:
             logger.warning("cannot write %s (%s)", picture, exc.strerror or exc)
 
     @harmless
+    def _report(self) -> None:
+        try:
+            write_report(self._folder.path)
+        except OSError as exc:
+            logger.warning("cannot write %s (%s)", self._folder.path / REPORT, exc.strerror or exc)
+
+    @harmless
     def _show_result(self, result: dict[str, Any]) -> None:
         show_result(self._console, result)
 
@@ -341,7 +358,7 @@ class Observers:
     def _show_places(self) -> None:
         names = [
             name
-            for name in ("result.json", "events.jsonl", "history.json", "curves.png", "logs", "checkpoints")
+            for name in (*RECORDS, "curves.png", "logs", "checkpoints")
             if _holds_something(self._folder.path / name)
         ]
         self._console.print(f"in {near(self._folder.path)}: {', '.join(names)}", soft_wrap=True)

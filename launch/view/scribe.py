@@ -72,7 +72,7 @@ class Scribe:
         self._thread = threading.Thread(target=self._write, name="edldist-scribe", daemon=True)
 
     def __enter__(self) -> Scribe:
-        logger.info("events.jsonl, result.json and curves.png go to %s", self._folder.path)
+        logger.info("events.jsonl, result.json, report.html and curves.png go to %s", self._folder.path)
         self._thread.start()
         return self
 
@@ -94,6 +94,7 @@ class Scribe:
 
     def _write(self) -> None:
         self._observers.take_over(self._submission)
+        self._observers.environment()
         while (status := self._told.get()) is not None:
             self._observers.take(status, stopping=False)
             self._note(status)

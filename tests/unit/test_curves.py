@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from edldist.observe.panels import panels
-from edldist_launch.view.curves import collect, draw_curves
+from edldist_launch.view.curves import draw_curves
+from edldist_launch.view.series import collect, smoothed
 
 
 def progress(t: float, samples_per_s: float = 10.0) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def test_all_of_them_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         for axis in figure.axes:
             legend = axis.get_legend()
             said = [text.get_text() for text in (legend.get_texts() if legend else axis.texts)]
-            seen.append((axis.get_ylabel(), said))
+            seen.append((axis.get_title(loc="left"), said))
         save(figure, *args, **settings)
 
     monkeypatch.setattr(Figure, "savefig", look)
@@ -82,11 +83,25 @@ def test_all_of_them_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     path = tmp_path / "events.jsonl"
     path.write_text("\n".join(json.dumps(event) for event in events))
     assert draw_curves(path, tmp_path / "curves.png", "a $ in a name")
+    paused = [" paused 1m29s "]
     assert seen == [
         ("accuracy", ["teacher_accuracy"]),
         ("ppl", ["ppl"]),
         ("b", ["a$b"]),
+        ("throughput", paused),
+        ("teacher workers", paused),
+        ("labelled batches that wait", paused),
+        ("time that the hungriest student waits", paused),
         ("", []),
-        ("throughput [samples/s]", ["paused 1m29s"]),
-        ("teacher workers", ["paused 1m29s"]),
     ]
+
+
+def test_a_noisy_curve_is_smoothed_without_lagging_and_a_calm_one_is_left_alone() -> None:
+    noisy = [i + (-1) ** i * 5.0 for i in range(200)]
+    smooth = smoothed(noisy)
+    assert smooth is not None and max(abs(mean - i) for i, mean in list(enumerate(smooth))[5:-5]) < 1.5
+    assert smooth[0] == noisy[0] and smooth[-1] == noisy[-1]
+    assert smoothed([float(i) for i in range(200)]) is None, "it would be the same line"
+    assert smoothed(noisy[:50]) is None and smoothed([]) is None and smoothed([1.0] * 100) is None
+    gap = smoothed([*noisy[:100], math.nan, *noisy[100:]])
+    assert gap is not None and math.isnan(gap[100]) and all(map(math.isfinite, gap[:100] + gap[101:]))

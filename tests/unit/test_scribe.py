@@ -81,12 +81,14 @@ def test_a_job_by_hand_leaves_the_record_of_a_run(
     assert (written["steps"], written["samples"], written["metrics"]) == (2, 32, {"ppl": 7.5})
     names = [line["event"] for line in read_events(folder.events_path)]
     assert (
-        names[0] == "student_joined"
+        names[:2] == ["environment", "student_joined"]
         and names.count("report") == 2
         and names[-1] in (f"job_{wanted}", "coordinator_stopped")
     )
     assert (names[-1] == "coordinator_stopped") is (wanted == "interrupted"), "others may come, and go on"
     assert (folder.path / "curves.png").stat().st_size > 0
+    page = (folder.path / "report.html").read_text()
+    assert f"by-hand: {wanted}" in page
 
 
 def seen(path: Path) -> list[str]:
@@ -210,7 +212,10 @@ def test_a_coordinator_that_nobody_trained_with_leaves_no_result(tmp_path: Path)
     with open_record(tmp_path) as folder, Scribe(folder) as scribe:
         scribe.tell(status(1, Event(event="coordinator_started", t=1.0), here=False))
     assert not (tmp_path / "result.json").exists()
-    assert [line["event"] for line in read_events(folder.events_path)] == ["coordinator_started"]
+    assert [line["event"] for line in read_events(folder.events_path)] == [
+        "environment",
+        "coordinator_started",
+    ]
 
 
 def test_the_folder_of_a_run_is_refused_and_its_result_stands(tmp_path: Path) -> None:

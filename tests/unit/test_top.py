@@ -123,9 +123,9 @@ def test_events_are_told_in_words_and_a_restart_is_one() -> None:
     only_for_the_record = Event("task_requeued", 6.0, {"student": "r0"})
     report = Report(reporter="r", seq=1, rank=0, t=6.0, values={"step": 7, "steps": 70, "loss": 0.5})
     scene = scene_of(status(rank(0), records=(lost, saved, only_for_the_record, report)))
-    assert [(event.words, event.bad) for event in scene.events] == [
-        ("teacher t-1 lost (silent for 3.2 s)", True),
-        ("checkpoint of step 200 saved", False),
+    assert [(event.words, event.tone) for event in scene.events] == [
+        ("teacher t-1 lost (silent for 3.2 s)", "bad"),
+        ("checkpoint of step 200 saved in 0.1 s", "good"),
     ]
     assert (scene.figures.step, scene.figures.steps, scene.figures.metrics) == (7, 70, {"loss": 0.5})
     maker = SceneMaker(ADDRESS)

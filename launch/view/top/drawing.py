@@ -19,6 +19,7 @@ _BAR = "bold white on grey23"
 _MARKED = "bold black on cyan"
 _SPARKS = "▁▂▃▄▅▆▇█"
 _LEAST_ROWS = 2
+_LOUD = {"wait": "yellow", "bad": "red"}
 _WEIGHTS = {"workers": 4, "students": 3, "events": 2}
 _FEW_LINES = 30
 """A terminal of fewer has little room for notes."""
@@ -234,7 +235,7 @@ def _bar(text: str, count: int, window: slice, width: int, marked: bool) -> Text
 
 
 def _event(event: EventRow) -> Text:
-    return Text.assemble((f"  {event.clock}  ", "dim"), (shown(event.words), "red" if event.bad else ""))
+    return Text.assemble((f"  {event.clock}  ", "dim"), (shown(event.words), _LOUD.get(event.tone, "")))
 
 
 def _foot(scene: Scene, looks: Looks) -> Text:

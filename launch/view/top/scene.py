@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edldist.coordinator.rates import RecentRate
-from edldist.observe.event_words import describe_event
+from edldist.observe.event_words import KINDS, happening_in_words
 from edldist.observe.states import State, state_of
 from edldist.observe.troubles import troubles
 from edldist.observe.waiting import waits
@@ -22,7 +22,6 @@ __all__ = ["EventRow", "Scene", "SceneMaker", "StudentRow", "WorkerRow"]
 MOST_EVENTS = 500
 MOST_RATES = 240
 """Of the throughput: one a second."""
-_BAD = ("_lost", "_failed", "_damaged", "_refused", "_poisoned", "_quarantined", "_put_aside", "_missing")
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class EventRow:
 
     t: float
     words: str
-    bad: bool = False
+    tone: str = "quiet"
 
     @property
     def clock(self) -> str:
@@ -161,7 +160,7 @@ class SceneMaker:
         self._incarnation = status.incarnation
         lines = self._tally.observe(status, now)
         if restarted:
-            self._events.append(EventRow(wall, "another coordinator answers: it was started again", bad=True))
+            self._events.append(EventRow(wall, "another coordinator answers: it was started again", "wait"))
         elif self._silent_since is not None:
             gone_s = now - self._silent_since
             self._events.append(EventRow(wall, f"the coordinator answers again after {gone_s:.0f} s"))
@@ -198,12 +197,9 @@ class SceneMaker:
         return self._scene
 
     def _note(self, line: Mapping[str, Any]) -> None:
-        words, name = describe_event(line), str(line["event"])
-        if words is None and name == "checkpoint_saved":
-            words = f"checkpoint of step {line.get('step')} saved"
-        if words is not None:
-            bad = name.endswith(_BAD) or name in ("loss_spiked", "clock_skew")
-            self._events.append(EventRow(float(line["t"]), " ".join(words.split()), bad))
+        tone, words = KINDS.get(str(line["event"])), happening_in_words(line)
+        if tone is not None and words is not None:
+            self._events.append(EventRow(float(line["t"]), " ".join(words.split()), tone))
 
     def _workers(self, status: Status, now: float) -> list[WorkerRow]:
         workers = [member for member in status.members if member.role == "teacher"]
