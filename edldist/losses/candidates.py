@@ -22,24 +22,29 @@ __all__ = ["Credit", "candidate_gradient", "draw_candidates", "inclusion_log_pro
 Credit = Literal["inclusion", "set"]
 
 _CREDITS = ("inclusion", "set")
+_NEVER = 2.0**-20
+"""Logits of -inf count as this share of the lowest finite number: nobody draws such an item, and where only
+such items are left, derivatives are 0 and not NaN. Sums of a million of them are finite still."""
 
 
 def draw_candidates(logits_BN: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
     """Draw sets of items without replacement, by Plackett and Luce.
 
     Args:
-        logits_BN: float [B, N], or any leading dimensions: of N items.
-        count: K, the size of a set, from 1 to N.
+        logits_BN: float [B, N], or any leading dimensions: of N items; -inf for those that may not be drawn.
+        count: K, the size of a set, from 1 to the number of items that may be drawn.
         generator: of the noise, on the logits' device.
 
     Returns:
         int64 [B, K]: the items, in the order in which they were drawn.
 
     Raises:
-        InputError: the logits are no floats, or K is none of 1 to N.
+        InputError: the logits are no floats, or K is none of 1 to N; on the CPU also: a logit is NaN, or a
+            list has fewer than K items that may be drawn.
     """
     _check_logits("draw_candidates", logits_BN)
     _check_size("draw_candidates", count, logits_BN.shape[-1])
+    _check_drawable(logits_BN, count)
     logits = _computed(logits_BN.detach())
     noise = torch.empty_like(logits).exponential_(generator=generator)
     return (logits - noise.clamp_(min=torch.finfo(logits.dtype).tiny).log()).topk(count, dim=-1).indices
@@ -56,14 +61,15 @@ def inclusion_log_probs(logits_BN: Tensor, candidates_BK: Tensor) -> Tensor:
     this probability.
 
     Args:
-        logits_BN: float [B, N], or any leading dimensions.
+        logits_BN: float [B, N], or any leading dimensions; -inf for items that may not be drawn.
         candidates_BK: integers [B, K]: different items, in the order in which they were drawn.
 
     Returns:
-        [B, K]; float32, or float64 where the logits are. 0 where the set has all items.
+        [B, K]; float32, or float64 where the logits are. 0 where the set has all items that may be drawn.
 
     Raises:
-        InputError: shapes, dtypes or devices do not fit, or an item is none of N, or twice in a set.
+        InputError: shapes, dtypes or devices do not fit; on the CPU also: an item is none of N, or twice in a
+            set, or may not be drawn.
     """
     loss = "inclusion_log_probs"
     candidates_BK = _checked(loss, logits_BN, candidates_BK)
@@ -109,7 +115,8 @@ def candidate_gradient(
     drawn (``LabelRequests``), and take the step before drawing more.
 
     Args:
-        logits_BN: float [B, N], or any leading dimensions: of the student as it is now.
+        logits_BN: float [B, N], or any leading dimensions: of the student as it is now; -inf for items that
+            may not be drawn.
         candidates_BK: integers [B, K]: different items, in the order in which they were drawn.
         rewards_BK: float [B, K]: what each candidate brought: 0 for those that nobody was shown, less a
             baseline if there is one.
@@ -121,7 +128,8 @@ def candidate_gradient(
         nothing, its gradient does.
 
     Raises:
-        InputError: shapes, dtypes or devices do not fit, or an item is none of N, or twice in a set.
+        InputError: shapes, dtypes or devices do not fit; on the CPU also: an item is none of N, or twice in a
+            set, or may not be drawn.
         ConfigError: ``credit`` or ``reduction`` is unknown.
     """
     loss = "candidate_gradient"
@@ -137,8 +145,7 @@ def candidate_gradient(
             f"losses.{loss}: there are rewards of shape {list(rewards_BK.shape)} on {rewards_BK.device} for "
             f"candidates of shape {list(candidates_BK.shape)} on {logits_BN.device}: one for each"
         )
-    wide = torch.float64 in (logits_BN.dtype, rewards_BK.dtype)
-    logits_BN = logits_BN.double() if wide else logits_BN.float()
+    logits_BN = _computed(logits_BN.double() if rewards_BK.dtype == torch.float64 else logits_BN)
     rewards_BK = rewards_BK.detach().to(logits_BN.dtype)
     if credit == "set":
         each_B = -rewards_BK.sum(-1) * _set_log_prob(logits_BN, candidates_BK)
@@ -174,7 +181,9 @@ def _log1mexp(value: Tensor) -> Tensor:
 
 
 def _computed(logits: Tensor) -> Tensor:
-    return logits if logits.dtype == torch.float64 else logits.float()
+    """In the dtype to compute in, and finite where they are -inf."""
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return wide.clamp(min=torch.finfo(wide.dtype).min * _NEVER)
 
 
 def _check_logits(loss: str, logits: Tensor) -> None:
@@ -190,6 +199,26 @@ def _check_size(loss: str, count: int, items: int) -> None:
         raise InputError(
             f"losses.{loss}: a set of {count!r} candidates cannot be drawn from {items:,} items without "
             f"replacement: use 1 to {items:,}"
+        )
+
+
+def _check_drawable(logits: Tensor, count: int) -> None:
+    """Where that waits for no device."""
+    if not logits.is_cpu:
+        return
+    fewest = int((logits > -torch.inf).sum(-1).min()) if logits.numel() else count
+    if bool(logits.isnan().any()):
+        found = logits.isnan().nonzero()
+        raise InputError(
+            f"losses.draw_candidates: the logit at position {found[0].tolist()} is NaN (so are "
+            f"{len(found):,} of {logits.numel():,}): no set can be drawn by such. Look at what the student "
+            "was trained on last, or lower its learning rate"
+        )
+    if fewest < count:
+        at = ((logits > -torch.inf).sum(-1) == fewest).nonzero()[0].tolist()
+        raise InputError(
+            f"losses.draw_candidates: a set of {count} candidates cannot be drawn from {_list(at)}: {fewest} "
+            f"of its {logits.shape[-1]:,} items have a logit above -inf. Draw fewer, or let more be drawn"
         )
 
 
@@ -210,13 +239,31 @@ def _checked(loss: str, logits: Tensor, candidates: Tensor) -> Tensor:
             f"{list(logits.shape)} on {logits.device}: they must agree but in the last dimension"
         )
     _check_size(loss, candidates.shape[-1], logits.shape[-1])
-    check_ids(loss, "candidate", candidates, logits.shape[-1], None)
+    advice = "Pass what draw_candidates drew from these logits"
+    check_ids(loss, "candidate", candidates, logits.shape[-1], None, among="of the {} items", advice=advice)
     candidates = candidates.to(torch.int64)
-    if candidates.is_cpu and candidates.shape[-1] > 1:
-        ordered = candidates.sort(-1).values
-        if bool((ordered[..., 1:] == ordered[..., :-1]).any()):
-            raise InputError(
-                f"losses.{loss}: an item is twice among the candidates of a list: they are drawn without "
-                "replacement"
-            )
+    if candidates.is_cpu:
+        _check_drawn(loss, logits, candidates)
     return candidates
+
+
+def _list(at: list[int]) -> str:
+    return f"list {at}" if at else "the list"
+
+
+def _check_drawn(loss: str, logits: Tensor, candidates: Tensor) -> None:
+    ordered = candidates.sort(-1).values
+    twice = ordered[..., 1:] == ordered[..., :-1]
+    if bool(twice.any()):
+        at = twice.nonzero()[0].tolist()
+        raise InputError(
+            f"losses.{loss}: item {int(ordered[tuple(at)])} is twice among the candidates of "
+            f"{_list(at[:-1])}: they are drawn without replacement"
+        )
+    never = logits.detach().gather(-1, candidates) == -torch.inf
+    if bool(never.any()):
+        at = never.nonzero()[0].tolist()
+        raise InputError(
+            f"losses.{loss}: candidate {int(candidates[tuple(at)])} at position {at} has a logit of -inf, so "
+            "nobody can have drawn it. Pass the logits from which candidates were drawn"
+        )

@@ -94,7 +94,15 @@ def checked_target(loss: str, logits: torch.Size, device: torch.device, target: 
 
 
 def check_ids(
-    loss: str, name: str, ids: Tensor, vocabulary: int, mask: Tensor | None, ignored: int | None = None
+    loss: str,
+    name: str,
+    ids: Tensor,
+    vocabulary: int,
+    mask: Tensor | None,
+    ignored: int | None = None,
+    *,
+    among: str = "of the student's {} classes",
+    advice: str = "Leave padding out by the mask",
 ) -> None:
     """Look for ids that the student has no logits for, where that waits for no device.
 
@@ -102,6 +110,8 @@ def check_ids(
         ids: integers [...], or [..., G].
         mask: of positions [...]: what is there where it is false does not matter.
         ignored: an id that stands for none.
+        among: what ids count, for the error, with a place for their number.
+        advice: what to do about others.
 
     Raises:
         InputError: there is one.
@@ -118,10 +128,9 @@ def check_ids(
     found = outside.nonzero()
     at = found[0].tolist()
     raise InputError(
-        f"losses.{loss}: {name} {int(ids[tuple(at)])} at position {at} is none of the student's "
-        f"{vocabulary:,} classes, 0 to {vocabulary - 1:,} (so are {found.shape[0]} of {ids.numel()}). "
-        + ("" if ignored is None else f"What does not count is {ignored}. ")
-        + "Leave padding out by the mask"
+        f"losses.{loss}: {name} {int(ids[tuple(at)])} at position {at} is none "
+        f"{among.format(f'{vocabulary:,}')}, 0 to {vocabulary - 1:,} (so are {found.shape[0]} of "
+        f"{ids.numel()}). " + ("" if ignored is None else f"What does not count is {ignored}. ") + advice
     )
 
 

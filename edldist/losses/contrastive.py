@@ -55,14 +55,14 @@ def contrastive(
     if mask is not None:
         check_mask("contrastive", "scores", scores.shape, scores.device, mask)
         rows = mask.any(dim=-1)
-        check_ids("contrastive", "positive", positive, scores.shape[-1], rows)
+        _check_places(positive, scores.shape[-1], rows)
         positive = positive.masked_fill(~rows, 0)
         _check_that_it_counts(mask, positive, rows)
         # The lowest finite score, not -inf: a row of which nothing counts is then uniform, without gradient.
         lowest = torch.finfo(scores.dtype).min * min(1.0, temperature)
         scores = scores.masked_fill(~mask, lowest)
     else:
-        check_ids("contrastive", "positive", positive, scores.shape[-1], None)
+        _check_places(positive, scores.shape[-1], None)
     logs = F.log_softmax(scores / temperature, dim=-1)
     each = -logs.gather(-1, positive.unsqueeze(-1)).squeeze(-1)
     if rows is not None:
@@ -93,6 +93,12 @@ def _checked_positive(scores: Tensor, positive: Tensor) -> Tensor:
             f"of shape {list(scores.shape)} on {scores.device} want {list(scores.shape[:-1])} there"
         )
     return positive.to(torch.int64)
+
+
+def _check_places(positive: Tensor, candidates: int, rows: Tensor | None) -> None:
+    advice = "Leave out a row without a right one: by a mask in which none of its candidates counts"
+    among = "of its row's {} candidates"
+    check_ids("contrastive", "positive", positive, candidates, rows, among=among, advice=advice)
 
 
 def _check_that_it_counts(mask: Tensor, positive: Tensor, rows: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -99,5 +100,7 @@ def check_reduction(loss: str, reduction: str, count: Tensor | float | None = No
             raise InputError(
                 f"losses.{loss}: count has shape {list(count.shape)}: one number, as mean_count gives"
             )
-    elif not is_number(count) or not count > 0:
-        raise ConfigError(f"losses.{loss}: count={count!r} must be a number above 0, as mean_count gives")
+    elif not is_number(count) or not 0 < count < math.inf:
+        raise ConfigError(
+            f"losses.{loss}: count={count!r} must be a finite number above 0, as mean_count gives"
+        )

@@ -164,6 +164,42 @@ def test_a_set_of_all_items_is_certain_and_teaches_nothing():
     torch.testing.assert_close(-whole, chance_of(logits, (3, 1, 0, 4, 2)).log())
 
 
+@pytest.mark.parametrize("credit", ["inclusion", "set"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_items_that_may_not_be_drawn_are_as_good_as_not_there(credit, dtype):
+    some = logits_of(4, 7).to(dtype)
+    forbidden = torch.full((4,), -torch.inf, dtype=dtype)
+    with_them = torch.cat([some, forbidden]).requires_grad_()
+    without = some.clone().requires_grad_()
+    for size in (1, 4, 7):  # the last one leaves nothing but such items
+        torch.manual_seed(size)
+        candidates = draw_candidates(with_them, size)
+        assert candidates.max() < 7
+        rewards = torch.rand(size, dtype=torch.float64)
+        losses_of = [
+            candidate_gradient(each, candidates, rewards, credit=credit) for each in (with_them, without)
+        ]
+        torch.testing.assert_close(losses_of[0], losses_of[1], rtol=1e-9, atol=1e-9)
+        gradient, expected = (
+            torch.autograd.grad(loss, each)[0]
+            for loss, each in zip(losses_of, (with_them, without), strict=True)
+        )
+        assert gradient[7:].tolist() == [0.0] * 4
+        torch.testing.assert_close(gradient[:7], expected, rtol=1e-6, atol=1e-9)
+
+
+def test_sets_that_logits_do_not_allow_are_refused():
+    logits = torch.tensor([[0.0, 1.0, 2.0], [0.0, -torch.inf, -torch.inf]])
+    with pytest.raises(InputError, match=r"from list \[1\]: 1 of its 3 items have a logit above -inf"):
+        draw_candidates(logits, 2)
+    assert draw_candidates(logits, 1)[1].item() == 0
+    with pytest.raises(InputError, match=r"the logit at position \[0, 2\] is NaN \(so are 1 of 3\)"):
+        draw_candidates(torch.tensor([[0.0, 1.0, torch.nan]]), 1)
+    with pytest.raises(InputError, match=r"candidate 2 at position \[1, 1\] has a logit of -inf"):
+        candidate_gradient(logits, torch.tensor([[0, 1], [0, 2]]), torch.ones(2, 2))
+    assert draw_candidates(torch.zeros(0, 3), 2).shape == (0, 2)
+
+
 def test_one_candidate_is_a_plain_policy_gradient():
     logits = logits_of(6).requires_grad_()
     for credit in ("inclusion", "set"):
@@ -184,8 +220,16 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(InputError, match=r"a set of 5 candidates cannot be drawn from 4 items"):
         candidate_gradient(logits, torch.zeros(2, 5, dtype=torch.int64), torch.ones(2, 5))
     wrong = {
-        "twice among the candidates": (logits, torch.tensor([[0, 1], [2, 2]]), rewards),
-        r"candidate 4 at position \[1, 0\] is none": (logits, torch.tensor([[0, 1], [4, 2]]), rewards),
+        r"item 2 is twice among the candidates of list \[1\]": (
+            logits,
+            torch.tensor([[0, 1], [2, 2]]),
+            rewards,
+        ),
+        r"candidate 4 at position \[1, 0\] is none of the 4 items, 0 to 3 .*what draw_candidates drew": (
+            logits,
+            torch.tensor([[0, 1], [4, 2]]),
+            rewards,
+        ),
         "must agree but in the last": (logits, candidates[:1], rewards[:1]),
         "for logits of shape": (logits, candidates[0], rewards[0]),
         "a tensor of integers": (logits, candidates.float(), rewards),

@@ -84,7 +84,11 @@ def test_never_waits_for_the_device(masked: bool) -> None:
 @pytest.mark.parametrize(
     ("scores", "positive", "says"),
     [
-        (torch.zeros(2, 3), torch.tensor([0, 3]), r"positive 3 at position \[1\]"),
+        (
+            torch.zeros(2, 3),
+            torch.tensor([0, 3]),
+            r"positive 3 at position \[1\] is none of its row's 3 candi",
+        ),
         (torch.zeros(2, 3), torch.tensor([-1, 0]), r"positive -1 at position \[0\]"),
         (torch.zeros(2, 3), torch.tensor([0.0, 1.0]), r"positive is torch.float32.*as an integer"),
         (torch.zeros(2, 3), torch.tensor([True, False]), "positive is torch.bool"),

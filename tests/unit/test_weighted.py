@@ -201,7 +201,8 @@ def test_labels_that_do_not_fit_are_refused(labels: object, options: dict[str, o
         ({"loss": {"c": losses.forward_kl}}, "loss has an entry for 'c'"),
         ({"loss": {"a": losses.forward_kl}}, "loss has no entry for teacher 'b'"),
         ({"reduction": "median"}, "reduction='median' is unknown"),
-        ({"count": 0}, "count=0 must be a number above 0"),
+        ({"count": 0}, "count=0 must be a finite number above 0"),
+        ({"count": math.inf}, "count=inf must be a finite number above 0"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, object], says: str) -> None:
