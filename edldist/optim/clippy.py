@@ -38,7 +38,8 @@ class Clippy(Optimizer):
 
     Works on any device and waits for none, on ``DTensor``s (s is then that of the whole tensor), under
     ``DistributedDataParallel`` and with torch's schedulers. The state has one tensor for each parameter, in
-    its dtype, as Adagrad's.
+    its dtype, as Adagrad's. That cannot be float16, in which a gradient of 1e-4 has a square of 0, and one of
+    300 an infinite one.
 
     Args:
         params: tensors, or groups of them, each with its own ``lr``, ``lambda_rel``, ``lambda_abs``, ``eps``.
@@ -110,7 +111,7 @@ class Clippy(Optimizer):
             What it returned.
 
         Raises:
-            InputError: a gradient is sparse or complex. No weight has changed.
+            InputError: a gradient is sparse, complex or float16. No weight has changed.
         """
         loss = None
         if closure is not None:
@@ -162,4 +163,11 @@ class Clippy(Optimizer):
                     raise InputError(
                         f"Clippy: parameter {place} of group {number} (shape {list(weights.shape)}) is "
                         "complex: train its view_as_real, or give it an optimizer of its own"
+                    )
+                if weights.dtype == torch.float16:
+                    raise InputError(
+                        f"Clippy: parameter {place} of group {number} (shape {list(weights.shape)}) is "
+                        "float16, which has no room for the squares of its gradients (above 256 they are "
+                        "infinite, below 2e-4 they are 0): keep weights in float32 and compute with "
+                        "torch.autocast, or in bfloat16"
                     )

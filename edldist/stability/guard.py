@@ -90,7 +90,7 @@ class SpikeGuard:
         rollbacks: how many there were.
 
     Raises:
-        ConfigError: a number is out of its range.
+        ConfigError: a number is out of its range, or the loader is no ``DistillLoader``.
     """
 
     def __init__(
@@ -114,6 +114,12 @@ class SpikeGuard:
         number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
         if not number or not 0 < tolerance < math.inf:
             raise ConfigError(f"SpikeGuard(tolerance={tolerance!r}): use a number above 0")
+        lacks = [name for name in ("epoch", "start", "loss_weight", "leave_out") if not hasattr(loader, name)]
+        if lacks:
+            raise ConfigError(
+                f"SpikeGuard({type(loader).__name__}): it has no {', '.join(lacks)}: pass the DistillLoader "
+                "that the loop is over"
+            )
         self.spikes = self.rollbacks = 0
         self._loader = loader
         self._epochs = epochs
@@ -126,7 +132,11 @@ class SpikeGuard:
         self._ranks: Ranks | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        """The loader's batches and labels of all epochs that are left, from wherever it is then."""
+        """The loader's batches and labels of all epochs that are left, from wherever it is then.
+
+        Raises (in the loop):
+            ConfigError: ``spiked`` said True of the last batch, and the loop did not roll back.
+        """
         while self._loader.epoch < self._epochs:
             self._went_back = False
             pairs = iter(self._loader)
@@ -135,6 +145,11 @@ class SpikeGuard:
                 if held[0] is None:
                     break
                 yield held.pop()  # held by nobody here while the loop works on it
+                if self._spike is not None:
+                    raise ConfigError(
+                        f"SpikeGuard: {self._spike[1]}: spiked() said True, and the loop went on. Where it "
+                        "does, call step = guard.roll_back(checkpointer, state), and continue"
+                    )
 
     def spiked(self, step: int, loss: Any, **others: Any) -> bool:
         """Judge the step that is about to be taken with the loop's batch; the same answer on all ranks.
@@ -151,6 +166,8 @@ class SpikeGuard:
         Raises:
             InputError: a figure is no number, or the ranks have other ones.
         """
+        if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+            raise InputError(f"SpikeGuard.spiked(step={step!r}): use the number of complete steps, 0 or more")
         figures = self._agreed({"loss": loss, **others})
         for what, value in figures.items():
             if what not in self._recent:
@@ -282,6 +299,8 @@ class SpikeGuard:
 
 def _number(what: str, value: Any) -> float:
     try:
+        if isinstance(value, str | bytes):
+            raise TypeError("it is text")
         return float(value.detach() if isinstance(value, Tensor) else value)
     except (TypeError, ValueError, RuntimeError) as exc:
         raise InputError(f"SpikeGuard.spiked({what}={type(value).__name__}): use one number: {exc}") from exc

@@ -205,6 +205,19 @@ def test_a_sparse_gradient_is_refused_before_any_weight_has_changed() -> None:
     assert all(torch.equal(one, two) for one, two in zip(before, other.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("gradient", [6e-8, 1.0, 6e4])
+def test_a_float16_parameter_is_refused_before_anything_changes(gradient: float) -> None:
+    fine, weights = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2, dtype=torch.float16))
+    fine.grad, weights.grad = torch.ones(2), torch.full((2,), gradient, dtype=torch.float16)
+    with pytest.raises(InputError, match=r"parameter 1 of group 0 \(shape \[2\]\) is float16.*autocast"):
+        Clippy([fine, weights], lr=0.1).step()
+    assert fine.tolist() == [1.0, 1.0]
+    weights = nn.Parameter(torch.ones(2, dtype=torch.bfloat16))
+    weights.grad = torch.full((2,), gradient, dtype=torch.bfloat16)
+    Clippy([weights], lr=0.1).step()
+    assert weights.isfinite().all()
+
+
 def test_a_complex_parameter_is_refused() -> None:
     weights = nn.Parameter(torch.ones(2, dtype=torch.complex64))
     weights.grad = torch.ones(2, dtype=torch.complex64)

@@ -36,6 +36,14 @@ def test_the_bound_is_the_median_and_so_many_robust_spreads_above_it() -> None:
     assert recent.bound == pytest.approx(2.0 + 4.0 * 0.05 * 2.0), "hardly any spread: 5% of the median"
 
 
+def test_values_that_are_mostly_0_are_no_reason_to_take_every_other_one_for_a_spike() -> None:
+    recent = Recent(window=10, least=3, tolerance=10.0, values=[0.0] * 5)
+    assert recent.bound == math.inf and not recent.is_spike(0.3), "a hinge loss: most batches have none"
+    recent.add(0.3)
+    assert recent.bound == pytest.approx(10.0 * 1.2533 * 0.3 / 6)
+    assert not recent.is_spike(0.6) and recent.is_spike(1e3) and recent.is_spike(math.nan)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_a_spike_from_the_first_value_on(value: float) -> None:
     assert Recent(10, 5, 10.0).is_spike(value)
@@ -400,7 +408,26 @@ def test_settings_that_cannot_be_are_refused(options: dict[str, Any], said: str)
         edldist.SpikeGuard(Loader(3), **options)
 
 
-@pytest.mark.parametrize("loss", ["high", None, torch.zeros(2)])
+@pytest.mark.parametrize("loader", [None, [1, 2], torch.utils.data.DataLoader([1, 2])])
+def test_what_is_no_distill_loader_is_refused(loader: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"SpikeGuard\({type(loader).__name__}\).*DistillLoader"):
+        edldist.SpikeGuard(loader)
+
+
+def test_a_loop_that_forgets_to_roll_back_is_told() -> None:
+    guard = edldist.SpikeGuard(Loader(3))
+    with pytest.raises(ConfigError, match=r"loss nan after step 7 .* is not finite.*roll_back"):
+        for _ in guard:
+            guard.spiked(7, math.nan)
+
+
+@pytest.mark.parametrize("step", ["3", None, 1.5, math.nan, -1, True])
+def test_a_step_that_is_no_number_of_steps_is_refused(step: Any) -> None:
+    with pytest.raises(InputError, match=r"spiked\(step=.*complete steps"):
+        edldist.SpikeGuard(Loader(3)).spiked(step, 1.0)
+
+
+@pytest.mark.parametrize("loss", ["high", "3", b"3", None, torch.zeros(2)])
 def test_a_loss_that_is_no_number_is_refused(loss: Any) -> None:
     with pytest.raises(InputError, match=r"spiked\(loss=.*one number"):
         edldist.SpikeGuard(Loader(3)).spiked(0, loss)
