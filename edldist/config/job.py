@@ -145,6 +145,10 @@ class JobConfig(Section):
     )
     deterministic: bool = Field(default=False, description="true or false")
     on_poison: Literal["raise", "skip"] = Field(default="raise", description="raise or skip")
+    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] | None = Field(
+        default=None,
+        description="a list of tensorboard, wandb and mlflow, or null for those whose variables are set",
+    )
     prepare: ScriptConfig | None = Field(default=None, description="a mapping with `script`, or null")
     slurm: SlurmConfig | None = Field(
         default=None, description="a mapping of what a Slurm cluster wants to know, or null"

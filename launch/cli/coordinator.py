@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -177,6 +178,7 @@ def coordinator(
     if output is None:
         return run_coordinator(options)
     from edldist_launch.record.folder import open_record
+    from edldist_launch.track.opening import feed_of
     from edldist_launch.view.scribe import Scribe
 
     job = None
@@ -185,8 +187,10 @@ def coordinator(
 
         job = load_job(job_file)
     name = job.name if job is not None else None
+    trackers = feed_of(name or output.name, output.absolute(), os.environ, job)
+    told = job is not None
     with (
         open_record(output, job) as folder,
-        Scribe(folder, job=name, submission=submission, nodes_tell=job is not None) as scribe,
+        Scribe(folder, job=name, submission=submission, nodes_tell=told, trackers=trackers) as scribe,
     ):
         return run_coordinator(options, scribe.tell)

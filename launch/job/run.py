@@ -31,6 +31,7 @@ from edldist_launch.process.exits import EXIT_FAILED, EXIT_INTERRUPTED
 from edldist_launch.process.interrupts import Interrupts
 from edldist_launch.record.earlier import Beginning, differences
 from edldist_launch.record.folder import OUTPUTS, JobFolder, open_default_folder
+from edldist_launch.track.opening import feed_of
 from edldist_launch.view.console import PlainConsole, near
 from edldist_launch.view.observers import Observers
 from edldist_launch.view.progress import show_finished
@@ -107,7 +108,8 @@ class JobRun:
         self._next_look = 0.0
         self._environment = commands.inherited_environment(os.environ)
         workers = sum(teacher.initial_replicas for teacher in job.teachers)
-        self._observers = Observers(job.name, folder, console, workers, self._clock)
+        self._trackers = feed_of(job.name, folder.path, os.environ, job)
+        self._observers = Observers(job.name, folder, console, workers, self._clock, trackers=self._trackers)
         self._placement = Placement(folder.path, job.name, self._observers.say)
         self._scaling = Scaling(folder.path, self._observers)
         self._coordinator = CoordinatorProcess(folder, self._environment, self._observers, self._clock)
@@ -124,6 +126,8 @@ class JobRun:
         self._observers.event("job_started", job=self._job.name, pid=os.getpid())
         self._observers.environment()
         self._say_of_earlier()
+        for words in self._trackers.words():
+            self._observers.say(words)
         self._tell_placement("pending")
         status, reason, last_words = "failed", "the launcher itself failed", ""
         try:

@@ -37,7 +37,7 @@ set the earlier one aside, or go on from its last checkpoint whatever has change
 RECORD = (
     *("job.yaml", "result.json", "events.jsonl", "history.json", "report.html", "curves.png"),
     *("logs", "checkpoints"),
-    *("submission.json", "state.json", "asked.json"),
+    *("submission.json", "state.json", "asked.json", ".trackers.json", "tensorboard", "wandb"),
 )
 """What a run writes itself. Anything else in its folder is not ours to move."""
 
@@ -52,7 +52,7 @@ _OF_A_TEACHER = (
     "resources",
 )
 _OF_THE_STUDENT = ("nnodes", "nproc_per_node", "max_restarts", "resources")
-_OF_THE_JOB = ("checkpoint", "coordinator", "slurm", "kubernetes")
+_OF_THE_JOB = ("checkpoint", "coordinator", "slurm", "kubernetes", "trackers")
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from edldist_launch.record.eventfile import json_text
 from edldist_launch.record.folder import RecordFolder
 from edldist_launch.record.memory import Memory
 from edldist_launch.record.tally import Tally
+from edldist_launch.track.feed import TrackerFeed
 from edldist_launch.view.console import PlainConsole, near
 from edldist_launch.view.curves import draw_curves
 from edldist_launch.view.progress import ProgressView, View, show_result, why_it_ended
@@ -80,6 +81,7 @@ class Observers:
         clock: tells the time.
         view: shows figures and lines; None for a live view on the console.
         errors: where last words go; None for standard error.
+        trackers: where figures go beside the record; None for nowhere.
 
     Attributes:
         failures: calls that raised, and were kept from the job.
@@ -94,6 +96,7 @@ class Observers:
         clock: Clock,
         view: View | None = None,
         errors: IO[str] | None = None,
+        trackers: TrackerFeed | None = None,
     ) -> None:
         self._job = job
         self._folder = folder
@@ -103,6 +106,7 @@ class Observers:
         self._tally = Tally()
         self._view: View = view or ProgressView(console, job, workers_wanted)
         self._errors = errors
+        self._trackers = trackers
         self._next_progress = 0.0
         self._submission: str | None = None  # whose figures are kept for a successor
         self._next_keep = 0.0
@@ -127,7 +131,9 @@ class Observers:
     @harmless
     def event(self, name: str, /, **fields: Any) -> None:
         """Write down something that happened."""
-        self._folder.event({"t": self._clock.wall(), "event": name, **fields})
+        line = {"t": self._clock.wall(), "event": name, **fields}
+        self._folder.event(line)
+        self._track(line)
 
     @harmless
     def take_over(self, submission: str) -> None:
@@ -241,6 +247,7 @@ class Observers:
         self.event(f"job_{status}", **({"reason": reason} if reason else {}))
         self._write_result(result)
         self._folder.forget_kept()
+        self._end_trackers(status)
         self._draw(status)
         self._report()
         if last_words:
@@ -256,6 +263,7 @@ class Observers:
         self.event("coordinator_stopped")
         self._keep()
         self._write_result(self._result("interrupted", trained_s) or {"status": "interrupted"})
+        self._end_trackers("interrupted")
         self._draw("so far")
         self._report()
 
@@ -282,8 +290,19 @@ class Observers:
     @harmless
     def _record(self, line: dict[str, Any]) -> None:
         self._folder.event(line)
+        self._track(line)
         if (words := describe_event(line)) is not None:
             self.say(words, "yellow" if str(line["event"]).endswith("_lost") else "")
+
+    @harmless
+    def _track(self, line: dict[str, Any]) -> None:
+        if self._trackers is not None:
+            self._trackers.take(line)
+
+    @harmless
+    def _end_trackers(self, status: str) -> None:
+        if self._trackers is not None:
+            self._trackers.end(status, self._tally.metrics)
 
     @harmless
     def _show(self, answered: bool, stopping: bool) -> None:

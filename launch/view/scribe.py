@@ -17,6 +17,7 @@ from types import TracebackType
 from edldist.clock import Clock, SystemClock
 from edldist.wire.messages import Status
 from edldist_launch.record.folder import RecordFolder
+from edldist_launch.track.feed import TrackerFeed
 from edldist_launch.view.console import PlainConsole
 from edldist_launch.view.ending import Ending
 from edldist_launch.view.observers import Observers
@@ -50,6 +51,7 @@ class Scribe:
         clock: tells the time.
         submission: of the job; figures that were kept of another one are not gone on with.
         nodes_tell: whether the job has nodes, which say how they end (``ending``).
+        trackers: where figures go beside the record; None for nowhere.
     """
 
     def __init__(
@@ -59,11 +61,15 @@ class Scribe:
         job: str | None = None,
         submission: str = "",
         nodes_tell: bool = False,
+        trackers: TrackerFeed | None = None,
     ) -> None:
         self._folder = folder
         self._clock = clock or SystemClock()
         nowhere = PlainConsole(file=_Nowhere())
-        self._observers = Observers(job or folder.path.name, folder, nowhere, 0, self._clock)
+        self._trackers = trackers
+        self._observers = Observers(
+            job or folder.path.name, folder, nowhere, 0, self._clock, trackers=trackers
+        )
         self._told: queue.SimpleQueue[Status | None] = queue.SimpleQueue()
         self._submission = submission
         self._ending = Ending(nodes_tell)
@@ -73,6 +79,8 @@ class Scribe:
 
     def __enter__(self) -> Scribe:
         logger.info("events.jsonl, result.json, report.html and curves.png go to %s", self._folder.path)
+        for words in () if self._trackers is None else self._trackers.words():
+            logger.info("%s", words)
         self._thread.start()
         return self
 

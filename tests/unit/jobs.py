@@ -33,6 +33,7 @@ student:
 checkpoint: {every_steps: null, keep: 1}
 agreement: {max_nats: 0.5, max_relative: 0.02, every_s: 5}
 coordinator: {heartbeat_ttl_s: 20, max_students_per_worker: 4}
+trackers: [wandb, tensorboard]
 prepare: {script: p.py, args: [1.5]}
 slurm:
   partition: spot,gpu
@@ -78,6 +79,9 @@ WRONG_VALUES = [
     ("agreement={every_s: 0.001}", "agreement.every_s", "from 0.05 to 604800"),
     ("agreement={every_s: true}", "agreement.every_s", "True is not allowed"),
     ("deterministic=1", "deterministic", "1 is not allowed; it must be true or false"),
+    ("trackers=wandb", "trackers", "a list of tensorboard, wandb and mlflow, or null for those"),
+    ("trackers=[comet]", "trackers[0]", "'comet' is not allowed"),
+    ("trackers=true", "trackers", "True is not allowed"),
     ("teachers=[]", "teachers", "a list of one teacher or more"),
     ("teachers={}", "teachers", "a list of one teacher or more"),
     ("teachers.0=5", "teachers[0]", "5 is not allowed"),

@@ -94,7 +94,8 @@ LAUNCH = {
     "kubernetes": {"process", "plan", "contract", "record"},
     "slurm": {"process", "plan", "contract", "record", "local", "view"},
     "node": {"process", "machine"},
-    "view": {"record", "contract"},
+    "track": set(),
+    "view": {"record", "contract", "track"},
     "job": {
         "process",
         "machine",
@@ -105,6 +106,7 @@ LAUNCH = {
         "kubernetes",
         "slurm",
         "node",
+        "track",
         "view",
     },
     "tune": {
@@ -123,7 +125,7 @@ LAUNCH = {
             "slurm",
             "node",
         ),
-        *("view", "job", "tune"),
+        *("track", "view", "job", "tune"),
     },
     "__main__": {"cli"},
 }

@@ -1,0 +1,1 @@
+"""Trackers: where people compare trainings (TensorBoard, Weights & Biases, MLflow)."""

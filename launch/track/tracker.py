@@ -1,0 +1,70 @@
+"""What a tracker is, and what it is told of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from edldist.errors import EdlDistError
+
+__all__ = ["Figures", "Run", "Tracker", "TrackerError"]
+
+
+class TrackerError(EdlDistError):
+    """A tracker is not installed, or wants something that it was not given."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The run that is tracked.
+
+    Attributes:
+        job: its name.
+        folder: its output folder; what a tracker keeps locally goes there.
+        settings: the job file, without what may be secret.
+        known: ids that trackers gave this run when it began, by tracker; a run that goes on is theirs, too.
+    """
+
+    job: str
+    folder: Path
+    settings: Mapping[str, Any]
+    known: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Numbers of one moment, by name.
+
+    Attributes:
+        step: of the training loop.
+        t: unix seconds.
+    """
+
+    step: int
+    t: float
+    values: Mapping[str, float]
+
+
+class Tracker(Protocol):
+    """One place to which figures go. Owned by the feed's thread; whatever it raises is said once.
+
+    Made by a function of a ``Run``, which imports the library, and may raise anything too.
+    """
+
+    @property
+    def id(self) -> str:
+        """What it knows the run by; empty where it needs nothing to go on with it."""
+        ...
+
+    def log(self, figures: Figures) -> None: ...
+
+    def end(self, status: str, result: Mapping[str, float]) -> None:
+        """The run is over.
+
+        Args:
+            status: completed, failed or interrupted.
+            result: the last figures of ``result.json``.
+        """
+        ...
