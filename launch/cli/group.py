@@ -9,6 +9,7 @@ import click
 from edldist import __version__
 from edldist_launch.cli.bench import bench
 from edldist_launch.cli.clusters import render, submit
+from edldist_launch.cli.completion import completion
 from edldist_launch.cli.coordinator import coordinator
 from edldist_launch.cli.doctor import doctor
 from edldist_launch.cli.init import init
@@ -26,6 +27,7 @@ from edldist_launch.cli.student import student
 from edldist_launch.cli.teacher import teacher
 from edldist_launch.cli.top import top
 from edldist_launch.cli.tune import tune
+from edldist_launch.cli.verbosity import chosen_level, verbosity_options
 from edldist_launch.cli.wait import wait
 from edldist_launch.process.exits import run_command
 from edldist_launch.process.init import leave_process_one
@@ -41,6 +43,7 @@ def _say_version(context: click.Context, parameter: click.Parameter, asked: bool
         context.exit()
 
 
+@verbosity_options
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @option(
     "--log-level",
@@ -56,13 +59,14 @@ def _say_version(context: click.Context, parameter: click.Parameter, asked: bool
     callback=_say_version,
     help="Show the version, and the wire protocol, which all processes of a job must share.",
 )
-def cli(log_level: str) -> None:
+@click.pass_context
+def cli(context: click.Context, log_level: str) -> None:
     """Elastic knowledge distillation.
 
     Teachers and students run as separate elastic groups, linked by a queue of soft labels. Every
     option can be given as a variable EDLDIST_<OPTION> too; the option wins.
     """
-    os.environ["EDLDIST_LOG_LEVEL"] = log_level
+    os.environ["EDLDIST_LOG_LEVEL"] = chosen_level(context, log_level)
 
 
 for command in (
@@ -74,9 +78,16 @@ for command in (
 
 for command in (
     *(init, doctor, keygen, run, tune, submit, render, status, top, scale, logs, wait, stop, report, schema),
-    *(coordinator, teacher, student, bench, placer),
+    *(completion, coordinator, teacher, student, bench, placer),
 ):
     cli.add_command(command)
+
+for command in (
+    *(command for command in cli.commands.values() if command not in (submit, render, bench)),
+    *(*submit.commands.values(), *render.commands.values()),
+):
+    if all(parameter.name != "quiet" for parameter in command.params):
+        verbosity_options(command)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import click
 from edldist_launch.cli.begin import begin
 from edldist_launch.cli.option_types import Override
 from edldist_launch.cli.options import import_from_option, option
+from edldist_launch.cli.verbosity import chosen_level
 
 __all__ = ["run"]
 
@@ -80,4 +81,5 @@ def run(
     from edldist_launch.job.run import run_job
 
     begin("run")
-    return run_job(job, overrides, output, beginning, Path(import_from) if import_from else None)
+    quiet = chosen_level(click.get_current_context(), "") == "warning"
+    return run_job(job, overrides, output, beginning, Path(import_from) if import_from else None, quiet)

@@ -49,6 +49,7 @@ def run_job(
     output: Path | None,
     beginning: Beginning = "resume",
     beside: Path | None = None,
+    quiet: bool = False,
 ) -> int:
     """Run a job to its end and return the exit code (0 completed, 1 failed, 130 interrupted).
 
@@ -58,6 +59,7 @@ def run_job(
         output: the folder for everything written; None for the default of this job.
         beginning: what becomes of an earlier run in that folder.
         beside: the folder from which models and scripts may import; None for that of the job file.
+        quiet: show neither progress nor the result; warnings and errors go to standard error all the same.
 
     Raises:
         ConfigError: the job file, a script's path or the output folder is wrong, or this machine has no room
@@ -71,7 +73,7 @@ def run_job(
     else:
         folder = open_default_folder(OUTPUTS, job, beginning, refuse_taken_by_a_cluster)
     with folder, Interrupts() as interrupts:
-        console = PlainConsole()
+        console = PlainConsole(quiet=quiet)
         if folder.finished is not None:
             show_finished(console, folder.path, folder.finished)
             return EXIT_CODES["completed"]

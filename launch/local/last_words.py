@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 __all__ = ["own_error", "refusal"]
@@ -11,7 +12,7 @@ MOST_SHOWN = 1_000  # what to do about it stands at the end
 # In a traceback the error itself is the line that is not indented; torch puts the rank before each.
 _FORMS = (
     re.compile(r"(?:\[rank\d+\]: ?)?error: (?P<said>\S.*)"),
-    re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ERROR +[^:]+: (?P<said>\S.*)"),
+    re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? ERROR +[^:]+: (?P<said>\S.*)"),
     re.compile(
         r"(?:\[rank\d+\]: ?)?(?P<said>(?:\w+\.)*(?P<kind>\w*(?:Error|Exception|Warning|Exit|Interrupt))"
         r"(?:: .*)?)"
@@ -32,6 +33,7 @@ def refusal(output: str) -> str:
     Args:
         output: all of it.
     """
+    output = "\n".join(map(_plain, output.splitlines()))
     said = list(_REFUSAL.finditer(output))
     return output[said[-1].end() :].strip() if said else ""
 
@@ -42,7 +44,7 @@ def own_error(output: str) -> str:
     Args:
         output: its last lines.
     """
-    lines = output.splitlines()
+    lines = "\n".join(map(_plain, output.splitlines())).splitlines()
     for number in range(len(lines) - 1, -1, -1):
         for form in _FORMS:
             found = form.fullmatch(lines[number].rstrip())
@@ -52,3 +54,16 @@ def own_error(output: str) -> str:
                     said = " ".join([said, *lines[number + 1].split()])
                 return said if len(said) <= MOST_SHOWN else f"{said[:MOST_SHOWN]} ..."
     return ""
+
+
+def _plain(line: str) -> str:
+    """A line as it stands in a log that is no JSON: of an object the error that it tells, if it is one."""
+    if not line.startswith('{"t":'):
+        return line
+    try:
+        told = json.loads(line)
+    except (ValueError, RecursionError):
+        return line
+    if not isinstance(told, dict) or not isinstance(told.get("message"), str):
+        return line
+    return f"error: {told['message']}" if told.get("level") == "error" else ""

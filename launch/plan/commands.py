@@ -37,7 +37,7 @@ _MAIN = Path(__file__).parents[1] / "__main__.py"
 # What a person may set for every process of a job; other EDLDIST_ variables name options of the
 # command that reads them, and must not leak from `edldist run` into its children.
 PASSED_ON = (
-    *("EDLDIST_ADVERTISE", "EDLDIST_CONNECT_TIMEOUT_S", "EDLDIST_LOG_LEVEL"),
+    *("EDLDIST_ADVERTISE", "EDLDIST_CONNECT_TIMEOUT_S", "EDLDIST_LOG_LEVEL", "EDLDIST_LOG_JSON"),
     *("EDLDIST_KEYS", "EDLDIST_INSECURE"),
 )
 

@@ -19,12 +19,14 @@ from __future__ import annotations
 
 import atexit
 import sys
+import time
 from typing import NoReturn
 
 import click
 
 from edldist.errors import ConfigError, EdlDistError, IncompatibleError, ModelError, ProtocolVersionError
 from edldist.lifecycle.ending import end_quickly
+from edldist.observe.logs import error_line, json_wanted
 from edldist.observe.printable import printable
 from edldist.signals import ASKING, EXIT_INTERRUPTED, EXIT_STOPPED, end_by_signals, ignore_signals
 from edldist_launch.process.version import own_version
@@ -66,7 +68,10 @@ def run_command(command: click.Command, name: str) -> NoReturn:
     try:
         code = command.main(prog_name=name, standalone_mode=False)
     except click.ClickException as exc:
-        exc.show()
+        if json_wanted():
+            print(error_line(exc.format_message(), time.time()), file=sys.stderr)
+        else:
+            exc.show()
         if exc.message.startswith(("No such option", "No such command")):
             # Perhaps another one than that of who wrote this command line.
             print(f"Error: {exc.message} (this is {own_version()})", file=sys.stderr)
@@ -74,7 +79,8 @@ def run_command(command: click.Command, name: str) -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         code = EXIT_INTERRUPTED
     except EdlDistError as exc:
-        print(printable(f"error: {exc}"), file=sys.stderr)
+        said = error_line(str(exc), time.time()) if json_wanted() else printable(f"error: {exc}")
+        print(said, file=sys.stderr)
         code = _code(exc)
     ignore_signals()
     sys.exit(code if isinstance(code, int) else 0)

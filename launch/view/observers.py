@@ -166,6 +166,8 @@ class Observers:
     @harmless
     def echo(self, output: bytes) -> None:
         """Show what a program of the user's own printed; its bars of progress move, but it does no more."""
+        if self._console.quiet:
+            return
         lines = output.decode(errors="replace").split("\r")
         self._console.file.write("\r".join(map(printable, lines)))
         self._console.file.flush()

@@ -63,7 +63,7 @@ def test_a_disk_that_stays_full_changes_nothing_for_the_job(start: Start, tiny_d
     output, _ = job.communicate()
     assert job.returncode == 0, output
     assert "status" in output and "completed" in output
-    assert output.count("cannot write") == 3, "the events, what is placed, and the result, each once"
+    assert output.count("cannot write") == 4, "events, what is placed, result and report, each once"
     said = json.loads(output[output.index('{"status"') :].splitlines()[0])
     assert (said["status"], said["job"]) == ("completed", "toy")
 

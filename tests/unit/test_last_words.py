@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from edldist_launch.local.last_words import MOST_SHOWN, own_error, refusal
@@ -28,6 +30,10 @@ torch.distributed.elastic.multiprocessing.api.SignalException: Process 1050 got 
             "RuntimeError: x\n2026-11-27 23:11:09 ERROR   student: giving up: PoisonTaskError: y\n",
             "giving up: PoisonTaskError: y",
         ),
+        ("2026-11-27 23:11:09.042 ERROR   student: giving up: it hangs\n", "giving up: it hangs"),
+        ('{"t": 1.5, "level": "error", "message": "no module\\nnamed m"}\n', "no module"),
+        ('{"t": 1.5, "level": "info", "message": "OSError: none of ours"}\n', ""),
+        ('{"t": 1.5, "level": "error"}\n{"t": [\n', ""),
         ("AssertionError\n", "AssertionError"),
         ("a.ContractError: it cannot be labelled:\nmodel m:f returned a  str\nbye\n",)
         + ("a.ContractError: it cannot be labelled: model m:f returned a str",),
@@ -48,3 +54,5 @@ def test_all_of_a_refusal_is_kept_with_what_to_do_about_it() -> None:
     said = "error: earlier\nerror: out/toy holds a run:\n  args[1]: 1 -> 2\nChoose: --fresh\n"
     assert refusal(said) == "out/toy holds a run:\n  args[1]: 1 -> 2\nChoose: --fresh"
     assert refusal("a table\nof figures\n") == refusal("") == ""
+    told = json.dumps({"t": 1.0, "level": "error", "message": "out/toy holds a run:\n  1 -> 2"})
+    assert refusal(f"a table\n{told}\n") == "out/toy holds a run:\n  1 -> 2"
