@@ -13,18 +13,25 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from edldist.wire.messages import Ack, encode
+from edldist.wire.messages import MAX_FRAMES, MAX_HEADER_BYTES, Ack, Message, encode
+from edldist.wire.transport import Received
+from edldist.wire.zmq import backlog, endpoints
+from edldist.wire.zmq.backlog import SILENT_BYTES, TASKLESS_BYTES, WORDS
 from edldist.wire.zmq.endpoints import ZmqHub
 from edldist.wire.zmq.poller import ZmqPoller
 from edldist.wire.zmq.transport import ZmqTransport
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts as Linux does")
 
-MOST = 8 << 20
+MOST = 16 << 20
 FRAME = 1 << 20
 HANDSHAKE = 1_000  # bytes at most
 MORE = b"\x03" + struct.pack(">Q", FRAME) + bytes(FRAME)
 LAST = b"\x02" + struct.pack(">Q", FRAME) + bytes(FRAME)
+WORD = encode(Ack(seq=0))
+WORD = bytes([0, len(WORD)]) + WORD
+NOTHINGS = b"\x01\x00" * (32 << 10)
+"""Frames of no bytes, each of which takes 64 in memory."""
 
 
 class Rig:
@@ -34,17 +41,37 @@ class Rig:
         self.hub: ZmqHub = self.poller.bind("tcp://127.0.0.1:0")
         self._open: list[socket.socket] = []
 
-    def stranger(self) -> socket.socket:
-        """A raw connection that libzmq takes for a DEALER (ZMTP 3.0, NULL security)."""
+    def dial(self) -> socket.socket:
         port = int(self.hub.address.rpartition(":")[2])
         connection = socket.create_connection(("127.0.0.1", port), timeout=10)
         self._open.append(connection)
+        return connection
+
+    def stranger(self) -> socket.socket:
+        """A raw connection that libzmq takes for a DEALER (ZMTP 3.0, NULL security)."""
+        connection = self.dial()
         connection.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32))
         ready = b"\x05READY\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER"
         connection.sendall(b"\x04" + bytes([len(ready)]) + ready)
         heard = b""
         while b"Identity" not in heard:
             heard += connection.recv(1 << 16)
+        return connection
+
+    def speaker(self, tasked: bool = True) -> socket.socket:
+        """A stranger that has said something, and was given a task."""
+        connection = self.stranger()
+        connection.sendall(WORD)
+        received: list[Received | None] = [None]
+
+        def heard() -> bool:
+            received[0] = self.hub.receive()
+            return received[0] is not None
+
+        self.until(heard)
+        assert received[0] is not None
+        if tasked:
+            self.hub.backlog.tasked(received[0].sender.route)
         return connection
 
     def until(self, step: Callable[[], bool]) -> None:
@@ -67,37 +94,156 @@ def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
 
 
 def pour(rig: Rig, connection: socket.socket, frames: bytes, at_most: int = 400) -> int:
-    """Send until the other side hangs up; how many frames it took."""
+    """Send until the other side hangs up; how often it took them."""
     sent = 0
     with contextlib.suppress(ConnectionError):
         while sent < at_most:
             connection.sendall(frames)
             sent += 1
-            rig.hub.backlog._next_look = rig.poller._look_at = 0.0  # as if a quarter of a second had passed
-            rig.poller.wait(0.01)
+            look(rig)
     return sent
+
+
+def look(rig: Rig) -> None:
+    """As if a twentieth of a second had passed."""
+    rig.hub.backlog._next_look = rig.poller._look_at = 0.0
+    rig.poller.wait(0.01)
+
+
+def hear(rig: Rig) -> Message:
+    heard: list[Message] = []
+
+    def came() -> bool:
+        if (received := rig.hub.receive()) is not None:
+            heard.append(received.message)
+        return bool(heard)
+
+    rig.until(came)
+    return heard[0]
+
+
+def held(rig: Rig, least: int) -> None:
+    """Wait until that many bytes wait in this process."""
+    rig.until(lambda: sum(rig.hub.backlog.held().values()) >= least)
 
 
 def test_a_message_that_is_never_finished_ends_with_its_connection(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
     link = rig.poller.connect(rig.hub.address, "good")
-    connection = rig.stranger()
+    connection = rig.speaker()
     with caplog.at_level(logging.WARNING):
         assert pour(rig, connection, MORE) < 400
     assert rig.hub.backlog.cut == 1
-    assert "cut off a connection from 127.0.0.1" in caplog.text and "may hold 8 MiB" in caplog.text
+    assert "cut off a connection from 127.0.0.1" in caplog.text and "may hold 16 MiB" in caplog.text
     link.send(Ack(seq=1))
-    heard = []
-    rig.until(
-        lambda: bool(heard.append(received.message) or True) if (received := rig.hub.receive()) else False
-    )
-    assert heard == [Ack(seq=1)]
+    assert hear(rig) == Ack(seq=1)
+
+
+@pytest.mark.parametrize("spoken", [False, True])
+def test_who_was_given_no_task_may_hold_no_more_than_a_header(
+    rig: Rig, spoken: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    most = MAX_HEADER_BYTES + SILENT_BYTES if spoken else SILENT_BYTES
+    connection = rig.speaker(tasked=False) if spoken else rig.stranger()
+    sent = 0
+    while sent + len(NOTHINGS) < most:  # a little less is taken from it
+        connection.sendall(NOTHINGS)
+        sent += len(NOTHINGS)
+    held(rig, sent)
+    for _ in range(3):
+        look(rig)
+    assert rig.hub.backlog.cut == 0
+    with caplog.at_level(logging.WARNING):
+        assert pour(rig, connection, NOTHINGS) <= 100
+    assert rig.hub.backlog.cut == 1
+    assert f"one that has no task may hold {most >> 10} KiB" in caplog.text
+
+
+def test_many_who_hold_little_are_bounded_together(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """Frames of no bytes take 32 times as much in memory."""
+    tasked = rig.speaker()
+    for _ in range(3):
+        tasked.sendall(MORE)  # counts for itself
+    each = SILENT_BYTES - (8 << 10)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(TASKLESS_BYTES // each + 1):
+            rig.stranger().sendall(MORE[:each])
+        rig.until(lambda: look(rig) or rig.hub.backlog.cut > 0)
+    assert "those that have no task may hold 8 MiB together" in caplog.text
+    assert rig.hub.backlog.cut == 1
+
+
+def test_a_process_that_got_no_time_to_read_hangs_up_on_nobody(rig: Rig) -> None:
+    rig.speaker(tasked=False)
+    connection = rig.speaker(tasked=False)
+    word = encode(Ack(seq=7))
+    for _ in range(3):
+        connection.sendall(b"\x01\x00" + LAST)  # finished: it may be read
+    connection.sendall(bytes([0, len(word)]) + word)
+    held(rig, 3 * len(LAST))
+    for _ in range(3):
+        look(rig)
+    assert hear(rig) == Ack(seq=7)
+    assert (rig.hub.garbage, rig.hub.backlog.cut) == (3, 0)
+
+
+def test_a_message_of_a_million_frames_is_read_bit_by_bit_and_ends_its_connection(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one, it would keep a process for seconds from its other work."""
+    monkeypatch.setattr(endpoints, "_DISCARDED_AT_ONCE", 1_000)
+    link = rig.poller.connect(rig.hub.address, "good")
+    connection = rig.stranger()
+    connection.sendall(b"\x01\x00" * (MAX_FRAMES + 10_000) + b"\x00\x00")
+    rig.until(lambda: rig.hub.receive() is not None or rig.hub.garbage == 1)
+    assert (rig.hub.garbage, rig.hub.backlog.cut, rig.hub.backlog.open) == (1, 1, 1)
+    link.send(Ack(seq=1))
+    turns = 0
+    while (received := rig.hub.receive()) is None:
+        turns += 1
+        rig.poller.wait(0.01)
+    assert received.message == Ack(seq=1) and turns >= 5
+    assert closed(connection)
+
+
+def closed(connection: socket.socket) -> bool:
+    """Read until the other side hangs up."""
+    with contextlib.suppress(ConnectionError):
+        while connection.recv(1 << 16):
+            pass
+    return True
+
+
+@pytest.mark.parametrize(
+    ("word", "said"), [(WORD, WORDS + 2_000), (b"\x00\x01x", WORDS // 4 + 1_000)], ids=["words", "garbage"]
+)
+def test_who_was_given_no_task_may_say_so_much_and_no_more(
+    rig: Rig,
+    word: bytes,
+    said: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What is read and dropped costs the time that others need."""
+    monkeypatch.setattr(backlog, "WORDS_S", 0.0)  # no more, however long this takes
+    with caplog.at_level(logging.WARNING):
+        for tasked in (True, False):
+            rig.speaker(tasked).sendall(word * said)
+            before, read = rig.hub.garbage, 0
+            while read + rig.hub.garbage - before < said and rig.hub.backlog.cut == 0:
+                if rig.hub.receive() is not None:
+                    read += 1
+                else:
+                    rig.poller.wait(0.01)
+            look(rig)
+            assert rig.hub.backlog.cut == (0 if tasked else 1)
+    assert "messages a second, and has no task" in caplog.text
 
 
 def test_finished_messages_that_nobody_reads_are_bounded_in_bytes_too(rig: Rig) -> None:
     """By number they are bounded anyway: 4,096 of each peer, and at a coordinator fewer."""
-    assert pour(rig, rig.stranger(), LAST) < 400
+    assert pour(rig, rig.speaker(), LAST) < 400
     assert rig.hub.backlog.cut == 1
 
 
@@ -111,13 +257,38 @@ def test_what_came_before_the_first_look_counts_too(rig: Rig) -> None:
 
 
 def test_who_holds_most_goes_first_and_only_as_many_as_it_takes(rig: Rig) -> None:
-    small, large = rig.stranger(), rig.stranger()
+    small, large = rig.speaker(), rig.speaker()
     for _ in range(3):
         small.sendall(MORE)
     assert pour(rig, large, MORE) < 400
     assert rig.hub.backlog.cut == 1
+    held(rig, 3 * len(MORE))
     (unread,) = rig.hub.backlog.held().values()
     assert 0 <= unread - 3 * len(MORE) < HANDSHAKE
+
+
+def test_of_one_address_so_many_connections_and_no_more(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(backlog, "most_connections", lambda: 8)
+    rig = Rig(tensors=False)
+    try:
+        first = [rig.speaker() for _ in range(4)]
+        with caplog.at_level(logging.WARNING):
+            for number in range(1, 21):
+                connection = rig.dial()
+                rig.until(lambda number=number: rig.hub.backlog.refused == number)
+                assert closed(connection)
+        assert rig.hub.backlog.open == 4 and rig.hub.backlog.cut == 0
+        assert "one address may hold 4" in caplog.text
+        first[0].close()
+        rig.until(lambda: rig.hub.backlog.open == 3)
+        rig.speaker()
+        for connection in first[1:]:
+            connection.sendall(WORD)
+            hear(rig)
+    finally:
+        rig.close()
 
 
 def test_what_was_read_is_not_held_whatever_its_shape() -> None:
@@ -154,7 +325,7 @@ def test_a_connection_that_takes_over_a_descriptor_owes_nothing_of_the_former(ri
     rig.poller.wait(0.3)
     rig.poller.wait(0.3)
     assert all(0 < unread < HANDSHAKE for unread in rig.hub.backlog.held().values())
-    assert len(rig.hub.backlog._read) <= 1
+    assert len(rig.hub.backlog._open) <= 1
 
 
 def test_who_connects_again_and_again_costs_one_line_in_a_while(
@@ -162,11 +333,11 @@ def test_who_connects_again_and_again_costs_one_line_in_a_while(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            pour(rig, rig.stranger(), MORE)
+            pour(rig, rig.speaker(), MORE)
         assert rig.hub.backlog.cut == 3
         assert caplog.text.count("cut off a connection") == 1
         rig.hub.backlog._say_at = 0.0  # half a minute later
-        pour(rig, rig.stranger(), MORE)
+        pour(rig, rig.speaker(), MORE)
     assert caplog.text.count("cut off a connection") == 2
     assert "(2 more since the last such line)" in caplog.text
 

@@ -138,6 +138,7 @@ def test_a_header_of_more_than_its_limit_is_garbage(rig: Rig) -> None:
     poller = rig.poller()
     hub = poller.bind(ANYWHERE)
     link = poller.connect(hub.address, "t-1")
+    greet(poller, hub, link, "t-1")  # a stranger's first word is short
     for size in (1_000, 1_100):
         stats = {f"figure {number}": "x" * size for number in range(1_000)}
         send_raw(link, [PROTOCOL.preface + msgspec.msgpack.encode(Heartbeat(id="t-1", stats=stats))])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import zmq
 
 from edldist.errors import ConfigError, PeerUnreachableError, ProtocolVersionError, WireError
-from edldist.wire.messages import MAX_FRAMES, PROTOCOL, Message, Refused, decode, encode
+from edldist.wire.messages import MAX_FRAMES, PROTOCOL, Message, Refused, TokensWanted, decode, encode
 from edldist.wire.shm.offers import SHARED_FROM_BYTES, SHARING_MAGIC, Decline, decode_sharing, encode_sharing
 from edldist.wire.transport import SKIPPED_A_TURN, Buffer, Outgoing, Piece, Received, Sender, payload
 
@@ -40,6 +40,8 @@ _AT_ONCE = int(zmq.NOBLOCK)
 _AND_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 _EVENTS = int(zmq.EVENTS)
 _CAN_READ = int(zmq.POLLIN)
+_DISCARDED_AT_ONCE = 4_096
+"""Frames of a message that has too many, in one call: some milliseconds."""
 
 
 class Endpoint(ABC):
@@ -57,6 +59,7 @@ class Endpoint(ABC):
         self._said: set[type[Exception]] = set()  # the kinds of garbage that the log has
         self._turn = 0  # of the poller, in which something was skipped last
         self._skipped = 0  # messages of that turn which were none for the service
+        self._discarding = False  # in the midst of a message of too many frames
         poller._endpoints.add(self)
 
     @property
@@ -68,7 +71,7 @@ class Endpoint(ABC):
         return bool(self._socket.get(_EVENTS) & _CAN_READ)  # type: ignore[operator]
 
     def _receive_frames(self) -> list[memoryview] | None:
-        if not self._can_read():
+        if (self._discarding and self._discard()) or not self._can_read():
             return None
         try:
             return self._rest()
@@ -76,16 +79,32 @@ class Endpoint(ABC):
             return None
 
     def _rest(self) -> list[memoryview]:
-        """What has come of a message and was not read yet."""
-        if not self._poller._tensors:  # small messages: copies cost less than objects that own them
-            return [memoryview(part) for part in self._socket.recv_multipart(_AT_ONCE)]
+        """What has come of a message and was not read yet; of one that is too long a little too much."""
         receive = self._socket.recv
         frame = receive(_AT_ONCE, copy=False)
         parts = [frame.buffer]
         while frame.more:
+            if len(parts) > MAX_FRAMES:
+                self._discarding = True
+                break
             frame = receive(_AT_ONCE, copy=False)
             parts.append(frame.buffer)
         return parts
+
+    def _discard(self) -> bool:
+        """Go on with what is left of a message of too many frames; whether more is left.
+
+        Millions of frames of no bytes take seconds to be read: others get their turn meanwhile.
+        """
+        receive = self._socket.recv
+        with contextlib.suppress(zmq.Again):  # its connection took the rest along
+            for _ in range(_DISCARDED_AT_ONCE):
+                if not receive(_AT_ONCE, copy=False).more:
+                    break
+            else:
+                return True
+        self._discarding = False
+        return False
 
     def _queue(self, parts: Sequence[Buffer]) -> None:
         """Hand over one message without blocking: small parts as copies, large ones as they are.
@@ -104,7 +123,8 @@ class Endpoint(ABC):
     def _parse(self, sender: Sender, buffers: list[memoryview]) -> Received | None:
         """The message of some frames; None if it was between the two transports."""
         if not buffers or len(buffers) > MAX_FRAMES:
-            raise WireError(f"a message of {len(buffers)} frames (1 to {MAX_FRAMES} are allowed)")
+            found = "more" if self._discarding else len(buffers)
+            raise WireError(f"a message of {found} frames (1 to {MAX_FRAMES} are allowed)")
         if len(buffers) > 1 and not self._poller._tensors:
             raise WireError(f"a message with {len(buffers) - 1} tensors, where none travel")
         sharing = buffers[0][: len(SHARING_MAGIC)] == SHARING_MAGIC
@@ -215,6 +235,8 @@ class ZmqHub(Endpoint):
 
     def _receive_frames(self) -> list[memoryview] | None:
         # As an endpoint does, but the first part tells which connection the message came by.
+        if self._discarding and self._discard():
+            return None
         if not self._can_read():
             return None
         try:
@@ -225,6 +247,8 @@ class ZmqHub(Endpoint):
         if first.more:
             parts += self._rest()
         self.backlog.read(first, parts[1:])
+        if self._discarding:
+            self.backlog.overlong()
         if self._poller._keys is not None:
             self._key, self._role = self._poller._keys.sender(first)
         return parts
@@ -248,6 +272,8 @@ class ZmqHub(Endpoint):
             raise PeerUnreachableError(f"peer {peer} is gone") from exc
         if frames:
             self._poller.traffic.sent(frames, 0 if wrapped is None else wrapped.shared_bytes)
+        if frames or type(message) is TokensWanted:
+            self.backlog.tasked(peer.route)
 
     def _send_sharing(self, peer: bytes, raw: bytes) -> None:
         # Whoever is unreachable will be found so by the next message.
@@ -262,12 +288,14 @@ class ZmqHub(Endpoint):
                     self._check(peer)
                 received = self._parse(peer, frames[1:])
                 if received is not None:
+                    self.backlog.heard(peer.route)
                     return received
             except ProtocolVersionError as exc:
                 self._drop(peer, exc)
                 self._tell_protocol(peer)
             except WireError as exc:
                 self._drop(peer, exc)
+            self.backlog.skipped()
             if not self._may_skip():
                 return None
         if self._poller._keys is not None and self._poller._keys.current != self._own:

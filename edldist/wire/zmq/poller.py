@@ -152,7 +152,9 @@ class ZmqPoller:
             socket.setsockopt(zmq.RCVHWM, min(_QUEUED_MESSAGES, most))
         if self._keys is not None:
             self._protect(socket, self._keys)
-        backlog = Backlog(socket, self._max_unread_bytes, sealed=self._keys is not None)
+        backlog = Backlog(
+            socket, self._max_unread_bytes, self._max_header_bytes, sealed=self._keys is not None
+        )
         try:
             socket.bind(address)
         except zmq.ZMQError as exc:
