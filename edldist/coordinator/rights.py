@@ -15,6 +15,8 @@ from edldist.wire.messages import (
     Report,
     Scale,
     StatusQuery,
+    TraceQuery,
+    TraceRecords,
     Vouch,
 )
 
@@ -33,6 +35,8 @@ _MAY: dict[type[Message], frozenset[str]] = {
     StatusQuery: frozenset({STUDENT, OPERATOR}),
     NodeQuery: frozenset({STUDENT, OPERATOR}),
     Scale: frozenset({OPERATOR}),
+    TraceQuery: frozenset({OPERATOR}),
+    TraceRecords: _MEMBERS,
 }
 
 

@@ -13,7 +13,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -37,6 +37,7 @@ from edldist.coordinator.rendezvous import Rendezvous
 from edldist.coordinator.rights import forbidden
 from edldist.coordinator.scaling import Change, Scaling
 from edldist.coordinator.status import StatusView
+from edldist.coordinator.traces import Traces
 from edldist.errors import ConfigError, CoordinatorUnreachableError, PeerUnreachableError, WireError
 from edldist.observe.http import HttpServer
 from edldist.observe.repeats import Repeats
@@ -59,6 +60,8 @@ from edldist.wire.messages import (
     Scaled,
     Status,
     StatusQuery,
+    TraceQuery,
+    TraceRecords,
     Vouch,
 )
 from edldist.wire.transport import Hub, Poller, Received, Sender, Transport
@@ -133,6 +136,7 @@ class Coordinator:
             self.incarnation, options.heartbeat_interval_s, options.heartbeat_ttl_s, self._started_at
         )
         self._rendezvous = Rendezvous(self.incarnation, self._started_at)
+        self._traces = Traces(self.incarnation)
         self._generations = 0
         self._scaling = Scaling(options.scale, options.scaling)
         self._view = StatusView(
@@ -369,9 +373,19 @@ class Coordinator:
             self._scale(peer, message, now, wall)
         elif isinstance(message, NodeReport):
             self._rendezvous.report(peer, message, now)
+        elif isinstance(message, TraceQuery):
+            self._carry(self._traces.ask(peer, message, members.members, self._clock.monotonic()))
+        elif isinstance(message, TraceRecords):
+            self._carry(self._traces.records(peer, message, members.members, self._clock.monotonic()))
         else:
             logger.debug("a %s from %s is none of a coordinator's", type(message).__name__, peer)
         return []
+
+    def _carry(self, messages: Iterable[tuple[Sender, Message]]) -> None:
+        """Send what a trace asks for; whoever is not reached is not waited for."""
+        for peer, message in messages:
+            if not self._send(peer, message):
+                self._traces.unreachable(peer)
 
     def _scale(self, peer: Sender, message: Scale, now: float, wall: float) -> None:
         try:

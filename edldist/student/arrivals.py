@@ -16,9 +16,11 @@ from edldist.student.figures import LoopFigures
 from edldist.student.reading import ReadAhead
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.service import StudentService
+from edldist.student.service.trail import LOOP
 from edldist.student.structure import mapped
 from edldist.student.to_device import DeviceTransfer
 from edldist.student.waiting import LabelWait
+from edldist.tracing.kinds import Kind
 
 __all__ = ["Arrival", "Arrivals"]
 
@@ -87,6 +89,8 @@ class Arrivals:
         self._decoding = decoding
         self._keep_stand_in = keep_stand_in
         self._stand_in: tuple[Any, Packed] | None = None
+        self._tape = service.recorder[LOOP]
+        self._asked_at = 0.0  # when the data loader was asked for the batch that it is read for now
 
     def next(self) -> Arrival | None:
         """The next finished batch; None at the end of the epoch.
@@ -99,7 +103,7 @@ class Arrivals:
         wait: LabelWait | None = None
         if self._ahead.lock_step:
             # Here and nowhere else, so that every rank has read as much when its loop has had as much.
-            self._ahead.fill(lambda: self._ahead.outstanding < self._depth, self._service.offer)
+            self._fill(lambda: self._ahead.outstanding < self._depth)
         while True:
             self._read()
             if self._ended():
@@ -154,7 +158,19 @@ class Arrivals:
 
     def _read(self) -> None:
         if not self._ahead.lock_step:
-            self._ahead.fill(self._wants_batch, self._service.offer)
+            self._fill(self._wants_batch)
+
+    def _fill(self, wants: Callable[[], bool]) -> None:
+        self._asked_at = began = self._clock.monotonic()
+        self._ahead.fill(wants, self._offer)
+        self._figures.has_read(self._clock.monotonic() - began)
+
+    def _offer(self, batch: OpenBatch) -> None:
+        self._service.offer(batch)
+        if self._tape.on:
+            now = self._tape.now()
+            self._tape.write(Kind.READ, self._asked_at, now, batch.number, batch.samples)
+            self._asked_at = now
 
     def _wants_batch(self) -> bool:
         return self._service.delivery.wants_batch() and not self._winds_up

@@ -15,7 +15,8 @@ class LoopFigures:
     """Counts for ``DistillLoader.stats``; the service keeps them when the loader is collected.
 
     ``waiting_s`` is how long the loop has waited for the labels that it waits for now, 0 while it does not;
-    ``loop_s`` how long after its first batch it took its last one. ``unmapped`` is the share of a teacher's
+    ``loop_s`` how long after its first batch it took its last one; ``reading_s`` how long it was in its data
+    loader since then. ``unmapped`` is the share of a teacher's
     probability that has no place in the student's vocabulary, where that is said, as it was measured last.
     ``waits`` counts how long it waited for each batch but the first.
     ``staleness`` is the most steps after which labels of a request were taken, where there are requests.
@@ -30,6 +31,7 @@ class LoopFigures:
     starved_s: float = 0.0
     startup_s: float = 0.0
     waiting_s: float = 0.0
+    reading_s: float = 0.0
     loop_s: float = 0.0
     epoch: int = 0
     epoch_samples: int = 0
@@ -63,6 +65,11 @@ class LoopFigures:
         else:
             self.startup_s += seconds
 
+    def has_read(self, seconds: float) -> None:
+        """The loop was in its data loader for so long; before the very first batch that does not count."""
+        if self.batches:
+            self.reading_s += seconds
+
     def translated(self, share: float) -> None:
         """So much of a teacher's probability, on average over a batch, is none of the student's tokens'."""
         self.unmapped = share
@@ -82,6 +89,7 @@ class LoopFigures:
             "startup_s": round(self.startup_s, 6),
             "waiting_s": round(self.waiting_s, 3),
             "loop_s": round(self.loop_s, 6),
+            "reading_s": round(self.reading_s, 6),
             "epoch": self.epoch,
             "epoch_samples": self.epoch_samples,
         }

@@ -26,8 +26,10 @@ from edldist.student.labelling import Labelling
 from edldist.student.queue.flow import Flow
 from edldist.student.reading import ReadAhead
 from edldist.student.route import RouteKey
+from edldist.student.service.trail import LOOP
 from edldist.student.step_weights import StepWeights
 from edldist.student.to_device import DeviceTransfer, copier_for
+from edldist.tracing.kinds import Kind
 from edldist.wire.messages import Scalar
 from edldist.wire.transport import Transport
 
@@ -197,6 +199,7 @@ class DistillLoader:
         self._weights = StepWeights(agree_weights)
         self._dealing_checked = False
         self._known, self._service = labelling.known, labelling.service
+        self._tape = self._service.recorder[LOOP]
         self._arrivals = Arrivals(
             self._ahead,
             self._service,
@@ -253,10 +256,14 @@ class DistillLoader:
             with self._loop_end.entered():
                 while (arrival := self._arrivals.next()) is not None:
                     pairs = self._consumption.of(arrival)
+                    number, samples = arrival.batch.number, arrival.batch.samples
+                    since = self._tape.now() if self._tape.on else None
                     del arrival
                     while pairs:
                         # Held by nobody here while the loop works on it, nor while the next one is fetched.
                         yield pairs.pop()
+                        if since is not None and self._tape.on:
+                            self._tape.write(Kind.STEP, since, self._tape.now(), number, samples)
                         self._check_current(iteration)
             self._weights.end_of_epoch()
         finally:
@@ -340,10 +347,10 @@ class DistillLoader:
         ``batches`` and ``samples`` delivered, the position in ``epoch`` and ``epoch_samples``,
         samples ``skipped`` as poison, ``left_out`` (see ``leave_out``), and ``missed`` by teachers that
         were missing; ``starved_s`` waited for labels (``startup_s`` before the very first batch apart),
-        ``waiting_s`` for those of now; ``loop_s`` from the first batch to the last one so far;
-        ``backpressure_s`` with the queue full and the teachers idle; ``done``, ``requeued``,
-        ``duplicates``, ``hedged``, ``failed`` tasks; batches ``discarded`` after they were read,
-        because the loop was left early or another epoch began than was read ahead; ``buffered``
+        ``waiting_s`` for those of now; ``loop_s`` from the first batch to the last one so far, ``reading_s``
+        of it in the data loader; ``backpressure_s`` with the queue full and the teachers idle; ``done``,
+        ``requeued``, ``duplicates``, ``hedged``, ``failed`` tasks; batches ``discarded`` after they were
+        read, because the loop was left early or another epoch began than was read ahead; ``buffered``
         labelled batches and ``teachers`` connected now; and what comparing these found (docs/teachers.md).
         """
         return self._service.stats()

@@ -9,6 +9,8 @@ from edldist.errors import UnsuitableTeacherError
 from edldist.lifecycle import stopping
 from edldist.student.figures import LoopFigures
 from edldist.student.service.service import StudentService
+from edldist.student.service.trail import LOOP
+from edldist.tracing.kinds import Kind
 
 __all__ = ["LabelWait"]
 
@@ -16,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 _COMPLAIN_S = 10.0
 _STOP_STARVED_S = 5.0
+_LEAST_RECORDED_S = 10e-6
 
 
 class LabelWait:
@@ -27,6 +30,7 @@ class LabelWait:
         self._figures = figures
         self._complain_after_s = _COMPLAIN_S
         self._begun = clock.monotonic()
+        self._tape = service.recorder[LOOP]
         self._waited_s = 0.0
 
     def for_labels(self, reading: bool, most_s: float = 1.0) -> bool:
@@ -43,7 +47,10 @@ class LabelWait:
         # Time in the data loader is not time without labels: only the wait itself counts.
         before = self._clock.monotonic()
         ready = self._service.delivery.wait(most_s, reading=reading)
-        waited_s = self._clock.monotonic() - before
+        now = self._clock.monotonic()
+        waited_s = now - before
+        if self._tape.on and waited_s > _LEAST_RECORDED_S:
+            self._tape.write(Kind.STARVED, before, now)
         self._waited_s += waited_s
         self._figures.waited(waited_s)
         if ready:

@@ -33,9 +33,11 @@ from edldist.teacher.passes.batch_size import AUTO, BatchSizeSearch
 from edldist.teacher.passes.forward import Forward, Labelling
 from edldist.teacher.passes.lane import Lane, lane_for
 from edldist.teacher.passes.pipeline import Pipeline
+from edldist.teacher.passes.stopwatch import Stopwatch
 from edldist.teacher.reader import DatasetReader
 from edldist.teacher.service.identity import TeacherIdentity
 from edldist.teacher.service.service import TeacherService
+from edldist.teacher.service.trail import COMPUTE
 from edldist.teacher.stop_signals import StopSignals
 from edldist.weights.followed import Follower, Version
 from edldist.wire.messages import Scalar
@@ -206,9 +208,10 @@ class TeacherWorker:
             alive,
         )
         service = self.service
+        watch = Stopwatch(service.recorder[COMPUTE], teacher.device)
         self._pipeline = Pipeline(
-            lane or _lane_of(teacher),
-            _labelling(teacher, codec, options.allow_nonfinite),
+            lane or _lane_of(teacher, watch),
+            _labelling(teacher, codec, options.allow_nonfinite, watch),
             self._search,
             lambda tasks, labels, compute_s: answers_to(
                 tasks, labels, self._version, compute_s, service.max_frame_bytes
@@ -216,6 +219,8 @@ class TeacherWorker:
             service.resize,
             service.capacity,
             self._reader,
+            watch,
+            service.recorder.number,
         )
         service.extra_stats = self._stats
         service.stages["compute"] = self._pipeline.computing
@@ -334,14 +339,14 @@ def _reader(options: WorkerOptions) -> DatasetReader | None:
     return DatasetReader(IndexedDataset(options.dataset, entries), options.dataset_threads)
 
 
-def _lane_of(teacher: Teacher | Engine) -> Lane:
-    return EngineLane(teacher) if isinstance(teacher, Engine) else lane_for(teacher.device)
+def _lane_of(teacher: Teacher | Engine, watch: Stopwatch) -> Lane:
+    return EngineLane(teacher) if isinstance(teacher, Engine) else lane_for(teacher.device, watch)
 
 
-def _labelling(teacher: Teacher | Engine, codec: Codec, allow_nonfinite: bool) -> Labelling:
+def _labelling(teacher: Teacher | Engine, codec: Codec, allow_nonfinite: bool, watch: Stopwatch) -> Labelling:
     if isinstance(teacher, Engine):
         return EngineForward(teacher, codec)
-    return Forward(teacher, codec, allow_nonfinite)
+    return Forward(teacher, codec, allow_nonfinite, watch)
 
 
 def load_teacher(options: WorkerOptions) -> Teacher | Engine:

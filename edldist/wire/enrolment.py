@@ -32,6 +32,7 @@ from edldist.errors import (
     ProtocolVersionError,
     RefusedError,
 )
+from edldist.tracing.recorder import Recorder
 from edldist.wire.messages import (
     Ack,
     Event,
@@ -42,8 +43,10 @@ from edldist.wire.messages import (
     Register,
     Registered,
     Scalar,
+    TraceOrder,
     Unknown,
 )
+from edldist.wire.traced import Traced
 
 __all__ = ["Enrolment"]
 
@@ -72,6 +75,7 @@ class Enrolment:
         coordinator: the address, for errors and logs.
         connect_timeout_s: how long to wait for the first answer.
         now: monotonic seconds.
+        traced: heeds the coordinator's orders to record.
     """
 
     def __init__(
@@ -82,8 +86,10 @@ class Enrolment:
         coordinator: str,
         connect_timeout_s: float,
         now: float,
+        traced: Traced | None = None,
     ) -> None:
         self._identity = identity
+        self._traced = traced or Traced(identity, Recorder(lambda: now, ()))
         self._register = register
         self._tell = heartbeat
         self._coordinator = coordinator
@@ -114,7 +120,7 @@ class Enrolment:
         return now - self._last_heard
 
     def next_due_s(self, now: float) -> float:
-        return max(0.0, self._next_at - now)
+        return min(max(0.0, self._next_at - now), self._traced.next_due_s(now))
 
     def _heartbeat(self) -> Heartbeat:
         # A figure that is no finite number would cost the heartbeat: its receiver takes it for garbage.
@@ -134,7 +140,7 @@ class Enrolment:
         self._joining_s += min(now - self._turn_at, _LONGEST_GAP_S)
         self._turn_at = now
         self._complain(now)
-        events, self._events = self._events, []
+        events, self._events = [*self._events, *self._traced.due(now)], []
         if now < self._next_at:
             return events
         if self.joined:
@@ -183,6 +189,8 @@ class Enrolment:
             self._next_at = now
         elif isinstance(message, Refused):
             self._refused(message, now)
+        elif isinstance(message, TraceOrder):
+            self._traced.begin(message, now)
         elif not isinstance(message, Ack):
             logger.debug("a %s of the coordinator is no concern of the enrolment", type(message).__name__)
         return False
@@ -249,7 +257,7 @@ class Enrolment:
             self._events.append(Event(event="clock_skew", t=wall, fields=fields))
 
     def leave(self, reason: str, now: float) -> list[Message]:
-        """The last messages: final figures, then goodbye.
+        """The last messages: what was recorded, final figures, then goodbye.
 
         None where nobody would hear them: while joining, and after a silence of more than a TTL. What waits
         on the link is of no use then either: it may be closed at once.
@@ -258,6 +266,7 @@ class Enrolment:
             return []
         self.joined = False
         return [
+            *self._traced.leave(now),
             self._heartbeat(),
             Goodbye(id=self._identity, reason=reason),
         ]

@@ -26,6 +26,7 @@ from edldist_launch.cli.stop import stop
 from edldist_launch.cli.student import student
 from edldist_launch.cli.teacher import teacher
 from edldist_launch.cli.top import top
+from edldist_launch.cli.trace import trace
 from edldist_launch.cli.tune import tune
 from edldist_launch.cli.verbosity import chosen_level, verbosity_options
 from edldist_launch.cli.wait import wait
@@ -70,7 +71,7 @@ def cli(context: click.Context, log_level: str) -> None:
 
 
 for command in (
-    *(run, tune, status, top, scale, logs, wait, stop, coordinator, teacher, student),
+    *(doctor, run, tune, status, top, scale, logs, wait, stop, coordinator, teacher, student, trace),
     *(*submit.commands.values(), *render.commands.values()),
 ):
     if all(parameter.name != "keys" for parameter in command.params):  # this file may be imported anew
@@ -78,7 +79,7 @@ for command in (
 
 for command in (
     *(init, doctor, keygen, run, tune, submit, render, status, top, scale, logs, wait, stop, report, schema),
-    *(completion, coordinator, teacher, student, bench, placer),
+    *(completion, coordinator, teacher, student, bench, placer, trace),
 ):
     cli.add_command(command)
 

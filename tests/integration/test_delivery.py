@@ -443,6 +443,8 @@ def test_stats_name_what_there_is(memory_job):
         *("batches", "samples", "skipped", "epoch", "starved_s", "startup_s", "backpressure_s", "requeued"),
         *("duplicates", "hedged", "failed", "done", "buffered", "open", "queue_bytes", "teachers", "garbage"),
         *("discarded", "epoch_samples", "waiting_s", "loop_s", "left_out"),
+        *("late", "leased", "reading_s", "sent_socket_bytes", "sent_shared_bytes"),
+        *("received_socket_bytes", "received_shared_bytes"),
         *("missed", "stale", "retracted", "doubtful", "aside", "differs_nats", "differs_relative"),
     } == set(stats)
     assert (stats["batches"], stats["teachers"], stats["epoch"], stats["epoch_samples"]) == (4, 1, 1, 0)

@@ -50,6 +50,7 @@ class Apron(HostLane):
     depth = 2
 
     def __init__(self) -> None:
+        super().__init__()
         self.flights: list[Flight] = []
         self.healthy = True
 

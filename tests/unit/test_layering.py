@@ -19,6 +19,7 @@ SHARED = {
     "weights",
     "stability",
     "optim",
+    "tracing",
 }
 BASE = {
     "errors",
@@ -57,7 +58,8 @@ ALLOWED = {
     "config": {"errors", "agreement", "bounds", "grace", "labels", "reference", "yamltext"},
     "environment": {"errors", "agreement", "bounds"},
     "labels": {"errors"},
-    "wire": {"errors", "keys", "clock", "address", "address_file", "labels", "signals"},
+    "tracing": set(),
+    "wire": {"errors", "keys", "clock", "address", "address_file", "labels", "signals", "tracing"},
     "losses": {"errors", "labels", "ranks", "lifecycle"},
     "vocabulary": {"errors", "labels"},
     "ranks": {"errors", "environment"},

@@ -99,6 +99,14 @@ SAMPLES = [
     wire.Ack(seq=7),
     wire.StatusQuery(since=9),
     wire.HistoryQuery(since=1.5),
+    wire.TraceQuery(seconds=5.0, sample=10),
+    wire.TraceBegun(
+        trace="t",
+        clock="boot",
+        members=[wire.TracedMember(id="s", role="student", group="", host="h", pid=1, rank=0)],
+    ),
+    wire.TraceOrder(trace="t", seconds=5.0, sample=1, records=100, ordered_s=1.5),
+    wire.TraceRecords(trace="t", member="s", thread="I/O", records=b"x" * 40, names={1: "w"}, lost=3),
     wire.History(
         incarnation="abc",
         wall_s=12.5,
@@ -218,7 +226,7 @@ def _with_text(value: typing.Any, text: str) -> typing.Any:
     if isinstance(value, list):
         return [_with_text(item, text) for item in value]
     if isinstance(value, dict):
-        return {key + text: _with_text(item, text) for key, item in value.items()}
+        return {_with_text(key, text): _with_text(item, text) for key, item in value.items()}
     return value
 
 

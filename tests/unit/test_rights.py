@@ -17,6 +17,8 @@ from edldist.wire.messages import (
     Report,
     Scale,
     StatusQuery,
+    TraceQuery,
+    TraceRecords,
     Vouch,
 )
 
@@ -32,6 +34,8 @@ CASES: list[tuple[Message, set[str]]] = [
     (StatusQuery(), {"student", "operator"}),
     (NodeQuery(processes=[]), {"student", "operator"}),
     (Scale(group="big", workers=1), {"operator"}),
+    (TraceQuery(seconds=1.0), {"operator"}),
+    (TraceRecords(trace="t", member="x"), {"teacher", "student"}),
 ]
 
 

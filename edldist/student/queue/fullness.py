@@ -12,13 +12,15 @@ class Fullness:
         self._since: float | None = None
         self._before_s = 0.0
 
-    def note(self, full: bool, now: float) -> None:
-        """The queue is full now, or is not."""
+    def note(self, full: bool, now: float) -> float | None:
+        """The queue is full now, or is not; since when it has been full, where it no longer is."""
         if full and self._since is None:
             self._since = now
         elif not full and self._since is not None:
-            self._before_s += now - self._since
-            self._since = None
+            since, self._since = self._since, None
+            self._before_s += now - since
+            return since
+        return None
 
     def seconds(self, now: float) -> float:
         """All of that time so far."""

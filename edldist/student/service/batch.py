@@ -35,6 +35,7 @@ class OpenBatch:
         apart: teachers that see something else than ``inputs``: a part of the samples, other tensors.
 
     Attributes:
+        number: its place in the order of delivery, once it is in the queue; 0 before.
         nbytes: the memory that it holds: what the loop gets, and what teachers see, counted once.
         failure: why it is delivered without labels; None if it has them.
         error: what the loop is to be told when the batch is due and has no labels.
@@ -45,7 +46,7 @@ class OpenBatch:
 
     __slots__ = (
         *("__weakref__", "_allocate", "_apart", "_inputs", "_labels", "_versions"),
-        *("batch", "error", "failure", "mark", "nbytes", "offered_at", "passed_over", "samples"),
+        *("batch", "error", "failure", "mark", "nbytes", "number", "offered_at", "passed_over", "samples"),
     )
 
     def __init__(
@@ -61,6 +62,7 @@ class OpenBatch:
         self.samples = samples
         self.mark = mark
         self.offered_at = 0.0
+        self.number = 0
         self.failure: EdlDistError | None = None
         self.error: EdlDistError | None = None
         self.passed_over: frozenset[str] = frozenset()

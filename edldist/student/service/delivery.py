@@ -19,15 +19,16 @@ from edldist.errors import EdlDistError, LabelError, LabelMemoryError
 from edldist.labels.versions import number_of
 from edldist.observe.stages import StageClock
 from edldist.student.queue.flow import Flow
-from edldist.student.queue.fullness import Fullness
 from edldist.student.queue.outcomes import Grant, Overdue, Returned, TakenBack
 from edldist.student.queue.queue import LabelQueue
 from edldist.student.queue.wanted import Wanted
 from edldist.student.service import due_errors
+from edldist.student.service.account import Account
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.label_rows import LabelRows
 from edldist.student.service.needs import Backlog
-from edldist.student.service.queue_figures import queue_figures
+from edldist.tracing.kinds import Kind
+from edldist.tracing.tape import Tape
 from edldist.wire.messages import Result, Scalar
 from edldist.wire.transport import Frames
 
@@ -59,6 +60,7 @@ class Delivery:
         skip_poison: deliver a batch whose tasks are poison without labels instead of raising.
         rolling: teachers whose versions follow each other.
         hand_on: deliver every batch that has no labels, whatever the reason, instead of raising.
+        tape: where it is written down what becomes of batches, while somebody traces; under the lock.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Delivery:
         skip_poison: bool,
         rolling: Collection[str] = (),
         hand_on: bool = False,
+        tape: Tape | None = None,
     ) -> None:
         self._teachers = teachers
         self._flow = flow
@@ -89,7 +92,8 @@ class Delivery:
         self._missing: frozenset[str] = frozenset()
         self._came: set[str] = set()
         self._rolling = frozenset(rolling)
-        self._stale, self._full = 0, Fullness()
+        self._tape = tape or Tape(clock.monotonic)
+        self._figures = Account(self._queue, self._tape)
         self.stages = {"answer": self._queue.answering, "buffer": StageClock()}
         """How long answers to tasks take, and batches on their way from ``offer`` to ``deliver``; others may
         add theirs."""
@@ -115,9 +119,11 @@ class Delivery:
             inputs.fit_frames(self._flow, self._max_frame_bytes)
             wanted[teacher] = inputs.wanted
         with self._lock:
-            number = self._queue.offer(batch.samples, batch.nbytes, wanted)
+            batch.number = number = self._queue.offer(batch.samples, batch.nbytes, wanted)
             self._open[number] = batch
-            batch.offered_at = self._account()
+            batch.offered_at = now = self._account()
+            if self._tape.on:
+                self._tape.write(Kind.QUEUED, now, now, number, batch.samples, batch.nbytes)
             return self._queue.sleepers
 
     def wait(self, timeout_s: float, reading: bool) -> bool:
@@ -158,7 +164,10 @@ class Delivery:
                 return None
             batch = self._open.pop(self._queue.deliver())
             self._pass_over()
-            self.stages["buffer"].took(self._account() - batch.offered_at)
+            now = self._account()
+            self.stages["buffer"].took(now - batch.offered_at)
+            if self._tape.on:
+                self._tape.write(Kind.DELIVERED, now, now, batch.number, batch.samples)
             return batch
 
     def clear(self) -> None:
@@ -181,19 +190,12 @@ class Delivery:
     def stats(self) -> dict[str, Scalar]:
         """Figures of the queue."""
         with self._lock:
-            backpressure_s = round(self._full.seconds(self._clock.monotonic()), 6)
-            return queue_figures(self._queue) | {"stale": self._stale, "backpressure_s": backpressure_s}
+            return self._figures.stats(self._clock.monotonic())
 
     def backlog(self) -> Backlog:
         """The open batches, and what each teacher has to do with them."""
         with self._lock:
-            batches = list(self._open.values())
-            lacking = {teacher: self._queue.lacking(teacher) for teacher in self._teachers}
-        wanted = {
-            teacher: sum(batch.inputs_of(teacher).wanted.missing for batch in batches)
-            for teacher in self._teachers
-        }
-        return Backlog(len(batches), sum(batch.samples for batch in batches), wanted, lacking)
+            return self._figures.backlog(list(self._open.values()), self._teachers)
 
     # --- the I/O thread: workers come and go ----------------------------------------------------
 
@@ -219,7 +221,7 @@ class Delivery:
                 again = self._queue.ask_again(number, teacher, wanted, batch.bytes_of(teacher))
                 if again is not None:
                     batch.forget(teacher)
-                    self._stale += again
+                    self._figures.stale += again
             self._account()
 
     def came(self) -> Set[str]:
@@ -493,5 +495,5 @@ class Delivery:
     def _account(self) -> float:
         """Note whether the queue is full; the time of now."""
         now = self._clock.monotonic()
-        self._full.note(self._queue.full(), now)
+        self._figures.note(now)
         return now

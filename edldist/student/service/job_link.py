@@ -11,8 +11,10 @@ from edldist.errors import ProtocolVersionError
 from edldist.lifecycle.group_change import GroupChanged, GroupChangeHandler
 from edldist.student.service.events import Events
 from edldist.student.service.options import ServiceOptions
+from edldist.tracing.recorder import Recorder
 from edldist.wire.enrolment import Enrolment
 from edldist.wire.messages import Heartbeat, Register, Regroup, TeachersHere
+from edldist.wire.traced import Traced
 from edldist.wire.transport import Link
 
 __all__ = ["JobLink", "Whereabouts"]
@@ -40,6 +42,7 @@ class JobLink:
         link: to the coordinator.
         heartbeat: what there is to say of the rank now.
         on_group_change: what this process does when the coordinator says that its group lost a rank.
+        recorder: records when the coordinator says so.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class JobLink:
         clock: Clock,
         heartbeat: Callable[[], Heartbeat],
         on_group_change: GroupChangeHandler,
+        recorder: Recorder,
     ) -> None:
         self._options = options
         self._where = where
@@ -66,6 +70,7 @@ class JobLink:
             options.coordinator,
             options.connect_timeout_s,
             clock.monotonic(),
+            Traced(options.student, recorder),
         )
 
     def turn(self, now: float, served: bool) -> None:

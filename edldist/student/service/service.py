@@ -40,13 +40,15 @@ from edldist.student.service.batch import OpenBatch
 from edldist.student.service.comparing import Comparing
 from edldist.student.service.delivery import Delivery
 from edldist.student.service.events import last_line
-from edldist.student.service.grouping import group
+from edldist.student.service.granting import Granting
 from edldist.student.service.job_link import JobLink, Whereabouts
 from edldist.student.service.needs import Needs
 from edldist.student.service.options import ServiceOptions
 from edldist.student.service.peers import ConnectedWorker, Peers
 from edldist.student.service.pinging import Pinging
 from edldist.student.service.standards import Standards
+from edldist.student.service.trail import IO, LOOP, QUEUE, Trail
+from edldist.tracing.recorder import Recorder
 from edldist.wire.messages import (
     Failure,
     Goodbye,
@@ -61,7 +63,6 @@ from edldist.wire.messages import (
     Result,
     Return,
     Scalar,
-    Tasks,
     TokensTold,
     TokensWanted,
     Unknown,
@@ -105,16 +106,18 @@ class StudentService:
         self._options = options
         self._clock = clock
         self._pid = pid
+        self.recorder = Recorder(clock.monotonic, (LOOP, QUEUE, IO))
         self.delivery = Delivery(
-            options.teachers,
-            options.flow,
-            clock,
+            *(options.teachers, options.flow, clock),
             random.SystemRandom().randrange(1, 1 << 48) if first_lease is None else first_lease,
             options.max_frame_bytes,
             options.skip_poison,
-            options.versions,
-            options.hand_on,
+            rolling=options.versions,
+            hand_on=options.hand_on,
+            tape=self.recorder[QUEUE],
         )
+        self._trail = Trail(self.recorder)
+        self._granting = Granting(options, self.delivery, self._trail)
         self._peers = Peers()
         self._standards = Standards(options)
         self._unsuited = (0.0, "")  # when it was looked for, and what was found
@@ -136,7 +139,7 @@ class StudentService:
             self.address = Address(options.advertise, parse_address(self.address, "address").port).url
         where = Whereabouts(self.address, process, host, pid)
         self._needs = Needs(options.teachers)
-        self._job = JobLink(options, where, link, clock, self._heartbeat, on_group_change)
+        self._job = JobLink(options, where, link, clock, self._heartbeat, on_group_change, self.recorder)
         self._events = self._job.events
         self._absent = AbsentGroups(options.skip_after_s, self.delivery, self._events, clock.monotonic())
         shared = self.delivery, self._peers, self._events
@@ -341,15 +344,8 @@ class StudentService:
             self._exclude(worker)
             self._send(worker.peer, Idle(seq=pull.seq, buffered=self.delivery.buffered, quarantine=reason))
             return
-        if (reply := self._comparing.reply(worker, pull)) is not None:
-            self._send(worker.peer, *reply)
-            return
-        leased = self.delivery.lease(worker.key, pull.room, self._options.hedge_after_s)
-        if not leased.grants:
-            self._send(worker.peer, Idle(seq=pull.seq, buffered=leased.buffered))
-            return
-        groups, frames = group(leased.grants, leased.batches, self._options.max_frame_bytes)
-        self._send(worker.peer, Tasks(seq=pull.seq, groups=groups, buffered=leased.buffered), frames)
+        reply = self._comparing.reply(worker, pull)
+        self._send(worker.peer, *(self._granting.reply(worker, pull) if reply is None else reply))
 
     def _on_labels(
         self, worker: ConnectedWorker, message: Labels, frames: list[memoryview], own_memory: bool
@@ -369,6 +365,8 @@ class StudentService:
                 # Its very first labels: the worker is the wrong one, not the samples.
                 self._turn_away(worker, objection)
                 return
+        if self._trail.tape.on:
+            self._trail.placed(worker, message, frames)
 
     def _place(
         self, worker: ConnectedWorker, result: Result, frames: list[memoryview], own_memory: bool
@@ -497,3 +495,5 @@ class StudentService:
             return
         if worker is not None:
             worker.last_sent = self._clock.monotonic()
+            if frames and self._trail.tape.on:
+                self._trail.sent(worker, message, frames)

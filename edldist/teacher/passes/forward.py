@@ -17,6 +17,8 @@ from edldist.labels.places import Where, in_samples
 from edldist.teacher.model.teacher import Teacher, refuse_nonfinite
 from edldist.teacher.passes.kept_memory import KeptMemory
 from edldist.teacher.passes.sequences import in_sequences, label_sequences, of_tokens
+from edldist.teacher.passes.stopwatch import Stopwatch
+from edldist.tracing.kinds import Kind
 from edldist.wire.sequences import MARKS, labelled_rows
 
 __all__ = ["Computed", "Forward", "Labelling"]
@@ -69,16 +71,24 @@ class Forward:
         teacher: the model.
         codec: packs what it returns.
         allow_nonfinite: let NaN and infinite labels through, where the codec does.
+        watch: is told when the model and the codec begin and end.
 
     Raises:
         UnfitCodecError: the model lacks what the codec needs of it.
     """
 
-    def __init__(self, teacher: Teacher, codec: Codec, allow_nonfinite: bool = False) -> None:
+    def __init__(
+        self,
+        teacher: Teacher,
+        codec: Codec,
+        allow_nonfinite: bool = False,
+        watch: Stopwatch | None = None,
+    ) -> None:
         self._teacher = teacher
         self._codec = codec.serving(teacher.model)
         self._compared = Compared()
         self._allow_nonfinite = allow_nonfinite
+        self._watch = watch or Stopwatch()
         self._memory = KeptMemory()
         self._said_what_counts = False
 
@@ -135,7 +145,8 @@ class Forward:
                     *(samples, largest),
                 )
             try:
-                outputs = label_sequences(self._teacher, tokens, marks, largest or samples, fixed)
+                with self._watch.stage(Kind.FORWARD):
+                    outputs = label_sequences(self._teacher, tokens, marks, largest or samples, fixed)
             except ModelError as exc:
                 self._teacher.explain(exc, tokens, of_tokens(marks))
                 raise
@@ -144,11 +155,13 @@ class Forward:
                 asked = {name: tensor[labelled.to(tensor.device)] for name, tensor in asked.items()}
         else:
             try:
-                outputs = self._of_samples(inputs, samples, largest or samples, fixed)
+                with self._watch.stage(Kind.FORWARD):
+                    outputs = self._of_samples(inputs, samples, largest or samples, fixed)
             except ModelError as exc:
                 self._teacher.explain(exc, inputs, in_samples)
                 raise
-        made, sound = (self._compared if compared else self._codec).pack(outputs, asked, fixed=fixed)
+        with self._watch.stage(Kind.ENCODE):
+            made, sound = (self._compared if compared else self._codec).pack(outputs, asked, fixed=fixed)
         # By name: workers whose models name their outputs in another order send the same.
         packed = dict(sorted(made.items()))
         del made  # references that are not the model's, which are about to be counted

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from edldist.errors import ModelError
 from edldist.teacher.passes.forward import Computed
+from edldist.teacher.passes.stopwatch import Stopwatch
+from edldist.tracing.kinds import Kind
 
 __all__ = ["Compute", "CudaLane", "Flight", "HostLane", "InputsLostError", "Lane", "Parts", "lane_for"]
 
@@ -89,9 +91,9 @@ class Lane(Protocol):
         ...
 
 
-def lane_for(device: torch.device) -> Lane:
-    """The lane of a device."""
-    return CudaLane(device) if device.type == "cuda" else HostLane()
+def lane_for(device: torch.device, watch: Stopwatch | None = None) -> Lane:
+    """The lane of a device; ``watch`` is told when copies begin and end."""
+    return CudaLane(device, watch) if device.type == "cuda" else HostLane(watch)
 
 
 class _Landed:
@@ -123,13 +125,17 @@ class HostLane:
 
     _copies = False
 
+    def __init__(self, watch: Stopwatch | None = None) -> None:
+        self._watch = watch or Stopwatch()
+
     def launch(self, parts: Parts, compute: Compute) -> Flight:
         begun = time.perf_counter()
         ours = len(parts) > 1 or self._copies
-        if len(parts) > 1:
-            inputs = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        else:
-            inputs = {name: tensor.clone() if ours else tensor for name, tensor in parts[0].items()}
+        with self._watch.stage(Kind.COPY_IN):
+            if len(parts) > 1:
+                inputs = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            else:
+                inputs = {name: tensor.clone() if ours else tensor for name, tensor in parts[0].items()}
         before = {name: tensor._version for name, tensor in inputs.items() if not tensor.is_inference()}
         try:
             computed = compute(inputs)
@@ -140,7 +146,8 @@ class HostLane:
         suspect = computed.finite is not None and not bool(computed.finite)
         if not ours and self._changed(inputs, before) and suspect:
             raise InputsLostError(f"{_LOST} A label was not finite, or none that the codec can hold")
-        labels = {name: tensor.cpu() for name, tensor in computed.packed.items()}
+        with self._watch.stage(Kind.COPY_OUT):
+            labels = {name: tensor.cpu() for name, tensor in computed.packed.items()}
         return _Landed(computed, labels, suspect, time.perf_counter() - begun)
 
     def recover(self) -> bool:
@@ -197,8 +204,9 @@ class CudaLane:
     depth = 2
     poll_s = _POLL_S
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, watch: Stopwatch | None = None) -> None:
         self._device = device
+        self._watch = watch or Stopwatch()
         self._copy_in = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._compute = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._copy_out = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -209,7 +217,7 @@ class CudaLane:
         ended = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         landed = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         with torch.cuda.device(self._device):
-            with torch.cuda.stream(self._copy_in):
+            with torch.cuda.stream(self._copy_in), self._watch.stage(Kind.COPY_IN):
                 placed = {
                     name: _pinned([part[name] for part in parts]).to(self._device, non_blocking=True)
                     for name in parts[0]
@@ -222,8 +230,9 @@ class CudaLane:
                 ended.record(self._compute)
             with torch.cuda.stream(self._copy_out):
                 self._copy_out.wait_event(ended)
-                labels = {name: _to_host(tensor) for name, tensor in computed.packed.items()}
-                finite = None if computed.finite is None else _to_host(computed.finite)
+                with self._watch.stage(Kind.COPY_OUT):
+                    labels = {name: _to_host(tensor) for name, tensor in computed.packed.items()}
+                    finite = None if computed.finite is None else _to_host(computed.finite)
                 landed.record(self._copy_out)
         return _CudaFlight(computed, placed, labels, finite, begun, ended, landed)
 

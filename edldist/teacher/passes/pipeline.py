@@ -37,7 +37,9 @@ from edldist.teacher.model.teacher import is_out_of_memory
 from edldist.teacher.passes.batch_size import BatchSizeSearch
 from edldist.teacher.passes.forward import Computed, Labelling
 from edldist.teacher.passes.lane import Flight, InputsLostError, Lane
+from edldist.teacher.passes.stopwatch import Stage, Stopwatch
 from edldist.teacher.tasks import Answer, HeldTask
+from edldist.tracing.kinds import Kind
 from edldist.wire.texts import even
 
 __all__ = ["Pipeline", "Reader"]
@@ -66,6 +68,9 @@ class _Pass:
     flight: Flight | None = None
     largest: int | None = None  # samples that the model gets at once
     alone: bool = False
+    number: int = 0  # in a trace; 0 for none
+    began: float = 0.0
+    stages: list[Stage] = field(default_factory=list)
 
     @property
     def samples(self) -> int:
@@ -94,6 +99,8 @@ class Pipeline:
         resize: called with a new batch size.
         capacity: told about every pass.
         reader: reads inputs that tasks only name, or None when they bring their own.
+        watch: when the stages of a pass begin and end, while somebody traces.
+        numbers: what records call students.
 
     Attributes:
         passes: that were launched so far.
@@ -111,7 +118,13 @@ class Pipeline:
         resize: Callable[[int], None],
         capacity: Capacity,
         reader: Reader | None = None,
+        watch: Stopwatch | None = None,
+        numbers: Callable[[str], int] = lambda student: 0,
     ) -> None:
+        self._watch = watch or Stopwatch()
+        self._tape = self._watch.tape
+        self._numbers = numbers
+        self._traced = 0
         self._lane = lane
         self._forward = forward
         self._search = search
@@ -155,7 +168,7 @@ class Pipeline:
 
     def begin(self, tasks: list[HeldTask]) -> None:
         """Take on the tasks of one pass; inputs that they bring along fly at once if there is a place."""
-        self._passes.append(_Pass(tasks, self._reads(tasks)))
+        self._passes.append(self._begun(tasks))
         if self._reader is None:
             self._launch()
 
@@ -195,6 +208,24 @@ class Pipeline:
 
     # --- stages -------------------------------------------------------------------------------------
 
+    def _begun(self, tasks: list[HeldTask]) -> _Pass:
+        begun = _Pass(tasks, self._reads(tasks))
+        if self._tape.on:
+            self._traced += 1
+            begun.number, begun.began = self._traced, self._tape.now()
+            for task in tasks:
+                if not task.lease % self._tape.sample:
+                    peer, at = self._numbers(task.student), begun.began
+                    self._tape.write(Kind.BATCHED, at, at, task.lease, task.samples, begun.number, peer)
+        return begun
+
+    def _note(self, each: _Pass) -> None:
+        """Write down a pass that is answered."""
+        seconds, write, number = self._watch.seconds, self._tape.write, each.number
+        for kind, began, ended in each.stages:
+            write(kind, seconds(began), seconds(ended), number, each.samples)
+        write(Kind.PASS, each.began, self._tape.now(), number, each.samples, self._search.size)
+
     def _reads(self, tasks: Sequence[HeldTask]) -> list[Future[dict[str, Tensor]]]:
         return self._reader.read(tasks) if self._reader is not None else []
 
@@ -209,8 +240,10 @@ class Pipeline:
         while (following := self._following()) is not None and following.is_read():
             following.largest = None if following.fixed else self._search.size
             try:
-                parts = self._inputs(following)
-                self._forward.vet(parts)
+                self._watch.take()  # those of a pass that failed
+                with self._watch.stage(Kind.DECODE):
+                    parts = self._inputs(following)
+                    self._forward.vet(parts)
             except Exception as exc:
                 self._split(following, exc)
                 continue
@@ -221,6 +254,7 @@ class Pipeline:
                 self._fail(following, exc)
             else:
                 self._flying += 1
+                following.stages = self._watch.take()
 
     def _compute(self, each: _Pass) -> Callable[..., Computed]:
         return lambda inputs: self._forward(inputs, each.largest, each.fixed, each.compared)
@@ -250,6 +284,8 @@ class Pipeline:
         self._flying -= 1
         self._passes.remove(each)
         self._answers.append(answers)
+        if each.number and self._tape.on:
+            self._note(each)
         if each.compared:
             return True
         samples = sum(task.samples for task in each.tasks)
@@ -286,7 +322,7 @@ class Pipeline:
     def _split(self, each: _Pass, exc: Exception) -> None:
         """An error that one of the tasks may have caused: fail only that one."""
         if len(each.tasks) > 1:
-            self._replace(each, [_Pass([task], self._reads([task])) for task in each.tasks])
+            self._replace(each, [self._begun([task]) for task in each.tasks])
         else:
             final = isinstance(exc, ContractError)
             certain = final or isinstance(exc, UnlabelableError)

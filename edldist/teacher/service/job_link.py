@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 
 import msgspec
 
@@ -11,8 +11,10 @@ from edldist.clock import Clock
 from edldist.errors import CoordinatorUnreachableError, IncompatibleError, ProtocolVersionError
 from edldist.labels.fingerprint import Fingerprint
 from edldist.teacher.service.identity import TeacherIdentity
+from edldist.tracing.recorder import Recorder
 from edldist.wire.enrolment import Enrolment
 from edldist.wire.messages import Heartbeat, Links, Message, Register
+from edldist.wire.traced import Traced
 from edldist.wire.transport import Link
 
 __all__ = ["JobLink"]
@@ -29,7 +31,8 @@ class JobLink:
         identity: who the worker is.
         link: to the coordinator.
         heartbeat: what there is to say of the worker now.
-        students: ids of those that it has links to.
+        students: ids of those that it has links to; changes with them.
+        recorder: records when the coordinator says so.
 
     Attributes:
         fingerprint: what is registered of the worker; its outputs become known with the first pass.
@@ -41,7 +44,8 @@ class JobLink:
         link: Link,
         clock: Clock,
         heartbeat: Callable[[], Heartbeat],
-        students: Callable[[], Sequence[str]],
+        students: Collection[str],
+        recorder: Recorder,
     ) -> None:
         self._identity = identity
         self._link = link
@@ -56,6 +60,7 @@ class JobLink:
             identity.coordinator,
             identity.connect_timeout_s,
             clock.monotonic(),
+            Traced(identity.worker, recorder),
         )
 
     def turn(self, now: float, serving: bool) -> list[Links]:
@@ -153,7 +158,7 @@ class JobLink:
             id=me.worker,
             role="teacher",
             group=me.teacher,
-            links=list(self._students()),
+            links=list(self._students),
             process=me.process,
             host=me.host,
             pid=me.pid,

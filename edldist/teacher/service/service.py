@@ -30,10 +30,13 @@ from edldist.observe.repeats import Repeats
 from edldist.observe.stages import StageClock, times_of
 from edldist.teacher.capacity import Capacity
 from edldist.teacher.service.identity import TeacherIdentity
+from edldist.teacher.service.idleness import Idleness
 from edldist.teacher.service.job_link import JobLink
 from edldist.teacher.service.ledger import Ledger
 from edldist.teacher.service.student import ServedStudent
+from edldist.teacher.service.trail import COMPUTE, IO, Trail
 from edldist.teacher.tasks import Answer, HeldTask
+from edldist.tracing.recorder import Recorder
 from edldist.wire.messages import (
     Failure,
     Goodbye,
@@ -105,15 +108,17 @@ class TeacherService:
         self.capacity = Capacity()
         self.stages = {"wait": StageClock(), "return": StageClock()}
         """How long tasks wait for a pass, and its answers to be sent on; others may add theirs."""
-        self._idle_s = 0.0
-        self._idle_since: float | None = clock.monotonic()
+        self.recorder = Recorder(clock.monotonic, (IO, COMPUTE))
+        self._trail = Trail(self.recorder)
+        self._idleness = Idleness(clock.monotonic(), self._trail.tape)
         self._poller = transport.poller()
         try:
             control = self._poller.connect(identity.coordinator, self._route)
         except BaseException:
             self._poller.close()
             raise
-        self._job = JobLink(identity, control, clock, self._heartbeat, lambda: list(self._students))
+        links = self._students.keys()
+        self._job = JobLink(identity, control, clock, self._heartbeat, links, self.recorder)
         self._next_tick = clock.monotonic()
         self._thread = ServiceThread("edldist-teacher-io", self, self._poller, clock)
 
@@ -206,7 +211,7 @@ class TeacherService:
         self._answer_and_pull()
         if self._renewal is not None and not self._answers:
             self._renew(*self._renewal, now)
-        self._account(now)
+        self._idleness.note(self._ledger.idle, now)
         if now >= self._next_tick:
             self._tick(now)
             self._next_tick = now + min(_TICK_S, self._ttl_s / _TICKS_A_TTL)
@@ -220,18 +225,9 @@ class TeacherService:
         if isinstance(error, IncompatibleError):
             self._job.leave(str(error))
 
-    def _account(self, now: float) -> None:
-        """Count the time in which there is nothing to do."""
-        if self._ledger.idle:
-            self._idle_since = now if self._idle_since is None else self._idle_since
-        elif self._idle_since is not None:
-            self._idle_s += now - self._idle_since
-            self._idle_since = None
-
     def _heartbeat(self) -> Heartbeat:
         now = self._clock.monotonic()
-        idle_s = self._idle_s + (0.0 if self._idle_since is None else now - self._idle_since)
-        capacity = self.capacity.seen(now, self._ledger.samples, idle_s)
+        capacity = self.capacity.seen(now, self._ledger.samples, self._idleness.seconds(now))
         stages = times_of(self.stages)
         return Heartbeat(id=self._identity.worker, stats=self._stats(), capacity=capacity, stages=stages)
 
@@ -353,9 +349,12 @@ class TeacherService:
             return
         if not all(lease.compared for group in message.groups for lease in group.leases):
             student.quarantine = ""  # a question is no work
+        since = self._trail.tape.now() if self._trail.tape.on else None
         with self._arrived:
             self._ledger.accept(student.peer.id, message, frames, now)
             self._arrived.notify()
+        if since is not None:
+            self._trail.received(student.peer.id, message, frames, since)
 
     def _answer_and_pull(self) -> None:
         """Carry away what is done, and ask for more. To the same student both go as one message.
@@ -379,7 +378,10 @@ class TeacherService:
         for name, (results, frames) in labelled.items():
             if results:
                 riding = pulls[name].pop(0) if name in pulls else None
+                since = self._trail.tape.now() if self._trail.tape.on else None
                 self._students[name].link.send(Labels(results=results, pull=riding), frames)
+                if since is not None:
+                    self._trail.returned(name, results, frames, since)
         if ended:
             now = self._clock.monotonic()
             for ended_at in ended:

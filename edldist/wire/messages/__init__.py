@@ -77,6 +77,17 @@ from edldist.wire.messages.labelling import (
 )
 from edldist.wire.messages.meeting import Generation, GroupNode, NodeReport, RunView
 from edldist.wire.messages.protocol import PROTOCOL_VERSION, Protocol
+from edldist.wire.messages.tracing import (
+    LONGEST_TRACE_S,
+    MOST_SAMPLE,
+    MOST_TRACED,
+    RECORDS_A_MESSAGE_BYTES,
+    TraceBegun,
+    TracedMember,
+    TraceOrder,
+    TraceQuery,
+    TraceRecords,
+)
 
 __all__ = [
     "Ack",
@@ -100,6 +111,7 @@ __all__ = [
     "LeaseGroup",
     "LeaseRows",
     "Links",
+    "LONGEST_TRACE_S",
     "MAGIC",
     "MAX_DIMENSIONS",
     "MAX_FIELDS",
@@ -108,6 +120,8 @@ __all__ = [
     "MAX_NAME",
     "MAX_STATUS_BYTES",
     "MAX_TEXT",
+    "MOST_SAMPLE",
+    "MOST_TRACED",
     "MemberStatus",
     "Message",
     "Need",
@@ -122,6 +136,7 @@ __all__ = [
     "Progress",
     "Protocol",
     "Pull",
+    "RECORDS_A_MESSAGE_BYTES",
     "RankStatus",
     "RefusedStatus",
     "Refused",
@@ -143,6 +158,11 @@ __all__ = [
     "TensorSpec",
     "TokensTold",
     "TokensWanted",
+    "TraceBegun",
+    "TraceOrder",
+    "TraceQuery",
+    "TraceRecords",
+    "TracedMember",
     "Unknown",
     "Vouch",
     "Wake",

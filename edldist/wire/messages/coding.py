@@ -47,6 +47,7 @@ from edldist.wire.messages.labelling import (
 )
 from edldist.wire.messages.meeting import NodeReport, RunView
 from edldist.wire.messages.protocol import Protocol
+from edldist.wire.messages.tracing import TraceBegun, TraceOrder, TraceQuery, TraceRecords
 
 __all__ = ["PROTOCOL", "Message", "decode", "encode"]
 
@@ -74,6 +75,10 @@ Message = (
     | Status
     | HistoryQuery
     | History
+    | TraceQuery
+    | TraceBegun
+    | TraceOrder
+    | TraceRecords
     | Hello
     | Welcome
     | Pull
@@ -94,7 +99,10 @@ PROTOCOL = Protocol(MAGIC, Message)
 
 _PREFACE = PROTOCOL.preface
 _ABOUT_THE_JOB = (Status, History)
-_LONG_WITHOUT_TEXTS = (*_ABOUT_THE_JOB, Links, RunView, Tasks, Labels, Pong)
+_LONG_WITHOUT_TEXTS = (
+    *(*_ABOUT_THE_JOB, Links, RunView, Tasks, Labels, Pong),
+    *(TraceBegun, TraceRecords),
+)
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Message)
 

@@ -1,0 +1,108 @@
+"""Ask a coordinator for a trace of its job, and take in what members send. Imports no torch."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass, field
+
+from edldist.address_file import parse_coordinator
+from edldist.errors import CoordinatorUnreachableError, RefusedError
+from edldist.keys.pair import OPERATOR
+from edldist.wire.messages import (
+    MAX_STATUS_BYTES,
+    Refused,
+    TraceBegun,
+    TracedMember,
+    TraceQuery,
+    TraceRecords,
+)
+from edldist.wire.transport import Transport
+from edldist.wire.zmq.keys import socket_keys
+from edldist.wire.zmq.transport import ZmqTransport
+
+__all__ = ["Collected", "TraceClient"]
+
+PATIENCE_S = 10.0
+"""For members whose time is up; as long as the coordinator waits for them."""
+_TURN_S = 0.25
+
+
+@dataclass
+class Collected:
+    """What came of a trace.
+
+    Attributes:
+        clock: name of the coordinator's clock.
+        members: that were told to record.
+        parts: what they sent, in the order in which it came.
+        silent: members of which not all came.
+        took_s: from the order to the last of them.
+    """
+
+    clock: str
+    members: list[TracedMember]
+    parts: list[TraceRecords] = field(default_factory=list)
+    silent: list[str] = field(default_factory=list)
+    took_s: float = 0.0
+
+
+class TraceClient:
+    """A link for traces. Owned by one thread."""
+
+    def __init__(self, address: str, transport: Transport | None = None) -> None:
+        parse_coordinator(address, "coordinator")
+        self._address = address
+        transport = transport or ZmqTransport(
+            MAX_STATUS_BYTES, max_header_bytes=MAX_STATUS_BYTES, tensors=False, keys=socket_keys(OPERATOR)
+        )
+        self._poller = transport.poller()
+        self._link = self._poller.connect(address, f"trace-{uuid.uuid4().hex[:12]}")
+
+    def begin(self, seconds: float, sample: int = 1, timeout_s: float = 5.0) -> Collected:
+        """Have the members of the job record, from now on.
+
+        Raises:
+            CoordinatorUnreachableError: no answer within ``timeout_s``.
+            RefusedError: another trace is under way, nobody is there, or the coordinator refuses this client.
+            ProtocolVersionError: the coordinator is of another revision.
+        """
+        self._link.send(TraceQuery(seconds=seconds, sample=sample))
+        deadline = time.monotonic() + timeout_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            self._poller.wait(min(left_s, _TURN_S))
+            while (received := self._link.receive()) is not None:
+                if isinstance(received.message, TraceBegun):
+                    return Collected(received.message.clock, received.message.members)
+                if isinstance(received.message, Refused):
+                    raise RefusedError(f"coordinator {self._address}: {received.message.reason}")
+        trouble = self._link.trouble or "Is a job running, and is this its coordinator's address?"
+        raise CoordinatorUnreachableError(
+            f"no coordinator answered at {self._address} within {timeout_s:g} s. {trouble}"
+        )
+
+    def collect(self, collected: Collected, seconds: float, patience_s: float = PATIENCE_S) -> None:
+        """Take in what members send, until all of it is here, or nobody sends anything any more.
+
+        Args:
+            collected: what ``begin`` returned; gets what comes.
+            seconds: for how long members record.
+            patience_s: how long to wait for the next message of those whose time is up.
+        """
+        begun = time.monotonic()
+        missing = {member.id for member in collected.members}
+        heard = begun + seconds
+        while missing and time.monotonic() - heard < patience_s:
+            self._poller.wait(_TURN_S)
+            while (received := self._link.receive()) is not None:
+                if not isinstance(part := received.message, TraceRecords) or part.member not in missing:
+                    continue
+                heard = max(heard, time.monotonic())
+                collected.parts.append(part)
+                if part.last:
+                    missing.discard(part.member)
+        collected.silent = sorted(missing)
+        collected.took_s = time.monotonic() - begun
+
+    def close(self) -> None:
+        self._poller.close(at_once=True)
