@@ -96,6 +96,7 @@ ROWS = (
     Row("restart", "restarts", "measure_restarts", "a student node killed, and one joining"),
     Row("coordinator", "crowds", "measure_crowds", "coordinator with 1,000 members at 1 Hz"),
     Row("startup", "startup", "measure_startup", "start of edldist --help, and what is imported"),
+    Row("metrics", "metrics_cost", "measure_metrics", "what metrics cost, 64-byte samples"),
     Row("autoscale", "autoscale", "measure_autoscale", "the autoscaler under the laws of engines"),
     Row("losses", "divergences", "measure_divergences", "losses of a language model", budgeted=False),
     Row("cost", "cost", "measure_cost", "bytes, system calls, CPU and memory", budgeted=False),

@@ -26,7 +26,8 @@ class WandbRun:
         except ImportError as exc:
             raise TrackerError("wandb is not installed: pip install 'edldist[wandb]'") from exc
         online = os.environ.get("WANDB_MODE", "online") not in ("offline", "dryrun", "disabled")
-        if online and not wandb.api.api_key:  # it would ask at the terminal, where nobody expects it
+        wandb.setup(settings=wandb.Settings(silent=True, console="off", init_timeout=START_S))
+        if online and not wandb.login(prompt=False, verify=False):  # else it would ask at the terminal
             raise TrackerError(
                 "wandb has no API key: run 'wandb login', set WANDB_API_KEY, or WANDB_MODE=offline to keep "
                 "the figures here"
@@ -39,7 +40,6 @@ class WandbRun:
             resume="allow",
             dir=str(run.folder),
             config=dict(run.settings),
-            settings=wandb.Settings(silent=True, console="off", init_timeout=START_S),
         )
         # Its own count of steps only grows; a run that goes back to a checkpoint has some of them twice.
         self._run.define_metric("*", step_metric="step")
