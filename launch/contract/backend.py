@@ -118,11 +118,14 @@ class Backend(Protocol):
     def state(self) -> JobState:
         """What there is now."""
 
-    def logs(self, role: str | None = None, follow: bool = False) -> Iterator[str]:
-        """Lines of a role's processes, or of all, each begun by the process's id, in the order of writing.
+    def logs(self, *roles: str, follow: bool = False) -> Iterator[str]:
+        """Lines of the roles' processes, or of all, each begun by the process's id, by time (``log_order``).
 
         Args:
-            follow: go on until the job has ended.
+            follow: go on until the job has ended; what comes is in order as far as it comes at once.
+
+        Raises:
+            ConfigError: the job has no such role.
         """
 
     def stop(self, grace_s: float | None = None) -> None:

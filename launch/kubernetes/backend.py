@@ -131,7 +131,7 @@ class KubernetesBackend:
             state = replace(state, coordinator=self._way(submission, kubectl).address)
         return state
 
-    def logs(self, role: str | None = None, follow: bool = False) -> Iterator[str]:
+    def logs(self, *roles: str, follow: bool = False) -> Iterator[str]:
         """See ``Backend``. Each line begins with the name of its pod.
 
         Raises:
@@ -140,10 +140,10 @@ class KubernetesBackend:
         """
         submission = self._submission()
         kubectl, plan = self._kubectl(submission), self._plan()
-        roles = [plan.role(role)] if role is not None else list(plan.roles)
-        owners = [Names(plan.name).owner(each.kind, each.name) for each in roles]
+        those = [plan.role(role) for role in roles] or list(plan.roles)
+        owners = [Names(plan.name).owner(each.kind, each.name) for each in those]
         logs = PodLogs(kubectl, self._output / "logs", owners)
-        wanted = {each.name for each in roles}
+        wanted = {each.name for each in those}
 
         def begun() -> dict[str, bool]:
             found = self._found(submission, kubectl)

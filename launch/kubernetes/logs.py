@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from edldist.errors import LaunchError
+from edldist_launch.contract.log_order import in_order, timed
 from edldist_launch.kubernetes.kubectl import Kubectl
 from edldist_launch.process.tie import tied_command
 
@@ -42,14 +43,17 @@ class PodLogs:
         self._ours = re.compile(f"({known}){_OF_A_REPLICA_SET}{_OF_A_POD}")
 
     def read(self, pods: Sequence[str]) -> Iterator[str]:
-        """All lines that there are, one pod after the other, those of pods that went first."""
+        """All lines that there are, those of pods that went first, too, in their order (``log_order``)."""
+        streams: list[tuple[str, Iterator[tuple[float, str]]]] = []
         for path in sorted(self._folder.glob("*.log"), key=lambda path: path.stat().st_mtime):
             if path.stem not in pods and self._ours.fullmatch(path.stem):
                 text = path.read_text(encoding="utf-8", errors="replace")
-                yield from (f"{path.stem}: {line}" for line in text.splitlines())
-        for pod in pods:
-            with _Following(self._kubectl, pod, follow=False) as lines:
-                yield from (f"{pod}: {line}" for line in lines)
+                streams.append((path.stem, timed((None, line) for line in text.splitlines())))
+        with contextlib.ExitStack() as following:
+            for pod in pods:
+                lines = following.enter_context(_Following(self._kubectl, pod, follow=False))
+                streams.append((pod, timed((None, line) for line in lines)))
+            yield from in_order(streams)
 
     def follow(self, pods: Callable[[], Mapping[str, bool]], ended: Callable[[], bool]) -> Iterator[str]:
         """All lines that there are, then those that come, of pods that come too, until the job has ended.

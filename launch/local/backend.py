@@ -122,8 +122,8 @@ class LocalBackend:
             raise LaunchError(f"the launcher of {self._output} left no record of what it placed")
         return state if runs or state.phase in ENDED else _killed(state)
 
-    def logs(self, role: str | None = None, follow: bool = False) -> Iterator[str]:
-        """See ``Backend``. Each process's lines are in their order; those of several are told as they come.
+    def logs(self, *roles: str, follow: bool = False) -> Iterator[str]:
+        """See ``Backend``.
 
         Raises:
             ConfigError: the job has no such role.
@@ -132,10 +132,10 @@ class LocalBackend:
         if self._launcher() is None:
             raise LaunchError(f"no job was started in {self._output}")
         plan = self._plan()
-        roles = [plan.role(role)] if role is not None else list(plan.roles)
+        those = [plan.role(role) for role in roles] or list(plan.roles)
         if not follow:
-            return read_logs(self._output, roles)
-        return follow_logs(self._output, roles, ended=lambda: self.state().phase in ENDED)
+            return read_logs(self._output, those)
+        return follow_logs(self._output, those, ended=lambda: self.state().phase in ENDED)
 
     def stop(self, grace_s: float | None = None) -> None:
         """See ``Backend``."""

@@ -13,10 +13,20 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections import deque
+from pathlib import Path
 
 MOST_WAITING_BYTES = 4 << 20
 _PIECE_BYTES = 1 << 16
+
+
+_NOTE_EVERY_S = 0.2
+
+
+def times_path(log: Path) -> Path:
+    """Where is noted when which part of a log was written: lines of an offset in bytes and unix seconds."""
+    return log.parent / ".times" / log.name
 
 
 class Log:
@@ -27,6 +37,7 @@ class Log:
         self._descriptor: int | None = None
         self._missing_bytes = 0
         self._why = ""
+        self._noted_at = -1.0
 
     def write(self, data: bytes) -> None:
         """Append ``data``, as far as the disk takes it."""
@@ -49,7 +60,23 @@ class Log:
         if self._descriptor is None:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             self._descriptor = os.open(self._path, flags, 0o644)
+        self._note()
         return os.write(self._descriptor, data)
+
+    def _note(self) -> None:
+        """Note when what comes next is written, for who reads several logs; a disk may take the log alone."""
+        now = time.monotonic()
+        if 0 <= self._noted_at > now - _NOTE_EVERY_S:
+            return
+        self._noted_at = now
+        try:
+            place = times_path(Path(self._path))
+            place.parent.mkdir(exist_ok=True)
+            assert self._descriptor is not None
+            with place.open("ab") as stream:
+                stream.write(f"{os.fstat(self._descriptor).st_size} {time.time():.3f}\n".encode())
+        except OSError:
+            return
 
 
 class Relay:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+from edldist_launch.contract.log_order import in_order, timed
 from edldist_launch.slurm.layout import Layout
 
 __all__ = ["Attempts"]
@@ -41,21 +43,34 @@ class Attempts:
     ) -> Iterator[str]:
         """Lines of processes as they are written, each begun by its process's name, until ``ended``.
 
+        What is there at once is in its order by time (``log_order``).
+
         Args:
             processes: whose logs; asked again and again, since some come later.
             ended: whether nothing will be added any more.
         """
         read: dict[Path, int] = {}
+        latest: dict[str, float] = {}  # time of a process's last line
         while True:
             over = ended()
-            for process in sorted(processes()):
-                for folder in self._folders(process):
-                    yield from self._new_lines(process, folder / "log", read, over)
+            yield from in_order(
+                (process, self._timed(process, read, latest, over)) for process in sorted(processes())
+            )
             if over:
                 return
             wait(_LOOK_S)
 
-    def _new_lines(self, process: str, path: Path, read: dict[Path, int], over: bool) -> Iterator[str]:
+    def _timed(
+        self, process: str, read: dict[Path, int], latest: dict[str, float], over: bool
+    ) -> Iterator[tuple[float, str]]:
+        """Lines of one process that were not read yet, attempt by attempt."""
+        for folder in self._folders(process):
+            lines = ((None, line) for line in self._new_lines(folder / "log", read, over))
+            for t, line in timed(lines, latest.get(process, -math.inf)):
+                latest[process] = t
+                yield t, line
+
+    def _new_lines(self, path: Path, read: dict[Path, int], over: bool) -> Iterator[str]:
         """Whole lines that were not read yet; the rest too, once nothing follows."""
         with contextlib.suppress(OSError), path.open("rb") as log:
             while True:
@@ -67,8 +82,7 @@ class Attempts:
                 if not end:
                     return
                 read[path] = read.get(path, 0) + end
-                for line in piece[:end].decode(errors="replace").splitlines():
-                    yield f"{process}: {line}"
+                yield from piece[:end].decode(errors="replace").splitlines()
 
     def _folders(self, process: str) -> list[Path]:
         with contextlib.suppress(OSError):

@@ -293,14 +293,14 @@ class SlurmBackend:
         phase, reason = self._phase(queue, ended)
         return JobState(self.plan.name, phase, self._coordinator(), reason, roles)
 
-    def logs(self, role: str | None = None, follow: bool = False) -> Iterator[str]:
+    def logs(self, *roles: str, follow: bool = False) -> Iterator[str]:
         """See ``Backend.logs``."""
-        roles = self.plan.roles if role is None else (self.plan.role(role),)
+        those = [self.plan.role(role) for role in roles] or self.plan.roles
 
         def processes() -> set[str]:
             with contextlib.suppress(OSError):
                 names = {path.name for path in (self._output / "logs").iterdir()}
-                return {name for name in names if any(_is_of(name, each) for each in roles)}
+                return {name for name in names if any(_is_of(name, each) for each in those)}
             return set()
 
         patience = Patience(self._clock.monotonic)

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TextIO
 
 from edldist.errors import ConfigError
@@ -19,23 +19,44 @@ COLOURS = (36, 32, 35, 34, 33)
 """Of terminals: cyan, green, magenta, blue, yellow."""
 
 
-def logs_of(backend: Backend, name: str | None, follow: bool) -> Iterator[str]:
-    """Lines of a role's processes, of one process, of one trial of a tuning, or of all of a job.
+def logs_of(backend: Backend, names: Sequence[str], follow: bool) -> Iterator[str]:
+    """Lines of the processes of some roles, of some processes, of trials of a tuning, or of all of a job.
 
     Args:
-        name: of a role, or what begins a process's lines, as ``teacher-0`` or ``trial-7``.
+        names: of roles, or what begins processes' lines, as ``teacher-0`` or ``trial-7``; none for all.
 
     Raises:
-        ConfigError: the job has no such role, and no such process.
+        ConfigError: the job has no such role, and no such process; or some names are of roles, others not.
     """
     try:
-        return backend.logs(name, follow)
+        return backend.logs(*names, follow=follow)
     except ConfigError:
-        heads = (f"{name}: ", f"{name}/")
-        placed = {process.id for role in backend.state().roles for process in role.processes}
-        if name not in placed and not any(line.startswith(heads) for line in backend.logs()):
+        roles = {role.name for role in backend.state().roles}
+        if mixed := roles & set(names):
+            one, other = sorted(mixed)[0], next(name for name in names if name not in roles)
+            if _are_known(backend, [other]):
+                words = f"{one} is a role and {other} is a process: name roles, or processes"
+                raise ConfigError(words) from None
             raise
-        return (line for line in backend.logs(None, follow) if line.startswith(heads))
+        if not _are_known(backend, names):
+            raise
+        heads = _heads(names)
+        return (line for line in backend.logs(follow=follow) if line.startswith(heads))
+
+
+def _are_known(backend: Backend, names: Sequence[str]) -> bool:
+    """Whether each of some names is a process that was placed, or that has printed something."""
+    placed = {process.id for role in backend.state().roles for process in role.processes}
+    left = {name for name in names if name not in placed}
+    for line in backend.logs() if left else ():
+        left = {name for name in left if not line.startswith(_heads([name]))}
+        if not left:
+            break
+    return not left
+
+
+def _heads(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(head for name in names for head in (f"{name}: ", f"{name}/"))
 
 
 def last_lines(read: Callable[[bool], Iterable[str]], count: int, follow: bool) -> Iterator[str]:
@@ -47,13 +68,13 @@ def last_lines(read: Callable[[bool], Iterable[str]], count: int, follow: bool) 
         count: how many of each process.
     """
     told: Counter[str] = Counter()
-    last: dict[str, deque[str]] = {}
-    for line in read(False):
+    last: dict[str, deque[tuple[int, str]]] = {}
+    for number, line in enumerate(read(False)):
         whose = line.partition(": ")[0]
         told[whose] += 1
-        last.setdefault(whose, deque(maxlen=count)).append(line)
-    for lines in last.values():
-        yield from lines
+        last.setdefault(whose, deque(maxlen=count)).append((number, line))
+    for _, line in sorted(each for lines in last.values() for each in lines):
+        yield line
     if not follow:
         return
     for line in read(True):

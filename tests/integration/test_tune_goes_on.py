@@ -87,7 +87,7 @@ def test_commands_find_a_tuning_as_they_find_a_job(start: Start, folder: Path) -
     students = [process.id for process in job.backend.state().role("student").processes]
     assert students == ["trial-1/student-0", "trial-2/student-0"]
     until(lambda: "trial-2/student-0: here I am" in job.backend.logs("student"))
-    assert [line for line in logs_of(job.backend, "trial-1", False) if line.endswith("here I am")] == [
+    assert [line for line in logs_of(job.backend, ["trial-1"], False) if line.endswith("here I am")] == [
         "trial-1/student-0: here I am"
     ]
     with pytest.raises(ConfigError, match="student cannot be scaled: each trial of a tuning"):

@@ -394,15 +394,15 @@ def test_logs_may_be_of_one_process(job: Job) -> None:
     job.write("teacher-0", "hello\n")
     job.write("teacher-1", "world\n")
     job.write("teacher-7", "I was here\n")  # and is not in the queue any more
-    assert list(logs_of(job.found(), "teacher-1", False)) == ["teacher-1: world"]
-    assert list(logs_of(job.found(), "teacher-7", False)) == ["teacher-7: I was here"]
-    assert list(logs_of(job.found(), "student-0", False)) == [], "it has printed nothing yet"
-    assert len(list(logs_of(job.found(), "teacher", False))) == 3
+    assert list(logs_of(job.found(), ["teacher-1"], False)) == ["teacher-1: world"]
+    assert list(logs_of(job.found(), ["teacher-7"], False)) == ["teacher-7: I was here"]
+    assert list(logs_of(job.found(), ["student-0"], False)) == [], "it has printed nothing yet"
+    assert len(list(logs_of(job.found(), ["teacher"], False))) == 3
     for wrong in ("teacher-9", "teacher-", "big"):
         with pytest.raises(ConfigError, match=f"no role `{wrong}`"):
-            logs_of(job.found(), wrong, False)
+            logs_of(job.found(), [wrong], False)
     job.meanwhile = lambda: job.slurm.tasks.clear()
-    assert list(logs_of(job.found(), "teacher-0", True)) == ["teacher-0: hello"]
+    assert list(logs_of(job.found(), ["teacher-0"], True)) == ["teacher-0: hello"]
 
 
 def test_logs_are_followed_until_nothing_is_in_the_queue(job: Job) -> None:

@@ -61,10 +61,10 @@ def test_its_trials_lines_say_whose_they_are(tuning: LocalBackend) -> None:
     trials = ["trial-7/student-0: early", "trial-12/student-0: late"]
     assert list(tuning.logs()) == ["coordinator: here", *trials]
     assert list(tuning.logs("student")) == trials
-    assert list(logs_of(tuning, "trial-7", False)) == trials[:1]
-    assert list(logs_of(tuning, "trial-12/student-0", False)) == trials[1:]
+    assert list(logs_of(tuning, ["trial-7"], False)) == trials[:1]
+    assert list(logs_of(tuning, ["trial-12/student-0"], False)) == trials[1:]
     with pytest.raises(ConfigError, match="no role `trial-1`"):
-        logs_of(tuning, "trial-1", False)
+        logs_of(tuning, ["trial-1"], False)
 
 
 def test_processes_of_two_trials_are_told_apart(tuning: LocalBackend) -> None:
