@@ -11,7 +11,7 @@ from edldist.observe.printable import printable
 from edldist_launch.tune.folder import TuningFolder
 from edldist_launch.tune.journal import Kept, Trial
 from edldist_launch.tune.picture import draw_tuning
-from edldist_launch.tune.report import Standing, conclusion, counted, markdown, named, told
+from edldist_launch.tune.report import Standing, better, conclusion, counted, markdown, named, told
 from edldist_launch.tune.settings import Settings
 from edldist_launch.tune.space import deciding_space
 from edldist_launch.tune.study import Study
@@ -80,6 +80,7 @@ class Account:
             "status": status,
             **({"reason": reason} if reason else {}),
             "candidates": self._study.candidates,
+            "better": better(self._study, self._standing),
             "best": None if best is None else best.number,
             "best_values": None if best is None else dict(best.values),
             "estimate": None if estimate is None else list(estimate),
@@ -148,9 +149,11 @@ class Account:
             print(printable(f"{word}: {reason}"), file=sys.stderr)
 
     def _command(self) -> str:
-        """What runs the job with the recommended settings; empty where none are."""
+        """What runs the job with the recommended settings; empty where none are better than its own."""
         best = self._standing.best
-        return "" if best is None else self._settings.command(self._words, best.values)
+        if best is None or not better(self._study, self._standing):
+            return ""
+        return self._settings.command(self._words, best.values)
 
     def _report(self, status: str) -> None:
         try:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from edldist_launch.tune.journal import Trial
-from edldist_launch.tune.space import Space
+from edldist_launch.tune.space import Constraint, Space
 from edldist_launch.tune.study import Study
 
 __all__ = [
     "Standing",
     "best_rows",
+    "better",
     "conclusion",
     "counted",
     "counts",
@@ -66,8 +67,10 @@ def ranked(study: Study) -> list[Trial]:
 
 def titles(space: Space) -> list[str]:
     """Of the columns of ``row``."""
-    bounds = {each.metric: _bound(each.at_least, each.at_most) for each in space.constraints}
-    metrics = [f"{name} {bounds[name]}" if name in bounds else name for name in space.metrics]
+    metrics = [
+        " ".join([name, *(_bound(each) for each in space.constraints if each.metric == name)])
+        for name in space.metrics
+    ]
     return ["trial", "window", *space.keys, *metrics, "outcome"]
 
 
@@ -101,7 +104,7 @@ def told(study: Study, trial: Trial) -> str:
         figures = ", ".join(f"{name} {trial.metrics[name]:.4g}" for name in known)
         return f"{named(trial)} {trial.state}: {figures}"
     ratios = ", ".join(f"{name} {ratio:.3f}" for name, ratio in verdict.ratios.items())
-    held = ", breaks a constraint" if trial.state == "done" and not verdict.feasible else ""
+    held = ", breaks a constraint" if trial.state == "done" and verdict.known and not verdict.feasible else ""
     return f"{named(trial)} {trial.state}: {ratios} of the control's{held}"
 
 
@@ -110,9 +113,12 @@ def outcome(study: Study, trial: Trial) -> str:
     if trial.state == "done":
         if trial.control:
             return "control"
-        if study.verdict(trial).feasible:
-            return "holds" if study.space.constraints else "done"
-        return "breaks a constraint"
+        verdict = study.verdict(trial)
+        if not verdict.known:
+            return "done, without a control to compare it with"
+        if not verdict.feasible:
+            return "breaks a constraint"
+        return "holds" if study.space.constraints else "done"
     if trial.state in ("stopped", "failed"):
         return f"{trial.state}: {trial.reason}"
     return trial.state
@@ -126,22 +132,46 @@ def conclusion(study: Study, standing: Standing) -> str:
     """The result in a sentence or two."""
     best, objective = standing.best, study.space.objective
     if best is None:
-        ended = sum(trial.ended and not trial.control for trial in study.trials)
-        return f"None of {ended} trials that ended holds the constraints."
+        return _without_a_best(study)
     verdict = study.verdict(best)
     said = (
         f"Trial {best.number} is the best: its {objective.metric} is "
         f"{verdict.ratios[objective.metric]:.3f} times the control's as measured"
     )
-    if standing.estimate is None:
-        return f"{said}."
-    mean, deviation = standing.estimate
-    said += f", and {mean:.3f} ± {deviation:.3f} times by the model of all trials"
-    if study.space.gain(mean) <= 0:
-        return f"{said}: nothing better than the control was found."
-    if study.space.gain(mean) < 2 * deviation:
+    if standing.estimate is not None:
+        mean, deviation = standing.estimate
+        said += f", and {mean:.3f} ± {deviation:.3f} times by the model of all trials"
+    if not better(study, standing):
+        return f"{said}: nothing better than the control was found, so keep the job's own settings."
+    if standing.estimate is not None and study.space.gain(mean) < 2 * deviation:
         return f"{said}. That is not surely better than the control: more trials would tell."
     return f"{said}."
+
+
+def better(study: Study, standing: Standing) -> bool:
+    """Whether the recommended settings are better than the job's own: by the models, or as measured."""
+    if standing.best is None:
+        return False
+    objective = study.space.objective.metric
+    measured = study.verdict(standing.best).ratios[objective]
+    return study.space.gain(measured if standing.estimate is None else standing.estimate[0]) > 0
+
+
+def _without_a_best(study: Study) -> str:
+    number = counts(study)
+    ended = number["done"] + number["stopped"] + number["failed"]
+    compared = sum(
+        study.verdict(each).known for each in study.trials if each.state == "done" and not each.control
+    )
+    if not ended:
+        return "No trial has come to its end."
+    if not number["done"]:
+        return (
+            f"None of {ended} trials came to its end: {number['failed']} failed, {number['stopped']} stopped."
+        )
+    if not compared:
+        return f"None of {ended} trials that ended has a control to compare it with."
+    return f"None of {compared} trials that can be compared with a control holds the constraints."
 
 
 def counts(study: Study) -> Mapping[str, int]:
@@ -197,5 +227,5 @@ def best_rows(study: Study, most: int) -> Sequence[Trial]:
     return [trial for trial in ranked(study) if not trial.control and trial.ended][:most]
 
 
-def _bound(at_least: float | None, at_most: float | None) -> str:
-    return f">= {at_least:g}" if at_least is not None else f"<= {at_most:g}"
+def _bound(constraint: Constraint) -> str:
+    return f"{'<=' if constraint.at_least is None else '>='} {constraint.bound:g}"

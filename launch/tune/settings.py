@@ -105,6 +105,11 @@ class Settings:
             ) from exc
 
     def _check(self, key: str, value: Any) -> None:
+        if key.startswith("--") and (value is None or isinstance(value, list | dict)):
+            raise ConfigError(
+                f"keys.{key}: an argument of the script cannot have the value {value!r}: give it "
+                "texts or numbers"
+            )
         document = self._job.model_dump()
         _put(document, key, value)
         try:

@@ -35,6 +35,8 @@ __all__ = [
 MOST_AT_A_TIME = 256
 MOST_IN_A_WINDOW = 1_000
 MOST_CHOICES = 100
+MOST_WHOLE = 1 << 53
+"""Beyond it not every whole number is one of a float's."""
 
 _Number = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -55,6 +57,8 @@ class Range(Section):
             raise ValueError(f"log: true needs low above 0, and it is {self.low:g}")
         if self.whole and not (self.low.is_integer() and self.high.is_integer()):
             raise ValueError(f"whole: true needs whole bounds, and they are {self.low:g} and {self.high:g}")
+        if self.whole and max(-self.low, self.high) > MOST_WHOLE:
+            raise ValueError(f"whole: true needs bounds of at most {MOST_WHOLE:,} on either side of 0")
         return self
 
 

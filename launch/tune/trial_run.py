@@ -18,7 +18,7 @@ from edldist_launch.job.stopped import Stopped
 from edldist_launch.local.child import Child
 from edldist_launch.local.last_words import own_error
 from edldist_launch.plan.plan import Plan
-from edldist_launch.record.earlier import read_result
+from edldist_launch.record.earlier import Beginning, read_result
 from edldist_launch.record.eventfile import read_events
 from edldist_launch.record.folder import JobFolder
 from edldist_launch.record.tally import Figures
@@ -91,6 +91,7 @@ class RunningTrial:
         root: the folder of the tuning.
         environment: of every process.
         address: of the coordinator.
+        beginning: what becomes of what an earlier process left of it.
 
     Attributes:
         curves: what it has reported.
@@ -109,13 +110,14 @@ class RunningTrial:
         environment: Mapping[str, str],
         address: str,
         clock: Clock,
+        beginning: Beginning = "resume",
     ) -> None:
         self.trial = trial
         self.job = job
         self._clock = clock
         path = root / trial.folder
-        self.resumed = (path / "events.jsonl").exists()
-        self.folder = JobFolder(path, job)
+        self.resumed = beginning == "resume" and (path / "events.jsonl").exists()
+        self.folder = JobFolder(path, job, beginning)
         self.curves = curves_of(path)
         self._log: IO[str] = (path / "run.log").open("a", encoding="utf-8")
         console = PlainConsole(file=self._log, width=120)

@@ -26,6 +26,7 @@ from edldist_launch.plan import commands
 from edldist_launch.plan.plan import Plan
 from edldist_launch.process.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USAGE
 from edldist_launch.process.interrupts import Interrupts
+from edldist_launch.record.earlier import Beginning
 from edldist_launch.record.folder import OUTPUTS
 from edldist_launch.record.trials import process_of_trial
 from edldist_launch.tune.account import Account
@@ -34,6 +35,7 @@ from edldist_launch.tune.folder import TuningFolder
 from edldist_launch.tune.journal import Trial
 from edldist_launch.tune.model import require_library
 from edldist_launch.tune.prospects import Prospects
+from edldist_launch.tune.ratios import check_control
 from edldist_launch.tune.settings import Settings
 from edldist_launch.tune.space import Space, load_space, tuning_digest
 from edldist_launch.tune.study import Study
@@ -208,11 +210,10 @@ class TuningRun:
             self._begin(trial)
 
     def _begin(self, trial: Trial) -> None:
-        job = self._settings.job(trial.number, trial.values, trial.seed)
-        plan = self._plan
-        run = RunningTrial(
-            trial, job, plan.beside, plan.output, self._environment, self._fleet.address, self._clock
-        )
+        run = self._opened(trial)
+        if run.finished_before and not self._says_something(run):
+            run.close()  # the tuning ended for it; whoever goes on with it has mended the script
+            run = self._opened(trial, "fresh")
         if run.finished_before:
             run.close()
             self._came_to_its_end(run)
@@ -220,6 +221,24 @@ class TuningRun:
         self._running[trial.number] = run
         self._account.started(trial, run.resumed)
         run.start()
+
+    def _opened(self, trial: Trial, beginning: Beginning = "resume") -> RunningTrial:
+        job = self._settings.job(trial.number, trial.values, trial.seed)
+        plan = self._plan
+        return RunningTrial(
+            *(trial, job, plan.beside, plan.output, self._environment, self._fleet.address, self._clock),
+            beginning,
+        )
+
+    def _says_something(self, run: RunningTrial) -> bool:
+        """Whether what a trial has reported can be used: of a control, as what others are compared with."""
+        reported = run.figures_at(self._space.steps or math.inf)
+        try:
+            if run.trial.control:
+                check_control(self._space, _finite(reported), reported)
+        except ConfigError:
+            return False
+        return True
 
     def _tend(self, run: RunningTrial, now: float) -> None:
         """Look after a trial; write down its end when that has come.

@@ -141,6 +141,18 @@ def test_a_control_that_says_nothing_ends_the_tuning_with_the_reason(
     assert not any(running(pid) for pid in pids(folder))
 
 
+@pytest.mark.parametrize("wrong", ["accurcy=0 * ", "accuracy=math.nan * ", "accuracy=-1 * "])
+def test_a_tuning_goes_on_once_the_script_of_its_control_is_mended(
+    start: Start, folder: Path, wrong: str
+) -> None:
+    output, _ = (tuning := start(trials=1, student=STUDENT.replace("accuracy=", wrong))).communicate()
+    assert tuning.returncode == 2, output
+    output, _ = (tuning := start(trials=1)).communicate()
+    assert tuning.returncode == 0, output
+    assert states(folder)[0] == "done" and starts(folder)[0] == 2
+    assert (folder / "out" / "trials" / "0000" / "earlier-1" / "result.json").exists()
+
+
 def test_a_folder_of_another_space_is_refused_and_left_as_it_is(start: Start, folder: Path) -> None:
     start(trials=1).communicate()
     before = (folder / "out" / "tune.json").read_bytes()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edldist_launch.record.tally import Figures
 from edldist_launch.tune.picture import draw_tuning
-from edldist_launch.tune.report import Standing, conclusion, markdown, ranked
+from edldist_launch.tune.report import Standing, better, conclusion, markdown, ranked, titles, told
 from edldist_launch.tune.study import Study
 from edldist_launch.tune.view import Running, TuneView, show_end
 from edldist_launch.view.console import PlainConsole
-from tests.unit.tuning import ended, figures, study
+from tests.unit.tuning import ended, figures, space, study
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,55 @@ def test_the_conclusion_says_what_the_best_comes_to(tuned: Study) -> None:
     said = conclusion(tuned, Standing.of(tuned))
     assert "is the best: its accuracy is " in said and "times by the model of all trials" in said
     nothing = study()
-    assert conclusion(nothing, Standing.of(nothing)) == "None of 0 trials that ended holds the constraints."
+    assert conclusion(nothing, Standing.of(nothing)) == "No trial has come to its end."
+
+
+def told_of(
+    *candidates: Mapping[str, float] | None, control: bool = True, **changes: Any
+) -> tuple[str, Study]:
+    """The conclusion on some candidates, None for one that failed, beside a control of accuracy 0.5."""
+    tuning = study(candidates=len(candidates), window=len(candidates), **changes)
+    trials = [tuning.next() for _ in range(len(candidates) + 1)]
+    assert None not in trials
+    if control:
+        ended(tuning, 0, accuracy=0.5, cost=10.0)
+    for number, metrics in enumerate(candidates, 1):
+        if metrics is None:
+            tuning.failed(number, "no memory")
+        else:
+            ended(tuning, number, **metrics)
+    return conclusion(tuning, Standing.of(tuning)), tuning
+
+
+def test_settings_that_are_no_better_than_the_jobs_own_are_not_praised() -> None:
+    worse = {"accuracy": 0.1, "cost": 10.0}
+    said, tuning = told_of(worse, worse)
+    assert said.startswith("Trial 1 is the best: its accuracy is 0.200 times") and said.endswith(
+        "nothing better than the control was found, so keep the job's own settings."
+    )
+    assert not better(tuning, Standing.of(tuning))
+    said, tuning = told_of(*[worse] * 5)
+    assert "by the model of all trials: nothing better than" in said
+    said, tuning = told_of({"accuracy": 0.6, "cost": 10.0}, worse)
+    assert said == "Trial 1 is the best: its accuracy is 1.200 times the control's as measured."
+    assert better(tuning, Standing.of(tuning))
+
+
+def test_why_nothing_is_recommended_is_said_as_it_is() -> None:
+    said, _ = told_of(None, None, constraints=[])
+    assert said == "None of 2 trials came to its end: 2 failed, 0 stopped."
+    fine = {"accuracy": 0.9, "cost": 10.0}
+    said, tuning = told_of(fine, None, control=False, constraints=[])
+    assert said == "None of 2 trials that ended has a control to compare it with."
+    assert "done, without a control" in markdown(tuning, Standing.of(tuning), "toy", "")
+    assert "constraint" not in told(tuning, tuning.trials[1])
+    said, _ = told_of({"accuracy": 0.9, "cost": 30.0}, None)
+    assert said == "None of 1 trials that can be compared with a control holds the constraints."
+
+
+def test_two_constraints_of_one_metric_are_both_named() -> None:
+    both = space(constraints=[{"metric": "cost", "at_least": 0.5}, {"metric": "cost", "at_most": 1.1}])
+    assert titles(both)[-2] == "cost >= 0.5 <= 1.1"
 
 
 def test_the_picture_is_drawn_and_not_of_nothing(tuned: Study, tmp_path: Path) -> None:

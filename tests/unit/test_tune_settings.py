@@ -70,6 +70,8 @@ def test_the_command_for_some_settings_makes_that_job(tmp_path: Any) -> None:
             "the job could not have the value 0: checkpoint.every_steps: 0 is not allowed",
         ),
         ({"checkpoint.every_steps": {"low": 1, "high": 99.5}}, "the job could not have the value"),
+        ({"--mode": {"choices": ["a", None]}}, "an argument of the script cannot have the value None"),
+        ({"--mode": {"choices": ["a", ["b"]]}}, "cannot have the value ['b']: give it texts or numbers"),
         ({"--mode": {"choices": ["a", True]}}, "quote it in the job file to pass it as text"),
     ],
 )

@@ -36,6 +36,7 @@ def test_a_space_is_read_with_its_defaults(tmp_path: Path) -> None:
         ({"keys": {"--lr": {"low": 2, "high": 1}}}, "keys.--lr: low 2 is not below high 1: nothing lies"),
         ({"keys": {"--lr": {"low": 0, "high": 1, "log": True}}}, "keys.--lr: log: true needs low above 0"),
         ({"keys": {"--n": {"low": 0.5, "high": 2, "whole": True}}}, "keys.--n: whole: true needs whole"),
+        ({"keys": {"--n": {"low": 1, "high": 1e300, "whole": True}}}, "bounds of at most 9,007,199,254,740,"),
         ({"keys": {"--lr": {"low": "x", "high": 1}}}, "keys.--lr.low: 'x' is not allowed; it must be a num"),
         ({"keys": {"--lr": {"low": 0, "high": float("inf")}}}, "keys.--lr.high: inf is not allowed"),
         ({"keys": {"--lr": {"low": 0, "high": 1, "lgo": True}}}, "keys.--lr.lgo: unknown key (value True)"),
