@@ -99,6 +99,7 @@ ROWS = (
     Row("metrics", "metrics_cost", "measure_metrics", "what metrics cost, 64-byte samples"),
     Row("autoscale", "autoscale", "measure_autoscale", "the autoscaler under the laws of engines"),
     Row("losses", "divergences", "measure_divergences", "losses of a language model", budgeted=False),
+    Row("sealing", "sealing", "measure_sealing", "label path over TCP, with keys", budgeted=False),
     Row("cost", "cost", "measure_cost", "bytes, system calls, CPU and memory", budgeted=False),
     Row("codecs", "codecs", "measure_codecs", "what codecs cost, and what they lose", budgeted=False),
     Row("answers", "answers", "measure_answers", "answers of HTTP engines", budgeted=False),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import edldist
+from edldist.keys.folder import KeyFolder
 from edldist_benchmarks.processes import EDLDIST, Processes
 from edldist_benchmarks.teachers import TASK_SAMPLES
 
@@ -25,12 +26,22 @@ class Job:
     """Starts the parts of a job and waits until they know each other.
 
     Everything of it is on this host, so tensors go through shared memory, unless ``shared`` is false.
+
+    Args:
+        keys: folder of keys with which everything is sealed; None: nothing is.
     """
 
-    def __init__(self, processes: Processes, stack: contextlib.ExitStack, shared: bool = True) -> None:
+    def __init__(
+        self,
+        processes: Processes,
+        stack: contextlib.ExitStack,
+        shared: bool = True,
+        keys: Path | None = None,
+    ) -> None:
         self.processes = processes
-        self._transport = {"EDLDIST_SHARED_MEMORY": str(int(shared))}
-        self.address = processes.coordinator()
+        sealed = {} if keys is None else {"EDLDIST_KEYS": str(keys)}
+        self._transport = {"EDLDIST_SHARED_MEMORY": str(int(shared)), **sealed}
+        self.address = processes.coordinator(**sealed)
         self.coordinator_pid = processes.pid_of("coordinator")
         self._stack = stack
         self._started = 0
@@ -90,9 +101,17 @@ def _variables(values: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_job(shared: bool = True) -> Iterator[Job]:
-    """A job with its coordinator; everything ends with the block, loaders first."""
+def open_job(shared: bool = True, sealed: bool = False) -> Iterator[Job]:
+    """A job with its coordinator; everything ends with the block, loaders first.
+
+    Args:
+        shared: whether tensors go through shared memory.
+        sealed: whether it has keys.
+    """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edldist-bench-")))
         processes = stack.enter_context(Processes(folder, watched=True))
-        yield Job(processes, stack, shared)
+        keys = folder / "keys" if sealed else None
+        if keys is not None:
+            KeyFolder(keys).make()
+        yield Job(processes, stack, shared, keys)

@@ -114,9 +114,9 @@ CASES = {"large": LARGE, "large-shared": LARGE_SHARED, "small": SMALL, "tokens":
 
 
 @contextlib.contextmanager
-def open_path(case: Case) -> Iterator[edldist.DistillLoader]:
-    """A coordinator and one worker, each a real process, and a loader in this one."""
-    with open_job(case.shared) as job:
+def open_path(case: Case, sealed: bool = False) -> Iterator[edldist.DistillLoader]:
+    """A coordinator and one worker, each a real process, and a loader in this one, with keys or without."""
+    with open_job(case.shared, sealed) as job:
         job.teacher(case.model, case.worker_batch, case.labels)
         yield job.loader(case.batches(), workers=1, high_watermark=case.high_watermark)
 

@@ -80,11 +80,11 @@ class Processes:
         self._names[process.pid] = name
         return process
 
-    def coordinator(self) -> str:
+    def coordinator(self, **env: str) -> str:
         """Start one and return its address."""
         ready = self.folder / "coordinator.json"
         bind = ["--bind", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0", "--address-file", str(ready)]
-        self.start("coordinator", *EDLDIST, "coordinator", *bind)
+        self.start("coordinator", *EDLDIST, "coordinator", *bind, **env)
         self.wait("the coordinator", ready.exists)
         return str(json.loads(ready.read_text())["address"])
 

@@ -148,7 +148,7 @@ class FaultJob:
 
     # --- starting ---------------------------------------------------------------------------
 
-    def coordinator(self) -> Role:
+    def coordinator(self, env: dict[str, str] | None = None) -> Role:
         """Start a coordinator; a second one listens where the first one did, unless it moves."""
         ready = self.folder / "coordinator.json"
         ready.unlink(missing_ok=True)
@@ -158,6 +158,7 @@ class FaultJob:
             *("coordinator", "--bind", bind, "--http", "127.0.0.1:0"),
             *("--heartbeat-interval-s", str(self.heartbeat_interval_s)),
             *("--heartbeat-ttl-s", str(self.heartbeat_ttl_s), "--address-file", str(ready)),
+            env=env,
         )
         wait_for("the coordinator to listen", lambda: ready.exists() or not role.alive)
         assert role.alive, role.tail()

@@ -10,6 +10,7 @@ from edldist.errors import ConfigError
 from edldist.keys.folder import KeyFolder
 from edldist_launch.contract.job_keys import JobKeys, link_here, use_keys_of
 from edldist_launch.contract.submission import Submission
+from edldist_launch.plan.commands import inherited_environment
 
 
 def test_a_job_has_keys_of_its_own_unless_somebody_says_otherwise(tmp_path: Path) -> None:
@@ -56,3 +57,12 @@ def test_a_command_uses_the_keys_of_the_jobs_record_and_nothing_else(
     environment = dict(here)
     use_keys_of(Submission("slurm", "toy", 0.0, link=link), environment)
     assert environment == then == link_here(environment)
+
+
+def test_what_a_job_starts_has_the_keys_of_who_started_it() -> None:
+    given = {"EDLDIST_KEYS": "/team/keys", "EDLDIST_INSECURE": "1", "EDLDIST_OUTPUT": "/elsewhere"}
+    assert inherited_environment(given) == {
+        "EDLDIST_KEYS": "/team/keys",
+        "EDLDIST_INSECURE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }

@@ -18,6 +18,7 @@ from edldist.errors import ConfigError
 from edldist.keys.folder import KNOWN, KeyFolder
 from edldist.keys.live import LiveKeys, job_keys
 from edldist.keys.pair import ROLES, new_pair
+from edldist.wire.zmq.keys import socket_keys
 
 pytestmark = pytest.mark.skipif(not zmq.has("curve"), reason="this libzmq has no CURVE")
 
@@ -213,3 +214,12 @@ def test_a_variable_names_the_folder(folder: KeyFolder, monkeypatch: pytest.Monk
     monkeypatch.setenv("EDLDIST_KEYS", os.fspath(folder.path))
     keys = job_keys("teacher")
     assert keys is not None and keys.ring.own.role == "teacher"
+
+
+def test_a_libzmq_that_seals_nothing_is_refused_where_keys_are_given(
+    folder: KeyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDLDIST_KEYS", os.fspath(folder.path))
+    monkeypatch.setattr("zmq.has", lambda what: False)
+    with pytest.raises(ConfigError, match="built without CURVE, and seals nothing: install pyzmq's own"):
+        socket_keys("teacher")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import zmq
 
+from edldist.errors import ConfigError
 from edldist.keys.live import job_keys
 
 if TYPE_CHECKING:
@@ -94,7 +95,12 @@ def socket_keys(role: str, *admits: str) -> SocketKeys | None:
         admits: roles that may connect to its hubs.
 
     Raises:
-        ConfigError: the folder has no usable key of that role.
+        ConfigError: the folder has no usable key of that role, or this libzmq cannot use any.
     """
     live = job_keys(role)
+    if live is not None and not zmq.has("curve"):
+        raise ConfigError(
+            f"this libzmq ({zmq.zmq_version()}) was built without CURVE, and seals nothing: install pyzmq's "
+            "own (pip install --force-reinstall pyzmq)"
+        )
     return None if live is None else SocketKeys(live, admits)

@@ -1,0 +1,74 @@
+"""Files that hold a secret, or say who is let in: who may read and write them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from edldist.errors import ConfigError
+from edldist.keys import private
+from edldist.keys.private import check_readers, check_writers, read_token
+
+
+@pytest.fixture
+def token(tmp_path: Path) -> Path:
+    path = tmp_path / "token"
+    path.touch(mode=0o600)
+    path.write_text("word-1234\n")
+    return path
+
+
+def test_a_token_is_the_one_word_of_its_file(token: Path) -> None:
+    assert read_token(token, "--http-token-file") == "word-1234"
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644, 0o610])
+def test_one_that_others_can_read_is_refused_with_the_command_that_mends_it(token: Path, mode: int) -> None:
+    token.chmod(mode)
+    with pytest.raises(ConfigError, match=f"others can read the token of --t {token}: chmod 600 {token}"):
+        read_token(token, "--t")
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"two words", b"caf\xc3\xa9", b"\xff\xfe", b"s" * 5000])
+def test_a_file_without_a_word_is_refused_and_not_shown(token: Path, content: bytes) -> None:
+    token.write_bytes(content)
+    with pytest.raises(ConfigError, match="--t: .* holds no token") as refused:
+        read_token(token, "--t")
+    assert "two" not in str(refused.value) and "sss" not in str(refused.value)
+
+
+def test_one_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read .*absent: No such file"):
+        read_token(tmp_path / "absent", "--t")
+    check_writers(tmp_path / "absent", "let anybody in")  # whoever reads it says so
+
+
+@pytest.mark.parametrize(
+    ("owner", "me", "mode", "good"),
+    [
+        (0, 1000, 0o440, True),  # as Kubernetes mounts a Secret for a pod with an fsGroup
+        (0, 1000, 0o400, True),
+        (0, 1000, 0o444, False),
+        (0, 1000, 0o460, False),
+        (0, 0, 0o440, False),
+        (1000, 1000, 0o440, False),
+        (1000, 1000, 0o600, True),
+    ],
+)
+def test_roots_file_may_be_readable_for_a_group_of_a_pods(
+    monkeypatch: pytest.MonkeyPatch, owner: int, me: int, mode: int, good: bool
+) -> None:
+    monkeypatch.setattr(
+        private,
+        "_stat",
+        lambda path, missing_ok=False: SimpleNamespace(st_uid=owner, st_mode=0o100000 | mode),
+    )
+    monkeypatch.setattr(os, "geteuid", lambda: me)
+    if good:
+        check_readers(Path("teacher.key"), "the secret key")
+    else:
+        with pytest.raises(ConfigError, match=r"others can read the secret key teacher\.key: chmod 600"):
+            check_readers(Path("teacher.key"), "the secret key")
