@@ -72,3 +72,14 @@ def test_roots_file_may_be_readable_for_a_group_of_a_pods(
     else:
         with pytest.raises(ConfigError, match=r"others can read the secret key teacher\.key: chmod 600"):
             check_readers(Path("teacher.key"), "the secret key")
+
+
+def test_what_is_mounted_read_only_is_nobodys_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(ConfigError, match=f"others can write {tmp_path}, and let anybody in: chmod go-w"):
+        check_writers(tmp_path, "let anybody in")
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=os.ST_RDONLY))
+    check_writers(tmp_path, "let anybody in")
+    tmp_path.chmod(0o700)
