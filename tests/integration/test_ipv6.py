@@ -7,6 +7,7 @@ import urllib.request
 
 import pytest
 
+import edldist
 from edldist.address import parse_address
 from edldist.coordinator.board import StatusBoard
 from edldist.coordinator.history import RunHistory
@@ -37,6 +38,20 @@ def test_workers_reach_a_rank_by_whatever_it_advertises(
         loader = job.loader([{"id": torch.arange(4)}, {"id": torch.arange(4, 8)}], inputs="id")
         assert len(list(loader)) == 2
         assert loader._service.address.startswith(seen)
+
+
+def test_a_rank_that_other_machines_would_reach_has_keys_or_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+
+    monkeypatch.setenv("EDLDIST_ADVERTISE", "10.0.0.5")
+    for variable in ("EDLDIST_KEYS", "EDLDIST_INSECURE"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(
+        ConfigError, match=r"will not listen at tcp://\*:0 without keys: .*edldist keygen DIR"
+    ):
+        edldist.DistillLoader([{"id": torch.arange(4)}], inputs="id", coordinator="tcp://127.0.0.1:1")
 
 
 def test_a_rank_that_is_told_nothing_listens_on_its_way_to_the_coordinator() -> None:

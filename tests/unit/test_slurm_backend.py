@@ -15,6 +15,7 @@ from edldist.clock import FakeClock
 from edldist.config import load_job
 from edldist.errors import ConfigError, LaunchError
 from edldist.files import lock_file
+from edldist.keys.folder import KeyFolder
 from edldist_launch.contract.submission import find_submission
 from edldist_launch.contract.wishes import read_wishes
 from edldist_launch.plan.plan import Plan
@@ -97,6 +98,49 @@ def test_a_job_without_a_preparation_waits_for_nothing_else(tmp_path: Path) -> N
         ("--array=0-0", "--dependency=after:1"),
         ("--array=0-1", "--dependency=after:1"),
     ]
+
+
+def test_a_job_has_keys_of_its_own_and_its_scripts_name_their_folder(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("EDLDIST_KEYS", "EDLDIST_INSECURE"):
+        monkeypatch.delenv(variable, raising=False)
+    job.start()
+    keys = job.output / "keys"
+    assert {path.stat().st_mode & 0o777 for path in keys.glob("*.key")} == {0o600}
+    secrets = [json.loads(path.read_text())["secret"] for path in keys.glob("*.key")]
+    named = f"export EDLDIST_KEYS={keys}"
+    scripts = {path.name: path.read_text() for path in (job.output / "slurm").glob("*.sh")}
+    assert {name for name, text in scripts.items() if named in text} == {
+        *("coordinator.sh", "teacher.teacher.sh", "student.sh")
+    }
+    others = [path for path in job.output.rglob("*") if path.is_file() and path.suffix != ".key"]
+    assert len(secrets) == 4 and len(others) > 5
+    assert not [path for path in others for secret in secrets if secret in path.read_text(errors="replace")]
+    submission = find_submission(job.output)
+    assert submission is not None and submission.link == {"EDLDIST_KEYS": str(keys)}
+
+
+def test_a_job_without_keys_says_so_in_its_scripts(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDLDIST_KEYS", raising=False)
+    monkeypatch.setenv("EDLDIST_INSECURE", "1")
+    job.start()
+    assert not (job.output / "keys").exists()
+    assert "export EDLDIST_INSECURE=1" in (job.output / "slurm" / "coordinator.sh").read_text()
+    submission = find_submission(job.output)
+    assert submission is not None and submission.link == {"EDLDIST_INSECURE": "1"}
+
+
+def test_keys_that_are_not_whole_queue_nothing(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    team = KeyFolder(tmp_path / "team")
+    team.make()
+    (team.path / "coordinator.key").unlink()
+    monkeypatch.setenv("EDLDIST_KEYS", str(team.path))
+    with pytest.raises(ConfigError, match="has none of the keys that a coordinator needs"):
+        job.start()
+    assert job.slurm.submitted == [] and not job.output.exists()
 
 
 def test_a_job_may_be_tried_without_a_trace(job: Job) -> None:
