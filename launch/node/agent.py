@@ -74,15 +74,14 @@ def make_handler(options: AgentOptions, parameters: RendezvousParameters) -> Ren
     """The rendezvous of this node."""
     from edldist_launch.node.rendezvous import CoordinatorRendezvous, LoneRendezvous
 
-    local_host = parameters.local_addr or "127.0.0.1"
     if options.coordinator is None:
-        return LoneRendezvous(parameters.run_id, local_host)
+        return LoneRendezvous(parameters.run_id)
     return CoordinatorRendezvous(
         options.coordinator,
         parameters.run_id,
         options.job,
         (parameters.min_nodes, parameters.max_nodes),
-        local_host,
+        parameters.local_addr or "127.0.0.1",
         options.ranks,
         options.connect_timeout_s,
     )

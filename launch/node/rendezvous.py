@@ -4,17 +4,19 @@
 how). ``LoneRendezvous`` is for the only node of a run, which meets nobody.
 
 No port is opened for it, and nothing is unpickled. The ranks of a generation meet as torch wants it, at a
-``TCPStore`` of rank 0, whose port its node has held for it since before the generation formed.
+``TCPStore``, which the agent of the first node serves on its loopback interface (``rank_store``). Ranks of
+other nodes reach it through a door that lets nodes of the run in alone (``store_door``), whose port stands
+since before the generation formed.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import socket
 import sys
 import time
 
+import msgspec
 from torch.distributed import HashStore
 from torch.distributed.elastic.rendezvous import (
     RendezvousClosedError,
@@ -31,6 +33,8 @@ from edldist.wire.process import process_id
 from edldist_launch.node.agent import BACKEND
 from edldist_launch.node.attendance import Attendance
 from edldist_launch.node.generation_table import GenerationTable
+from edldist_launch.node.rank_store import LOOPBACK, RankStore
+from edldist_launch.node.store_door import Door, Way, new_word
 
 __all__ = ["CompleteError", "CoordinatorRendezvous", "LoneRendezvous"]
 
@@ -51,34 +55,16 @@ class CompleteError(RendezvousClosedError):
     """The run has ended without this node, which came too late, or was not in its last generation."""
 
 
-class _HeldPort:
-    """A free port that nobody else is given while it is held.
-
-    It is bound, and nobody listens: a server that sets SO_REUSEADDR, as torch's store does, can listen there.
-    """
-
-    def __init__(self) -> None:
-        self._socket = socket.socket()
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind(("", 0))
-        self.port: int = self._socket.getsockname()[1]
-
-    def release(self) -> None:
-        self._socket.close()
-
-
 class LoneRendezvous(RendezvousHandler):
     """The only node of a run.
 
     Args:
         run_id: of the run.
-        local_host: where its ranks meet.
     """
 
-    def __init__(self, run_id: str, local_host: str) -> None:
+    def __init__(self, run_id: str) -> None:
         self._run_id = run_id
-        self._local_host = local_host
-        self._port: _HeldPort | None = None
+        self._store: RankStore | None = None
         self._rounds = 0
         # Nobody but this agent counts them: to another one's, of the same command, they are not to be
         # compared.
@@ -87,12 +73,16 @@ class LoneRendezvous(RendezvousHandler):
     def get_backend(self) -> str:
         return BACKEND
 
+    @property
+    def use_agent_store(self) -> bool:
+        return True
+
     def next_rendezvous(self) -> RendezvousInfo:
         self.shutdown()
-        self._port = _HeldPort()
+        self._store = RankStore()
         self._rounds += 1
         os.environ[GENERATION_VARIABLE] = generation_name(self._own_count, self._rounds, process_id())
-        return RendezvousInfo(HashStore(), 0, 1, RendezvousStoreInfo(self._local_host, self._port.port))
+        return RendezvousInfo(HashStore(), 0, 1, RendezvousStoreInfo(LOOPBACK, self._store.port))
 
     def is_closed(self) -> bool:
         return False
@@ -107,8 +97,8 @@ class LoneRendezvous(RendezvousHandler):
         return self._run_id
 
     def shutdown(self) -> bool:
-        if self._port is not None:
-            self._port.release()
+        if self._store is not None:
+            self._store.close()
         return True
 
 
@@ -142,11 +132,14 @@ class CoordinatorRendezvous(RendezvousHandler):
         self._generation: Generation | None = None
         self._formed_at = 0.0
         self._absent_since: float | None = None
-        self._port = _HeldPort()
+        self._store: RankStore | None = None
+        self._way: Way | None = None
+        self._door = self._new_door()
+        port, word = self._door.port, self._door.word
         report = NodeReport(
             run=run_id,
             job=job,
-            node=GroupNode(process=process_id(), host=local_host, port=self._port.port, ranks=ranks),
+            node=GroupNode(process=process_id(), host=local_host, port=port, ranks=ranks, door=word),
             least=nodes[0],
             most=nodes[1],
             state="joining",
@@ -157,6 +150,10 @@ class CoordinatorRendezvous(RendezvousHandler):
 
     def get_backend(self) -> str:
         return BACKEND
+
+    @property
+    def use_agent_store(self) -> bool:
+        return True
 
     def get_run_id(self) -> str:
         return self._attendance.report.run
@@ -184,17 +181,37 @@ class CoordinatorRendezvous(RendezvousHandler):
             GenerationTable(self._attendance, generation),
             rank,
             len(generation.nodes),
-            RendezvousStoreInfo(first.host, first.port),
+            RendezvousStoreInfo(LOOPBACK, self._meeting_port(rank, first)),
         )
+
+    def _meeting_port(self, rank: int, first: GroupNode) -> int:
+        """Where this node's ranks find the generation's store: on this machine, whichever node has it."""
+        if rank == 0:
+            self._store = RankStore()
+            return self._store.port
+        self._way = Way(first.host, first.port, first.door)
+        return self._way.port
+
+    def _new_door(self) -> Door:
+        return Door(new_word(), lambda: None if self._store is None else self._store.port)
+
+    def _close_store(self) -> None:
+        self._door.close()
+        if self._way is not None:
+            self._way.close()
+        if self._store is not None:
+            self._store.close()
+        self._way = self._store = None
 
     def _join(self) -> Generation:
         former = self._generation
         if former is not None:
-            self._port.release()
-            self._port = _HeldPort()
+            self._close_store()
+            self._door = self._new_door()
+            node = self._attendance.report.node
             self._attendance.tell(
                 state="joining",
-                node=_with_port(self._attendance.report.node, self._port.port),
+                node=msgspec.structs.replace(node, port=self._door.port, door=self._door.word),
                 values={},
                 counts={},
             )
@@ -275,8 +292,4 @@ class CoordinatorRendezvous(RendezvousHandler):
                 "the coordinator at %s did not hear that this node has %s", self._coordinator, state
             )
         self._attendance.close()
-        self._port.release()
-
-
-def _with_port(node: GroupNode, port: int) -> GroupNode:
-    return GroupNode(process=node.process, host=node.host, port=port, ranks=node.ranks)
+        self._close_store()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,13 +14,14 @@ from typing import Any
 
 import psutil
 import pytest
-from torch.distributed import DistStoreError
+from torch.distributed import DistNetworkError, DistStoreError, TCPStore
 from torch.distributed.elastic.rendezvous import RendezvousConnectionError, RendezvousInfo
 from torch.distributed.elastic.utils import store as store_util
 
 from edldist.wire.process import process_id
 from edldist_launch.node import rendezvous
 from edldist_launch.node.rendezvous import CoordinatorRendezvous, LoneRendezvous
+from edldist_launch.node.store_door import MAGIC
 from tests.integration.members import Running, until
 
 pytestmark = pytest.mark.timeout(240)
@@ -70,16 +72,31 @@ def meet(*nodes: CoordinatorRendezvous) -> list[RendezvousInfo]:
     return [joined.result(WITHIN_S) for joined in [later(node.next_rendezvous) for node in nodes]]
 
 
-def test_nodes_agree_on_ranks_and_on_the_place_where_these_meet(
+def store_of(info: RendezvousInfo) -> TCPStore:
+    """As the ranks of a node open it."""
+    place = info.bootstrap_store_info
+    assert place.master_addr == "127.0.0.1"
+    return TCPStore("127.0.0.1", place.master_port, is_master=False, timeout=timedelta(seconds=WITHIN_S))
+
+
+def listening() -> dict[int, str]:
+    """Where this process listens, by port."""
+    found = psutil.Process().net_connections("tcp")
+    return {each.laddr.port: each.laddr.ip for each in found if each.status == "LISTEN"}
+
+
+def test_nodes_agree_on_ranks_and_their_ranks_meet_in_one_store(
     nodes: Callable[..., CoordinatorRendezvous],
 ) -> None:
-    infos = meet(nodes("a"), nodes("b"))
-    assert sorted(info.rank for info in infos) == [0, 1]
-    assert {info.world_size for info in infos} == {2}
-    places = {
-        (info.bootstrap_store_info.master_addr, info.bootstrap_store_info.master_port) for info in infos
-    }
-    assert len(places) == 1 and places.pop()[0] == "127.0.0.1"
+    a, b = nodes("a"), nodes("b")
+    for value in ("first", "second"):  # and in one of its own again, when a group forms anew
+        infos = meet(a, b)
+        assert sorted(info.rank for info in infos) == [0, 1]
+        assert {info.world_size for info in infos} == {2}
+        one, other = map(store_of, infos)
+        assert not one.check(["key"])
+        one.set("key", value)
+        assert other.get("key") == value.encode()
 
 
 def test_every_generation_has_a_name_of_its_own_which_its_ranks_inherit(
@@ -97,18 +114,26 @@ def test_every_generation_has_a_name_of_its_own_which_its_ranks_inherit(
         assert one.startswith(f"run/{number}/") and one.endswith(("a", "b"))
 
 
-def test_nobody_listens_for_it_and_the_port_is_still_to_be_had_by_torchs_store(
-    nodes: Callable[..., CoordinatorRendezvous],
+def test_ranks_store_is_on_the_loopback_interface_and_a_stranger_is_not_let_through_the_door(
+    nodes: Callable[..., CoordinatorRendezvous], caplog: pytest.LogCaptureFixture
 ) -> None:
-    from torch.distributed import TCPStore
-
-    (info,) = meet(nodes("a", most=1))
-    port = info.bootstrap_store_info.master_port
-    listening = [c.laddr.port for c in psutil.Process().net_connections("tcp") if c.status == "LISTEN"]
-    assert port not in listening
-    store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
-    store.set("key", "value")
-    assert store.get("key") == b"value"
+    a, b = nodes("a"), nodes("b")
+    infos = meet(a, b)
+    places = listening()
+    for info in infos:
+        assert places[info.bootstrap_store_info.master_port] == "127.0.0.1"
+    (first,) = [node for node, info in zip((a, b), infos, strict=True) if info.rank == 0]
+    door = first._attendance.report.node
+    assert places[door.port] in ("::", "0.0.0.0") and door.door and door.door not in repr(door)
+    with socket.create_connection(("127.0.0.1", door.port), timeout=WITHIN_S) as stranger:
+        said = b""
+        while len(said) < len(MAGIC) + 32:
+            said += stranger.recv(100)
+        stranger.sendall(bytes(64))
+        assert stranger.recv(100) == b"", "hung up"
+    until(lambda: "who is no node of this run" in caplog.text, "the door to say so")
+    with pytest.raises(DistNetworkError):
+        TCPStore("127.0.0.1", door.port, is_master=False, timeout=timedelta(seconds=1))
 
 
 @pytest.mark.slow
@@ -192,7 +217,7 @@ def test_a_coordinator_that_never_answers_is_given_up(
 
 def test_a_node_of_its_own_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDLDIST_GENERATION", "")
-    node = LoneRendezvous("run", "127.0.0.1")
+    node = LoneRendezvous("run")
     first, name = node.next_rendezvous(), os.environ["EDLDIST_GENERATION"]
     second = node.next_rendezvous()
     me = process_id()

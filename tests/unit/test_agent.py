@@ -51,7 +51,7 @@ class Killed:
     def result(self):
         os.kill(os.getpid(), int(sys.argv[1]))
 
-node = ask_first(LoneRendezvous("run", "127.0.0.1"), heed_once())
+node = ask_first(LoneRendezvous("run"), heed_once())
 node.next_rendezvous()
 follower = TailLog("ranks", {}, sys.stderr)
 follower._futs = [Killed()]

@@ -18,12 +18,17 @@ _Counts = Annotated[
 
 
 class GroupNode(MessagePart, frozen=True, array_like=True):
-    """A student node: its agent's process, its ``ranks``, and where all would meet if it held rank 0."""
+    """A student node: its agent's process, its ``ranks``, where all would meet if it held rank 0, and the
+    word that opens that ``door`` (``launch.node.store_door``), which is not shown."""
 
     process: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern="^[ -~]*$")]
     host: _Key
     port: Annotated[int, msgspec.Meta(ge=0, le=65_535)]
     ranks: Annotated[int, msgspec.Meta(ge=1)]
+    door: Annotated[str, msgspec.Meta(max_length=64)] = ""
+
+    def __repr__(self) -> str:
+        return f"GroupNode({self.process!r}, {self.host!r}, {self.port}, ranks={self.ranks})"
 
 
 class Generation(MessagePart, frozen=True):
