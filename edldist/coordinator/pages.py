@@ -3,9 +3,10 @@
 A ``StatusBoard`` hands a snapshot from the thread that owns the state to the threads that answer;
 nothing else is shared between them but the history, which any thread may ask.
 
-``/history`` is the course of the run as JSON (``wire.messages.History``): the last minutes by the second, the
-whole run in steps that grow with it, reported figures and what happened. ``/history?since=T`` tells only what
-came after T: give it the ``wall_s`` of the answer before.
+``/`` is the dashboard (``dashboard_files``), a page for people, which draws what others tell. ``/history`` is
+the course of the run as JSON (``wire.messages.History``): the last minutes by the second, the whole run in
+steps that grow with it, reported figures and what happened. ``/history?since=T`` tells only what came after
+T: give it the ``wall_s`` of the answer before.
 
 ``/scaling/GROUP`` is for an autoscaler that acts on ``wanted``, as KEDA's ``metrics-api``. While nobody can
 tell how many workers there should be, it answers with an error, so that whoever asks leaves all as it is.
@@ -26,6 +27,7 @@ from urllib.parse import unquote
 import msgspec
 
 from edldist.coordinator.board import StatusBoard
+from edldist.coordinator.dashboard_files import dashboard
 from edldist.coordinator.metrics.exposition import CONTENT_TYPE, exposition
 from edldist.observe.http import Answer, Request, refusal
 from edldist.wire.messages import History
@@ -50,9 +52,12 @@ class CoordinatorPages:
         self._board = board
         self._history = history
         self._token = token
+        self._files = dashboard()
 
     def __call__(self, request: Request) -> Answer:
         path = request.path
+        if (file := self._files.get(path)) is not None:
+            return file
         if path == "/healthz":
             return self._health()
         if path == "/status":
@@ -63,7 +68,7 @@ class CoordinatorPages:
             return self._metrics()
         if path.startswith(_SCALING):
             return self._scaling(unquote(path.removeprefix(_SCALING)), request.headers)
-        known = "/status, /history, /metrics, /scaling/GROUP and /healthz"
+        known = "/ (the dashboard), /status, /history, /metrics, /scaling/GROUP and /healthz"
         return refusal(HTTPStatus.NOT_FOUND, f"no such page; there are {known}")
 
     def _health(self) -> Answer:

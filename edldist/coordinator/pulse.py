@@ -59,31 +59,41 @@ class Pulse:
         beats = {member_id: self._beat(member_id, member, now) for member_id, member in members.items()}
         self._beats = beats
         students = 0
-        taken = starved = full = 0.0
+        taken: float | None = 0.0
+        starved = full = 0.0
         buffered: float | None = None
+        unknown: set[str] = set()
         given: dict[str, list[float]] = {}
         for member_id, member in members.items():
             beat = beats[member_id]
+            # One that did things before it was first seen here has a rate that nobody knows yet.
+            known = beat.rate is not None or not beat.samples
             if member.is_teacher:
+                if not known:
+                    unknown.add(member.register.group)
                 group = given.setdefault(member.register.group, [0.0, 0.0])
                 group[0] += beat.rate or 0.0
                 group[1] += member.stats.get("draining") is not True
                 continue
             students += 1
-            taken += beat.rate or 0.0
+            taken = taken + (beat.rate or 0.0) if known and taken is not None else None
             starved, full = max(starved, beat.starved), max(full, beat.full)
             if "buffered" in member.stats:
                 level = _count(member.stats["buffered"])
                 buffered = level if buffered is None else min(buffered, level)
             for name in member.register.teachers:
                 given.setdefault(name, [0.0, 0.0])
-        values: dict[Key, float] = {("", "samples_per_s"): taken, ("", "students"): float(students)}
+        values: dict[Key, float] = {("", "students"): float(students)}
+        if taken is not None:
+            values["", "samples_per_s"] = taken
         if students:
             values |= {("", "starved"): starved, ("", "backpressure"): full}
         if buffered is not None:
             values["", "buffered"] = buffered
         for name in sorted(given)[:MOST_GROUPS]:
-            values[name, "samples_per_s"], values[name, "workers"] = given[name]
+            rate, values[name, "workers"] = given[name]
+            if name not in unknown:
+                values[name, "samples_per_s"] = rate
             if (number := wanted(name)) is not None:
                 values[name, "wanted"] = float(number)
         return values

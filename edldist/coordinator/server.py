@@ -83,6 +83,8 @@ STUCK_INTERVALS, LEAST_STUCK_S = 3, 5.0
 """The main loop turns several times an interval; one that has not for so many, and so long, is stuck."""
 TELL_S = 0.5
 """How often a listener is told what is new."""
+GATHER_S = 3.0
+"""After so long a fresh coordinator tells how many are here, though more may be on their way."""
 CROWD = 256
 """With more members, one that was answered an interval less than a TTL ago gets no answer to its heartbeat:
 members wonder after more than a TTL of silence, and an answer costs as much as a heartbeat."""
@@ -303,7 +305,7 @@ class Coordinator:
         if now >= self._scaling.due_at and self._members.settled(now):
             for change in self._scaling.decide(loads(self._members.members.values()), now):
                 self._record_change(change, wall)
-        if self._history.due(now):
+        if self._history.due(now) and (self._members.settled(now) or now - self._started_at >= GATHER_S):
             self._history.look(self._pulse.take(self._members.members, self._scaling.wanted, now), now)
         self._board.turned()
         self._tell(now)

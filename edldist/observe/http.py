@@ -14,7 +14,7 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
 from http import HTTPStatus
@@ -43,11 +43,12 @@ LAST_ANSWERS_S = 1.0
 
 @dataclass(frozen=True)
 class Answer:
-    """What a page says."""
+    """What a page says, with headers of its own beside those of every answer."""
 
     body: bytes
     content_type: str = "application/json"
     status: HTTPStatus = HTTPStatus.OK
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def refusal(status: HTTPStatus, reason: str) -> Answer:
@@ -122,6 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
     server_version = "edldist"
     sys_version = ""
+    default_request_version = "HTTP/1.0"  # of a first line that names none: its answer has headers, too
 
     def setup(self) -> None:
         super().setup()
@@ -139,10 +141,12 @@ class _Handler(BaseHTTPRequestHandler):
             path, _, query = self.path.partition("?")
             self._send(self.server.pages(Request(path, query, self.headers)))
 
+    do_HEAD = do_GET
+
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answer errors in JSON, and any other method than GET with 405."""
+        """Answer errors in JSON, and any other method than GET and HEAD with 405."""
         if code == HTTPStatus.NOT_IMPLEMENTED:
-            code, message = HTTPStatus.METHOD_NOT_ALLOWED, "only GET is allowed here"
+            code, message = HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD are allowed here"
         self.close_connection = True
         self._send(refusal(HTTPStatus(code), message or HTTPStatus(code).phrase))
 
@@ -151,8 +155,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(answer.body)))
         self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
         if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
-            self.send_header("Allow", "GET")
+            self.send_header("Allow", "GET, HEAD")
         if answer.status == HTTPStatus.UNAUTHORIZED:
             self.send_header("WWW-Authenticate", "Bearer")
         self.end_headers()

@@ -92,7 +92,7 @@ class CoordinatorProcess:
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
             ready = json.loads(self._address_file.read_text(encoding="utf-8"))
             self.address, self._http = str(ready["address"]), str(ready["http"])
-            self._observers.say(f"coordinator at {self.address}, status at http://{self._http}/status")
+            self._observers.say(f"coordinator at {self.address}, dashboard at http://{self._http}/")
             self.forget_address_file()
             return True
         return False

@@ -98,3 +98,16 @@ def test_a_folder_that_would_hide_pythons_own_modules_is_left_out_and_named(
     environment = {}
     add_to_environment(environment, str(tmp_path))
     assert environment == {}
+
+
+def test_every_file_of_the_framework_is_installed() -> None:
+    data = _settings()["tool"]["setuptools"]["package-data"]
+    installed = {
+        path
+        for package, patterns in data.items()
+        for pattern in patterns
+        for path in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    files = {path for path in (ROOT / "edldist").rglob("*") if path.is_file()}
+    code = {path for path in files if path.suffix in (".py", ".pyc")}
+    assert files - code - installed == set()
