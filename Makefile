@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test fault examples workloads kubernetes monitoring simulate check bench soak mutants clean
+.PHONY: setup demo pictures test fault examples workloads kubernetes monitoring simulate check bench soak mutants clean
 
 setup: $(STAMP)
 
@@ -15,6 +15,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/python examples/digits/demo.py --output out/digits
+
+# The README's pictures of a job that runs, into docs/images: the demo, looked at with Chromium (Debian's, as root).
+pictures: setup
+	$(BIN)/python -m tests.browser.pictures
 
 check: setup
 	$(BIN)/ruff check .

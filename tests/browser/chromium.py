@@ -24,6 +24,7 @@ __all__ = ["WITHIN_S", "Browser", "chromium"]
 
 WITHIN_S = 60.0
 INSTALL_S = 300.0
+MARGIN_PX = 16
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 OPTIONS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-color-profile=srgb"),
@@ -177,11 +178,21 @@ class Browser:
             time.sleep(0.02)
         raise AssertionError(f"{what} did not happen within {WITHIN_S} s; complaints: {self.complaints}")
 
-    def picture(self, path: Path, whole: bool = True) -> Path:
-        """A picture of the page as PNG."""
-        told = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+    def picture(self, path: Path, down_to: str = "body", across: str = "body") -> None:
+        """A picture of the page as PNG.
+
+        Args:
+            down_to: selects the last element of it.
+            across: selects the element that is as wide as it.
+        """
+        size = "(({right, bottom}) => [right + scrollX, bottom + scrollY])"
+        box = "(document.querySelector({}).getBoundingClientRect())"
+        width, _ = self.value(size + box.format(json.dumps(across)))
+        _, height = self.value(size + box.format(json.dumps(down_to)))
+        height += MARGIN_PX * (down_to != across)
+        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+        told = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
         path.write_bytes(base64.b64decode(told["data"]))
-        return path
 
     def accessible(self) -> list[dict[str, str]]:
         """What assistive software is told: role, name and description of each thing that is not ignored."""

@@ -65,6 +65,7 @@ export function levels(least, most, count = 4, fromZero = true) {
   let low = fromZero ? Math.min(0, least) : least;
   let high = most;
   if (!Number.isFinite(low) || !Number.isFinite(high)) [low, high] = [0, 1];
+  if (low === 0 && high === 0) high = 1;
   if (high - low < 1e-12) [low, high] = fromZero ? [low, low + 1] : [low - Math.abs(low || 1) / 10, high + Math.abs(high || 1) / 10];
   const raw = (high - low) / count;
   const power = 10 ** Math.floor(Math.log10(raw));
