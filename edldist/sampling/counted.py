@@ -77,8 +77,7 @@ class CountedPosition:
     def start(self) -> Iterator[tuple[Any, Mark]]:
         if self._lacks_rank_part:
             raise self._no_rank_part()
-        if self._begun:
-            self.end_epoch()
+        self.settle()
         self._begun = True
         self._draws = self._generators.taken()
         batches = self._opened(self._epoch)
@@ -174,6 +173,10 @@ class CountedPosition:
         self._samples += samples
         self._own_state = mark.state
         return samples
+
+    def settle(self) -> None:
+        if self._begun:
+            self.end_epoch()
 
     def end_epoch(self) -> None:
         end, self._end = self._end, None

@@ -65,6 +65,10 @@ class Position(Protocol):
         """The loop took a batch of ``samples``; returns how many of them count (padding does not)."""
         ...
 
+    def settle(self) -> None:
+        """End an epoch that was begun and not ended: the one behind it is what ``start`` begins."""
+        ...
+
     def end_epoch(self) -> None:
         """The data loader is exhausted and all of it consumed."""
         ...

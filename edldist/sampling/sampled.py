@@ -57,8 +57,7 @@ class SampledPosition:
         return self._sampler.samples
 
     def start(self) -> Iterator[tuple[Any, Mark]]:
-        if self._begun == self._sampler.epoch:
-            self._sampler.set_epoch(self._sampler.epoch + 1)
+        self.settle()
         self._begun = self._sampler.epoch
         return self._marked(self._batches(), self._sampler.epoch, self._sampler.samples)
 
@@ -141,6 +140,10 @@ class SampledPosition:
         if part.local_samples and not self._fits(part, samples):
             return samples
         return part.local_samples
+
+    def settle(self) -> None:
+        if self._begun == self._sampler.epoch:
+            self.end_epoch()
 
     def end_epoch(self) -> None:
         self._sampler.set_epoch(self._sampler.epoch + 1)

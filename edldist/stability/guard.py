@@ -120,6 +120,12 @@ class SpikeGuard:
                 f"SpikeGuard({type(loader).__name__}): it has no {', '.join(lacks)}: pass the DistillLoader "
                 "that the loop is over"
             )
+        given = getattr(loader, "epochs", None)
+        if given is not None and epochs > given:
+            raise ConfigError(
+                f"SpikeGuard(epochs={epochs}): the loader has epochs={given}, and nothing behind them: give "
+                "both the same"
+            )
         self.spikes = self.rollbacks = 0
         self._loader = loader
         self._epochs = epochs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -35,6 +36,8 @@ from edldist.wire.transport import Transport
 
 __all__ = ["DistillLoader"]
 
+logger = logging.getLogger(__name__)
+
 
 class DistillLoader:
     """Iterate over a data loader and get each batch with its labels.
@@ -52,7 +55,8 @@ class DistillLoader:
     loop's ``next``, up to the high watermark: its errors surface here, after the batches before
     them, and it draws from random numbers of its own (docs/architecture.md). With ``epochs``, the
     first batches of the next epoch are read and labelled before this one's last is consumed.
-    ``state_dict`` holds what the loop has consumed.
+    Behind them there is nothing left: a ``for`` ends at once, as that of a script does that was restored
+    behind its last step. ``state_dict`` holds what the loop has consumed.
 
     Args:
         data_loader: any iterable of batches (dict, tuple, named tuple, tensor, nested).
@@ -87,11 +91,11 @@ class DistillLoader:
             With several ranks the others take that step, so this one takes it too: with its last batch
             once more, or the next one ahead of its time where there was none, and a ``loss_weight`` of 0.
             See ``agree_weights``. Default ``EDLDIST_ON_POISON``, else raise.
-        epochs: how many epochs the script runs, counted from 0: each but the last goes on with the next
-            without a wait for labels. Whatever a script does to its data loader at the start of an
-            epoch would come too late for what was read by then: None, if it does such things. A data
-            loader with a ``set_epoch`` other than an ``ElasticSampler``'s, with a generator or a state of
-            its own, and an iterator are not read ahead, and a warning says so.
+        epochs: how many epochs the script runs, counted from 0, and no more of them: each but the last goes
+            on with the next without a wait for labels. Whatever a script does to its data loader at the
+            start of an epoch would come too late for what was read by then: None, if it does such things. A
+            data loader with a ``set_epoch`` other than an ``ElasticSampler``'s, with a generator or a state
+            of its own, and an iterator are not read ahead, and a warning says so.
         device: where the loop wants its tensors: those of the batch, nested ones too, and the labels are
             copied to this CUDA device on a stream of their own, one batch ahead. None or the CPU
             leaves them as they come.
@@ -184,6 +188,7 @@ class DistillLoader:
         )
         self._position = self._ahead.position
         self._iteration = 0
+        self._over_said = False
         self._figures = LoopFigures()
         self._labelling = labelling = Labelling(
             "DistillLoader",
@@ -247,6 +252,9 @@ class DistillLoader:
 
     def _iterate(self, iteration: int) -> Iterator[Pair]:
         self._check_current(iteration)
+        if self._ahead.over:
+            self._say_that_it_is_over()
+            return
         thread = threading.get_ident()
         try:
             if not self._ahead.begin():
@@ -273,6 +281,15 @@ class DistillLoader:
             current = self._finalizer.alive and iteration == self._iteration
             if current and thread == threading.get_ident() and not self._labelling.forked:
                 self._leave_epoch()
+
+    def _say_that_it_is_over(self) -> None:
+        if not self._over_said:
+            self._over_said = True
+            logger.warning(
+                "nothing is left to iterate: the loop is behind epochs=%d, as a run is that was restored "
+                "behind its last step. For more, make a DistillLoader with more epochs",
+                self._ahead.epochs,
+            )
 
     def _leave_epoch(self) -> None:
         """No loop goes on with this epoch.
@@ -301,6 +318,11 @@ class DistillLoader:
     def epoch(self) -> int:
         """The epoch that is running, or that the next ``for`` begins or resumes."""
         return self._position.epoch
+
+    @property
+    def epochs(self) -> int | None:
+        """How many the script runs, as given."""
+        return self._ahead.epochs
 
     @property
     def loss_weight(self) -> float:

@@ -93,7 +93,8 @@ class ReadAhead:
         inputs: which part of a batch the teachers see.
         epochs: how many epochs the script runs, from 0 on. Each but the last is followed by the first
             batches of the next as soon as it is read to its end, unless the data loader forbids that
-            (see ``obstacle_ahead``). None: no epoch is read before its loop.
+            (see ``obstacle_ahead``), and none follows the last. None: no epoch is read before its loop, and
+            there is no last one.
         allocate: makes the label buffers of its batches (see ``OpenBatch``).
         weights_agreed: whether the ranks agree in every step on how many samples they have.
         copy_batches: whether batches are copied when they are read (see ``borrowed``).
@@ -103,6 +104,7 @@ class ReadAhead:
         route: to which of the teachers each sample goes; None: to all of them.
 
     Attributes:
+        epochs: as given.
         lock_step: whether all ranks have to read at the same points of their loops, whatever labels come.
 
     Raises:
@@ -133,6 +135,7 @@ class ReadAhead:
         self._allocate = allocate
         self._copy_batches = copy_batches
         self._data_loader = data_loader
+        self.epochs = epochs
         self._epochs = epochs or 0
         self.lock_step = reads_together(data_loader) if lock_step is None else lock_step
         self._watched = lock_step is None and not self.lock_step
@@ -165,6 +168,17 @@ class ReadAhead:
     def holds_next(self) -> bool:
         """Whether the next epoch is being read, and expected."""
         return self._next is not None and not self._further
+
+    @property
+    def over(self) -> bool:
+        """Whether the script has had all of its epochs, so that none is to begin. No epoch runs.
+
+        One that was left early counts as had: the position moves behind it, as at the start of the next.
+        """
+        if self.epochs is None or self.position.epoch + 1 < self.epochs:
+            return False
+        self.position.settle()
+        return self.position.epoch >= self.epochs
 
     def begin(self) -> bool:
         """Begin an epoch with what was read of it ahead, if that is still the epoch that is due.

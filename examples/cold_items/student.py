@@ -30,7 +30,11 @@ def main() -> None:
     rows = recipe.samples(market, args.steps, args.seed)
     sampler = edldist.ElasticSampler(len(rows), recipe.BATCH, shuffle=False)
     loader = edldist.DistillLoader(
-        rows.loader(sampler), inputs=("item", "context"), teacher=recipe.TEACHERS, route="category"
+        rows.loader(sampler),
+        inputs=("item", "context"),
+        teacher=recipe.TEACHERS,
+        route="category",
+        epochs=1,
     )
     model = GraphNetwork(market.mature, args.graph)
     optimizer, schedule = recipe.optimization(model, args.steps)
@@ -40,8 +44,7 @@ def main() -> None:
     step = checkpointer.restore(state) or 0
     parallel = DistributedDataParallel(model) if ranks > 1 else model
 
-    # A run that is restored behind its last step has nothing left to learn.
-    for batch, labels in loader if step < args.steps else ():
+    for batch, labels in loader:
         logits = parallel(batch["item"], batch["context"], batch["attributes"])
         loss = F.binary_cross_entropy_with_logits(logits, labels["logits"].sigmoid())
         optimizer.zero_grad()

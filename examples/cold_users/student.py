@@ -40,13 +40,15 @@ def main(given: list[str] | None = None) -> None:
     data = Draws(world, args.steps * recipe.BATCH, args.seed)
     sampler = edldist.ElasticSampler(len(data), recipe.BATCH, shuffle=False)
     with (
-        edldist.DistillLoader(DataLoader(data, batch_sampler=sampler), inputs=("user", "asked")) as loader,
+        edldist.DistillLoader(
+            DataLoader(data, batch_sampler=sampler), inputs=("user", "asked"), epochs=1
+        ) as loader,
         edldist.Checkpointer(recipe.output_folder() / "checkpoints") as checkpointer,
     ):
         state = {"model": model, "optimizer": optimizer, "loader": loader}
         step = checkpointer.restore(state) or 0
         parallel = DistributedDataParallel(model, broadcast_buffers=False) if ranks > 1 else model
-        for batch, labels in loader if step < args.steps else ():
+        for batch, labels in loader:
             recipe.set_rates(optimizer, step, args)
             found = parallel(batch["support"], batch["ratings"], batch["query"])
             loss = F.mse_loss(found, labels["ratings"])

@@ -33,6 +33,7 @@ def main() -> None:
         inputs=("state", "task"),
         teacher=[f"tasks-{group}" for group in range(GROUPS)],
         route=group_of,
+        epochs=1,
     )
     model, tasks = NETWORKS[args.network](), systems(recipe.seen_tasks())
     optimizer, schedule = recipe.optimization(model, args.steps)
@@ -42,8 +43,7 @@ def main() -> None:
     step = checkpointer.restore(state) or 0
     parallel = DistributedDataParallel(model) if ranks > 1 else model
 
-    # A run that is restored behind its last step has nothing left to learn.
-    for batch, labels in loader if step < args.steps else ():
+    for batch, labels in loader:
         loss = recipe.loss_of(parallel, batch, labels, tasks)
         optimizer.zero_grad()
         (loss * loader.loss_weight).backward()

@@ -52,7 +52,7 @@ def main() -> None:
     texts = [*given.labelled, *given.unlabelled]
     known = [features(text) for text in texts]
     sampler = edldist.ElasticSampler(len(texts), recipe.BATCH, seed=args.seed)
-    loader = edldist.DistillLoader(DataLoader(Texts(texts), batch_sampler=sampler), inputs="text")
+    loader = edldist.DistillLoader(DataLoader(Texts(texts), batch_sampler=sampler), inputs="text", epochs=1)
     steps = args.looks * loader.batches_per_epoch
     model, memory = Student(), Memory()
     optimizer, schedule = recipe.optimization(model, steps)
@@ -62,8 +62,7 @@ def main() -> None:
     step = checkpointer.restore(state) or 0
     parallel = DistributedDataParallel(model) if ranks > 1 else model
 
-    # A run that is restored behind its last step has nothing left to learn.
-    for batch, labels in loader if step < steps else ():
+    for batch, labels in loader:
         memory.add(batch["number"], labels)
         for _ in range(args.looks):
             numbers, said = memory.draw(len(batch["number"]))

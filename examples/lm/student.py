@@ -35,7 +35,9 @@ def main() -> None:
     data = Draws(read(args.text), args.steps * recipe.BATCH, args.seed)
     sampler = edldist.ElasticSampler(len(data), recipe.BATCH, shuffle=False)
     loader = edldist.DistillLoader(
-        DataLoader(data, batch_sampler=sampler), inputs=lambda batch: {"tokens": batch["tokens"][:, :-1]}
+        DataLoader(data, batch_sampler=sampler),
+        inputs=lambda batch: {"tokens": batch["tokens"][:, :-1]},
+        epochs=1,
     )
     model, test = student(), held_out()
     optimizer, schedule = recipe.optimization(model, args.steps)
@@ -46,8 +48,7 @@ def main() -> None:
     weights = load_file(WEIGHTS)
     head = edldist.losses.Head(weights["head.weight"], weights["head.bias"])
 
-    # A run that is restored behind its last step has nothing left to learn.
-    for batch, labels in loader if step < args.steps else ():
+    for batch, labels in loader:
         logits = parallel(batch["tokens"][:, :-1])["logits"]
         if "hidden" in labels:
             loss = edldist.losses.forward_kl(logits, labels["hidden"], teacher_head=head)

@@ -33,7 +33,7 @@ def main() -> None:
 
     clicks = stream(args.seed, args.steps, recipe.BATCH, args.shock)
     sampler = edldist.ElasticSampler(len(clicks), recipe.BATCH, shuffle=False)
-    loader = edldist.DistillLoader(clicks.loader(sampler), inputs=recipe.INPUTS)
+    loader = edldist.DistillLoader(clicks.loader(sampler), inputs=recipe.INPUTS, epochs=1)
     model = student()
     optimizer = recipe.optimizer_of(model, args)
     guard = edldist.SpikeGuard(loader)
@@ -46,8 +46,7 @@ def main() -> None:
         checkpointer.save(step := 0, state)
     parallel = DistributedDataParallel(model) if ranks > 1 else model
 
-    read = loader.epoch > 0  # by a run that was killed behind its last step
-    for batch, labels in () if read else guard if args.guard else loader:
+    for batch, labels in guard if args.guard else loader:
         logits = parallel(**{name: batch[name] for name in recipe.INPUTS})
         loss = edldist.losses.kd(logits, labels["logits"], alpha=1.0)
         optimizer.zero_grad()

@@ -53,6 +53,33 @@ def test_no_batch_is_labelled_beyond_the_last_epoch(job):
     assert (stats["done"], stats["open"], stats["discarded"]) == (10, 0, 0)
 
 
+@pytest.mark.parametrize("make", [sampled, shuffled, lambda: [{"id": torch.arange(4)}] * 6])
+def test_nothing_comes_behind_the_last_epoch(job, make, caplog):
+    """A script that is killed behind its last step and restored does not train an epoch too many."""
+    loader = job.loader(make(), inputs="id", epochs=2)
+    assert [len(list(loader)) for _ in range(4)] == [6, 6, 0, 0]
+    assert (loader.epochs, loader.epoch) == (2, 2)
+    state, ranks = loader.state_dict(), loader.rank_state_dict()
+    restored = job.loader(make(), inputs="id", epochs=2)
+    restored.load_state_dict(state)
+    restored.load_rank_state_dict(ranks)
+    assert list(restored) == [] and restored.stats()["samples"] == 0
+    assert caplog.text.count("behind epochs=2, as a run is that was restored") == 2, "each says so once"
+    longer = job.loader(make(), inputs="id", epochs=3)
+    longer.load_state_dict(state)
+    longer.load_rank_state_dict(ranks)
+    assert [len(list(longer)) for _ in range(2)] == [6, 0]
+
+
+@pytest.mark.parametrize("make", [sampled, shuffled])
+def test_a_last_epoch_that_is_left_early_is_the_last_all_the_same(job, make):
+    loader = job.loader(make(), inputs="id", epochs=1)
+    next(iter(loader))
+    assert (list(loader), loader.epoch) == ([], 1)
+    loader.set_epoch(0)
+    assert len(list(loader)) == 6
+
+
 def test_another_epoch_than_was_read_ahead_drops_it_and_counts_it(job):
     data = sampled()
     loader = job.loader(data, inputs="id", epochs=9)

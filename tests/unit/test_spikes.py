@@ -414,6 +414,14 @@ def test_what_is_no_distill_loader_is_refused(loader: Any) -> None:
         edldist.SpikeGuard(loader)
 
 
+def test_more_epochs_than_the_loader_has_are_refused() -> None:
+    loader = Loader(3)
+    loader.epochs = 2  # type: ignore[attr-defined]
+    edldist.SpikeGuard(loader, epochs=2)
+    with pytest.raises(ConfigError, match=r"epochs=3\): the loader has epochs=2"):
+        edldist.SpikeGuard(loader, epochs=3)
+
+
 def test_a_loop_that_forgets_to_roll_back_is_told() -> None:
     guard = edldist.SpikeGuard(Loader(3))
     with pytest.raises(ConfigError, match=r"loss nan after step 7 .* is not finite.*roll_back"):
