@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["NOBODY", "Collection", "generated"]
+__all__ = ["NOBODY", "SUBJECTS", "Collection", "generated"]
 
 NOBODY = -1  # has marked a passage for that query
 
-_SUBJECTS, _NAMES = 50, 2
+SUBJECTS, _NAMES = 50, 2
 _ASPECTS, _WORDS = 20, 3
 _ASPECTS_EACH = 6  # of a subject: its facts
 _FILLERS = 200
@@ -82,16 +82,17 @@ class Collection:
 
 
 @functools.lru_cache(maxsize=2)
-def generated(seed: int) -> Collection:
-    """The collection of a seed; another seed has other words, facts and annotations."""
+def generated(seed: int, subjects: int = SUBJECTS) -> Collection:
+    """The collection of a seed, with so many subjects to write about; another seed has other words, facts and
+    annotations."""
     chance = np.random.default_rng(seed)
-    words = iter(_words(chance, _SUBJECTS * _NAMES + _ASPECTS * _WORDS + _FILLERS))
-    names = [[next(words) for _ in range(_NAMES)] for _ in range(_SUBJECTS)]
+    words = iter(_words(chance, subjects * _NAMES + _ASPECTS * _WORDS + _FILLERS))
+    names = [[next(words) for _ in range(_NAMES)] for _ in range(subjects)]
     aspects = [[next(words) for _ in range(_WORDS)] for _ in range(_ASPECTS)]
     text = _Text(chance, names, aspects, list(words))
     facts = [
         (subject, int(aspect))
-        for subject in range(_SUBJECTS)
+        for subject in range(subjects)
         for aspect in chance.choice(_ASPECTS, _ASPECTS_EACH, replace=False)
     ]
     passages: list[str] = []

@@ -13,9 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 import edldist
 from edldist import losses
-from examples.retrieval.models import teacher
+from examples.retrieval.models import KINDS, teacher
 from examples.retrieval.prepare import weights
-from examples.retrieval.recipe import Judged
+from examples.retrieval.recipe import Judged, optimization
 
 __all__ = ["LearningTeacher"]
 
@@ -29,10 +29,10 @@ class LearningTeacher:
     it once it has been published, every 20 steps.
     """
 
-    def __init__(self, seed: int, place: Path) -> None:
-        self.model = teacher(seed)
-        self.model.load_state_dict(load_file(weights(seed)[1]))
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=2e-4, weight_decay=1e-2)
+    def __init__(self, seed: int, encoder: str, place: Path) -> None:
+        self.model = teacher(seed, encoder)
+        self.model.load_state_dict(load_file(weights(seed, encoder)[1]))
+        self.optimizer = optimization(self.model, KINDS[encoder].joint_rate)
         self._published = edldist.PublishedWeights(place)
         self._parallel: torch.nn.Module = self.model
         self.published = 0  # the last version

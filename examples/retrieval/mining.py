@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from examples.retrieval.data import NOBODY, Collection
-from examples.retrieval.models import DualEncoder
+from examples.retrieval.encoders import DualEncoder
 
 __all__ = ["Lists", "Mined", "Texts", "nearest"]
 
@@ -18,12 +19,12 @@ class Texts:
     """A collection as the student reads it.
 
     Attributes:
-        queries: tokens, int64 [Q, T].
-        passages: tokens, int64 [N, S].
+        queries: Q rows, of what the student makes of a text.
+        passages: N rows.
     """
 
-    def __init__(self, collection: Collection, tokens: Any) -> None:
-        self.queries, self.passages = tokens(collection.queries), tokens(collection.passages)
+    def __init__(self, collection: Collection, read: Callable[[Sequence[str]], Tensor]) -> None:
+        self.queries, self.passages = read(collection.queries), read(collection.passages)
 
 
 @torch.no_grad()

@@ -22,63 +22,65 @@ from torch import Tensor
 
 from examples.common.kept import fingerprint, kept_weights
 from examples.retrieval import recipe
-from examples.retrieval.data import Collection, generated
+from examples.retrieval.data import Collection
+from examples.retrieval.encoders import CrossEncoder, DualEncoder
 from examples.retrieval.mining import Texts, nearest
-from examples.retrieval.models import CrossEncoder, DualEncoder, student, teacher, tokens
+from examples.retrieval.models import KINDS, Kind, student, teacher
 
 __all__ = ["prepare", "train_reader", "warm_up", "warmed_up", "weights"]
 
 HERE = Path(__file__).resolve().parent
 _BUILD = HERE / "build"
-_SOURCES = ("data.py", "mining.py", "models.py", "prepare.py", "recipe.py")
-STUDENT_STEPS, READER_STEPS = 250, 600
-_NEGATIVES, _DEPTH = 4, 100  # of either kind for each pair, and how deep the student looks
+_SOURCES = ("data.py", "encoders.py", "mining.py", "models.py", "prepare.py", "recipe.py")
+_DEPTH = 100  # how deep the student looks for hard negatives
 
 
-def weights(seed: int) -> tuple[Path, Path]:
+def weights(seed: int, encoder: str = "words") -> tuple[Path, Path]:
     """Of the student that was warmed up, and of the cross-encoder."""
-    return _BUILD / f"student-{seed}.safetensors", _BUILD / f"teacher-{seed}.safetensors"
+    of = f"{encoder}-{seed}.safetensors"
+    return _BUILD / f"student-{of}", _BUILD / f"teacher-{of}"
 
 
-def prepare(seed: int) -> None:
-    early, late = weights(seed)
-    key = fingerprint({"seed": seed}, [HERE / name for name in _SOURCES])
-    collection = generated(seed)
-    texts = Texts(collection, tokens)
+def prepare(seed: int, encoder: str = "words") -> None:
+    early, late = weights(seed, encoder)
+    kind = KINDS[encoder]
+    key = fingerprint({"seed": seed}, [HERE / name for name in (*_SOURCES, f"{encoder}.py")])
+    collection = kind.collection(seed)
+    texts = Texts(collection, kind.read)
 
     def made_early() -> tuple[Mapping[str, Tensor], Mapping[str, float]]:
-        model = student(seed)
-        warm_up(model, collection, texts, STUDENT_STEPS)
+        model = student(seed, encoder)
+        warm_up(model, kind, collection, texts)
         return model.state_dict(), recipe.judge(model, texts, collection)
 
     def made_late() -> tuple[Mapping[str, Tensor], Mapping[str, float]]:
         torch.manual_seed(seed)
-        model, judged = warmed_up(seed), teacher(seed)
-        judged.reader.words.load_state_dict(model.words.state_dict())
+        model, judged = warmed_up(seed, encoder), teacher(seed, encoder)
+        judged.reader.begin_with(model)
         found = nearest(model, texts, collection.train, _DEPTH)
-        loss = train_reader(judged.reader, found, collection, texts, READER_STEPS)
+        loss = train_reader(judged.reader, kind, found, collection, texts)
         return judged.state_dict(), {"loss": loss}
 
     figures = kept_weights(early, key, made_early)
     print(
-        f"student, after {STUDENT_STEPS} steps on cross-batch negatives: MRR@10 {figures['mrr']:.1f}",
+        f"student, after {kind.first_steps} steps on cross-batch negatives: MRR@10 {figures['mrr']:.1f}",
         flush=True,
     )
     figures = kept_weights(late, key, made_late)
-    print(f"teacher, after {READER_STEPS} steps on annotated pairs: loss {figures['loss']:.3f}")
+    print(f"teacher, after {kind.reader_steps} steps on annotated pairs: loss {figures['loss']:.3f}")
 
 
-def warmed_up(seed: int) -> DualEncoder:
+def warmed_up(seed: int, encoder: str = "words") -> DualEncoder:
     """The student with which all others begin."""
-    model = student(seed)
-    model.load_state_dict(load_file(weights(seed)[0]))
+    model = student(seed, encoder)
+    model.load_state_dict(load_file(weights(seed, encoder)[0]))
     return model
 
 
-def warm_up(model: DualEncoder, collection: Collection, texts: Texts, steps: int) -> None:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-2)
-    for _ in range(steps):
-        query = collection.train[torch.randint(len(collection.train), (recipe.BATCH,))]
+def warm_up(model: DualEncoder, kind: Kind, collection: Collection, texts: Texts) -> None:
+    optimizer = recipe.optimization(model, kind.rate)
+    for _ in range(kind.first_steps):
+        query = collection.train[torch.randint(len(collection.train), (kind.batch,))]
         batch = {"query": query, "passages": collection.annotated[query].unsqueeze(1)}
         batch["annotated"] = torch.ones(len(query), dtype=torch.bool)
         queries, passages = model(texts.queries[query], texts.passages[batch["passages"]])
@@ -89,7 +91,7 @@ def warm_up(model: DualEncoder, collection: Collection, texts: Texts, steps: int
 
 
 def train_reader(
-    reader: CrossEncoder, found: Tensor, collection: Collection, texts: Texts, steps: int
+    reader: CrossEncoder, kind: Kind, found: Tensor, collection: Collection, texts: Texts
 ) -> float:
     """On each annotated pair, and on its query with passages that are taken for wrong ones: some are false
     negatives, which the reader sees as right ones elsewhere.
@@ -98,17 +100,19 @@ def train_reader(
         found: int64 [len(train), depth], what a student found for the queries.
 
     Returns:
-        The loss of the last hundred steps.
+        The loss of the last hundred steps, or of all where there are fewer.
     """
-    optimizer = torch.optim.AdamW(reader.parameters(), lr=2e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
+    optimizer, steps = recipe.optimization(reader, kind.reader_rate), kind.reader_steps
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, kind.reader_rate, total_steps=steps, pct_start=0.1
+    )
     losses = []
     for _ in range(steps):
-        place = torch.randint(len(found), (recipe.BATCH,))
+        place = torch.randint(len(found), (kind.batch,))
         query = collection.train[place]
         right = collection.annotated[query].unsqueeze(1)
-        hard = found[place].gather(1, torch.randint(found.shape[1], (len(place), _NEGATIVES)))
-        easy = torch.randint(len(collection.passages), (len(place), _NEGATIVES))
+        hard = found[place].gather(1, torch.randint(found.shape[1], (len(place), kind.reader_negatives)))
+        easy = torch.randint(len(collection.passages), (len(place), kind.reader_negatives))
         passages = torch.cat([right, hard, easy], 1)
         scores = reader(texts.queries[query], texts.passages[passages])
         loss = F.binary_cross_entropy_with_logits(scores, (passages == right).float())
@@ -123,7 +127,9 @@ def train_reader(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    prepare(parser.parse_args().seed)
+    parser.add_argument("--encoder", choices=tuple(KINDS), default="words")
+    args = parser.parse_args()
+    prepare(args.seed, args.encoder)
 
 
 if __name__ == "__main__":

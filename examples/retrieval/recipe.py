@@ -4,6 +4,7 @@ judge."""
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,11 +12,11 @@ from torch import Tensor, nn
 
 from edldist import losses
 from examples.retrieval.data import Collection
+from examples.retrieval.encoders import DualEncoder
 from examples.retrieval.mining import Texts, nearest
-from examples.retrieval.models import DualEncoder
+from examples.retrieval.models import KINDS
 
 __all__ = [
-    "BATCH",
     "LISTWISE",
     "TEMPERATURE",
     "Judged",
@@ -25,10 +26,10 @@ __all__ = [
     "judge",
     "optimization",
     "options",
+    "parsed",
     "own_scores",
 ]
 
-BATCH = 64
 TEMPERATURE = 0.05  # of cosines
 LISTWISE = 3.0  # weight of the order of a list beside its right passage
 SURE_NOT, SURE = 0.1, 0.9  # chances by the teacher, as in RocketQA, section 4.3
@@ -37,16 +38,31 @@ SURE_NOT, SURE = 0.1, 0.9  # chances by the teacher, as in RocketQA, section 4.3
 def options(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=340)
     parser.add_argument(
-        "--length", type=int, default=16, help="passages of a list, the annotated one included"
+        "--encoder",
+        choices=tuple(KINDS),
+        default="words",
+        help="what reads the texts: words learnt from nothing, or a pretrained MiniLM (the extra encoder)",
+    )
+    parser.add_argument("--steps", type=int, help="default: as many as the encoder can afford")
+    parser.add_argument(
+        "--length", type=int, help="passages of a list, the annotated one included (default: likewise)"
     )
     parser.add_argument("--depth", type=int, default=20, help="mined for each query, to draw the list from")
     return parser
 
 
-def optimization(model: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-2)
+def parsed(parser: argparse.ArgumentParser, given: Sequence[str] | None = None) -> argparse.Namespace:
+    """What was asked for; ``steps`` and ``length`` of the encoder's kind where nothing was said of them."""
+    args = parser.parse_args(given)
+    kind = KINDS[args.encoder]
+    args.steps = kind.steps if args.steps is None else args.steps
+    args.length = kind.length if args.length is None else args.length
+    return args
+
+
+def optimization(model: nn.Module, rate: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-2)
 
 
 class Judged(NamedTuple):

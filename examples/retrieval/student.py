@@ -16,10 +16,9 @@ from torch.utils.data import DataLoader
 
 import edldist
 from examples.retrieval import recipe
-from examples.retrieval.data import generated
 from examples.retrieval.joint import LearningTeacher
 from examples.retrieval.mining import Lists, Mined, Texts
-from examples.retrieval.models import tokens
+from examples.retrieval.models import KINDS
 from examples.retrieval.prepare import warmed_up
 
 
@@ -27,33 +26,35 @@ def main() -> None:
     parser = recipe.options(__doc__)
     parser.add_argument("--method", choices=("denoised", "augmented", "listwise"), default="listwise")
     parser.add_argument("--joint", action="store_true", help="train the teacher, too; its workers follow")
-    args = parser.parse_args()
+    args = recipe.parsed(parser)
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if ranks > 1:
         dist.init_process_group("gloo")
     torch.manual_seed(args.seed)
 
-    collection = generated(args.seed)
-    texts, model, mined = Texts(collection, tokens), warmed_up(args.seed), Mined(args.depth)
+    kind = KINDS[args.encoder]
+    collection = kind.collection(args.seed)
+    texts, mined = Texts(collection, kind.read), Mined(args.depth)
+    model = warmed_up(args.seed, args.encoder)
+    before = recipe.judge(model, texts, collection)
     asked = collection.train
     if args.method != "denoised":
         asked = torch.cat([asked, collection.unlabelled])
     lists = Lists(collection, asked, mined, args.length, args.seed)
-    sampler = edldist.ElasticSampler(len(lists), recipe.BATCH, seed=args.seed)
+    sampler = edldist.ElasticSampler(len(lists), kind.batch, seed=args.seed)
     loader = edldist.DistillLoader(
         DataLoader(lists, batch_sampler=sampler),
         inputs=("query", "passages"),
         versions=2 if args.joint else None,
     )
-    optimizer = recipe.optimization(model)
+    optimizer = recipe.optimization(model, kind.rate)
     state = {"model": model, "optimizer": optimizer, "loader": loader, "mined": mined}
     out = Path(os.environ.get("EDLDIST_OUTPUT", "out/retrieval"))
-    teacher = LearningTeacher(args.seed, out / "published") if args.joint else None
+    teacher = LearningTeacher(args.seed, args.encoder, out / "published") if args.joint else None
     if teacher is not None:
         state |= {"teacher": teacher.model, "teacher_optimizer": teacher.optimizer}
     checkpointer = edldist.Checkpointer(out / "checkpoints")
     step = checkpointer.restore(state) or 0
-    before = recipe.judge(warmed_up(args.seed), texts, collection)
     parallel = DistributedDataParallel(model) if ranks > 1 else model
     if teacher is not None:
         teacher.start()

@@ -17,13 +17,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from examples.common.figures import Figure, differences, table
 from examples.common.sweep import Metrics, Sweep, conclude, options
 from examples.retrieval import recipe
-from examples.retrieval.data import generated
 from examples.retrieval.mining import Texts
-from examples.retrieval.models import tokens
+from examples.retrieval.models import KINDS
 from examples.retrieval.plain import train_plainly
-from examples.retrieval.prepare import prepare, warmed_up
+from examples.retrieval.prepare import prepare, warmed_up, weights
 
 HERE = Path(__file__).resolve().parent
+JOBS = {"words": "job.yaml", "minilm": "minilm.yaml"}
 GATE = (
     "MRR@10: undenoised < cross-batch < denoised, denoised >= undenoised + 8 points; "
     "R-precision: listwise, both learning >= denoised + 8 points"
@@ -41,16 +41,19 @@ PLAIN = ("warm", "cross-batch", "undenoised")  # without a teacher
 
 
 def main() -> int:
-    args = options(__doc__, HERE).parse_args()
+    parser = options(__doc__, HERE)
+    parser.add_argument("--encoder", choices=tuple(KINDS), default="words")
+    args = parser.parse_args()
     sweep = Sweep(HERE, args.output)
     found: dict[str, dict[int, Metrics]] = {name: {} for name in METHODS}
     for name in METHODS:
         for seed in args.seeds:
             if name in PLAIN:
-                made = partial(plainly, name, seed)
-                found[name][seed] = sweep.measure(f"{name}-{seed}", {"seed": seed}, made)
+                made = partial(plainly, name, seed, args.encoder)
+                settings = {"seed": seed, "encoder": args.encoder}
+                found[name][seed] = sweep.measure(f"{name}-{seed}", settings, made)
             else:
-                found[name][seed] = distilled(sweep, name, seed)
+                found[name][seed] = distilled(sweep, name, seed, args.encoder)
     mrr = {name: {seed: metrics["mrr"] for seed, metrics in each.items()} for name, each in found.items()}
     precision = {
         name: {seed: metrics["r_precision"] for seed, metrics in each.items()} for name, each in found.items()
@@ -88,25 +91,27 @@ def conditions(figures: Mapping[str, Figure]) -> dict[str, bool]:
     }
 
 
-def plainly(name: str, seed: int) -> dict[str, float]:
-    prepare(seed)
-    collection, args = generated(seed), recipe.options(None).parse_args([])
-    texts, model = Texts(collection, tokens), warmed_up(seed)
+def plainly(name: str, seed: int, encoder: str) -> dict[str, float]:
+    prepare(seed, encoder)
+    args, kind = recipe.parsed(recipe.options(None), ["--encoder", encoder]), KINDS[encoder]
+    collection = kind.collection(seed)
+    texts, model = Texts(collection, kind.read), warmed_up(seed, encoder)
     if name != "warm":
         length = 1 if name == "cross-batch" else args.length
-        train_plainly(model, collection, texts, args.steps, seed, args.depth, length)
+        train_plainly(model, kind, collection, texts, args.steps, seed, args.depth, length)
     return recipe.judge(model, texts, collection)
 
 
-def distilled(sweep: Sweep, name: str, seed: int) -> Metrics:
-    settings = {"teachers.0.kwargs.seed": seed, "prepare.args": ["--seed", seed]}
+def distilled(sweep: Sweep, name: str, seed: int, encoder: str) -> Metrics:
+    which = ["--seed", str(seed), "--encoder", encoder]
+    settings = {"teachers.0.kwargs.seed": seed, "prepare.args": which}
     method = ["--method", "listwise" if name == "joint" else name]
     if name == "joint":
         method.append("--joint")
     else:
-        settings["teachers.0.weights"] = f"examples/retrieval/build/teacher-{seed}.safetensors"
-    settings["student.args"] = ["--seed", str(seed), *method]
-    return sweep.job(f"{name}-{seed}", settings)
+        settings["teachers.0.weights"] = f"examples/retrieval/build/{weights(seed, encoder)[1].name}"
+    settings["student.args"] = [*which, *method]
+    return sweep.job(f"{name}-{seed}", settings, job=JOBS[encoder])
 
 
 if __name__ == "__main__":

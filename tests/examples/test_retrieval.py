@@ -26,6 +26,7 @@ from tests.integration.ranks import run_ranks
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = 7
+WORDS = models.KINDS["words"]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def collection() -> Collection:
 
 @pytest.fixture(scope="module")
 def texts(collection: Collection) -> Texts:
-    return Texts(collection, models.tokens)
+    return Texts(collection, WORDS.read)
 
 
 def test_a_query_has_several_passages_that_answer_it_and_one_that_is_annotated(
@@ -136,7 +137,7 @@ def test_the_judge_by_hand(collection: Collection, monkeypatch: pytest.MonkeyPat
     )
     found = torch.tensor([[5, 0, 7, 1, *range(20, 26)], list(range(20, 30))])
     monkeypatch.setattr(recipe, "nearest", lambda *_: found)
-    figures = recipe.judge(models.student(), Texts(few, models.tokens), few)
+    figures = recipe.judge(models.student(), Texts(few, WORDS.read), few)
     assert figures == {"mrr": pytest.approx(25.0), "r_precision": pytest.approx(25.0)}
 
 
@@ -158,7 +159,7 @@ def test_a_served_teacher_judges_the_lists_that_the_student_mined(
     with local_job() as job:
         job.teacher("examples.retrieval.models:teacher", model_args={"seed": SEED}, batch_size=32)
         loader = job.loader(DataLoader(lists, 64), inputs=("query", "passages"))
-        optimizer, found = recipe.optimization(model), []
+        optimizer, found = recipe.optimization(model, WORDS.rate), []
         for batch, labels in loader:
             assert labels["scores"].shape == batch["passages"].shape
             queries, passages = model(texts.queries[batch["query"]], texts.passages[batch["passages"]])
@@ -197,8 +198,8 @@ def test_a_teacher_that_learns_is_published_now_and_then(
 ) -> None:
     prepared = models.teacher(SEED)
     save_file(prepared.state_dict(), tmp_path / "prepared.safetensors")
-    monkeypatch.setattr(joint, "weights", lambda seed: (tmp_path, tmp_path / "prepared.safetensors"))
-    teacher = joint.LearningTeacher(SEED, tmp_path / "published")
+    monkeypatch.setattr(joint, "weights", lambda seed, encoder: (tmp_path, tmp_path / "prepared.safetensors"))
+    teacher = joint.LearningTeacher(SEED, "words", tmp_path / "published")
     teacher.start()
     assert teacher.published == 1
     batch = {
