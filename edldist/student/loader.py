@@ -371,9 +371,10 @@ class DistillLoader:
         were missing; ``starved_s`` waited for labels (``startup_s`` before the very first batch apart),
         ``waiting_s`` for those of now; ``loop_s`` from the first batch to the last one so far, ``reading_s``
         of it in the data loader; ``backpressure_s`` with the queue full and the teachers idle; ``done``,
-        ``requeued``, ``duplicates``, ``hedged``, ``failed`` tasks; batches ``discarded`` after they were
-        read, because the loop was left early or another epoch began than was read ahead; ``buffered``
-        labelled batches and ``teachers`` connected now; and what comparing these found (docs/teachers.md).
+        ``requeued``, ``duplicates`` (``late`` among them), ``hedged``, ``failed`` tasks, ``leased`` ones now;
+        batches ``discarded`` after they were read, because the loop was left early or another epoch began
+        than was read ahead; ``buffered`` labelled batches and ``teachers`` connected now; bytes of tensors
+        by the way that they went; and what comparing these found (docs/teachers.md).
         """
         return self._service.stats()
 
