@@ -1,0 +1,1 @@
+"""Hostile input for everything that takes any: ``python -m tests.fuzz``."""
