@@ -61,8 +61,13 @@ SIMULATION_ARGS ?= --seeds 2000 --processes 2
 simulate: setup
 	$(BIN)/python -m tests.simulation $(SIMULATION_ARGS)
 
+FUZZ_ARGS ?= --inputs 1000000 --seconds 150
+
+# After the simulation ten minutes of faults, and five of strangers at a job without and with keys.
 soak: simulate
 	$(BIN)/python -m tests.fault.soak $(SOAK_ARGS)
+	$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
+	$(BIN)/python -m tests.fuzz $(FUZZ_ARGS) --keys
 
 mutants: setup
 	$(BIN)/python -m tests.mutation $(MUTANTS)

@@ -21,6 +21,7 @@ class CoordinatorOptions:
         http: ``HOST:PORT`` of the HTTP status, or None for none.
         http_or_any: whether any free port will do where that one is taken.
         http_token: what an autoscaler has to know that asks for ``/scaling/GROUP``; None: nothing.
+        http_token_all: who asks for any other page but ``/healthz`` has to know it, too.
         heartbeat_interval_s: how often members are to be heard.
         heartbeat_ttl_s: silence after which a member is lost.
         max_students_per_worker: bound on the students that one teacher worker serves.
@@ -38,6 +39,7 @@ class CoordinatorOptions:
     http: str | None = "127.0.0.1:7071"
     http_or_any: bool = False
     http_token: str | None = None
+    http_token_all: bool = False
     heartbeat_interval_s: float = 1.0
     heartbeat_ttl_s: float = 3.0
     max_students_per_worker: int = 16
@@ -60,5 +62,7 @@ class CoordinatorOptions:
             raise ConfigError(
                 "the HTTP token is empty, or has a space or another character that no header takes"
             )
+        if self.http_token_all and self.http_token is None:
+            raise ConfigError("--http-token-all: there is no token to ask for: give --http-token-file, too")
         if self.max_students_per_worker < 1:
             raise ConfigError(f"max_students_per_worker={self.max_students_per_worker} is below 1")

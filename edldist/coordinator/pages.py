@@ -44,15 +44,21 @@ class CoordinatorPages:
         board: where the snapshots come from.
         history: tells the course of the run after a moment, in unix seconds; 0: all of it.
         token: who asks for the scaling must know it, where there is one.
+        all_pages: and who asks for anything else of the job, but whether the coordinator is well.
     """
 
     def __init__(
-        self, board: StatusBoard, history: Callable[[float], History], token: str | None = None
+        self,
+        board: StatusBoard,
+        history: Callable[[float], History],
+        token: str | None = None,
+        all_pages: bool = False,
     ) -> None:
         self._board = board
         self._history = history
         self._token = token
         self._files = dashboard()
+        self._all_pages = all_pages
 
     def __call__(self, request: Request) -> Answer:
         path = request.path
@@ -60,6 +66,8 @@ class CoordinatorPages:
             return file
         if path == "/healthz":
             return self._health()
+        if self._all_pages and not self._may_see(request.headers):
+            return _LOCKED
         if path == "/status":
             return self._status()
         if path == "/history":
@@ -98,7 +106,7 @@ class CoordinatorPages:
 
     def _scaling(self, group: str, headers: Message) -> Answer:
         if not self._may_see(headers):
-            return refusal(HTTPStatus.UNAUTHORIZED, "this page needs a token: Authorization: Bearer TOKEN")
+            return _LOCKED
         body = self._board.read()
         if body is None:
             return _BUSY
@@ -132,3 +140,4 @@ def _moment(text: str) -> float:
 
 
 _BUSY = refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the coordinator is busy; ask again")
+_LOCKED = refusal(HTTPStatus.UNAUTHORIZED, "this page needs a token: Authorization: Bearer TOKEN")

@@ -209,7 +209,8 @@ class Coordinator:
                 kept = HistoryFile(Path(self.options.history_file), self._history)
                 self._resources.callback(kept.close)
             if self.options.http is not None:
-                pages = CoordinatorPages(self._board, self._history.tell, self.options.http_token)
+                token, all_pages = self.options.http_token, self.options.http_token_all
+                pages = CoordinatorPages(self._board, self._history.tell, token, all_pages)
                 server = HttpServer(self.options.http, pages, self.options.http_or_any)
                 self._resources.callback(server.close)
                 self.http_address = server.address

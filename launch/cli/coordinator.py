@@ -62,6 +62,11 @@ def _scale(context: click.Context, parameter: click.Parameter, given: tuple[str,
     help="A file, which others cannot read, with what an autoscaler must know (Authorization: Bearer TOKEN) "
     "that asks for /scaling/GROUP.",
 )
+@option(
+    "--http-token-all",
+    is_flag=True,
+    help="Ask for that token on every page that tells of the job, but /healthz. A browser has none to show.",
+)
 @option("--heartbeat-interval-s", type=TTL_S, default=1.0, help="How often members report.")
 @option("--heartbeat-ttl-s", type=TTL_S, default=3.0, help="Silence after which one is lost.")
 @option(
@@ -134,6 +139,7 @@ def coordinator(
     bind: str,
     http: str | None,
     http_token_file: Path | None,
+    http_token_all: bool,
     heartbeat_interval_s: float,
     heartbeat_ttl_s: float,
     max_students_per_worker: int,
@@ -166,6 +172,7 @@ def coordinator(
         http=http or CoordinatorOptions.http,
         http_or_any=http is None,
         http_token=None if http_token_file is None else read_token(http_token_file, "--http-token-file"),
+        http_token_all=http_token_all,
         heartbeat_interval_s=heartbeat_interval_s,
         heartbeat_ttl_s=heartbeat_ttl_s,
         address_file=address_file,

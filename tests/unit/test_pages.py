@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from edldist.coordinator.board import StatusBoard
 from edldist.coordinator.history import RunHistory
 from edldist.coordinator.options import CoordinatorOptions
 from edldist.coordinator.pages import CoordinatorPages
@@ -68,12 +69,18 @@ def told(since: float) -> History:
 
 
 def asked(
-    path: str, *groups: GroupStatus, token: str | None = None, said: str | None = None, query: str = ""
+    path: str,
+    *groups: GroupStatus,
+    token: str | None = None,
+    said: str | None = None,
+    query: str = "",
+    all_pages: bool = False,
 ) -> Answer:
     headers = Message()
     if said is not None:
         headers["Authorization"] = said
-    return CoordinatorPages(Board(*groups), told, token)(Request(path, query, headers))  # type: ignore[arg-type]
+    pages = CoordinatorPages(Board(*groups), told, token, all_pages)  # type: ignore[arg-type]
+    return pages(Request(path, query, headers))
 
 
 class TestScaling:
@@ -115,9 +122,37 @@ class TestScaling:
     def test_with_the_token_it_is(self, said: str) -> None:
         assert asked("/scaling/big", group(), token="secret", said=said).status == HTTPStatus.OK
 
-    def test_the_token_guards_scaling_alone(self) -> None:
-        for path in ("/status", "/metrics"):
+    def test_the_token_guards_scaling_alone_unless_it_is_for_all_pages(self) -> None:
+        for path in ("/status", "/metrics", "/history"):
             assert asked(path, group(), token="secret").status == HTTPStatus.OK
+            locked = asked(path, group(), token="secret", all_pages=True)
+            assert locked.status == HTTPStatus.UNAUTHORIZED and b"big" not in locked.body
+            answer = asked(path, group(), token="secret", said="Bearer secret", all_pages=True)
+            assert answer.status == HTTPStatus.OK
+        well = CoordinatorPages(
+            StatusBoard(lambda: None, longest_turn_s=60.0), told, "secret", all_pages=True
+        )
+        assert well(Request("/healthz")).status == HTTPStatus.OK
+        assert asked("/etc/passwd", group(), token="secret", all_pages=True).status == HTTPStatus.UNAUTHORIZED
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/../../etc/passwd",
+            "//etc/passwd",
+            "/%2e%2e/etc/passwd",
+            "/status/../../x",
+            "/scaling/../../x",
+            "/\0",
+        ],
+    )
+    def test_no_path_leads_out_of_the_pages(self, path: str) -> None:
+        answer = asked(path, group())
+        assert answer.status == HTTPStatus.NOT_FOUND and b"root:" not in answer.body
+
+    def test_a_token_for_all_pages_needs_a_token(self) -> None:
+        with pytest.raises(ConfigError, match="--http-token-file"):
+            CoordinatorOptions(http_token_all=True)
 
     @pytest.mark.parametrize("token", ["", "two words", "line\n", "ü"])
     def test_a_token_that_no_header_takes_is_refused(self, token: str) -> None:
