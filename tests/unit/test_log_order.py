@@ -95,13 +95,13 @@ def test_what_comes_while_they_are_followed_is_in_order_too(tmp_path: Path, role
 
 
 def test_a_relay_notes_when_it_wrote(tmp_path: Path) -> None:
-    path, begun = tmp_path / "log", time.time()
+    path, begun, since = tmp_path / "log", time.time(), time.monotonic()
     log = Log(str(path))
     for _ in range(100):
         log.write(b"one line\n")
     notes = [note.split() for note in times_path(path).read_text().splitlines()]
     assert notes[0][0] == "0" and begun - 0.001 <= float(notes[0][1]) <= time.time() + 0.001, "milliseconds"
-    assert len(notes) < 50, "not for every line"
+    assert len(notes) <= 2 + (time.monotonic() - since) / 0.2, "not for every line"
     assert path.read_text() == "one line\n" * 100
 
 

@@ -14,7 +14,17 @@ import pytest
 
 import edldist_launch.view.top.loop as loop
 from edldist.errors import CoordinatorUnreachableError, RefusedError
-from edldist.wire.messages import Event, GroupStatus, MemberStatus, Report, Scalar, Status
+from edldist.wire.messages import (
+    Course,
+    Event,
+    GroupStatus,
+    Happening,
+    History,
+    MemberStatus,
+    Report,
+    Scalar,
+    Status,
+)
 from edldist_launch.view.console import PlainConsole
 from edldist_launch.view.top.columns import STUDENTS, WORKERS, bar, fitting
 from edldist_launch.view.top.drawing import Frame, draw
@@ -284,6 +294,24 @@ def test_a_bar_is_as_long_as_its_part() -> None:
 # --- the terminal -------------------------------------------------------------------------------
 
 
+COURSE = Course(1.0, [1.0, 2.0], [90.0, None], *([[None, None]] * 4), {})
+HISTORY = History(
+    **{"incarnation": "a", "wall_s": 3.0, "began_s": 0.0, "since": 0.0, "recent": COURSE, "whole": None},
+    **{"figures": [], "progress": [], "counts": {}},
+    happenings=[Happening(1.0, "teacher_lost", "bad", "teacher t-9\nlost", "t-9")],
+)
+
+
+def test_what_happened_before_comes_from_the_coordinators_history() -> None:
+    maker = SceneMaker(ADDRESS)
+    maker.see(status(rank(0), records=(Event("remark", 1.0, {"text": "told twice"}),)), 0.0, 1e9)
+    scene = maker.recall(HISTORY)
+    assert [(event.words, event.tone) for event in scene.events] == [("teacher t-9 lost", "bad")]
+    assert scene.rates == (90.0, 0.0)
+    later = maker.see(status(rank(0)), 2.0, 1e9)
+    assert len(later.events) == 1 and len(later.rates) == 3
+
+
 class Answers:
     """A stand-in for the link to a coordinator: the last answer comes again and again."""
 
@@ -303,6 +331,9 @@ class Answers:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def history(self, timeout_s: float) -> History:
+        return HISTORY
 
     def close(self) -> None:
         pass

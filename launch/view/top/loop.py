@@ -50,6 +50,7 @@ def show_once(where: Where, console: PlainConsole, pause: Callable[[float], obje
     maker = SceneMaker(address)
     with contextlib.closing(StatusClient(address)) as client:
         _all(client, maker)
+        maker.recall(client.history(timeout_s=ANSWER_S))
         pause(ASK_EVERY_S)
         scene = _all(client, maker)
     console.print(Group(*draw(scene, Looks(), console.width, None).lines), soft_wrap=True)
@@ -156,10 +157,14 @@ class _Scenes:
 
     def _told_by(self, client: StatusClient, address: str, maker: SceneMaker) -> str | None:
         """Tell what one coordinator says; where to ask from then on."""
+        recalled = False
         while not self._ending.is_set():
             begun = time.monotonic()
             try:
                 status = client.query(maker.since, ANSWER_S)
+                if not recalled and not status.records:  # all that it holds was told
+                    maker.recall(client.history(timeout_s=ANSWER_S))
+                    recalled = True
             except CoordinatorUnreachableError as exc:
                 self._told.put(maker.lost(" ".join(str(exc).split()), time.monotonic()))
                 self._wake()

@@ -14,7 +14,7 @@ from edldist.observe.event_words import KINDS, happening_in_words
 from edldist.observe.states import State, state_of
 from edldist.observe.troubles import troubles
 from edldist.observe.waiting import waits
-from edldist.wire.messages import GroupStatus, MemberStatus, Scalar, Status
+from edldist.wire.messages import GroupStatus, History, MemberStatus, Scalar, Status
 from edldist_launch.record.tally import Figures, Tally
 
 __all__ = ["EventRow", "Scene", "SceneMaker", "StudentRow", "WorkerRow"]
@@ -188,6 +188,17 @@ class SceneMaker:
                 *(f"{each.id} was refused: {each.reason}" for each in status.refused),
             ],
         )
+        return self._scene
+
+    def recall(self, history: History) -> Scene:
+        """Take what a coordinator keeps of the run across its restarts, for what was seen until now."""
+        rates = [value or 0.0 for value in history.recent.samples_per_s]
+        self._throughput.clear()
+        self._throughput.extend(rates)
+        self._events.clear()
+        for each in history.happenings:
+            self._events.append(EventRow(each.t, " ".join(each.text.split()), each.tone))
+        self._scene = replace(self._scene, events=tuple(self._events), rates=tuple(self._throughput))
         return self._scene
 
     def lost(self, trouble: str, now: float) -> Scene:
