@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import signal
 import subprocess
 import time
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edldist.clock import Clock
+from edldist_launch.contract.log_order import stamp_of
 from edldist_launch.local.log_pipe import LogPipe
 from edldist_launch.process.tie import tied_command
 
@@ -135,9 +135,6 @@ class Child:
         return "\n".join(_without_agent_report(written)[-lines:])
 
 
-_OF_OUR_LOG = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z]+ ")
-
-
 def _without_agent_report(lines: list[str]) -> list[str]:
     """Cut the agent's report (some 30 lines) that follows a failed script's own traceback.
 
@@ -145,7 +142,7 @@ def _without_agent_report(lines: list[str]) -> list[str]:
     """
     for number in range(len(lines) - 1, -1, -1):
         if "torch/distributed/elastic" in lines[number] and "failed (exitcode" in lines[number]:
-            ours = [line for line in lines[number:] if _OF_OUR_LOG.match(line)]
+            ours = [line for line in lines[number:] if stamp_of(line) is not None]
             return [*lines[:number], *ours] or lines
     return lines
 

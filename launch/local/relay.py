@@ -25,7 +25,10 @@ _NOTE_EVERY_S = 0.2
 
 
 def times_path(log: Path) -> Path:
-    """Where is noted when which part of a log was written: lines of an offset in bytes and unix seconds."""
+    """Where is noted when which part of a log was written: lines of an offset in bytes and unix seconds.
+
+    Noted of those in a folder ``logs``, as a job has it; other folders get no files but their log.
+    """
     return log.parent / ".times" / log.name
 
 
@@ -66,11 +69,11 @@ class Log:
     def _note(self) -> None:
         """Note when what comes next is written, for who reads several logs; a disk may take the log alone."""
         now = time.monotonic()
-        if 0 <= self._noted_at > now - _NOTE_EVERY_S:
+        place = times_path(Path(self._path))
+        if place.parent.parent.name != "logs" or 0 <= self._noted_at > now - _NOTE_EVERY_S:
             return
         self._noted_at = now
         try:
-            place = times_path(Path(self._path))
             place.parent.mkdir(exist_ok=True)
             assert self._descriptor is not None
             with place.open("ab") as stream:

@@ -159,12 +159,12 @@ def test_what_the_students_node_says_after_the_agents_report_is_kept(make: Calla
     child = make(
         "print('a.ContractError: no:'); print('the reason'); "
         "print('E1 torch/distributed/elastic/multiprocessing/api.py:1] failed (exitcode: 1)'); print('x');"
-        "print('2026-11-27 03:41:08 ERROR   student: giving up: ContractError: no: the reason')"
+        "print('2026-11-27 03:41:08.250 ERROR   student: giving up: ContractError: no: the reason')"
     )
     child.start()
     until(lambda: not child.running)
     assert child.output().splitlines()[2:] == [
-        "2026-11-27 03:41:08 ERROR   student: giving up: ContractError: no: the reason"
+        "2026-11-27 03:41:08.250 ERROR   student: giving up: ContractError: no: the reason"
     ]
     assert own_error(child.output()) == "giving up: ContractError: no: the reason"
 

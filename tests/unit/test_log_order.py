@@ -95,7 +95,8 @@ def test_what_comes_while_they_are_followed_is_in_order_too(tmp_path: Path, role
 
 
 def test_a_relay_notes_when_it_wrote(tmp_path: Path) -> None:
-    path, begun, since = tmp_path / "log", time.time(), time.monotonic()
+    path, begun, since = tmp_path / "logs" / "log", time.time(), time.monotonic()
+    path.parent.mkdir()
     log = Log(str(path))
     for _ in range(100):
         log.write(b"one line\n")
@@ -106,9 +107,17 @@ def test_a_relay_notes_when_it_wrote(tmp_path: Path) -> None:
 
 
 def test_a_log_is_written_though_its_times_cannot_be(tmp_path: Path) -> None:
-    (tmp_path / ".times").write_text("in the way")
-    Log(str(tmp_path / "log")).write(b"all the same\n")
-    assert (tmp_path / "log").read_text() == "all the same\n"
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    (logs / ".times").write_text("in the way")
+    Log(str(logs / "log")).write(b"all the same\n")
+    assert (logs / "log").read_text() == "all the same\n"
+
+
+def test_beside_other_logs_nothing_is_noted(tmp_path: Path) -> None:
+    """A start that failed removes the folder that it made, and what it knows to be there."""
+    Log(str(tmp_path / "run.log")).write(b"refused\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["run.log"]
 
 
 def test_the_last_lines_of_each_process_are_in_the_order_of_all() -> None:
