@@ -7,6 +7,7 @@ one of its own.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import re
@@ -126,11 +127,14 @@ class _Job:
     # --- what a job has one of ------------------------------------------------------------------
 
     def _secrets(self) -> list[Object]:
-        secret, *keys = self._named(self._of("secret", *(("keys",) if self.sealed else ())))
+        """The token and, of the same form, the keys, which lie in no file of the manifests."""
+        (secret,) = self._named(self._of("secret"))
         secret["stringData"]["http-token"] = self.token
-        for each in keys:
-            each["stringData"] = dict(self.keys)
-        return [secret, *keys]
+        if not self.sealed:
+            return [secret]
+        keys = copy.deepcopy(secret)
+        keys["metadata"]["name"], keys["stringData"] = self.names.fixed("keys"), dict(self.keys)
+        return [secret, keys]
 
     def _file(self) -> Object:
         (file,) = self._named(self._of("file"))
