@@ -60,8 +60,8 @@ class Recorder:
 
     @property
     def names(self) -> dict[int, str]:
-        """The peers, by what records call them."""
-        return {number: name[:_LONGEST_NAME] for name, number in self._names.items()}
+        """The peers, by what records call them. A thread that still writes may name another meanwhile."""
+        return {number: name[:_LONGEST_NAME] for name, number in self._names.copy().items()}
 
     def begin(self, records: int, sample: int) -> None:
         """Record from now on.

@@ -94,6 +94,23 @@ def test_a_recorder_names_peers_by_small_numbers_and_begins_anew() -> None:
     assert not recorder.on and not recorder["loop"].on
 
 
+def test_names_can_be_read_while_another_thread_adds_some() -> None:
+    """The I/O thread reads them when the time is up; the compute thread may be in the middle of a pass."""
+    recorder = Recorder(lambda: 0.0, ("I/O",))
+
+    class Names(dict[str, int]):
+        def items(self) -> Any:  # what a thread that comes between two steps of a loop does
+            for item in super().items():
+                recorder._names.setdefault(f"another {len(recorder._names)}", 9)
+                yield item
+
+        def copy(self) -> dict[str, int]:
+            return dict(dict.items(self))
+
+    recorder._names = Names(a=1, b=2)
+    assert recorder.names == {1: "a", 2: "b"}
+
+
 def test_processes_of_one_machine_have_one_clock() -> None:
     assert clock_name() and clock_name() == clock_name()
 
