@@ -87,6 +87,7 @@ ROWS = (
     Row("large-tcp", "label_path", "large_tcp", "label path over TCP, large images"),
     Row("large-shared", "label_path", "large_shared", "the same through shared memory on one host"),
     Row("small", "label_path", "small", "label path, 64-byte samples"),
+    Row("tracing", "tracing", "measure_tracing", "the same while its tasks are traced"),
     Row("tokens", "label_path", "tokens", "label path, labels of tokens"),
     Row("loop", "loop", "simulated", "training loop, simulated device step of 20 ms"),
     Row("training", "loop", "trained", "real training on the CPU, no-op teacher"),

@@ -13,13 +13,27 @@ from rich.text import Text
 from edldist_launch.doctor.finding import Finding
 from edldist_launch.view.console import PlainConsole, shown
 
-__all__ = ["show_findings"]
+__all__ = ["OF_A_JOB", "OF_A_MACHINE", "show_findings"]
 
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
-def show_findings(findings: Iterable[Finding], stream: TextIO, as_json: bool) -> bool:
-    """Print findings as they come (as JSON: together); whether one of them is a fail."""
+OF_A_MACHINE = (
+    "{} to mend before a job runs here, {} to look at",
+    "jobs run here; {} to look at",
+    "all is well",
+)
+OF_A_JOB = ("{} that keep the job from getting on, {} to look at", "{} to look at", "nothing else to look at")
+
+
+def show_findings(
+    findings: Iterable[Finding], stream: TextIO, as_json: bool, last: tuple[str, str, str] = OF_A_MACHINE
+) -> bool:
+    """Print findings as they come (as JSON: together); whether one of them is a fail.
+
+    Args:
+        last: the last line, with the numbers of fails and warnings; with that of warnings; where all is well.
+    """
     if as_json:
         known = list(findings)
         print(json.dumps([asdict(finding) for finding in known], indent=2), file=stream)
@@ -34,9 +48,9 @@ def show_findings(findings: Iterable[Finding], stream: TextIO, as_json: bool) ->
         if finding.remedy:
             console.print(f"{'':21}-> {finding.remedy}", soft_wrap=True)
     if levels["fail"]:
-        console.print(f"{levels['fail']} to mend before a job runs here, {levels['warn']} to look at")
+        console.print(last[0].format(levels["fail"], levels["warn"]))
     elif levels["warn"]:
-        console.print(f"jobs run here; {levels['warn']} to look at")
+        console.print(last[1].format(levels["warn"]))
     else:
-        console.print("all is well")
+        console.print(last[2])
     return levels["fail"] > 0
