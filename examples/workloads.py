@@ -26,6 +26,7 @@ from edldist_benchmarks.machine import describe_machine
 from edldist_launch.process.tie import tied_command
 from examples.common.figures import table
 from examples.common.kept import fingerprint, write_json
+from examples.common.seeds import Different, seed
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -44,7 +45,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="workloads; all where none is named")
-    parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="default: each sweep's own")
+    parser.add_argument(
+        "--seeds", type=seed, nargs="+", action=Different, metavar="SEED", help="default: each sweep's own"
+    )
     parser.add_argument("--output", type=Path, default=Path("out/workloads"))
     parser.add_argument("--list", action="store_true", help="name the workloads and their gates, run none")
     parser.add_argument("--table", action="store_true", help="write the page of what is recorded, run none")

@@ -47,8 +47,8 @@ class Gather(DistributionCodec):
         if ids is None:
             raise UnfitCodecError(
                 f"codec {self.spec} gives the log-probabilities of entries that the student names, and no "
-                f"{GATHER_IDS!r} came with the samples: have inputs= of the DistillLoader pick them, "
-                f"integers [B, ..., G] for logits [B, ..., V]"
+                f"{GATHER_IDS!r} came with the samples: have inputs= of the student's DistillLoader or "
+                f"LabelRequests pick them, integers [B, ..., G] for logits [B, ..., V]"
             )
         if ids.is_floating_point() or ids.dtype is torch.bool:
             raise UnfitCodecError(f"{GATHER_IDS!r} are {ids.dtype}: ids are integers")

@@ -87,7 +87,8 @@ class Standard:
         if self._codec is not None and its.codec != self._codec:
             return Misfit(
                 f"worker {worker} sends codec {its.codec}; this student takes labels of teacher "
-                f"{self.teacher!r} as {self._codec} only (DistillLoader(codec=...))",
+                f"{self.teacher!r} as {self._codec} only (codec= of its "
+                "DistillLoader or LabelRequests)",
                 incompatible=False,
             )
         if (reason := self._objection_to(its.vocabulary)) is not None:
@@ -116,13 +117,17 @@ class Standard:
     def _of_no_version(self, worker: str, its: Fingerprint, versions: Versions) -> Misfit | None:
         """Why a worker that is like the others has a version that is not taken."""
         if (reason := versions.objection(its)) is not None:
-            words = f"worker {worker} of teacher {self.teacher!r} has {reason} (DistillLoader(versions=...))"
+            words = (
+                f"worker {worker} of teacher {self.teacher!r} has {reason} (versions= of the student's "
+                "DistillLoader or LabelRequests)"
+            )
             return Misfit(words, incompatible=False)
         if not versions.is_stale(its.version):
             return None
         return Misfit(
             f"worker {worker} of teacher {self.teacher!r} has version {its.version}, and labels are taken of "
-            f"the {versions.most} newest only, {versions.named()} (DistillLoader(versions={versions.most}))",
+            f"the {versions.most} newest only, {versions.named()} (versions={versions.most} of the student's "
+            "DistillLoader or LabelRequests)",
             incompatible=False,
         )
 

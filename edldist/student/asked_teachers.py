@@ -63,7 +63,9 @@ class AskedTeachers:
         Raises:
             ConfigError: they cannot be.
         """
-        names = (teacher,) if isinstance(teacher, str) else tuple(teacher)
+        names: tuple[str, ...] = (teacher,) if isinstance(teacher, str) else ()
+        if not names and isinstance(teacher, Sequence):
+            names = tuple(teacher)
         if not names or len(set(names)) != len(names) or not all(isinstance(n, str) and n for n in names):
             raise ConfigError(f"teacher={teacher!r}: use a name, or a sequence of different names")
         codecs = wanted_codecs(codec, names)

@@ -87,6 +87,10 @@ class KnownTeachers:
         Raises:
             CheckpointError: what it says of a teacher cannot be read.
         """
+        if not isinstance(state, Mapping):
+            raise CheckpointError(
+                f"a {type(state).__name__} is no saved state of a loader: pass what its state_dict() gave"
+            )
         try:
             saved = msgspec.convert(dict(state).get(_KEY, {}), dict[str, Fingerprint])
         except msgspec.ValidationError as exc:

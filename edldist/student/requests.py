@@ -60,7 +60,7 @@ class PendingLabels:
                 next ones go on.
             StaleLabelsError: the loop has taken more steps since than it has stated. It is over then, too.
             LoaderClosedError: it is over, or the ``LabelRequests`` was closed or restored meanwhile.
-            ConfigError: asked in another thread or process.
+            ConfigError: asked in another thread or process, or ``timeout_s`` is no number of seconds.
             EdlDistError: what ended the service.
             SystemExit: this process was asked to stop, and no labels come.
         """
@@ -219,6 +219,9 @@ class LabelRequests:
 
     def _labels_of(self, request: Request, timeout_s: float | None) -> dict[str, Any]:
         self._check_owner()
+        number = isinstance(timeout_s, int | float) and not isinstance(timeout_s, bool)
+        if timeout_s is not None and not (number and timeout_s >= 0):
+            raise ConfigError(f"labels(timeout_s={timeout_s!r}): use seconds, 0 or more, or None to wait on")
         if request not in self._under_way:
             raise LoaderClosedError(
                 f"request {request.number} is over: it was answered by an error, or this LabelRequests was "

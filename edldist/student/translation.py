@@ -94,8 +94,8 @@ class Translation:
     def _in_words(self, theirs: Tokens) -> str:
         ours = self._wanted.tokens
         how = (
-            "take its tokenizer, or say how its ids become this student's: DistillLoader(vocabulary="
-            "edldist.Vocabulary(..., ids='match')), or ids=[...] (docs/vocabularies.md)"
+            "take its tokenizer, or say how its ids become this student's: vocabulary="
+            "edldist.Vocabulary(..., ids='match'), or ids=[...] (docs/vocabularies.md)"
         )
         return (
             f"it has a vocabulary of {len(theirs):,} tokens, and this student another one of {len(ours):,}: "

@@ -34,6 +34,7 @@ from examples.common.errors import SweepError
 from examples.common.figures import Figure
 from examples.common.job import run_job
 from examples.common.kept import fingerprint, sources_of, write_json
+from examples.common.seeds import Different, seed
 
 __all__ = ["Metrics", "Sweep", "conclude", "options"]
 
@@ -45,7 +46,9 @@ def options(
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds), metavar="SEED")
+    parser.add_argument(
+        "--seeds", type=seed, nargs="+", default=list(seeds), metavar="SEED", action=Different
+    )
     parser.add_argument(
         "--output",
         type=Path,

@@ -275,3 +275,21 @@ def test_a_loader_of_rows_goes_on_at_its_place() -> None:
     rows = Rows({"x": torch.arange(10)})
     sampler = edldist.ElasticSampler(10, 4, shuffle=False, rank=0, world_size=1)
     assert isinstance(position_of(rows.loader(sampler)), SampledPosition)
+
+
+@pytest.mark.parametrize("given", [["-1"], ["4294967296"], ["x"], ["1.5"], ["0", "1", "0"]])
+def test_seeds_that_no_job_can_have_and_those_given_twice_are_refused(
+    example: Path, given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        options("", example).parse_args(["--seeds", *given])
+    said = capsys.readouterr().err
+    assert (
+        "0 is given twice" in said
+        or f"{given[0]!r} is no seed: use whole numbers from 0" in said
+        or (given == ["-1"] and "--seeds" in said)
+    )
+
+
+def test_seeds_are_taken_as_given(example: Path) -> None:
+    assert options("", example).parse_args(["--seeds", "4294967295", "0"]).seeds == [4294967295, 0]

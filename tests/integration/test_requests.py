@@ -201,6 +201,12 @@ def test_labels_that_do_not_come_in_time_may_be_asked_for_again(memory_job):
         for timeout_s in (0, 0.05):
             with pytest.raises(LabelTimeoutError, match="request 0 have not come"):
                 pending.labels(timeout_s)
+        for wrong in (-1, float("nan"), "3", True):
+            with pytest.raises(ConfigError, match="use seconds, 0 or more"):
+                pending.labels(wrong)
+        for state in (None, [], 3):
+            with pytest.raises(CheckpointError, match=f"a {type(state).__name__} is no saved state"):
+                teachers.load_state_dict(state)
         with pytest.raises(StaleLabelsError):
             teachers.request(ids(1))
     finally:

@@ -251,7 +251,10 @@ def test_gathered_log_probabilities_are_exact_to_their_type(temperature, vocabul
 @pytest.mark.parametrize(
     ("ids", "words"),
     [
-        (None, "no 'gather_ids' came with the samples: have inputs= of the DistillLoader pick them"),
+        (
+            None,
+            "no 'gather_ids' came with the samples: have inputs= of the student's DistillLoader or",
+        ),
         (torch.zeros(3, 4, 2), "are torch.float32: ids are integers"),
         (torch.zeros(3, 4, dtype=torch.int64), r"are \[3, 4\], and output 'logits' is \[3, 4, 9\]"),
         (torch.zeros(3, 5, 2, dtype=torch.int64), r"are \[3, 5, 2\], and output 'logits' is \[3, 4, 9\]"),

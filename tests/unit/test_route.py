@@ -95,7 +95,7 @@ def test_one_set_of_labels_needs_one_codec() -> None:
     assert AskedTeachers.of(NAMES, codec="topk:4", route="domain").codecs.keys() == set(NAMES)
 
 
-@pytest.mark.parametrize("teacher", ["", [], ["a", "a"], ["a", ""], [1], [None]])
+@pytest.mark.parametrize("teacher", ["", [], ["a", "a"], ["a", ""], [1], [None], 3, None])
 def test_teachers_that_cannot_be_are_refused(teacher: Any) -> None:
     with pytest.raises(ConfigError, match="use a name, or a sequence of different names"):
         AskedTeachers.of(teacher)

@@ -74,7 +74,7 @@ def test_workers_of_a_newer_version_are_taken_beside_the_old_and_then_older_ones
     assert misfit is not None and not misfit.incompatible
     assert misfit.reason == (
         "worker d of teacher 't' has version 1, and labels are taken of the 2 newest only, 3, 2 "
-        "(DistillLoader(versions=2))"
+        "(versions=2 of the student's DistillLoader or LabelRequests)"
     )
 
 

@@ -123,8 +123,8 @@ class EngineForward:
             )
             raise ContractError(
                 f"model {self._engine.path} takes token ids, integers {_IDS!r}, and {_MASK!r} where they "
-                f"are padded; the student sends {sent}. Pick these with inputs= of the DistillLoader: "
-                f"Sequences({_IDS!r}, mask={_MASK!r}), or both by name"
+                f"are padded; the student sends {sent}. Pick these with inputs= of the student's "
+                f"DistillLoader or LabelRequests: Sequences({_IDS!r}, mask={_MASK!r}), or both by name"
             )
         tokens = ids.to(torch.int64).numpy()
         if marks is not None:

@@ -306,8 +306,8 @@ class Teacher:
             sent = [*(f"{len(positional)} by position",) * bool(positional), *map(repr, named)]
             raise ContractError(
                 f"model {self.path} cannot be called with what the student sends ({', '.join(sent)}): {why}. "
-                "Pick what the model takes, under its names, with inputs= of the DistillLoader (or the "
-                f"teacher's dataset_inputs){model_says}"
+                "Pick what the model takes, under its names, with inputs= of the student's DistillLoader or "
+                f"LabelRequests (or the teacher's dataset_inputs){model_says}"
             ) from exc
 
 

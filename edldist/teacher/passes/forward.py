@@ -128,7 +128,7 @@ class Forward:
         if not inputs.keys() - {MARKS}:
             raise ContractError(
                 f"nothing came for the model: {', '.join(asked)} is for codec {self._codec.spec} alone. Pick "
-                "what the model takes, too, with inputs= of the DistillLoader"
+                "what the model takes, too, with inputs= of the student's DistillLoader or LabelRequests"
             )
         samples = next(iter(inputs.values())).shape[0]
         where: Where = in_samples
