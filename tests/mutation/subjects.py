@@ -16,7 +16,11 @@ _QUEUE = (
     "label_queue_states",
 )
 _TURNS = ("student_links", "student_silence", "student_service")
-_SERVICE = (*_TURNS, "peers", "quarantine", "pings", "waking", "assembly")
+_SERVICE = (
+    *_TURNS,
+    *("peers", "quarantine", "pings", "waking", "assembly", "former_teachers", "unsuited", "versions"),
+    "comparing",
+)
 _PIPELINE = ("pipeline_memory", "pipeline")
 
 SUBJECTS: dict[str, tuple[str, ...]] = {
