@@ -19,7 +19,7 @@ _TURNS = ("student_links", "student_silence", "student_service")
 _SERVICE = (
     *_TURNS,
     *("peers", "quarantine", "pings", "waking", "assembly", "former_teachers", "unsuited", "versions"),
-    "comparing",
+    *("comparing", "job_link"),
 )
 _PIPELINE = ("pipeline_memory", "pipeline")
 

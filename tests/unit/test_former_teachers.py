@@ -70,3 +70,12 @@ def test_workers_that_fit_a_checkpoint_stay(party):
 def labels_of(lease: int) -> tuple[Labels, list[bytes]]:
     its, frame = result(lease)
     return Labels(results=[its], pull=None), [frame]
+
+
+def test_a_restored_group_s_workers_are_judged_and_no_others(party):
+    job = party(teachers=("law", "code"))
+    workers = [job.worker(name, teacher=name) for name in ("law", "code")]
+    job.service.expect({"law": fingerprint(weights="former")})
+    job.turn()
+    assert job.service.teachers() == 1
+    assert [bool(worker.hear()) for worker in workers] == [True, False]

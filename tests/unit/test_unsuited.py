@@ -103,3 +103,7 @@ def test_teachers_whose_labels_are_apart_may_have_any_codecs(party):
     job = party(teachers=("law", "code"))
     job.worker("one", teacher="law", fingerprint=TOP)
     assert not isinstance(job.worker("two", teacher="code", fingerprint=HALF).greeted[0], Refused)
+
+
+def test_nothing_is_unsuited_at_the_begin(party):
+    assert party().service.unsuited(0.0) == ""
