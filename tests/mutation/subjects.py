@@ -19,7 +19,7 @@ _TURNS = ("student_links", "student_silence", "student_service")
 _SERVICE = (
     *_TURNS,
     *("peers", "quarantine", "pings", "waking", "assembly", "former_teachers", "unsuited", "versions"),
-    *("comparing", "job_link"),
+    *("comparing", "job_link", "translation"),
 )
 _PIPELINE = ("pipeline_memory", "pipeline")
 
