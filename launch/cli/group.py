@@ -26,7 +26,7 @@ from edldist_launch.cli.stop import stop
 from edldist_launch.cli.student import student
 from edldist_launch.cli.teacher import teacher
 from edldist_launch.cli.top import top
-from edldist_launch.cli.trace import trace
+from edldist_launch.cli.tracing import trace
 from edldist_launch.cli.tune import tune
 from edldist_launch.cli.verbosity import chosen_level, verbosity_options
 from edldist_launch.cli.wait import wait

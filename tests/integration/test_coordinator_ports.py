@@ -112,7 +112,8 @@ def test_http_shows_the_state_and_refuses_everything_else(
     ] and "records" not in page
     code, body = get(running.coordinator, "/nowhere")
     assert code == 404 and "/status" in json.loads(body)["error"]
-    for method in ("POST", "DELETE", "HEAD", "BREW"):
+    assert get(running.coordinator, "/status", "HEAD") == (200, b"")
+    for method in ("POST", "DELETE", "BREW"):
         assert get(running.coordinator, "/status", method)[0] == 405
 
 

@@ -86,7 +86,7 @@ def test_an_installed_job_runs_beside_files_with_the_names_of_others(site: Path,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    logs = {path.name: path.read_text() for path in (tmp_path / "out" / "logs").iterdir()}
+    logs = {path.name: path.read_text() for path in (tmp_path / "out" / "logs").glob("*.log")}
     assert "the wrong" not in "".join(logs.values())
     assert f"trained with {site / 'edldist'}" in logs["student-0.log"] + logs["student-1.log"]
     assert "holds agent.py" not in done.stderr and "queue.py, random.py" in logs["student-0.log"]

