@@ -177,8 +177,8 @@ def test_real_members_say_what_they_could_give_and_take() -> None:
         with contextlib.closing(StatusClient(job.address)) as client:
 
             def told() -> GroupStatus | None:
-                group = client.query().groups[0]
-                return group if group.demand and group.capacity else None
+                groups = client.query().groups  # none before somebody has joined
+                return groups[0] if groups and groups[0].demand and groups[0].capacity else None
 
             batches = iter(loader)
             deadline = time.monotonic() + 90
