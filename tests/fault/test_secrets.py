@@ -57,9 +57,10 @@ def told(job: FaultJob, http: str, *places: Path) -> dict[str, bytes]:
             with contextlib.suppress(OSError):
                 found[f"{name} of {process.pid}"] = Path(f"/proc/{process.pid}/{name}").read_bytes()
     for place in places:
-        for path in place.rglob("*"):
-            if path.is_file():
-                found[str(path)] = path.read_bytes()
+        for folder, _, names in os.walk(place):  # a checkpoint may be renamed meanwhile
+            for path in (Path(folder, name) for name in names):
+                with contextlib.suppress(FileNotFoundError):
+                    found[str(path)] = path.read_bytes()
     for page in ("status", "metrics", "history", "healthz", "scaling/teacher", "no-such-page", ""):
         try:
             with urllib.request.urlopen(f"http://{http}/{page}", timeout=20) as answer:

@@ -229,6 +229,15 @@ def test_a_student_that_the_coordinator_found_again_may_be_silent_for_a_while(pa
     assert "s" in party.service._students
 
 
+def test_a_student_that_is_silent_is_greeted_by_a_new_connection(party: Party) -> None:
+    """The old one may be broken and nobody have said so: it would swallow the greeting."""
+    party.transport.sever(STUDENT.address, WORKER.route.decode())
+    party.advance(TTL_S + 1.0)
+    party.heard(party.student, Hello)
+    party.say(WELCOME)
+    party.until(lambda: party.serving)
+
+
 def test_a_student_that_others_serve_is_left_at_once(party: Party) -> None:
     party.say(Wake(buffered=0))
     party.order(Links(students=[], complete=True, released=["s"]))

@@ -431,7 +431,8 @@ class TeacherService:
             if student.serving and silent_s > student.ttl_s:
                 logger.warning("student %s silent for %.1f s; greeting it again", student.peer.id, silent_s)
                 self._disconnect(student.peer.id)
-                self._greet(student, now)
+                self._students.pop(student.peer.id).link.close(at_once=True)  # broken, it swallows greetings
+                self._link(student.peer, now)
             elif not student.serving and not student.refused and now - student.greeted_at > _GREET_AGAIN_S:
                 self._greet(student, now)
         self._say_alive()
