@@ -89,7 +89,7 @@ def test_padded_batches_are_labelled_as_they_are_and_padding_is_nan(options):
 
 @pytest.mark.parametrize("kind", ["vllm", "sglang"])
 def test_every_sample_is_labelled_while_engines_die_and_come_back(kind):
-    data = batches(90)
+    data = batches(240)  # enough that whoever died is asked for something, and missed
     with engine(kind) as one, engine(kind) as other, local_job(ZmqTransport()) as job:
         worker(job, one)
         worker(job, other)
@@ -99,7 +99,7 @@ def test_every_sample_is_labelled_while_engines_die_and_come_back(kind):
             came += 1
             if came == 15:
                 one.die()
-            if came == 45:
+            if came == 120:
                 one.come_back()
                 before = one.answered
                 worker(job, one)  # as whoever keeps workers running would

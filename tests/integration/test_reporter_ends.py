@@ -166,7 +166,7 @@ def test_reports_of_worker_processes_arrive_though_these_run_no_exit_handlers(tm
     script = tmp_path / "script.py"
     script.write_text(_WORKERS)
     with script_in_a_job(str(script), listener, by_path=True):
-        assert [m.values["step"] for m in listener.take_new(3)] == [0, 1, 2]
+        assert sorted(m.values["step"] for m in listener.take_new(3)) == [0, 1, 2]  # of three processes
 
 
 _BUSY_FORKS = """
@@ -189,7 +189,7 @@ os.waitpid(child, 0)
 def test_a_fork_waits_for_no_lock_that_its_parent_held() -> None:
     listener = Listener(ZmqTransport())
     with script_in_a_job(_BUSY_FORKS, listener) as process:
-        assert [m.values["step"] for m in listener.take_new(2)] == [0, 1]
+        assert sorted(m.values["step"] for m in listener.take_new(2)) == [0, 1]  # of two processes
         assert process.wait(60) == 0
 
 
