@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from edldist.errors import ContractError, EngineLostError, PoisonTaskError
 from edldist.labels.typed import TopKLabels
 from edldist.wire.zmq.transport import ZmqTransport
 from tests.engines import CONTEXT, VOCABULARY, Engine, engine
+from tests.fault.harness import wait_for
 from tests.harness import LocalJob, local_job
 from tests.integration.commands import edldist
 
@@ -89,22 +91,31 @@ def test_padded_batches_are_labelled_as_they_are_and_padding_is_nan(options):
 
 @pytest.mark.parametrize("kind", ["vllm", "sglang"])
 def test_every_sample_is_labelled_while_engines_die_and_come_back(kind):
-    data = batches(240)  # enough that whoever died is asked for something, and missed
+    """Each dies when it is asked for something next: nobody misses one that nobody asks."""
+    data = batches(240)
+    fell: list[Engine] = []
+
+    def fall(server: Engine, number: int) -> None:
+        if server not in fell:
+            fell.append(server)
+            server.die()  # this request has been read, and is not answered
+
     with engine(kind) as one, engine(kind) as other, local_job(ZmqTransport()) as job:
         worker(job, one)
         worker(job, other)
-        came = 0
+        came, before = 0, None
         for batch, labels in job.loader(data, INPUTS):
             check(batch, labels, one.model)
             came += 1
             if came == 15:
-                one.die()
-            if came == 120:
+                one.on_request = partial(fall, one)
+            if job.errors and before is None:  # its worker has given it up
                 one.come_back()
                 before = one.answered
                 worker(job, one)  # as whoever keeps workers running would
-                other.die()
-        assert came == len(data) and one.answered > before
+                other.on_request = partial(fall, other)
+        wait_for("the other's worker to give it up", lambda: len(job.errors) == 2)
+        assert fell == [one, other] and came == len(data) and one.answered > before
     assert [type(error) for error in job.errors] == [EngineLostError] * 2
     assert all("Its worker ends, and others get its tasks" in str(error) for error in job.errors)
 
