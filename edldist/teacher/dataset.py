@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from edldist.errors import ConfigError, ContractError, InputError, ModelError
-from edldist.teacher.model.factory import make, own_traceback
+from edldist.factories.factory import make, own_traceback
 from edldist.wire.texts import are_texts, pack_texts
 
 __all__ = ["INDEX", "SEED", "IndexedDataset", "parse_entries"]

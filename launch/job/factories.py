@@ -34,7 +34,7 @@ answer = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 places, wanted = json.loads(sys.argv[1])
 from edldist.errors import EdlDistError, ModelImportError
-from edldist.teacher.model.factory import find
+from edldist.factories.factory import find
 from edldist_launch.process.importing import make_importable
 make_importable(*places)
 for key, what, path, kwargs in wanted:

@@ -39,6 +39,7 @@ BASE = {
     "grace",
     "reference",
     "keys",
+    "factories",
 }
 ALLOWED = {
     "errors": {"wording"},
@@ -54,6 +55,7 @@ ALLOWED = {
     "grace": set(),
     "reference": set(),
     "keys": {"errors", "files", "address"},
+    "factories": {"errors"},
     "yamltext": {"errors"},
     "config": {"errors", "agreement", "bounds", "grace", "labels", "reference", "yamltext"},
     "environment": {"errors", "agreement", "bounds"},

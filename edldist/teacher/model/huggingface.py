@@ -15,8 +15,8 @@ from typing import Any
 from torch import nn
 
 from edldist.errors import ConfigError, ModelError
+from edldist.factories.factory import own_traceback
 from edldist.reference import FOLDER
-from edldist.teacher.model.factory import own_traceback
 
 __all__ = ["HuggingFaceFolder"]
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from edldist.errors import ConfigError, ContractError, ModelError
+from edldist.factories.factory import make, own_traceback
+from edldist.factories.signature import at_position, misfit, takes, takes_any_name
 from edldist.labels.places import Where, in_samples
 from edldist.reference import is_folder
 from edldist.teacher.model.digest import weights_digest
-from edldist.teacher.model.factory import make, own_traceback
 from edldist.teacher.model.huggingface import HuggingFaceFolder
 from edldist.teacher.model.outline import raises_without_values
 from edldist.teacher.model.outputs import OutputChoice
-from edldist.teacher.model.signature import at_position, misfit, takes, takes_any_name
 from edldist.teacher.model.token_ids import (
     context_of,
     refuse_no_integers,

@@ -28,11 +28,11 @@ from typing import Protocol
 from torch import Tensor
 
 from edldist.errors import ContractError, EdlDistError, EngineLostError, ModelError, UnlabelableError
+from edldist.factories.factory import own_traceback
 from edldist.observe.repeats import Repeats
 from edldist.observe.stages import StageClock
 from edldist.teacher.capacity import Capacity
 from edldist.teacher.exchange import inputs_of
-from edldist.teacher.model.factory import own_traceback
 from edldist.teacher.model.teacher import is_out_of_memory
 from edldist.teacher.passes.batch_size import BatchSizeSearch
 from edldist.teacher.passes.forward import Computed, Labelling

@@ -17,10 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from edldist.errors import ConfigError, ModelError, ModelImportError
-from edldist.teacher.model.signature import misfit
+from edldist.factories.signature import misfit
 
 __all__ = ["find", "make", "own_traceback"]
 
+_HOW_TO_GIVE = {
+    "model": ". Give what it takes as kwargs: {name: value} of the teacher, or --model-arg name=value",
+    "label.data": ". Give what it takes as label.kwargs: {name: value}",
+}
 _OWN = (str(Path(__file__).parents[1]), str(Path("torch", "utils", "_contextlib.py")))
 
 
@@ -28,7 +32,7 @@ def make(what: str, path: str, kwargs: Mapping[str, Any] | None = None) -> Any:
     """Import ``package.module:factory`` and call it.
 
     Args:
-        what: ``model`` or ``dataset``, for messages.
+        what: ``model``, ``dataset`` or ``label.data``, for messages.
         kwargs: what the factory is called with.
 
     Raises:
@@ -46,7 +50,7 @@ def find(what: str, path: str, kwargs: Mapping[str, Any] | None = None) -> Calla
     """Import ``package.module:factory``, and see whether it can be called so.
 
     Args:
-        what: ``model`` or ``dataset``, for messages.
+        what: ``model``, ``dataset`` or ``label.data``, for messages.
         kwargs: what the factory is to be called with.
 
     Raises:
@@ -79,11 +83,7 @@ def find(what: str, path: str, kwargs: Mapping[str, Any] | None = None) -> Calla
         raise ModelError(f"{what} {path}: {factory_name} is a {type(factory).__name__}, not a factory")
     kwargs = kwargs or {}
     if (why := misfit(factory, (), kwargs)) is not None:
-        how = (
-            ". Give what it takes as kwargs: {name: value} of the teacher, or --model-arg name=value"
-            if what == "model"
-            else ""
-        )
+        how = _HOW_TO_GIVE.get(what, "")
         given = f" with {', '.join(kwargs)}" if kwargs else " without arguments"
         raise ModelError(f"{what} {path}: {factory_name} cannot be called{given}: {why}{how}")
     found: Callable[..., Any] = factory
