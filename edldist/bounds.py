@@ -14,8 +14,10 @@ __all__ = [
     "LONGEST_WAIT_S",
     "MOST",
     "MOST_NODES",
+    "MOST_PRIORITY",
     "MOST_RANKS_A_NODE",
     "MOST_THREADS",
+    "MOST_WEIGHT",
     "MOST_WORKERS",
     "node_range",
 ]
@@ -26,6 +28,10 @@ MOST_NODES = 10_000
 MOST_RANKS_A_NODE = 1_024
 MOST_THREADS = 1_024
 """Of one process."""
+MOST_WEIGHT = 1_000
+"""Of a job among those that share workers."""
+MOST_PRIORITY = 100
+"""Of such a job; the least is as far below 0."""
 MOST = 1_000_000_000
 """Of whatever takes no room by its number: samples, steps, restarts, checkpoints."""
 LONGEST_JOB_NAME = 100

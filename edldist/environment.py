@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edldist.agreement import AgreementBounds
-from edldist.bounds import LONGEST_JOB_NAME, LONGEST_TTL_S, LONGEST_WAIT_S, MOST
+from edldist.bounds import (
+    LONGEST_JOB_NAME,
+    LONGEST_TTL_S,
+    LONGEST_WAIT_S,
+    MOST,
+    MOST_PRIORITY,
+    MOST_WEIGHT,
+)
 from edldist.errors import ConfigError
 
 __all__ = ["JobEnvironment", "whole_number"]
@@ -21,6 +28,8 @@ class JobEnvironment:
         coordinator: ``tcp://host:port`` or ``file:PATH`` (``address_file``), or None outside a job.
         output: the job's folder, or None.
         job: the job's name, or None.
+        weight: the job's part of workers that it shares with others, or None.
+        priority: the job's, among those that share workers.
         advertise: address by which teachers reach this host, or None to find it out.
         deterministic: fixed cuts, one task a forward pass.
         task_size: samples per fixed cut, or None.
@@ -36,6 +45,8 @@ class JobEnvironment:
     coordinator: str | None
     output: str | None
     job: str | None
+    weight: int | None
+    priority: int
     advertise: str | None
     deterministic: bool
     task_size: int | None
@@ -77,6 +88,8 @@ class JobEnvironment:
             coordinator=environ.get("EDLDIST_COORDINATOR") or None,
             output=environ.get("EDLDIST_OUTPUT") or None,
             job=_job(environ),
+            weight=whole_number(environ, "EDLDIST_WEIGHT", least=1, most=MOST_WEIGHT),
+            priority=_priority(environ),
             advertise=environ.get("EDLDIST_ADVERTISE") or None,
             deterministic=_flag(environ, "EDLDIST_DETERMINISTIC"),
             task_size=whole_number(environ, "EDLDIST_TASK_SIZE", least=1),
@@ -99,6 +112,10 @@ def _job(environ: Mapping[str, str]) -> str | None:
     return name or None
 
 
+def _priority(environ: Mapping[str, str]) -> int:
+    return whole_number(environ, "EDLDIST_PRIORITY", least=-MOST_PRIORITY, most=MOST_PRIORITY) or 0
+
+
 def _flag(environ: Mapping[str, str], name: str) -> bool:
     text = environ.get(name, "").strip().lower()
     if text in ("", "0", "false", "no"):
@@ -115,17 +132,18 @@ def _choice(environ: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> 
     return text
 
 
-def whole_number(environ: Mapping[str, str], name: str, *, least: int) -> int | None:
+def whole_number(environ: Mapping[str, str], name: str, *, least: int, most: int = MOST) -> int | None:
     """The number that a variable holds; None if it is not set, or empty.
 
     Raises:
-        ConfigError: it holds something else, less than ``least``, or more than ``MOST``.
+        ConfigError: it holds something else, less than ``least``, or more than ``most``.
     """
     text = environ.get(name, "").strip()
     if not text:
         return None
-    if not (text.isascii() and text.isdecimal() and len(text) < 20 and least <= int(text) <= MOST):
-        raise ConfigError(f"{name}={text!r}: needs a whole number from {least} to {MOST}")
+    digits = text.removeprefix("-") if least < 0 else text
+    if not (digits.isascii() and digits.isdecimal() and len(text) < 20 and least <= int(text) <= most):
+        raise ConfigError(f"{name}={text!r}: needs a whole number from {least} to {most}")
     return int(text)
 
 

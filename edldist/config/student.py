@@ -7,7 +7,14 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, PlainValidator, field_validator
 from pydantic_core import PydanticCustomError
 
-from edldist.bounds import MOST, MOST_NODES, MOST_RANKS_A_NODE, node_range
+from edldist.bounds import (
+    MOST,
+    MOST_NODES,
+    MOST_PRIORITY,
+    MOST_RANKS_A_NODE,
+    MOST_WEIGHT,
+    node_range,
+)
 from edldist.config.resources import ResourcesConfig
 from edldist.config.section import Environment, Section, Text, whole
 
@@ -48,6 +55,18 @@ class StudentConfig(Section):
         description=f"{whole(1, MOST_RANKS_A_NODE)}, gpu (as many as there are) or auto (GPUs, else cores)",
     )
     max_restarts: int = Field(default=3, ge=0, le=MOST, description=whole(0, MOST))
+    weight: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_WEIGHT,
+        description=f"{whole(1, MOST_WEIGHT)}, or null: its part of workers that it shares with other jobs",
+    )
+    priority: int = Field(
+        default=0,
+        ge=-MOST_PRIORITY,
+        le=MOST_PRIORITY,
+        description=f"{whole(-MOST_PRIORITY, MOST_PRIORITY)}",
+    )
     resources: ResourcesConfig = Field(
         default_factory=ResourcesConfig, description="a mapping of what one node needs, as in {gpus: 8}"
     )

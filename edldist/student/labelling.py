@@ -103,6 +103,8 @@ class Labelling:
                 run=run,
                 generation=generation,
                 job=environment.job or "",
+                weight=environment.weight,
+                priority=environment.priority,
                 skip_poison=skip_poison,
                 hand_on=hand_on,
                 info={

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edldist.bounds import LONGEST_WAIT_S, MOST, MOST_RANKS_A_NODE
+from edldist.bounds import LONGEST_WAIT_S, MOST, MOST_PRIORITY, MOST_RANKS_A_NODE, MOST_WEIGHT
 from edldist.grace import STUDENT_S
 from edldist_launch.cli.begin import begin
 from edldist_launch.cli.option_types import WAIT_S, Ranks, Seconds
@@ -55,6 +55,18 @@ __all__ = ["student"]
     "--extend",
     is_flag=True,
     help="Go on from the last checkpoint, though another teacher labelled for it.",
+)
+@option(
+    "--weight",
+    type=click.IntRange(min=1, max=MOST_WEIGHT),
+    metavar="N",
+    help="Its part of teacher workers that it shares with other jobs, relative to their weights.",
+)
+@option(
+    "--priority",
+    type=click.IntRange(min=-MOST_PRIORITY, max=MOST_PRIORITY),
+    metavar="N",
+    help="Among jobs that share teacher workers, those of a higher priority come first (default: 0).",
 )
 @option("--connect-timeout-s", type=WAIT_S, default=300.0, help="How long to look for a coordinator.")
 @http_option

@@ -58,6 +58,8 @@ def run_student(
     grace_s: float = STUDENT_S,
     http: str | None = None,
     extend: bool = False,
+    weight: int | None = None,
+    priority: int | None = None,
 ) -> int:
     """Run this node's part of the script to its end.
 
@@ -70,6 +72,7 @@ def run_student(
         grace_s: how long ranks that are asked to leave may take.
         http: ``HOST:PORT`` where probes ask for its health, or None for nowhere.
         extend: whether the script goes on from a checkpoint though another teacher labelled for it.
+        weight, priority: of the job among those that share workers; None for what the environment says.
 
     Returns:
         0, 1 (the script failed), 143 or 130 (asked to stop, or even insisted), or 128 + the signal that
@@ -110,6 +113,7 @@ def run_student(
             EDLDIST_CONNECT_TIMEOUT_S=repr(connect_timeout_s),
             EDLDIST_RANK_NOTES=notes.path,
             EDLDIST_EXTEND=str(int(extend)),
+            **_share(weight, priority),
         )
         prepare_environment(environment, local_host)
         sharers = nproc_per_node + sharers_of("teacher", commands_here())
@@ -156,6 +160,12 @@ def run_student(
         finally:
             node.close()
     return code
+
+
+def _share(weight: int | None, priority: int | None) -> dict[str, str]:
+    """The variables of what was given."""
+    given = {"EDLDIST_WEIGHT": weight, "EDLDIST_PRIORITY": priority}
+    return {name: str(number) for name, number in given.items() if number is not None}
 
 
 def _end(code: int, node: NodeRanks, watch: NodeWatch, interrupts: Interrupts) -> int:

@@ -207,6 +207,10 @@ def student_environment(
     variables["EDLDIST_ON_POISON"] = job.on_poison
     variables["EDLDIST_AGREEMENT"] = job.agreement_text
     variables["EDLDIST_HEARTBEAT_TTL_S"] = repr(job.coordinator.heartbeat_ttl_s)
+    if job.student.weight is not None:
+        variables["EDLDIST_WEIGHT"] = str(job.student.weight)
+    if job.student.priority:
+        variables["EDLDIST_PRIORITY"] = str(job.student.priority)
     if job.deterministic:
         variables["EDLDIST_DETERMINISTIC"] = "1"
         variables["EDLDIST_TASK_SIZE"] = str(job.task_size)

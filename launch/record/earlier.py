@@ -51,7 +51,7 @@ _OF_A_TEACHER = (
     "channels_last",
     "resources",
 )
-_OF_THE_STUDENT = ("nnodes", "nproc_per_node", "max_restarts", "resources")
+_OF_THE_STUDENT = ("nnodes", "nproc_per_node", "max_restarts", "weight", "priority", "resources")
 _OF_THE_JOB = ("checkpoint", "coordinator", "slurm", "kubernetes", "trackers")
 
 

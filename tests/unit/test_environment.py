@@ -12,6 +12,7 @@ def test_outside_a_job_everything_has_its_default() -> None:
     outside = JobEnvironment.read({})
     assert (outside.coordinator, outside.output, outside.advertise) == (None, None, None)
     assert (outside.deterministic, outside.task_size) == (False, None)
+    assert (outside.weight, outside.priority) == (None, 0)
     assert (outside.connect_timeout_s, outside.heartbeat_ttl_s) == (300.0, 3.0)
     assert outside.agreement == (0.1, 0.1, 60.0)
 
@@ -25,6 +26,8 @@ def test_inside_a_job_everything_is_read() -> None:
             "EDLDIST_DETERMINISTIC": "1",
             "EDLDIST_TASK_SIZE": "32",
             "EDLDIST_JOB": "digits",
+            "EDLDIST_WEIGHT": "3",
+            "EDLDIST_PRIORITY": "-2",
             "EDLDIST_CHECKPOINT_KEEP": "7",
             "EDLDIST_CHECKPOINT_EVERY_STEPS": "50",
             "EDLDIST_CONNECT_TIMEOUT_S": "2.5",
@@ -34,6 +37,7 @@ def test_inside_a_job_everything_is_read() -> None:
     )
     assert (inside.coordinator, inside.output, inside.advertise) == ("tcp://h:1", "/out", "10.0.0.5")
     assert (inside.deterministic, inside.task_size) == (True, 32)
+    assert (inside.weight, inside.priority) == (3, -2)
     assert (inside.job, inside.checkpoint_keep, inside.checkpoint_every_steps) == ("digits", 7, 50)
     assert (inside.connect_timeout_s, inside.heartbeat_ttl_s) == (2.5, 20.0)
     assert inside.agreement == (0.2, 0.1, 5.0)
@@ -58,6 +62,14 @@ def test_flags(text: str, value: bool) -> None:
     ("name", "text"),
     [
         ("EDLDIST_DETERMINISTIC", "maybe"),
+        ("EDLDIST_WEIGHT", "0"),
+        ("EDLDIST_WEIGHT", "1001"),
+        ("EDLDIST_WEIGHT", "1.5"),
+        ("EDLDIST_WEIGHT", "-1"),
+        ("EDLDIST_PRIORITY", "101"),
+        ("EDLDIST_PRIORITY", "-101"),
+        ("EDLDIST_PRIORITY", "--1"),
+        ("EDLDIST_PRIORITY", "urgent"),
         ("EDLDIST_AGREEMENT", "maybe"),
         ("EDLDIST_CHECKPOINT_KEEP", "0"),
         ("EDLDIST_CHECKPOINT_EVERY_STEPS", "often"),

@@ -61,7 +61,7 @@ ALLOWED = {
     "environment": {"errors", "agreement", "bounds"},
     "labels": {"errors"},
     "tracing": set(),
-    "wire": {"errors", "keys", "clock", "address", "address_file", "labels", "signals", "tracing"},
+    "wire": {"errors", "keys", "clock", "address", "address_file", "bounds", "labels", "signals", "tracing"},
     "losses": {"errors", "labels", "ranks", "lifecycle"},
     "vocabulary": {"errors", "labels"},
     "ranks": {"errors", "environment"},

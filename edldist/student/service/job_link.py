@@ -129,6 +129,7 @@ class JobLink:
             run=self._options.run,
             generation=self._options.generation,
             job=self._options.job,
+            share=self._options.share,
             address=self._where.address,
             teachers=list(self._options.teachers),
             rolling=list(self._options.versions),

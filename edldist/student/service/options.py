@@ -9,7 +9,7 @@ from edldist.agreement import AgreementBounds
 from edldist.labels.grammar import CodecSpec
 from edldist.student.queue.flow import Flow
 from edldist.student.translation import Translation
-from edldist.wire.messages import Scalar, Welcome
+from edldist.wire.messages import JobShare, Scalar, Welcome
 
 __all__ = ["ServiceOptions"]
 
@@ -34,6 +34,7 @@ class ServiceOptions:
         run, generation: of which run the group is, and as which of its generations; empty and 0 where nobody
             counts them.
         job: of which job the rank is, where several share a coordinator; empty where nobody says so.
+        weight, priority: of that job, where it shares workers with others; see ``JobShare``.
         codecs: by teacher group, the only codec in which its labels are taken; without an entry, that of the
             group's first worker.
         versions: by teacher group, of how many versions at a time labels are taken, the newest ones; without
@@ -63,6 +64,8 @@ class ServiceOptions:
     run: str = ""
     generation: int = 0
     job: str = ""
+    weight: int | None = None
+    priority: int = 0
     codecs: Mapping[str, CodecSpec] = field(default_factory=dict)
     versions: Mapping[str, int] = field(default_factory=dict)
     skip_after_s: Mapping[str, float] = field(default_factory=dict)
@@ -81,4 +84,10 @@ class ServiceOptions:
             ping_interval_s=ping_interval_s,
             heartbeat_ttl_s=self.heartbeat_ttl_s,
             max_frame_bytes=self.max_frame_bytes,
+            share=self.share,
         )
+
+    @property
+    def share(self) -> JobShare:
+        """What workers that serve several jobs, and the coordinator, are told of this one."""
+        return JobShare(job=self.job or self.group, weight=self.weight, priority=self.priority)

@@ -2,10 +2,11 @@
 
 A worker keeps room for two turns: one computing, one travelling. A turn is a full forward pass;
 where passes take less than a message is worth, it is several. It asks the hungriest student first
-(fewest labelled batches; among equals, the one asked longest ago). An only student is asked for both
-turns before it has answered: where inputs take longer to travel than to compute, the next ones then
-follow without a gap. Of several, one that is dead must not keep both turns from the others. A student
-that answered idle is asked again once it wakes the worker.
+(fewest labelled batches; among equals, the one asked longest ago). Where jobs say what they may have, it is
+one of the job whose turn it is (``shares``). An only student is asked for both turns before it has answered:
+where inputs take longer to travel than to compute, the next ones then follow without a gap. Of several, one
+that is dead must not keep both turns from the others. A student that answered idle is asked again once it
+wakes the worker.
 
 Students answer pulls in their order, so an answer closes those before it too: theirs were lost.
 """
@@ -14,6 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from edldist.teacher.service.shares import Shares
+from edldist.wire.messages import JobShare
 
 __all__ = ["Demand", "PullOrder"]
 
@@ -39,9 +43,9 @@ class _Link:
     asleep: bool = False
     buffered: int = 0
 
-    def close(self, seq: int) -> None:
-        for each in [each for each in self.open if each <= seq]:
-            del self.open[each]
+    def close(self, seq: int) -> int:
+        """The pulls up to this one are answered, or lost; the room of all of them."""
+        return sum([self.open.pop(each) for each in list(self.open) if each <= seq])
 
 
 class Demand:
@@ -57,6 +61,7 @@ class Demand:
         self.turns = turns
         self._passes = 1  # of a turn
         self._links: dict[str, _Link] = {}
+        self._shares = Shares()
         self._asks = 0
 
     @property
@@ -81,18 +86,27 @@ class Demand:
         """Whether nothing is held, and no student has anything to give, or is still to say so."""
         return not any(link.held or link.open for link in self._links.values())
 
-    def connected(self, student: str) -> None:
-        """A student welcomed this worker; whatever was held or open before is void."""
+    def connected(self, student: str, share: JobShare | None = None) -> None:
+        """A student welcomed this worker; whatever was held or open before is void.
+
+        Args:
+            share: what its job may have of this worker.
+        """
+        self.disconnected(student)
         self._links[student] = _Link()
+        self._shares.joined(student, share or JobShare())
 
     def disconnected(self, student: str) -> None:
-        self._links.pop(student, None)
+        if (link := self._links.get(student)) is not None:
+            self._charge(student, -link.close(link.asked))
+            del self._links[student]
+            self._shares.left(student)
 
     def granted(self, student: str, seq: int, cost: int, buffered: int) -> None:
         """The answer to a pull brought tasks of such a cost."""
         link = self._links[student]
-        link.close(seq)
         link.asleep = False
+        self._charge(student, cost - link.close(seq))
         link.held += cost
         link.buffered = buffered
 
@@ -101,9 +115,11 @@ class Demand:
         link = self._links[student]
         if seq not in link.open and seq != link.asked:
             return False
-        link.close(seq)
+        self._charge(student, -link.close(seq))
         link.asleep = True
         link.buffered = buffered
+        if self._shares.several:
+            self._shares.rests(student, self._active())
         return True
 
     def woken(self, student: str, buffered: int) -> None:
@@ -140,12 +156,14 @@ class Demand:
             room -= link.held + sum(link.open.values())
         if room < self.turn:
             return None
-        best: tuple[int, int] | None = None
+        shares = self._shares if self._shares.several else None
+        best: tuple[float, ...] | None = None
         chosen = ""
         for student, link in self._links.items():
             if link.asleep or (link.open and len(self._links) > 1):
                 continue
-            key = (link.buffered, link.asked)
+            hunger = (link.buffered, link.asked)
+            key = hunger if shares is None else (*shares[student].place, *hunger)
             if best is None or key < best:
                 best, chosen = key, student
         if best is None:
@@ -154,4 +172,14 @@ class Demand:
         link = self._links[chosen]
         link.asked = self._asks
         link.open[self._asks] = self.turn
+        self._charge(chosen, self.turn)
         return PullOrder(chosen, self._asks, self.turn)
+
+    def _active(self) -> list[str]:
+        """Students that have something to give, or are still to say so."""
+        return [student for student, link in self._links.items() if not link.asleep]
+
+    def _charge(self, student: str, cost: int) -> None:
+        """A student's job gets so much of this worker: when it is asked, and the rest when it answers."""
+        if cost and self._shares.several:
+            self._shares.charge(student, cost, self._active(), self.turn)

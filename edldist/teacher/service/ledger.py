@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from edldist.teacher.service.batcher import Batcher
 from edldist.teacher.service.demand import Demand
 from edldist.teacher.tasks import HeldTask, TaskInputs
-from edldist.wire.messages import Idle, Ping, Pong, Pull, Tasks, Wake
+from edldist.wire.messages import Idle, JobShare, Ping, Pong, Pull, Tasks, Wake
 
 __all__ = ["Ledger"]
 
@@ -68,10 +68,10 @@ class Ledger:
 
     # --- students -----------------------------------------------------------------------------------
 
-    def connected(self, student: str) -> None:
+    def connected(self, student: str, share: JobShare | None = None) -> None:
         """A student welcomed this worker: whatever it was owed before is void."""
         self._drop(student)
-        self._demand.connected(student)
+        self._demand.connected(student, share)
 
     def disconnected(self, student: str) -> None:
         """A student does not expect answers (any more)."""

@@ -311,7 +311,7 @@ class TeacherService:
             student.ttl_s = message.heartbeat_ttl_s
             student.max_frame_bytes = message.max_frame_bytes
             with self._lock:
-                self._ledger.connected(name)
+                self._ledger.connected(name, message.share)
             self._say_alive()  # before its first task can keep this thread from saying so
             logger.info("serving student %s at %s", name, student.peer.address)
         elif isinstance(message, Refused):

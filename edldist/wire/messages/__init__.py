@@ -77,6 +77,7 @@ from edldist.wire.messages.labelling import (
 )
 from edldist.wire.messages.meeting import Generation, GroupNode, NodeReport, RunView
 from edldist.wire.messages.protocol import PROTOCOL_VERSION, Protocol
+from edldist.wire.messages.sharing import JobShare
 from edldist.wire.messages.tracing import (
     LONGEST_TRACE_S,
     MOST_SAMPLE,
@@ -106,6 +107,7 @@ __all__ = [
     "History",
     "HistoryQuery",
     "Idle",
+    "JobShare",
     "Labels",
     "Lease",
     "LeaseGroup",

@@ -24,6 +24,7 @@ from edldist.wire.messages.fields import (
     Text,
     Wall,
 )
+from edldist.wire.messages.sharing import JobShare
 
 __all__ = [
     "Ack",
@@ -67,7 +68,8 @@ class Register(MessagePart, frozen=True, tag="register"):
     otherwise. ``run`` and ``generation`` say of which generation of which run a student is, where somebody
     counts them, and ``job`` of which job, where several share a coordinator. ``attempt`` is how often a
     process was started under this id before, where somebody counts: a later one takes the place of an earlier
-    one. ``low_watermark`` and ``high_watermark`` bound a student's buffer, in batches.
+    one. ``low_watermark`` and ``high_watermark`` bound a student's buffer, in batches. ``share`` is what its
+    job may have of workers that serve several.
     """
 
     id: Name
@@ -89,6 +91,7 @@ class Register(MessagePart, frozen=True, tag="register"):
     attempt: Count = 0
     low_watermark: Count = 0
     high_watermark: Count = 0
+    share: JobShare = JobShare()
     info: Facts = {}
 
 

@@ -19,6 +19,7 @@ from edldist.wire.messages.fields import (
     Tensors,
     Text,
 )
+from edldist.wire.messages.sharing import JobShare
 
 __all__ = [
     "Failure",
@@ -75,6 +76,7 @@ class Welcome(MessagePart, frozen=True, tag="welcome"):
     ping_interval_s: Seconds
     heartbeat_ttl_s: Seconds
     max_frame_bytes: Count
+    share: JobShare = JobShare()
 
 
 class Pull(MessagePart, frozen=True, tag="pull"):

@@ -1,0 +1,33 @@
+"""What members tell each other of jobs that share a fleet of teacher workers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from edldist.bounds import MOST_PRIORITY, MOST_WEIGHT
+from edldist.wire.messages.fields import MessagePart, Name
+
+__all__ = ["JobShare"]
+
+
+class JobShare(MessagePart, frozen=True, array_like=True):
+    """Which job a student is of, and what that job may have of the workers that it shares with others.
+
+    Attributes:
+        job: what its ranks have in common: the job's name, else the name of their process group; empty: the
+            student is a job of its own.
+        weight: its part of the workers, relative to the weights of other jobs; all ranks of a job share it.
+            None: nobody said one. It counts as 1 beside jobs that have one.
+        priority: a job gets nothing of a worker while one of a higher priority has something for that worker.
+    """
+
+    job: Name = ""
+    weight: Annotated[int, msgspec.Meta(ge=1, le=MOST_WEIGHT)] | None = None
+    priority: Annotated[int, msgspec.Meta(ge=-MOST_PRIORITY, le=MOST_PRIORITY)] = 0
+
+    @property
+    def named(self) -> bool:
+        """Whether somebody said what the job may have."""
+        return self.weight is not None or self.priority != 0
