@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from edldist.observe.reporter import report
     from edldist.sampling.sampler import ElasticSampler
     from edldist.stability.guard import SpikeGuard
+    from edldist.store.label_store import LabelStore
+    from edldist.store.sample_key import augmentation_seed
     from edldist.student.loader import DistillLoader
     from edldist.student.requests import LabelRequests
     from edldist.student.sequences import Sequences
@@ -28,12 +30,14 @@ __all__ = [
     "DistillLoader",
     "ElasticSampler",
     "LabelRequests",
+    "LabelStore",
     "PublishedWeights",
     "Sequences",
     "SpikeGuard",
     "Vocabulary",
     "WeightAverage",
     "__version__",
+    "augmentation_seed",
     "errors",
     "losses",
     "optim",
@@ -49,11 +53,13 @@ _HOMES = {
     "DistillLoader": "edldist.student.loader",
     "ElasticSampler": "edldist.sampling.sampler",
     "LabelRequests": "edldist.student.requests",
+    "LabelStore": "edldist.store.label_store",
     "PublishedWeights": "edldist.weights.published",
     "Sequences": "edldist.student.sequences",
     "SpikeGuard": "edldist.stability.guard",
     "Vocabulary": "edldist.vocabulary.wanted",
     "WeightAverage": "edldist.weights.average",
+    "augmentation_seed": "edldist.store.sample_key",
     "report": "edldist.observe.reporter",
     "should_stop": "edldist.lifecycle.stopping",
 }

@@ -34,6 +34,7 @@ __all__ = [
     "RefusedError",
     "SharedMemoryError",
     "StaleLabelsError",
+    "StoreError",
     "UnfitCodecError",
     "UnlabelableError",
     "UnsuitableTeacherError",
@@ -124,6 +125,12 @@ class LabelTimeoutError(EdlDistError, TimeoutError):
 
 class StaleLabelsError(EdlDistError):
     """A loop's own batch would be learnt from later than the loop has said that it may be."""
+
+    final = True
+
+
+class StoreError(EdlDistError):
+    """Kept labels cannot be used, or labels cannot be kept, as they are asked for."""
 
     final = True
 

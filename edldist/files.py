@@ -14,7 +14,7 @@ import logging
 import os
 from pathlib import Path
 
-__all__ = ["lock_file", "replace_file", "sync"]
+__all__ = ["lacks_locks", "lock_file", "replace_file", "sync"]
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,7 @@ NOT_HERE = frozenset(
 )
 """Answers of a file system that does not know a call, or this kind of file with it."""
 
+_LOCKS = "locks"
 _said: set[tuple[int, str]] = set()
 
 
@@ -44,8 +45,13 @@ def lock_file(descriptor: int, path: Path) -> bool:
     except BlockingIOError:
         return False
     except OSError as exc:
-        _forgive(exc, descriptor, path, "locks", "a second job that writes there is not noticed")
+        _forgive(exc, descriptor, path, _LOCKS, "a second job that writes there is not noticed")
     return True
+
+
+def lacks_locks(descriptor: int) -> bool:
+    """Whether ``lock_file`` has found that the file system of this file has no locks."""
+    return (os.fstat(descriptor).st_dev, _LOCKS) in _said
 
 
 def sync(path: Path) -> None:

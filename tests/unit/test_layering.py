@@ -18,6 +18,7 @@ SHARED = {
     *("wire", "labels", "losses", "vocabulary", "observe", "ranks", "lifecycle", "sampling", "checkpoint"),
     "weights",
     "stability",
+    "store",
     "optim",
     "tracing",
 }
@@ -81,6 +82,7 @@ ALLOWED = {
     "checkpoint": {"errors", "environment", "files", "observe", "ranks", "lifecycle"},
     "weights": {"errors", "environment", "checkpoint", "observe", "ranks"},
     "stability": {"errors", "checkpoint", "observe", "ranks"},
+    "store": {"errors", "files", "labels", "checkpoint", "wire"},
     "optim": {"errors"},
     **{role: {role} | SHARED | BASE for role in ROLES},
     "integrations": {"student"} | SHARED | BASE,

@@ -1,0 +1,168 @@
+"""The thread of a store that writes labels to files, and keeps the folder within its bound."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from edldist.errors import StoreError
+from edldist.store.segment import Segment
+
+if TYPE_CHECKING:
+    from edldist.store.shelf import Shelf
+
+__all__ = ["Keeper"]
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 1.0
+"""Between two looks at what other processes have written."""
+WRITE_AFTER_S = 30.0
+"""How long labels are in memory alone, at most: so much work a kill -9 costs."""
+MARK_S = 60.0
+RETRY_S = 60.0
+"""After a disk that was full or failed, before it is tried again."""
+
+
+class Keeper:
+    """Writes what shelves hand over, in order, in one thread that starts with the first of it.
+
+    What waits for it is bounded by the memory of the shelves. Labels of a disk that does not take them are
+    dropped, which is said once and counted, and it is tried again later.
+
+    Args:
+        make_room: evicts files until the store is within its bound; None if it has none.
+        read_only: nothing is written.
+
+    Attributes:
+        trouble: why labels do not get to files; empty if they do.
+    """
+
+    def __init__(self, make_room: Callable[[], None] | None, read_only: bool) -> None:
+        self.trouble = "the store was opened read-only" if read_only else ""
+        self._read_only = read_only
+        self._make_room = make_room
+        self._shelves: list[Shelf] = []
+        self._waiting: deque[tuple[Shelf, Segment]] = deque()
+        self._changed = threading.Condition()
+        self._unsaved: dict[int, int] = {}
+        self._written: dict[int, int] = {}
+        self._dropped: dict[int, int] = {}
+        self._thread: threading.Thread | None = None
+        self._stop = False
+        self._retry_at = self._mark_at = 0.0
+        self._seal_at = time.monotonic() + WRITE_AFTER_S
+
+    def watch(self, shelf: Shelf) -> None:
+        """Look after a shelf from now on."""
+        with self._changed:
+            self._shelves.append(shelf)
+            self._start()
+
+    def save(self, shelf: Shelf, segments: list[Segment]) -> None:
+        """Write segments to files, in the thread."""
+        with self._changed:
+            self._start()
+            self._waiting.extend((shelf, segment) for segment in segments)
+            self._unsaved[id(shelf)] = self._unsaved.get(id(shelf), 0) + len(segments)
+            self._changed.notify_all()
+
+    def wait(self, shelf: Shelf, timeout_s: float | None = None) -> bool:
+        """Wait until a shelf's segments are written; whether they all got to files."""
+        with self._changed:
+            dropped = self._dropped.get(id(shelf), 0)
+            done = self._changed.wait_for(lambda: not self._unsaved.get(id(shelf)), timeout_s)
+            return done and not self.trouble and dropped == self._dropped.get(id(shelf), 0)
+
+    def made_room(self, shelf: Shelf) -> bool:
+        """Wait until one more of a shelf's segments is written; False if none can be."""
+        with self._changed:
+            waiting = self._unsaved.get(id(shelf), 0)
+            if not waiting or self.trouble:
+                return False
+            self._changed.wait_for(lambda: self._unsaved.get(id(shelf), 0) < waiting)
+            return not self.trouble
+
+    def written(self, shelf: Shelf) -> int:
+        """Samples that were written to files."""
+        return self._written.get(id(shelf), 0)
+
+    def dropped(self, shelf: Shelf) -> int:
+        """Samples that were not, for a disk that did not take them."""
+        return self._dropped.get(id(shelf), 0)
+
+    def close(self) -> None:
+        """Write what waits, and end the thread."""
+        with self._changed:
+            self._stop = True
+            self._changed.notify_all()
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join()
+
+    def _start(self) -> None:
+        if self._thread is None and not self._stop:
+            self._thread = threading.Thread(target=self._run, name="edldist-store", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._stop, LOOK_S)
+                if self._stop and not self._waiting:
+                    return
+                next_one = self._waiting.popleft() if self._waiting else None
+            if next_one is not None:
+                self._write(*next_one)
+            self._look_around()
+
+    def _write(self, shelf: Shelf, segment: Segment) -> None:
+        samples, files = segment.samples, shelf.files
+        written = False
+        if files is not None and not self._read_only and time.monotonic() >= self._retry_at:
+            try:
+                if self._make_room is not None:
+                    self._make_room()
+                files.add(segment.kept())
+                written, self.trouble = True, ""
+            except (OSError, StoreError) as exc:
+                self._fail(f"{files.folder.path} does not take labels: {exc}")
+        shelf.saved(segment)
+        with self._changed:
+            counts = self._written if written else self._dropped
+            counts[id(shelf)] = counts.get(id(shelf), 0) + samples
+            self._unsaved[id(shelf)] -= 1
+            self._changed.notify_all()
+
+    def _look_around(self) -> None:
+        """What has to be done now and then, and fails nobody."""
+        now = time.monotonic()
+        if now >= self._seal_at:
+            self._seal_at = now + WRITE_AFTER_S
+            for shelf in self._shelves:
+                if segments := shelf.seal():
+                    self.save(shelf, segments)
+        marking = now >= self._mark_at and not self._read_only
+        if marking:
+            self._mark_at = now + MARK_S
+        for shelf in self._shelves:
+            if (files := shelf.files) is None:
+                continue
+            try:
+                files.refresh()
+                if not self._read_only:
+                    files.set_aside_broken()
+                if marking:
+                    files.mark_used()
+            except (OSError, StoreError) as exc:
+                self._fail(f"{files.folder.path} cannot be looked after: {exc}")
+
+    def _fail(self, trouble: str) -> None:
+        if not self.trouble:
+            logger.warning("%s. The job goes on without keeping labels there, and tries again", trouble)
+        self.trouble = trouble
+        self._retry_at = time.monotonic() + RETRY_S
