@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edldist.observe.stages import StageClock
+from edldist.teacher.passage import Passages
 from edldist.wire.traffic import Traffic
 
 __all__ = ["stop_counting"]
 
 _COUNTED: tuple[tuple[type, str], ...] = (
     (StageClock, "took"),
+    (Passages, "begin"),
     (Traffic, "sent"),
     (Traffic, "received"),
 )

@@ -20,13 +20,15 @@ KEPT_S = 300.0
 """How long who left is told of: as long as Prometheus takes an old figure for a present one."""
 MOST_KEPT = 256
 MOST_RANKS = 10_000
+_NOTHING = StageTimes(stage="", sum_s=0.0, counts=[])
 
 
 class StageTotals:
     """Sums of stages over many members, by role, group and stage."""
 
     def __init__(self) -> None:
-        self._sums: dict[tuple[str, str, str], tuple[float, list[int]]] = {}
+        # By role, group and stage: of durations, and of waits before them.
+        self._sums: dict[tuple[str, str, str], tuple[float, list[int], float, list[int]]] = {}
 
     def add(
         self, role: str, group: str, stages: Iterable[StageTimes], since: Sequence[StageTimes] = ()
@@ -35,11 +37,14 @@ class StageTotals:
         before = {each.stage: each for each in since}
         for each in stages:
             key = role, group, each.stage
-            sum_s, counts = self._sums.get(key, (0.0, []))
-            then = before.get(each.stage)
-            own = each.counts if then is None else _less(each.counts, then.counts)
-            own_s = each.sum_s - (0.0 if then is None else min(then.sum_s, each.sum_s))
-            self._sums[key] = sum_s + own_s, _sum(counts, own)
+            sum_s, counts, waited_s, waits = self._sums.get(key, (0.0, [], 0.0, []))
+            then = before.get(each.stage, _NOTHING)
+            self._sums[key] = (
+                sum_s + each.sum_s - min(then.sum_s, each.sum_s),
+                _sum(counts, _less(each.counts, then.counts)),
+                waited_s + each.waited_s - min(then.waited_s, each.waited_s),
+                _sum(waits, _less(each.waits, then.waits)),
+            )
 
     def copy(self) -> StageTotals:
         copied = StageTotals()
@@ -50,7 +55,8 @@ class StageTotals:
         """As the status page has them."""
         return [
             {"role": role, "group": group, "stage": stage, "sum_s": sum_s, "counts": counts}
-            for (role, group, stage), (sum_s, counts) in sorted(self._sums.items())
+            | {"waited_s": waited_s, "waits": waits}
+            for (role, group, stage), (sum_s, counts, waited_s, waits) in sorted(self._sums.items())
         ]
 
 

@@ -31,6 +31,7 @@ class CoordinatorOptions:
             written when everything is bound.
         history_file: path of the file with the course of the run, which is gone on with; None: it is kept in
             memory alone.
+        stages_file: path of the file to which the ways of single tasks through workers are added, or None.
         advertise: the host by which others reach this one, for that file, where every interface is bound.
         sealed: whether its transport has keys, which it tells those who ask.
     """
@@ -47,6 +48,7 @@ class CoordinatorOptions:
     scaling: Rules = Rules()
     address_file: str | None = None
     history_file: str | None = None
+    stages_file: str | None = None
     advertise: str | None = None
     sealed: bool = False
 

@@ -36,6 +36,7 @@ from edldist.coordinator.records import Records
 from edldist.coordinator.rendezvous import Rendezvous
 from edldist.coordinator.rights import forbidden
 from edldist.coordinator.scaling import Change, Scaling
+from edldist.coordinator.stage_file import StageFile
 from edldist.coordinator.status import StatusView
 from edldist.coordinator.traces import Traces
 from edldist.errors import ConfigError, CoordinatorUnreachableError, PeerUnreachableError, WireError
@@ -145,6 +146,7 @@ class Coordinator:
             self.incarnation, self._started_at, self._members, self._records, self._scaling
         )
         self._pulse = Pulse(options.heartbeat_interval_s)
+        self._stage_file: StageFile | None = None
         self._history = RunHistory(self.incarnation, self._started_at, self._clock.wall())
         self._orders = Orders(self._members, options.max_students_per_worker, self._clock, self._send)
 
@@ -208,6 +210,9 @@ class Coordinator:
             if self.options.history_file is not None:
                 kept = HistoryFile(Path(self.options.history_file), self._history)
                 self._resources.callback(kept.close)
+            if self.options.stages_file is not None:
+                self._stage_file = StageFile(Path(self.options.stages_file))
+                self._resources.callback(self._stage_file.close)
             if self.options.http is not None:
                 token, all_pages = self.options.http_token, self.options.http_token_all
                 pages = CoordinatorPages(self._board, self._history.tell, token, all_pages)
@@ -347,7 +352,11 @@ class Coordinator:
         if isinstance(message, Heartbeat):
             actions = members.heartbeat(peer, message, now)
             if not actions:
-                self._answer_heartbeat(members.members[message.id], now)
+                member = members.members[message.id]
+                self._answer_heartbeat(member, now)
+                if message.rows and self._stage_file is not None:
+                    count = len(members.members)
+                    self._stage_file.take(member.register, message.rows, count, now, wall)
             return actions
         if not isinstance(message, Register):  # which may be of another process than the one of that id
             members.heard(peer, now)

@@ -13,7 +13,7 @@ from edldist.teacher.tasks import Answer, HeldTask
 from edldist.wire.messages import LeaseRows, Result
 from edldist.wire.tensors import DTYPES, pack, unpack
 
-__all__ = ["answers_to", "inputs_of"]
+__all__ = ["answers_to", "inputs_of", "joined", "parts_of"]
 
 
 def inputs_of(tasks: Sequence[HeldTask]) -> dict[str, Tensor]:
@@ -24,7 +24,20 @@ def inputs_of(tasks: Sequence[HeldTask]) -> dict[str, Tensor]:
     Raises:
         WireError: a task's tensors are not what its header says.
     """
-    parts = [_rows(run) for run in _runs(tasks)]
+    return joined(parts_of(tasks))
+
+
+def parts_of(tasks: Sequence[HeldTask]) -> list[dict[str, Tensor]]:
+    """The same in parts, each in the memory that it came in.
+
+    Raises:
+        WireError: a task's tensors are not what its header says.
+    """
+    return [_rows(run) for run in _runs(tasks)]
+
+
+def joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Parts of the inputs of a pass as one; a single one is left where it lies."""
     if len(parts) == 1:
         return parts[0]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

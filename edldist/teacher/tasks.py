@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from edldist.teacher.passage import Passage
 from edldist.wire.messages import Result, TensorSpec
 
-__all__ = ["Answer", "HeldTask", "TaskInputs"]
+__all__ = ["Answer", "HeldTask", "Outcome", "TaskInputs"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskInputs:
     """The inputs of tasks that arrived together, still raw: their rows back to back in each frame.
 
-    ``arrived_at``: when, in monotonic seconds.
+    ``passage``: times the first of them that a pass takes; None where it is not timed.
     """
 
     rows: int
     tensors: list[TensorSpec]
     frames: list[memoryview] = field(repr=False)
-    arrived_at: float = 0.0
+    passage: Passage | None = field(default=None, repr=False)
 
     def fits(self, other: TaskInputs) -> bool:
         """Whether both can be one batch: same names, dtypes and shapes of a row."""
@@ -60,6 +62,11 @@ class HeldTask:
         """Rows of labels that answer it."""
         return self.rows if self.asked is None else self.asked
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its inputs."""
+        return sum([frame.nbytes for frame in self.inputs.frames]) * self.rows // max(1, self.inputs.rows)
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -74,3 +81,10 @@ class Answer:
     error: str = ""
     final: bool = False
     certain: bool = False
+
+
+class Outcome(NamedTuple):
+    """What became of a pass: answers to all of its tasks, and the way of one of them if it was timed."""
+
+    answers: list[Answer]
+    passage: Passage | None = None

@@ -223,7 +223,6 @@ class TeacherWorker:
             service.recorder.number,
         )
         service.extra_stats = self._stats
-        service.stages["compute"] = self._pipeline.computing
 
     def _followed(self, options: WorkerOptions) -> tuple[Follower, Teacher] | None:
         """Load the first weights that are published, and follow them from there on."""
@@ -295,8 +294,8 @@ class TeacherWorker:
             self._newer = self._following[0].take() or self._newer
         while self._newer is None and pipeline.has_room and (tasks := service.take()):
             pipeline.begin(tasks)
-        for answers in pipeline.step():
-            service.answer(answers)
+        for outcome in pipeline.step():
+            service.answer(outcome)
         if self._following is not None and self._newer is not None and pipeline.idle:
             self._replace(self._following[1], self._newer)
         return now + pipeline.patience_s(_TAKE_S)
@@ -340,7 +339,7 @@ def _reader(options: WorkerOptions) -> DatasetReader | None:
 
 
 def _lane_of(teacher: Teacher | Engine, watch: Stopwatch) -> Lane:
-    return EngineLane(teacher) if isinstance(teacher, Engine) else lane_for(teacher.device, watch)
+    return EngineLane(teacher, watch) if isinstance(teacher, Engine) else lane_for(teacher.device, watch)
 
 
 def _labelling(teacher: Teacher | Engine, codec: Codec, allow_nonfinite: bool, watch: Stopwatch) -> Labelling:

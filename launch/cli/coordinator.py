@@ -130,6 +130,13 @@ def _scale(context: click.Context, parameter: click.Parameter, given: tuple[str,
     "--output).",
 )
 @option(
+    "--stages-file",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Where rows are added that say how long the stages of single tasks took in teacher workers "
+    "(default: stages.jsonl of --output).",
+)
+@option(
     "--advertise",
     type=advertised,
     metavar="HOST",
@@ -151,6 +158,7 @@ def coordinator(
     submission: str,
     address_file: str | None,
     history_file: str | None,
+    stages_file: str | None,
     advertise: str | None,
 ) -> int:
     """Run the coordinator: who is here, and who serves whom.
@@ -162,6 +170,7 @@ def coordinator(
     from edldist.coordinator.options import CoordinatorOptions
     from edldist.coordinator.running import run_coordinator
     from edldist.coordinator.scaling import Rules
+    from edldist.coordinator.stage_file import STAGES_FILE
     from edldist.keys.private import read_token
 
     if job_file is not None and output is None:
@@ -177,6 +186,7 @@ def coordinator(
         heartbeat_ttl_s=heartbeat_ttl_s,
         address_file=address_file,
         history_file=history_file or (None if output is None else str(output / HISTORY)),
+        stages_file=stages_file or (None if output is None else str(output / STAGES_FILE)),
         advertise=advertise,
         max_students_per_worker=max_students_per_worker,
         scale=scale,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edldist.clock import Clock
 from edldist.coordinator.history_file import HISTORY
+from edldist.coordinator.stage_file import STAGES_FILE
 from edldist_launch.job.changes import note_change
 from edldist_launch.job.stopped import Stopped
 from edldist_launch.local.child import Child, describe_exit
@@ -103,6 +104,6 @@ class CoordinatorProcess:
         # Started again it listens where the first one did: nobody waits to be told, no disk is in the way.
         ready = None if self.address else self._address_file
         bind = self.address or "tcp://127.0.0.1:0"
-        history = self._folder.path / HISTORY
-        command = self._plan.coordinator_command(bind, self._http, ready, history)
+        history, stages = self._folder.path / HISTORY, self._folder.path / STAGES_FILE
+        command = self._plan.coordinator_command(bind, self._http, ready, history, stages)
         return Child("coordinator", command, self._environment, self._folder.log_path("coordinator", name))

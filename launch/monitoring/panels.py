@@ -172,6 +172,12 @@ ROWS: Sequence[Row] = (
             ),
             Panel("Stages of the teachers", "s", _quantiles("edldist_teacher_stage_seconds"), width=12),
             Panel(
+                "Waits before stages of the teachers",
+                "s",
+                _quantiles("edldist_teacher_stage_wait_seconds"),
+                width=12,
+            ),
+            Panel(
                 "Bytes a second of workers, by transport",
                 "Bps",
                 [_rate("edldist_worker_tensor_bytes_total", "direction, transport")],

@@ -69,6 +69,7 @@ def coordinator_command(
     *,
     address_file: Path | None = None,
     history_file: Path | None = None,
+    stages_file: Path | None = None,
     output: Path | None = None,
     job_file: Path | None = None,
 ) -> list[str]:
@@ -79,12 +80,14 @@ def coordinator_command(
         http: ``host:port`` of its status.
         address_file: to which it writes where it listens, if somebody waits for that.
         history_file: in which it keeps the course of the run, if not in ``output``.
+        stages_file: to which it adds how long the stages of tasks took, if not in ``output``.
         output: folder for the job's record, if nobody else writes it.
         job_file: a copy of the job file, for that record.
     """
     config, ttl_s = job.coordinator, job.coordinator.heartbeat_ttl_s
     ready = () if address_file is None else ("--address-file", str(address_file))
     course = () if history_file is None else ("--history-file", str(history_file))
+    stages = () if stages_file is None else ("--stages-file", str(stages_file))
     record = [] if output is None else ["--output", str(output)]
     record += [] if job_file is None else ["--job-file", str(job_file)]
     return [
@@ -92,7 +95,7 @@ def coordinator_command(
         *("--heartbeat-ttl-s", repr(ttl_s), "--heartbeat-interval-s", repr(min(1.0, ttl_s / 3))),
         *("--max-students-per-worker", str(config.max_students_per_worker)),
         *(each for teacher in job.teachers for each in ("--scale", _bounds(teacher))),
-        *(*ready, *course, *record),
+        *(*ready, *course, *stages, *record),
     ]
 
 

@@ -145,6 +145,7 @@ class Plan:
         http: str,
         address_file: Path | None = None,
         history_file: Path | None = None,
+        stages_file: Path | None = None,
         output: Path | None = None,
         job_file: Path | None = None,
     ) -> list[str]:
@@ -156,6 +157,7 @@ class Plan:
             http,
             address_file=address_file,
             history_file=history_file,
+            stages_file=stages_file,
             output=output,
             job_file=job_file,
         )

@@ -36,6 +36,7 @@ set the earlier one aside, or go on from its last checkpoint whatever has change
 
 RECORD = (
     *("job.yaml", "result.json", "events.jsonl", "history.json", "report.html", "curves.png"),
+    *("stages.jsonl", "stages.old.jsonl"),
     *("logs", "checkpoints"),
     *("submission.json", "state.json", "asked.json", ".trackers.json", "tensorboard", "wandb"),
 )

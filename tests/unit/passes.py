@@ -106,8 +106,8 @@ class Crew:
     def turn(self, wait: bool = False) -> None:
         if wait:
             self.pipeline.await_any()
-        for answers in self.pipeline.step():
-            for answer in answers:
+        for outcome in self.pipeline.step():
+            for answer in outcome.answers:
                 leases = [task.lease for task in answer.tasks]
                 assert not (self.labels.keys() | self.errors.keys()) & set(leases), "answered twice"
                 if answer.result is None:

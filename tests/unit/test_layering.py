@@ -137,14 +137,15 @@ LAUNCH = {
 }
 TEACHER = {
     "model": set(),
-    "tasks": set(),
+    "passage": set(),
+    "tasks": {"passage"},
     "capacity": set(),
     "exchange": {"tasks"},
     "dataset": {"model"},
     "reader": {"tasks", "exchange", "dataset"},
-    "passes": {"tasks", "capacity", "exchange", "model"},
+    "passes": {"tasks", "passage", "capacity", "exchange", "model"},
     "engines": {"model", "passes"},
-    "service": {"tasks", "capacity"},
+    "service": {"tasks", "passage", "capacity"},
     "stop_signals": set(),
     "worker": {
         *("tasks", "exchange", "model", "dataset", "reader", "passes", "engines", "service", "stop_signals"),

@@ -41,7 +41,7 @@ def tasks(seq: int, *groups: list[tuple[int, int]]) -> Tasks:
 def give(made: Ledger, student: str, *groups: list[tuple[int, int]]) -> None:
     """A student answers all that it was asked."""
     made.pulls()
-    made.accept(student, tasks(LAST, *groups), [memoryview(bytes(100 + n)) for n in range(len(groups))], 0.0)
+    made.accept(student, tasks(LAST, *groups), [memoryview(bytes(100 + n)) for n in range(len(groups))])
 
 
 def test_tasks_come_with_the_rows_and_frames_of_their_group():
@@ -134,7 +134,7 @@ def test_brief_passes_over_few_bytes_ask_for_several_at_once():
 def test_large_inputs_ask_for_one_pass_at_once_however_brief_it_is():
     made = ledger("s")
     seq = made.pulls()["s"][0].seq
-    made.accept("s", tasks(seq, [(1, 4)]), [memoryview(bytes(1 << 20))], 0.0)
+    made.accept("s", tasks(seq, [(1, 4)]), [memoryview(bytes(1 << 20))])
     made.labelled(made.close(made.take()), compute_s=1e-4)
     assert [pull.room for pull in made.pulls()["s"]] == [4]
 
@@ -146,7 +146,7 @@ def test_room_returns_with_every_task_whatever_becomes_of_it(steps):
     for step in steps:
         if step == "give":
             for pull in made.pulls().get("s", []):
-                made.accept("s", tasks(pull.seq, [(lease := lease + 1, pull.room)]), [memoryview(b"")], 0.0)
+                made.accept("s", tasks(pull.seq, [(lease := lease + 1, pull.room)]), [memoryview(b"")])
         elif step == "take":
             begun += made.take()
         elif step == "answer":
@@ -176,7 +176,7 @@ def test_samples_with_lengths_cost_their_rows_and_count_as_samples():
         ],
         tensors=[TensorSpec(name="tokens", dtype="uint8", shape=[12])],
     )
-    made.accept("s", Tasks(seq=LAST, groups=[group], buffered=0), [memoryview(bytes(12))], 0.0)
+    made.accept("s", Tasks(seq=LAST, groups=[group], buffered=0), [memoryview(bytes(12))])
     assert made.pulls() == {}, "12 of 16 are taken: there is no room for a full pass"
     first = made.take()
     assert [(task.lease, task.start, task.rows) for task in first] == [(1, 0, 5), (5, 9, 3)], "8 rows fit"
@@ -203,7 +203,7 @@ def test_bytes_of_a_task_are_its_rows_of_the_frames_of_its_group():
     made = ledger("s")
     made.pulls()
     group = LeaseGroup(leases=[Lease(id=n, samples=1, cost=1, alone=True) for n in range(4)], tensors=[SPEC])
-    made.accept("s", Tasks(seq=LAST, groups=[group], buffered=0), [memoryview(bytes(1 << 20))], 0.0)
+    made.accept("s", Tasks(seq=LAST, groups=[group], buffered=0), [memoryview(bytes(1 << 20))])
     made.labelled(made.close(made.take()), compute_s=1e-5)
     made.give_back_all()
     assert [pull.room for pull in made.pulls()["s"]] == [4, 4], "a quarter of a MiB in a quarter of a pass"

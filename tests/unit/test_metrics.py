@@ -88,6 +88,7 @@ class TestList:
     def test_all_that_there_is_to_tell_has_a_name_in_the_list(self) -> None:
         stats = {spec.key: 1 for spec in METRICS if spec.place in ("worker", "student")}
         clock = StageClock()
+        clock.waited(0.1)
         totals = StageTotals()
         for role in ("teacher", "student"):
             totals.add(role, "g", [clock.told("s")])
@@ -163,6 +164,7 @@ class TestPage:
         clock = StageClock()
         for seconds in (0.0004, 0.003, 0.003, 100.0):
             clock.took(seconds)
+        clock.waited(0.003)
         totals = StageTotals()
         totals.add("teacher", "big", [clock.told("compute")])
         told = values(page(stages=totals.told()))
@@ -171,9 +173,17 @@ class TestPage:
         assert {at: told[f"{family}_bucket", "big", at, "compute"] for at in expected} == expected
         assert told[f"{family}_count", "big", "compute"] == 4
         assert told[f"{family}_sum", "big", "compute"] == pytest.approx(100.0064)
+        waits = "edldist_teacher_stage_wait_seconds"
+        assert (
+            told[f"{waits}_bucket", "big", "0.004", "compute"]
+            == told[f"{waits}_count", "big", "compute"]
+            == 1
+        )
+        assert told[f"{waits}_sum", "big", "compute"] == pytest.approx(0.003)
 
     def test_a_member_with_other_buckets_spoils_nothing(self) -> None:
         odd = {"role": "teacher", "group": "big", "stage": "compute", "sum_s": 1.0, "counts": [1, 2]}
+        odd |= {"waited_s": 1.0, "waits": [1]}
         told = values(page(group(), stages=[odd]))
         assert told[("edldist_teacher_workers", "big")] == 3
         assert not any(name.startswith("edldist_teacher_stage") for name, *_ in told)

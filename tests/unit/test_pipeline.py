@@ -15,7 +15,7 @@ from edldist.labels.codec import parse_codec
 from edldist.teacher.model.teacher import Teacher
 from edldist.teacher.passes.forward import Forward
 from edldist.teacher.passes.lane import HostLane
-from edldist.teacher.tasks import HeldTask, TaskInputs
+from edldist.teacher.tasks import HeldTask, Outcome, TaskInputs
 from edldist.wire.messages import TensorSpec
 from edldist.wire.tensors import DTYPES, unpack
 from tests.unit.passes import CPU, NO_MEMORY, Apron, Crew, Shelf, double, poison, task
@@ -268,7 +268,7 @@ def test_a_wait_with_answers_in_hand_waits_for_nothing():
     crew = Crew(double, lane)
     crew.pipeline.begin([task(1)])
     crew.pipeline.begin([task(2)])
-    crew.pipeline._answers.append([])
+    crew.pipeline._outcomes.append(Outcome([]))
     crew.pipeline.await_any()
     assert not any(flight.waited for flight in lane.flights)
 
@@ -317,7 +317,7 @@ def test_patience_is_for_what_is_not_there_yet():
         shelf.hand_over(each)
     crew.pipeline.step()
     assert crew.pipeline.patience_s(9.0) == 0.0005, "there is no place on the device"
-    crew.pipeline._answers.append([])
+    crew.pipeline._outcomes.append(Outcome([]))
     assert crew.pipeline.patience_s(9.0) == 0.0, "there are answers to carry away"
 
 

@@ -55,11 +55,12 @@ class _Page(Collector):
         labels = list(first.labels)
         if first.kind == "histogram":
             histogram = HistogramMetricFamily(first.name, first.help, labels=labels)
+            counted, summed = ("waits", "waited_s") if first.place == "queue" else ("counts", "sum_s")
             for stage in self._page["stages"]:
-                if stage["role"] == first.key and len(stage["counts"]) == len(_BUCKETS):
-                    buckets = list(zip(_BUCKETS, accumulate(stage["counts"]), strict=True))
+                if stage["role"] == first.key and len(stage[counted]) == len(_BUCKETS):
+                    buckets = list(zip(_BUCKETS, accumulate(stage[counted]), strict=True))
                     values = [str(stage[label]) for label in labels]
-                    histogram.add_metric(values, buckets, stage["sum_s"])
+                    histogram.add_metric(values, buckets, stage[summed])
             return histogram
         if first.kind == "info":
             info = InfoMetricFamily(first.name, first.help, labels=labels)

@@ -9,7 +9,17 @@ __all__ = ["MetricSpec", "Place", "counter", "gauge", "histogram", "info", "tens
 
 Kind = Literal["counter", "gauge", "histogram", "info"]
 Place = Literal[
-    "coordinator", "role", "restarts", "event", "checkpoint", "group", "device", "worker", "student", "stage"
+    "coordinator",
+    "role",
+    "restarts",
+    "event",
+    "checkpoint",
+    "group",
+    "device",
+    "worker",
+    "student",
+    "stage",
+    "queue",
 ]
 """Where in the status page a figure stands."""
 
@@ -24,6 +34,7 @@ _LABELS: dict[Place, tuple[str, ...]] = {
     "worker": ("worker", "group"),
     "student": ("student", "job_name"),  # Prometheus means something else by ``job``
     "stage": ("group", "stage"),
+    "queue": ("group", "stage"),
 }
 
 

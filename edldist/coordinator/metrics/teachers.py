@@ -77,8 +77,19 @@ TEACHERS: tuple[MetricSpec, ...] = (
         "seconds",
         "stage",
         "teacher",
-        "How long a label's way takes on the teachers' side. wait: from a task's arrival until a forward "
-        "pass takes it; compute: a forward pass; return: from its end until its labels leave.",
+        "How long each stage of a task takes in a teacher worker, of those tasks that are timed: one in 20 "
+        "ms of each worker. receive: its message is read; decode: bytes become tensors, or samples are read "
+        "from the data set; batch: tasks of a pass are joined; copy_in: to the device; forward: the model; "
+        "encode: the codec; copy_out: labels to the host; send: labels are handed to the socket.",
+    ),
+    histogram(
+        "edldist_teacher_stage_wait_seconds",
+        "seconds",
+        "queue",
+        "teacher",
+        "How long such a task waits for each stage. decode: for a pass to take it; batch: read ahead, for "
+        "the device; forward: for the pass before it; send: for the thread that owns the sockets. Stages "
+        "and waits together are its whole time in the worker.",
     ),
     info(
         "edldist_worker",

@@ -14,6 +14,8 @@ from torch import Tensor
 from edldist.teacher.engines.engine import Engine
 from edldist.teacher.passes.forward import Computed
 from edldist.teacher.passes.lane import Compute, Parts
+from edldist.teacher.passes.stopwatch import Stage, Stopwatch
+from edldist.tracing.kinds import Kind
 
 __all__ = ["EngineLane"]
 
@@ -28,9 +30,12 @@ class _Timed:
 class _Asked:
     """A pass whose requests are under way."""
 
-    def __init__(self, future: Future[_Timed], paced: Callable[[float, float], float]) -> None:
+    def __init__(
+        self, future: Future[_Timed], paced: Callable[[float, float], float], watch: Stopwatch
+    ) -> None:
         self._future = future
         self._paced = paced
+        self._watch = watch
 
     @property
     def computed(self) -> Computed:
@@ -47,6 +52,8 @@ class _Asked:
 
     def labels(self) -> tuple[dict[str, Tensor], bool, float]:
         timed = self._future.result()
+        if self._watch.timed:
+            self._watch.note(Stage(Kind.FORWARD, timed.begun, timed.ended))
         return timed.computed.packed, False, self._paced(timed.begun, timed.ended)
 
 
@@ -59,8 +66,9 @@ class EngineLane:
     depth = 2
     poll_s = 0.005
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, watch: Stopwatch | None = None) -> None:
         self._engine = engine
+        self._watch = watch or Stopwatch()
         self._threads = concurrent.futures.ThreadPoolExecutor(self.depth, "edldist-pass")
         self._last_ended = 0.0
 
@@ -72,11 +80,11 @@ class EngineLane:
         )
 
         def run() -> _Timed:
-            begun = time.perf_counter()
+            begun = time.monotonic()
             computed = compute(inputs)
-            return _Timed(computed, begun, time.perf_counter())
+            return _Timed(computed, begun, time.monotonic())
 
-        return _Asked(self._threads.submit(run), self._paced)
+        return _Asked(self._threads.submit(run), self._paced, self._watch)
 
     def recover(self) -> bool:
         return not self._engine.lost

@@ -162,15 +162,16 @@ class Forward:
                 raise
         with self._watch.stage(Kind.ENCODE):
             made, sound = (self._compared if compared else self._codec).pack(outputs, asked, fixed=fixed)
-        # By name: workers whose models name their outputs in another order send the same.
-        packed = dict(sorted(made.items()))
-        del made  # references that are not the model's, which are about to be counted
-        cast = [name for name, tensor in packed.items() if name in outputs and tensor is not outputs[name]]
-        packed = self._memory.own(packed, outputs)
-        values = [packed[name] for name in cast]
-        if not self._allow_nonfinite:
-            values += [tensor for name, tensor in outputs.items() if name in packed]
-        return Computed(outputs, asked, packed, _finite(values, sound), where, compared)
+            # By name: workers whose models name their outputs in another order send the same.
+            packed = dict(sorted(made.items()))
+            del made  # references that are not the model's, which are about to be counted
+            cast = [n for n, tensor in packed.items() if n in outputs and tensor is not outputs[n]]
+            packed = self._memory.own(packed, outputs)
+            values = [packed[name] for name in cast]
+            if not self._allow_nonfinite:
+                values += [tensor for name, tensor in outputs.items() if name in packed]
+            finite = _finite(values, sound)
+        return Computed(outputs, asked, packed, finite, where, compared)
 
     def _of_samples(
         self, inputs: Mapping[str, Tensor], samples: int, largest: int, fixed: bool

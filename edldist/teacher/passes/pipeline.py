@@ -30,15 +30,15 @@ from torch import Tensor
 from edldist.errors import ContractError, EdlDistError, EngineLostError, ModelError, UnlabelableError
 from edldist.factories.factory import own_traceback
 from edldist.observe.repeats import Repeats
-from edldist.observe.stages import StageClock
 from edldist.teacher.capacity import Capacity
-from edldist.teacher.exchange import inputs_of
+from edldist.teacher.exchange import joined, parts_of
 from edldist.teacher.model.teacher import is_out_of_memory
+from edldist.teacher.passage import Passage
 from edldist.teacher.passes.batch_size import BatchSizeSearch
 from edldist.teacher.passes.forward import Computed, Labelling
 from edldist.teacher.passes.lane import Flight, InputsLostError, Lane
 from edldist.teacher.passes.stopwatch import Stage, Stopwatch
-from edldist.teacher.tasks import Answer, HeldTask
+from edldist.teacher.tasks import Answer, HeldTask, Outcome
 from edldist.tracing.kinds import Kind
 from edldist.wire.texts import even
 
@@ -48,6 +48,13 @@ logger = logging.getLogger(__name__)
 
 _READ_AHEAD = 2
 _WAIT_S = 0.25
+_STAGES = {
+    Kind.COPY_IN: "copy_in",
+    Kind.FORWARD: "forward",
+    Kind.ENCODE: "encode",
+    Kind.COPY_OUT: "copy_out",
+}
+"""Of those that a lane notes, what they are called where they are timed."""
 
 Parts = Sequence[dict[str, Tensor]]
 AnswersTo = Callable[[list[HeldTask], dict[str, Tensor], float], list[Answer]]
@@ -71,6 +78,7 @@ class _Pass:
     number: int = 0  # in a trace; 0 for none
     began: float = 0.0
     stages: list[Stage] = field(default_factory=list)
+    passage: Passage | None = None  # of one of the tasks, if that is timed
 
     @property
     def samples(self) -> int:
@@ -105,7 +113,6 @@ class Pipeline:
     Attributes:
         passes: that were launched so far.
         compute_s: seconds of compute in those that landed.
-        computing: the same, pass by pass.
         shrinks: times that memory ran out and passes became smaller.
     """
 
@@ -135,12 +142,11 @@ class Pipeline:
         self._room = lane.depth + (_READ_AHEAD if reader is not None else 0)
         self._passes: list[_Pass] = []
         self._flying = 0
-        self._answers: list[list[Answer]] = []
+        self._outcomes: list[Outcome] = []
         self._broken: EdlDistError | None = None
         self._failures = Repeats(logger)
         self.passes = 0
         self.compute_s = 0.0
-        self.computing = StageClock()
         self.shrinks = 0
 
     @property
@@ -151,7 +157,7 @@ class Pipeline:
     @property
     def idle(self) -> bool:
         """Whether no pass is under way, nor anything to answer."""
-        return not self._passes and not self._answers
+        return not self._passes and not self._outcomes
 
     def end(self) -> None:
         """Nothing more will be begun: let the lane go, and say what was left unsaid of failures."""
@@ -160,10 +166,10 @@ class Pipeline:
 
     def patience_s(self, idle_s: float) -> float:
         """How long to look out for new tasks before the next step: ``idle_s`` with nothing to do."""
-        if not self._passes and not self._answers and self._broken is None:
+        if not self._passes and not self._outcomes and self._broken is None:
             return idle_s
         following = self._following()
-        busy = self._answers or self._broken or (following is not None and following.is_read())
+        busy = self._outcomes or self._broken or (following is not None and following.is_read())
         return 0.0 if busy else self._lane.poll_s
 
     def begin(self, tasks: list[HeldTask]) -> None:
@@ -172,11 +178,11 @@ class Pipeline:
         if self._reader is None:
             self._launch()
 
-    def step(self) -> list[list[Answer]]:
+    def step(self) -> list[Outcome]:
         """Launch what is ready, and answer what has landed.
 
         Returns:
-            The answers of each pass that ended.
+            What became of each pass that ended.
 
         Raises:
             EdlDistError: the device is of no use any more; the answers of its last passes were
@@ -189,14 +195,14 @@ class Pipeline:
             for each in tuple(self._passes):
                 if each.flight is not None and self._broken is None:
                     progress |= self._land(each)
-        answers, self._answers = self._answers, []
-        if not answers and self._broken is not None:
+        outcomes, self._outcomes = self._outcomes, []
+        if not outcomes and self._broken is not None:
             raise self._broken
-        return answers
+        return outcomes
 
     def await_any(self) -> None:
         """Block until the oldest flight has landed, or some time for inputs that could be launched."""
-        if self._answers or self._broken is not None:
+        if self._outcomes or self._broken is not None:
             return
         following = self._following()
         flight = next((each.flight for each in self._passes if each.flight is not None), None)
@@ -209,7 +215,11 @@ class Pipeline:
     # --- stages -------------------------------------------------------------------------------------
 
     def _begun(self, tasks: list[HeldTask]) -> _Pass:
-        begun = _Pass(tasks, self._reads(tasks))
+        begun = _Pass(tasks)
+        for task in tasks:
+            if task.inputs.passage is not None:
+                self._time(begun, task.inputs.passage)
+        begun.reads = self._reads(begun)
         if self._tape.on:
             self._traced += 1
             begun.number, begun.began = self._traced, self._tape.now()
@@ -219,6 +229,27 @@ class Pipeline:
                     self._tape.write(Kind.BATCHED, at, at, task.lease, task.samples, begun.number, peer)
         return begun
 
+    def _time(self, begun: _Pass, passage: Passage) -> None:
+        """A task that is to be timed was taken, if this is the first pass that takes it."""
+        if begun.passage is None and not passage.taken and not begun.compared:
+            begun.passage = passage
+            passage.taken = True
+            passage.began("decode", self._tape.now())
+            passage.tasks, passage.rows = len(begun.tasks), begun.samples
+            passage.samples = sum(task.samples for task in begun.tasks)
+            passage.bytes_in = sum(task.nbytes for task in begun.tasks)
+
+    def _timed(self, each: _Pass, answers: Sequence[Answer]) -> Passage | None:
+        """The way of a task whose pass has landed, if it is timed."""
+        if (passage := each.passage) is None:
+            return None
+        for kind, began, ended in (*each.stages, *self._watch.take()):
+            if (stage := _STAGES.get(kind)) is not None:
+                passage.began(stage, self._watch.seconds(began))
+                passage.ended(stage, self._watch.seconds(ended))
+        passage.bytes_out = sum(frame.nbytes for answer in answers for frame in answer.frames)
+        return passage
+
     def _note(self, each: _Pass) -> None:
         """Write down a pass that is answered."""
         seconds, write, number = self._watch.seconds, self._tape.write, each.number
@@ -226,8 +257,14 @@ class Pipeline:
             write(kind, seconds(began), seconds(ended), number, each.samples)
         write(Kind.PASS, each.began, self._tape.now(), number, each.samples, self._search.size)
 
-    def _reads(self, tasks: Sequence[HeldTask]) -> list[Future[dict[str, Tensor]]]:
-        return self._reader.read(tasks) if self._reader is not None else []
+    def _reads(self, begun: _Pass) -> list[Future[dict[str, Tensor]]]:
+        if self._reader is None:
+            return []
+        reads = self._reader.read(begun.tasks)
+        if (passage := begun.passage) is not None:
+            for read in reads:  # in the threads that read: the last one stands
+                read.add_done_callback(lambda _: passage.ended("decode", self._tape.now()))
+        return reads
 
     def _following(self) -> _Pass | None:
         """The pass that is to be launched next, if the lane has a place for it."""
@@ -239,11 +276,15 @@ class Pipeline:
     def _launch(self) -> None:
         while (following := self._following()) is not None and following.is_read():
             following.largest = None if following.fixed else self._search.size
+            passage = following.passage
+            self._watch.timed = passage is not None
             try:
                 self._watch.take()  # those of a pass that failed
                 with self._watch.stage(Kind.DECODE):
                     parts = self._inputs(following)
                     self._forward.vet(parts)
+                if passage is not None:
+                    passage.ended("batch", self._tape.now())
             except Exception as exc:
                 self._split(following, exc)
                 continue
@@ -261,8 +302,14 @@ class Pipeline:
 
     def _inputs(self, each: _Pass) -> Parts:
         if self._reader is None:
-            return [inputs_of(each.tasks)]
-        return even([read.result() for read in each.reads])
+            parts: Parts = parts_of(each.tasks)
+            if each.passage is not None:
+                each.passage.ended("decode", self._tape.now())
+        else:
+            parts = [read.result() for read in each.reads]
+        if each.passage is not None:
+            each.passage.began("batch", self._tape.now())
+        return [joined(parts)] if self._reader is None else even(parts)
 
     def _land(self, each: _Pass) -> bool:
         """Whether a flight is over, and its pass is answered or to be done again."""
@@ -270,9 +317,9 @@ class Pipeline:
         try:
             if not each.flight.done():
                 return False
+            self._watch.timed = each.passage is not None
             labels, suspect, seconds = each.flight.labels()
             self.compute_s += seconds
-            self.computing.took(seconds)
             if suspect:
                 self._forward.refuse(each.flight.computed)
             answers = self._answers_to(each.tasks, labels, seconds)
@@ -283,7 +330,7 @@ class Pipeline:
             return True
         self._flying -= 1
         self._passes.remove(each)
-        self._answers.append(answers)
+        self._outcomes.append(Outcome(answers, self._timed(each, answers)))
         if each.number and self._tape.on:
             self._note(each)
         if each.compared:
@@ -313,7 +360,7 @@ class Pipeline:
             # Once in a worker's life, and no task's fault: it gives the model copies from now on.
             logger.warning("%d samples go back: %s", each.samples, exc)
             self._replace(each, [])
-            self._answers.append([Answer([task], None) for task in each.tasks])
+            self._outcomes.append(Outcome([Answer([task], None) for task in each.tasks]))
         elif is_out_of_memory(exc):
             self._cut(each, exc)
         else:
@@ -367,7 +414,7 @@ class Pipeline:
             else EdlDistError(f"the device is of no use after an error in a forward pass: {words}")
         )
         self._replace(each, [])
-        self._answers.append([Answer([task], None, error=words) for task in each.tasks])
+        self._outcomes.append(Outcome([Answer([task], None, error=words) for task in each.tasks]))
 
     def _answer_failure(self, each: _Pass, error: str, *, final: bool = False, certain: bool = False) -> None:
         *frames, what = error.rpartition("\n")
@@ -375,7 +422,8 @@ class Pipeline:
         told = f":\n{error}" if frames[0] else ""
         self._failures.warn(f"a task failed: {what}", f" (of {samples} samples)", first=told)
         self._replace(each, [])
-        self._answers.append([Answer(each.tasks, None, error=error, final=final, certain=certain)])
+        answer = Answer(each.tasks, None, error=error, final=final, certain=certain)
+        self._outcomes.append(Outcome([answer]))
 
     def _resized(self) -> None:
         self._resize(self._search.size)

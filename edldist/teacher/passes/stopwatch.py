@@ -1,8 +1,8 @@
-"""When the stages of a forward pass begin and end, while somebody traces.
+"""When the stages of a forward pass begin and end, while somebody traces, and of a pass that is timed.
 
 A pass on an accelerator is only enqueued when it is launched, on several streams. So what is noted there are
 events on the streams, which become times once the pass has landed: by how long they came after one event
-whose time is known, because it was waited for when the first pass was traced.
+whose time is known, because it was waited for when the first pass was noted.
 """
 
 from __future__ import annotations
@@ -35,8 +35,11 @@ class Stopwatch:
     """Notes the stages of the pass that is being launched. Owned by the compute thread.
 
     Args:
-        tape: of the compute thread; nothing is noted while that is off.
+        tape: of the compute thread; while that is off, only passes are noted that are timed.
         device: what passes run on.
+
+    Attributes:
+        timed: whether the pass that is being launched, or has just landed, is timed.
     """
 
     def __init__(self, tape: Tape | None = None, device: torch.device | None = None) -> None:
@@ -46,19 +49,20 @@ class Stopwatch:
         self._stages: list[Stage] = []
         self._anchor: torch.cuda.Event | None = None
         self._anchored_at = 0.0
+        self.timed = False
 
     def stage(self, kind: Kind) -> contextlib.AbstractContextManager[object]:
         """What is done within is this stage of the pass."""
-        return _Within(self, kind) if self.tape.on else _NOTHING
+        return _Within(self, kind) if self.tape.on or self.timed else _NOTHING
 
     def take(self) -> list[Stage]:
         """The stages that were noted since this was asked last."""
         stages, self._stages = self._stages, []
         return stages
 
-    def note(self, kind: Kind, began: float | torch.cuda.Event) -> None:
-        """A stage ends now."""
-        self._stages.append(Stage(kind, began, self.moment()))
+    def note(self, stage: Stage) -> None:
+        """A stage was as somebody else saw it."""
+        self._stages.append(stage)
 
     def moment(self) -> float | torch.cuda.Event:
         """Now, as the current stream will come to it."""
@@ -93,7 +97,7 @@ class _Within:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._watch.note(self._kind, self._began)
+        self._watch.note(Stage(self._kind, self._began, self._watch.moment()))
 
 
 def _recorded() -> torch.cuda.Event:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from edldist.teacher.passage import Passage
 from edldist.teacher.service.batcher import Batcher
 from edldist.teacher.service.demand import Demand
 from edldist.teacher.tasks import HeldTask, TaskInputs
@@ -78,9 +79,11 @@ class Ledger:
         self._drop(student)
         self._demand.disconnected(student)
 
-    def accept(self, student: str, message: Tasks, frames: Sequence[memoryview], now: float) -> None:
-        """A student answered a pull with tasks."""
-        tasks = list(_unpacked(student, message, frames, now))
+    def accept(
+        self, student: str, message: Tasks, frames: Sequence[memoryview], passage: Passage | None = None
+    ) -> None:
+        """A student answered a pull with tasks, of which the first that a pass takes may be timed."""
+        tasks = list(_unpacked(student, message, frames, passage))
         self._demand.granted(student, message.seq, sum(task.rows for task in tasks), message.buffered)
         for task in tasks:
             self._held[student, task.lease] = task
@@ -118,7 +121,7 @@ class Ledger:
 
     def labelled(self, tasks: Sequence[HeldTask], compute_s: float) -> None:
         """Tasks of one student were labelled, in a pass that took so long."""
-        self._demand.paced(sum(task.rows for task in tasks), compute_s, sum(map(_input_bytes, tasks)))
+        self._demand.paced(sum(task.rows for task in tasks), compute_s, sum([task.nbytes for task in tasks]))
         self.tasks += len(tasks)
         self.samples += sum(task.samples for task in tasks)
 
@@ -144,13 +147,15 @@ class Ledger:
         self.close([task for task in self._held.values() if task.student == student])
 
 
-def _unpacked(student: str, message: Tasks, frames: Sequence[memoryview], now: float) -> Iterable[HeldTask]:
+def _unpacked(
+    student: str, message: Tasks, frames: Sequence[memoryview], passage: Passage | None
+) -> Iterable[HeldTask]:
     """The tasks of a message, each with the frames of its group."""
     position = 0
     for group in message.groups:
         own = list(frames[position : position + len(group.tensors)])
         position += len(group.tensors)
-        inputs = TaskInputs(sum(lease.cost for lease in group.leases), group.tensors, own, now)
+        inputs = TaskInputs(sum(lease.cost for lease in group.leases), group.tensors, own, passage)
         start = 0
         for lease in group.leases:
             yield HeldTask(
@@ -158,8 +163,3 @@ def _unpacked(student: str, message: Tasks, frames: Sequence[memoryview], now: f
                 *(inputs, start, lease.labels, lease.compared),
             )
             start += lease.cost
-
-
-def _input_bytes(task: HeldTask) -> int:
-    nbytes = sum(frame.nbytes for frame in task.inputs.frames)
-    return nbytes * task.rows // max(1, task.inputs.rows)

@@ -19,31 +19,30 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
 from edldist.clock import Clock
 from edldist.errors import ConfigError, IncompatibleError, ProtocolVersionError
 from edldist.observe.repeats import Repeats
-from edldist.observe.stages import StageClock, times_of
+from edldist.observe.stages import times_of
 from edldist.teacher.capacity import Capacity
+from edldist.teacher.passage import Passage, Passages
 from edldist.teacher.service.identity import TeacherIdentity
 from edldist.teacher.service.idleness import Idleness
 from edldist.teacher.service.job_link import JobLink
 from edldist.teacher.service.ledger import Ledger
+from edldist.teacher.service.outbox import Outbox
 from edldist.teacher.service.student import ServedStudent
 from edldist.teacher.service.trail import COMPUTE, IO, Trail
-from edldist.teacher.tasks import Answer, HeldTask
+from edldist.teacher.tasks import HeldTask, Outcome
 from edldist.tracing.recorder import Recorder
 from edldist.wire.messages import (
-    Failure,
     Goodbye,
     Heartbeat,
     Hello,
     Idle,
-    Labels,
     Links,
     Peer,
     Ping,
@@ -70,7 +69,6 @@ _TICK_S = 0.5
 _TICKS_A_TTL = 5
 _GREET_AGAIN_S = 2.0
 _TURN_MESSAGES = 64
-_MESSAGE_BYTES = 1 << 20
 
 
 class TeacherService:
@@ -98,7 +96,6 @@ class TeacherService:
         self._arrived = threading.Condition(self._lock)
         self._ledger = Ledger(identity.batch_size)  # under the lock
         self._students: dict[str, ServedStudent] = {}
-        self._answers: deque[tuple[float, list[Answer]]] = deque()  # each with when its pass had ended
         self._renewal: tuple[str, str] | None = None  # under the lock
         self._draining = False
         self._unusable = Repeats(logger)
@@ -106,11 +103,13 @@ class TeacherService:
         self._error: BaseException | None = None
         self.extra_stats: Callable[[], dict[str, Scalar]] = dict
         self.capacity = Capacity()
-        self.stages = {"wait": StageClock(), "return": StageClock()}
-        """How long tasks wait for a pass, and its answers to be sent on; others may add theirs."""
+        self._passages = Passages()
         self.recorder = Recorder(clock.monotonic, (IO, COMPUTE))
         self._trail = Trail(self.recorder)
         self._idleness = Idleness(clock.monotonic(), self._trail.tape)
+        self._outbox = Outbox(
+            *(self._students, self._ledger, clock, self._trail, self._passages, self._learn_outputs)
+        )
         self._poller = transport.poller()
         try:
             control = self._poller.connect(identity.coordinator, self._route)
@@ -145,15 +144,11 @@ class TeacherService:
         with self._lock:
             if self._error is not None:
                 raise self._error
-            tasks = [] if self._renewal is not None else self._ledger.take()
-        now = self._clock.monotonic()
-        for task in tasks:
-            self.stages["wait"].took(now - task.inputs.arrived_at)
-        return tasks
+            return [] if self._renewal is not None else self._ledger.take()
 
-    def answer(self, answers: list[Answer]) -> None:
-        """Hand the outcomes of one forward pass over."""
-        self._answers.append((self._clock.monotonic(), answers))
+    def answer(self, outcome: Outcome) -> None:
+        """Hand over what became of one forward pass."""
+        self._outbox.put(outcome)
         self._poller.wake()
 
     def renew(self, version: str, weights: str) -> None:
@@ -208,14 +203,14 @@ class TeacherService:
         if self._draining and self._ledger.waiting:
             with self._lock:
                 self._give_back(self._ledger.give_back_waiting())
-        self._answer_and_pull()
-        if self._renewal is not None and not self._answers:
+        self._outbox.carry(not (self._draining or self._stopping))
+        if self._renewal is not None and not self._outbox:
             self._renew(*self._renewal, now)
         self._idleness.note(self._ledger.idle, now)
         if now >= self._next_tick:
             self._tick(now)
             self._next_tick = now + min(_TICK_S, self._ttl_s / _TICKS_A_TTL)
-        return now if self._answers else min(self._next_tick, now + self._job.next_due_s(now))
+        return now if self._outbox else min(self._next_tick, now + self._job.next_due_s(now))
 
     def fail(self, error: BaseException) -> None:
         """Raise in the compute thread what ended a turn."""
@@ -228,8 +223,13 @@ class TeacherService:
     def _heartbeat(self) -> Heartbeat:
         now = self._clock.monotonic()
         capacity = self.capacity.seen(now, self._ledger.samples, self._idleness.seconds(now))
-        stages = times_of(self.stages)
-        return Heartbeat(id=self._identity.worker, stats=self._stats(), capacity=capacity, stages=stages)
+        return Heartbeat(
+            id=self._identity.worker,
+            stats=self._stats(),
+            capacity=capacity,
+            stages=times_of(self._passages.stages),
+            rows=self._passages.rows(now),
+        )
 
     def _stats(self) -> dict[str, Scalar]:
         own: dict[str, Scalar] = {
@@ -291,6 +291,9 @@ class TeacherService:
 
     def _read_student(self, student: ServedStudent, now: float) -> None:
         for _ in range(_TURN_MESSAGES):
+            passage = None
+            if now >= self._passages.due_at:
+                passage = self._passages.begin(now, self._clock.monotonic())
             try:
                 received = student.link.receive()
             except ProtocolVersionError as exc:
@@ -300,11 +303,13 @@ class TeacherService:
             if received is None:
                 return
             student.last_heard = now
-            self._take_message(student, received, now)
+            self._take_message(student, received, now, passage)
             if student.peer.id not in self._students:
                 return
 
-    def _take_message(self, student: ServedStudent, received: Received, now: float) -> None:
+    def _take_message(
+        self, student: ServedStudent, received: Received, now: float, passage: Passage | None
+    ) -> None:
         name, message = student.peer.id, received.message
         if isinstance(message, Welcome):
             student.serving = True
@@ -334,7 +339,7 @@ class TeacherService:
         elif not student.serving:
             logger.debug("student %s sent a %s before its welcome", name, type(message).__name__)
         elif isinstance(message, Tasks):
-            self._accept(student, message, received.frames, now)
+            self._accept(student, message, received.frames, passage)
         elif isinstance(message, Idle):
             if self._ledger.idled(name, message):
                 if message.quarantine and not student.quarantine:
@@ -343,7 +348,9 @@ class TeacherService:
         elif isinstance(message, Wake):
             self._ledger.woken(name, message)
 
-    def _accept(self, student: ServedStudent, message: Tasks, frames: list[memoryview], now: float) -> None:
+    def _accept(
+        self, student: ServedStudent, message: Tasks, frames: list[memoryview], passage: Passage | None
+    ) -> None:
         if self._draining:
             student.link.send(Return(leases=[lease.id for group in message.groups for lease in group.leases]))
             return
@@ -351,73 +358,17 @@ class TeacherService:
             student.quarantine = ""  # a question is no work
         since = self._trail.tape.now() if self._trail.tape.on else None
         with self._arrived:
-            self._ledger.accept(student.peer.id, message, frames, now)
+            self._ledger.accept(student.peer.id, message, frames, passage)
+            if passage is not None:
+                self._passages.took(passage, self._clock.monotonic())
             self._arrived.notify()
         if since is not None:
             self._trail.received(student.peer.id, message, frames, since)
 
-    def _answer_and_pull(self) -> None:
-        """Carry away what is done, and ask for more. To the same student both go as one message.
-
-        Of large labels those of a pass: a message arrives when all of it is there, so a student would have
-        to wait for the last ones before it can place the first, and this worker for the pull behind them.
-        """
-        answers: list[Answer] = []
-        ended: list[float] = []
-        nbytes = 0
-        while self._answers and nbytes < _MESSAGE_BYTES:
-            ended_at, passed = self._answers.popleft()
-            ended.append(ended_at)
-            nbytes += sum([frame.nbytes for answer in passed for frame in answer.frames])
-            answers += passed
-        labelled = {
-            name: self._close([answer for answer in answers if answer.tasks[0].student == name])
-            for name in dict.fromkeys(answer.tasks[0].student for answer in answers)
-        }
-        pulls = {} if self._draining or self._stopping else self._ledger.pulls()
-        for name, (results, frames) in labelled.items():
-            if results:
-                riding = pulls[name].pop(0) if name in pulls else None
-                since = self._trail.tape.now() if self._trail.tape.on else None
-                self._students[name].link.send(Labels(results=results, pull=riding), frames)
-                if since is not None:
-                    self._trail.returned(name, results, frames, since)
-        if ended:
-            now = self._clock.monotonic()
-            for ended_at in ended:
-                self.stages["return"].took(now - ended_at)
-        for name, others in pulls.items():
-            for pull in others:
-                self._students[name].link.send(pull)
-
-    def _close(self, answers: Sequence[Answer]) -> tuple[list[Result], list[memoryview]]:
-        """Account for the answers to one student: failures leave at once, labels are returned."""
-        name = answers[0].tasks[0].student
-        student = self._students.get(name)
-        results: list[Result] = []
-        frames: list[memoryview] = []
-        for answer in answers:
-            # All of a pass are wanted, or none is: a student drops what it held of a worker at once.
-            wanted = self._ledger.close(answer.tasks)
-            if student is None or not wanted:
-                continue
-            if answer.result is None:
-                leases = [task.lease for task in wanted]
-                error = answer.error[-60_000:]
-                failure = Failure(leases=leases, error=error, final=answer.final, certain=answer.certain)
-                student.link.send(failure if error else Return(leases=leases))
-                continue
-            results.append(answer.result)
-            frames += answer.frames
-            if wanted[0].compared:
-                continue  # no labels: they say nothing of the worker's outputs, nor of its pace
-            if self._job.fingerprint.outputs is None:
-                self._learn_outputs(answer.result)
-            self._ledger.labelled(wanted, answer.result.compute_s)
-        return results, frames
-
     def _learn_outputs(self, result: Result) -> None:
         """The first pass has shown what this model's outputs are: whoever is greeted from now on is told."""
+        if self._job.fingerprint.outputs is not None:
+            return
         outputs = sorted(spec.name for spec in result.tensors)
         self._job.fingerprint = msgspec.structs.replace(self._job.fingerprint, outputs=outputs)
 
@@ -484,9 +435,9 @@ class TeacherService:
 
     def leave(self) -> None:
         """Give back what is held, a pass that does not end included, and say goodbye."""
-        self._answer_and_pull()
-        while self._answers:
-            self._answer_and_pull()
+        self._outbox.carry(asks=False)
+        while self._outbox:
+            self._outbox.carry(asks=False)
         with self._lock:
             self._give_back(self._ledger.give_back_all())
         for student in self._students.values():

@@ -27,7 +27,6 @@ from edldist.wire.messages.control import (
     Report,
     Scale,
     Scaled,
-    StageTimes,
     Status,
     StatusQuery,
     TeachersHere,
@@ -78,6 +77,7 @@ from edldist.wire.messages.labelling import (
 from edldist.wire.messages.meeting import Generation, GroupNode, NodeReport, RunView
 from edldist.wire.messages.protocol import PROTOCOL_VERSION, Protocol
 from edldist.wire.messages.sharing import JobShare
+from edldist.wire.messages.stages import MOST_ROWS, STAGES, StageRow, StageTimes
 from edldist.wire.messages.tracing import (
     LONGEST_TRACE_S,
     MOST_SAMPLE,
@@ -122,6 +122,7 @@ __all__ = [
     "MAX_NAME",
     "MAX_STATUS_BYTES",
     "MAX_TEXT",
+    "MOST_ROWS",
     "MOST_SAMPLE",
     "MOST_TRACED",
     "MemberStatus",
@@ -149,9 +150,11 @@ __all__ = [
     "Result",
     "Return",
     "RunView",
+    "STAGES",
     "Scalar",
     "Scale",
     "Scaled",
+    "StageRow",
     "StageTimes",
     "Status",
     "StatusQuery",

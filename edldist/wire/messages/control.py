@@ -25,6 +25,7 @@ from edldist.wire.messages.fields import (
     Wall,
 )
 from edldist.wire.messages.sharing import JobShare
+from edldist.wire.messages.stages import MOST_ROWS, StageRow, StageTimes
 
 __all__ = [
     "Ack",
@@ -48,7 +49,6 @@ __all__ = [
     "Scaled",
     "Status",
     "StatusQuery",
-    "StageTimes",
     "TeachersHere",
     "Unknown",
     "Vouch",
@@ -126,20 +126,6 @@ class Need(MessagePart, frozen=True, array_like=True):
     buffered: Count
 
 
-class StageTimes(MessagePart, frozen=True, array_like=True):
-    """How long one stage of a label's way took in a process so far (``edldist.observe.stages``).
-
-    Attributes:
-        stage: its name.
-        sum_s: of all durations, seconds.
-        counts: how many durations fell into each bucket.
-    """
-
-    stage: Name
-    sum_s: Annotated[float, msgspec.Meta(ge=0, le=1e12)]
-    counts: Annotated[list[Count], msgspec.Meta(max_length=64)]
-
-
 class Heartbeat(MessagePart, frozen=True, tag="heartbeat"):
     """A member lives.
 
@@ -151,6 +137,7 @@ class Heartbeat(MessagePart, frozen=True, tag="heartbeat"):
         starved: of a student: share of the time in which ``hunger`` was measured that its loop waited for
             labels; None while that is.
         stages: how long what it does has taken so far.
+        rows: of a teacher worker: the ways of some tasks that it has answered since its last heartbeat.
     """
 
     id: Name
@@ -159,6 +146,7 @@ class Heartbeat(MessagePart, frozen=True, tag="heartbeat"):
     needs: Annotated[list[Need], msgspec.Meta(max_length=64)] = []
     starved: Share | None = None
     stages: Annotated[list[StageTimes], msgspec.Meta(max_length=16)] = []
+    rows: Annotated[list[StageRow], msgspec.Meta(max_length=MOST_ROWS)] = []
 
 
 class Vouch(MessagePart, frozen=True, tag="vouch"):
