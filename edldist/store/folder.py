@@ -25,12 +25,12 @@ from pathlib import Path
 
 from edldist.checkpoint.lock import close_in_children, was_closed
 from edldist.checkpoint.manifest import DamagedError
-from edldist.errors import StoreError
 from edldist.files import lacks_locks, lock_file, replace_file, sync
-from edldist.store.index_file import INDEX, IndexFile, ShardEntry
+from edldist.store.index_file import INDEX, INDEX_NAME, SHARD_NAME, IndexFile, ShardEntry
 from edldist.store.kept_rows import KeptRows
 from edldist.store.recipe import Recipe
-from edldist.store.shard import Shard, ShardDraft
+from edldist.store.shard import Shard
+from edldist.store.shard_draft import ShardDraft
 
 __all__ = ["DAMAGED", "RECIPE", "ShelfFolder"]
 
@@ -42,35 +42,30 @@ LOCK_WAIT_S = 30.0
 POLL_S = 0.005
 # Between its making and its locking a draft looks like a dead writer's.
 SETTLING_S = 5.0
-_SHARD = re.compile(r"[0-9a-f]{32}\.safetensors")
 _DRAFT = re.compile(r"\.[0-9a-f]{16}\.new")
-_INDEX = re.compile(r"index(-[0-9a-f]{16})?\.json")
 
 
 class ShelfFolder:
     """The files of one recipe on a file system of this host, shared with other processes.
 
-    Used by one thread at a time. Any of the processes may die at any moment.
+    A `Place`. Any of the processes may die at any moment.
 
     Args:
         path: of the folder; it need not be there.
         recipe: what the labels in it are made by.
     """
 
+    look_s = 1.0
+
     def __init__(self, path: Path, recipe: Recipe) -> None:
         self.path = path
+        self.where = str(path)
         self.recipe = recipe
         self.digest = recipe.digest
         self._nonce = secrets.token_hex(8)
         self._index = INDEX
 
     def prepare(self) -> None:
-        """Make the folder, say in it whose it is, and tidy up after writers that died.
-
-        Raises:
-            OSError: it cannot be written to.
-            StoreError: another recipe lies there.
-        """
         os.makedirs(self.path, exist_ok=True)
         with self._locked():
             if not (self.path / RECIPE).exists():
@@ -79,22 +74,9 @@ class ShelfFolder:
             self._tidy()
 
     def check_recipe(self) -> None:
-        """Make sure that the folder is this recipe's.
-
-        Raises:
-            StoreError: it is another's, says how they differ.
-            OSError: nobody says whose it is.
-        """
-        there = Recipe.decode((self.path / RECIPE).read_bytes())
-        if there.digest != self.digest:
-            raise StoreError(
-                f"{self.path} holds labels of another teacher: "
-                + "; ".join(self.recipe.differences(there))
-                + ". Somebody moved the folder, or changed its recipe.json"
-            )
+        self.recipe.check_same(Recipe.decode((self.path / RECIPE).read_bytes()), self.where)
 
     def state(self) -> tuple[object, ...]:
-        """Equal to what it was where no list has changed."""
         found: list[object] = []
         for name in self._lists():
             with contextlib.suppress(FileNotFoundError):
@@ -103,40 +85,18 @@ class ShelfFolder:
         return tuple(found)
 
     def entries(self) -> dict[str, ShardEntry]:
-        """The listed files by name, oldest first. A list that is damaged counts as none.
-
-        Raises:
-            OSError: the folder cannot be read.
-            StoreError: a list is of another revision.
-        """
         entries: dict[str, ShardEntry] = {}
         for name in self._lists():
             entries.update({entry.file: entry for entry in self._read(name)})
         return entries
 
-    def unlisted(self, listed: Iterable[str]) -> list[str]:
-        """Files of labels that lie there and are not among these."""
-        known = set(listed)
-        return [
-            name for name in sorted(os.listdir(self.path)) if _SHARD.fullmatch(name) and name not in known
-        ]
+    def has(self, name: str) -> bool:
+        return (self.path / name).exists()
 
     def open(self, name: str) -> Shard:
-        """A file of labels.
-
-        Raises:
-            DamagedError: it is not what was written.
-            FileNotFoundError: another process has removed it.
-            OSError: it cannot be read.
-        """
-        return Shard(self.path / name, self.digest)
+        return Shard.at(self.path / name, self.digest)
 
     def add(self, kept: KeptRows) -> ShardEntry:
-        """Write labels into a file of their own, so that a crash leaves them whole, or not there.
-
-        Raises:
-            OSError: the disk did not take it; nothing of it is left.
-        """
         draft = ShardDraft(kept, self.digest)
         path = self.path / f".{secrets.token_hex(8)}.new"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
@@ -144,16 +104,8 @@ class ShelfFolder:
         try:
             lock_file(descriptor, path)  # tells a draft that is being written from one that was left
             with open(descriptor, "wb", closefd=False) as stream:
-                checksum = draft.write(stream)
+                entry = draft.write(stream)
             os.fsync(descriptor)
-            entry = ShardEntry(
-                file=draft.name,
-                samples=kept.samples,
-                rows=kept.rows,
-                bytes=draft.nbytes,
-                blake2b=checksum,
-                written_unix_s=round(time.time(), 3),
-            )
             with self._locked():
                 os.rename(path, self.path / draft.name)
                 sync(self.path)
@@ -168,11 +120,6 @@ class ShelfFolder:
         return entry
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove files and take them off the list; who has them open goes on with them.
-
-        Raises:
-            OSError: they cannot be removed.
-        """
         doomed = set(names)
         with self._locked():
             self._update(remove=doomed)
@@ -180,16 +127,20 @@ class ShelfFolder:
                 (self.path / name).unlink(missing_ok=True)
 
     def set_aside(self, name: str) -> None:
-        """Move a damaged file where nobody reads it, and take it off the list.
-
-        Raises:
-            OSError: it cannot be moved.
-        """
         with self._locked():
             self._update(remove={name})
             (self.path / DAMAGED).mkdir(exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
                 os.rename(self.path / name, self.path / DAMAGED / name)
+
+    def mark_used(self, names: Iterable[str]) -> None:
+        now = time.time()
+        for name in names:
+            with contextlib.suppress(OSError):  # gone, or a read-only disk, of which nothing is evicted
+                os.utime(self.path / name, (now, now))
+
+    def close(self) -> None:
+        pass
 
     def _tidy(self) -> None:
         """Remove drafts of writers that died, and list whole files that no list names. Under the lock."""
@@ -198,23 +149,12 @@ class ShelfFolder:
                 logger.info("removing %s, left by a writer that died", self.path / name)
                 (self.path / name).unlink(missing_ok=True)
         found = []
-        for name in self.unlisted(self.entries()):
-            try:
-                shard = self.open(name)
-                shard.check()
-            except (DamagedError, FileNotFoundError):
-                continue  # ``Shard`` says so again to who uses it, and moves it aside
-            status = os.stat(self.path / name)
-            found.append(
-                ShardEntry(
-                    file=name,
-                    samples=shard.samples,
-                    rows=shard.rows,
-                    bytes=shard.nbytes,
-                    blake2b=shard.checksum,
-                    written_unix_s=round(status.st_mtime, 3),
-                )
-            )
+        known = self.entries()
+        for name in os.listdir(self.path):
+            if SHARD_NAME.fullmatch(name) and name not in known:
+                # A damaged one stays unlisted, and is met by nobody.
+                with contextlib.suppress(DamagedError, FileNotFoundError):
+                    found.append(self.open(name).entry(os.stat(self.path / name).st_mtime))
         if found:
             logger.info("listing %d files of labels in %s that no list named", len(found), self.path)
             self._update(add=found)
@@ -240,7 +180,7 @@ class ShelfFolder:
 
     def _lists(self) -> list[str]:
         try:
-            return sorted(name for name in os.listdir(self.path) if _INDEX.fullmatch(name))
+            return sorted(name for name in os.listdir(self.path) if INDEX_NAME.fullmatch(name))
         except FileNotFoundError:
             return []
 

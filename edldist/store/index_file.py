@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import msgspec
@@ -9,14 +10,17 @@ import msgspec
 from edldist.checkpoint.manifest import DamagedError
 from edldist.errors import StoreError
 
-__all__ = ["INDEX", "INDEX_FORMAT", "IndexFile", "ShardEntry"]
+__all__ = ["INDEX", "INDEX_FORMAT", "INDEX_NAME", "SHARD_NAME", "IndexFile", "ShardEntry"]
 
 INDEX = "index.json"
 INDEX_FORMAT = 1
+INDEX_NAME = re.compile(r"index(-[0-9a-f]{16})?\.json")
+"""The list of all writers that share locks, and those of writers that have none."""
+SHARD_NAME = re.compile(r"[0-9a-f]{32}\.safetensors")
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 62)]
 # Nothing but a name of ours: what an index names is opened, and may be removed.
-_FileName = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\.safetensors$")]
+_FileName = Annotated[str, msgspec.Meta(pattern=f"^{SHARD_NAME.pattern}$")]
 
 
 class ShardEntry(msgspec.Struct, frozen=True, kw_only=True):

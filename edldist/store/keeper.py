@@ -6,10 +6,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from edldist.errors import StoreError
+from edldist.store.room import Room
 from edldist.store.segment import Segment
 
 if TYPE_CHECKING:
@@ -35,23 +34,24 @@ class Keeper:
     dropped, which is said once and counted, and it is tried again later.
 
     Args:
-        make_room: evicts files until the store is within its bound; None if it has none.
+        room: keeps the store within its bound; None where nothing is to go.
         read_only: nothing is written.
 
     Attributes:
         trouble: why labels do not get to files; empty if they do.
     """
 
-    def __init__(self, make_room: Callable[[], None] | None, read_only: bool) -> None:
+    def __init__(self, room: Room | None, read_only: bool) -> None:
         self.trouble = "the store was opened read-only" if read_only else ""
         self._read_only = read_only
-        self._make_room = make_room
+        self._room = room
         self._shelves: list[Shelf] = []
         self._waiting: deque[tuple[Shelf, Segment]] = deque()
         self._changed = threading.Condition()
         self._unsaved: dict[int, int] = {}
         self._written: dict[int, int] = {}
         self._dropped: dict[int, int] = {}
+        self._told: dict[int, int] = {}
         self._thread: threading.Thread | None = None
         self._stop = False
         self._retry_at = self._mark_at = 0.0
@@ -64,19 +64,25 @@ class Keeper:
             self._start()
 
     def save(self, shelf: Shelf, segments: list[Segment]) -> None:
-        """Write segments to files, in the thread."""
+        """Write segments to files, in the thread; once it has ended they are dropped."""
         with self._changed:
+            if self._stop:
+                self._count(self._dropped, shelf, sum(segment.samples for segment in segments))
+                for segment in segments:
+                    shelf.saved(segment)
+                return
             self._start()
             self._waiting.extend((shelf, segment) for segment in segments)
             self._unsaved[id(shelf)] = self._unsaved.get(id(shelf), 0) + len(segments)
             self._changed.notify_all()
 
     def wait(self, shelf: Shelf, timeout_s: float | None = None) -> bool:
-        """Wait until a shelf's segments are written; whether they all got to files."""
+        """Wait until a shelf's segments are written; whether all since the last wait got to files."""
         with self._changed:
-            dropped = self._dropped.get(id(shelf), 0)
             done = self._changed.wait_for(lambda: not self._unsaved.get(id(shelf)), timeout_s)
-            return done and not self.trouble and dropped == self._dropped.get(id(shelf), 0)
+            dropped = self._dropped.get(id(shelf), 0)
+            before, self._told[id(shelf)] = self._told.get(id(shelf), 0), dropped
+            return done and not self._read_only and dropped == before
 
     def made_room(self, shelf: Shelf) -> bool:
         """Wait until one more of a shelf's segments is written; False if none can be."""
@@ -121,22 +127,25 @@ class Keeper:
             self._look_around()
 
     def _write(self, shelf: Shelf, segment: Segment) -> None:
-        samples, files = segment.samples, shelf.files
+        files = shelf.files
         written = False
         if files is not None and not self._read_only and time.monotonic() >= self._retry_at:
             try:
-                if self._make_room is not None:
-                    self._make_room()
+                if self._room is not None:
+                    self._room.make(segment.nbytes)
                 files.add(segment.kept())
                 written, self.trouble = True, ""
-            except (OSError, StoreError) as exc:
-                self._fail(f"{files.folder.path} does not take labels: {exc}")
+            except Exception as exc:  # whatever it is: the job goes on without these labels
+                self._fail(f"{files.place.where} does not take labels: {exc}")
         shelf.saved(segment)
         with self._changed:
-            counts = self._written if written else self._dropped
-            counts[id(shelf)] = counts.get(id(shelf), 0) + samples
+            self._count(self._written if written else self._dropped, shelf, segment.samples)
             self._unsaved[id(shelf)] -= 1
             self._changed.notify_all()
+
+    @staticmethod
+    def _count(counts: dict[int, int], shelf: Shelf, samples: int) -> None:
+        counts[id(shelf)] = counts.get(id(shelf), 0) + samples
 
     def _look_around(self) -> None:
         """What has to be done now and then, and fails nobody."""
@@ -153,13 +162,13 @@ class Keeper:
             if (files := shelf.files) is None:
                 continue
             try:
-                files.refresh()
+                files.refresh(now)
                 if not self._read_only:
                     files.set_aside_broken()
                 if marking:
                     files.mark_used()
-            except (OSError, StoreError) as exc:
-                self._fail(f"{files.folder.path} cannot be looked after: {exc}")
+            except Exception as exc:
+                self._fail(f"{files.place.where} cannot be looked after: {exc}")
 
     def _fail(self, trouble: str) -> None:
         if not self.trouble:

@@ -62,6 +62,18 @@ class KeptRows:
             return np.ones_like(samples)
         return self.ends[samples + 1] - self.ends[samples]
 
+    def take(self, samples: Numbers) -> KeptRows:
+        """Copies of some samples, in any order."""
+        rows, ends = samples, None
+        if self.ends is not None:
+            lengths = self.lengths(samples)
+            ends = np.concatenate(([0], np.cumsum(lengths)))
+            rows = np.arange(ends[-1]) + np.repeat(self.ends[samples] - ends[:-1], lengths)
+        witness = None if self.witness is None else self.witness[samples]
+        return KeptRows(
+            self.layout, self.keys[samples], witness, ends, [table[rows] for table in self.tables]
+        )
+
     def part(self, first: int, last: int) -> KeptRows:
         """Some samples that follow each other, as views."""
         start, stop, ends = first, last, None

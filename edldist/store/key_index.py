@@ -71,23 +71,11 @@ class KeyIndex:
         self._make_room(len(places))
         self._insert(_prefixes(keys), places)
 
-    def drop(self, keys: Keys, places: Places) -> None:
-        """Forget keys, as far as they are still known to lie at these places."""
-        prefixes = _prefixes(keys)
-        if not self.keys:
-            return
-        mask = len(self._places) - 1
-        slots = (prefixes & np.uint64(mask)).astype(np.int64)
-        asked = np.arange(len(prefixes))
-        while asked.size:
-            there = self._places[slots]
-            here = (self._prefixes[slots] == prefixes[asked]) & (there >= 0)
-            gone = np.unique(slots[here & (there == places[asked])])
-            self._places[gone] = _GONE
-            self.keys -= len(gone)
-            on = ~here & (there != _FREE)
-            asked = asked[on]
-            slots = (slots[on] + 1) & mask
+    def drop(self, first: int, stop: int) -> None:
+        """Forget the keys that lie at places from ``first`` on, before ``stop``."""
+        gone = (self._places >= first) & (self._places < stop)
+        self._places[gone] = _GONE
+        self.keys -= int(gone.sum())
         if self._taken > 2 * self.keys + _LEAST:
             self._rebuild(self.keys)
 

@@ -12,6 +12,7 @@ Labels that are not in a file yet do not go: where nothing else can, what comes 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -35,6 +36,7 @@ class Memory:
 
     Args:
         most_bytes: bound on all of it: labels, keys and the index.
+        file_bytes: of a file, at most.
         files: whether labels go to files before they may go from here.
 
     Attributes:
@@ -42,10 +44,11 @@ class Memory:
         evicted: samples that had to go.
     """
 
-    def __init__(self, most_bytes: int, files: bool) -> None:
+    def __init__(self, most_bytes: int, file_bytes: int, files: bool) -> None:
         self.most_bytes = most_bytes
         self.files = files
-        self.segment_bytes = min(_LARGEST_SEGMENT, most_bytes // _SEGMENTS)
+        self._largest = min(_LARGEST_SEGMENT, file_bytes)
+        self.segment_bytes = min(self._largest, most_bytes // _SEGMENTS)
         self.evicted = self.held_bytes = 0
         self._index = KeyIndex()
         self._segments: OrderedDict[int, Segment] = OrderedDict()  # least recently used first
@@ -93,6 +96,14 @@ class Memory:
             taken += fitting
         return taken, sealed
 
+    def all(self) -> Iterator[tuple[KeptRows, Numbers]]:
+        """All labels of which there is no file, with those of the samples that a key leads to."""
+        for number, segment in list(self._segments.items()):
+            if not (segment.saved and self.files):
+                kept = segment.kept()
+                places = np.arange(kept.samples) | (number << _SAMPLE_BITS)
+                yield kept, np.flatnonzero(self._index.find(kept.keys) == places)
+
     def seal(self) -> list[Segment]:
         """Close what is being filled; segments for who writes files."""
         sealed: list[Segment] = []
@@ -103,7 +114,7 @@ class Memory:
     def resize(self, most_bytes: int) -> None:
         """Another bound from now on; what can go above it goes at once."""
         self.most_bytes = most_bytes
-        self.segment_bytes = min(_LARGEST_SEGMENT, most_bytes // _SEGMENTS)
+        self.segment_bytes = min(self._largest, most_bytes // _SEGMENTS)
         self._shrink(0, 0)
 
     def _filling(self, labels: KeptRows, sealed: list[Segment]) -> int:
@@ -143,5 +154,4 @@ class Memory:
         segment = self._segments.pop(number)
         self.held_bytes -= segment.nbytes
         self.evicted += segment.samples
-        places = np.arange(segment.samples) | (number << _SAMPLE_BITS)
-        self._index.drop(segment.kept().keys, places)
+        self._index.drop(number << _SAMPLE_BITS, (number + 1) << _SAMPLE_BITS)

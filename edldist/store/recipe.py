@@ -64,6 +64,18 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             if getattr(self, name) != getattr(other, name)
         ]
 
+    def check_same(self, there: Recipe, where: str) -> None:
+        """Make sure that the labels that lie somewhere are of this recipe.
+
+        Raises:
+            StoreError: they are of another; says how the two differ.
+        """
+        if there.digest != self.digest:
+            raise StoreError(
+                f"{where} holds labels of another teacher: {'; '.join(self.differences(there))}. Somebody "
+                "moved the folder, or changed its recipe.json"
+            )
+
     def encode(self) -> bytes:
         """As it lies in ``recipe.json``."""
         made_by = msgspec.to_builtins(msgspec.structs.replace(self, fingerprint=self._made_by))

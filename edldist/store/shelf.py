@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from edldist.errors import StoreError
 from edldist.store.found import Found, Piece
+from edldist.store.kept_batch import KeptBatch
 from edldist.store.kept_rows import KeptRows, Numbers
+from edldist.store.key_index import NOWHERE, KeyIndex
 from edldist.store.layout import layout_of
 from edldist.store.memory import Memory
 from edldist.store.recipe import Recipe
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from edldist.store.keeper import Keeper
 
 __all__ = ["Shelf"]
+
+_TOGETHER = 4096
+"""Samples at a time, of those that go through all that is kept."""
 
 
 class Shelf:
@@ -100,34 +105,34 @@ class Shelf:
         Raises:
             StoreError: these are no labels of such samples; with ``wait``, the disk does not take them.
         """
-        labels = self._checked(keys, specs, frames, witness, lengths)
+        return self._put_all(self._checked(keys, specs, frames, witness, lengths), wait)
+
+    def take(self, kept: KeptRows, *, wait: bool = False) -> int:
+        """As ``put``, of labels that another shelf of the same recipe keeps."""
+        return self._put_all(kept, wait)
+
+    def kept(self) -> Iterator[KeptRows]:
+        """All labels, each sample once, as many at a time as lie together."""
         with self._lock:
-            labels = self._new(labels)
-        while labels.samples:
-            with self._lock:
-                taken, sealed = self._memory.put(labels)
-                self._put += taken
-                labels = labels.part(taken, labels.samples)
-                if wait and labels.samples and not sealed:
-                    sealed = self._memory.seal()
-            self._save(sealed)
-            if not labels.samples:
-                break
-            if not wait or self._keeper is None or not self._keeper.made_room(self):
-                with self._lock:
-                    self._dropped += labels.samples
-                if wait:
-                    raise StoreError(
-                        f"labels cannot be kept: {self.trouble or 'one is larger than the memory'}"
-                    )
-                break
-        return labels.samples
+            in_memory = list(self._memory.all())
+        seen = KeyIndex()  # what is in memory may be written to a file meanwhile
+        for kept, samples in in_memory:
+            seen.put(kept.keys[samples], samples)
+            yield from _some_at_a_time(kept, samples)
+        if self._files is not None:
+            for kept, samples in self._files.all():
+                yield from _some_at_a_time(kept, samples[seen.find(kept.keys[samples]) == NOWHERE])
+
+    def __iter__(self) -> Iterator[KeptBatch]:
+        """All labels, each sample once, some at a time: for people's own scripts."""
+        for kept in self.kept():
+            yield KeptBatch(kept, self.recipe.fingerprint.codec)
 
     def flush(self, timeout_s: float | None = None) -> bool:
-        """Have all labels that were put so far in files, as a crash leaves them.
+        """Have all labels in files that were put since it was last called, so that no crash costs them.
 
         Returns:
-            False: some are not, for ``trouble``, or because it took longer. A store without files has none.
+            False: some are in none, for ``trouble``, for lack of time, or because there are no files.
         """
         with self._lock:
             sealed = self._memory.seal()
@@ -137,6 +142,8 @@ class Shelf:
     def close(self) -> None:
         """Flush, and let go of the files. The labels that were found stay."""
         self.flush()
+        if self._files is not None:
+            self._files.place.close()
 
     @property
     def trouble(self) -> str:
@@ -188,6 +195,29 @@ class Shelf:
         with self._lock:
             self._memory.resize(memory_bytes)
 
+    def _put_all(self, labels: KeptRows, wait: bool) -> int:
+        with self._lock:
+            labels = self._new(labels)
+        while labels.samples:
+            with self._lock:
+                taken, sealed = self._memory.put(labels)
+                self._put += taken
+                labels = labels.part(taken, labels.samples)
+                if wait and labels.samples and not sealed:
+                    sealed = self._memory.seal()
+            self._save(sealed)
+            if not labels.samples:
+                break
+            if not wait or self._keeper is None or not self._keeper.made_room(self):
+                with self._lock:
+                    self._dropped += labels.samples
+                if wait:
+                    raise StoreError(
+                        f"labels cannot be kept: {self.trouble or 'one is larger than the memory'}"
+                    )
+                break
+        return labels.samples
+
     def _save(self, sealed: list[Segment]) -> None:
         if sealed and self._keeper is not None:
             self._keeper.save(self, sealed)
@@ -224,18 +254,7 @@ class Shelf:
             known |= self._files.find(labels.keys)[0] >= 0
         if not known.any():
             return labels
-        new = np.flatnonzero(~known)
-        if labels.ends is None:
-            rows, ends = new, None
-        else:
-            lengths = labels.ends[new + 1] - labels.ends[new]
-            ends = np.concatenate(([0], np.cumsum(lengths)))
-            rows = np.concatenate(
-                [np.arange(labels.ends[at], labels.ends[at + 1]) for at in new] or [np.zeros(0, np.int64)]
-            )
-        witness = None if labels.witness is None else labels.witness[new]
-        tables = [table[rows] for table in labels.tables]
-        return KeptRows(labels.layout, labels.keys[new], witness, ends, tables)
+        return labels.take(np.flatnonzero(~known))
 
     def _checked(
         self,
@@ -272,6 +291,11 @@ class Shelf:
                 )
             tables.append(memory.reshape(rows, column.row_bytes))
         return KeptRows(layout, keys, witness, ends, tables)
+
+
+def _some_at_a_time(kept: KeptRows, samples: Numbers) -> Iterator[KeptRows]:
+    for first in range(0, len(samples), _TOGETHER):
+        yield kept.take(samples[first : first + _TOGETHER])
 
 
 def _checked_keys(keys: Keys) -> Keys:

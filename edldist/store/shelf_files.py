@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import threading
-import time
+from collections.abc import Iterator
 
 import numpy as np
 
 from edldist.checkpoint.manifest import DamagedError
-from edldist.store.folder import ShelfFolder
+from edldist.store.folder import DAMAGED
 from edldist.store.index_file import ShardEntry
 from edldist.store.kept_rows import KeptRows, Numbers
 from edldist.store.key_index import KeyIndex
+from edldist.store.place import Place
 from edldist.store.sample_key import Keys
 from edldist.store.shard import Shard
 
@@ -32,7 +31,7 @@ class ShelfFiles:
     lock where it changes what they see, and never while it waits for the disk.
 
     Args:
-        folder: where the files lie.
+        place: where the files lie.
         lock: of the shelf.
 
     Attributes:
@@ -40,8 +39,8 @@ class ShelfFiles:
         stored_bytes: of all files that are known.
     """
 
-    def __init__(self, folder: ShelfFolder, lock: threading.RLock) -> None:
-        self.folder = folder
+    def __init__(self, place: Place, lock: threading.RLock) -> None:
+        self.place = place
         self.damaged = self.stored_bytes = 0
         self._lock = lock
         self._index = KeyIndex()
@@ -51,6 +50,7 @@ class ShelfFiles:
         self._broken: set[str] = set()
         self._used: set[int] = set()
         self._next = 0
+        self._look_at = 0.0
         self._seen: tuple[object, ...] | None = None
 
     @property
@@ -74,53 +74,72 @@ class ShelfFiles:
         Returns:
             None if they are damaged, or cannot be read: the file is left out from now on.
         """
-        shard = self._shards[number]
         try:
-            shard.check(samples)
+            kept = self._shards[number].checked(samples)
         except (DamagedError, OSError) as exc:
-            self._leave_out(number, exc)
+            name = self._shards[number].header.name
+            self._leave_out(name, exc)
+            self.forget(name)
             return None
         self._used.add(number)
-        return shard.kept()
+        return kept
 
-    def refresh(self) -> None:
+    def all(self) -> Iterator[tuple[KeptRows, Numbers]]:
+        """All labels but damaged ones, file by file, with those of the samples that a key leads to."""
+        with self._lock:
+            numbers = list(self._shards)
+        for number in numbers:
+            with self._lock:
+                if number not in self._shards:
+                    continue
+                samples = np.arange(self._shards[number].header.samples)
+                kept = self.kept(number, samples)
+                if kept is None:
+                    continue
+                there = self._index.find(kept.keys) == samples | (number << _SAMPLE_BITS)
+            yield kept, np.flatnonzero(there)
+
+    def refresh(self, now: float | None = None) -> None:
         """Take in files that came, also from other processes, and let go of those that went.
 
+        Args:
+            now: seconds of a monotonic clock; nothing is done before the place wants to be looked at again.
+                None: at once.
+
         Raises:
-            OSError: the folder cannot be read.
+            OSError: the place cannot be read.
             StoreError: it is of another revision.
         """
-        state = self.folder.state()
+        if now is not None:
+            if now < self._look_at:
+                return
+            self._look_at = now + self.place.look_s
+        state = self.place.state()
         if state == self._seen:
             return
         self._seen = state
-        entries = self.folder.entries()
+        entries = self.place.entries()
         for name in entries:
             if name not in self._numbers and name not in self._broken:
                 self.load(name)
         for name in set(self._numbers) - entries.keys():
-            if not (self.folder.path / name).exists():
+            if not self.place.has(name):
                 self.forget(name)
 
     def load(self, name: str) -> None:
         """Take in one file; one that is damaged is counted and left out."""
         try:
-            shard = self.folder.open(name)
-            kept = shard.kept()
-        except FileNotFoundError:
-            return  # evicted by another process since it was listed
-        except DamagedError as exc:
-            self._broken_file(name, exc)
-            return
-        except OSError as exc:
-            logger.warning("labels in %s cannot be read, and are left out: %s", self.folder.path / name, exc)
+            shard = self.place.open(name)
+            keys = shard.keys()
+        except (DamagedError, OSError) as exc:
+            self._leave_out(name, exc)
             return
         with self._lock:
             number, self._next = self._next, self._next + 1
             self._shards[number] = shard
             self._numbers[name] = number
-            self.stored_bytes += shard.nbytes
-            self._index.put(kept.keys, np.arange(shard.samples) | (number << _SAMPLE_BITS))
+            self.stored_bytes += shard.header.nbytes
+            self._index.put(keys, np.arange(len(keys)) | (number << _SAMPLE_BITS))
 
     def forget(self, name: str) -> None:
         """A file is gone; who has found labels in it keeps them."""
@@ -128,10 +147,8 @@ class ShelfFiles:
             number = self._numbers.pop(name)
             shard = self._shards.pop(number)
             self._used.discard(number)
-            self.stored_bytes -= shard.nbytes
-            with contextlib.suppress(DamagedError, OSError):
-                places = np.arange(shard.samples) | (number << _SAMPLE_BITS)
-                self._index.drop(shard.kept().keys, places)
+            self.stored_bytes -= shard.header.nbytes
+            self._index.drop(number << _SAMPLE_BITS, (number + 1) << _SAMPLE_BITS)
 
     def add(self, kept: KeptRows) -> ShardEntry:
         """Write labels into a file, and find them there from now on.
@@ -139,19 +156,18 @@ class ShelfFiles:
         Raises:
             OSError: the disk did not take it.
         """
-        entry = self.folder.add(kept)
+        entry = self.place.add(kept)
+        with self._lock:
+            self._broken.discard(entry.file)
         self.load(entry.file)
         return entry
 
     def mark_used(self) -> None:
         """Tell other processes which files were used: eviction goes by the time of a file's last use."""
         with self._lock:
-            names = [self._shards[number].path for number in self._used]
+            names = [self._shards[number].header.name for number in self._used]
             self._used.clear()
-        now = time.time()
-        for path in names:
-            with contextlib.suppress(OSError):  # gone, or a read-only disk, which nothing is evicted from
-                os.utime(path, (now, now))
+        self.place.mark_used(names)
 
     def set_aside_broken(self) -> None:
         """Move damaged files where nobody meets them again.
@@ -160,24 +176,28 @@ class ShelfFiles:
             OSError: they cannot be moved.
         """
         with self._lock:
-            broken = sorted(self._broken)
-        for name in broken:
-            if (self.folder.path / name).exists():
-                self.folder.set_aside(name)
+            broken, self._broken = self._broken, set()
+        for name in sorted(broken):
+            try:
+                self.place.open(name).checked()
+            except DamagedError:
+                self.place.set_aside(name)
+            except FileNotFoundError:
+                continue
+            else:  # the same labels were written again, under the name that they had
+                self.load(name)
 
-    def _leave_out(self, number: int, exc: Exception) -> None:
-        name = self._shards[number].path.name
+    def _leave_out(self, name: str, exc: DamagedError | OSError) -> None:
+        """Say why the labels of a file are not used; nothing where another process has evicted it."""
         if isinstance(exc, DamagedError):
-            self._broken_file(name, exc)
+            self.damaged += 1
+            self._broken.add(name)
+            logger.warning(
+                "kept labels are damaged, and are computed anew: %s. The file is moved to %s/%s, where it "
+                "may be removed",
+                *(exc, self.place.where, DAMAGED),
+            )
         elif not isinstance(exc, FileNotFoundError):
-            logger.warning("labels in %s cannot be read, and are left out: %s", self.folder.path / name, exc)
-        self.forget(name)
-
-    def _broken_file(self, name: str, exc: DamagedError) -> None:
-        self.damaged += 1
-        self._broken.add(name)
-        logger.warning(
-            "kept labels are damaged, and are computed anew: %s. The file is moved to %s/damaged, where it "
-            "may be removed",
-            *(exc, self.folder.path),
-        )
+            logger.warning(
+                "labels in %s/%s cannot be read, and are left out: %s", self.place.where, name, exc
+            )
