@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edldist import errors, losses, optim, vocabulary
     from edldist.checkpoint.checkpointer import Checkpointer
     from edldist.lifecycle.stopping import should_stop
+    from edldist.live.group import LiveGroup
     from edldist.observe.reporter import report
     from edldist.sampling.sampler import ElasticSampler
     from edldist.stability.guard import SpikeGuard
@@ -31,6 +32,7 @@ __all__ = [
     "ElasticSampler",
     "LabelRequests",
     "LabelStore",
+    "LiveGroup",
     "PublishedWeights",
     "Sequences",
     "SpikeGuard",
@@ -54,6 +56,7 @@ _HOMES = {
     "ElasticSampler": "edldist.sampling.sampler",
     "LabelRequests": "edldist.student.requests",
     "LabelStore": "edldist.store.label_store",
+    "LiveGroup": "edldist.live.group",
     "PublishedWeights": "edldist.weights.published",
     "Sequences": "edldist.student.sequences",
     "SpikeGuard": "edldist.stability.guard",

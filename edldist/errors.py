@@ -32,6 +32,7 @@ __all__ = [
     "PoisonTaskError",
     "ProtocolVersionError",
     "RefusedError",
+    "RegroupError",
     "SharedMemoryError",
     "StaleLabelsError",
     "StoreError",
@@ -133,6 +134,10 @@ class StoreError(EdlDistError):
     """Kept labels cannot be used, or labels cannot be kept, as they are asked for."""
 
     final = True
+
+
+class RegroupError(EdlDistError):
+    """The group of ranks is not what it was; the block of its ``LiveGeneration`` ends."""
 
 
 class LossSpikeError(EdlDistError):

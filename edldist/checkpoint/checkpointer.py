@@ -24,7 +24,7 @@ from edldist.checkpoint.writer import CheckpointWriter, Save
 from edldist.environment import JobEnvironment
 from edldist.errors import CheckpointError, ConfigError
 from edldist.lifecycle import exit_hooks, stopping
-from edldist.lifecycle.group_change import GroupChanged, leave_group
+from edldist.lifecycle.group_change import GroupChanged, group_changed
 from edldist.observe import reporter
 from edldist.ranks.agreement import Ranks, describe
 from edldist.ranks.placement import in_process_group, placement
@@ -188,6 +188,12 @@ class Checkpointer:
         finally:
             self._leave()
 
+    def abandon(self) -> None:
+        """Give up the directory at once: a save under way waits for ranks that are gone, and fails."""
+        if self._ranks is not None:
+            self._writer.abandoned = True
+        self._leave()
+
     def __enter__(self) -> Checkpointer:
         return self
 
@@ -241,7 +247,7 @@ class Checkpointer:
         except Exception as exc:
             verdict = getattr(exc, "verdict", "")
             if verdict == REGROUP:  # the loop may wait for ranks that are in another group by now
-                leave_group(GroupChanged(placement().generation, str(exc)))
+                group_changed(GroupChanged(placement().generation, str(exc)))
             if isinstance(exc, DifferentStatesError) or (
                 isinstance(exc, CheckpointError) and verdict == GIVE_UP
             ):

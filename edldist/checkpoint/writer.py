@@ -59,6 +59,8 @@ class CheckpointWriter:
     Attributes:
         unwanted: checkpoints that a restore found damaged or went back behind; removed once a new one is
             durable.
+        abandoned: nothing is to become a checkpoint any more: the group that writes is no more. Set by any
+            thread.
     """
 
     def __init__(self, ranks: Ranks, store: Store, keep: int, job: str | None) -> None:
@@ -67,6 +69,7 @@ class CheckpointWriter:
         self._keep = keep
         self._job = job
         self.unwanted: set[str] = set()
+        self.abandoned = False
 
     def write(self, work: Save) -> int:
         """Write and commit one checkpoint, or leave no trace of it. A collective.
@@ -135,6 +138,8 @@ class CheckpointWriter:
         (self._store.folder(draft) / MANIFEST).write_bytes(text)
         self._store.seal(draft, [MANIFEST])
         self._store.guard()
+        if self.abandoned:
+            raise CheckpointError("the group of ranks has changed while this checkpoint was written")
         name = self._store.commit(draft, f"{hashlib.sha256(text).hexdigest()}\n".encode())
         try:
             self._let_go(work.step, name)

@@ -67,6 +67,10 @@ class StudentConfig(Section):
         le=MOST_PRIORITY,
         description=f"{whole(-MOST_PRIORITY, MOST_PRIORITY)}",
     )
+    resize: Literal["restart", "live"] = Field(
+        default="restart",
+        description="restart (by torchrun, all ranks) or live (those that are here go on: edldist.LiveGroup)",
+    )
     resources: ResourcesConfig = Field(
         default_factory=ResourcesConfig, description="a mapping of what one node needs, as in {gpus: 8}"
     )

@@ -19,6 +19,11 @@ node still comes too late and a second one was formed, the one with the higher n
 Who dies when: a node that waits is forgotten. One that holds a generation is *gone*: those who wait need no
 longer wait for it, and the others notice by their collectives, or are told by ``membership``. One that was
 given a rank and dies before its ranks start is gone like one that had started.
+
+In a *live* run each rank stands for itself, and goes on in process: "node" reads "rank" there. A generation
+forms as soon as nobody holds the former one, since one that comes later costs the others little; whoever is
+left goes on, fewer than ``least`` too. That a rank died its supervisor says at once; what the dead one had
+under way to us may come after that, and is not taken for a life of it.
 """
 
 from __future__ import annotations
@@ -86,6 +91,13 @@ class _Run:
     told: RunView | None = None
     due_at: float = float("-inf")
     """Monotonic seconds at which to look at it though nobody changed anything."""
+    left: dict[str, float] = field(default_factory=dict)
+    """Ranks of a live run that are said to be gone, and since when: for ``LEASE_S``."""
+
+    @property
+    def least(self) -> int:
+        """How many the next generation has at least."""
+        return 1 if self.first.live and self.generation is not None else self.first.least
 
     def due(self, at: float) -> None:
         self.due_at = min(self.due_at, at)
@@ -130,6 +142,8 @@ class Rendezvous:
         node = run.nodes.get(process)
         if node is not None and message.seq < node.report.seq:
             return  # it waited in a queue that was made for a former coordinator
+        if now - run.left.get(process, float("-inf")) < LEASE_S and message.state != "left":
+            return
         if node is not None and (message.seq, peer) == (node.report.seq, node.peer) and run.told is not None:
             node.last_seen = now
             self._answers.append(Send(peer, _answer(run.told, message)))
@@ -206,17 +220,21 @@ class Rendezvous:
                 yield Send(node.peer, _answer(view, node.report))
                 node.answered = True
             if node.report.state == "left":
+                if node.report.live:
+                    run.left = {name: at for name, at in run.left.items() if now - at < LEASE_S} | {
+                        process: now
+                    }
                 del run.nodes[process]
                 self._peers.pop(node.peer, None)
 
     def _may_form(self, run: _Run, holders: set[str], joiners: list[_Node], now: float) -> bool:
-        enough = not run.closed and not holders and len(joiners) >= run.first.least
+        enough = not run.closed and not holders and len(joiners) >= run.least
         if not enough:
             run.call_since = None
             return False
         if run.call_since is None:
             run.call_since = now
-        call_s = FIRST_CALL_S if run.generation is None else NEXT_CALL_S
+        call_s = FIRST_CALL_S if run.generation is None else 0.0 if run.first.live else NEXT_CALL_S
         due = now if len(joiners) >= run.first.most else run.call_since + call_s
         due = max(due, self._settled_at)
         if now < due:
@@ -253,7 +271,7 @@ class Rendezvous:
         if not any(run.nodes[process].report.state == "finished" for process in members & run.nodes.keys()):
             return
         others = members & (holders | {node.report.node.process for node in joiners})
-        if not others or len(holders) + len(joiners) < run.first.least:
+        if not others or len(holders) + len(joiners) < run.least:
             run.closed = True
             logger.info("run %s has ended", run_id)
 

@@ -1,8 +1,9 @@
-"""A change of the group of ranks, as an event: today's answer to it is to leave.
+"""A change of the group of ranks, as an event, and this process's answer to it.
 
 The coordinator tells a rank that its group has lost another one. Whoever reads that message makes a
-``GroupChanged`` of it and calls the process's handler, and does not know what the answer is. A rank that
-can go on without the lost one, with its weights in memory, would answer otherwise.
+``GroupChanged`` of it and calls ``group_changed``, and does not know what the answer is: to leave, so that
+the agent starts a new group; or, where the group changes in process (``edldist.live``), to go on without the
+lost one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-__all__ = ["EXIT_REGROUP", "GroupChangeHandler", "GroupChanged", "exit_to_regroup", "leave_group"]
+__all__ = [
+    "EXIT_REGROUP",
+    "GroupChangeHandler",
+    "GroupChanged",
+    "answer_by",
+    "exit_to_regroup",
+    "group_changed",
+    "leave_group",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +54,20 @@ def leave_group(change: GroupChanged) -> None:
     """End this process at once, from any thread, so that its agent starts it in a new group."""
     logger.warning("%s: leaving so that a new group forms", change.reason)
     exit_to_regroup()
+
+
+_answer: GroupChangeHandler = leave_group
+
+
+def answer_by(handler: GroupChangeHandler) -> None:
+    """From now on, let a handler answer for this process."""
+    global _answer
+    _answer = handler
+
+
+def group_changed(change: GroupChanged) -> None:
+    """Let this process answer to a change; from any thread."""
+    _answer(change)
 
 
 def exit_to_regroup() -> NoReturn:

@@ -32,7 +32,7 @@ from edldist.observe import reporter
 from edldist.ranks.placement import in_process_group, placement
 from edldist.signals import ignore_signals, unclaimed
 
-__all__ = ["StopRequest", "asked", "at_partial_stop", "should_stop"]
+__all__ = ["StopRequest", "agree_by", "asked", "at_partial_stop", "should_stop"]
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +79,9 @@ class StopRequest:
         return self._agreed and not self.asked
 
     def __call__(self) -> bool:
+        if _agree is not None:
+            self._agreed = _agree()
+            return self._agreed
         if not (in_process_group() and placement().world_size > 1):
             return self.asked
         if self._group is None:
@@ -101,6 +104,7 @@ class StopRequest:
 
 
 _request: StopRequest | None = None
+_agree: Callable[[], bool] | None = None
 _closers: list[Callable[[], object]] = []
 
 
@@ -131,6 +135,12 @@ def should_stop() -> bool:
 def asked() -> bool:
     """Whether this very process got SIGTERM since ``should_stop`` was first called."""
     return _request is not None and _request.asked
+
+
+def agree_by(agree: Callable[[], bool]) -> None:
+    """From now on, let somebody else say whether all ranks stop, who asks them in another way."""
+    global _agree
+    _agree = agree
 
 
 def at_partial_stop(closer: Callable[[], object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -38,7 +39,7 @@ class Ranks:
         here = placement() if in_process_group() else Placement(0, 1, "")
         self.rank = here.rank
         self.world_size = here.world_size
-        self.group: Any = None if here.world_size == 1 else dist.new_group(backend="gloo")
+        self.group: Any = None if here.world_size == 1 else _gloo_group()
 
     def gather(self, value: Any) -> list[Any]:
         """Every rank's JSON value, by rank."""
@@ -100,6 +101,16 @@ class Ranks:
         if self.group is not None and in_process_group():
             dist.destroy_process_group(self.group)
         self.group = None
+
+
+def _gloo_group() -> Any:
+    """All ranks, with the time-out of gloo's operations in the default group, or torch's."""
+    group: Any = dist.group.WORLD
+    with contextlib.suppress(AttributeError, RuntimeError):  # a group without gloo
+        return dist.new_group(
+            backend="gloo", timeout=group._get_backend(torch.device("cpu")).options._timeout
+        )
+    return dist.new_group(backend="gloo")
 
 
 def describe(exc: BaseException) -> str:

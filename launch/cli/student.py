@@ -68,6 +68,13 @@ __all__ = ["student"]
     metavar="N",
     help="Among jobs that share teacher workers, those of a higher priority come first (default: 0).",
 )
+@option(
+    "--resize",
+    type=click.Choice(["restart", "live"]),
+    default="restart",
+    help="When a rank dies, leaves or joins: torchrun starts all again from the last checkpoint; or (live) "
+    "those that are here go on in process, by a script that iterates over an edldist.LiveGroup.",
+)
 @option("--connect-timeout-s", type=WAIT_S, default=300.0, help="How long to look for a coordinator.")
 @http_option
 @import_from_option

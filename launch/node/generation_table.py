@@ -12,8 +12,8 @@ from datetime import timedelta
 
 from torch.distributed import DistStoreError, Store
 
+from edldist.meeting.attendance import Attendance
 from edldist.wire.messages import Generation, RunView
-from edldist_launch.node.attendance import Attendance
 
 __all__ = ["GenerationTable"]
 

@@ -6,25 +6,23 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import subprocess
 import time
-import uuid
 from collections.abc import Mapping
 
 import psutil
 
-from edldist.errors import CoordinatorUnreachableError, EdlDistError
+from edldist.errors import EdlDistError
 from edldist.keys.pair import STUDENT
 from edldist.observe.health import Health
-from edldist.wire.messages import Event, NodeStatus, Scalar
+from edldist.wire.messages import NodeStatus, Scalar
 from edldist.wire.query import StatusClient
 from edldist_launch.node.notes import RankNotes
 from edldist_launch.node.watch import NodeWatch, Progress, RankProcess
 from edldist_launch.process.interrupts import Interrupts
 from edldist_launch.process.tie import start_ticks
 
-__all__ = ["LOOP", "POLL_S", "NodeRanks"]
+__all__ = ["LOOK_S", "LOOP", "POLL_S", "STATUS_TIMEOUT_S", "NodeRanks", "progress_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +31,6 @@ HOPELESS_GRACE_S = 5.0
 LOOK_S = 0.5
 STATUS_TIMEOUT_S = 0.3
 REJOIN_S = 2.0
-DONE_S = 15.0
-"""How long a node that has reached the end looks for a coordinator to tell: it may be being replaced."""
-LEFT_S = 1.0
-"""The same for any other end: whoever asked it to leave kills it after MARGIN_S (``edldist.grace``)."""
 POLL_S = 0.1
 LOOP = "supervising"
 """What a probe calls the loop that looks after them."""
@@ -125,33 +119,6 @@ class NodeRanks:
         some = 0 < self._watch.heeding < len(self._watch.processes)
         return min(self._grace_s, HOPELESS_GRACE_S) if some else self._grace_s
 
-    def tell_end(self, code: int, interrupts: Interrupts) -> None:
-        """Let the job know how this node ends, if a coordinator is there to hear it.
-
-        Args:
-            code: what the node will exit with.
-            interrupts: whoever insists does not wait for that.
-        """
-        event = Event(
-            event="node_ended",
-            t=time.time(),
-            fields={"host": socket.gethostname(), "code": code},
-            reporter=f"node-{uuid.uuid4().hex[:12]}",
-            seq=1,
-            job=os.environ.get("EDLDIST_JOB", ""),
-        )
-        deadline = time.monotonic() + (DONE_S if code == 0 else LEFT_S)
-        while time.monotonic() < deadline and not interrupts.insisted:
-            self._health.turned(LOOP)
-            try:
-                self._client.tell(event, LOOK_S)
-                return
-            except CoordinatorUnreachableError:
-                continue
-            except EdlDistError as exc:
-                logger.warning("the end of this node was not told: %s", exc)
-                return
-
     def close(self) -> None:
         if self._agent.poll() is None:
             os.killpg(self._agent.pid, signal.SIGKILL)
@@ -200,10 +167,11 @@ class NodeRanks:
         restarted = status.incarnation != self._incarnation
         self._incarnation = status.incarnation
         self._seen = 0 if restarted and not first_look else status.seq
-        self._watch.see_progress((rank.process, _progress(rank.stats)) for rank in status.ranks)
+        self._watch.see_progress((rank.process, progress_of(rank.stats)) for rank in status.ranks)
         return [] if first_look else status.lost
 
 
-def _progress(stats: Mapping[str, Scalar]) -> Progress:
+def progress_of(stats: Mapping[str, Scalar]) -> Progress:
+    """How far a rank has come, by what it tells of itself."""
     figures = (stats.get(key, 0) for key in ("batches", "epoch", "epoch_samples"))
     return Progress(*(figure if isinstance(figure, int) else 0 for figure in figures))

@@ -27,14 +27,14 @@ from torch.distributed.elastic.rendezvous import (
     RendezvousStoreInfo,
 )
 
+from edldist.meeting.attendance import Attendance
+from edldist.meeting.rank_store import LOOPBACK, RankStore
+from edldist.meeting.store_door import Door, Way, new_word
 from edldist.ranks.placement import GENERATION_VARIABLE, generation_name
 from edldist.wire.messages import Generation, GroupNode, NodeReport, RunView
 from edldist.wire.process import process_id
 from edldist_launch.node.agent import BACKEND
-from edldist_launch.node.attendance import Attendance
 from edldist_launch.node.generation_table import GenerationTable
-from edldist_launch.node.rank_store import LOOPBACK, RankStore
-from edldist_launch.node.store_door import Door, Way, new_word
 
 __all__ = ["CompleteError", "CoordinatorRendezvous", "LoneRendezvous"]
 

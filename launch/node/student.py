@@ -1,10 +1,11 @@
-"""``edldist student``: one node of a training script's group under torchrun, in the foreground."""
+"""``edldist student``: one node of a training script's group, under torchrun or live, in the foreground."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -15,11 +16,14 @@ from edldist.errors import ConfigError, CoordinatorUnreachableError
 from edldist.grace import STUDENT_S
 from edldist.keys.open_link import check_reach
 from edldist.keys.pair import STUDENT
+from edldist.live.terms import LiveTerms
 from edldist.observe.health import Health, probed
 from edldist.wire.query import StatusClient
 from edldist_launch.machine.cpu_shares import commands_here, limit_threads, sharers_of
 from edldist_launch.machine.rank_count import rank_count
 from edldist_launch.machine.room import check_room
+from edldist_launch.node.farewell import tell_end
+from edldist_launch.node.live import LiveRanks
 from edldist_launch.node.notes import RankNotes
 from edldist_launch.node.ranks import LOOP, POLL_S, NodeRanks
 from edldist_launch.node.torchrun import (
@@ -60,6 +64,7 @@ def run_student(
     extend: bool = False,
     weight: int | None = None,
     priority: int | None = None,
+    resize: str = "restart",
 ) -> int:
     """Run this node's part of the script to its end.
 
@@ -73,6 +78,8 @@ def run_student(
         http: ``HOST:PORT`` where probes ask for its health, or None for nowhere.
         extend: whether the script goes on from a checkpoint though another teacher labelled for it.
         weight, priority: of the job among those that share workers; None for what the environment says.
+        resize: ``restart``: torchrun starts the ranks again when their group changes; ``live``: they go on in
+            process (``edldist.LiveGroup``).
 
     Returns:
         0, 1 (the script failed), 143 or 130 (asked to stop, or even insisted), or 128 + the signal that
@@ -83,7 +90,7 @@ def run_student(
             coordinator is on another machine and there are no keys.
         CoordinatorUnreachableError: several nodes are wanted, and no coordinator answers.
     """
-    _, most = bounds_of(nnodes)
+    least, most = bounds_of(nnodes)
     if not Path(script).is_file():
         raise ConfigError(f"no such script: {script} (looked from {Path.cwd()})")
     check_reach(coordinator)
@@ -101,7 +108,7 @@ def run_student(
         try:
             advertise = os.environ.get("EDLDIST_ADVERTISE")
             local_host = meeting_host(coordinator, most, advertise, connect_timeout_s, stop_waiting)
-            if most > 1:
+            if most > 1 or resize == "live":
                 _await_coordinator(coordinator, connect_timeout_s, stop_waiting)
         except CoordinatorUnreachableError:
             if interrupts.asked:
@@ -122,6 +129,25 @@ def run_student(
                 "CPU threads: %d for each of %d ranks and teacher workers (set OMP_NUM_THREADS to choose)",
                 *(threads, sharers),
             )
+
+        if resize == "live":
+            terms = LiveTerms(
+                coordinator=coordinator,
+                run=run_id,
+                job=shlex.join([Path(script).name, *args]),
+                least=least * nproc_per_node,
+                most=most * nproc_per_node,
+                host=None if most == 1 else local_host,
+                connect_timeout_s=connect_timeout_s,
+            )
+            live = LiveRanks(
+                *(terms, environment, script, args, nproc_per_node, notes),
+                *(max(max_restarts, FRUITLESS_RESTARTS), grace_s, health),
+            )
+            with contextlib.closing(live):
+                code = live.run(interrupts)
+            tell_end(coordinator, code, interrupts, health)
+            return code
 
         def start() -> subprocess.Popen[bytes] | None:
             if interrupts.asked:
@@ -156,7 +182,7 @@ def run_student(
             else:
                 code = _wait_elastic(node, watch, start, interrupts)
             code = _end(code, node, watch, interrupts)
-            node.tell_end(code, interrupts)
+            tell_end(coordinator, code, interrupts, health)
         finally:
             node.close()
     return code

@@ -180,6 +180,7 @@ def student_command(
         *(*launcher, "student", "--import-from", str(beside)),
         *("--coordinator", coordinator, "--nnodes", student.nnodes),
         *("--nproc-per-node", str(student.nproc_per_node), "--max-restarts", str(student.max_restarts)),
+        *(("--resize", student.resize) if student.resize != "restart" else ()),
         *(("--http", http) if http is not None else ()),
         *("--grace-s", repr(grace_s)),
         *(student.script, *student.args),

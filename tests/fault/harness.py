@@ -309,7 +309,7 @@ class FaultJob:
             students = [r for r in self.roles if "student" in r.name]
             dead = [r for r in students if not r.alive and r.process.returncode not in (0, -9, 143)]
             assert not dead, f"{dead[0].name} ended with {dead[0].process.returncode}:\n{dead[0].tail()}"
-            return any(record["step"] >= step for record in self.steps(output))
+            return any(record.get("step", 0) >= step for record in self.steps(output))
 
         wait_for(f"step {step}", reached, timeout_s)
 

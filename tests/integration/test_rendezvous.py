@@ -18,10 +18,10 @@ from torch.distributed import DistNetworkError, DistStoreError, TCPStore
 from torch.distributed.elastic.rendezvous import RendezvousConnectionError, RendezvousInfo
 from torch.distributed.elastic.utils import store as store_util
 
+from edldist.meeting.store_door import MAGIC
 from edldist.wire.process import process_id
 from edldist_launch.node import rendezvous
 from edldist_launch.node.rendezvous import CoordinatorRendezvous, LoneRendezvous
-from edldist_launch.node.store_door import MAGIC
 from tests.integration.members import Running, until
 
 pytestmark = pytest.mark.timeout(240)

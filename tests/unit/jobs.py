@@ -185,6 +185,7 @@ WRONG_VALUES = [
         "teachers[0]",
         "min_replicas 2 of 1 workers to start with",
     ),
+    ("student.resize=hot", "student.resize", "restart (by torchrun, all ranks) or live"),
     ("student.max_restarts=-1", "student.max_restarts", "from 0 to 1000000000"),
     ("student.weight=0", "student.weight", "from 1 to 1000, or null"),
     ("student.weight=1001", "student.weight", "from 1 to 1000"),

@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 ROLES = {"coordinator", "teacher", "student"}
 SHARED = {
     *("wire", "labels", "losses", "vocabulary", "observe", "ranks", "lifecycle", "sampling", "checkpoint"),
+    "meeting",
+    "live",
     "weights",
     "stability",
     "store",
@@ -80,6 +82,8 @@ ALLOWED = {
     "lifecycle": {"errors", "observe", "ranks", "signals", "wire"},
     "sampling": {"errors", "lifecycle", "ranks"},
     "checkpoint": {"errors", "environment", "files", "observe", "ranks", "lifecycle"},
+    "meeting": {"errors", "clock", "keys", "wire"},
+    "live": {"errors", "checkpoint", "lifecycle", "meeting", "ranks", "wire"},
     "weights": {"errors", "environment", "checkpoint", "observe", "ranks"},
     "stability": {"errors", "checkpoint", "observe", "ranks"},
     "store": {"errors", "files", "labels", "checkpoint", "wire"},

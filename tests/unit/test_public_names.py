@@ -32,6 +32,7 @@ def test_the_public_surface_is_that_of_the_design() -> None:
         "ElasticSampler",
         "LabelRequests",
         "LabelStore",
+        "LiveGroup",
         "PublishedWeights",
         "Sequences",
         "SpikeGuard",

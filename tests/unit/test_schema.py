@@ -109,7 +109,21 @@ def test_a_missing_section_is_refused_by_its_name(validator: Any, missing: str) 
 
 VALUES = [
     *("null", "true", "false", "-1", "0", "1", "2", "0.5", "1.0", "1.5", "100", "10001", ".inf", '""', '" "'),
-    *("auto", "gpu", "cpu", "cuda:1", "dense", "dense:fp16", "bf16", "raise", "skip", '"1"', '"1:4"', "1.10"),
+    *(
+        "auto",
+        "gpu",
+        "cpu",
+        "cuda:1",
+        "dense",
+        "dense:fp16",
+        "bf16",
+        "raise",
+        "skip",
+        "live",
+        '"1"',
+        '"1:4"',
+        "1.10",
+    ),
     *(
         "a:b",
         "a.b:c.d",

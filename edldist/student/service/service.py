@@ -31,7 +31,7 @@ from edldist.clock import Clock
 from edldist.errors import LoaderClosedError, PeerUnreachableError
 from edldist.labels.fingerprint import Fingerprint
 from edldist.labels.packing import Codec
-from edldist.lifecycle.group_change import GroupChangeHandler, leave_group
+from edldist.lifecycle.group_change import GroupChangeHandler, group_changed
 from edldist.observe.repeats import Repeats
 from edldist.observe.stages import times_of
 from edldist.student.queue.outcomes import Returned
@@ -93,7 +93,7 @@ class StudentService:
         host: str,
         pid: int,
         first_lease: int | None = None,
-        on_group_change: GroupChangeHandler = leave_group,
+        on_group_change: GroupChangeHandler = group_changed,
     ) -> None:
         """Bind, and be ready for ``start``, or for turns that somebody else calls.
 

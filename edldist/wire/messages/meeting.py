@@ -19,7 +19,7 @@ _Counts = Annotated[
 
 class GroupNode(MessagePart, frozen=True, array_like=True):
     """A student node: its agent's process, its ``ranks``, where all would meet if it held rank 0, and the
-    word that opens that ``door`` (``launch.node.store_door``), which is not shown."""
+    word that opens that ``door`` (``edldist.meeting.store_door``), which is not shown."""
 
     process: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern="^[ -~]*$")]
     host: _Key
@@ -49,7 +49,8 @@ class NodeReport(MessagePart, frozen=True, tag="node_report"):
     It wants to be in the ``run``'s next generation (``joining``), to stay in its present one (``member``), or
     to be gone, its part of the work done (``finished``) or not (``left``). ``generation`` is the last that it
     was in, ``values`` and ``counts`` what it wrote to that one's table. ``job`` is what it would run: nodes
-    of another job are refused. ``seq`` grows with each change.
+    of another job are refused. ``seq`` grows with each change. ``live``: it is a rank that goes on in process
+    when its group changes; then its node's supervisor says that it has ``left``, if it dies.
     """
 
     run: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
@@ -59,6 +60,7 @@ class NodeReport(MessagePart, frozen=True, tag="node_report"):
     most: Annotated[int, msgspec.Meta(ge=1)]
     state: Literal["joining", "member", "finished", "left"]
     seq: Count
+    live: bool = False
     generation: Generation | None = None
     values: _Table = {}
     counts: _Counts = {}

@@ -1,0 +1,170 @@
+"""One composition of the group, as a block of the training script: it ends where the group changes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from edldist.checkpoint.checkpointer import Checkpointer
+from edldist.checkpoint.snapshot import Stateful
+from edldist.errors import ConfigError, RegroupError
+from edldist.lifecycle import stopping
+from edldist.live.averaging import average_gradients
+from edldist.ranks.placement import placement
+
+if TYPE_CHECKING:
+    from edldist.live.group import LiveGroup
+
+__all__ = ["LiveGeneration"]
+
+logger = logging.getLogger(__name__)
+
+_HEARS_S = 0.5
+"""So soon after an operation that failed the coordinator says that the group has changed, or it has not."""
+_LEAVE_AFTER_S = 1.0
+"""A rank that alone is asked to stop goes after so long: when all are, they are told one after the other."""
+
+
+class _Optimizer(Protocol):
+    param_groups: list[dict[str, Any]]
+
+    def step(self) -> Any: ...
+
+
+class LiveGeneration:
+    """The group of ranks as it is now; made by ``LiveGroup``, and entered with ``with``.
+
+    Whatever depends on who is in the group is made within: data loaders, the ``DistillLoader``, the
+    ``Checkpointer``, a ``DistributedDataParallel``. The block ends by itself at a change, in ``step`` or in
+    any collective that fails, and the ``for`` over the group goes on with the next generation.
+
+    Attributes:
+        number: grows from one to the next; 0 where the group never changes in process.
+        rank, world_size: of this process.
+        state: what a checkpoint has to hold: the group's, and what ``resume`` was given.
+    """
+
+    def __init__(self, group: LiveGroup, number: int) -> None:
+        here = placement()
+        self.number, self.rank, self.world_size = number, here.rank, here.world_size
+        self.state: dict[str, Stateful] = dict(group.state)
+        self._group = group
+        self._places: dict[str, Stateful] = {}
+        self._closers: list[Any] = []
+        self._all_asked = False
+
+    def __enter__(self) -> LiveGeneration:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        change = error is not None and self._group.live and self._is_change(error)
+        for closer in reversed(self._closers):
+            if change and isinstance(closer, Checkpointer):
+                closer.abandon()
+            else:
+                with contextlib.suppress(Exception) if change else contextlib.nullcontext():
+                    closer.__exit__(kind, error, trace)
+        if change:
+            logger.warning("%s: going on with those that are here", error)
+            self._group.dissolve()
+            return True
+        self._group.finish(error)
+        return False
+
+    def resume(self, checkpointer: Checkpointer | None = None, **places: Stateful) -> int:
+        """Go on from where the group is: from memory where a rank has it, else from the newest checkpoint.
+
+        Args:
+            checkpointer: restores and is closed at the end of the block; None: what is not in memory is new.
+            places: objects that belong to this generation, as ``loader=loader``: their positions go on, they
+                become part of ``state``, and what can be closed is closed with the block.
+
+        Returns:
+            Steps done so far; 0 at the very beginning. The same on all ranks.
+
+        Raises:
+            ConfigError: a name of ``places`` is taken; or a data loader has a position of each rank's own, of
+                which the others know nothing: use an ``ElasticSampler``.
+            CheckpointError: as ``Checkpointer.restore``.
+        """
+        if taken := places.keys() & self.state.keys():
+            raise ConfigError(f"resume: {sorted(taken)} are names of the group's state: use others")
+        for name, place in places.items():
+            own = getattr(place, "rank_state_dict", lambda: None)()
+            if self._group.live and own is not None:
+                raise ConfigError(
+                    f"resume({name}=...): its data loader has a position of each rank's own, and nobody else "
+                    "could go on there once a rank is gone: read the data by an edldist.ElasticSampler"
+                )
+        self._places |= places
+        self.state |= places
+        self._closers += [each for each in (*places.values(), checkpointer) if hasattr(each, "__exit__")]
+        known = self._group.progress
+        if known.step < 0 and checkpointer is not None:
+            step = checkpointer.restore(self.state)
+            if step is not None:
+                self._done(step)
+        elif known.step >= 0:
+            for name, place in places.items():
+                if name in known.positions:
+                    place.load_state_dict(known.positions[name])
+        return max(0, self._group.progress.step)
+
+    def step(self, optimizer: _Optimizer, averaged: bool = False) -> int:
+        """Average the gradients over the ranks, and take the optimizer's step: all ranks do, or none.
+
+        Args:
+            optimizer: over the same parameters, in the same order, on every rank.
+            averaged: the gradients are averaged already, as by ``DistributedDataParallel``.
+
+        Returns:
+            Steps done, this one included.
+
+        Raises:
+            RegroupError: the group has changed; the step was not taken, and its batch comes again. For the
+                ``with`` alone: do not catch it.
+            SystemExit: this rank alone was asked to stop; the others go on without it.
+        """
+        asked = stopping.asked()
+        if self.world_size > 1:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            counted = average_gradients([] if averaged else parameters, asked, self._group.wait)
+        else:
+            counted = int(asked)
+        if reason := self._group.changed():
+            raise RegroupError(reason)
+        optimizer.step()
+        self._all_asked = counted == self.world_size
+        self._done(max(0, self._group.progress.step) + 1)
+        if asked and not self._all_asked and self._group.asked_for_s() > _LEAVE_AFTER_S:
+            logger.warning("asked to stop: leaving the %d others to go on", self.world_size - 1)
+            sys.exit(0)
+        return self._group.progress.step
+
+    @property
+    def all_asked(self) -> bool:
+        """Whether every rank was asked to stop, as of the last step: what ``should_stop`` says."""
+        return self._all_asked
+
+    def _done(self, step: int) -> None:
+        self._group.note(step, {name: place.state_dict() for name, place in self._places.items()})
+
+    def _is_change(self, error: BaseException) -> bool:
+        if isinstance(error, RegroupError):
+            return True
+        if not isinstance(error, RuntimeError | OSError):
+            return False
+        # A collective of torch's own, as DistributedDataParallel's, fails before the coordinator has said
+        # why.
+        deadline = time.monotonic() + _HEARS_S
+        while not (reason := self._group.changed()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return bool(reason) or isinstance(error, torch.distributed.DistError)

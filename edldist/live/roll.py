@@ -1,0 +1,186 @@
+"""This rank's place in its run, from generation to generation: what the coordinator says, and where all meet.
+
+::
+
+    joining --a generation with this rank forms--> member --it changed, or an operation failed--> joining
+                                                     |
+                                                     +--its work is done--> finished      it goes: left
+
+The coordinator decides (``edldist.coordinator.rendezvous``), with a rank where other runs have a node. One
+that died is told of by the supervisor of its node at once; one that is frozen, or cut off, by its silence.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from datetime import timedelta
+from typing import NamedTuple
+
+from torch.distributed import PrefixStore, Store, TCPStore
+
+from edldist.errors import CoordinatorUnreachableError, EdlDistError, RegroupError
+from edldist.live.terms import LiveTerms
+from edldist.meeting.attendance import Attendance
+from edldist.meeting.rank_store import LOOPBACK, RankStore
+from edldist.meeting.store_door import Door, Way, new_word
+from edldist.ranks.placement import GENERATION_VARIABLE, generation_name
+from edldist.wire.messages import Generation, GroupNode, NodeReport, RunView
+from edldist.wire.process import process_id
+
+__all__ = ["Meeting", "Roll", "RunOverError"]
+
+logger = logging.getLogger(__name__)
+
+_SLICE_S = 1.0
+_SAY_AFTER_S = 5.0
+_SAY_EVERY_S = 30.0
+_GOODBYE_S = 2.0
+_MEET = timedelta(seconds=10)
+"""For ranks that are all there, told of each other at the same moment."""
+
+
+class RunOverError(EdlDistError):
+    """The run has ended without this rank, which came too late."""
+
+
+class Meeting(NamedTuple):
+    """Where the ranks of a generation make their process group.
+
+    Attributes:
+        number: of the generation.
+        rank, world_size: of this process in it.
+        store: that all of them reach, for them alone.
+    """
+
+    number: int
+    rank: int
+    world_size: int
+    store: Store
+
+
+class Roll:
+    """One rank's part in a run. For the training thread; another one reports (``Attendance``).
+
+    Args:
+        terms: of the run.
+    """
+
+    def __init__(self, terms: LiveTerms) -> None:
+        self._terms = terms
+        self._generation: Generation | None = None
+        self._way: Way | None = None
+        self._store = RankStore()
+        self._door: Door | None = None
+        host, port, word = LOOPBACK, self._store.port, ""
+        if terms.host is not None:
+            self._door = Door(new_word(), lambda: self._store.port)
+            host, port, word = terms.host, self._door.port, self._door.word
+        report = NodeReport(
+            run=terms.run,
+            job=terms.job,
+            node=GroupNode(process=process_id(), host=host, port=port, ranks=1, door=word),
+            least=terms.least,
+            most=terms.most,
+            state="joining",
+            seq=1,
+            live=True,
+        )
+        self._attendance = Attendance(terms.coordinator, report)
+        self._attendance.start()
+
+    def changed(self) -> str:
+        """Why the generation is not what it was; empty while it is. Cheap enough for every step."""
+        if self._attendance.error is not None:
+            raise self._attendance.error
+        view, here = self._attendance.answer, self._generation
+        if view is None or view.generation is None or here is None:
+            return ""
+        if not view.generation.same(here):
+            return f"generation {here.number} of the group was followed by {view.generation.number}"
+        if view.gone:
+            return f"{len(view.gone)} of the {len(here.nodes)} ranks of generation {here.number} are gone"
+        if view.waiting:
+            return f"{view.waiting} ranks want to be in the generation after {here.number}"
+        return ""
+
+    def join(self) -> Meeting:
+        """Be in the next generation.
+
+        Raises:
+            RunOverError: the others have finished the run.
+            CoordinatorUnreachableError: no coordinator answered for ``connect_timeout_s``.
+            EdlDistError: the coordinator refuses this rank.
+            RegroupError: the ranks cannot meet, because one of them is gone again: join the next one.
+        """
+        former = self._generation
+        if former is not None:
+            self._attendance.tell(state="joining")
+        if self._way is not None:
+            self._way.close()
+            self._way = None
+        generation = self._await_next(former)
+        self._generation = generation
+        self._attendance.tell(state="member", generation=generation)
+        first = generation.nodes[0]
+        rank = [node.process for node in generation.nodes].index(process_id())
+        port = self._store.port
+        if rank and self._terms.host is not None:
+            self._way = Way(first.host, first.port, first.door)
+            port = self._way.port
+        elif rank:
+            port = first.port
+        os.environ[GENERATION_VARIABLE] = generation_name(self._terms.run, generation.number, first.process)
+        os.environ.update(
+            MASTER_ADDR=first.host,
+            MASTER_PORT=str(first.port),
+            RANK=str(rank),
+            WORLD_SIZE=str(len(generation.nodes)),
+        )
+        try:
+            store = TCPStore(LOOPBACK, port, is_master=False, timeout=_MEET)
+        except RuntimeError as exc:
+            raise RegroupError(f"rank 0 of generation {generation.number} cannot be reached: {exc}") from exc
+        where = PrefixStore(f"{generation.token}/{generation.number}", store)
+        return Meeting(generation.number, rank, len(generation.nodes), where)
+
+    def end(self, state: str) -> None:
+        """Say that this rank's part is done (``finished``), or that it goes (``left``)."""
+        self._attendance.tell(state=state)
+        if self._attendance.wait(lambda view: True, _GOODBYE_S) is None:
+            logger.warning(
+                "the coordinator at %s did not hear that this rank has %s", self._terms.coordinator, state
+            )
+        self._attendance.close()
+        for part in (self._way, self._door, self._store):
+            if part is not None:
+                part.close()
+
+    def _await_next(self, former: Generation | None) -> Generation:
+        process = process_id()
+
+        def there(view: RunView) -> bool:
+            if view.refused:
+                raise EdlDistError(f"the coordinator refuses this rank: {view.refused}")
+            if view.closed:
+                raise RunOverError(f"run {view.run} is complete: the other ranks have finished it")
+            found = view.generation
+            if found is None or (former is not None and found.number <= former.number):
+                return False
+            return any(node.process == process for node in found.nodes)
+
+        began = time.monotonic()
+        say_at = began + _SAY_AFTER_S
+        while (view := self._attendance.wait(there, _SLICE_S)) is None:
+            waited_s = time.monotonic() - began
+            silent_s = min(self._attendance.silent_s, waited_s)
+            if silent_s > self._terms.connect_timeout_s:
+                raise CoordinatorUnreachableError(
+                    f"no coordinator answered at {self._terms.coordinator} for {silent_s:.0f} s"
+                )
+            if time.monotonic() >= say_at:
+                say_at = time.monotonic() + _SAY_EVERY_S
+                logger.warning("waiting for the other ranks of run %s for %.0f s", self._terms.run, waited_s)
+        assert view.generation is not None
+        return view.generation

@@ -1,0 +1,1 @@
+"""How nodes, and ranks that change their group in process, meet at the coordinator and each other."""
