@@ -95,6 +95,7 @@ ROWS = (
     Row("mixed", "fleets", "mixed", "simulated workers of 10 ms and of 40 ms"),
     Row("killed", "killed", "measure_killed", "one of four workers killed"),
     Row("restart", "restarts", "measure_restarts", "a student node killed, and one joining"),
+    Row("resize", "resize", "measure_resize", "a rank killed, frozen and joining, in process"),
     Row("coordinator", "crowds", "measure_crowds", "coordinator with 1,000 members at 1 Hz"),
     Row("startup", "startup", "measure_startup", "start of edldist --help, and what is imported"),
     Row("metrics", "metrics_cost", "measure_metrics", "what metrics cost, 64-byte samples"),
