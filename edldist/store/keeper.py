@@ -23,6 +23,8 @@ LOOK_S = 1.0
 WRITE_AFTER_S = 30.0
 """How long labels are in memory alone, at most: so much work a kill -9 costs."""
 MARK_S = 60.0
+_HEADER_BYTES = 64 << 10
+"""More than a header takes, but for its digests: 1/8192 of the file."""
 RETRY_S = 60.0
 """After a disk that was full or failed, before it is tried again."""
 
@@ -132,7 +134,7 @@ class Keeper:
         if files is not None and not self._read_only and time.monotonic() >= self._retry_at:
             try:
                 if self._room is not None:
-                    self._room.make(segment.nbytes)
+                    self._room.make(segment.nbytes + segment.nbytes // 4096 + _HEADER_BYTES)
                 files.add(segment.kept())
                 written, self.trouble = True, ""
             except Exception as exc:  # whatever it is: the job goes on without these labels

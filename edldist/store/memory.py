@@ -119,8 +119,10 @@ class Memory:
 
     def _filling(self, labels: KeptRows, sealed: list[Segment]) -> int:
         """The number of a segment for such labels that is not sealed."""
-        for number in self._open:
+        for number in reversed(self._open):
             if self._segments[number].takes(labels):
+                self._open.remove(number)
+                self._open.append(number)
                 self._segments.move_to_end(number)
                 return number
         if len(self._open) >= _MOST_OPEN:
