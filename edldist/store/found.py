@@ -14,6 +14,9 @@ from edldist.wire.messages import TensorSpec
 
 __all__ = ["Found", "Piece"]
 
+_WIDE_BYTES = 4 << 10
+"""Rows from this size on are copied one by one, straight to their place."""
+
 
 class Piece:
     """Hits that lie in one place.
@@ -83,11 +86,18 @@ class Found:
         at = next((at for at, column in enumerate(self.layout) if column.name == name), None)
         if at is None:
             raise KeyError(f"kept labels are {[column.name for column in self.layout]}, not {name!r}")
+        if self._starts is None and len(self._pieces) == 1:
+            (piece,) = self._pieces
+            return piece.kept.tables[at][piece.samples]
         rows = np.empty((self._rows, self.layout[at].row_bytes), np.uint8)
         for piece in self._pieces:
             table = piece.kept.tables[at]
             if self._starts is None:
-                rows[piece.places] = table[piece.samples]
+                if table.shape[1] < _WIDE_BYTES:
+                    rows[piece.places] = table[piece.samples]
+                else:
+                    for place, sample in zip(piece.places.tolist(), piece.samples.tolist(), strict=True):
+                        rows[place] = table[sample]
                 continue
             ends = piece.kept.ends
             assert ends is not None and self.lengths is not None

@@ -6,6 +6,7 @@ or a place in a batch, so any run that shows the same input to the same teacher 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -37,7 +38,8 @@ InputLayout: TypeAlias = Sequence[tuple[str, str, tuple[int, ...]]]
 KINDS = frozenset(("str", "bytes"))
 """Dtypes of inputs that are texts (``edldist.wire.texts.KINDS``, without torch)."""
 
-_JOINED_BYTES = 16 << 10  # rows up to this size are joined first, so that each is digested in one call
+_JOINED_BYTES = 16 << 10
+"""Samples of one row, up to this size, are joined first, so that each is digested in one call."""
 
 
 def keys_of_inputs(
@@ -62,11 +64,12 @@ def keys_of_inputs(
     named = [
         (name, kind, () if kind in KINDS else shape) for name, kind, shape in (layout[at] for at in order)
     ]
-    base = hashlib.blake2b(b"inputs\0" + msgspec.json.encode(named) + b"\0", digest_size=KEY_BYTES)
+    head = b"inputs\0" + msgspec.json.encode(named) + b"\0"
     texts = [_texts_of(frames[at], rows) for at in order if layout[at][1] in KINDS]
     tables = [_table(frames[at], rows) for at in order if layout[at][1] not in KINDS]
-    if len(tables) > 1 and sum(table.shape[1] for table in tables) * rows <= _JOINED_BYTES * samples:
-        tables = [np.concatenate(tables, axis=1)]
+    if rows == samples and not texts and sum(table.shape[1] for table in tables) <= _JOINED_BYTES:
+        return _keys_of_rows(head, tables, rows)
+    base = hashlib.blake2b(head, digest_size=KEY_BYTES)
     memory = [(table.reshape(-1).data, table.shape[1]) for table in tables]
     digests = bytearray()
     for sample in range(samples):
@@ -155,6 +158,18 @@ def _id_text(sample: int | str) -> bytes:
         return b"i%d" % int(sample)
     raise StoreError(
         f"{sample!r:.100} ({type(sample).__name__}) is no id of a sample: use a number or a text"
+    )
+
+
+def _keys_of_rows(head: bytes, tables: Sequence[NDArray[np.uint8]], rows: int) -> Keys:
+    """Keys of samples of one small row each, with one call for each: what is digested lies side by side."""
+    head += (1).to_bytes(8, "little")
+    first = np.broadcast_to(np.frombuffer(head, np.uint8), (rows, len(head)))
+    joined = np.concatenate([first, *tables], axis=1)
+    view, width = joined.reshape(-1).data, joined.shape[1]
+    digest = functools.partial(hashlib.blake2b, digest_size=KEY_BYTES)
+    return _rows_of(
+        bytearray().join([digest(view[at : at + width]).digest() for at in range(0, rows * width, width)])
     )
 
 

@@ -308,9 +308,10 @@ def _grouped(numbers: Numbers) -> Iterator[tuple[int, Numbers]]:
     """The places at which each number stands, rising; -1 is none."""
     order = np.argsort(numbers, kind="stable")
     ordered = numbers[order]
-    starts = np.flatnonzero(np.diff(ordered, prepend=-1)).tolist()
-    for start, stop in itertools.pairwise([*starts, len(order)]):
-        yield int(ordered[start]), order[start:stop]
+    before = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+    for start, stop in itertools.pairwise([0, *before.tolist(), len(order)]):
+        if start < stop and ordered[start] >= 0:
+            yield int(ordered[start]), order[start:stop]
 
 
 def _found(samples: int, pieces: list[Piece]) -> Found | None:
