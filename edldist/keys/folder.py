@@ -27,8 +27,8 @@ import zmq
 from edldist.errors import ConfigError
 from edldist.files import replace_file
 from edldist.keys.keyring import Keyring, Known
-from edldist.keys.pair import ROLES, KeyPair, new_pair
-from edldist.keys.private import check_readers, check_writers
+from edldist.keys.pair import ROLES, KeyPair, a_role, new_pair
+from edldist.keys.private import check_readers, check_writers, read_bounded
 
 __all__ = ["KNOWN", "KeyFolder"]
 
@@ -143,7 +143,7 @@ class KeyFolder:
         if len(paths) != 1:
             what = "has several: " + ", ".join(path.name for path in paths) if paths else "has none"
             raise ConfigError(
-                f"{self.path} {what} of the keys that a {role} needs: put {role}.key, or one "
+                f"{self.path} {what} of the keys that {a_role(role)} needs: put {role}.key, or one "
                 f"{role}-NAME.key, there (edldist keygen makes it)"
             )
         return paths[0]
@@ -151,7 +151,7 @@ class KeyFolder:
     def _own(self, role: str) -> KeyPair:
         path = self._path(role)
         check_readers(path, "the secret key")
-        raw = _read(path, f"a {role} proves by it who it is")
+        raw = _read(path, f"{a_role(role)} proves by it who it is")
         try:
             file = msgspec.json.decode(raw, type=_PairFile)
         except msgspec.MsgspecError as exc:  # whose words may hold a part of the secret
@@ -256,8 +256,7 @@ def _replace(path: Path, content: bytes, mode: int) -> None:
 
 def _read(path: Path, what: str) -> bytes:
     try:
-        with path.open("rb") as file:
-            raw = file.read(_MOST_BYTES + 1)
+        raw = read_bounded(path, _MOST_BYTES)
     except OSError as exc:
         raise ConfigError(f"cannot read {path}: {exc.strerror} ({what})") from exc
     if len(raw) > _MOST_BYTES:

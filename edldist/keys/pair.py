@@ -6,11 +6,16 @@ from typing import NamedTuple
 
 import zmq
 
-__all__ = ["COORDINATOR", "OPERATOR", "ROLES", "STUDENT", "TEACHER", "KeyPair", "new_pair"]
+__all__ = ["COORDINATOR", "OPERATOR", "ROLES", "STUDENT", "TEACHER", "KeyPair", "a_role", "new_pair"]
 
 COORDINATOR, TEACHER, STUDENT, OPERATOR = "coordinator", "teacher", "student", "operator"
 ROLES = (COORDINATOR, TEACHER, STUDENT, OPERATOR)
 """What a key may be for. Operators are people and launchers: they look, scale and stop."""
+
+
+def a_role(role: str) -> str:
+    """A role with its article, as messages name whoever has it: ``an operator``."""
+    return f"an {role}" if role[:1] in "aeiou" else f"a {role}"
 
 
 class KeyPair(NamedTuple):

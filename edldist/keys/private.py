@@ -1,5 +1,7 @@
 """Whether a file is private enough for what is in it: a secret, or who is let in.
 
+Whoever owns a file can read and write it, whatever its mode says: it has to be this user, or root.
+
 A file that belongs to root may be readable for a group of this process's: that is how Kubernetes mounts
 secrets for pods that are not root, whose ``fsGroup`` it gives them.
 """
@@ -7,13 +9,14 @@ secrets for pods that are not root, whose ``fsGroup`` it gives them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from pathlib import Path
 
 from edldist.errors import ConfigError
 
-__all__ = ["check_readers", "check_writers", "read_token"]
+__all__ = ["check_readers", "check_writers", "read_bounded", "read_token"]
 
 _MOST_BYTES = 4096
 
@@ -28,6 +31,11 @@ def check_readers(path: Path, what: str) -> None:
         ConfigError: they can, or it cannot be looked at; with the command that mends it.
     """
     state = _stat(path)
+    if state.st_uid not in (0, os.geteuid()):
+        raise ConfigError(
+            f"{what} {path} belongs to user {state.st_uid}, who can read it: chown {os.geteuid()} {path}, "
+            "and make a new one if that is somebody else"
+        )
     for_root = state.st_uid == 0 and os.geteuid() != 0
     if state.st_mode & (0o037 if for_root else 0o077):
         raise ConfigError(
@@ -45,9 +53,33 @@ def check_writers(path: Path, what: str) -> None:
         ConfigError: they can, or it cannot be looked at; with the command that mends it.
     """
     with contextlib.suppress(FileNotFoundError):
-        mode = _stat(path, missing_ok=True).st_mode
-        if mode & 0o022 and not mode & stat.S_ISVTX and not _is_read_only(path):
+        state = _stat(path, missing_ok=True)
+        if _is_read_only(path):
+            return
+        if state.st_uid not in (0, os.geteuid()):
+            raise ConfigError(
+                f"{path} belongs to user {state.st_uid}, who can write it, and {what}: "
+                f"chown {os.geteuid()} {path}"
+            )
+        mode = state.st_mode
+        if mode & 0o022 and not mode & stat.S_ISVTX:
             raise ConfigError(f"others can write {path}, and {what}: chmod go-w {path}")
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """What is in a file, up to ``most`` bytes and one more. Never waits for whoever writes into a pipe.
+
+    Raises:
+        OSError: it cannot be read, or it is no file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no file", os.fspath(path))
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(most + 1)
+    finally:
+        os.close(descriptor)
 
 
 def read_token(path: Path, what: str) -> str:
@@ -61,8 +93,7 @@ def read_token(path: Path, what: str) -> str:
     """
     check_readers(path, f"the token of {what}")
     try:
-        with path.open("rb") as file:
-            words = file.read(_MOST_BYTES + 1).decode("ascii").split()
+        words = read_bounded(path, _MOST_BYTES).decode("ascii").split()
     except OSError as exc:
         raise ConfigError(f"{what}: cannot read {path}: {exc.strerror}") from exc
     except ValueError:  # whose words may hold a part of the secret

@@ -223,3 +223,17 @@ def test_a_libzmq_that_seals_nothing_is_refused_where_keys_are_given(
     monkeypatch.setattr("zmq.has", lambda what: False)
     with pytest.raises(ConfigError, match="built without CURVE, and seals nothing: install pyzmq's own"):
         socket_keys("teacher")
+
+
+@pytest.mark.parametrize("name", [KNOWN, "teacher.key"])
+def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(folder: KeyFolder, name: str) -> None:
+    (folder.path / name).unlink()
+    os.mkfifo(folder.path / name, 0o600)
+    with pytest.raises(ConfigError, match=f"cannot read .*{name}: it is no file"):
+        folder.ring("teacher")
+
+
+def test_messages_have_the_right_article(folder: KeyFolder) -> None:
+    (folder.path / "operator.key").unlink()
+    with pytest.raises(ConfigError, match="the keys that an operator needs"):
+        folder.ring("operator")

@@ -10,7 +10,7 @@ import pytest
 
 from edldist.errors import ConfigError
 from edldist.keys import private
-from edldist.keys.private import check_readers, check_writers, read_token
+from edldist.keys.private import check_readers, check_writers, read_bounded, read_token
 
 
 @pytest.fixture
@@ -83,3 +83,34 @@ def test_what_is_mounted_read_only_is_nobodys_to_write(
     monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=os.ST_RDONLY))
     check_writers(tmp_path, "let anybody in")
     tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize(("owner", "me", "good"), [(0, 1000, True), (1000, 1000, True), (1000, 0, False)])
+@pytest.mark.parametrize("also", [1001])
+def test_whoever_owns_a_file_can_change_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: int, me: int, good: bool, also: int
+) -> None:
+    def owned_by(user: int) -> None:
+        state = SimpleNamespace(st_uid=user, st_mode=0o100600)
+        monkeypatch.setattr(private, "_stat", lambda path, missing_ok=False: state)
+
+    monkeypatch.setattr(os, "geteuid", lambda: me)
+    owned_by(owner)
+    if good:
+        check_readers(tmp_path, "the secret key")
+        check_writers(tmp_path, "let anybody in")
+        owned_by(also)
+        owner = also
+    with pytest.raises(ConfigError, match=f"the secret key .* belongs to user {owner}.*: chown {me}"):
+        check_readers(tmp_path, "the secret key")
+    with pytest.raises(ConfigError, match=f"belongs to user {owner}, who can write it, .*: chown {me}"):
+        check_writers(tmp_path, "let anybody in")
+
+
+def test_nobody_waits_for_what_comes_out_of_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "token"
+    os.mkfifo(pipe, 0o600)
+    with pytest.raises(ConfigError, match="--t: cannot read .*token: it is no file"):
+        read_token(pipe, "--t")
+    with pytest.raises(OSError, match="it is no file"):
+        read_bounded(tmp_path, 10)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import zmq
 
 from edldist.errors import ConfigError
+from edldist.keys.pair import a_role
 
 if TYPE_CHECKING:
     from edldist.wire.zmq.keys import SocketKeys
@@ -117,8 +118,8 @@ class Handshakes:
                     self._again_at = time.monotonic() + (_AGAIN_S if tried_all else 0.0)
                     if tried_all:
                         self._say(
-                            f"proves none of the keys that this process knows of a {self._role}, or has no "
-                            "keys: start it with --keys, with the same known.json"
+                            f"proves none of the keys that this process knows of {a_role(self._role)}, or "
+                            "has no keys: start it with --keys, with the same known.json"
                         )
 
     def close(self) -> None:
@@ -130,7 +131,9 @@ class Handshakes:
 
     def _protect(self, socket: zmq.Socket[bytes]) -> None:
         if not self._keys.connect(socket, self._role, self._attempt):
-            raise ConfigError(f"cannot connect to {self._address}: known.json has no key of a {self._role}")
+            raise ConfigError(
+                f"cannot connect to {self._address}: known.json has no key of {a_role(self._role)}"
+            )
         self.close()
         place = f"inproc://handshakes-{next(_numbers)}"
         socket.monitor(place, _SUCCEEDED | _REFUSED | _UNPROVEN)
