@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edldist.keys.pair import OPERATOR, STUDENT, TEACHER
+from edldist.keys.pair import OPERATOR, STUDENT, TEACHER, a_role
+from edldist.wire.events import reporters
 from edldist.wire.messages import (
     Event,
     Goodbye,
@@ -23,21 +24,21 @@ from edldist.wire.messages import (
 __all__ = ["forbidden"]
 
 _MEMBERS = frozenset({TEACHER, STUDENT})
-_MAY: dict[type[Message], frozenset[str]] = {
-    Register: _MEMBERS,
-    Heartbeat: _MEMBERS,
-    Goodbye: _MEMBERS,
-    Vouch: frozenset({TEACHER}),
-    NodeReport: frozenset({STUDENT}),
-    Report: frozenset({STUDENT}),
-    Event: frozenset({STUDENT, TEACHER, OPERATOR}),
-    HistoryQuery: frozenset({STUDENT, OPERATOR}),
-    StatusQuery: frozenset({STUDENT, OPERATOR}),
-    NodeQuery: frozenset({STUDENT, OPERATOR}),
-    Scale: frozenset({OPERATOR}),
-    TraceQuery: frozenset({OPERATOR}),
-    TraceRecords: _MEMBERS,
+_MAY: dict[type[Message], tuple[frozenset[str], str]] = {
+    Register: (_MEMBERS, "take part"),
+    Heartbeat: (_MEMBERS, "take part"),
+    Goodbye: (_MEMBERS, "take part"),
+    TraceRecords: (_MEMBERS, "take part in a trace"),
+    Vouch: (frozenset({TEACHER}), "say that a worker lives"),
+    NodeReport: (frozenset({STUDENT}), "meet student nodes"),
+    Report: (frozenset({STUDENT}), "report figures"),
+    HistoryQuery: (frozenset({STUDENT, OPERATOR}), "ask for the course of the run"),
+    StatusQuery: (frozenset({STUDENT, OPERATOR}), "ask for the state of the job"),
+    NodeQuery: (frozenset({STUDENT, OPERATOR}), "ask who of a node is here"),
+    Scale: (frozenset({OPERATOR}), "scale"),
+    TraceQuery: (frozenset({OPERATOR}), "trace"),
 }
+"""Who may say what, and what that is in words. Of events each kind has roles of its own (``wire.events``)."""
 
 
 def forbidden(role: str, message: Message) -> str:
@@ -48,10 +49,16 @@ def forbidden(role: str, message: Message) -> str:
     """
     if not role:
         return ""
-    kind = type(message).__name__
-    if role not in _MAY.get(type(message), _MEMBERS):
-        others = " or ".join(sorted(_MAY.get(type(message), _MEMBERS)))
-        return f"a key of a {role} is none for a {kind}: use one of a {others}"
+    if isinstance(message, Event):
+        allowed, what = reporters(message.event), f"report {message.event}"
+        if not allowed:
+            return ""  # whose event it is nobody knows: that is garbage, whoever sends it
+    else:
+        allowed, what = _MAY.get(type(message), (_MEMBERS, f"say {type(message).__name__}"))
+    if role not in allowed:
+        others = " or ".join(f"{a_role(each)}'s" for each in sorted(allowed))
+        return f"{a_role(role)}'s key may not {what}: that takes {others}"
     if isinstance(message, Register) and message.role != role:
-        return f"a key of a {role} cannot register a {message.role}: use a {message.role}'s"
+        other = a_role(message.role)
+        return f"{a_role(role)}'s key cannot register {other}: that takes {other}'s"
     return ""

@@ -12,10 +12,11 @@ from typing import Annotated
 import msgspec
 
 from edldist.errors import WireError
+from edldist.keys.pair import OPERATOR, STUDENT, TEACHER
 from edldist.wire.messages import Event
 from edldist.wire.messages.fields import Count, Name, Text
 
-__all__ = ["FROM_MEMBERS", "check_event"]
+__all__ = ["FROM_MEMBERS", "check_event", "reporters"]
 
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 
@@ -129,6 +130,17 @@ FROM_MEMBERS: dict[str, type[_Fields]] = {
     "node_ended": _NodeEnded,
     "remark": _Remark,
 }
+
+_OTHERS = {
+    "clock_skew": frozenset({STUDENT, TEACHER}),
+    "remark": frozenset({STUDENT, OPERATOR}),
+}
+"""Who may report those that are not students' alone."""
+
+
+def reporters(event: str) -> frozenset[str]:
+    """The roles whose key an event is reported with; none of one that no member may report."""
+    return _OTHERS.get(event, frozenset({STUDENT})) if event in FROM_MEMBERS else frozenset()
 
 
 def check_event(event: Event) -> None:

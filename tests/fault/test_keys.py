@@ -42,7 +42,7 @@ def test_a_job_with_keys_goes_on_through_deaths_and_new_keys(
                 return client.query(timeout_s=timeout_s)
 
         assert ask().members
-        with pytest.raises(RefusedError, match="a key of a teacher is none for a StatusQuery"):
+        with pytest.raises(RefusedError, match="a teacher's key may not ask for the state"):
             ask(TEACHER)
         monkeypatch.delenv("EDLDIST_KEYS")
         with pytest.raises(CoordinatorUnreachableError):
@@ -67,6 +67,7 @@ def test_a_job_with_keys_goes_on_through_deaths_and_new_keys(
 
         # New keys, and soon the former ones count no more.
         former = {role: keys.ring(role).own.public for role in ("coordinator", "teacher", "student")}
+        rotated = time.time()
         keys.rotate(keep_s=3600)
         party.await_steps(10)
         keys.retire()
@@ -74,5 +75,9 @@ def test_a_job_with_keys_goes_on_through_deaths_and_new_keys(
         began = time.time()
         party.await_steps(20)
         wait_for("everybody to be here", lambda: len(party.job.status().members) == 3, 60)
+        changes = [event for event in party.job.events("keys_changed") if event["t"] > rotated]
+        assert [(event["rotated"], event["retired"]) for event in changes] == [(True, 0), (False, 4)]
+        lost = [event for event in party.job.events("teacher_lost") if event["t"] > rotated]
+        assert not lost, "new keys cost no member its place"
         assert party.gap_s(began) < 30
         party.finish()

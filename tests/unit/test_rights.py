@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edldist.coordinator.rights import forbidden
-from edldist.keys.pair import ROLES
+from edldist.keys.pair import ROLES, a_role
 from edldist.wire.messages import (
     Ack,
     Event,
@@ -30,7 +30,11 @@ CASES: list[tuple[Message, set[str]]] = [
     (Goodbye(id="x", reason="done"), {"teacher", "student"}),
     (Vouch(id="x", process="p"), {"teacher"}),
     (Report(reporter="r", seq=1, rank=0, t=0.0, values={}), {"student"}),
-    (Event(event="e", t=0.0, fields={}), {"student", "teacher", "operator"}),
+    (Event(event="clock_skew", t=0.0, fields={}), {"student", "teacher"}),
+    (Event(event="node_ended", t=0.0, fields={}), {"student"}),
+    (Event(event="checkpoint_saved", t=0.0, fields={}), {"student"}),
+    (Event(event="task_poisoned", t=0.0, fields={}), {"student"}),
+    (Event(event="remark", t=0.0, fields={}), {"student", "operator"}),
     (StatusQuery(), {"student", "operator"}),
     (NodeQuery(processes=[]), {"student", "operator"}),
     (Scale(group="big", workers=1), {"operator"}),
@@ -44,9 +48,24 @@ def test_each_role_says_what_is_its_own(message: Message, allowed: set[str]) -> 
     for role in ROLES:
         reason = forbidden(role, message)
         assert (reason == "") == (role in allowed), (role, reason)
-        assert not reason or f"a key of a {role}" in reason
+        assert not reason or (f"{a_role(role)}'s key may not" in reason or "cannot register" in reason)
+        assert "a operator" not in reason
     assert forbidden("", message) == ""
 
 
 def test_what_is_none_of_a_coordinators_is_a_members_business() -> None:
     assert forbidden("teacher", Ack(seq=1)) == "" and "operator" in forbidden("operator", Ack(seq=1))
+
+
+def test_what_no_member_may_report_is_garbage_and_no_matter_of_keys() -> None:
+    for role in ROLES:
+        assert forbidden(role, Event(event="teacher_lost", t=0.0, fields={})) == ""
+
+
+def test_a_refusal_says_in_words_what_it_takes() -> None:
+    assert forbidden("teacher", StatusQuery()) == (
+        "a teacher's key may not ask for the state of the job: that takes an operator's or a student's"
+    )
+    assert forbidden("operator", Heartbeat(id="x")) == (
+        "an operator's key may not take part: that takes a student's or a teacher's"
+    )
