@@ -13,7 +13,7 @@ from edldist.coordinator.load import GroupLoad, loads
 from edldist.coordinator.membership import Membership
 from edldist.coordinator.records import Records
 from edldist.coordinator.scaling import Scaling
-from edldist.keys.open_link import link_of
+from edldist.keys.open_link import link_of, link_words
 from edldist.observe.states import states_of
 from edldist.observe.troubles import troubles
 from edldist.observe.waiting import waits
@@ -179,6 +179,7 @@ class StatusView:
         for key in ("type", "records"):
             page.pop(key, None)
         counts = Counter(m["role"] for m in page["members"])
+        page["link_words"] = link_words(whole.link)
         page["counts"] = {"teachers": counts["teacher"], "students": counts["student"]}
         page["garbage"] = garbage
         page["settled"] = self._members.settled(now)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edldist.coordinator.dashboard_files import dashboard
+from edldist.keys.open_link import INSECURE, LOCAL, SEALED, link_words
 from edldist.observe.states import STYLES
 from edldist.wire.messages import History
 from edldist.wording import duration, number, rate, share
@@ -104,6 +105,17 @@ def test_it_says_who_is_here_in_the_words_of_the_terminal(browser: Browser, job:
     assert "teacher resnet101-3 lost (silent for 3.1 s)" in browser.value(
         "document.querySelector('#events').innerText"
     )
+
+
+def test_it_says_whether_others_may_take_part(browser: Browser, job: Staged) -> None:
+    """As ``edldist status`` does, in the same words."""
+    assert job.running is not None
+    for link in (SEALED, INSECURE, LOCAL):
+        shown = link_words(link) if link == INSECURE else link
+        job.running.coordinator._view._link = lambda link=link: link  # type: ignore[method-assign]
+        browser.until(f"document.getElementById('link').textContent === {json.dumps(shown)}", link)
+        assert browser.value("document.getElementById('link').title") == link_words(link)
+        assert browser.value("getComputedStyle(document.getElementById('link')).display") != "none"
 
 
 def test_what_others_named_is_shown_and_not_obeyed(browser: Browser) -> None:

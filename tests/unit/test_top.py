@@ -8,12 +8,15 @@ import pty
 import termios
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import edldist_launch.view.top.loop as loop
 from edldist.errors import CoordinatorUnreachableError, RefusedError
+from edldist.keys.open_link import INSECURE, LOCAL, SEALED
 from edldist.wire.messages import (
     Course,
     Event,
@@ -125,6 +128,22 @@ def test_figures_that_are_none_are_shown_as_nothing(value: Scalar) -> None:
     scene = scene_of(status(worker(0, None, samples=value, held=value), rank(0, buffered=value)))
     assert (scene.workers[0].samples, scene.workers[0].held, scene.students[0].buffered) == (0, 0, 0)
     assert text(draw(scene, Looks(), 80, 24))
+
+
+@pytest.mark.parametrize("link", [SEALED, LOCAL, INSECURE])
+def test_it_says_whether_others_may_take_part(link: str) -> None:
+    """As ``edldist status`` does: beside the job's name, which a narrow terminal shows, too."""
+    job = "a-job-with-a-name-of-some-length"
+    before = scene_of(status(rank(0)))
+    assert INSECURE not in text(draw(before, Looks(), 80, 24))[0]
+    frame = draw(replace(before, job=job, link=link), Looks(), 46, 24)
+    assert text(frame)[0].startswith(f"{job}  {link}")
+    assert scene_of(msgspec.structs.replace(status(rank(0)), link=link)).link == link
+
+
+def test_a_narrow_terminal_says_which_rows_are_left_out() -> None:
+    looks = replace(Looks(), filter="cuda")
+    assert "only rows with 'cuda': Esc ends it" in text(draw(scene_of(status(rank(0))), looks, 80, 24))[-1]
 
 
 def test_events_are_told_in_words_and_a_restart_is_one() -> None:

@@ -15,6 +15,7 @@ const RECENT_S = 600;
 const LEAST_SPAN_S = 30;
 const MOST_FIGURES = 12;
 const STALE_S = 3;
+const LINKS = { sealed: "good", local: "quiet", insecure: "bad" };
 
 const course = new Course();
 const charts = new Map();
@@ -112,6 +113,7 @@ function head(now) {
   const jobs = [...new Set(status.members.map((m) => m.job).filter(Boolean)), ...course.progress.map((p) => p.job).filter(Boolean)];
   const job = [...new Set(jobs)].join(", ") || "no job yet";
   say(byId("job"), job);
+  link();
   const place = course.progress[0];
   byId("progress").hidden = !place || place.step === null;
   const last = lastRow();
@@ -125,6 +127,15 @@ function head(now) {
   }
   say(byId("about"), `${duration(now - course.began)} since it began · this coordinator is up ${duration(status.uptime_s)}`);
   document.title = `${last ? `${rate(last.values.samples_per_s)} samples/s · ` : ""}${job} · edldist`;
+}
+
+/** Whether others may take part and listen: as `edldist status` says it. */
+function link() {
+  const chip = byId("link");
+  chip.hidden = !status.link;
+  chip.className = `chip ${LINKS[status.link] ?? "quiet"}`;
+  chip.title = status.link_words;
+  say(chip, status.link === "insecure" ? status.link_words : status.link);
 }
 
 function lastRow() {

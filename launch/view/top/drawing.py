@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
+from edldist.keys.open_link import INSECURE
 from edldist.wording import duration, number, rate, share
 from edldist_launch.view.console import shown
 from edldist_launch.view.top.columns import GAP, STUDENTS, WORKERS, Column, Row, fitting
@@ -102,6 +103,8 @@ def _shares(needs: Mapping[str, int], room: int) -> dict[str, int]:
 def _head(scene: Scene, looks: Looks, width: int) -> list[Text]:
     figures = scene.figures
     title = Text(shown(scene.job or "edldist top"), style="bold")
+    if scene.link:
+        title.append(f"  {shown(scene.link)}", style="bold red" if scene.link == INSECURE else "not bold dim")
     if looks.paused:
         title.append("  paused: p goes on", style="yellow")
     facts = []
@@ -243,8 +246,8 @@ def _foot(scene: Scene, looks: Looks) -> Text:
         return Text.assemble(("show only rows with: ", "bold"), shown(looks.filter), ("▏", "blink"))
     keys = (("q", "quit"), ("s", "sort"), ("r", "turn"), ("/", "filter"), ("Tab", "panel"), ("p", "pause"))
     line = Text()
+    if looks.filter:  # first: a narrow terminal has no room for all of the line
+        line.append(f" only rows with {shown(looks.filter)!r}: Esc ends it ", style="yellow")
     for key, what in (*keys, ("h", "help")):
         line.append(f" {key} ", style="bold reverse").append(f" {what}  ")
-    if looks.filter:
-        line.append(f"only rows with {shown(looks.filter)!r}: Esc ends it", style="yellow")
     return line

@@ -90,6 +90,7 @@ class Scene:
     Attributes:
         job: its name; empty while no student is here.
         coordinator: its address.
+        link: what the job's connections are (``keys.open_link``); empty before it has answered.
         up_s: age of the coordinator; None before it has answered.
         silent_s: for how long it has not answered; None while it does.
         figures: of the job.
@@ -99,6 +100,7 @@ class Scene:
 
     coordinator: str
     job: str = ""
+    link: str = ""
     up_s: float | None = None
     silent_s: float | None = None
     trouble: str = ""
@@ -176,6 +178,7 @@ class SceneMaker:
         self._scene = Scene(
             coordinator=self._coordinator,
             job=next((member.job for member in members if member.job), ""),
+            link=status.link,
             up_s=status.uptime_s,
             figures=figures,
             groups=status.groups,
