@@ -7,6 +7,7 @@ everything has to be over, and the result written.
 
 from __future__ import annotations
 
+from edldist.coordinator.closing import LEAVE_S
 from edldist.grace import Grace
 
 __all__ = ["Leaving"]
@@ -16,7 +17,8 @@ NODE_S = 1.0
 WORKER_S = 5.0
 """The same of a worker, which gives back what has not ended by then, and says goodbye."""
 TEACHERS_S = 10.0
-COORDINATOR_S = 5.0
+COORDINATOR_S = LEAVE_S + 2.0
+"""It may wait for ``LEAVE_S`` for those who are still connected, and then writes down how the run went."""
 LAST_WORDS_S = 1.0
 """What is kept for the coordinator, and what for the result."""
 LEAST_S = 0.5

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edldist.config import load_job
+from edldist.coordinator.closing import LEAVE_S
 from edldist.errors import ConfigError
 from edldist.grace import DRAIN_S, KILL_S, MARGIN_S, STUDENT_S, Grace
-from edldist_launch.job.leaving import LAST_WORDS_S, LEAST_S, Leaving
+from edldist_launch.job.leaving import COORDINATOR_S, LAST_WORDS_S, LEAST_S, Leaving
 from edldist_launch.plan.plan import Plan
 
 JOB = """
@@ -92,5 +93,5 @@ def test_a_job_on_this_machine_is_over_before_it_is_killed(
 
 def test_one_that_ends_by_itself_is_not_in_a_hurry() -> None:
     leaving = Leaving(Grace(3, 100, 1000))
-    assert leaving.teachers_s(None) == 3 and leaving.coordinator_s(None) == 5
+    assert leaving.teachers_s(None) == 3 and leaving.coordinator_s(None) == COORDINATOR_S > LEAVE_S
     assert Leaving(Grace(50, 100, 1000)).teachers_s(None) == 10
