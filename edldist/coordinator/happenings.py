@@ -12,6 +12,7 @@ __all__ = ["OWN_EVENTS", "Happenings"]
 
 OWN_EVENTS = (
     "coordinator_started",
+    "keys_changed",
     "scaled",
     "student_joined",
     "student_left",

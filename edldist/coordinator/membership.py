@@ -153,7 +153,7 @@ class Membership:
         # Invariant: true if any member's rate clearly differs from its weight.
         self._weights_changed = False
         self._weigh_at = now + WEIGH_S
-        self._last_tick = now
+        self._last_tick = self._deaf_until = now
         self._settle_s = max(heartbeat_ttl_s, 2 * heartbeat_interval_s)
         self._settled_at = now + self._settle_s
         self._settled_by = now + MAX_SETTLES * self._settle_s
@@ -307,6 +307,10 @@ class Membership:
             return []
         return [self._leave(message.id, message.reason, wall)]
 
+    def hung_up(self, until: float) -> None:
+        """This side ended all connections: until then members link up again, and silence does not count."""
+        self._deaf_until = until
+
     def tick(self, now: float, wall: float) -> list[Action]:
         """Forget members that have been silent for ``heartbeat_ttl_s``.
 
@@ -315,7 +319,7 @@ class Membership:
         """
         away_s = now - self._last_tick
         self._last_tick = now
-        if away_s > self.heartbeat_ttl_s / 2:
+        if away_s > self.heartbeat_ttl_s / 2 or now < self._deaf_until:
             for member in self._members.values():
                 member.last_seen = min(now, member.last_seen + away_s)
         if (self._weights_changed or self.inherits) and now >= self._weigh_at:

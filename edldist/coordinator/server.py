@@ -25,6 +25,7 @@ from edldist.coordinator.board import StatusBoard
 from edldist.coordinator.closing import Closing
 from edldist.coordinator.history import RunHistory
 from edldist.coordinator.history_file import HistoryFile
+from edldist.coordinator.key_changes import RELINK_S, keys_changed
 from edldist.coordinator.load import loads
 from edldist.coordinator.membership import Action, Member, Membership, Record, Send
 from edldist.coordinator.occupant import occupant
@@ -297,6 +298,7 @@ class Coordinator:
             if received is None:
                 break
             self._act(self._handle(received, now, wall))
+        self._see_keys(now, wall)
         self._next_turn = now + min(self._turn_s(), self.options.heartbeat_interval_s / 10)
         if now >= self._next_tick:
             # After the messages: heartbeats that wait in the socket must not count as silence.
@@ -318,6 +320,13 @@ class Coordinator:
         if self._board.wanted:
             self._board.publish(self._view.page(now, self._hub.garbage + self._refused_events))
         return min(self._next_tick, self._orders.due_at(now), self._rendezvous.due_at())
+
+    def _see_keys(self, now: float, wall: float) -> None:
+        """Record that keys were rotated, added or retired; with a new one of its own this side hung up."""
+        if (news := self._hub.key_news()) is not None:
+            self._act([Record(keys_changed(news, wall))])
+            if news.rotated:
+                self._members.hung_up(now + RELINK_S)
 
     def _tell(self, now: float) -> None:
         """Let the listener know what is new; at the end ``now`` is beyond all times."""

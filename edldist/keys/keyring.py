@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from edldist.keys.pair import KeyPair
 
-__all__ = ["Keyring", "Known"]
+__all__ = ["KeyNews", "Keyring", "Known", "key_news"]
 
 
 class Known(NamedTuple):
@@ -49,3 +49,37 @@ class Keyring:
     def of_role(self, role: str, wall_s: float) -> list[str]:
         """The public keys of a role that count, the newest first."""
         return [each.public for each in self._known if each.role == role and each.counts(wall_s)]
+
+    def counting(self, wall_s: float) -> frozenset[Known]:
+        """All public keys that count."""
+        return frozenset(each for each in self._known if each.counts(wall_s))
+
+
+class KeyNews(NamedTuple):
+    """What became of a job's keys, as one process sees it.
+
+    Attributes:
+        rotated: this process has another key of its own now.
+        added: how many keys count that did not.
+        retired: how many count no more that did.
+        former: how many of those that count do so for a while only.
+    """
+
+    rotated: bool
+    added: int
+    retired: int
+    former: int
+
+
+def key_news(before: Keyring, now: Keyring, wall_s: float) -> KeyNews | None:
+    """What somebody has changed between two readings of a folder; None where that changes nothing. Pure.
+
+    Args:
+        wall_s: unix seconds. A key whose time ran out by itself is no news.
+    """
+    old, new = ({each.public for each in ring.counting(wall_s)} for ring in (before, now))
+    rotated = before.own.public != now.own.public
+    if not rotated and old == new:
+        return None
+    former = sum(each.until is not None for each in now.counting(wall_s))
+    return KeyNews(rotated, len(new - old), len(old - new), former)

@@ -13,7 +13,7 @@ KINDS = {
     **dict.fromkeys(("teacher_joined", "teacher_readmitted", "student_joined", "labels_back"), "good"),
     "checkpoint_saved": "good",
     **dict.fromkeys(("teacher_left", "student_left", "node_ended", "coordinator_started"), "quiet"),
-    **dict.fromkeys(("scaled", "checkpoint_restored", "remark"), "quiet"),
+    **dict.fromkeys(("scaled", "checkpoint_restored", "remark", "keys_changed"), "quiet"),
     **dict.fromkeys(("teacher_quarantined", "teacher_put_aside", "labels_missing"), "wait"),
     **dict.fromkeys(("loss_spiked", "rolled_back", "clock_skew"), "wait"),
     **dict.fromkeys(("teacher_lost", "teacher_refused", "student_lost", "task_poisoned"), "bad"),
@@ -52,6 +52,8 @@ def happening_in_words(line: Mapping[str, Any]) -> str | None:
         return f"checkpoint of step {number(line.get('step'))} saved in {_seconds(line.get('seconds'))} s"
     if event == "coordinator_started":
         return f"coordinator started, at {line.get('address')}"
+    if event == "keys_changed":
+        return _keys_in_words(line)
     if event == "node_ended":
         return f"student node on {line.get('host')} ended with code {line.get('code')}"
     if event == "teacher_quarantined":
@@ -84,6 +86,16 @@ def happening_in_words(line: Mapping[str, Any]) -> str | None:
         fields = " ".join(f"{key}={value}" for key, value in line.items() if key not in ("t", "event"))
         return f"{event.replace('_', ' ')}: {fields}"
     return None
+
+
+def _keys_in_words(line: Mapping[str, Any]) -> str:
+    added, retired, former = (line.get(name) or 0 for name in ("added", "retired", "former"))
+    words = [
+        f"{number(count)} {what}" for count, what in ((added, "came"), (retired, "count no more")) if count
+    ]
+    words += [f"{number(former)} former ones count for a while"] if former else []
+    what = "the coordinator has a new key" if line.get("rotated") else "keys have changed"
+    return f"{what}: {', '.join(words)}" if words else what
 
 
 def _seconds(value: object) -> str:

@@ -66,6 +66,9 @@ class MemoryHub:
     def connected(self) -> int:
         return self._network._links_to(self._address)
 
+    def key_news(self) -> None:
+        return None
+
     def receive(self) -> Received | None:
         while self._inbox:
             peer, frames = self._inbox.popleft()

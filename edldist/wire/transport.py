@@ -10,11 +10,14 @@ Ownership: a ``Poller`` and everything opened through it belong to one thread. O
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from edldist.wire.messages import Message
 from edldist.wire.shm.memfile import FileAddress
 from edldist.wire.traffic import Traffic
+
+if TYPE_CHECKING:
+    from edldist.keys.keyring import KeyNews
 
 __all__ = [
     "SKIPPED_A_TURN",
@@ -116,6 +119,13 @@ class Hub(Protocol):
     @property
     def connected(self) -> int:
         """How many links are connected now, as far as that is known; whoever hung up is not."""
+        ...
+
+    def key_news(self) -> KeyNews | None:
+        """What became of this process's keys since this was asked last; None where nothing has.
+
+        A hub that has another key ended all connections for it, and listens with it now.
+        """
         ...
 
     def send(self, peer: Sender, message: Message, frames: Outgoing = ()) -> None:

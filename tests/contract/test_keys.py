@@ -14,6 +14,7 @@ import zmq
 
 from edldist.errors import ConfigError
 from edldist.keys.folder import KeyFolder
+from edldist.keys.keyring import KeyNews
 from edldist.keys.live import LiveKeys
 from edldist.keys.pair import COORDINATOR, OPERATOR, STUDENT, TEACHER
 from edldist.wire.messages import Ack, Refused
@@ -250,6 +251,7 @@ def test_keys_are_rotated_under_those_who_talk(ends: Ends, folder: KeyFolder) ->
     hub = ends.hub(folder)
     links = [ends.link(hub, folder, role, route=role) for role in MEMBERS]
     former = [ends.heard(hub, link).sender for link in links]
+    assert hub.key_news() is None
     folder.rotate(keep_s=600)
     ends.until(lambda: hub._own == folder.ring(COORDINATOR).own.public)
 
@@ -260,10 +262,15 @@ def test_keys_are_rotated_under_those_who_talk(ends: Ends, folder: KeyFolder) ->
         )
 
     ends.until(all_new)
+    assert hub.key_news() == KeyNews(rotated=True, added=4, retired=0, former=4)
+    assert hub.key_news() is None
     assert folder.retire() == 4
     for link, role, sender in zip(links, MEMBERS, former, strict=True):
         received = ends.heard(hub, link)
         assert received.sender.role == role and received.sender.key != sender.key
+    news: list[KeyNews] = []
+    ends.until(lambda: bool(found := hub.key_news()) and not news.append(found))
+    assert news == [KeyNews(rotated=False, added=0, retired=4, former=0)]
 
 
 def test_a_key_that_was_retired_is_heard_no_more(ends: Ends, folder: KeyFolder, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_field_of_another_type_missing_or_too_many_is_refused(name: str, field
     "name",
     [
         *("teacher_joined", "teacher_left", "teacher_lost", "student_joined", "student_left", "student_lost"),
-        *("coordinator_started", "scaled", "job_completed", "report", "", "checkpoint"),
+        *("coordinator_started", "keys_changed", "scaled", "job_completed", "report", "", "checkpoint"),
     ],
 )
 def test_only_the_coordinator_says_who_is_here(name: str) -> None:

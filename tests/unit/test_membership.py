@@ -474,3 +474,14 @@ def test_the_page_says_of_each_member_what_it_does_at_a_cost_that_grows_with_the
     assert explained == MOST_EXPLAINED * [["waits for teacher 'gone': no worker of it is here"]]
     whole = StatusView("inc", 0.0, members, Records(), Scaling({}, Rules())).whole(1.0, 0)
     assert states_of(whole) == [state_of(member, whole) for member in whole.members]
+
+
+def test_silence_does_not_count_while_members_look_for_a_coordinators_new_key() -> None:
+    members = make()
+    members.register(Sender(b"t1"), teacher(), 0.0, WALL)
+    members.hung_up(until=6.0)
+    for tenths in range(88):
+        assert events(members.tick(tenths / 10, WALL)) == []
+    lost = [event for tenths in range(88, 100) for event in events(members.tick(tenths / 10, WALL))]
+    assert [name for name, _ in lost] == ["teacher_lost"]
+    members.validate()

@@ -26,7 +26,7 @@ function shapeOf(happening, x, y) {
   if (/_(left|ended)$/.test(event)) return path(`M${x - 5} ${y - 4}L${x} ${y + 5}L${x + 5} ${y - 4}Z`);
   if (tone === "bad") return drawn("path", { d: `M${x - 4} ${y - 4}l8 8m0 -8l-8 8`, class: `event cross ${tone}` });
   if (event === "scaled") return path(`M${x} ${y - 5}l5 5l-5 5l-5 -5Z`);
-  if (event === "coordinator_started") return drawn("rect", { x: x - 4, y: y - 4, width: 8, height: 8, class: `event ${tone}` });
+  if (event === "coordinator_started" || event === "keys_changed") return drawn("rect", { x: x - 4, y: y - 4, width: 8, height: 8, class: `event ${tone}` });
   return drawn("circle", { cx: x, cy: y, r: event === "checkpoint_saved" ? 3 : 4.5, class: `event ${tone}` });
 }
 

@@ -102,6 +102,9 @@ class SimulatedHub(_Endpoint):
     def connected(self) -> int:
         return len(self.connections)
 
+    def key_news(self) -> None:
+        return None
+
     def send(self, peer: Sender, message: Message, frames: Outgoing = ()) -> None:
         self.send_raw(peer.route, raw_of(message, frames))
 

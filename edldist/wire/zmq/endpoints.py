@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import zmq
 
 from edldist.errors import ConfigError, PeerUnreachableError, ProtocolVersionError, WireError
+from edldist.keys.keyring import KeyNews, key_news
 from edldist.wire.messages import MAX_FRAMES, PROTOCOL, Message, Refused, TokensWanted, decode, encode
 from edldist.wire.shm.offers import SHARED_FROM_BYTES, SHARING_MAGIC, Decline, decode_sharing, encode_sharing
 from edldist.wire.transport import SKIPPED_A_TURN, Buffer, Outgoing, Piece, Received, Sender, payload
@@ -227,11 +228,19 @@ class ZmqHub(Endpoint):
         self.backlog = backlog
         self._key = self._role = ""  # of who sent the message that was read last
         self._own = "" if poller._keys is None else poller._keys.current
+        self._told = None if poller._keys is None else poller._keys.ring
         self._deaf_since: float | None = None  # with a new key, and a port that is not to be had
 
     @property
     def connected(self) -> int:
         return self.backlog.open
+
+    def key_news(self) -> KeyNews | None:
+        keys, before = self._poller._keys, self._told
+        if keys is None or before is None or (now := keys.ring) is before or now.own.public != self._own:
+            return None
+        self._told = now
+        return key_news(before, now, time.time())
 
     def _receive_frames(self) -> list[memoryview] | None:
         # As an endpoint does, but the first part tells which connection the message came by.

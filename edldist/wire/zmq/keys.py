@@ -17,6 +17,7 @@ from edldist.errors import ConfigError
 from edldist.keys.live import job_keys
 
 if TYPE_CHECKING:
+    from edldist.keys.keyring import Keyring
     from edldist.keys.live import LiveKeys
 
 __all__ = ["SocketKeys", "socket_keys"]
@@ -50,6 +51,11 @@ class SocketKeys:
     def count(self, role: str) -> int:
         """How many keys of a role there are; 1 where there is none."""
         return max(1, len(self._live.ring.of_role(role, time.time())))
+
+    @property
+    def ring(self) -> Keyring:
+        """The keys as they are now: another object once they have changed."""
+        return self._live.ring
 
     def admits(self, public: str, domain: str = "") -> bool:
         """Whether a key may connect to a hub of this process. For any thread."""

@@ -23,7 +23,7 @@ _LANES = {
     "workers": ("teacher_",),
     "students": ("student_", "labels_", "task_", "rolled_", "loss_"),
     "checkpoints": ("checkpoint_",),
-    "coordinator": ("coordinator_", "clock_", "node_"),
+    "coordinator": ("coordinator_", "keys_", "clock_", "node_"),
     "scaling": ("scaled", "remark"),
     "job": ("job_",),
 }
