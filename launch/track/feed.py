@@ -62,7 +62,8 @@ class TrackerFeed:
         self.chosen = chosen
         self._run = run
         self._makers = makers
-        self._waiting: queue.Queue[Figures | _End] = queue.Queue(MOST_WAITING)
+        self._waiting: queue.SimpleQueue[Figures | _End] = queue.SimpleQueue()
+        self._hurry = False  # figures that still wait are left out, so that a tracker hears of the end
         self._trackers: dict[str, Tracker] = {}
         self._step = 0
         self._behind = False  # said once
@@ -96,21 +97,22 @@ class TrackerFeed:
         """
         if not self._thread.ident:
             return  # nobody reported anything: nothing was begun
-        self._put((status, _numbers(metrics)))
-        self._thread.join(END_S)
+        self._waiting.put((status, _numbers(metrics)))  # whoever does not keep up has to hear of it, too
+        self._thread.join(END_S / 2)
+        self._hurry = True
+        self._thread.join(END_S / 2)
         if self._thread.is_alive():
             names = ", ".join(each.name for each in self.chosen)
             logger.warning("trackers (%s) have not taken all figures within %g s: left alone", names, END_S)
 
-    def _put(self, item: Figures | _End) -> None:
+    def _put(self, figures: Figures) -> None:
         if not self._thread.ident:
             self._thread.start()
-        try:
-            self._waiting.put_nowait(item)
-        except queue.Full:
-            if not self._behind:
-                self._behind = True
-                logger.warning("trackers do not keep up: figures are left out meanwhile")
+        if self._waiting.qsize() < MOST_WAITING:
+            self._waiting.put(figures)
+        elif not self._behind:
+            self._behind = True
+            logger.warning("trackers do not keep up: figures are left out meanwhile")
 
     # --- the feed's own thread ------------------------------------------------------------------
 
@@ -118,6 +120,8 @@ class TrackerFeed:
         self._open()
         while True:
             item = self._waiting.get()
+            if self._hurry and isinstance(item, Figures):
+                continue
             for name in list(self._trackers):
                 self._tell(name, item)
             if isinstance(item, tuple):

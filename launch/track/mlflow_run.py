@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from edldist_launch.track.tracker import Figures, Run, TrackerError
+from edldist_launch.track.tracker import Figures, Run, not_importable
 
 __all__ = ["MlflowRun"]
 
@@ -28,7 +28,7 @@ class MlflowRun:
             from mlflow.entities import Metric, Param
             from mlflow.tracking import MlflowClient
         except ImportError as exc:
-            raise TrackerError("mlflow is not installed: pip install 'edldist[mlflow]'") from exc
+            raise not_importable("mlflow", exc) from exc
         self._metric = Metric
         self._client = MlflowClient()
         self.id = run.known.get("mlflow") or os.environ.get("MLFLOW_RUN_ID") or ""

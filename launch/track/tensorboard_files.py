@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from edldist_launch.track.tracker import Figures, Run, TrackerError
+from edldist_launch.track.tracker import Figures, Run, not_importable
 
 __all__ = ["TensorBoardFiles"]
 
@@ -24,7 +24,7 @@ class TensorBoardFiles:
             from tensorboard.compat.proto import event_pb2, summary_pb2
             from tensorboard.summary.writer.event_file_writer import EventFileWriter
         except ImportError as exc:
-            raise TrackerError("tensorboard is not installed: pip install 'edldist[tensorboard]'") from exc
+            raise not_importable("tensorboard", exc) from exc
         self._events, self._summaries = event_pb2, summary_pb2
         folder = run.folder / "tensorboard" if place is None else Path(place)
         self._writer = EventFileWriter(str(folder), flush_secs=5)

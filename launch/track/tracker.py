@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from edldist.errors import EdlDistError
 
-__all__ = ["Figures", "Run", "Tracker", "TrackerError"]
+__all__ = ["Figures", "Run", "Tracker", "TrackerError", "not_importable"]
 
 
 class TrackerError(EdlDistError):
@@ -45,6 +45,13 @@ class Figures:
     step: int
     t: float
     values: Mapping[str, float]
+
+
+def not_importable(name: str, exc: ImportError) -> TrackerError:
+    """Why a tracker's library cannot be used: it is not there, or something that it needs itself is not."""
+    if exc.name is None or exc.name.partition(".")[0] == name:
+        return TrackerError(f"{name} is not installed: pip install 'edldist[{name}]'")
+    return TrackerError(f"{name} is installed, and cannot be imported: {exc}")
 
 
 class Tracker(Protocol):

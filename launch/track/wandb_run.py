@@ -6,7 +6,7 @@ import os
 import uuid
 from collections.abc import Mapping
 
-from edldist_launch.track.tracker import Figures, Run, TrackerError
+from edldist_launch.track.tracker import Figures, Run, TrackerError, not_importable
 
 __all__ = ["WandbRun"]
 
@@ -24,7 +24,7 @@ class WandbRun:
         try:
             import wandb
         except ImportError as exc:
-            raise TrackerError("wandb is not installed: pip install 'edldist[wandb]'") from exc
+            raise not_importable("wandb", exc) from exc
         online = os.environ.get("WANDB_MODE", "online") not in ("offline", "dryrun", "disabled")
         wandb.setup(settings=wandb.Settings(silent=True, console="off", init_timeout=START_S))
         if online and not wandb.login(prompt=False, verify=False):  # else it would ask at the terminal
@@ -38,7 +38,7 @@ class WandbRun:
             name=os.environ.get("WANDB_NAME") or run.job,
             id=self.id,
             resume="allow",
-            dir=str(run.folder),
+            dir=os.environ.get("WANDB_DIR") or str(run.folder),
             config=dict(run.settings),
         )
         # Its own count of steps only grows; a run that goes back to a checkpoint has some of them twice.

@@ -20,7 +20,7 @@ from edldist_launch.track import feed as feeds
 from edldist_launch.track.choice import Chosen, choose
 from edldist_launch.track.feed import TrackerFeed
 from edldist_launch.track.opening import feed_of, settings_of
-from edldist_launch.track.tracker import Figures, Run
+from edldist_launch.track.tracker import Figures, Run, not_importable
 from tests.unit.jobs import FULL, MINIMAL
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -223,6 +223,39 @@ class TestFeed:
             "trackers (hangs) have not taken all figures within 0.05 s",
         ]
 
+    def test_the_end_reaches_one_that_does_not_keep_up(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Behind all that waits, which is left out: else a tracker never hears that the run is over."""
+        monkeypatch.setattr(feeds, "END_S", 0.05)
+        monkeypatch.setattr(feeds, "MOST_WAITING", 3)
+        free, made = threading.Event(), []
+
+        class Slow(Kept):
+            def __init__(self, run: Run) -> None:
+                super().__init__(run)
+                made.append(self)
+
+            def log(self, figures: Figures) -> None:
+                assert free.wait(60)
+                super().log(figures)
+
+        fed = feed(tmp_path, ("slow", Slow))
+        for step in range(10):
+            fed.take(report(float(step), loss=1.0))
+        fed.end("completed", {"loss": 1.0})
+        free.set()
+        fed._thread.join(60)
+        (slow,) = made
+        assert slow.ended == ("completed", {"loss": 1.0}) and len(slow.told) == 1
+
+    def test_one_that_lacks_something_itself_is_not_called_absent(self, tmp_path: Path) -> None:
+        absent = ModuleNotFoundError("No module named 'mlflow'", name="mlflow.entities")
+        assert "is not installed" in str(not_importable("mlflow", absent))
+        lacking = ModuleNotFoundError("No module named 'requests'", name="requests")
+        said = str(not_importable("mlflow", lacking))
+        assert "installed, and cannot be imported: No module named 'requests'" in said
+
 
 def tracked(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
     """A run of three steps, told to a real tracker."""
@@ -258,6 +291,16 @@ def test_wandb_takes_a_run_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (run,) = (tmp_path / "wandb").glob(f"offline-run-*-{own}/run-{own}.wandb")
     content = run.read_bytes()
     assert b"loss" in content and b"s.py" in content and b"completed" in content
+
+
+@pytest.mark.slow
+def test_wandb_keeps_its_files_where_its_variable_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    tracked(tmp_path / "job", "wandb", monkeypatch, WANDB_MODE="offline", WANDB_DIR=str(place))
+    assert list(place.glob("wandb/offline-run-*")) and not list((tmp_path / "job").glob("wandb/*"))
 
 
 @pytest.mark.slow
