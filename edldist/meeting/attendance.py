@@ -17,7 +17,7 @@ from edldist.clock import Clock, SystemClock
 from edldist.errors import CoordinatorUnreachableError
 from edldist.keys.pair import STUDENT
 from edldist.wire.messages import NodeReport, Refused, RunView
-from edldist.wire.transport import Transport
+from edldist.wire.transport import Transport, closed_on_error
 from edldist.wire.turns import ServiceThread
 from edldist.wire.zmq.keys import socket_keys
 from edldist.wire.zmq.transport import CONTROL_FRAME_BYTES, ZmqTransport
@@ -58,15 +58,10 @@ class Attendance:
         self._heard_at = self._clock.monotonic()
         self._sent_seq = -1
         self._next_at = self._heard_at
-        self._poller = (
-            transport or ZmqTransport(CONTROL_FRAME_BYTES, tensors=False, keys=socket_keys(STUDENT))
-        ).poller()
-        try:
+        transport = transport or ZmqTransport(CONTROL_FRAME_BYTES, tensors=False, keys=socket_keys(STUDENT))
+        with closed_on_error(transport.poller()) as self._poller:
             self._link = self._poller.connect(coordinator, f"node-{report.node.process}")
-        except BaseException:
-            self._poller.close(at_once=True)
-            raise
-        self._thread = ServiceThread("edldist-attendance", self, self._poller, self._clock)
+            self._thread = ServiceThread("edldist-attendance", self, self._poller, self._clock)
 
     def start(self) -> None:
         """Begin to report."""

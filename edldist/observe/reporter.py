@@ -27,7 +27,7 @@ from edldist.errors import EdlDistError, InputError, RefusedError, WireError
 from edldist.keys.pair import STUDENT
 from edldist.ranks.placement import placement
 from edldist.wire.messages import MAX_FIELDS, MAX_NAME, Ack, Event, Refused, Report, Scalar, decode, encode
-from edldist.wire.transport import Transport
+from edldist.wire.transport import Transport, closed_on_error
 from edldist.wire.zmq.keys import socket_keys
 from edldist.wire.zmq.transport import ZmqTransport
 
@@ -75,17 +75,14 @@ class Reporter:
         self._fresh: deque[Report | Event] = deque()
         self._closing = False
         self._heard_at = -math.inf
-        self._poller = (transport or ZmqTransport(tensors=False, keys=socket_keys(STUDENT))).poller()
-        try:
+        transport = transport or ZmqTransport(tensors=False, keys=socket_keys(STUDENT))
+        with closed_on_error(transport.poller()) as self._poller:
             self._link = self._poller.connect(coordinator, self._name)
-        except BaseException:
-            self._poller.close(at_once=True)
-            raise
-        self._inbox, self._outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._inbox.setblocking(False)
-        self._outbox.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _FORK_BYTES)
-        self._thread = threading.Thread(target=self._run, name="edldist-report", daemon=True)
-        self._thread.start()
+            self._inbox, self._outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._inbox.setblocking(False)
+            self._outbox.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _FORK_BYTES)
+            self._thread = threading.Thread(target=self._run, name="edldist-report", daemon=True)
+            self._thread.start()
 
     @property
     def inherited(self) -> bool:

@@ -24,7 +24,7 @@ from edldist.wire.messages import (
     Status,
     StatusQuery,
 )
-from edldist.wire.transport import Link, Transport
+from edldist.wire.transport import Link, Transport, closed_on_error
 from edldist.wire.zmq.keys import socket_keys
 from edldist.wire.zmq.transport import ZmqTransport
 
@@ -43,12 +43,8 @@ class StatusClient:
         transport = transport or ZmqTransport(
             MAX_STATUS_BYTES, max_header_bytes=MAX_STATUS_BYTES, tensors=False, keys=socket_keys(role)
         )
-        self._poller = transport.poller()
-        try:
+        with closed_on_error(transport.poller()) as self._poller:
             self._link = self._connect()
-        except BaseException:
-            self._poller.close(at_once=True)
-            raise
 
     def query(self, since: int = 0, timeout_s: float = 2.0) -> Status:
         """The job's state, with the records numbered after ``since``.

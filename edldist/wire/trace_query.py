@@ -17,7 +17,7 @@ from edldist.wire.messages import (
     TraceQuery,
     TraceRecords,
 )
-from edldist.wire.transport import Transport
+from edldist.wire.transport import Transport, closed_on_error
 from edldist.wire.zmq.keys import socket_keys
 from edldist.wire.zmq.transport import ZmqTransport
 
@@ -56,8 +56,8 @@ class TraceClient:
         transport = transport or ZmqTransport(
             MAX_STATUS_BYTES, max_header_bytes=MAX_STATUS_BYTES, tensors=False, keys=socket_keys(OPERATOR)
         )
-        self._poller = transport.poller()
-        self._link = self._poller.connect(address, f"trace-{uuid.uuid4().hex[:12]}")
+        with closed_on_error(transport.poller()) as self._poller:
+            self._link = self._poller.connect(address, f"trace-{uuid.uuid4().hex[:12]}")
 
     def begin(self, seconds: float, sample: int = 1, timeout_s: float = 5.0) -> Collected:
         """Have the members of the job record, from now on.

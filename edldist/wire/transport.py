@@ -9,7 +9,8 @@ Ownership: a ``Poller`` and everything opened through it belong to one thread. O
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from edldist.wire.messages import Message
@@ -31,6 +32,7 @@ __all__ = [
     "Received",
     "Sender",
     "Transport",
+    "closed_on_error",
     "payload",
 ]
 
@@ -214,3 +216,13 @@ class Transport(Protocol):
     """Makes pollers; this is the seam through which tests run roles without sockets."""
 
     def poller(self) -> Poller: ...
+
+
+@contextlib.contextmanager
+def closed_on_error(poller: Poller) -> Iterator[Poller]:
+    """Close a poller at once if what is made around it cannot be made: nobody else would."""
+    try:
+        yield poller
+    except BaseException:
+        poller.close(at_once=True)
+        raise

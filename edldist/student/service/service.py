@@ -69,7 +69,7 @@ from edldist.wire.messages import (
     Vouch,
     Wake,
 )
-from edldist.wire.transport import Outgoing, Received, Sender, Transport
+from edldist.wire.transport import Outgoing, Received, Sender, Transport, closed_on_error
 from edldist.wire.turns import ServiceThread
 
 __all__ = ["StudentService"]
@@ -127,25 +127,21 @@ class StudentService:
         self._stopping = False
         self._failures = Repeats(logger)
         self.extra_stats: Callable[[], dict[str, Scalar]] = dict
-        self._poller = transport.poller()
-        try:
+        with closed_on_error(transport.poller()) as self._poller:
             self._hub = self._poller.bind(options.bind)
             link = self._poller.connect(options.coordinator, options.student)
-        except BaseException:
-            self._poller.close()
-            raise
-        self.address = self._hub.address
-        if options.advertise is not None:
-            self.address = Address(options.advertise, parse_address(self.address, "address").port).url
-        where = Whereabouts(self.address, process, host, pid)
-        self._needs = Needs(options.teachers)
-        self._job = JobLink(options, where, link, clock, self._heartbeat, on_group_change, self.recorder)
-        self._events = self._job.events
-        self._absent = AbsentGroups(options.skip_after_s, self.delivery, self._events, clock.monotonic())
-        shared = self.delivery, self._peers, self._events
-        self._comparing = Comparing(options, shared, clock, self.codec, self._send)
-        self._pinging = Pinging(self.delivery, self._comparing, self._events, self._send)
-        self._thread = ServiceThread("edldist-student-io", self, self._poller, clock)
+            self.address = self._hub.address
+            if options.advertise is not None:
+                self.address = Address(options.advertise, parse_address(self.address, "address").port).url
+            where = Whereabouts(self.address, process, host, pid)
+            self._needs = Needs(options.teachers)
+            self._job = JobLink(options, where, link, clock, self._heartbeat, on_group_change, self.recorder)
+            self._events = self._job.events
+            self._absent = AbsentGroups(options.skip_after_s, self.delivery, self._events, clock.monotonic())
+            shared = self.delivery, self._peers, self._events
+            self._comparing = Comparing(options, shared, clock, self.codec, self._send)
+            self._pinging = Pinging(self.delivery, self._comparing, self._events, self._send)
+            self._thread = ServiceThread("edldist-student-io", self, self._poller, clock)
 
     def start(self) -> None:
         """Begin to serve, in a thread of this object's own."""

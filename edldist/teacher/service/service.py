@@ -58,7 +58,7 @@ from edldist.wire.messages import (
     Welcome,
 )
 from edldist.wire.process import route_of
-from edldist.wire.transport import Received, Transport
+from edldist.wire.transport import Received, Transport, closed_on_error
 from edldist.wire.turns import ServiceThread
 
 __all__ = ["TeacherService"]
@@ -110,16 +110,12 @@ class TeacherService:
         self._outbox = Outbox(
             *(self._students, self._ledger, clock, self._trail, self._passages, self._learn_outputs)
         )
-        self._poller = transport.poller()
-        try:
+        with closed_on_error(transport.poller()) as self._poller:
             control = self._poller.connect(identity.coordinator, self._route)
-        except BaseException:
-            self._poller.close()
-            raise
-        links = self._students.keys()
-        self._job = JobLink(identity, control, clock, self._heartbeat, links, self.recorder)
-        self._next_tick = clock.monotonic()
-        self._thread = ServiceThread("edldist-teacher-io", self, self._poller, clock)
+            links = self._students.keys()
+            self._job = JobLink(identity, control, clock, self._heartbeat, links, self.recorder)
+            self._next_tick = clock.monotonic()
+            self._thread = ServiceThread("edldist-teacher-io", self, self._poller, clock)
 
     def start(self) -> None:
         """Begin to serve, in a thread of this object's own."""
