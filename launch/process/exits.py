@@ -18,6 +18,7 @@ A process that is asked to stop before it has begun ends with 143, too, whicheve
 from __future__ import annotations
 
 import atexit
+import select
 import sys
 import time
 from typing import NoReturn
@@ -78,12 +79,24 @@ def run_command(command: click.Command, name: str) -> NoReturn:
         code = exc.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = EXIT_INTERRUPTED
+    except SystemExit as exc:  # click's own, where the output could not be written
+        code = 0 if _reader_left() else exc.code
     except EdlDistError as exc:
         said = error_line(str(exc), time.time()) if json_wanted() else printable(f"error: {exc}")
         print(said, file=sys.stderr)
         code = _code(exc)
     ignore_signals()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _reader_left() -> bool:
+    """Whether standard output is a pipe that its reader closed, as ``head`` does: it had all it wanted."""
+    try:
+        poll = select.poll()
+        poll.register(1, 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except OSError:
+        return False
 
 
 def _code(error: EdlDistError) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -109,3 +110,33 @@ def test_a_child_that_was_asked_to_stop_is_told_by_its_exit_code() -> None:
     asked = [143, 130, -signal.SIGTERM, -signal.SIGUSR1, -signal.SIGINT]
     assert all(was_asked(code) for code in asked)
     assert not any(was_asked(code) for code in (0, 1, 2, 3, 75, 137, -signal.SIGKILL, -signal.SIGSEGV))
+
+
+WRITES = (
+    "import click, sys; from edldist_launch.process.exits import run_command;"
+    "command = click.Command('act', callback=lambda: [{act} for _ in range(9)] and None);"
+    "sys.argv = ['act']; run_command(command, 'act')"
+)
+
+
+@pytest.mark.parametrize(
+    ("act", "code"),
+    [
+        ("click.echo('x' * 100_000)", 0),
+        ("print('x' * 100_000)", 0),
+        ("(_ for _ in ()).throw(BrokenPipeError(32, 'another pipe'))", 1),
+    ],
+)
+def test_a_reader_who_has_seen_enough_is_no_error(act: str, code: int) -> None:
+    """As ``edldist status --json | head -1``; that of another pipe than the output is one."""
+    reader, writer = os.pipe()
+    if code == 0:
+        os.close(reader)
+    try:
+        program = [sys.executable, "-c", WRITES.format(act=act)]
+        done = subprocess.run(program, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    finally:
+        os.close(writer)
+        if code:
+            os.close(reader)
+    assert (done.returncode, done.stderr) == (code, "")
