@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from edldist.grace import KILL_S
-from edldist_launch.cli.jobs import engine_of, unnamed_job
+from edldist_launch.cli.jobs import coordinator_that_runs
 from edldist_launch.cli.option_types import COORDINATOR, Seconds
 from edldist_launch.cli.options import option
 from edldist_launch.process.exits import EXIT_FAILED
@@ -71,7 +71,7 @@ def doctor(
 
         if job_file is not None:
             raise click.UsageError("--job looks at a job that runs, --job-file at a file: give one of them.")
-        findings = examine_job(_coordinator(coordinator, output), seconds)
+        findings = examine_job(coordinator_that_runs(coordinator, output), seconds)
         return EXIT_FAILED if show_findings(findings, sys.stdout, as_json, OF_A_JOB) else 0
     from edldist_launch.doctor.examination import examine
 
@@ -82,18 +82,3 @@ def doctor(
         kill_s = load_job(job_file).grace.kill_s
     found = examine(output or Path("out"), coordinator, kill_s)
     return EXIT_FAILED if show_findings(found, sys.stdout, as_json) else 0
-
-
-def _coordinator(coordinator: str | None, output: Path | None) -> str:
-    from edldist.errors import ConfigError
-    from edldist_launch.view.whereabouts import coordinator_of
-
-    if coordinator is not None and output is not None:
-        raise click.UsageError("--coordinator and --output both say which job: give one of them.")
-    if coordinator is None and output is None:
-        coordinator, output = unnamed_job()
-    if output is not None:
-        coordinator = coordinator_of(output, engine_of(output), wait=False)
-    if coordinator is None:
-        raise ConfigError(f"--output {output}: its job has started no coordinator yet, or has ended")
-    return coordinator

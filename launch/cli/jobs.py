@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from edldist_launch.contract.backend import JobState
     from edldist_launch.job.found import FoundJob
 
-__all__ = ["chosen_job", "coordinator_or_folder", "either_option", "engine_of", "job_option", "unnamed_job"]
+__all__ = [
+    "chosen_job",
+    "coordinator_or_folder",
+    "coordinator_that_runs",
+    "either_option",
+    "engine_of",
+    "job_option",
+    "unnamed_job",
+]
 
 COORDINATOR_BY_HAND = "tcp://127.0.0.1:7070"
 CONNECT_S, ANSWER_S = 0.5, 2.0
@@ -37,17 +45,47 @@ def either_option(command: Any) -> Any:
     return by_coordinator(job_option(command))
 
 
-def coordinator_or_folder(coordinator: str | None, output: Path | None) -> tuple[str | None, Path | None]:
+def coordinator_or_folder(
+    coordinator: str | None, folder: Path | None, named: str = "--output"
+) -> tuple[str | None, Path | None]:
     """The one of both that was given: what is on the command line wins over variables.
+
+    Args:
+        named: what the command calls the folder: ``--output``, or its argument, ``DIR``.
 
     Raises:
         click.UsageError: both are on the command line.
     """
-    if coordinator is None or output is None:
-        return coordinator, output
-    if on_command_line("coordinator") and on_command_line("output"):
-        raise click.UsageError("--coordinator and --output both say which job: give one of them.")
-    return (None, output) if on_command_line("output") else (coordinator, None)
+    if coordinator is None or folder is None:
+        return coordinator, folder
+    parameter = named.removeprefix("--") if named.startswith("--") else "folder"
+    if on_command_line("coordinator") and on_command_line(parameter):
+        raise click.UsageError(f"--coordinator and {named} both say which job: give one of them.")
+    return (None, folder) if on_command_line(parameter) else (coordinator, None)
+
+
+def coordinator_that_runs(coordinator: str | None, folder: Path | None, named: str = "--output") -> str:
+    """The coordinator of the running job that a command means: by its address, its folder, or neither.
+
+    Args:
+        named: as for ``coordinator_or_folder``.
+
+    Raises:
+        click.UsageError: both are on the command line.
+        ConfigError: no coordinator of that job runs.
+        LaunchError: its engine does not tell.
+    """
+    from edldist.errors import ConfigError
+    from edldist_launch.view.whereabouts import coordinator_of
+
+    coordinator, folder = coordinator_or_folder(coordinator, folder, named)
+    if coordinator is None and folder is None:
+        coordinator, folder = unnamed_job()
+    if folder is not None:
+        coordinator = coordinator_of(folder, engine_of(folder), wait=False)
+    if coordinator is None:
+        raise ConfigError(f"{folder}: its job has started no coordinator yet, or has ended")
+    return coordinator
 
 
 def chosen_job(output: Path | None, *, ended_too: bool = False) -> FoundJob:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edldist_launch.cli.jobs import engine_of, unnamed_job
+from edldist_launch.cli.jobs import coordinator_that_runs
 from edldist_launch.cli.option_types import COORDINATOR, Seconds
 from edldist_launch.cli.options import option
 
@@ -54,17 +54,7 @@ def trace(folder: Path | None, coordinator: str | None, seconds: float, sample: 
     edldist trace --seconds 5
     edldist trace out/digits --sample 10 --output /tmp/trace.json
     """
-    if folder is not None and coordinator is not None:
-        raise click.UsageError("DIR and --coordinator both say which job: give one of them.")
-    from edldist.errors import ConfigError
+    coordinator = coordinator_that_runs(coordinator, folder, "DIR")
     from edldist_launch.view.traces import write_trace
-    from edldist_launch.view.whereabouts import coordinator_of
 
-    if folder is None and coordinator is None:
-        coordinator, folder = unnamed_job()
-    if folder is not None:
-        coordinator = coordinator_of(folder, engine_of(folder), wait=False)
-        if coordinator is None:
-            raise ConfigError(f"{folder}: its job has started no coordinator yet, or has ended")
-    assert coordinator is not None
     return write_trace(coordinator, seconds, sample, output)

@@ -10,6 +10,7 @@ from edldist.bounds import MOST
 from edldist_launch.cli.begin import begin
 from edldist_launch.cli.option_types import Override
 from edldist_launch.cli.options import import_from_option, option
+from edldist_launch.cli.verbosity import chosen_level
 
 __all__ = ["tune"]
 
@@ -59,4 +60,6 @@ def tune(
     from edldist_launch.tune.tuning import run_tuning
 
     begin("tune")
-    return run_tuning(job, overrides, space, trials, output, Path(import_from) if import_from else None)
+    quiet = chosen_level(click.get_current_context(), "") == "warning"
+    beside = Path(import_from) if import_from else None
+    return run_tuning(job, overrides, space, trials, output, beside, quiet)

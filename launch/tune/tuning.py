@@ -57,6 +57,7 @@ def run_tuning(
     trials: int,
     output: Path | None,
     beside: Path | None = None,
+    quiet: bool = False,
 ) -> int:
     """Tune a job, and return the exit code (0 all trials have ended, 1 failed, 2 refused, 130 interrupted).
 
@@ -67,6 +68,8 @@ def run_tuning(
         trials: candidates to try in all, those of an earlier process of this tuning among them.
         output: the folder; None for ``out/NAME-tune``.
         beside: the folder from which models and scripts may import; None for that of the job file.
+        quiet: show neither progress nor what was found; warnings and errors go to standard error all the
+            same.
 
     Raises:
         ConfigError: a file or the folder is wrong, or this machine has no room; nothing was started.
@@ -82,7 +85,7 @@ def run_tuning(
     with TuningFolder(output, job, space, digest) as folder, Interrupts() as interrupts:
         beside = (beside or job_path.parent).absolute()
         words = [str(near(job_path.absolute())), *(word for each in overrides for word in ("--set", each))]
-        return TuningRun(job, space, settings, trials, beside, folder, interrupts, words).run()
+        return TuningRun(job, space, settings, trials, beside, folder, interrupts, words, quiet).run()
 
 
 class TuningRun:
@@ -103,6 +106,7 @@ class TuningRun:
         folder: TuningFolder,
         interrupts: Interrupts,
         words: Sequence[str],
+        quiet: bool = False,
         clock: Clock | None = None,
     ) -> None:
         self._plan = Plan(job, beside, folder.path)
@@ -117,7 +121,7 @@ class TuningRun:
         self._running: dict[int, RunningTrial] = {}
         self._environment = _environment(job, space)
         workers = sum(teacher.initial_replicas for teacher in job.teachers)
-        console = PlainConsole()
+        console = PlainConsole(quiet=quiet)
         view = TuneView(console, f"tuning {job.name}", workers)
         self._observers = observers = Observers(job.name, folder, console, workers, self._clock, view)
         self._account = Account(self._study, settings, folder, job.name, words, console, view, observers)

@@ -119,6 +119,8 @@ def test_every_number_has_a_most_and_is_a_number() -> None:
         (("tune", "job.yaml", "--space", "s.yaml", "--output", __file__), "is a file"),
         (("status", "--output", "nowhere"), "'nowhere' does not exist"),
         (("status", "--output", ".", "--coordinator", "tcp://h:1"), "both say which job"),
+        (("trace", ".", "--coordinator", "tcp://h:1"), "--coordinator and DIR both say which job"),
+        (("doctor", "--job", "--output", ".", "--coordinator", "tcp://h:1"), "both say which job"),
         (("top", "--output", "nowhere"), "'nowhere' does not exist"),
         (("top", "--output", ".", "--coordinator", "tcp://h:1"), "both say which job"),
         (("top", "--coordinator", "nowhere"), "'nowhere' is not an address"),
@@ -516,3 +518,32 @@ def test_the_group_may_be_imported_anew() -> None:
     for command in group.cli.commands.values():
         names = [parameter.name for parameter in command.params]
         assert len(names) == len(set(names)), command.name
+
+
+@pytest.mark.parametrize("args", [("trace", "."), ("doctor", "--job", "--output", ".")])
+def test_a_folder_that_is_named_wins_over_a_coordinator_that_a_variable_names(
+    args: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+
+    def coordinator_of(folder: Path, engine: object, wait: bool) -> None:
+        asked.append(folder)
+
+    monkeypatch.setattr("edldist_launch.view.whereabouts.coordinator_of", coordinator_of)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner(env={"EDLDIST_COORDINATOR": "tcp://127.0.0.1:9"}).invoke(cli, args)
+    assert asked == [Path()], done.output
+    assert isinstance(done.exception, ConfigError) and "no coordinator yet, or has ended" in str(
+        done.exception
+    )
+
+
+@pytest.mark.parametrize(("said", "quiet"), [(("-q",), True), ((), False)])
+def test_a_quiet_tuning_shows_no_progress(
+    said: tuple[str, ...], quiet: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("edldist_launch.cli.tune.begin", lambda prefix: None)
+    monkeypatch.setattr("edldist_launch.tune.tuning.run_tuning", lambda *args: asked.append(args[-1]))
+    done = CliRunner().invoke(cli, ["tune", "job.yaml", "--space", "space.yaml", *said])
+    assert done.exit_code == 0 and asked == [quiet]
