@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import threading
 from bisect import bisect_right
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -161,7 +161,6 @@ class RunHistory:
         self._figures: dict[tuple[str, str], _Points] = {}
         self._positions: dict[str, dict[str, float]] = {}
         self._happened: dict[str, deque[Happening]] = {}
-        self._counts: Counter[str] = Counter()
         self.changes = 0
         """Grows with everything that is taken in."""
 
@@ -188,7 +187,6 @@ class RunHistory:
                 self._positions[place.job] = {name: told[name] for name in told if told[name] is not None}
             for happening in kept.happenings:
                 self._of_kind(happening.event).append(happening)
-            self._counts.update({name: count for name, count in kept.counts.items() if name in KINDS})
 
     def due(self, now: float) -> bool:
         """Whether it is time to look at the members."""
@@ -247,7 +245,6 @@ class RunHistory:
                 fields=dict(list(fields.items())[:MOST_FIELDS]),
             )
             self._of_kind(event.event).append(happening)
-            self._counts[event.event] += 1
 
     def tell(self, since: float = 0.0) -> History:
         """The course of the run; with ``since``, what came after that moment, and no ``whole``."""
@@ -258,7 +255,7 @@ class RunHistory:
             figures = [(key, each.every, list(each.points), each.last) for key, each in self._figures.items()]
             progress = [(job, dict(position)) for job, position in self._positions.items()]
             happenings = [each for kind in self._happened.values() for each in kind if each.t > since]
-            counts, latest = dict(self._counts), self._latest
+            latest = self._latest
         at = attrgetter("t")
         return History(
             incarnation=self._incarnation,
@@ -273,7 +270,6 @@ class RunHistory:
             ],
             progress=[Progress(job=job, **position) for job, position in progress],
             happenings=sorted(happenings, key=at),
-            counts=counts,
         )
 
     def _time(self, now: float) -> float:

@@ -67,4 +67,4 @@ def test_is_told_and_gone_on_with_after_a_restart(tmp_path: Path) -> None:
         again = client.history(timeout_s=WITHIN_S)
         assert again.incarnation != told.incarnation and again.began_s == told.began_s
         assert figures(again) == {"loss": [0.5]} and again.recent.t[: len(told.recent.t)] == told.recent.t
-        assert again.counts["coordinator_started"] == 2
+        assert [each.event for each in again.happenings].count("coordinator_started") == 2

@@ -28,7 +28,6 @@ export class Course {
     this.figures = new Map();
     this.progress = [];
     this.happenings = [];
-    this.counts = {};
   }
 
   /** Take in an answer of /history; whether it is of another life of the coordinator than the one before. */
@@ -39,7 +38,6 @@ export class Course {
     else this.#go(answer);
     this.since = answer.wall_s;
     this.progress = answer.progress;
-    this.counts = answer.counts;
     return restarted;
   }
 

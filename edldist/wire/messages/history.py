@@ -131,7 +131,6 @@ class History(MessagePart, frozen=True, tag="history"):
         figures: that were reported.
         progress: of each job.
         happenings: the latest of each kind, the earliest first.
-        counts: how often each kind of event happened, also those that are not told any more.
     """
 
     incarnation: Name
@@ -143,4 +142,3 @@ class History(MessagePart, frozen=True, tag="history"):
     figures: list[Figure]
     progress: list[Progress]
     happenings: list[Happening]
-    counts: dict[Name, Count]
