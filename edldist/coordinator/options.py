@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from edldist.coordinator.scaling import Bounds, Rules
@@ -20,6 +20,7 @@ class CoordinatorOptions:
         bind: where members connect; port 0 lets the system choose.
         http: ``HOST:PORT`` of the HTTP status, or None for none.
         http_or_any: whether any free port will do where that one is taken.
+        http_hosts: names by which browsers may call it, beside its addresses.
         http_token: what an autoscaler has to know that asks for ``/scaling/GROUP``; None: nothing.
         http_token_all: who asks for any other page but ``/healthz`` has to know it, too.
         heartbeat_interval_s: how often members are to be heard.
@@ -39,6 +40,7 @@ class CoordinatorOptions:
     bind: str = "tcp://127.0.0.1:7070"
     http: str | None = "127.0.0.1:7071"
     http_or_any: bool = False
+    http_hosts: Collection[str] = ()
     http_token: str | None = None
     http_token_all: bool = False
     heartbeat_interval_s: float = 1.0

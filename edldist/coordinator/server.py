@@ -217,7 +217,8 @@ class Coordinator:
             if self.options.http is not None:
                 token, all_pages = self.options.http_token, self.options.http_token_all
                 pages = CoordinatorPages(self._board, self._history.tell, token, all_pages)
-                server = HttpServer(self.options.http, pages, self.options.http_or_any)
+                names = [*self.options.http_hosts, *filter(None, [self.options.advertise])]
+                server = HttpServer(self.options.http, pages, self.options.http_or_any, names)
                 self._resources.callback(server.close)
                 self.http_address = server.address
             self._announce()

@@ -14,7 +14,7 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
 from http import HTTPStatus
@@ -24,8 +24,9 @@ from io import BufferedIOBase
 from typing import Any
 from urllib.parse import parse_qsl
 
-from edldist.address import Address, is_ipv6, listening_hosts, parse_place, why_unresolved
+from edldist.address import Address, is_ipv6, is_loopback, listening_hosts, parse_place, why_unresolved
 from edldist.errors import ConfigError
+from edldist.observe.host_header import is_expected
 
 __all__ = ["Answer", "HttpServer", "Request", "refusal"]
 
@@ -119,6 +120,12 @@ class _Request:
         self._stream.close()
 
 
+_MISNAMED = (
+    "{!r} is no name of this server: ask for it by its address, by localhost through a tunnel, or give the "
+    "coordinator --http-host NAME"
+)
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     server_version = "edldist"
@@ -138,6 +145,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         with self.server.answering():
+            if (other := self.server.misnamed(self.headers.get_all("Host", []))) is not None:
+                self._send(refusal(HTTPStatus.MISDIRECTED_REQUEST, _MISNAMED.format(other[:80])))
+                return
             path, _, query = self.path.partition("?")
             self._send(self.server.pages(Request(path, query, self.headers)))
 
@@ -173,10 +183,12 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, host: str, port: int, pages: Pages) -> None:
+    def __init__(self, host: str, port: int, pages: Pages, names: Collection[str]) -> None:
         if is_ipv6(host):
             self.address_family = socket.AF_INET6
         self.pages = pages
+        self._alone = is_loopback(host)
+        self._names = names if self._alone else {*names, socket.gethostname()}
         self._lock = threading.Lock()
         # Invariant: every connection that a thread serves is in one of the two; oldest first.
         self._open: dict[socket.socket, float] = {}  # to when it is to be cut
@@ -184,6 +196,10 @@ class _Server(ThreadingHTTPServer):
         self._answering = 0
         self._answered = threading.Condition()
         super().__init__((host, port), _Handler)
+
+    def misnamed(self, hosts: Collection[str]) -> str | None:
+        """The name that a request calls this server by, if that is none of its."""
+        return next((host for host in hosts if not is_expected(host, self._names, self._alone)), None)
 
     def server_bind(self) -> None:
         if self.address_family == socket.AF_INET6:
@@ -248,10 +264,11 @@ class _Server(ThreadingHTTPServer):
         logger.debug("a request of %s broke off", client_address, exc_info=True)
 
 
-def _listen(place: Address, pages: Pages, or_any: bool = False) -> _Server:
+def _listen(place: Address, pages: Pages, names: Collection[str], or_any: bool = False) -> _Server:
     """Listen at the first of the place's addresses that can be bound.
 
     Args:
+        names: of this server, beside that of the place.
         or_any: whether any free port will do where its own is taken.
 
     Raises:
@@ -259,17 +276,18 @@ def _listen(place: Address, pages: Pages, or_any: bool = False) -> _Server:
     """
     if or_any:
         try:
-            return _listen(place, pages)
+            return _listen(place, pages, names)
         except OSError as exc:
             if exc.errno != errno.EADDRINUSE:
                 raise
             logger.warning("another process listens on %s: status is served on another port", place)
             place = place._replace(port=0)
+    names = {*names, place.host}
     *others, last = listening_hosts(place.host)
     for host in others:
         with contextlib.suppress(OSError):
-            return _Server(host, place.port, pages)
-    return _Server(last, place.port, pages)
+            return _Server(host, place.port, pages, names)
+    return _Server(last, place.port, pages, names)
 
 
 class HttpServer:
@@ -279,15 +297,16 @@ class HttpServer:
         address: ``HOST:PORT``; port 0 lets the system choose.
         pages: what there is to tell.
         or_any: whether any free port will do where that one is taken.
+        names: by which browsers may call it, beside its address and that of the host (``host_header``).
 
     Raises:
         ConfigError: the address is malformed or cannot be bound.
     """
 
-    def __init__(self, address: str, pages: Pages, or_any: bool = False) -> None:
+    def __init__(self, address: str, pages: Pages, or_any: bool = False, names: Collection[str] = ()) -> None:
         place = parse_place(address, "http address", port_zero=True)
         try:
-            self._server = _listen(place, pages, or_any)
+            self._server = _listen(place, pages, names, or_any)
         except OSError as exc:
             reason = why_unresolved(place.host) or exc.strerror or str(exc)
             advice = " (another process listens there)" if exc.errno == errno.EADDRINUSE else ""

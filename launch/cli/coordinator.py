@@ -56,6 +56,14 @@ def _scale(context: click.Context, parameter: click.Parameter, given: tuple[str,
     "127.0.0.1:7071, or any free port where another coordinator has it).",
 )
 @option(
+    "--http-host",
+    "http_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="A name by which browsers and scrapers may call that server, beside its addresses, localhost and "
+    "this host's own name. Repeatable; the variable holds several, parted by spaces.",
+)
+@option(
     "--http-token-file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     metavar="FILE",
@@ -145,6 +153,7 @@ def _scale(context: click.Context, parameter: click.Parameter, given: tuple[str,
 def coordinator(
     bind: str,
     http: str | None,
+    http_hosts: tuple[str, ...],
     http_token_file: Path | None,
     http_token_all: bool,
     heartbeat_interval_s: float,
@@ -180,6 +189,7 @@ def coordinator(
         bind=bind,
         http=http or CoordinatorOptions.http,
         http_or_any=http is None,
+        http_hosts=http_hosts,
         http_token=None if http_token_file is None else read_token(http_token_file, "--http-token-file"),
         http_token_all=http_token_all,
         heartbeat_interval_s=heartbeat_interval_s,

@@ -193,3 +193,25 @@ def test_a_loop_is_stuck_when_it_has_not_turned_for_too_long(monkeypatch: pytest
     assert board.stuck_s() == 4.0
     board.turned()
     assert board.stuck_s() is None
+
+
+def test_a_name_that_was_made_to_lead_here_gets_nothing(board: StatusBoard) -> None:
+    """DNS rebinding: a page of ``evil.example`` asks its own name, which leads here by now."""
+    pages = CoordinatorPages(board, RunHistory("one", 0.0, 0.0).tell)
+    running = HttpServer("127.0.0.1:0", pages, names=["head.example"])
+
+    def asked(*hosts: str) -> bytes:
+        with contextlib.closing(connect(running)) as connection:
+            lines = ["GET /history HTTP/1.1", *(f"Host: {host}" for host in hosts), "", ""]
+            connection.sendall("\r\n".join(lines).encode())
+            return rest_of(connection)
+
+    try:
+        for hosts in ([], [running.address], ["localhost"], ["head.example:80"]):
+            assert asked(*hosts).startswith(b"HTTP/1.0 200"), hosts
+        for hosts in (["evil.example"], ["localhost", "evil.example"], ["evil.example", "127.0.0.1"]):
+            answer = asked(*hosts)
+            assert answer.startswith(b"HTTP/1.0 421") and b"evil.example" in answer, hosts
+            assert b"incarnation" not in answer
+    finally:
+        running.close()
