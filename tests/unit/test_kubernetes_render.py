@@ -432,6 +432,8 @@ def test_policies_and_monitors_come_as_asked(folder: Path) -> None:
     objects = rendered(folder, "name=digits", "kubernetes={monitor: true, monitor_namespace: watch}")
     monitor = objects["ServiceMonitor", "digits-prometheus"]["spec"]
     assert monitor["selector"]["matchLabels"]["edldist/job"] == "digits"
+    shown = monitor["endpoints"][0]["authorization"]["credentials"]
+    assert shown["key"] in objects["Secret", shown["name"]]["stringData"]
     rules = objects["PrometheusRule", "digits-prometheus"]["spec"]["groups"][0]["rules"]
     assert all('service="digits-coordinator"' in rule["expr"] for rule in rules)
     (rule,) = objects["NetworkPolicy", "digits-prometheus"]["spec"]["ingress"]
