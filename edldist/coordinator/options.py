@@ -54,6 +54,11 @@ class CoordinatorOptions:
     advertise: str | None = None
     sealed: bool = False
 
+    @property
+    def http_names(self) -> list[str]:
+        """By which names browsers may call its pages, beside its addresses."""
+        return [*self.http_hosts, *([] if self.advertise is None else [self.advertise])]
+
     def __post_init__(self) -> None:
         if not 0 < self.heartbeat_interval_s < float("inf"):
             raise ConfigError(f"heartbeat_interval_s={self.heartbeat_interval_s} is not above 0")

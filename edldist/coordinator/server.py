@@ -18,9 +18,9 @@ from pathlib import Path
 
 import msgspec
 
-from edldist.address import Address, parse_address
 from edldist.address_file import AddressFile
 from edldist.clock import Clock, SystemClock
+from edldist.coordinator.announcing import reached_at
 from edldist.coordinator.board import StatusBoard
 from edldist.coordinator.closing import Closing
 from edldist.coordinator.history import RunHistory
@@ -217,8 +217,9 @@ class Coordinator:
             if self.options.http is not None:
                 token, all_pages = self.options.http_token, self.options.http_token_all
                 pages = CoordinatorPages(self._board, self._history.tell, token, all_pages)
-                names = [*self.options.http_hosts, *filter(None, [self.options.advertise])]
-                server = HttpServer(self.options.http, pages, self.options.http_or_any, names)
+                server = HttpServer(
+                    self.options.http, pages, self.options.http_or_any, self.options.http_names
+                )
                 self._resources.callback(server.close)
                 self.http_address = server.address
             self._announce()
@@ -252,29 +253,13 @@ class Coordinator:
         }
         self._records.add(Event(event="coordinator_started", t=wall, fields=fields))
         if (file := self._address_file()) is not None:
-            file.write(fields | {"address": self._reached_at(self.address)})
+            file.write(fields | {"address": reached_at(self.address, self.options.advertise)})
         logger.info("coordinator %s at %s, HTTP %s", self.incarnation, self.address, self.http_address)
         self._bound.set()
 
     def _address_file(self) -> AddressFile | None:
         path = self.options.address_file
         return None if path is None else AddressFile(Path(path).absolute())
-
-    def _reached_at(self, url: str) -> str:
-        """The address that others are told.
-
-        Raises:
-            ConfigError: it is that of every interface of this host, and of no host for anybody else.
-        """
-        address = parse_address(url, "address")
-        if not address.is_everywhere:
-            return url
-        if self.options.advertise is None:
-            raise ConfigError(
-                f"the coordinator listens at {url}, which says to nobody where: with --address-file, bind an "
-                "address of this host, or give --advertise one"
-            )
-        return Address(self.options.advertise, address.port).url
 
     # --- one turn of the loop -----------------------------------------------------------------
 
