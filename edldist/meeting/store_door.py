@@ -26,6 +26,7 @@ import logging
 import secrets
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable
 
 __all__ = ["Door", "Way", "new_word"]
@@ -38,8 +39,8 @@ PROVE_S = 5.0
 RETRY_S = 0.1
 OPEN_S = 300.0
 """How long a rank waits for a door: as torch's store does for its server."""
-MOST_UNPROVEN = 256
-"""Connections that have not proven anything yet; further ones are closed at once."""
+MOST_UNPROVEN, MOST_OF_ONE_HOST = 256, 64
+"""Connections that have proven nothing yet, in all and from one address; further ones are closed at once."""
 _BYTES = 32
 _BLOCK = 1 << 16
 
@@ -57,7 +58,17 @@ class _Loop:
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._run, args=(listener,), name=name, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            self._loop.close()
+            listener.close()
+            raise
+
+    @property
+    def connections(self) -> int:
+        """How many there are now."""
+        return len(self._tasks)
 
     def close(self) -> None:
         """Listen no more, and end every connection."""
@@ -105,28 +116,31 @@ class Door(_Loop):
     def __init__(self, word: str, target: Callable[[], int | None]) -> None:
         self.word = word
         self._target = target
-        self._unproven = 0
+        self._unproven: Counter[str] = Counter()  # by address
         self._turned_away = 0
         super().__init__(_everywhere(), "edldist-store-door")
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        port = self._target()
-        if port is None or self._unproven >= MOST_UNPROVEN:
+        port, peer = self._target(), writer.get_extra_info("peername")
+        if port is None or peer is None or not self._has_room(host := str(peer[0])):
             return  # whoever has business here tries again
-        self._unproven += 1
+        self._unproven[host] += 1
         try:
             proven = await asyncio.wait_for(self._prove(reader, writer), PROVE_S)
         except (asyncio.TimeoutError, asyncio.IncompleteReadError):
             proven = False
         finally:
-            self._unproven -= 1
+            self._unproven[host] -= 1
+            self._unproven += Counter()  # without those that have none left
         if not proven:
             self._turned_away += 1
             if self._turned_away == 1:
-                where = writer.get_extra_info("peername")
-                logger.warning("turned away %s, who is no node of this run (others are only counted)", where)
+                logger.warning("turned away %s, who is no node of this run (others are only counted)", host)
         else:
             await _join(reader, writer, *await asyncio.open_connection("127.0.0.1", port))
+
+    def _has_room(self, host: str) -> bool:
+        return self._unproven.total() < MOST_UNPROVEN and self._unproven[host] < MOST_OF_ONE_HOST
 
     async def _prove(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         mine = secrets.token_bytes(_BYTES)

@@ -1,9 +1,9 @@
 """Fuzz a running job: ``python -m tests.fuzz --inputs N --seconds S --seed K [--keys]``.
 
-The decoder, the ports of coordinator and student, the links of teachers and the HTTP port get hostile input
-from one seeded source until there were as many inputs and seconds as asked for. A job trains meanwhile.
-The exit code is 1 if a process ended, hung or grew, a sample was lost or counted twice, or a late worker did
-not get in.
+The decoder, the ports of coordinator and student, the links of teachers, the HTTP port and a door of a ranks'
+store get hostile input from one seeded source until there were as many inputs and seconds as asked for. A job
+trains meanwhile. The exit code is 1 if a process ended, hung or grew, a stranger got through the door, a sample
+was lost or counted twice, or a late worker did not get in.
 
 What it costs the job is told as a ratio: every other five seconds strangers keep quiet, and the decoder alone
 goes on, which is in this process, so that this process needs as much of the machine then.
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tests.fuzz.beside import MOST_GROWTH_BYTES, Beside, job
+from tests.fuzz.door import Knocks
 from tests.fuzz.strangers import Dealer, Decoder, Flood, Host, Pages, Raw, healthy
 from tests.fuzz.words import Words
 
@@ -105,11 +106,15 @@ def fuzz(beside: Beside, inputs: int, seconds: float, seed: int, keys: bool) -> 
             stack.callback(flood.close)
             strangers += [Raw(f"{name} raw", address, words), flood]
         strangers.append(Pages(beside.http, words))
+        knocks = Knocks(words)
+        stack.callback(knocks.close)
+        strangers.append(knocks)
         if not keys:
             host = Host(beside.coordinator, words)
             stack.callback(host.close)
             strangers.append(host)
         sent = _talk(beside, decoder, strangers, inputs, seconds)
+        knocks.check()
     healthy(beside.http)
     beside.look()
     growth = beside.growth()

@@ -15,6 +15,7 @@ from edldist.wire.messages import Ack, decode, encode
 from edldist.wire.zmq.poller import ZmqPoller
 from edldist.wire.zmq.transport import CONTROL_FRAME_BYTES, CONTROL_UNREAD_BYTES, ZmqTransport
 from tests.fuzz import __main__ as command
+from tests.fuzz.door import Knocks
 from tests.fuzz.strangers import Dealer, Decoder, healthy, place_of, written
 from tests.fuzz.streams import http, zmtp
 from tests.fuzz.words import KINDS, Words
@@ -103,6 +104,16 @@ def test_pages_outlive_whatever_is_asked(words: Words) -> None:
         healthy(server.address)
     finally:
         server.close()
+
+
+def test_nobody_gets_through_the_stores_door_but_who_knows_the_word(words: Words) -> None:
+    knocks = Knocks(words)
+    try:
+        for _ in range(120):
+            knocks.knock()
+        knocks.check()
+    finally:
+        knocks.close()
 
 
 @pytest.mark.slow

@@ -18,7 +18,8 @@ from torch.distributed import DistNetworkError, DistStoreError, TCPStore
 from torch.distributed.elastic.rendezvous import RendezvousConnectionError, RendezvousInfo
 from torch.distributed.elastic.utils import store as store_util
 
-from edldist.meeting.store_door import MAGIC
+from edldist.meeting import store_door
+from edldist.meeting.store_door import MAGIC, Door, new_word
 from edldist.wire.process import process_id
 from edldist_launch.node import rendezvous
 from edldist_launch.node.rendezvous import CoordinatorRendezvous, LoneRendezvous
@@ -234,3 +235,19 @@ def test_a_process_is_one_node(running: Running) -> None:
     node = CoordinatorRendezvous(running.address, "run", "job", (1, 2), "127.0.0.1", 1, 5.0)
     assert node._attendance.report.node.process == process_id()
     node.leave()
+
+
+def test_strangers_at_one_address_leave_room_before_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_door, "MOST_OF_ONE_HOST", 3)
+    door = Door(new_word(), lambda: 9)
+    with contextlib.ExitStack() as stack:
+        stack.callback(door.close)
+
+        def heard() -> bytes:
+            stranger = stack.enter_context(
+                socket.create_connection(("127.0.0.1", door.port), timeout=WITHIN_S)
+            )
+            return stranger.recv(len(MAGIC))
+
+        assert [heard() for _ in range(4)] == [MAGIC] * 3 + [b""]
+        assert door._has_room("10.0.0.9")
