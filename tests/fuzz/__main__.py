@@ -2,8 +2,8 @@
 
 The decoder, the ports of coordinator and student, the links of teachers, the HTTP port and a door of a ranks'
 store get hostile input from one seeded source until there were as many inputs and seconds as asked for. A job
-trains meanwhile. The exit code is 1 if a process ended, hung or grew, a stranger got through the door, a sample
-was lost or counted twice, or a late worker did not get in.
+trains meanwhile. The exit code is 1 if a process ended, hung or grew, a stranger got through that door, a
+sample was lost or counted twice, or a late worker did not get in.
 
 What it costs the job is told as a ratio: every other five seconds strangers keep quiet, and the decoder alone
 goes on, which is in this process, so that this process needs as much of the machine then.

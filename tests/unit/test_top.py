@@ -316,7 +316,7 @@ def test_a_bar_is_as_long_as_its_part() -> None:
 COURSE = Course(1.0, [1.0, 2.0], [90.0, None], *([[None, None]] * 4), {})
 HISTORY = History(
     **{"incarnation": "a", "wall_s": 3.0, "began_s": 0.0, "since": 0.0, "recent": COURSE, "whole": None},
-    **{"figures": [], "progress": [], "counts": {}},
+    **{"figures": [], "progress": []},
     happenings=[Happening(1.0, "teacher_lost", "bad", "teacher t-9\nlost", "t-9")],
 )
 
