@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Collection
@@ -9,6 +10,7 @@ from typing import TypeVar
 
 from edldist.address_file import parse_coordinator
 from edldist.errors import CoordinatorUnreachableError, RefusedError
+from edldist.keys.open_link import KEYS_VARIABLE
 from edldist.keys.pair import OPERATOR
 from edldist.wire.messages import (
     MAX_STATUS_BYTES,
@@ -28,7 +30,7 @@ from edldist.wire.transport import Link, Transport, closed_on_error
 from edldist.wire.zmq.keys import socket_keys
 from edldist.wire.zmq.transport import ZmqTransport
 
-__all__ = ["StatusClient", "query_status"]
+__all__ = ["StatusClient", "no_answer", "query_status"]
 
 _Question = StatusQuery | HistoryQuery | NodeQuery | Scale | Event
 _Answer = TypeVar("_Answer", Status, History, NodeStatus, Scaled, Ack)
@@ -102,12 +104,10 @@ class StatusClient:
                     raise RefusedError(f"coordinator {self._address}: {received.message.reason}")
         # The question may still be answered, perhaps by a coordinator that starts later. A link of
         # a new name keeps that answer, for an older ``since``, apart from those to come.
-        trouble = self._link.trouble or "Is it running (edldist coordinator), and is this its address?"
+        trouble = self._link.trouble
         self._link.close(at_once=True)
         self._link = self._connect()
-        raise CoordinatorUnreachableError(
-            f"no coordinator answered at {self._address} within {timeout_s:g} s. {trouble}"
-        )
+        raise no_answer(self._address, timeout_s, trouble)
 
     def _connect(self) -> Link:
         return self._poller.connect(self._address, f"status-{uuid.uuid4().hex[:12]}")
@@ -123,3 +123,16 @@ def query_status(address: str, since: int = 0, timeout_s: float = 2.0) -> Status
         return client.query(since, timeout_s)
     finally:
         client.close()
+
+
+def no_answer(address: str, timeout_s: float, trouble: str) -> CoordinatorUnreachableError:
+    """What is raised where a coordinator has not answered.
+
+    Args:
+        trouble: that the link tells; empty where it knows of none.
+    """
+    why = f": {trouble}" if trouble else ". Is it running (edldist coordinator), and is this its address?"
+    if not trouble and not os.environ.get(KEYS_VARIABLE):
+        # One with keys answers nobody without: on one machine that looks as if nobody were there.
+        why += " If its job has keys, give --keys DIR, too"
+    return CoordinatorUnreachableError(f"no coordinator answered at {address} within {timeout_s:g} s{why}")

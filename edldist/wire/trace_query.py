@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass, field
 
 from edldist.address_file import parse_coordinator
-from edldist.errors import CoordinatorUnreachableError, RefusedError
+from edldist.errors import RefusedError
 from edldist.keys.pair import OPERATOR
 from edldist.wire.messages import (
     MAX_STATUS_BYTES,
@@ -17,6 +17,7 @@ from edldist.wire.messages import (
     TraceQuery,
     TraceRecords,
 )
+from edldist.wire.query import no_answer
 from edldist.wire.transport import Transport, closed_on_error
 from edldist.wire.zmq.keys import socket_keys
 from edldist.wire.zmq.transport import ZmqTransport
@@ -76,10 +77,7 @@ class TraceClient:
                     return Collected(received.message.clock, received.message.members)
                 if isinstance(received.message, Refused):
                     raise RefusedError(f"coordinator {self._address}: {received.message.reason}")
-        trouble = self._link.trouble or "Is a job running, and is this its coordinator's address?"
-        raise CoordinatorUnreachableError(
-            f"no coordinator answered at {self._address} within {timeout_s:g} s. {trouble}"
-        )
+        raise no_answer(self._address, timeout_s, self._link.trouble)
 
     def collect(self, collected: Collected, seconds: float, patience_s: float = PATIENCE_S) -> None:
         """Take in what members send, until all of it is here, or nobody sends anything any more.

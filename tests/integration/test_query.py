@@ -19,7 +19,7 @@ from edldist.errors import (
 )
 from edldist.wire.memory import MemoryTransport
 from edldist.wire.messages import MAGIC, PROTOCOL_VERSION, Event, Message, Refused, Status, StatusQuery
-from edldist.wire.query import StatusClient, query_status
+from edldist.wire.query import StatusClient, no_answer, query_status
 from edldist.wire.transport import Hub, Transport
 from edldist.wire.zmq.transport import ZmqTransport
 
@@ -192,3 +192,12 @@ def test_a_client_of_a_coordinator_that_is_gone_is_closed_at_once() -> None:
         began = time.monotonic()
         client.close()
     assert time.monotonic() - began < 1.0  # libzmq would linger for 2 s
+
+
+def test_who_has_no_keys_is_told_that_the_job_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A coordinator with keys answers nobody without: as if nobody were there."""
+    monkeypatch.delenv("EDLDIST_KEYS", raising=False)
+    assert "If its job has keys, give --keys DIR, too" in str(no_answer("tcp://h:1", 2.0, ""))
+    assert str(no_answer("tcp://h:1", 2.0, "it is odd")).endswith("within 2 s: it is odd")
+    monkeypatch.setenv("EDLDIST_KEYS", "keys")
+    assert "--keys" not in str(no_answer("tcp://h:1", 2.0, ""))
