@@ -122,7 +122,7 @@ class Door(_Loop):
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         port, peer = self._target(), writer.get_extra_info("peername")
-        if port is None or peer is None or not self._has_room(host := str(peer[0])):
+        if port is None or peer is None or not self._has_room(host := _plain(peer[0])):
             return  # whoever has business here tries again
         self._unproven[host] += 1
         try:
@@ -200,6 +200,11 @@ class Way(_Loop):
 
 def _proof(word: str, who: bytes, chosen: bytes) -> bytes:
     return hmac.digest(word.encode(), MAGIC + who + chosen, "sha256")
+
+
+def _plain(host: str) -> str:
+    """An address as people write it: an IPv4 one has a prefix where a socket takes both kinds."""
+    return host.removeprefix("::ffff:")
 
 
 def _everywhere() -> socket.socket:

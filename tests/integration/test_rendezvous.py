@@ -250,4 +250,4 @@ def test_strangers_at_one_address_leave_room_before_the_door(monkeypatch: pytest
             return stranger.recv(len(MAGIC))
 
         assert [heard() for _ in range(4)] == [MAGIC] * 3 + [b""]
-        assert door._has_room("10.0.0.9")
+        assert door._has_room("10.0.0.9") and not door._has_room("127.0.0.1")
