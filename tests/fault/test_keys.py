@@ -75,9 +75,12 @@ def test_a_job_with_keys_goes_on_through_deaths_and_new_keys(
         began = time.time()
         party.await_steps(20)
         wait_for("everybody to be here", lambda: len(party.job.status().members) == 3, 60)
-        changes = [event for event in party.job.events("keys_changed") if event["t"] > rotated]
-        assert [(event["rotated"], event["retired"]) for event in changes] == [(True, 0), (False, 4)]
-        lost = [event for event in party.job.events("teacher_lost") if event["t"] > rotated]
+        changes = [event for event in party.job.events("keys_changed") if event.t > rotated]
+        assert [(event.fields["rotated"], event.fields["retired"]) for event in changes] == [
+            (True, 0),
+            (False, 4),
+        ]
+        lost = [event for event in party.job.events("teacher_lost") if event.t > rotated]
         assert not lost, "new keys cost no member its place"
         assert party.gap_s(began) < 30
         party.finish()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from edldist.clock import SystemClock
+from edldist.meeting.attendance import Attendance
 from edldist.observe.reporter import Reporter
 from edldist.student.queue.flow import Flow
 from edldist.student.service.options import ServiceOptions
@@ -18,7 +19,6 @@ from edldist.wire.messages import GroupNode, NodeReport
 from edldist.wire.query import StatusClient
 from edldist.wire.trace_query import TraceClient
 from edldist.wire.transport import closed_on_error
-from edldist_launch.node.attendance import Attendance
 from tests.greetings import FINGERPRINT
 
 COORDINATOR = "tcp://127.0.0.1:7"
@@ -75,7 +75,7 @@ MADE: dict[str, Callable[[Any], object]] = {
         TeacherIdentity(*IDENTITY), transport, SystemClock()
     ),
     "edldist.student.service.service": student,
-    "edldist_launch.node.attendance": node,
+    "edldist.meeting.attendance": node,
 }
 
 
