@@ -9,56 +9,38 @@ are others, or if that file names some that do not survive.
 from __future__ import annotations
 
 import argparse
-import ast
-import contextlib
-import importlib
-import importlib.abc
-import importlib.machinery
 import json
 import os
-import resource
 import signal
 import sys
 import time
-import traceback
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 
-import pytest
-
-from tests.mutation.mutations import Mutant, mutants
+from tests.mutation.collected import Outcome, Trial
+from tests.mutation.group import Group
+from tests.mutation.module import SubjectModule
 from tests.mutation.subjects import SUBJECTS
 
-ROOT = Path(__file__).resolve().parents[2]
 ACCEPTED = Path(__file__).with_name("accepted.txt")
-MEMORY_BYTES = 8 << 30  # of address space, on top of what is in use
-PATIENCE_S = 5.0  # on top of four times what the tests take
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
     parser.add_argument("modules", nargs="*", metavar="MODULE", help="such as student/queue/task.py (all)")
     parser.add_argument("--only", default="", metavar="TEXT", help="those in whose name this is")
+    parser.add_argument("--processes", type=int, default=1, metavar="P", help="how many run at once (1)")
     parser.add_argument("--show", action="store_true", help="show what the tests print")
+    parser.add_argument("--killers", action="store_true", help="name the test that kills each")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.modules if name not in SUBJECTS]:
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(SUBJECTS)}")
-    accepted = read_accepted(ACCEPTED.read_text())
-    bad = 0
-    counts = []
-    for name in options.modules or SUBJECTS:
-        known = accepted.get(name, {})
-        tried, survivors = Subject(name, options.show).try_all(options.only, known)
-        for each in known:
-            if each in tried and each not in survivors or each not in tried and not options.only:
-                print(f"  {name}  {each}: is killed, or gone; take it out of {ACCEPTED.name}")
-                bad += 1
-        bad += len([each for each in survivors if each not in known])
-        counts.append(f"{name:32} {len(tried):4} mutants, {len(survivors):3} survive")
-    print(*counts, f"{bad} to look at", sep="\n")
-    return 1 if bad else 0
+    if options.processes < 1:
+        parser.error(f"--processes {options.processes}: at least 1")
+    report = Report(options.modules or list(SUBJECTS), options.only, options.killers)
+    whole = report.follow(_run_all(options.modules or list(SUBJECTS), options))
+    print(report.summary(), sep="\n")
+    return 0 if whole and not report.to_look_at else 1
 
 
 def read_accepted(text: str) -> dict[str, dict[str, str]]:
@@ -75,109 +57,119 @@ def read_accepted(text: str) -> dict[str, dict[str, str]]:
     return accepted
 
 
-class Subject:
-    """A module with its tests."""
+class Report:
+    """What became of the mutants of some modules."""
 
-    def __init__(self, name: str, show: bool) -> None:
-        self._name = name
-        self._show = show
-        self._path = ROOT / "edldist" / name
-        self._tree = ast.parse(self._path.read_text())
-        self._tests = [f"tests/unit/test_{each}.py" for each in SUBJECTS[name]]
-        self._patience_s = 300.0
+    def __init__(self, names: Sequence[str], only: str, killers: bool) -> None:
+        self._only = only
+        self._killers = killers
+        self._accepted = read_accepted(ACCEPTED.read_text())
+        self._subjects = {name: SubjectModule(name) for name in names}
+        self._survivors: dict[str, list[str]] = {name: [] for name in names}
+        self._tried: dict[str, list[str]] = {name: [] for name in names}
+        self._took_s = dict.fromkeys(names, 0.0)
+        self._began = time.monotonic()
+        self.to_look_at = 0
 
-    def try_all(self, only: str, known: Mapping[str, str]) -> tuple[list[str], list[str]]:
-        """The mutants in whose name ``only`` is, and those of them that survive."""
-        self._warm_up()
-        seen: Counter[str] = Counter()
-        tried: list[str] = []
-        survivors: list[str] = []
-        for mutant in list(mutants(self._tree)):
-            seen[str(mutant)] += 1
-            label = str(mutant) + (f"  ({seen[str(mutant)]})" if seen[str(mutant)] > 1 else "")
-            if only not in label:
-                continue
-            tried.append(label)
-            if self._survives(mutant):
-                survivors.append(label)
-                if label not in known:
-                    print(f"  {self._name}:{mutant.line}  {label}", flush=True)
-        return tried, survivors
+    def follow(self, trials: Iterator[Trial | None]) -> bool:
+        """Print survivors as they come; False if the trials broke off."""
+        for trial in trials:
+            if trial is None:
+                return False
+            self._take(trial)
+        for name in self._subjects:
+            known, tried = self._known(name), self._tried[name]
+            for each in known:
+                if each not in self._survivors[name] if each in tried else not self._only:
+                    print(f"  {name}  {each}: is killed, or gone; take it out of {ACCEPTED.name}")
+                    self.to_look_at += 1
+        return True
 
-    def _warm_up(self) -> None:
-        """Import here what the tests import of others, so that not every mutant has to."""
-        read, write = os.pipe()
-        passed = self._survives(None, tell=write)
-        os.close(write)
+    def _known(self, name: str) -> Mapping[str, str]:
+        return self._accepted.get(name, {})
+
+    def _take(self, trial: Trial) -> None:
+        name, subject = trial.subject, self._subjects[trial.subject]
+        label, line = subject.labels[trial.number], subject.mutants[trial.number].line
+        self._tried[name].append(label)
+        self._took_s[name] += trial.took_s
+        if trial.outcome == Outcome.SURVIVED:
+            self._survivors[name].append(label)
+            if label not in self._known(name):
+                self.to_look_at += 1
+                unseen = "" if trial.tests else "  (no test runs this)"
+                print(f"  {name}:{line}  {label}{unseen}", flush=True)
+        elif self._killers:
+            print(f"  {name}:{line}  {label}: {trial.by} ({trial.took_s:.2f} s)", flush=True)
+
+    def summary(self) -> str:
+        """A table of the modules, and how many mutants are to be looked at."""
+        rows = [("subject", "mutants", "killed", "accepted", "seconds")]
+        for name, survivors in self._survivors.items():
+            tried = len(self._tried[name])
+            accepted = len([each for each in survivors if each in self._known(name)])
+            counts = tried, tried - len(survivors), accepted, round(self._took_s[name])
+            rows.append((name, *(str(count) for count in counts)))
+        lines = [f"| {row[0]:36} | " + " | ".join(f"{cell:>8}" for cell in row[1:]) + " |" for row in rows]
+        lines.insert(1, "|---|---:|---:|---:|---:|")
+        took_s = time.monotonic() - self._began
+        return "\n".join([*lines, f"{self.to_look_at} to look at, after {took_s:.0f} s"])
+
+
+def _run_all(names: Sequence[str], options: argparse.Namespace) -> Iterator[Trial | None]:
+    """The trials of all modules as they end, by some processes, of which each takes group after group."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name in names:
+        groups.setdefault(SUBJECTS[name], []).append(name)
+    os.environ["OMP_NUM_THREADS"] = "1"  # a fork has none of the threads that torch would have started
+    todo = _filled_pipe(range(len(groups)))
+    read, write = os.pipe()
+
+    def tell(trial: Trial) -> None:
+        os.write(write, json.dumps(vars(trial)).encode() + b"\n")  # short: in one piece
+
+    def run() -> None:
+        while number := os.read(todo, 1):
+            tests, members = list(groups.items())[number[0]]
+            Group(members, tests, options.show).try_all(lambda label: options.only in label, tell)
+
+    runners = {_fork(run) for _ in range(min(options.processes, len(groups)))}
+    os.close(todo)
+    os.close(write)
+    try:
         with os.fdopen(read) as pipe:
-            for module in json.loads(pipe.readline() or "[]"):
-                with contextlib.suppress(Exception):
-                    importlib.import_module(module)
-        began = time.monotonic()
-        if not (passed and self._survives(None)):
-            raise SystemExit(f"{self._name}: its tests fail without any change; see them with --show")
-        self._patience_s = PATIENCE_S + 4 * (time.monotonic() - began)
-
-    def _survives(self, mutant: Mutant | None, tell: int | None = None) -> bool:
-        pid = os.fork()
-        if pid == 0:
-            code = 3
-            try:
-                os.setsid()
-                code = self._run(mutant)
-                if tell is not None:
-                    foreign = [each for each in sys.modules if each.split(".")[0] not in ("edldist", "tests")]
-                    os.write(tell, f"{json.dumps(foreign)}\n".encode())
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                os._exit(code)
-        deadline = time.monotonic() + self._patience_s
-        while time.monotonic() < deadline:
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                return status == 0
-            time.sleep(0.005)
-        os.killpg(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        return False
-
-    def _run(self, mutant: Mutant | None) -> int:
-        """Run the tests with a changed module, in this process."""
-        if mutant is not None:
-            mutant.apply()
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, used + MEMORY_BYTES))
-        if not self._show:
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            for number in (0, 1, 2):
-                os.dup2(nowhere, number)
-        os.chdir(ROOT)
-        sys.meta_path.insert(0, _Finder(self._path, self._tree))
-        # pytest's plugins were imported before, of which it would warn.
-        options = ["-x", "-q", "-W", "ignore::pytest.PytestAssertRewriteWarning", "-p", "no:cacheprovider"]
-        return int(pytest.main([*options, "-p", "tests.mutation.quick", *self._tests]))
+            for line in pipe:
+                yield Trial(**json.loads(line))
+        while runners:
+            pid, status = os.wait()
+            runners.discard(pid)
+            if status:
+                yield None
+    finally:
+        for pid in runners:
+            os.kill(pid, signal.SIGKILL)
 
 
-class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports one module from a tree instead of its file."""
+def _filled_pipe(numbers: range) -> int:
+    read, write = os.pipe()
+    os.write(write, bytes(numbers))
+    os.close(write)
+    return read
 
-    def __init__(self, path: Path, tree: ast.Module) -> None:
-        self._path = str(path)
-        self._module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        self._tree = tree
 
-    def find_spec(
-        self, fullname: str, path: object = None, target: object = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != self._module:
-            return None
-        return importlib.machinery.ModuleSpec(fullname, self, origin=self._path)
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__file__ = self._path
-        exec(compile(self._tree, self._path, "exec"), module.__dict__)
+def _fork(run: Callable[[], None]) -> int:
+    if pid := os.fork():
+        return pid
+    code = 1
+    try:
+        run()
+        code = 0
+    except SystemExit as exc:
+        print(exc, file=sys.stderr)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 if __name__ == "__main__":

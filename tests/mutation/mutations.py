@@ -43,12 +43,15 @@ class Mutant:
 
     Attributes:
         line: of the source.
+        lines: of the statement that is changed, without those inside it: a test that runs none of them does
+            not notice.
         where: the function or class around it.
         text: what is changed into what.
         apply: change the tree, for good.
     """
 
     line: int
+    lines: range
     where: str
     text: str
     apply: Callable[[], None]
@@ -59,10 +62,10 @@ class Mutant:
 
 def mutants(tree: ast.Module) -> Iterator[Mutant]:
     """All changes of a module; only one of them is to be applied to a tree."""
-    yield from _inside(tree, "module")
+    yield from _inside(tree, "module", range(0))
 
 
-def _inside(node: ast.AST, where: str) -> Iterator[Mutant]:
+def _inside(node: ast.AST, where: str, lines: range) -> Iterator[Mutant]:
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list") and not isinstance(node, ast.Module):
             continue
@@ -72,12 +75,22 @@ def _inside(node: ast.AST, where: str) -> Iterator[Mutant]:
             if isinstance(child, ast.FunctionDef | ast.ClassDef):
                 if child.name not in _CHECKS:
                     inner = child.name if where == "module" else f"{where}.{child.name}"
-                    yield from _inside(child, inner)
+                    yield from _inside(child, inner, _lines(child))
                 continue
+            own = _lines(child) if isinstance(child, ast.stmt) else lines
             for other in _others(child, name):
-                yield _mutant(node, name, index, child, other, where)
+                yield _mutant(node, name, index, child, other, where, own)
             if not isinstance(child, ast.Raise):
-                yield from _inside(child, where)
+                yield from _inside(child, where, own)
+
+
+def _lines(statement: ast.stmt) -> range:
+    """Those of a statement up to the first one inside it."""
+    inside = [
+        each.lineno for each in ast.walk(statement) if isinstance(each, ast.stmt) and each is not statement
+    ]
+    last = max(statement.lineno, min(inside) - 1) if inside else statement.end_lineno or statement.lineno
+    return range(statement.lineno, last + 1)
 
 
 def _is_text(node: ast.AST) -> bool:
@@ -91,7 +104,9 @@ def _is_text(node: ast.AST) -> bool:
     return isinstance(node.value, ast.Constant) or ast.unparse(node.value).startswith(_TEXT)
 
 
-def _mutant(parent: ast.AST, name: str, index: int | None, old: ast.AST, new: ast.AST, where: str) -> Mutant:
+def _mutant(
+    parent: ast.AST, name: str, index: int | None, old: ast.AST, new: ast.AST, where: str, lines: range
+) -> Mutant:
     def apply() -> None:
         fixed = ast.fix_missing_locations(ast.copy_location(new, old))
         if index is None:
@@ -100,7 +115,7 @@ def _mutant(parent: ast.AST, name: str, index: int | None, old: ast.AST, new: as
             getattr(parent, name)[index] = fixed
 
     before, after = (_short(ast.unparse(node)) for node in (old, new))
-    return Mutant(getattr(old, "lineno", 0), where, f"{before}  ->  {after}", apply)
+    return Mutant(getattr(old, "lineno", 0), lines, where, f"{before}  ->  {after}", apply)
 
 
 def _short(text: str) -> str:
