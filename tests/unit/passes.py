@@ -84,7 +84,10 @@ class Shelf:
 class Crew:
     """A pipeline over a model, and what came of it."""
 
-    def __init__(self, model, lane=None, batch_size: int | str = 8, reader=None, codec="dense", **options):
+    def __init__(
+        self, model, lane=None, batch_size: int | str = 8, reader=None, codec="dense", trace=(), **options
+    ):
+        """``trace``: the stopwatch of a trace, and the numbers of students in it."""
         teacher = Teacher("tests.models:identify", CPU)
         teacher._model = model
         self.lane = lane or HostLane()
@@ -93,12 +96,13 @@ class Crew:
         self.capacity = Capacity()
         self.pipeline = Pipeline(
             self.lane,
-            Forward(teacher, parse_codec(codec), **options),
+            Forward(teacher, parse_codec(codec), watch=trace[0] if trace else None, **options),
             self.search,
             lambda tasks, labels, s: answers_to(tasks, labels, "", s, lambda _: None),
             self.sizes.append,
             self.capacity,
             reader,
+            *trace,
         )
         self.labels: dict[int, list] = {}
         self.errors: dict[int, str] = {}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import concurrent.futures
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edldist.errors import ContractError, EdlDistError, InputError
+from edldist.errors import ContractError, EdlDistError, InputError, UnlabelableError
 from edldist.labels.codec import parse_codec
 from edldist.teacher.model.teacher import Teacher
 from edldist.teacher.passes.forward import Forward
@@ -343,3 +344,64 @@ def test_an_error_that_is_none_of_ours_is_told_with_its_traceback(monkeypatch):
     monkeypatch.setattr(lane, "launch", lambda parts, compute: [][1])
     (error,) = Crew(double, lane).run([task(1)]).errors.values()
     assert error.startswith("Traceback") and error.endswith("IndexError: list index out of range")
+
+
+def test_it_is_idle_once_nothing_is_under_way_and_everything_is_answered():
+    lane = Apron()
+    crew = Crew(poison, lane)
+    assert crew.pipeline.idle
+    crew.pipeline.begin([task(1)])
+    assert not crew.pipeline.idle, "a pass flies"
+    lane.flights[0].is_down = True
+    crew.turn()
+    assert crew.pipeline.idle
+    crew.pipeline.begin([task(13)])
+    assert not crew.pipeline.idle, "a failure is to be told"
+    crew.turn()
+    assert crew.pipeline.idle and crew.errors.keys() == {13}
+
+
+def test_at_the_end_the_lane_is_closed(monkeypatch):
+    crew, closed = Crew(double), []
+    monkeypatch.setattr(crew.lane, "close", lambda: closed.append(True))
+    crew.pipeline.end()
+    assert closed == [True]
+
+
+def test_a_task_that_is_to_be_compared_is_packed_for_that_and_says_nothing_of_capacity(monkeypatch):
+    crew, told = Crew(lambda id: torch.stack([id, id * 2], 1).float(), batch_size=2), []  # noqa: A006
+    monkeypatch.setattr(crew.capacity, "passed", lambda *what: told.append(what))
+    crew.pipeline.begin([replace(task(1, 5, 6), compared=True)])
+    ((answer,),) = crew.pipeline.step()
+    assert {tensor.name for tensor in answer.result.tensors} == {"logits.compared@2", "logits.values@2"}
+    assert told == []
+    crew.pipeline.begin([task(2)])
+    ((answer,),) = crew.pipeline.step()
+    assert [tensor.name for tensor in answer.result.tensors] == ["logits"]
+    ((samples, seconds, fullness),) = told
+    assert (samples, fullness) == (1, 0.5) and seconds > 0
+
+
+def test_how_long_passes_take_is_told_one_by_one():
+    crew = Crew(double).run([task(1)], [task(2)])
+    times = crew.pipeline.computing.told("computing")
+    assert sum(times.counts) == 2 and times.sum_s == crew.pipeline.compute_s
+
+
+@pytest.mark.parametrize(
+    ("error", "final", "certain"),
+    [
+        (ContractError("no such token"), True, True),
+        (UnlabelableError("no such id"), False, True),
+        (ValueError("who knows"), False, False),
+    ],
+)
+def test_of_an_error_is_told_whether_other_attempts_would_end_so_too(monkeypatch, error, final, certain):
+    def raises(parts) -> None:
+        raise error
+
+    crew = Crew(double)
+    monkeypatch.setattr(crew.pipeline._forward, "vet", raises)
+    crew.pipeline.begin([task(1)])
+    ((answer,),) = crew.pipeline.step()
+    assert (answer.final, answer.certain) == (final, certain)
