@@ -10,16 +10,17 @@ __all__ = ["SUBJECTS", "path_of"]
 
 _QUEUE = (
     *("queue_bounds", "label_queue_turns", "overdue_leases", "label_queue", "waking", "wanted", "absences"),
-    *("withdrawals", "sleepers", "minds", "delivery", "student_service", "label_queue_states"),
+    *("queue_books", "withdrawals", "sleepers", "minds", "delivery", "student_service", "versions"),
+    "label_queue_states",
 )
 _SERVICE = (
     *("student_links", "student_silence", "student_service", "delivery", "withdrawals", "peers", "pings"),
     *("quarantine", "waking", "assembly", "former_teachers", "unsuited", "versions", "comparing", "minds"),
-    *("needs", "job_link", "translation", "grouping", "held_bytes"),
+    *("needs", "job_link", "translation", "grouping", "held_bytes", "student_looks"),
 )
 _TEACHER = (
     *("pipeline_memory", "pipeline", "batch_size", "capacity", "ledger", "demand", "batcher"),
-    *("engine_entries", "top_entries"),
+    *("engine_entries", "top_entries", "pipeline_traced"),
 )
 _COORDINATOR = (
     *("membership", "status", "orders", "coordinator_machines", "rates", "assignment", "records"),
