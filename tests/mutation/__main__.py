@@ -28,7 +28,8 @@ ACCEPTED = Path(__file__).with_name("accepted.txt")
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
     parser.add_argument("modules", nargs="*", metavar="MODULE", help="such as student/queue/task.py (all)")
-    parser.add_argument("--only", default="", metavar="TEXT", help="those in whose name this is")
+    only_help = "those in whose name this is; several: one of them"
+    parser.add_argument("--only", action="append", default=[], metavar="TEXT", help=only_help)
     parser.add_argument("--processes", type=int, default=1, metavar="P", help="how many run at once (1)")
     parser.add_argument("--show", action="store_true", help="show what the tests print")
     parser.add_argument("--killers", action="store_true", help="name the test that kills each")
@@ -60,7 +61,7 @@ def read_accepted(text: str) -> dict[str, dict[str, str]]:
 class Report:
     """What became of the mutants of some modules."""
 
-    def __init__(self, names: Sequence[str], only: str, killers: bool) -> None:
+    def __init__(self, names: Sequence[str], only: Sequence[str], killers: bool) -> None:
         self._only = only
         self._killers = killers
         self._accepted = read_accepted(ACCEPTED.read_text())
@@ -128,10 +129,13 @@ def _run_all(names: Sequence[str], options: argparse.Namespace) -> Iterator[Tria
     def tell(trial: Trial) -> None:
         os.write(write, json.dumps(vars(trial)).encode() + b"\n")  # short: in one piece
 
+    def wanted(label: str) -> bool:
+        return not options.only or any(text in label for text in options.only)
+
     def run() -> None:
         while number := os.read(todo, 1):
             tests, members = list(groups.items())[number[0]]
-            Group(members, tests, options.show).try_all(lambda label: options.only in label, tell)
+            Group(members, tests, options.show).try_all(wanted, tell)
 
     runners = {_fork(run) for _ in range(min(options.processes, len(groups)))}
     os.close(todo)

@@ -17,6 +17,7 @@ _SERVICE = (
     *("student_links", "student_silence", "student_service", "delivery", "withdrawals", "peers", "pings"),
     *("quarantine", "waking", "assembly", "former_teachers", "unsuited", "versions", "comparing", "minds"),
     *("needs", "job_link", "translation", "grouping", "held_bytes", "student_looks"),
+    "questions",
 )
 _TEACHER = (
     *("pipeline_memory", "pipeline", "batch_size", "capacity", "ledger", "demand", "batcher"),

@@ -11,7 +11,7 @@ from edldist.errors import InputError, LabelError, LabelMemoryError, WireError
 from edldist.student.queue.flow import Flow
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.label_rows import LabelRows
-from edldist.student.service.teacher_inputs import TeacherInputs
+from edldist.student.service.teacher_inputs import PLACES, TeacherInputs
 from edldist.wire.messages import TensorSpec
 from edldist.wire.tensors import pack, unpack
 
@@ -244,6 +244,35 @@ def test_a_teacher_may_see_a_part_of_the_batch_and_other_tensors():
     labels = batch.labels()
     assert labels["odd"]["y"].tolist() == [10, 30, 50] and labels["t"]["y"].tolist() == [0, 2, 4, 6, 8, 10]
     assert batch.nbytes == 48 + 24 + 12, "its copy of the odd ones, and what was made for it"
+
+
+def test_labels_say_where_they_belong_and_those_of_a_teacher_that_is_passed_over_belong_nowhere():
+    ids = torch.arange(6)
+    odd = TeacherInputs({"id": ids[1::2]}, 3, places=torch.tensor([-1, 0, -1, 1, -1, 2]))
+    first = TeacherInputs({"id": ids[:2]}, 2, places=torch.tensor([[0, 1, -1], [-1, -1, -1]]))
+    batch = OpenBatch(None, {"id": ids}, 6, apart={"odd": odd, "first": first})
+    assert {name: list(its) for name, its in batch.labels().items()} == {"odd": [PLACES], "first": [PLACES]}
+    place(batch, 0, 3, teacher="odd", y=torch.tensor([10, 30, 50]))
+    place(batch, 0, 2, y=ids[:2])
+    labels = batch.labels()
+    assert list(labels["t"]) == ["y"] and labels["first"][PLACES] is first.places
+    assert labels["odd"]["y"].tolist() == [10, 30, 50] and labels["odd"][PLACES] is odd.places
+    assert batch.missed == 0 and batch.labelled == {"t", "odd"}
+    batch.passed_over = frozenset({"t", "first"})
+    labels = batch.labels()
+    assert list(labels["t"]) == list(labels["first"]) == [PLACES], "not even what it had"
+    assert labels["t"][PLACES].tolist() == [-1] * 6
+    assert labels["first"][PLACES].tolist() == [[-1] * 3] * 2
+    assert batch.missed == 8 and batch.labelled == {"odd"}
+
+
+def test_labels_that_are_let_go_leave_nothing_behind():
+    batch = open_batch(4)
+    assert batch.bytes_of("t") == batch.free("t") == 0
+    batch.place("t", 0, 4, LabelRows(*pack({"y": torch.zeros(4)}), 4), 0, version=3)
+    assert batch.has_older("t", 4) and not batch.has_older("t", 3)
+    assert batch.bytes_of("t") == batch.free("t") == 16
+    assert batch.bytes_of("t") == 0 and not batch.has_older("t", 4) and batch.labels() == {}
 
 
 def test_samples_with_lengths_are_cut_and_labelled_by_their_rows():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edldist.student.service.peers import ConnectedWorker, Peers
-from edldist.wire.messages import Hello
+from edldist.wire.messages import Hello, Vouch
 from edldist.wire.transport import Sender
 from tests.greetings import FINGERPRINT
 
@@ -99,3 +99,15 @@ def test_connections_that_broke_long_ago_are_forgotten_for_new_ones():
         peers.drop(worker)
     assert not peers.survived(Sender(b"w0"), "p"), "a thousand are known"
     assert peers.survived(Sender(b"w1"), "p") and peers.survived(Sender(b"w1000"), "p")
+
+
+def test_a_process_is_vouched_for_by_its_own_name_and_keys_alone():
+    """Who holds other keys may call itself as it likes."""
+    peers = Peers()
+    hello = Hello(worker="a", teacher="teacher", fingerprint=FINGERPRINT, process="p")
+    other = Hello(worker="b", teacher="teacher", fingerprint=FINGERPRINT, process="q")
+    member, thief = Sender(b"a", "key of the member"), Sender(b"thief", "another key")
+    mine, same_keys = peers.add(member, hello, 0.0), peers.add(Sender(b"b", "key of the member"), other, 0.0)
+    its = peers.add(thief, hello, 0.0)
+    peers.vouched(Sender(b"voucher", "key of the member"), Vouch(id="a", process="p"), 7.0)
+    assert (mine.last_heard, same_keys.last_heard, its.last_heard) == (7.0, 0.0, 0.0)
