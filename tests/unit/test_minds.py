@@ -198,3 +198,91 @@ def test_outliers_of_which_no_two_agree_never_label_beside_two_that_do(moves):
         else:
             answers = {group.minds._candidates[w].mind for w in group.labelling}
             assert len(answers - {None}) <= 1, "one mind labels"
+
+
+def test_a_reason_says_how_many_more_agree(group):
+    group.say("a", 0.0)
+    group.say("b", 0.0)
+    assert group.say("x", 9.0) == {"x": "it differs from worker a (as 1 more answer): 9 apart"}
+    group.say("c", 0.0)
+    assert group.say("y", 5.0) == {"y": "it differs from worker a (as 2 more answers): 5 apart"}
+    group.minds.forget("b")
+    group.minds.forget("c")
+    assert group.say("z", 7.0) == {"z": "it differs from worker a: 7 apart"}
+
+
+def test_what_is_just_allowed_is_alike(group):
+    group.say("a", 0.0)
+    assert group.say("b", 1.0, steady=1.0) == {"b": ""} and group.labelling == {"a", "b"}
+
+
+def test_who_has_failed_is_like_nobody_until_it_answers(group):
+    for name in "abc":
+        group.say(name, 0.0)
+    assert group.fail("c") == {"c": "its model fails on samples that a labels: NaN"}
+    assert group.say("x", 9.0) == {"x": "it differs from worker a (as 1 more answer): 9 apart"}
+    group.say("c", 0.0, steady=5.0)
+    assert group.minds.aside("c").startswith("asked twice")
+    assert group.fail("c") == {} and group.minds.aside("c").startswith("its model fails")
+
+
+def test_a_mind_that_nobody_has_any_more_is_forgotten(group):
+    group.say("a", 0.0)
+    group.say("b", 0.0)
+    group.say("x", 9.0)
+    group.minds.forget("x")
+    group.minds.validate()
+    assert "differs from worker a" in group.say("y", 9.0)["y"]
+    assert group.say("z", 9.0)["z"] == "it differs from worker a (as 1 more answer): 9 apart"
+
+
+def test_what_was_answered_to_a_former_question_is_no_measure(group):
+    group.say("a", 0.0)
+    group.minds.renewed(1.0)
+    group.minds.validate()
+    assert group.labelling == {"a"}, "it labels on"
+    assert group.say("b", 9.0) == {"b": ""} and group.labelling == {"a", "b"}
+    (turn,) = group.minds.answered("a", 0.0, False, None)
+    assert turn.worker == "a" and "it differs from worker b" in turn.reason and not turn.drifted
+
+
+def test_who_labels_without_an_answer_is_asked_once_somebody_has_answered_and_then_as_seldom_as_others(group):
+    for name in ("a", "b"):
+        group.minds.join(name, name, 0.0)
+        group.minds.asked(name)
+        group.minds.excuse(name)
+    assert group.labelling == {"a", "b"}
+    group.minds.was_asked("b", 0.0, 1.0)
+    group.say("b", 0.0)
+    assert group.minds.due("a", 1.0) and not group.minds.due("b", 1.0)
+    group.minds.was_asked("a", 1.0, 2.0)
+    group.fail("a")
+    assert not group.minds.due("a", 2.0) and group.minds.due("a", 2.0 + EVERY_S)
+
+
+def test_who_is_put_aside_or_has_answered_needs_no_excuse(group):
+    group.say("a", 0.0)
+    group.say("x", 9.0)
+    for name in ("a", "x"):
+        group.minds.was_asked(name, 0.0, 0.0)
+        group.minds.excuse(name)
+    assert group.labelling == {"a"} and group.minds.aside("x")
+    group.say("b", 0.0)
+    assert not group.minds.due("a", 1.0) and not group.minds.due("x", 1.0), "nobody was excused"
+
+
+def test_a_question_is_a_bad_one_if_somebody_failed_and_nobody_has_answered(group):
+    group.minds.join("waits", "waits", 0.0)
+    assert not group.minds.unanswered
+    group.fail("a")
+    assert group.minds.unanswered
+    group.say("b", 0.0)
+    assert not group.minds.unanswered
+
+
+def test_an_answer_is_measured_by_that_of_its_mind(group):
+    group.minds.join("new", "new", 0.0)
+    group.say("a", 0.0)
+    group.say("b", 0.5)
+    assert group.minds.measured("b", 0.75) == (0.75, 0.0)
+    assert group.minds.measured("new", 4.0) == (4.0, 4.0), "nothing is known of it"

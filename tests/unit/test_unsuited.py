@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from edldist.labels.grammar import parse_spec
-from edldist.student.service.unsuited import PATIENCE_S
+from edldist.student.service.unsuited import PATIENCE_S, Unsuited
 from edldist.wire.messages import Goodbye, Refused, Welcome
+from edldist.wire.transport import Sender
 from tests.greetings import FINGERPRINT, fingerprint
 from tests.unit.party import of, pass_time
 
@@ -107,3 +108,66 @@ def test_teachers_whose_labels_are_apart_may_have_any_codecs(party):
 
 def test_nothing_is_unsuited_at_the_begin(party):
     assert party().service.unsuited(0.0) == ""
+
+
+# --- by itself --------------------------------------------------------------------------------------------
+
+
+class Door:
+    """What a student knows of those that it refused, and who is still there."""
+
+    def __init__(self, *names: str, teacher: str = "t") -> None:
+        self.unsuited = Unsuited()
+        self.asked: list[bytes] = []
+        self.here = {name.encode() for name in names}
+        for name in names:
+            self.refuse(name, teacher)
+
+    def refuse(self, name: str, teacher: str = "t", now: float = 0.0) -> None:
+        self.unsuited.refused(Sender(name.encode()), teacher, Refused(reason=f"{name} is another"), now)
+
+    def reach(self, peer: Sender, refusal: Refused) -> bool:
+        self.asked.append(peer.route)
+        return peer.route in self.here
+
+    def verdict(self, now: float, *served_by: str) -> str | None:
+        return self.unsuited.verdict(served_by, now, self.reach)
+
+
+def test_a_look_is_taken_once_a_second():
+    door = Door("a")
+    assert door.verdict(PATIENCE_S + 1.0)
+    assert door.verdict(PATIENCE_S + 1.9) is None and door.asked == [b"a"]
+    assert door.verdict(PATIENCE_S + 2.0) and door.asked == [b"a", b"a"]
+
+
+def test_the_first_look_is_taken_whenever_it_comes():
+    assert Door().verdict(0.0) == ""
+
+
+def test_one_that_came_later_or_whose_group_is_served_hides_no_other():
+    door = Door("a", teacher="served")
+    door.refuse("b", now=PATIENCE_S)
+    door.refuse("c")
+    door.here |= {b"b", b"c"}
+    assert "c is another" in (door.verdict(PATIENCE_S, "served") or "")
+    assert door.asked == [b"c"]
+
+
+def test_one_that_has_gone_hides_no_other_and_is_not_counted_again():
+    door = Door("a", "b")
+    door.here = {b"b"}
+    told = door.verdict(PATIENCE_S) or ""
+    assert "b is another" in told and "others" not in told
+    door.verdict(PATIENCE_S + 1.0)
+    assert door.asked == [b"a", b"b", b"b"]
+
+
+def test_one_that_greets_anew_is_judged_anew():
+    door = Door("a")
+    door.unsuited.greeted(Sender(b"a"))
+    assert door.verdict(PATIENCE_S) == "" and door.asked == []
+
+
+def test_patience_is_over_when_its_time_is():
+    assert "a is another" in (Door("a").verdict(PATIENCE_S) or "")

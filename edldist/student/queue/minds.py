@@ -254,7 +254,7 @@ class Minds:
             return f"it does not answer any more what it answered itself at first: {apart}"
         others = len(standing.members)
         if standing.most > 1:
-            agree = "" if others < 2 else f" (as {others - 1} more answer{'s' * (others == 2)})"
+            agree = "" if others < 2 else f" (as {others - 1} more answer{'s' * (others > 2)})"
             return f"it differs from worker {standing.called}{agree}: {apart}"
         gone = "" if others else ", which has gone or changed since"
         return (
