@@ -97,6 +97,23 @@ class TestHunger:
         loop.live(300)
         assert loop.hunger.starved == pytest.approx(30 / 30.5, abs=0.02)
 
+    def test_one_long_wait_among_steps_is_no_pause(self) -> None:
+        hunger = Hunger()
+        for second in range(11):
+            hunger.see(float(second), second + 1, 32 * (second + 1), 0.0)
+        hunger.see(60.0, 12, 32 * 12, 49.0)
+        assert hunger.starved == pytest.approx(49 / 60) and hunger.value == pytest.approx(32.0)
+
+    def test_a_pause_after_long_waits_is_one(self) -> None:
+        hunger = Hunger()
+        for look in range(11):
+            hunger.see(10.0 * look, look + 1, 32 * (look + 1), 9.0 * look)
+        assert hunger.value == pytest.approx(32.0)
+        hunger.see(300.0, 12, 32 * 12, 90.0)
+        for look in range(1, 6):
+            hunger.see(300.0 + 10.0 * look, 12 + look, 32 * (12 + look), 90.0 + 9.0 * look)
+        assert hunger.value == pytest.approx(32.0), "nothing of the pause counts"
+
     def test_another_loop_counts_from_nothing(self) -> None:
         loop = Loop(0.1)
         loop.live(60)
@@ -131,6 +148,12 @@ class TestNeeds:
         assert told["a"] == Need(group="a", hunger=32.0, lacking=8, buffered=1)
         assert told["b"] == Need(group="b", hunger=None, lacking=0, buffered=2)
         assert needs.starved == 0.0
+
+    def test_what_is_not_counted_is_not_taken_in(self) -> None:
+        needs = Needs(["a"])
+        for second in range(20):
+            (told,) = needs.told(float(second), {"batches": second, "samples": "many"}, self.backlog(a=64))
+        assert told.hunger is None and told.lacking == 8
 
     def test_a_group_that_labels_a_part_of_the_samples_is_asked_for_that_part(self) -> None:
         told = self.run(Needs(["a", "b"]), self.backlog(a=48, b=16))

@@ -46,3 +46,13 @@ def test_a_failure_that_was_no_fault_of_its_own_counts_no_more() -> None:
         quarantine.acquit("w")
         quarantine.acquit("stranger")
     assert [quarantine.failed("w", "boom", now=2.0) is None for _ in range(3)] == [True, True, False]
+
+
+def test_one_failure_less_than_before_is_no_acquittal_while_there_are_enough() -> None:
+    quarantine = Quarantine(after=3, first_s=30)
+    for now in (0.0, 0.0, 0.0, 1.0):
+        quarantine.failed("w", "boom", now)
+    quarantine.acquit("w")
+    assert "3 failures in a row" in (quarantine.reason("w", now=2.0) or "")
+    quarantine.acquit("w")
+    assert quarantine.reason("w", now=2.0) is None

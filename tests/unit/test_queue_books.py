@@ -222,3 +222,34 @@ def test_what_came_back_of_other_batches_is_none_of_the_heads() -> None:
     assert queue.deliver() == 0 and queue.lacking("a") == {1: 4}
     queue.join("a2", "a")
     assert [(grant.batch, grant.start, grant.stop) for grant in queue.lease("a2", 8, 0.0)] == [(1, 0, 4)]
+
+
+# --- workers ------------------------------------------------------------------------------------------------
+
+
+def test_who_holds_a_task_that_others_were_lost_with_gets_nothing_beside_it() -> None:
+    queue = LabelQueue(["t"])
+    for name in ("lost1", "lost2", "a"):
+        queue.join(name, "t")
+    queue.offer(4, 4)
+    for name in ("lost1", "lost2"):
+        assert len(queue.lease(name, 2, 0.0)) == 1
+        queue.lose(name, "killed", 0.0)
+    (alone,) = queue.lease("a", 4, 0.0)
+    assert (alone.start, alone.stop) == (0, 2)
+    assert queue.lease("a", 4, 0.0) == [] and not queue.has_work("a", 0.0), "two samples wait"
+    queue.complete(alone.lease, 0.0)
+    (rest,) = queue.lease("a", 4, 0.0)
+    assert (rest.start, rest.stop) == (2, 4)
+
+
+def test_how_long_answers_take_is_told_of_all_workers_together() -> None:
+    queue = LabelQueue(["t"])
+    queue.join("a", "t")
+    queue.join("b", "t")
+    queue.offer(4, 4)
+    (first,), (second,) = queue.lease("a", 2, 1.0), queue.lease("b", 2, 1.0)
+    queue.complete(first.lease, 1.5)
+    queue.complete(second.lease, 4.0)
+    times = queue.answering.told("answer")
+    assert (times.sum_s, sum(times.counts)) == (3.5, 2)
