@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from tests.mutation.children import die_with_parent
 from tests.mutation.collected import Outcome, Trial
 from tests.mutation.group import Group
 from tests.mutation.module import SubjectModule
@@ -164,6 +165,7 @@ def _filled_pipe(numbers: range) -> int:
 def _fork(run: Callable[[], None]) -> int:
     if pid := os.fork():
         return pid
+    die_with_parent()
     code = 1
     try:
         run()

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Children", "Ended", "Limit", "Progress"]
+__all__ = ["Children", "Ended", "Limit", "Progress", "die_with_parent"]
 
 MEMORY_BYTES = 8 << 30  # of address space, on top of what is in use
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -45,6 +45,11 @@ class Ended:
     code: int | None
     test: int
     took_too_long: bool
+
+
+def die_with_parent() -> None:
+    """Let the kernel end this process when the thread ends that forked it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 class Progress:
@@ -114,7 +119,7 @@ class Children:
         if pid := os.fork():
             return pid
         os.setsid()
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        die_with_parent()
         os.environ["PYTEST_DEBUG_TEMPROOT"] = self._place
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         _, hard = resource.getrlimit(resource.RLIMIT_AS)

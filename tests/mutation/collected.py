@@ -66,6 +66,7 @@ class HandOff:
         cpu_s: what each test computes, by its id.
         wall_s: what each test lasts.
         anew: mutants of what is done when a module is imported: subject and number.
+        best: by subject, the file of tests that killed most of its mutants.
         began_s: wall-clock time until the first mutant could be tried.
     """
 
@@ -74,6 +75,7 @@ class HandOff:
     cpu_s: dict[str, float] = field(default_factory=dict)
     wall_s: dict[str, float] = field(default_factory=dict)
     anew: list[tuple[str, int]] = field(default_factory=list)
+    best: dict[str, str] = field(default_factory=dict)
     began_s: float = 0.0
 
     def write(self, path: Path) -> None:
@@ -227,6 +229,8 @@ class Collected:
                 by = f"time, {by}"
             outcome = Outcome.KILLED if killed else Outcome.SURVIVED
             self._tell(Trial(subject.name, number, outcome, by, time.monotonic() - began, len(tests)))
+        for test, _ in sum(kills.values(), Counter()).most_common(1):
+            told.best[subject.name] = items[test].nodeid.partition("::")[0]
         return True
 
 

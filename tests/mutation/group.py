@@ -90,20 +90,25 @@ class Group:
         subjects = {subject.name: subject for subject in self._subjects}
         for name, number in found.anew:
             began = time.monotonic()
-            if not (pid := children.begin()):
-                subjects[name].mutants[number].apply()
-                stops = OneFailureEnds(children.progress, number_of, ends=True)
-                plugins = [stops, QuickestFirst(found.cpu_s)]
-                _leave_with(partial(self._run_anew, subjects[name], plugins))
-            ended = children.end(pid, lambda test: limits[test] if test >= 0 else Limit(60.0, 300.0))
+            # Few need more than the file that finds most, and to import all takes longer than to run them.
+            for paths in ([found.best[name]], self._tests) if name in found.best else (self._tests,):
+                if not (pid := children.begin()):
+                    subjects[name].mutants[number].apply()
+                    stops = OneFailureEnds(children.progress, number_of, ends=True)
+                    plugins = [stops, QuickestFirst(found.cpu_s)]
+                    _leave_with(partial(_run_anew, subjects[name], paths, plugins))
+                ended = children.end(pid, lambda test: limits[test] if test >= 0 else Limit(60.0, 300.0))
+                if ended.code != 0:
+                    break
             outcome = Outcome.SURVIVED if ended.code == 0 else Outcome.KILLED
             by = tests[ended.test] if ended.code != 0 and ended.test >= 0 else ""
             by = f"time, {by}" if ended.took_too_long else by
             tell(Trial(name, number, outcome, by, time.monotonic() - began, len(tests)))
 
-    def _run_anew(self, subject: SubjectModule, plugins: list[object]) -> int:
-        Finder([subject]).install()
-        return int(pytest.main([*OPTIONS, *self._tests], plugins=plugins))
+
+def _run_anew(subject: SubjectModule, paths: Sequence[str], plugins: list[object]) -> int:
+    Finder([subject]).install()
+    return int(pytest.main([*OPTIONS, *paths], plugins=plugins))
 
 
 def _leave_with(run: Callable[[], int]) -> None:

@@ -16,10 +16,10 @@ from edldist.labels.codec import parse_codec
 from edldist.teacher.model.teacher import Teacher
 from edldist.teacher.passes.forward import Forward
 from edldist.teacher.passes.lane import HostLane
-from edldist.teacher.tasks import HeldTask, Outcome, TaskInputs
+from edldist.teacher.tasks import Answer, HeldTask, Outcome, TaskInputs
 from edldist.wire.messages import TensorSpec
 from edldist.wire.tensors import DTYPES, unpack
-from tests.unit.passes import CPU, NO_MEMORY, Apron, Crew, Shelf, double, poison, task
+from tests.unit.passes import CPU, NO_MEMORY, Apron, Crew, Shelf, double, fits, poison, task
 
 
 def test_on_a_host_a_pass_is_answered_in_the_step_it_began():
@@ -368,24 +368,24 @@ def test_at_the_end_the_lane_is_closed(monkeypatch):
     assert closed == [True]
 
 
+def only_answer(crew: Crew) -> Answer:
+    (outcome,) = crew.pipeline.step()
+    (answer,) = outcome.answers
+    return answer
+
+
 def test_a_task_that_is_to_be_compared_is_packed_for_that_and_says_nothing_of_capacity(monkeypatch):
     crew, told = Crew(lambda id: torch.stack([id, id * 2], 1).float(), batch_size=2), []  # noqa: A006
     monkeypatch.setattr(crew.capacity, "passed", lambda *what: told.append(what))
     crew.pipeline.begin([replace(task(1, 5, 6), compared=True)])
-    ((answer,),) = crew.pipeline.step()
+    answer = only_answer(crew)
     assert {tensor.name for tensor in answer.result.tensors} == {"logits.compared@2", "logits.values@2"}
     assert told == []
     crew.pipeline.begin([task(2)])
-    ((answer,),) = crew.pipeline.step()
+    answer = only_answer(crew)
     assert [tensor.name for tensor in answer.result.tensors] == ["logits"]
     ((samples, seconds, fullness),) = told
     assert (samples, fullness) == (1, 0.5) and seconds > 0
-
-
-def test_how_long_passes_take_is_told_one_by_one():
-    crew = Crew(double).run([task(1)], [task(2)])
-    times = crew.pipeline.computing.told("computing")
-    assert sum(times.counts) == 2 and times.sum_s == crew.pipeline.compute_s
 
 
 @pytest.mark.parametrize(
@@ -403,5 +403,12 @@ def test_of_an_error_is_told_whether_other_attempts_would_end_so_too(monkeypatch
     crew = Crew(double)
     monkeypatch.setattr(crew.pipeline._forward, "vet", raises)
     crew.pipeline.begin([task(1)])
-    ((answer,),) = crew.pipeline.step()
+    answer = only_answer(crew)
     assert (answer.final, answer.certain) == (final, certain)
+
+
+def test_a_fixed_cut_for_which_there_is_no_memory_here_may_fit_elsewhere():
+    crew = Crew(fits(3), batch_size=8)
+    crew.pipeline.begin([task(1, 1, 2, 3, 4, alone=True)])
+    answer = only_answer(crew)
+    assert "task of 4 samples" in answer.error and not answer.final and not answer.certain
