@@ -125,7 +125,7 @@ def retired(keys: KeyFolder) -> None:
 
 
 BAD: list[tuple[Callable[[KeyFolder], None], str]] = [
-    (no_key, "has none of the keys that a operator needs"),
+    (no_key, "has none of the keys that an operator needs"),
     (world_readable, "others can read the secret key"),
     (truncated, "operator.key is damaged. Copy it anew from where edldist keygen wrote it"),
     (cut_within_the_secret, "operator.key is damaged: its two halves are not of one pair"),
