@@ -122,6 +122,7 @@ LAUNCH = {
     "tune": {
         *("process", "machine", "record", "plan", "contract", "local", "view", "job"),
     },
+    "planner": {"record", "view"},
     "cli": {
         *(
             "process",
@@ -135,7 +136,7 @@ LAUNCH = {
             "slurm",
             "node",
         ),
-        *("track", "view", "job", "tune"),
+        *("track", "view", "job", "tune", "planner"),
     },
     "__main__": {"cli"},
 }

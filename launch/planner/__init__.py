@@ -1,0 +1,1 @@
+"""``edldist plan``: how many workers a job deserves, by the logs of its runs."""
