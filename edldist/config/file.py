@@ -21,7 +21,8 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
 
     Args:
         path: the YAML file.
-        overrides: ``key=value``; the key a dotted path (``teachers.0.replicas``), the value YAML.
+        overrides: ``key=value``; the key a dotted path (``teachers.0.replicas``), the value YAML. Or
+            ``@FILE``, a YAML file that holds a mapping of such keys to values.
 
     Raises:
         ConfigError: the file cannot be read or says something that is not allowed. All problems
@@ -29,7 +30,11 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
     """
     document = _read(Path(path))
     for override in overrides:
-        _override(document, override)
+        if override.startswith("@"):
+            for key, value in _keys_of(Path(override[1:])).items():
+                _put(document, key, value, f"--set {override}")
+        else:
+            _override(document, override)
     try:
         return JobConfig.model_validate(document)
     except ValidationError as exc:
@@ -77,7 +82,25 @@ def _override(document: dict[str, Any], override: str) -> None:
     key = key.strip()
     if not equals or not key or not all(key.split(".")):
         raise ConfigError(f"--set {override}: write key=value, as in --set student.nproc_per_node=2")
-    value = parse_yaml(text, f"--set {override}")
+    _put(document, key, parse_yaml(text, f"--set {override}"), f"--set {override}")
+
+
+def _keys_of(path: Path) -> dict[str, Any]:
+    """The keys, with dots, and values of a file that ``--set @FILE`` names."""
+    try:
+        document = parse_yaml(path.read_text(encoding="utf-8"), f"--set @{path}")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"--set @{path}: cannot read it: {exc}") from exc
+    if not isinstance(document, dict) or not document:
+        raise ConfigError(f"--set @{path}: needs a mapping of keys to values, as in teachers.0.replicas: 3")
+    for key in document:
+        if not isinstance(key, str) or not all(key.split(".")):
+            raise ConfigError(f"--set @{path}: {key!r} is no key of a job file, as teachers.0.replicas is")
+    return document
+
+
+def _put(document: dict[str, Any], key: str, value: Any, said: str) -> None:
+    """Set one dotted path in place; ``said`` is what the user wrote. Missing mappings are made."""
     place: Any = document
     *parents, last = key.split(".")
     for depth, part in enumerate([*parents, last]):
@@ -86,12 +109,12 @@ def _override(document: dict[str, Any], override: str) -> None:
         if isinstance(place, list):
             if not part.isdecimal() or int(part) >= len(place):
                 raise ConfigError(
-                    f"--set {override}: {here} is a list of {len(place)}; "
+                    f"{said}: {here} is a list of {len(place)}; "
                     f"use an index from 0 to {len(place) - 1}, not `{part}`"
                 )
             index = int(part)
         elif not isinstance(place, dict):
-            raise ConfigError(f"--set {override}: {here} is {place!r}, which has no `{part}` in it")
+            raise ConfigError(f"{said}: {here} is {place!r}, which has no `{part}` in it")
         if depth == len(parents):
             place[index] = value
             return

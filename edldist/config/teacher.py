@@ -39,16 +39,26 @@ def check_codec_name(name: str) -> str:
 
 
 class ReplicaRange(Section):
-    """Bounds between which the number of a teacher's workers may move."""
+    """Bounds between which the number of a teacher's workers may move, and with how many it begins."""
 
     min: int = Field(ge=0, le=MOST_WORKERS, description=whole(0, MOST_WORKERS))
     max: int = Field(ge=1, le=MOST_WORKERS, description=whole(1, MOST_WORKERS))
+    start: int | None = Field(
+        default=None, ge=1, le=MOST_WORKERS, description=f"{whole(1, MOST_WORKERS)}, or null for min"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> ReplicaRange:
         if self.min > self.max:
             raise ValueError(f"min must not exceed max, and {self.min} exceeds {self.max}")
+        if self.start is not None and not self.min <= self.start <= self.max:
+            raise ValueError(f"start {self.start} is not within min {self.min} and max {self.max}")
         return self
+
+    @property
+    def initial(self) -> int:
+        """Workers to start with: at least one."""
+        return max(1, self.min) if self.start is None else self.start
 
 
 def _replicas_kind(value: object) -> str:
@@ -212,5 +222,5 @@ class TeacherConfig(Section):
 
     @property
     def initial_replicas(self) -> int:
-        """Workers to start with: the lower bound of a range, and at least one."""
-        return max(1, self.replicas.min) if isinstance(self.replicas, ReplicaRange) else self.replicas
+        """Workers to start with."""
+        return self.replicas.initial if isinstance(self.replicas, ReplicaRange) else self.replicas

@@ -464,6 +464,8 @@ def _joined(message: Register, wall: float) -> Event:
             fields["device"] = device
     else:
         fields = {"id": message.id, "rank": message.info.get("rank"), "host": message.host}
+        if message.high_watermark:
+            fields |= {"low_watermark": message.low_watermark, "high_watermark": message.high_watermark}
     if _rejoins(message):
         fields["rejoined"] = True
     return Event(event=f"{message.role}_joined", t=wall, fields=fields, job=message.job)

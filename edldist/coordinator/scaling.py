@@ -55,14 +55,16 @@ class Bounds:
 
     @classmethod
     def parse(cls, text: str) -> Bounds:
-        """``1:8`` for a range that the coordinator decides in, ``2`` for a number.
+        """``1:8`` for a range that the coordinator decides in, ``1:8:5`` to begin with 5, ``2`` for a number.
 
         Raises:
             ConfigError: the text has another form, or its bounds make no sense.
         """
-        match = re.fullmatch(r"(\d{1,6})(?::(\d{1,6}))?", text, re.ASCII)
+        match = re.fullmatch(r"(\d{1,6})(?::(\d{1,6})(?::(\d{1,6}))?)?", text, re.ASCII)
         if match is None:
-            raise ConfigError(f"{text!r}: write a number of workers, as in 2, or a range, as in 1:8")
+            raise ConfigError(
+                f"{text!r}: write a number of workers, as in 2, or a range, as in 1:8 (1:8:5 begins with 5)"
+            )
         least, most = int(match[1]), int(match[2] or match[1])
         if not (least <= most <= MOST_WORKERS and (most or not match[2])):
             raise ConfigError(
@@ -70,7 +72,10 @@ class Bounds:
             )
         if match[2] is None:
             return cls(0, MOST_WORKERS, least, automatic=False)
-        return cls(least, most, max(1, least), automatic=True)
+        initial = int(match[3] or max(1, least))
+        if not max(1, least) <= initial <= most:
+            raise ConfigError(f"{text!r}: the number to begin with is not within {max(1, least)} and {most}")
+        return cls(least, most, initial, automatic=True)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def _scale(context: click.Context, parameter: click.Parameter, given: tuple[str,
     for text in given:
         name, equals, number = text.partition("=")
         if not equals or not name:
-            raise click.BadParameter(f"{text!r} is not NAME=N or NAME=MIN:MAX, such as teacher=1:8.")
+            raise click.BadParameter(f"{text!r} is not NAME=N or NAME=MIN:MAX[:START], such as teacher=1:8.")
         if name in bounds:
             raise click.BadParameter(f"{name} is given twice.")
         try:
@@ -86,7 +86,7 @@ def _scale(context: click.Context, parameter: click.Parameter, given: tuple[str,
 @option(
     "--scale",
     multiple=True,
-    metavar="NAME=MIN:MAX",
+    metavar="NAME=MIN:MAX[:START]",
     callback=_scale,
     help="Decide how many workers a teacher group should have, between these bounds; or NAME=N: so many, "
     "until somebody asks for another number. Repeatable; the variable holds several, parted by spaces.",

@@ -16,6 +16,7 @@ from edldist_launch.cli.init import init
 from edldist_launch.cli.keygen import keygen
 from edldist_launch.cli.logs import logs
 from edldist_launch.cli.options import link_options, option
+from edldist_launch.cli.planner import plan
 from edldist_launch.cli.report import report
 from edldist_launch.cli.run import run
 from edldist_launch.cli.scale import scale
@@ -78,7 +79,24 @@ for command in (
         link_options(command)
 
 for command in (
-    *(init, doctor, keygen, run, tune, submit, render, status, top, scale, logs, wait, stop, report, schema),
+    *(
+        init,
+        doctor,
+        keygen,
+        run,
+        tune,
+        plan,
+        submit,
+        render,
+        status,
+        top,
+        scale,
+        logs,
+        wait,
+        stop,
+        report,
+        schema,
+    ),
     *(completion, coordinator, teacher, student, bench, placer, trace),
 ):
     cli.add_command(command)

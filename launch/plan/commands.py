@@ -100,10 +100,12 @@ def coordinator_command(
 
 
 def _bounds(teacher: TeacherConfig) -> str:
-    """``NAME=MIN:MAX``; a number of workers that stands is both."""
+    """``NAME=MIN:MAX``, with ``:START`` where the job says so; a number of workers that stands is both."""
     bounds = teacher.replicas
-    least, most = (bounds.min, bounds.max) if isinstance(bounds, ReplicaRange) else (bounds, bounds)
-    return f"{teacher.name}={least}:{most}"
+    if not isinstance(bounds, ReplicaRange):
+        return f"{teacher.name}={bounds}:{bounds}"
+    start = "" if bounds.start is None else f":{bounds.start}"
+    return f"{teacher.name}={bounds.min}:{bounds.max}{start}"
 
 
 def prepare_command(interpreter: str, config: ScriptConfig) -> list[str]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edldist_launch.planner.pace import WorkerPace
-from edldist_launch.planner.replay import replay
+from edldist_launch.planner.replay import TRIP_S, replay
 from edldist_launch.planner.setting import Loop, Setting
 from edldist_launch.planner.target import Option, Target
 
@@ -61,7 +61,7 @@ class Search:
         batch_sizes: Sequence[int],
         depths: Sequence[int],
         samples: int,
-        trip_s: float = 0.0005,
+        trip_s: float = TRIP_S,
     ) -> None:
         self.loop = loop
         self.paces = paces

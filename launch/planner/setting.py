@@ -16,12 +16,14 @@ class Loop:
         ranks: how many.
         batch_samples: of one rank's batch.
         own_s: seconds from one batch to the next, of a loop that never waits for labels.
+        read_s: seconds of these in which it reads its data loader.
         sample_rows: what a sample costs, in what batch sizes count: 1, or the mean length of a sequence.
     """
 
     ranks: int
     batch_samples: int
     own_s: float
+    read_s: float = 0.0
     sample_rows: float = 1.0
 
     @property

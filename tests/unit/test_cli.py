@@ -33,6 +33,7 @@ COMMANDS = (
     "logs",
     "stop",
     "tune",
+    "plan",
     "top",
 )
 

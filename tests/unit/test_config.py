@@ -254,6 +254,37 @@ def test_a_range_starts_with_its_lower_bound_and_at_least_one(tmp_path: Path) ->
     for low, start in ((0, 1), (2, 2)):
         job = load_job(write(tmp_path, MINIMAL), [f"teachers.0.replicas={{min: {low}, max: 4}}"])
         assert job.teachers[0].initial_replicas == start
+    job = load_job(write(tmp_path, MINIMAL), ["teachers.0.replicas={min: 1, max: 4, start: 3}"])
+    assert job.teachers[0].initial_replicas == 3
+
+
+def test_a_file_of_keys_is_as_many_overrides(tmp_path: Path) -> None:
+    keys = tmp_path / "plan.yaml"
+    keys.write_text("teachers.0.batch_size: 48\nteachers.0.replicas: {min: 1, max: 4, start: 3}\n")
+    job = load_job(write(tmp_path, MINIMAL), [f"@{keys}", "teachers.0.replicas.start=2"])
+    assert job.teachers[0].batch_size == 48
+    assert job.teachers[0].initial_replicas == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "needs a mapping of keys"),
+        ("[1, 2]", "needs a mapping of keys"),
+        ("a: [", "--set @"),
+        ("1: 2", "1 is no key of a job file"),
+        ("teachers..replicas: 2", "'teachers..replicas' is no key of a job file"),
+        ("teachers.7.replicas: 2", "teachers is a list of 1"),
+        ("teachers.0.replicas: many", "teachers[0].replicas: 'many'"),
+    ],
+)
+def test_a_file_of_keys_that_holds_something_else_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "plan.yaml").write_text(text)
+    assert says in refusal(tmp_path, MINIMAL, f"@{tmp_path / 'plan.yaml'}")
+
+
+def test_a_file_of_keys_that_is_missing_is_named(tmp_path: Path) -> None:
+    assert "none.yaml: cannot read it" in refusal(tmp_path, MINIMAL, f"@{tmp_path / 'none.yaml'}")
 
 
 def test_reading_a_job_imports_no_torch() -> None:

@@ -95,6 +95,10 @@ def test_a_registration_is_answered_and_recorded() -> None:
     actions = members.register(b"s1", student(info={"rank": 3}), 0.0, WALL)
     assert events(actions) == [("student_joined", {"id": "s1", "rank": 3, "host": "a"})]
     assert set(members.members) == {"t1", "s1"}
+    [(_, fields)] = events(
+        members.register(b"s2", student("s2", low_watermark=1, high_watermark=4), 0.0, WALL)
+    )
+    assert (fields["low_watermark"], fields["high_watermark"]) == (1, 4)
 
 
 @pytest.mark.parametrize(

@@ -83,11 +83,12 @@ def test_what_counts_as_one_teacher_reaches_the_ranks() -> None:
 
 
 def test_the_coordinator_scales_every_group_within_its_bounds() -> None:
-    made = plan(job({"replicas": {"min": 0, "max": 8}}, {"replicas": 3}))
+    planned = {"replicas": {"min": 1, "max": 8, "start": 5}}
+    made = plan(job({"replicas": {"min": 0, "max": 8}}, {"replicas": 3}, planned))
     command = made.coordinator_command("tcp://127.0.0.1:0", "127.0.0.1:0")
     given = [command[at + 1] for at, word in enumerate(command) if word == "--scale"]
-    assert given == ["t0=0:8", "t1=3:3"]
-    for text, role in zip(given, made.roles[1:3], strict=True):
+    assert given == ["t0=0:8", "t1=3:3", "t2=1:8:5"]
+    for text, role in zip(given, made.roles[1:4], strict=True):
         bounds, replicas = Bounds.parse(text.partition("=")[2]), role.replicas
         assert (bounds.least, bounds.initial, bounds.most) == (replicas.min, replicas.initial, replicas.max)
 

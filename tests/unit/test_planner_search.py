@@ -72,7 +72,7 @@ def test_the_fastest_devices_come_first() -> None:
 
 
 def option(workers: int, samples_per_s: float, efficiency: float) -> Option:
-    replayed = Replayed(samples_per_s, efficiency, 0.0, 0.0, 0.0, 0.0, {})
+    replayed = Replayed(samples_per_s, efficiency, 0.0, 0.0, 0.0, 0.0, 0.0, {})
     return Option(Setting.of(32, 8, {"cpu": workers}), replayed, 1000)
 
 

@@ -29,6 +29,8 @@ class TestBounds:
             ("1:8", Bounds(1, 8, 1, True)),
             ("0:8", Bounds(0, 8, 1, True)),
             ("3:3", Bounds(3, 3, 3, True)),
+            ("1:8:5", Bounds(1, 8, 5, True)),
+            ("0:8:1", Bounds(0, 8, 1, True)),
             (f"0:{MOST_WORKERS}", Bounds(0, MOST_WORKERS, 1, True)),
         ],
     )
@@ -36,7 +38,26 @@ class TestBounds:
         assert Bounds.parse(text) == bounds
 
     @pytest.mark.parametrize(
-        "text", ["", "a", "1:", ":8", "1:2:3", "-1:8", "1.5", "8:1", "0:0", "1:10001", "10001", "١:٨", " 1:8"]
+        "text",
+        [
+            "",
+            "a",
+            "1:",
+            ":8",
+            "1:2:3",
+            "3:8:2",
+            "0:8:0",
+            "1:8:",
+            "1:8:2:2",
+            "-1:8",
+            "1.5",
+            "8:1",
+            "0:0",
+            "1:10001",
+            "10001",
+            "١:٨",
+            " 1:8",
+        ],
     )
     def test_anything_else_is_refused_with_what_was_given(self, text: str) -> None:
         with pytest.raises(ConfigError) as caught:
