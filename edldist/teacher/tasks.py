@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from edldist.teacher.passage import Passage
 from edldist.wire.messages import Result, TensorSpec
 
-__all__ = ["Answer", "HeldTask", "Outcome", "TaskInputs"]
+__all__ = ["Answer", "HeldTask", "Level", "Outcome", "TaskInputs"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,3 +88,16 @@ class Outcome(NamedTuple):
 
     answers: list[Answer]
     passage: Passage | None = None
+
+
+class Level(NamedTuple):
+    """How much waits somewhere: rows, and their bytes."""
+
+    rows: int
+    nbytes: int
+
+    @classmethod
+    def of(cls, tasks: Iterable[HeldTask]) -> Level:
+        """Of inputs of tasks."""
+        held = list(tasks)
+        return cls(sum([task.rows for task in held]), sum([task.nbytes for task in held]))

@@ -223,6 +223,7 @@ class TeacherWorker:
             service.recorder.number,
         )
         service.extra_stats = self._stats
+        service.in_passes = self._pipeline.levels
 
     def _followed(self, options: WorkerOptions) -> tuple[Follower, Teacher] | None:
         """Load the first weights that are published, and follow them from there on."""

@@ -170,6 +170,19 @@ ROWS: Sequence[Row] = (
                     Query("edldist_worker_batch_size", "batch size of {{worker}}"),
                 ],
             ),
+            Panel(
+                "Samples in queues of workers",
+                "short",
+                [
+                    Query("edldist_worker_queue_samples", "{{stage}} of {{worker}}"),
+                    Query("edldist_worker_room_samples", "room of {{worker}}"),
+                ],
+            ),
+            Panel(
+                "Bytes in queues of workers",
+                "bytes",
+                [Query("edldist_worker_queue_bytes", "{{stage}} of {{worker}}")],
+            ),
             Panel("Stages of the teachers", "s", _quantiles("edldist_teacher_stage_seconds"), width=12),
             Panel(
                 "Waits before stages of the teachers",

@@ -224,3 +224,49 @@ def test_a_turn_is_bounded_by_time_and_by_bytes_to_the_very_pass():
     assert made.turn == 4 * 8
     made.paced(4, 0.0005, 1)
     assert made.turn == 2 * 8
+
+
+def weighing(row_bytes: float, most_bytes: int = 1000) -> Demand:
+    made = Demand(8, most_bytes=most_bytes)
+    made.connected("s")
+    made.weighed(row_bytes)
+    return made
+
+
+def test_rows_that_weigh_little_change_nothing():
+    assert [order.room for order in orders(weighing(62.5))] == [8, 8]
+
+
+def test_heavy_rows_are_asked_for_in_smaller_turns_one_of_which_still_travels():
+    made = weighing(100.0)
+    first, second = iter(made.next_pull, None)
+    assert (first.room, second.room, made.asked, made.asked_bytes) == (5, 5, 10, 1000)
+    made.granted("s", first.seq, 5, buffered=0)
+    assert made.next_pull() is None
+    made.finished("s", 5)
+    assert made.next_pull().room == 5
+
+
+def test_a_row_that_is_heavier_than_everything_is_asked_for_alone():
+    assert [order.room for order in iter(weighing(1e9).next_pull, None)] == [1, 1]
+
+
+def test_a_heavier_row_counts_at_once_and_lighter_ones_by_and_by():
+    made = weighing(50.0)
+    made.weighed(100.0)
+    assert made.turn == 5
+    for _ in range(20):
+        made.weighed(50.0)
+    assert made.turn == 8, "as wide as its passes again"
+
+
+def test_what_is_held_when_rows_turn_out_to_be_heavy_is_waited_for():
+    made = demand("s")
+    for order in orders(made):
+        made.granted("s", order.seq, 8, buffered=0)
+    made._most_bytes = 1000
+    made.weighed(100.0)
+    made.finished("s", 8)
+    assert made.next_pull() is None, "8 of 10 are held, and 5 would be asked for"
+    made.finished("s", 8)
+    assert made.next_pull().room == 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["MetricSpec", "Place", "counter", "gauge", "histogram", "info", "tensor_bytes"]
+__all__ = ["MetricSpec", "Place", "counter", "gauge", "histogram", "info", "queues", "tensor_bytes"]
 
 Kind = Literal["counter", "gauge", "histogram", "info"]
 Place = Literal[
@@ -102,4 +102,27 @@ def tensor_bytes(role: Literal["worker", "student"], of: str) -> list[MetricSpec
         )
         for way in ("sent", "received")
         for by in ("socket", "shared")
+    ]
+
+
+def queues() -> list[MetricSpec]:
+    """What waits before the stages of a worker, in samples and in bytes."""
+    words = (
+        "Most {} that waited at once before a stage of a teacher worker, since its last heartbeat. receive: "
+        "asked for, and not here yet; decode: for a pass; batch: read ahead, for the device; forward: on the "
+        "device; send: labels, for the thread that owns the sockets."
+    )
+    samples = "samples (tokens, of sequences)"
+    return [
+        MetricSpec(
+            f"edldist_worker_queue_{unit}",
+            "gauge",
+            unit,
+            words.format(what),
+            "worker",
+            f"{stage}_queue_{unit}",
+            (("stage", stage),),
+        )
+        for unit, what in (("samples", samples), ("bytes", "bytes"))
+        for stage in ("receive", "decode", "batch", "forward", "send")
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edldist.coordinator.metrics.spec import MetricSpec, counter, gauge, histogram, info, tensor_bytes
+from edldist.coordinator.metrics.spec import MetricSpec, counter, gauge, histogram, info, queues, tensor_bytes
 
 __all__ = ["TEACHERS"]
 
@@ -140,6 +140,16 @@ TEACHERS: tuple[MetricSpec, ...] = (
         "held",
         "Tasks that a teacher worker has in its hands: about two while it is busy.",
     ),
+    gauge(
+        "edldist_worker_room_samples",
+        "samples",
+        "worker",
+        "room",
+        "Most samples (tokens, of sequences) that a teacher worker may hold and have asked for: what all its "
+        "queues together are bounded by. Two passes, several where these are brief, fewer where they are "
+        "large.",
+    ),
+    *queues(),
     gauge(
         "edldist_worker_batch_size",
         "samples",

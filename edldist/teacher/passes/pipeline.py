@@ -38,7 +38,7 @@ from edldist.teacher.passes.batch_size import BatchSizeSearch
 from edldist.teacher.passes.forward import Computed, Labelling
 from edldist.teacher.passes.lane import Flight, InputsLostError, Lane
 from edldist.teacher.passes.stopwatch import Stage, Stopwatch
-from edldist.teacher.tasks import Answer, HeldTask, Outcome
+from edldist.teacher.tasks import Answer, HeldTask, Level, Outcome
 from edldist.tracing.kinds import Kind
 from edldist.wire.texts import even
 
@@ -75,6 +75,7 @@ class _Pass:
     flight: Flight | None = None
     largest: int | None = None  # samples that the model gets at once
     alone: bool = False
+    launched: bool = False  # it is on the device, or on its way there
     number: int = 0  # in a trace; 0 for none
     began: float = 0.0
     stages: list[Stage] = field(default_factory=list)
@@ -159,6 +160,14 @@ class Pipeline:
         """Whether no pass is under way, nor anything to answer."""
         return not self._passes and not self._outcomes
 
+    def levels(self) -> dict[str, Level]:
+        """What was read ahead for the device, and what it has. For any thread."""
+        passes = tuple(self._passes)
+        return {
+            "batch": Level.of(task for each in passes if not each.launched for task in each.tasks),
+            "forward": Level.of(task for each in passes if each.launched for task in each.tasks),
+        }
+
     def end(self) -> None:
         """Nothing more will be begun: let the lane go, and say what was left unsaid of failures."""
         self._lane.close()
@@ -237,7 +246,6 @@ class Pipeline:
             passage.began("decode", self._tape.now())
             passage.tasks, passage.rows = len(begun.tasks), begun.samples
             passage.samples = sum(task.samples for task in begun.tasks)
-            passage.bytes_in = sum(task.nbytes for task in begun.tasks)
 
     def _timed(self, each: _Pass, answers: Sequence[Answer]) -> Passage | None:
         """The way of a task whose pass has landed, if it is timed."""
@@ -289,6 +297,7 @@ class Pipeline:
                 self._split(following, exc)
                 continue
             self.passes += 1
+            following.launched = True
             try:
                 following.flight = self._lane.launch(parts, self._compute(following))
             except Exception as exc:
@@ -308,6 +317,7 @@ class Pipeline:
         else:
             parts = [read.result() for read in each.reads]
         if each.passage is not None:
+            each.passage.bytes_in = sum(tensor.nbytes for part in parts for tensor in part.values())
             each.passage.began("batch", self._tape.now())
         return [joined(parts)] if self._reader is None else even(parts)
 
@@ -354,6 +364,7 @@ class Pipeline:
         self._passes[at : at + 1] = by
 
     def _fail(self, each: _Pass, exc: Exception) -> None:
+        each.launched = False
         if not self._lane.recover():
             self._give_up(each, exc)
         elif isinstance(exc, InputsLostError):

@@ -8,6 +8,9 @@ where inputs take longer to travel than to compute, the next ones then follow wi
 that is dead must not keep both turns from the others. A student that answered idle is asked again once it
 wakes the worker.
 
+What is held and asked for is bounded by bytes, too: of inputs and of the labels that they will have, by what
+rows took so far. Where two turns would be more, turns are smaller: one still travels while one computes.
+
 Students answer pulls in their order, so an answer closes those before it too: theirs were lost.
 """
 
@@ -19,11 +22,13 @@ from dataclasses import dataclass, field
 from edldist.teacher.service.shares import Shares
 from edldist.wire.messages import JobShare
 
-__all__ = ["Demand", "PullOrder"]
+__all__ = ["MOST_BYTES", "Demand", "PullOrder"]
 
 _TURN_S = 0.002
 _TURN_BYTES = 1 << 20
 _MOST_PASSES = 8
+MOST_BYTES = 2 << 30
+"""Of inputs and labels in a worker's hands, or asked for. A single row may be larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +59,14 @@ class Demand:
     Args:
         batch_size: cost of a full forward pass: a sample costs 1, one with a length costs its length.
         turns: turns that may be held or asked for at once.
+        most_bytes: of these.
     """
 
-    def __init__(self, batch_size: int, turns: int = 2) -> None:
+    def __init__(self, batch_size: int, turns: int = 2, most_bytes: int = MOST_BYTES) -> None:
         self.batch_size = batch_size
         self.turns = turns
+        self._most_bytes = most_bytes
+        self._row_bytes = 0.0  # of its inputs and its labels; 0 until that is known
         self._passes = 1  # of a turn
         self._links: dict[str, _Link] = {}
         self._shares = Shares()
@@ -66,8 +74,15 @@ class Demand:
 
     @property
     def turn(self) -> int:
-        """Room that one pull asks for."""
-        return self.batch_size * self._passes
+        """Room that one pull asks for, 1 or more."""
+        wanted = self.batch_size * self._passes
+        if self._row_bytes * self.turns * wanted <= self._most_bytes:
+            return wanted
+        return max(1, int(self._most_bytes / self._row_bytes) // self.turns)
+
+    def weighed(self, row_bytes: float) -> None:
+        """What cost 1 took so many bytes, of inputs and labels. More counts at once, less by and by."""
+        self._row_bytes = max(row_bytes, self._row_bytes + (row_bytes - self._row_bytes) / 4)
 
     def paced(self, cost: int, compute_s: float, nbytes: int) -> None:
         """A pass over tasks of such a cost, of so many bytes of inputs, took that long."""
@@ -75,6 +90,16 @@ class Demand:
             brief = _TURN_S / max(compute_s, 1e-9) * cost / self.batch_size
             small = _TURN_BYTES / max(nbytes, 1) * cost / self.batch_size
             self._passes = int(min(_MOST_PASSES, max(1.0, min(brief, small))))
+
+    @property
+    def asked(self) -> int:
+        """Room of the pulls that were not answered yet."""
+        return sum(sum(link.open.values()) for link in self._links.values())
+
+    @property
+    def asked_bytes(self) -> int:
+        """What they may bring and will have for labels, by what rows took so far."""
+        return int(self.asked * self._row_bytes)
 
     @property
     def held(self) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from edldist.teacher.passage import Passage
 from edldist.teacher.service.batcher import Batcher
 from edldist.teacher.service.demand import Demand
-from edldist.teacher.tasks import HeldTask, TaskInputs
+from edldist.teacher.tasks import HeldTask, Level, TaskInputs
 from edldist.wire.messages import Idle, JobShare, Ping, Pong, Pull, Tasks, Wake
 
 __all__ = ["Ledger"]
@@ -48,6 +48,20 @@ class Ledger:
     def idle(self) -> bool:
         """Whether there is nothing to do, and nobody has anything to give."""
         return self._demand.idle
+
+    @property
+    def room(self) -> int:
+        """Rows that may be held or asked for at once."""
+        return self._demand.turns * self._demand.turn
+
+    def levels(self) -> dict[str, Level]:
+        """What was asked for and did not come yet, and what waits for a pass."""
+        asked = Level(self._demand.asked, self._demand.asked_bytes)
+        return {"receive": asked, "decode": Level.of(self._batcher)}
+
+    def weighed(self, row_bytes: float) -> None:
+        """So many bytes were a row's inputs and labels."""
+        self._demand.weighed(row_bytes)
 
     def take(self) -> list[HeldTask]:
         """The tasks of the next forward pass; empty when none wait."""

@@ -10,7 +10,7 @@ from edldist.teacher.passage import Passage, Passages
 from edldist.teacher.service.ledger import Ledger
 from edldist.teacher.service.student import ServedStudent
 from edldist.teacher.service.trail import Trail
-from edldist.teacher.tasks import Answer, Outcome
+from edldist.teacher.tasks import Answer, Level, Outcome
 from edldist.wire.messages import Failure, Labels, Result, Return
 
 __all__ = ["Outbox"]
@@ -54,6 +54,13 @@ class Outbox:
         """Number of passes whose answers wait here."""
         return len(self._outcomes)
 
+    @property
+    def level(self) -> Level:
+        """What waits here; its bytes are those of labels."""
+        answers = [answer for outcome in tuple(self._outcomes) for answer in outcome.answers]
+        rows = sum([task.rows for answer in answers for task in answer.tasks])
+        return Level(rows, sum([frame.nbytes for answer in answers for frame in answer.frames]))
+
     def put(self, outcome: Outcome) -> None:
         """A pass is over. For the compute thread."""
         self._outcomes.append(outcome)
@@ -92,6 +99,7 @@ class Outbox:
         for passage in timed:
             passage.ended("send", self._clock.monotonic())
             self._passages.left(passage)
+            self._ledger.weighed((passage.bytes_in + passage.bytes_out) / max(1, passage.rows))
         for name, others in pulls.items():
             for pull in others:
                 self._students[name].link.send(pull)

@@ -33,10 +33,11 @@ from edldist.teacher.service.identity import TeacherIdentity
 from edldist.teacher.service.idleness import Idleness
 from edldist.teacher.service.job_link import JobLink
 from edldist.teacher.service.ledger import Ledger
+from edldist.teacher.service.levels import Levels
 from edldist.teacher.service.outbox import Outbox
 from edldist.teacher.service.student import ServedStudent
 from edldist.teacher.service.trail import COMPUTE, IO, Trail
-from edldist.teacher.tasks import HeldTask, Outcome
+from edldist.teacher.tasks import HeldTask, Level, Outcome
 from edldist.tracing.recorder import Recorder
 from edldist.wire.messages import (
     Goodbye,
@@ -103,7 +104,10 @@ class TeacherService:
         self._error: BaseException | None = None
         self.extra_stats: Callable[[], dict[str, Scalar]] = dict
         self.capacity = Capacity()
+        self.in_passes: Callable[[], Mapping[str, Level]] = dict
+        """What the compute thread has in its hands, by the stage that it waits for."""
         self._passages = Passages()
+        self._levels = Levels(self._waiting)
         self.recorder = Recorder(clock.monotonic, (IO, COMPUTE))
         self._trail = Trail(self.recorder)
         self._idleness = Idleness(clock.monotonic(), self._trail.tape)
@@ -199,6 +203,8 @@ class TeacherService:
         if self._draining and self._ledger.waiting:
             with self._lock:
                 self._give_back(self._ledger.give_back_waiting())
+        if now >= self._levels.due_at:
+            self._levels.look(now)
         self._outbox.carry(not (self._draining or self._stopping))
         if self._renewal is not None and not self._outbox:
             self._renew(*self._renewal, now)
@@ -232,11 +238,19 @@ class TeacherService:
             "samples": self._ledger.samples,
             "tasks": self._ledger.tasks,
             "held": len(self._ledger),
+            "room": self._ledger.room,
             "students": sum(student.serving for student in self._students.values()),
             "draining": self._draining,
             "quarantine": "; ".join(s.quarantine for s in self._students.values() if s.quarantine)[:500],
         }
-        return own | self._poller.traffic.as_stats() | self.extra_stats()
+        queues = self._levels.told(self._clock.monotonic())
+        return own | self._poller.traffic.as_stats() | queues | self.extra_stats()
+
+    def _waiting(self) -> dict[str, Level]:
+        """What waits for which stage."""
+        with self._lock:
+            levels = self._ledger.levels()
+        return {**levels, **self.in_passes(), "send": self._outbox.level}
 
     def _relink(self, links: Links, now: float) -> None:
         wanted = {peer.id: peer for peer in links.students}
