@@ -125,8 +125,10 @@ def test_workers_have_their_share_of_their_group_and_ranks_their_rate_of_steps()
 
 @pytest.mark.parametrize("value", [None, "many", float("nan"), -1, 1e300, True])
 def test_figures_that_are_none_are_shown_as_nothing(value: Scalar) -> None:
-    scene = scene_of(status(worker(0, None, samples=value, held=value), rank(0, buffered=value)))
+    told = {"samples": value, "held": value, "room": value, "decode_queue_samples": value}
+    scene = scene_of(status(worker(0, None, **told), rank(0, buffered=value)))
     assert (scene.workers[0].samples, scene.workers[0].held, scene.students[0].buffered) == (0, 0, 0)
+    assert scene.workers[0].queue == "-"
     assert text(draw(scene, Looks(), 80, 24))
 
 
@@ -144,6 +146,13 @@ def test_it_says_whether_others_may_take_part(link: str) -> None:
 def test_a_narrow_terminal_says_which_rows_are_left_out() -> None:
     looks = replace(Looks(), filter="cuda")
     assert "only rows with 'cuda': Esc ends it" in text(draw(scene_of(status(rank(0))), looks, 80, 24))[-1]
+
+
+def test_the_fullest_queue_of_a_worker_is_named_with_how_much_of_its_room_it_takes() -> None:
+    waiting = {"room": 128, "receive_queue_samples": 64, "decode_queue_samples": 96, "send_queue_samples": 32}
+    scene = scene_of(status(worker(0, 1.0, **waiting), worker(1, 1.0, room=128), worker(2, 1.0)))
+    assert [row.queue for row in scene.workers] == ["decode 75%", "-", "-"]
+    assert any("decode 75%" in line for line in text(draw(scene, Looks(), 200, 24)))
 
 
 def test_events_are_told_in_words_and_a_restart_is_one() -> None:

@@ -114,6 +114,7 @@ WORKERS: tuple[Column[WorkerRow], ...] = (
     Column("share", 11, 3, _share_cell, lambda row: _low(row.share), True),
     Column("busy", 4, 5, lambda row: share(row.busy), lambda row: _low(row.busy), True),
     Column("held", 4, 6, lambda row: str(row.held), lambda row: row.held, True),
+    Column("queue", 12, 9, lambda row: row.queue, lambda row: row.queue, right=False),
     Column("serves", 6, 7, lambda row: str(row.serves), lambda row: row.serves, True),
     Column("samples", 11, 8, lambda row: f"{row.samples:,}", lambda row: row.samples, True),
     Column("batch", 5, 11, lambda row: row.batch),

@@ -14,7 +14,7 @@ from edldist.observe.event_words import KINDS, happening_in_words
 from edldist.observe.states import State, state_of
 from edldist.observe.troubles import troubles
 from edldist.observe.waiting import waits
-from edldist.wire.messages import GroupStatus, History, MemberStatus, Scalar, Status
+from edldist.wire.messages import STAGES, GroupStatus, History, MemberStatus, Scalar, Status
 from edldist_launch.record.tally import Figures, Tally
 
 __all__ = ["EventRow", "Scene", "SceneMaker", "StudentRow", "WorkerRow"]
@@ -26,7 +26,11 @@ MOST_RATES = 240
 
 @dataclass(frozen=True)
 class WorkerRow:
-    """One teacher worker. ``share`` is of its group's samples in the last seconds, ``busy`` of its time."""
+    """One teacher worker.
+
+    ``share`` is of its group's samples in the last seconds, ``busy`` of its time. ``queue`` is the stage
+    before which most samples waited, and how much of its room they took.
+    """
 
     id: str
     group: str
@@ -39,6 +43,7 @@ class WorkerRow:
     busy: float | None
     samples: int
     held: int
+    queue: str
     serves: int
     batch: str
     up_s: float
@@ -233,6 +238,7 @@ class SceneMaker:
                 busy=_at_most_one(self._rates.see(worker, "busy_s", now)),
                 samples=_count(worker.stats.get("samples")),
                 held=_count(worker.stats.get("held")),
+                queue=_fullest(worker),
                 serves=_count(worker.stats.get("students")),
                 batch=str(worker.stats.get("batch_size", worker.info.get("batch_size", "-"))),
                 up_s=worker.joined_s,
@@ -270,6 +276,13 @@ class SceneMaker:
 
 def _share(rate: float | None, of: float) -> float | None:
     return None if rate is None or of <= 0 else rate / of
+
+
+def _fullest(worker: MemberStatus) -> str:
+    room = _count(worker.stats.get("room"))
+    waiting = {stage: _count(worker.stats.get(f"{stage}_queue_samples")) for stage in STAGES}
+    stage, most = max(waiting.items(), key=lambda each: each[1])
+    return f"{stage} {min(1.0, most / room):.0%}" if room and most else "-"
 
 
 def _at_most_one(share: float | None) -> float | None:
