@@ -98,6 +98,12 @@ class Level(NamedTuple):
 
     @classmethod
     def of(cls, tasks: Iterable[HeldTask]) -> Level:
-        """Of inputs of tasks."""
-        held = list(tasks)
-        return cls(sum([task.rows for task in held]), sum([task.nbytes for task in held]))
+        """Of inputs of tasks; those of one message follow each other."""
+        rows, nbytes, last, row_bytes = 0, 0.0, None, 0.0
+        for task in tasks:
+            if task.inputs is not last:
+                last = task.inputs
+                row_bytes = sum([frame.nbytes for frame in last.frames]) / max(1, last.rows)
+            rows += task.rows
+            nbytes += task.rows * row_bytes
+        return cls(rows, round(nbytes))

@@ -9,7 +9,7 @@ from edldist.wire.messages import Scalar
 
 __all__ = ["Levels"]
 
-LOOK_EVERY_S = 0.02
+LOOK_EVERY_S = 0.1
 _EMPTY = Level(0, 0)
 
 
