@@ -133,8 +133,7 @@ class Keeper:
         written = False
         if files is not None and not self._read_only and time.monotonic() >= self._retry_at:
             try:
-                if self._room is not None:
-                    self._room.make(segment.nbytes + segment.nbytes // 4096 + _HEADER_BYTES)
+                self._make_room(segment.nbytes)
                 files.add(segment.kept())
                 written, self.trouble = True, ""
             except Exception as exc:  # whatever it is: the job goes on without these labels
@@ -144,6 +143,10 @@ class Keeper:
             self._count(self._written if written else self._dropped, shelf, segment.samples)
             self._unsaved[id(shelf)] -= 1
             self._changed.notify_all()
+
+    def _make_room(self, nbytes: int) -> None:
+        if self._room is not None:
+            self._room.make(nbytes + nbytes // 4096 + _HEADER_BYTES)
 
     @staticmethod
     def _count(counts: dict[int, int], shelf: Shelf, samples: int) -> None:
@@ -166,6 +169,7 @@ class Keeper:
             try:
                 files.refresh(now)
                 if not self._read_only:
+                    files.join_small(self._make_room)
                     files.set_aside_broken()
                 if marking:
                     files.mark_used()

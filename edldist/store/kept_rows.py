@@ -62,6 +62,24 @@ class KeptRows:
             return np.ones_like(samples)
         return self.ends[samples + 1] - self.ends[samples]
 
+    @property
+    def kind(self) -> tuple[Layout, bool, bool]:
+        """Equal where labels may lie side by side."""
+        return self.layout, self.witness is not None, self.ends is not None
+
+    @classmethod
+    def joined(cls, parts: Sequence[KeptRows]) -> KeptRows:
+        """Copies of labels of one kind, one behind the other."""
+        first = parts[0]
+        witness = ends = None
+        if first.witness is not None:
+            witness = np.concatenate([part.witness for part in parts if part.witness is not None])
+        if first.ends is not None:
+            lengths = [np.diff(part.ends) for part in parts if part.ends is not None]
+            ends = np.concatenate(([0], np.cumsum(np.concatenate(lengths))))
+        tables = [np.concatenate(each) for each in zip(*(part.tables for part in parts), strict=True)]
+        return cls(first.layout, np.concatenate([part.keys for part in parts]), witness, ends, tables)
+
     def take(self, samples: Numbers) -> KeptRows:
         """Copies of some samples, in any order."""
         rows, ends = samples, None

@@ -184,6 +184,7 @@ class LabelStore:
             other.resize(share)
         lock = threading.RLock()
         files = None
+        memory = Memory(share, self.disk_bytes // _LEAST_FILES, files=False)
         if self.url:
             place = self._place(recipe)
             try:
@@ -191,12 +192,12 @@ class LabelStore:
                     place.prepare()
                 elif place.state():
                     place.check_recipe()
-                files = ShelfFiles(place, lock)
+                files = ShelfFiles(place, lock, memory.segment_bytes)
                 files.refresh()
             except OSError as exc:
                 logger.warning("the store %s cannot be used, the job goes on without it: %s", self.url, exc)
                 files = None
-        memory = Memory(share, self.disk_bytes // _LEAST_FILES, files is not None and not self.read_only)
+        memory.files = files is not None and not self.read_only
         shelf = Shelf(recipe, memory, files, None if files is None else self._keeper, lock)
         if files is not None and self._keeper is not None:
             self._keeper.watch(shelf)

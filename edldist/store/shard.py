@@ -122,6 +122,9 @@ class Shard:
         )
 
     def _mapped(self) -> _Mapping:
+        mapping = self._mapping
+        if mapping is not None:
+            return mapping
         with self._lock:
             mapping = self._mapping
             if mapping is None:
@@ -143,15 +146,17 @@ class _Mapping:
             mapped = mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)
         self._data = np.frombuffer(mapped, np.uint8, offset=header.start)
         self._checked = np.zeros(header.blocks, np.bool_)
+        self._whole = False
         self._check_blocks(np.arange(header.first_blocks))
         self.kept = self._rows()
 
     def check(self, samples: Numbers | None) -> None:
         """Compare the labels of some samples, or of all, with what was written."""
-        if self._checked.all():
+        if self._whole:
             return
         if samples is None:
             self._check_blocks(np.arange(self._header.blocks))
+            self._whole = True
             return
         first, last = samples, samples + 1
         if self.kept.ends is not None:
@@ -160,6 +165,7 @@ class _Mapping:
             if column.row_bytes:
                 at = self._header.offsets[LABELS + column.name][0]
                 self._check_spans(at + first * column.row_bytes, at + last * column.row_bytes)
+        self._whole = bool(self._checked.all())
 
     def _check_spans(self, starts: Numbers, stops: Numbers) -> None:
         """Check the blocks that some spans of the data lie in."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -224,27 +224,20 @@ class Shelf:
 
     def _pieces(self, keys: Keys) -> list[Piece]:
         """Where the keys lie, each compared as a whole: in memory, and of the others in files."""
-        pieces: list[Piece] = []
-        places = np.arange(len(keys))
         numbers, samples = self._memory.find(keys)
-        for number, at in _grouped(numbers):
-            kept = self._memory.kept(number)
-            same = (kept.keys[samples[at]] == keys[at]).all(axis=1)
-            pieces.append(Piece(kept, samples[at][same], at[same]))
+        pieces = _compared(keys, numbers, samples, lambda number, _: self._memory.kept(number))
         if self._files is None:
             return pieces
         left = np.ones(len(keys), np.bool_)
         for piece in pieces:
             left[piece.places] = False
-        places = places[left]
-        if not len(places):
+        if not left.any():
             return pieces
-        numbers, samples = self._files.find(keys[places])
-        for number, at in _grouped(numbers):
-            found = self._files.kept(number, samples[at])
-            if found is not None:
-                same = (found.keys[samples[at]] == keys[places[at]]).all(axis=1)
-                pieces.append(Piece(found, samples[at][same], places[at[same]]))
+        asked = np.flatnonzero(left)
+        numbers, samples = self._files.find(keys[asked])
+        for piece in _compared(keys[asked], numbers, samples, self._files.kept):
+            piece.places = asked[piece.places]
+            pieces.append(piece)
         return pieces
 
     def _new(self, labels: KeptRows) -> KeptRows:
@@ -302,6 +295,30 @@ def _checked_keys(keys: Keys) -> Keys:
     if keys.dtype != np.uint8 or keys.ndim != 2 or keys.shape[1] != KEY_BYTES:
         raise StoreError(f"keys are {keys.dtype}{list(keys.shape)}: uint8 [n, {KEY_BYTES}] is needed")
     return keys
+
+
+def _compared(
+    keys: Keys, numbers: Numbers, samples: Numbers, kept_at: Callable[[int, Numbers], KeptRows | None]
+) -> list[Piece]:
+    """Where keys lie, each compared as a whole.
+
+    Args:
+        numbers, samples: where the first 64 bits of each lead to; a number of -1 is nowhere.
+        kept_at: the labels that have a number, of which these samples are asked for; None: of damaged ones.
+    """
+    pieces = []
+    there = np.empty_like(keys)
+    for number, places in _grouped(numbers):
+        some = samples[places]
+        kept = kept_at(number, some)
+        if kept is not None:
+            there[places] = kept.keys[some]
+            pieces.append(Piece(kept, some, places))
+    same = (there == keys).all(axis=1)
+    for piece in pieces if not same.all() else ():
+        mine = same[piece.places]
+        piece.samples, piece.places = piece.samples[mine], piece.places[mine]
+    return pieces
 
 
 def _grouped(numbers: Numbers) -> Iterator[tuple[int, Numbers]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from edldist.store.key_index import KeyIndex
 from edldist.store.place import Place
 from edldist.store.sample_key import Keys
 from edldist.store.shard import Shard
+from edldist.store.small_files import SmallFiles
 
 __all__ = ["ShelfFiles"]
 
@@ -33,13 +34,14 @@ class ShelfFiles:
     Args:
         place: where the files lie.
         lock: of the shelf.
+        file_bytes: what a file has at most.
 
     Attributes:
         damaged: files that were not what was written.
         stored_bytes: of all files that are known.
     """
 
-    def __init__(self, place: Place, lock: threading.RLock) -> None:
+    def __init__(self, place: Place, lock: threading.RLock, file_bytes: int) -> None:
         self.place = place
         self.damaged = self.stored_bytes = 0
         self._lock = lock
@@ -51,6 +53,8 @@ class ShelfFiles:
         self._used: set[int] = set()
         self._next = 0
         self._look_at = 0.0
+        self._small = SmallFiles(file_bytes)
+        self._to_join: list[list[str]] = []
         self._seen: tuple[object, ...] | None = None
 
     @property
@@ -144,7 +148,9 @@ class ShelfFiles:
     def forget(self, name: str) -> None:
         """A file is gone; who has found labels in it keeps them."""
         with self._lock:
-            number = self._numbers.pop(name)
+            number = self._numbers.pop(name, None)
+            if number is None:
+                return
             shard = self._shards.pop(number)
             self._used.discard(number)
             self.stored_bytes -= shard.header.nbytes
@@ -160,7 +166,40 @@ class ShelfFiles:
         with self._lock:
             self._broken.discard(entry.file)
         self.load(entry.file)
+        self._note(entry, kept)
         return entry
+
+    def join_small(self, make_room: Callable[[int], None]) -> None:
+        """Let small files that this process has written become one, as often as there are enough of them.
+
+        Until the small ones are gone their labels lie in two files, which takes room.
+
+        Args:
+            make_room: for so many bytes.
+
+        Raises:
+            OSError: the disk did not take it; the small files stay.
+        """
+        while self._to_join:
+            names = self._to_join.pop()
+            parts = {}
+            for name in names:
+                try:
+                    # Read and compared anew, so that no damage since then gets a digest of its own.
+                    parts[name] = self.place.open(name).checked()
+                except (DamagedError, OSError) as exc:
+                    self._leave_out(name, exc)
+                    self.forget(name)
+            if len(parts) < 2:
+                continue
+            make_room(sum(part.nbytes for part in parts.values()))
+            joined = KeptRows.joined(list(parts.values()))
+            entry = self.place.add(joined)
+            self.load(entry.file)
+            self.place.remove(parts)
+            for name in parts:
+                self.forget(name)
+            self._note(entry, joined)
 
     def mark_used(self) -> None:
         """Tell other processes which files were used: eviction goes by the time of a file's last use."""
@@ -186,6 +225,11 @@ class ShelfFiles:
                 continue
             else:  # the same labels were written again, under the name that they had
                 self.load(name)
+
+    def _note(self, entry: ShardEntry, kept: KeptRows) -> None:
+        names = self._small.add(entry.file, entry.bytes, kept.kind)
+        if names:
+            self._to_join.append(names)
 
     def _leave_out(self, name: str, exc: DamagedError | OSError) -> None:
         """Say why the labels of a file are not used; nothing where another process has evicted it."""

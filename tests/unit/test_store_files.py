@@ -23,6 +23,7 @@ from edldist.store.layout import layout_of
 from edldist.store.room import StoredFile, to_go
 from edldist.store.shard import Shard
 from edldist.store.shard_draft import ShardDraft
+from edldist.store.small_files import TOGETHER, SmallFiles
 from edldist.wire.messages import TensorSpec
 from tests.unit.kept_labels import Labels, recipe
 
@@ -436,6 +437,63 @@ def test_other_tools_read_the_files_as_the_documents_say(tmp_path):
     assert shard["samples"] == len(tensors["keys"]) == 7
     assert tensors["lengths"].tolist() == labels.lengths
     assert np.array_equal(tensors["labels.values"], labels.tables["values"])
+
+
+@given(sizes=st.lists(st.tuples(st.integers(1, 120), st.sampled_from("ab")), max_size=200))
+def test_small_files_become_one_of_their_kind_that_is_no_larger_than_a_file(sizes):
+    small, kinds, gone = SmallFiles(200), {}, set()
+    for at, (size, kind) in enumerate(sizes):
+        names = small.add(str(at), size, kind)
+        kinds[str(at)] = (kind, size)
+        assert gone.isdisjoint(names) and len(names) != 1
+        assert {kinds[name][0] for name in names} <= {kind}
+        assert sum(kinds[name][1] for name in names) < 200
+        gone.update(names)
+    for kind in "ab":
+        left = [
+            size for name, (its, size) in kinds.items() if its == kind and size < 100 and name not in gone
+        ]
+        assert len(left) < TOGETHER and sum(left) < 100
+
+
+@pytest.mark.parametrize("lengths", [False, True])
+def test_many_flushes_leave_few_files_with_every_sample_once(tmp_path, lengths):
+    labels = [Labels(first, first + 5, lengths) for first in range(0, 500, 5)]
+    with LabelStore(tmp_path) as store:
+        shelf = store.shelf(recipe())
+        for each in labels:
+            each.put(shelf)
+            assert shelf.flush(60)
+        assert all(each.are_found(shelf) for each in labels)
+    assert 2 <= len(_shards(tmp_path)) < 2 * TOGETHER
+    with LabelStore(tmp_path) as store:
+        shelf = store.shelf(recipe())
+        assert all(each.are_found(shelf) for each in labels)
+        assert sum(len(batch.keys) for batch in shelf) == 500
+        (audit,) = store.verify()
+        assert (audit.samples, audit.damaged) == (500, {})
+
+
+def test_small_files_that_are_damaged_or_gone_are_left_out_of_the_one_that_they_become(tmp_path):
+    labels = [Labels(first, first + 5, logits=100) for first in range(0, 5 * TOGETHER, 5)]
+    with LabelStore(tmp_path) as store:
+        shelf = store.shelf(recipe())
+        for each in labels[:-1]:
+            each.put(shelf)
+            assert shelf.flush(60)
+        damaged, gone, *_ = sorted(_shards(tmp_path), key=lambda path: path.stat().st_mtime_ns)
+        data = bytearray(damaged.read_bytes())
+        data[-1] ^= 1
+        with damaged.open("rb+") as stream:  # in place: it is mapped
+            stream.write(data)
+        shelf.files.place.remove([gone.name])
+        labels[-1].put(shelf)
+        assert shelf.flush(60)
+        assert [each.are_found(shelf) for each in labels].count(False) <= 2
+        assert all(each.are_found(shelf) for each in labels[2:])
+    assert len(_shards(tmp_path)) <= 2
+    with LabelStore(tmp_path) as store:
+        assert [audit.damaged for audit in store.verify()] == [{}]
 
 
 def test_drafts_of_writers_that_died_are_removed_and_those_of_living_ones_are_not(tmp_path):
