@@ -121,7 +121,6 @@ class ShelfFiles:
         state = self.place.state()
         if state == self._seen:
             return
-        self._seen = state
         entries = self.place.entries()
         for name in entries:
             if name not in self._numbers and name not in self._broken:
@@ -129,6 +128,7 @@ class ShelfFiles:
         for name in set(self._numbers) - entries.keys():
             if not self.place.has(name):
                 self.forget(name)
+        self._seen = state
 
     def load(self, name: str) -> None:
         """Take in one file; one that is damaged is counted and left out."""
@@ -139,6 +139,8 @@ class ShelfFiles:
             self._leave_out(name, exc)
             return
         with self._lock:
+            if name in self._numbers:
+                return
             number, self._next = self._next, self._next + 1
             self._shards[number] = shard
             self._numbers[name] = number
@@ -163,8 +165,6 @@ class ShelfFiles:
             OSError: the disk did not take it.
         """
         entry = self.place.add(kept)
-        with self._lock:
-            self._broken.discard(entry.file)
         self.load(entry.file)
         self._note(entry, kept)
         return entry
