@@ -79,10 +79,10 @@ class Job:
     def await_workers(self, loader: edldist.DistillLoader, workers: int) -> None:
         self.processes.wait(f"{workers} workers", lambda: loader.stats()["teachers"] == workers)
 
-    def rank(self, book: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    def rank(self, book: Path, *arguments: str, **env: str) -> subprocess.Popen[bytes]:
         """A loader in a process of its own that notes its progress in ``book``."""
         command = [sys.executable, "-m", "edldist_benchmarks.student", self.address, str(book), *arguments]
-        return self._start("rank", *command)
+        return self._start("rank", *command, **env)
 
     def _start(self, role: str, *command: str, **env: str) -> subprocess.Popen[bytes]:
         self._started += 1

@@ -1,7 +1,8 @@
 """A rank in a process of its own whose loop only takes batches.
 
-``python -m edldist_benchmarks.student ADDRESS BOOK CASE`` notes in BOOK how far it is, some twenty times a
-second, by the clock that all processes of a machine share. ``Book`` reads that from elsewhere.
+``python -m edldist_benchmarks.student ADDRESS BOOK CASE [STEP_S]`` notes in BOOK how far it is, some twenty
+times a second, by the clock that all processes of a machine share. ``Book`` reads that from elsewhere. Its
+loop takes STEP_S for each batch.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Book:
         return (last.batches - first.batches) / (last.t - first.t)
 
 
-def _run(address: str, book: Path, case_name: str) -> None:
+def _run(address: str, book: Path, case_name: str, step_s: float = 0.0) -> None:
     import edldist
     from edldist_benchmarks.label_path import CASES
 
@@ -69,7 +70,9 @@ def _run(address: str, book: Path, case_name: str) -> None:
             if now >= note_at:
                 note_at = now + NOTE_S
                 print(json.dumps([now, count, loader.stats()["teachers"]]), file=out, flush=True)
+            if step_s:
+                time.sleep(step_s)
 
 
 if __name__ == "__main__":
-    _run(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
+    _run(sys.argv[1], Path(sys.argv[2]), sys.argv[3], *map(float, sys.argv[4:5]))

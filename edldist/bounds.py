@@ -13,6 +13,7 @@ __all__ = [
     "LONGEST_TTL_S",
     "LONGEST_WAIT_S",
     "MOST",
+    "MOST_DEGRADATIONS",
     "MOST_NODES",
     "MOST_PRIORITY",
     "MOST_RANKS_A_NODE",
@@ -30,6 +31,8 @@ MOST_THREADS = 1_024
 """Of one process."""
 MOST_WEIGHT = 1_000
 """Of a job among those that share workers."""
+MOST_DEGRADATIONS = 8
+"""That a job allows, one after the other."""
 MOST_PRIORITY = 100
 """Of such a job; the least is as far below 0."""
 MOST = 1_000_000_000

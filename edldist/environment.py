@@ -12,6 +12,7 @@ from edldist.bounds import (
     LONGEST_TTL_S,
     LONGEST_WAIT_S,
     MOST,
+    MOST_DEGRADATIONS,
     MOST_PRIORITY,
     MOST_WEIGHT,
 )
@@ -30,6 +31,7 @@ class JobEnvironment:
         job: the job's name, or None.
         weight: the job's part of workers that it shares with others, or None.
         priority: the job's, among those that share workers.
+        degrade: teachers that may label instead of the one that it asks, where the fleet is overloaded.
         advertise: address by which teachers reach this host, or None to find it out.
         deterministic: fixed cuts, one task a forward pass.
         task_size: samples per fixed cut, or None.
@@ -47,6 +49,7 @@ class JobEnvironment:
     job: str | None
     weight: int | None
     priority: int
+    degrade: tuple[str, ...]
     advertise: str | None
     deterministic: bool
     task_size: int | None
@@ -90,6 +93,7 @@ class JobEnvironment:
             job=_job(environ),
             weight=whole_number(environ, "EDLDIST_WEIGHT", least=1, most=MOST_WEIGHT),
             priority=_priority(environ),
+            degrade=_degrade(environ),
             advertise=environ.get("EDLDIST_ADVERTISE") or None,
             deterministic=_flag(environ, "EDLDIST_DETERMINISTIC"),
             task_size=whole_number(environ, "EDLDIST_TASK_SIZE", least=1),
@@ -114,6 +118,17 @@ def _job(environ: Mapping[str, str]) -> str | None:
 
 def _priority(environ: Mapping[str, str]) -> int:
     return whole_number(environ, "EDLDIST_PRIORITY", least=-MOST_PRIORITY, most=MOST_PRIORITY) or 0
+
+
+def _degrade(environ: Mapping[str, str]) -> tuple[str, ...]:
+    text = environ.get("EDLDIST_DEGRADE", "")
+    names = tuple(name.strip() for name in text.split(",")) if text.strip() else ()
+    if not all(names) or len(set(names)) != len(names) or len(names) > MOST_DEGRADATIONS:
+        raise ConfigError(
+            f"EDLDIST_DEGRADE={text!r}: needs up to {MOST_DEGRADATIONS} different names of teachers, parted "
+            "by commas"
+        )
+    return names
 
 
 def _flag(environ: Mapping[str, str], name: str) -> bool:

@@ -188,6 +188,25 @@ class JobConfig(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _degradations_are_teachers(self) -> JobConfig:
+        names = [teacher.name for teacher in self.teachers]
+        to = [each.teacher for each in self.student.degrade]
+        if to and self.deterministic:
+            raise ValueError(
+                "student.degrade: which batches a cheaper teacher labels is a matter of timing, so results "
+                "would depend on it: leave it out with deterministic: true"
+            )
+        if strangers := sorted(set(to) - set(names)):
+            raise ValueError(
+                f"student.degrade: there is no teacher `{strangers[0]}`; there are {', '.join(names)}"
+            )
+        if len(set(to)) != len(to) or (to and len(to) >= len(names)):
+            raise ValueError(
+                "student.degrade: name other teachers than the one that the script asks, each once"
+            )
+        return self
+
     @property
     def agreement_text(self) -> str:
         """The section as ``AgreementBounds`` reads it."""

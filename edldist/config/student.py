@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from edldist.bounds import (
     MOST,
+    MOST_DEGRADATIONS,
     MOST_NODES,
     MOST_PRIORITY,
     MOST_RANKS_A_NODE,
@@ -16,9 +17,9 @@ from edldist.bounds import (
     node_range,
 )
 from edldist.config.resources import ResourcesConfig
-from edldist.config.section import Environment, Section, Text, whole
+from edldist.config.section import TEACHER_NAME, Environment, Section, Text, whole
 
-__all__ = ["StudentConfig"]
+__all__ = ["DegradeConfig", "StudentConfig"]
 
 _RankCount = Annotated[int, Field(ge=1, le=MOST_RANKS_A_NODE)]
 
@@ -40,6 +41,16 @@ _NODES = BeforeValidator(
     | Annotated[int, Field(ge=1, le=MOST_NODES)],
 )
 _RANKS = PlainValidator(_ranks, json_schema_input_type=_RankCount | Literal["gpu", "auto"])
+
+
+class DegradeConfig(Section):
+    """What a job allows where its fleet is overloaded."""
+
+    teacher: str = Field(
+        pattern=TEACHER_NAME,
+        max_length=100,
+        description="the name of a teacher of the job, which labels instead of the one that the script asks",
+    )
 
 
 class StudentConfig(Section):
@@ -70,6 +81,11 @@ class StudentConfig(Section):
     resize: Literal["restart", "live"] = Field(
         default="restart",
         description="restart (by torchrun, all ranks) or live (those that are here go on: edldist.LiveGroup)",
+    )
+    degrade: list[DegradeConfig] = Field(
+        default=[],
+        max_length=MOST_DEGRADATIONS,
+        description=f"a list of up to {MOST_DEGRADATIONS} cheaper teachers, as in [{{teacher: small}}]",
     )
     resources: ResourcesConfig = Field(
         default_factory=ResourcesConfig, description="a mapping of what one node needs, as in {gpus: 8}"

@@ -37,6 +37,7 @@ from edldist.coordinator.records import Records
 from edldist.coordinator.rendezvous import Rendezvous
 from edldist.coordinator.rights import forbidden
 from edldist.coordinator.scaling import Change, Scaling
+from edldist.coordinator.shedding import Shedding
 from edldist.coordinator.stage_file import StageFile
 from edldist.coordinator.status import StatusView
 from edldist.coordinator.traces import Traces
@@ -143,8 +144,9 @@ class Coordinator:
         self._traces = Traces(self.incarnation)
         self._generations = 0
         self._scaling = Scaling(options.scale, options.scaling)
+        self._shedding = Shedding()
         self._view = StatusView(
-            self.incarnation, self._started_at, self._members, self._records, self._scaling
+            self.incarnation, self._started_at, self._members, self._records, self._scaling, self._shedding
         )
         self._pulse = Pulse(options.heartbeat_interval_s)
         self._stage_file: StageFile | None = None
@@ -299,6 +301,8 @@ class Coordinator:
         if now >= self._scaling.due_at and self._members.settled(now):
             for change in self._scaling.decide(loads(self._members.members.values()), now):
                 self._record_change(change, wall)
+        if self._shedding.due(now) and self._members.settled(now):
+            self._act(self._shedding.decide(self._members.members.values(), now, wall))
         if self._history.due(now) and (self._members.settled(now) or now - self._started_at >= GATHER_S):
             self._history.look(self._pulse.take(self._members.members, self._scaling.wanted, now), now)
         self._board.turned()

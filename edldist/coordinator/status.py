@@ -13,6 +13,7 @@ from edldist.coordinator.load import GroupLoad, loads
 from edldist.coordinator.membership import Membership
 from edldist.coordinator.records import Records
 from edldist.coordinator.scaling import Scaling
+from edldist.coordinator.shedding import Shedding
 from edldist.keys.open_link import link_of, link_words
 from edldist.observe.states import states_of
 from edldist.observe.troubles import troubles
@@ -40,13 +41,20 @@ class StatusView:
     """
 
     def __init__(
-        self, incarnation: str, started_at: float, members: Membership, records: Records, scaling: Scaling
+        self,
+        incarnation: str,
+        started_at: float,
+        members: Membership,
+        records: Records,
+        scaling: Scaling,
+        shedding: Shedding,
     ) -> None:
         self._incarnation = incarnation
         self._started_at = started_at
         self._members = members
         self._records = records
         self._scaling = scaling
+        self._shedding = shedding
         self._address = ""
         self._sealed = False
 
@@ -140,6 +148,7 @@ class StatusView:
             starved=load.starved,
             leaving=load.leaving(),
             why=standing.why if standing is not None else "nobody told the coordinator its bounds (--scale)",
+            shed=int(self._shedding.step(name)),
         )
 
     def of_node(self, query: NodeQuery) -> NodeStatus:

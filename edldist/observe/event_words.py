@@ -15,6 +15,8 @@ KINDS = {
     **dict.fromkeys(("teacher_left", "student_left", "node_ended", "coordinator_started"), "quiet"),
     **dict.fromkeys(("scaled", "checkpoint_restored", "remark", "keys_changed"), "quiet"),
     **dict.fromkeys(("teacher_quarantined", "teacher_put_aside", "labels_missing"), "wait"),
+    **dict.fromkeys(("overload_step", "job_waits"), "wait"),
+    "job_let_in": "good",
     **dict.fromkeys(("loss_spiked", "rolled_back", "clock_skew"), "wait"),
     **dict.fromkeys(("teacher_lost", "teacher_refused", "student_lost", "task_poisoned"), "bad"),
     **dict.fromkeys(("checkpoint_failed", "checkpoint_damaged"), "bad"),
@@ -46,6 +48,14 @@ def happening_in_words(line: Mapping[str, Any]) -> str | None:
     if event == "scaled":
         name, wanted, before = line.get("name"), line.get("wanted"), line.get("before")
         return f"teacher {name}: {wanted} workers are wanted, not {before}: {line.get('reason')}"
+    if event == "overload_step":
+        name, asked, gives = line.get("name"), number(line.get("demand")), number(line.get("capacity"))
+        steps = f"{line.get('step')} (before: {line.get('before')})"
+        return f"teacher {name}, asked {asked} samples/s, gives {gives}: {steps}"
+    if event == "job_waits":
+        return f"job {line.get('job')} waits: {line.get('reason')}"
+    if event == "job_let_in":
+        return f"job {line.get('job')} is let in after {_seconds(line.get('waited_s'))} s"
     if event in ("student_joined", "student_left"):
         return f"student rank {line.get('rank')} {event.partition('_')[2]}"
     if event == "checkpoint_saved":

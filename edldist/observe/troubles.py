@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edldist.observe.overload import STEPS
 from edldist.wire.messages import MemberStatus
 
 __all__ = ["troubles"]
@@ -17,6 +18,13 @@ def troubles(member: MemberStatus) -> list[str]:
     if stats.get("out_of_memory"):
         times, size = stats["out_of_memory"], stats.get("batch_size")
         said.append(f"ran out of memory ({times}x): at most {size} samples a pass now")
+    if stats.get("held"):
+        said.append(f"reads nothing until there is room: {stats['held']}")
+    shed = stats.get("shed")
+    if isinstance(shed, int) and 0 < shed < len(STEPS):
+        said.append(f"is on an overloaded fleet: {STEPS[shed]}")
+    if stats.get("degraded"):
+        said.append(f"sent {stats['degraded']} samples to a cheaper teacher")
     if stats.get("missed"):
         said.append(f"took {stats['missed']} samples without labels of a missing teacher")
     if stats.get("aside"):

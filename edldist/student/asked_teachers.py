@@ -8,6 +8,7 @@ from typing import Any
 
 from edldist.errors import ConfigError
 from edldist.labels.grammar import CodecSpec
+from edldist.student.fallback import Fallback
 from edldist.student.inputs import InputsByTeacher
 from edldist.student.route import Route, RouteKey
 from edldist.student.sequences import Sequences
@@ -33,6 +34,7 @@ class AskedTeachers:
             named.
         skip_after_s: those without whose labels batches go on once they have had no worker for so long.
         differ_by_rank: whether a rank may meet no sample for some of them.
+        fallback: the route, where all of them but the first are cheaper ones for an overloaded fleet.
     """
 
     names: tuple[str, ...]
@@ -44,6 +46,7 @@ class AskedTeachers:
     versions: Mapping[str, int] = field(default_factory=dict)
     skip_after_s: Mapping[str, float] = field(default_factory=dict)
     differ_by_rank: bool = False
+    fallback: Fallback | None = None
 
     @classmethod
     def of(
@@ -57,8 +60,12 @@ class AskedTeachers:
         versions: int | Mapping[str, int] | None = None,
         deterministic: bool = False,
         vocabulary: Any = None,
+        degrade: Sequence[str] = (),
     ) -> AskedTeachers:
         """Check the arguments of a ``DistillLoader``, by the same names.
+
+        Args:
+            degrade: teachers that may label instead where the fleet is overloaded, as the job says.
 
         Raises:
             ConfigError: they cannot be.
@@ -68,6 +75,8 @@ class AskedTeachers:
             names = tuple(teacher)
         if not names or len(set(names)) != len(names) or not all(isinstance(n, str) and n for n in names):
             raise ConfigError(f"teacher={teacher!r}: use a name, or a sequence of different names")
+        fallback = _fallback(names, degrade, route, deterministic)
+        names = names if fallback is None else (*names, *degrade)
         codecs = wanted_codecs(codec, names)
         if route is not None and any(codecs.get(name) != codecs.get(names[0]) for name in names):
             raise ConfigError(
@@ -79,16 +88,36 @@ class AskedTeachers:
             codecs,
             vocabularies_of(vocabulary, names),
             prefixed=not isinstance(teacher, str) and route is None,
-            route=None if route is None else Route(route, names),
+            route=fallback if route is None else Route(route, names),
+            fallback=fallback,
             sequences=any(isinstance(its, Sequences) for its in each),
             versions=_versions(names, versions, deterministic),
             skip_after_s=_skipped(names, missing, missing_after_s, deterministic),
-            differ_by_rank=isinstance(inputs, Mapping) or route is not None,
+            differ_by_rank=isinstance(inputs, Mapping) or route is not None or fallback is not None,
         )
 
     def translations(self, note: Callable[[float], None]) -> dict[str, Translation]:
         """Between each teacher's vocabulary and the student's, where that is said (see ``Translation``)."""
         return {name: Translation(name, wanted, note) for name, wanted in self.vocabularies.items()}
+
+
+def _fallback(
+    names: Sequence[str], degrade: Sequence[str], route: RouteKey | None, deterministic: bool
+) -> Fallback | None:
+    """What sends batches to cheaper teachers where the fleet is overloaded, if any are named."""
+    if not degrade:
+        return None
+    if len(names) > 1 or route is not None:
+        raise ConfigError(
+            f"EDLDIST_DEGRADE={','.join(degrade)!r}: this loop asks {', '.join(map(repr, names))}; one that "
+            "asks a single teacher can be degraded. Leave the job's degrade out"
+        )
+    if deterministic:
+        raise ConfigError(
+            f"EDLDIST_DEGRADE={','.join(degrade)!r}: which batches a cheaper teacher labels is a matter of "
+            "timing, so results would depend on it: leave the job's degrade out with deterministic"
+        )
+    return Fallback([*names, *degrade])
 
 
 def _skipped(

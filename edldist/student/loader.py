@@ -165,7 +165,8 @@ class DistillLoader:
         environment = JobEnvironment.read()
         fixed = environment.deterministic if deterministic is None else deterministic
         asked = AskedTeachers.of(
-            teacher, inputs, codec, route, missing, missing_after_s, versions, fixed, vocabulary
+            *(teacher, inputs, codec, route, missing, missing_after_s, versions, fixed, vocabulary),
+            degrade=environment.degrade,
         )
         poison = environment.poison_as(on_poison)
         flow = Flow(

@@ -145,7 +145,8 @@ class LabelRequests:
         environment = JobEnvironment.read()
         fixed = environment.deterministic if deterministic is None else deterministic
         asked = AskedTeachers.of(
-            teacher, inputs, codec, route, missing, missing_after_s, versions, fixed, vocabulary
+            *(teacher, inputs, codec, route, missing, missing_after_s, versions, fixed, vocabulary),
+            degrade=environment.degrade,
         )
         self._select = TeacherInputSelector(inputs, asked.names, asked.route)
         copier = copier_for(device, pin_memory)

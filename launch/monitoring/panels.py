@@ -279,6 +279,22 @@ ROWS: Sequence[Row] = (
                     Query("sum(edldist_student_left_out_samples_total)", "left out"),
                     Query("sum(edldist_student_missed_samples_total)", "missed"),
                     Query("sum(edldist_student_stale_samples_total)", "stale"),
+                    Query("sum(edldist_student_degraded_samples_total)", "by a cheaper teacher"),
+                ],
+            ),
+            Panel(
+                "Jobs on an overloaded fleet",
+                "short",
+                [
+                    Query("edldist_teacher_overload_step", "step, {{group}}"),
+                    Query(
+                        "sum by (job_name) (rate(edldist_student_overload_seconds_total[$__rate_interval]))",
+                        "ranks that ease off, {{job_name}}",
+                    ),
+                    Query(
+                        "sum by (job_name) (rate(edldist_student_held_seconds_total[$__rate_interval]))",
+                        "ranks that wait, {{job_name}}",
+                    ),
                 ],
             ),
             Panel(

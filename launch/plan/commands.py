@@ -217,6 +217,8 @@ def student_environment(
         variables["EDLDIST_WEIGHT"] = str(job.student.weight)
     if job.student.priority:
         variables["EDLDIST_PRIORITY"] = str(job.student.priority)
+    if job.student.degrade:
+        variables["EDLDIST_DEGRADE"] = ",".join(each.teacher for each in job.student.degrade)
     if job.deterministic:
         variables["EDLDIST_DETERMINISTIC"] = "1"
         variables["EDLDIST_TASK_SIZE"] = str(job.task_size)

@@ -28,6 +28,7 @@ from edldist.student.service.options import ServiceOptions
 from edldist.student.service.peers import ConnectedWorker
 from edldist.student.service.service import StudentService
 from edldist.student.under_way import Request, UnderWay
+from edldist.wire.messages import Shed
 from tests.simulation.coordinator import coordinator_place
 from tests.simulation.labels import label_faults, route_of
 from tests.simulation.process import Actor, Process
@@ -114,6 +115,9 @@ class RankProcess(Process):
                 agreement=bounds,
                 skip_poison=setup.skip_poison,
                 hand_on=setup.staleness is not None,
+                job=f"job{rank}" if setup.several_jobs else "",
+                weight=1 + 7 * rank % 20 if setup.several_jobs else None,
+                priority=rank % 2 if setup.several_jobs else 0,
                 info={"rank": rank},
             ),
             self.transport,
@@ -134,6 +138,17 @@ class RankProcess(Process):
         self._watch_quarantine()
         self._watch_missing()
         self._watch_outliers()
+        if setup.shed_every_s is not None:
+            self._shed(setup.shed_every_s)
+
+    def _shed(self, every_s: float) -> None:
+        """Be told that the fleet is overloaded, as a coordinator may say at any time; it lapses by itself."""
+        if not self.alive or self.training.finished:
+            return
+        step = self.chance.randrange(5)
+        shed = Shed(step=step, retry_after_s=0.5 * every_s, waits="others take all" if step == 4 else "")
+        self.service._job.shedding.take(shed, self.clock.monotonic())
+        self.world.schedule.after(every_s, lambda: self._shed(every_s))
 
     def _watch_outliers(self) -> None:
         """A worker that answers rightly is put aside only where the measure of its group is wrong."""

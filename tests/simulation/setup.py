@@ -47,6 +47,8 @@ class Setup:
     staleness: int | None = (
         None  # the loop makes its batches and asks for labels, so many ahead; None: it reads
     )
+    several_jobs: bool = False  # to workers and coordinator each rank is a job with a weight and a priority
+    shed_every_s: float | None = None  # ranks are told to ease off, or to read nothing, so often
 
     @classmethod
     def draw(cls, chance: random.Random) -> Setup:
@@ -64,6 +66,7 @@ class Setup:
         small_frame = 24 * (2 * LONGEST if sequences else 1)
         compare_every_s = apart.choice((None, None, 0.3, 2.0, 20.0))
         staleness = apart.choice((0, 1, 2)) if apart.random() < 0.25 else None
+        several_jobs, shed_every_s = apart.random() < 0.4, apart.choice((None, None, 0.7, 3.0))
         most_students = chance.choice((1, 2, 16))
         return cls(
             teachers=teachers,
@@ -98,4 +101,6 @@ class Setup:
             sequences=sequences,
             compare_every_s=compare_every_s,
             staleness=staleness,
+            several_jobs=several_jobs,
+            shed_every_s=shed_every_s,
         )

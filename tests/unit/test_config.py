@@ -150,6 +150,14 @@ def test_the_cuts_of_a_deterministic_job_cannot_depend_on_the_machine(tmp_path: 
 @pytest.mark.parametrize(
     ("override", "line"),
     [
+        (
+            "student.degrade=[{teacher: small}]",
+            "the job: student.degrade: there is no teacher `small`; there are",
+        ),
+        (
+            "student.degrade=[{teacher: teacher}]",
+            "the job: student.degrade: name other teachers than the one",
+        ),
         ("teachers.0.min_replicas=3", "teachers[0]: min_replicas 3 of 1 workers to start with: "),
         ("teachers.0.dataset_inputs=[0]", "teachers[0]: dataset_inputs says which entries of a dataset"),
         (

@@ -28,6 +28,7 @@ def test_inside_a_job_everything_is_read() -> None:
             "EDLDIST_JOB": "digits",
             "EDLDIST_WEIGHT": "3",
             "EDLDIST_PRIORITY": "-2",
+            "EDLDIST_DEGRADE": "small, tiny",
             "EDLDIST_CHECKPOINT_KEEP": "7",
             "EDLDIST_CHECKPOINT_EVERY_STEPS": "50",
             "EDLDIST_CONNECT_TIMEOUT_S": "2.5",
@@ -38,6 +39,7 @@ def test_inside_a_job_everything_is_read() -> None:
     assert (inside.coordinator, inside.output, inside.advertise) == ("tcp://h:1", "/out", "10.0.0.5")
     assert (inside.deterministic, inside.task_size) == (True, 32)
     assert (inside.weight, inside.priority) == (3, -2)
+    assert inside.degrade == ("small", "tiny")
     assert (inside.job, inside.checkpoint_keep, inside.checkpoint_every_steps) == ("digits", 7, 50)
     assert (inside.connect_timeout_s, inside.heartbeat_ttl_s) == (2.5, 20.0)
     assert inside.agreement == (0.2, 0.1, 5.0)
@@ -66,6 +68,9 @@ def test_flags(text: str, value: bool) -> None:
         ("EDLDIST_WEIGHT", "1001"),
         ("EDLDIST_WEIGHT", "1.5"),
         ("EDLDIST_WEIGHT", "-1"),
+        ("EDLDIST_DEGRADE", "small,,tiny"),
+        ("EDLDIST_DEGRADE", "small, small"),
+        ("EDLDIST_DEGRADE", "a,b,c,d,e,f,g,h,i"),
         ("EDLDIST_PRIORITY", "101"),
         ("EDLDIST_PRIORITY", "-101"),
         ("EDLDIST_PRIORITY", "--1"),

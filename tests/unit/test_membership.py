@@ -11,6 +11,7 @@ from edldist.coordinator.membership import Action, Membership, Record, Send
 from edldist.coordinator.records import Records
 from edldist.coordinator.refusals import MOST
 from edldist.coordinator.scaling import Rules, Scaling
+from edldist.coordinator.shedding import Shedding
 from edldist.coordinator.status import MOST_EXPLAINED, StatusView
 from edldist.observe.states import state_of, states_of
 from edldist.wire.messages import (
@@ -424,14 +425,14 @@ def test_who_is_no_later_start_waits_until_the_id_is_free(attempts: tuple[int, i
 def test_the_status_tells_by_what_a_buffer_and_a_silence_are_measured() -> None:
     members = make()
     members.register(b"s1", student(low_watermark=2, high_watermark=8), 0.0, WALL)
-    status = StatusView("inc", 0.0, members, Records(), Scaling({}, Rules())).whole(1.0, 0)
+    status = StatusView("inc", 0.0, members, Records(), Scaling({}, Rules()), Shedding()).whole(1.0, 0)
     assert (status.members[0].low_watermark, status.members[0].high_watermark) == (2, 8)
     assert status.heartbeat_interval_s == members.heartbeat_interval_s
 
 
 def refused(members: Membership, now: float) -> list[tuple[str, str, float]]:
     scaling = Scaling({}, Rules())
-    status = StatusView("inc", 0.0, members, Records(), scaling).whole(now, 0)
+    status = StatusView("inc", 0.0, members, Records(), scaling, Shedding()).whole(now, 0)
     return [(each.id, each.reason, each.ago_s) for each in status.refused]
 
 
@@ -472,11 +473,13 @@ def test_the_page_says_of_each_member_what_it_does_at_a_cost_that_grows_with_the
         members.register(
             Sender(b"s%d" % number), student(f"s{number}", process=f"p{number}", teachers=["gone"]), 0.0, WALL
         )
-    page = json.loads(StatusView("inc", 0.0, members, Records(), Scaling({}, Rules())).page(1.0, 0))
+    page = json.loads(
+        StatusView("inc", 0.0, members, Records(), Scaling({}, Rules()), Shedding()).page(1.0, 0)
+    )
     assert {(each["state"], each["tone"]) for each in page["members"]} == {("waits", "wait")}
     explained = [each["notes"] for each in page["members"] if each["notes"]]
     assert explained == MOST_EXPLAINED * [["waits for teacher 'gone': no worker of it is here"]]
-    whole = StatusView("inc", 0.0, members, Records(), Scaling({}, Rules())).whole(1.0, 0)
+    whole = StatusView("inc", 0.0, members, Records(), Scaling({}, Rules()), Shedding()).whole(1.0, 0)
     assert states_of(whole) == [state_of(member, whole) for member in whole.members]
 
 

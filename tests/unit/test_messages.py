@@ -159,6 +159,7 @@ SAMPLES = [
     ),
     wire.Hello(worker="t-1", teacher="big", fingerprint=FINGERPRINT, process="p-1"),
     wire.Welcome(student="s-0", ping_interval_s=0.1, heartbeat_ttl_s=3.0, max_frame_bytes=1 << 30),
+    wire.Shed(step=4, retry_after_s=5.0, degrade=1, waits="others take all"),
     wire.TokensWanted(),
     wire.TokensTold(mark=VocabularyMark(50_257, "ab12")),
     wire.Pull(seq=3, room=64),

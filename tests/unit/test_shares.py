@@ -129,6 +129,29 @@ def test_who_had_nothing_to_give_has_saved_nothing_up():
     assert abs(got["a"] - got["b"]) <= 2 * BATCH
 
 
+def test_what_a_job_was_owed_is_forgotten_when_it_has_nothing_to_give():
+    demand = Demand(BATCH)
+    for name, student in jobs(a=1, b=1).items():
+        demand.connected(name, student.share)
+    first, slow = demand.next_pull(), demand.next_pull()
+    assert (first.student, slow.student) == ("a", "b")
+    order = first
+    for _ in range(6):
+        demand.granted("a", order.seq, BATCH, 0)
+        demand.finished("a", BATCH)
+        order = demand.next_pull()
+        assert order.student == "a", "b has not answered"
+    demand.idled("b", slow.seq, 0)
+    demand.woken("b", 0)
+    asked = []
+    for _ in range(8):
+        asked.append(order.student)
+        demand.granted(order.student, order.seq, BATCH, 0)
+        demand.finished(order.student, BATCH)
+        order = demand.next_pull()
+    assert "bbb" not in "".join(asked)
+
+
 def test_a_job_that_dies_leaves_its_part_to_the_others_at_once():
     bench = Bench(jobs(a=6, b=1, c=1))
     bench.run(80)

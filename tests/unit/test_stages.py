@@ -10,6 +10,7 @@ from edldist.coordinator.lives import KEPT_S, MOST_KEPT, Lives, StageTotals
 from edldist.coordinator.membership import Membership
 from edldist.coordinator.records import Records
 from edldist.coordinator.scaling import Rules, Scaling
+from edldist.coordinator.shedding import Shedding
 from edldist.coordinator.status import StatusView
 from edldist.observe.stages import BOUNDS_S, StageClock, times_of
 from edldist.wire.messages import Event, Goodbye, Heartbeat, Register, StageTimes, decode, encode
@@ -76,7 +77,7 @@ class TestSumsOverMembers:
 
     def setup_method(self) -> None:
         self.members = Membership("c", 1.0, 3.0, 0.0)
-        self.view = StatusView("c", 0.0, self.members, Records(), Scaling({}, Rules()))
+        self.view = StatusView("c", 0.0, self.members, Records(), Scaling({}, Rules()), Shedding())
 
     def beat(self, peer: Sender, name: str, *seconds: float) -> None:
         self.members.heartbeat(peer, Heartbeat(id=name, stages=[times("compute", *seconds)]), 1.0)

@@ -120,6 +120,29 @@ STUDENTS: tuple[MetricSpec, ...] = (
         "Samples that went on without the labels of a teacher that was missing.",
     ),
     counter(
+        "edldist_student_overload_seconds",
+        "seconds",
+        "student",
+        "shed_s",
+        "Time in which a student did something about an overloaded fleet, as the coordinator said. Absent "
+        "while there was none.",
+    ),
+    counter(
+        "edldist_student_held_seconds",
+        "seconds",
+        "student",
+        "held_s",
+        "Time in which a student read nothing, because jobs of a higher priority took all that the fleet "
+        "gives.",
+    ),
+    counter(
+        "edldist_student_degraded_samples",
+        "samples",
+        "student",
+        "degraded",
+        "Samples that went to a cheaper teacher, as the job allows where the fleet is overloaded.",
+    ),
+    counter(
         "edldist_student_retracted_labels",
         "labels",
         "student",

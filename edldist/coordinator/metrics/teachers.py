@@ -66,6 +66,15 @@ TEACHERS: tuple[MetricSpec, ...] = (
         "are fast enough, 1 where training stands.",
     ),
     gauge(
+        "edldist_teacher_overload_step",
+        "step",
+        "group",
+        "shed",
+        "What is done because jobs that share a teacher group ask more than it gives. 0: nothing; 1: less is "
+        "read ahead; 2: stored labels come first; 3: jobs are degraded as they allow; 4: jobs of a lower "
+        "priority wait.",
+    ),
+    gauge(
         "edldist_teacher_capacity_samples_per_second",
         "samples per second",
         "device",

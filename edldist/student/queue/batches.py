@@ -70,14 +70,19 @@ class Batches:
 
     def wanted(self) -> bool:
         """Whether the data loader should be read now (see ``Flow``)."""
+        easing, high = self._flow.easing, self._flow.high_watermark
+        if easing.waits:
+            return False
         if not self._batches:
             return True
+        if easing.credits is not None:
+            high = min(high, easing.credits)
         if self._nbytes + self._due_bytes + self._next_bytes > self._flow.max_bytes:
             return False
         # Leased ones count too while nobody knows how much memory their labels will take.
         every = self._flow.fixed or self._known_labels is None
         level = len(self._batches) if every else self._level
-        if level >= self._flow.high_watermark:
+        if level >= high:
             self._filling = False
         elif level <= self._flow.low_watermark:
             self._filling = True

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edldist.errors import ConfigError
+from edldist.student.queue.easing import Easing
 
 __all__ = ["Flow"]
 
@@ -30,6 +31,7 @@ class Flow:
         first_deadline_s: age at which a worker's first lease is overdue: it is offered to others too. Later
             deadlines are learnt: ten times the worker's own latency, at least ``min_deadline_s``.
         hang_s: how long after its deadline the lease of a worker that lives speaks against the task.
+        easing: what narrows these bounds meanwhile; all that ever changes of them.
     """
 
     low_watermark: int = 2
@@ -42,6 +44,7 @@ class Flow:
     first_deadline_s: float = 300.0
     min_deadline_s: float = 10.0
     hang_s: float = 300.0
+    easing: Easing = field(default_factory=Easing, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("high_watermark", "max_bytes", "max_attempts"):

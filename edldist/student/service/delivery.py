@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Collection, Sequence, Set
 from dataclasses import replace
-from typing import NamedTuple
 
 from edldist.clock import Clock
 from edldist.errors import EdlDistError, LabelError, LabelMemoryError
@@ -26,23 +25,16 @@ from edldist.student.service import due_errors
 from edldist.student.service.account import Account
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.label_rows import LabelRows
+from edldist.student.service.leased import Leased
 from edldist.student.service.needs import Backlog
 from edldist.tracing.kinds import Kind
 from edldist.tracing.tape import Tape
 from edldist.wire.messages import Result, Scalar
 from edldist.wire.transport import Frames
 
-__all__ = ["Delivery", "Leased"]
+__all__ = ["Delivery"]
 
 _MOST_PASSED_OVER = 32  # sleepers in one turn for whom nothing that waits is suitable
-
-
-class Leased(NamedTuple):
-    """Leases of a pull, the batch of each, and the number of batches that the loop could take now."""
-
-    grants: list[Grant]
-    batches: list[OpenBatch]
-    buffered: int
 
 
 class Delivery:
@@ -196,6 +188,13 @@ class Delivery:
         """The open batches, and what each teacher has to do with them."""
         with self._lock:
             return self._figures.backlog(list(self._open.values()), self._teachers)
+
+    def ease(self, credits: int | None, waits: bool) -> None:
+        """Read so much ahead at most, or nothing new. Fixed cuts are read as the loop goes, whatever is."""
+        if not self._flow.fixed:
+            with self._changed:
+                self._flow.easing.credits, self._flow.easing.waits = credits, waits
+                self._changed.notify_all()
 
     # --- the I/O thread: workers come and go ----------------------------------------------------
 

@@ -9,11 +9,13 @@ from typing import NamedTuple
 from edldist.clock import Clock
 from edldist.errors import ProtocolVersionError
 from edldist.lifecycle.group_change import GroupChanged, GroupChangeHandler
+from edldist.student.service.delivery import Delivery
 from edldist.student.service.events import Events
 from edldist.student.service.options import ServiceOptions
+from edldist.student.service.shedding import Shedding
 from edldist.tracing.recorder import Recorder
 from edldist.wire.enrolment import Enrolment
-from edldist.wire.messages import Heartbeat, Register, Regroup, TeachersHere
+from edldist.wire.messages import Heartbeat, Register, Regroup, Shed, TeachersHere
 from edldist.wire.traced import Traced
 from edldist.wire.transport import Link
 
@@ -43,6 +45,7 @@ class JobLink:
         heartbeat: what there is to say of the rank now.
         on_group_change: what this process does when the coordinator says that its group lost a rank.
         recorder: records when the coordinator says so.
+        delivery: reads as the coordinator says while the fleet is overloaded.
     """
 
     def __init__(
@@ -54,12 +57,14 @@ class JobLink:
         heartbeat: Callable[[], Heartbeat],
         on_group_change: GroupChangeHandler,
         recorder: Recorder,
+        delivery: Delivery,
     ) -> None:
         self._options = options
         self._where = where
         self._link = link
         self._clock = clock
         self._on_group_change = on_group_change
+        self.shedding = Shedding(delivery, options.flow.low_watermark, options.fallback)
         self.groups_here: list[str] = []
         """Teacher groups that the coordinator knew when it last knew none of a group that is wanted."""
         self.events = Events(options.student, clock, options.job)
@@ -93,10 +98,14 @@ class JobLink:
             if isinstance(received.message, Regroup):
                 self._change_group(received.message)
                 continue
+            if isinstance(received.message, Shed):
+                self.shedding.take(received.message, now)
+                continue
             if isinstance(received.message, TeachersHere):
                 self.groups_here = received.message.groups
             if self._enrolment.on_message(received.message, now, self._clock.wall()):
                 logger.info("student %s joined at %s", self._options.student, self._options.coordinator)
+        self.shedding.look(now)
         for message in self._enrolment.due(now):
             self._link.send(message)
         if self._enrolment.joined:
@@ -130,6 +139,7 @@ class JobLink:
             generation=self._options.generation,
             job=self._options.job,
             share=self._options.share,
+            fallbacks=len(self._options.teachers) - len(self._options.wanted),
             address=self._where.address,
             teachers=list(self._options.teachers),
             rolling=list(self._options.versions),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from edldist.agreement import AgreementBounds
 from edldist.labels.grammar import CodecSpec
+from edldist.student.fallback import Fallback
 from edldist.student.queue.flow import Flow
 from edldist.student.translation import Translation
 from edldist.wire.messages import JobShare, Scalar, Welcome
@@ -35,6 +36,8 @@ class ServiceOptions:
             counts them.
         job: of which job the rank is, where several share a coordinator; empty where nobody says so.
         weight, priority: of that job, where it shares workers with others; see ``JobShare``.
+        fallback: which of ``teachers`` labels, where all but the first are cheaper ones for an overloaded
+            fleet; None where all are wanted.
         codecs: by teacher group, the only codec in which its labels are taken; without an entry, that of the
             group's first worker.
         versions: by teacher group, of how many versions at a time labels are taken, the newest ones; without
@@ -66,6 +69,7 @@ class ServiceOptions:
     job: str = ""
     weight: int | None = None
     priority: int = 0
+    fallback: Fallback | None = None
     codecs: Mapping[str, CodecSpec] = field(default_factory=dict)
     versions: Mapping[str, int] = field(default_factory=dict)
     skip_after_s: Mapping[str, float] = field(default_factory=dict)
@@ -86,6 +90,11 @@ class ServiceOptions:
             max_frame_bytes=self.max_frame_bytes,
             share=self.share,
         )
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The groups of which it wants labels while the fleet is not overloaded."""
+        return self.teachers if self.fallback is None else self.teachers[:1]
 
     @property
     def share(self) -> JobShare:

@@ -135,7 +135,9 @@ class StudentService:
                 self.address = Address(options.advertise, parse_address(self.address, "address").port).url
             where = Whereabouts(self.address, process, host, pid)
             self._needs = Needs(options.teachers)
-            self._job = JobLink(options, where, link, clock, self._heartbeat, on_group_change, self.recorder)
+            self._job = JobLink(
+                options, where, link, clock, self._heartbeat, on_group_change, self.recorder, self.delivery
+            )
             self._events = self._job.events
             self._absent = AbsentGroups(options.skip_after_s, self.delivery, self._events, clock.monotonic())
             shared = self.delivery, self._peers, self._events
@@ -158,7 +160,8 @@ class StudentService:
     def stats(self) -> dict[str, Scalar]:
         """Figures of the queue and of the workers that serve it."""
         own = {"teachers": len(self._peers), "garbage": self._hub.garbage} | self._poller.traffic.as_stats()
-        return self.delivery.stats() | own | self._comparing.stats() | self.extra_stats()
+        shed = self._job.shedding.stats(self._clock.monotonic()) | self._comparing.stats()
+        return self.delivery.stats() | own | shed | self.extra_stats()
 
     def teachers(self) -> int:
         """Number of connected workers."""
@@ -166,7 +169,7 @@ class StudentService:
 
     def missing_teachers(self) -> dict[str, str]:
         """Groups of which no worker is connected, each with why the last one was refused, if it was."""
-        missing = [name for name in self._options.teachers if name not in self._peers.teachers()]
+        missing = [name for name in self._options.wanted if name not in self._peers.teachers()]
         return {name: self._standards.refused(name) for name in missing}
 
     def unsuited(self, since: float) -> str:

@@ -90,8 +90,14 @@ class Shares:
             active: students that have something to give, or are still to say so.
         """
         own = self._jobs[student]
-        if not any(self._jobs[each] is own for each in active):
-            own.deficit = min(0.0, own.deficit)
+        jobs = {id(job): job for job in (self._jobs[each] for each in active)}
+        if id(own) in jobs or own.deficit <= 0.0:
+            return
+        owing = [job for job in jobs.values() if job.priority == own.priority]
+        weights = sum(job.weight for job in owing)
+        for job in owing:  # what they had instead they need not make up for
+            job.deficit += own.deficit * job.weight / weights
+        own.deficit = 0.0
 
     def _part(self) -> None:
         """Tell jobs apart, where any is named. Those that were told apart before keep what they are owed."""

@@ -76,7 +76,7 @@ from edldist.wire.messages.labelling import (
 )
 from edldist.wire.messages.meeting import Generation, GroupNode, NodeReport, RunView
 from edldist.wire.messages.protocol import PROTOCOL_VERSION, Protocol
-from edldist.wire.messages.sharing import JobShare
+from edldist.wire.messages.sharing import JobShare, Shed
 from edldist.wire.messages.stages import MOST_ROWS, STAGES, StageRow, StageTimes
 from edldist.wire.messages.tracing import (
     LONGEST_TRACE_S,
@@ -154,6 +154,7 @@ __all__ = [
     "Scalar",
     "Scale",
     "Scaled",
+    "Shed",
     "StageRow",
     "StageTimes",
     "Status",

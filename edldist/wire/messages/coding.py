@@ -47,6 +47,7 @@ from edldist.wire.messages.labelling import (
 )
 from edldist.wire.messages.meeting import NodeReport, RunView
 from edldist.wire.messages.protocol import Protocol
+from edldist.wire.messages.sharing import Shed
 from edldist.wire.messages.tracing import TraceBegun, TraceOrder, TraceQuery, TraceRecords
 
 __all__ = ["PROTOCOL", "Message", "decode", "encode"]
@@ -62,6 +63,7 @@ Message = (
     | Links
     | Regroup
     | TeachersHere
+    | Shed
     | NodeReport
     | RunView
     | Event

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from edldist.bounds import MOST_DEGRADATIONS
 from edldist.labels.fingerprint import Fingerprint
 from edldist.wire.messages.fields import (
     MOST_NAMES,
@@ -69,7 +70,8 @@ class Register(MessagePart, frozen=True, tag="register"):
     counts them, and ``job`` of which job, where several share a coordinator. ``attempt`` is how often a
     process was started under this id before, where somebody counts: a later one takes the place of an earlier
     one. ``low_watermark`` and ``high_watermark`` bound a student's buffer, in batches. ``share`` is what its
-    job may have of workers that serve several.
+    job may have of workers that serve several; of ``teachers`` the last ``fallbacks`` are those that label
+    instead of the first, one at a time, where the fleet is overloaded.
     """
 
     id: Name
@@ -92,6 +94,7 @@ class Register(MessagePart, frozen=True, tag="register"):
     low_watermark: Count = 0
     high_watermark: Count = 0
     share: JobShare = JobShare()
+    fallbacks: Annotated[int, msgspec.Meta(ge=0, le=MOST_DEGRADATIONS)] = 0
     info: Facts = {}
 
 
@@ -307,6 +310,7 @@ class GroupStatus(MessagePart, frozen=True):
             None if not known.
         leaving: workers that should leave, in this order, as long as there are more than ``wanted``.
         why: the reason for ``wanted``, in words.
+        shed: what is done because it is overloaded; see ``Shed.step``.
     """
 
     name: Name
@@ -322,6 +326,7 @@ class GroupStatus(MessagePart, frozen=True):
     starved: float | None
     leaving: list[Name]
     why: Text
+    shed: Count = 0
 
 
 class RefusedStatus(MessagePart, frozen=True):

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import msgspec
 
-from edldist.bounds import MOST_PRIORITY, MOST_WEIGHT
-from edldist.wire.messages.fields import MessagePart, Name
+from edldist.bounds import MOST_DEGRADATIONS, MOST_PRIORITY, MOST_WEIGHT
+from edldist.wire.messages.fields import MessagePart, Name, Seconds, Text
 
-__all__ = ["JobShare"]
+__all__ = ["JobShare", "Shed"]
 
 
 class JobShare(MessagePart, frozen=True, array_like=True):
@@ -31,3 +31,20 @@ class JobShare(MessagePart, frozen=True, array_like=True):
     def named(self) -> bool:
         """Whether somebody said what the job may have."""
         return self.weight is not None or self.priority != 0
+
+
+class Shed(MessagePart, frozen=True, tag="shed"):
+    """The coordinator tells a student what to do about an overloaded fleet (docs/sharing.md).
+
+    Attributes:
+        step: 0: nothing; 1: less is read ahead; 2: what is stored comes first; 3: jobs are degraded; 4: jobs
+            of a lower priority wait. Each with all before it.
+        retry_after_s: all of this holds for so long, unless it is said again.
+        degrade: how many of the degradations that its job allows apply to what is read from now on.
+        waits: why it is to read nothing new; empty if it may.
+    """
+
+    step: Annotated[int, msgspec.Meta(ge=0, le=4)]
+    retry_after_s: Seconds
+    degrade: Annotated[int, msgspec.Meta(ge=0, le=MOST_DEGRADATIONS)] = 0
+    waits: Text = ""

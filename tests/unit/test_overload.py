@@ -1,0 +1,242 @@
+"""Overload: steps in their stated order, with hysteresis, and what jobs are told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edldist.coordinator.membership import Action, Membership, Record, Send
+from edldist.coordinator.overload import DOWN_S, OVER, UNDER, UP_S, Overload, Pressure, Step
+from edldist.coordinator.shedding import AGAIN_S, DECIDE_EVERY_S, HOLDS_S, Shedding
+from edldist.wire.messages import Heartbeat, JobShare, Need, Shed
+from tests.unit.test_membership import WALL, student, teacher
+
+
+def climb(
+    overload: Overload, ratio: float, seconds: int, degradable: int = 0, refusable: bool = True
+) -> list[Step]:
+    """The steps of one look a second."""
+    start = getattr(overload, "at", 0)
+    overload.at = start + seconds  # type: ignore[attr-defined]
+    pressure = Pressure(ratio, ratio)
+    steps = []
+    for second in range(start, start + seconds):
+        overload.look(pressure, degradable, refusable, float(second))
+        steps.append(overload.step)
+    return steps
+
+
+def test_the_steps_come_one_after_the_other_and_go_in_the_opposite_order():
+    overload = Overload()
+    up = climb(overload, 2.0, 30, degradable=2)
+    order = [Step.NONE, Step.CREDITS, Step.STORE, Step.DEGRADE, Step.REFUSE]
+    assert list(dict.fromkeys(up)) == order and up == sorted(up)
+    assert up.count(Step.DEGRADE) == 2 * UP_S, "one job after the other"
+    down = climb(overload, 0.5, 60, degradable=2)
+    assert list(dict.fromkeys(down)) == order[::-1] and down == sorted(down, reverse=True)
+
+
+def test_rungs_that_would_relieve_nobody_are_not_there():
+    assert climb(Overload(), 2.0, 60, refusable=False)[-1] is Step.STORE
+    assert Step.DEGRADE not in climb(Overload(), 2.0, 60)
+    overload = Overload()
+    assert climb(overload, 2.0, 30, degradable=3)[-1] is Step.REFUSE
+    assert climb(overload, 1.0, 1, refusable=False)[-1] is Step.STORE, "those jobs are gone"
+    assert overload.degraded == 0
+
+
+@pytest.mark.parametrize("ratio", [OVER - 0.01, 1.0, UNDER + 0.01])
+def test_between_too_few_and_enough_all_stays_as_it_is(ratio: float):
+    overload = Overload()
+    assert set(climb(overload, ratio, 100)) == {Step.NONE}
+    climb(overload, 2.0, 5)
+    assert overload.level == 1
+    assert set(climb(overload, ratio, 100)) == {Step.CREDITS}
+
+
+def test_a_moment_is_no_overload_and_nobody_knowing_is_neither():
+    overload = Overload()
+    for second in range(60):
+        pressure = [Pressure(2.0, 2.0), Pressure(2.0, 2.0), None, Pressure(1.0, 1.0)][second % 4]
+        assert not overload.look(pressure, 0, True, float(second))
+    climb(overload, 2.0, 70)
+    level = overload.level
+    for second in range(100, 200):
+        assert not overload.look(None, 0, True, float(second))
+    assert overload.level == level
+
+
+def test_a_job_is_degraded_no_less_while_that_would_be_too_much_again():
+    overload = Overload()
+    climb(overload, 2.0, 3 * int(UP_S) + 1, degradable=1, refusable=False)
+    assert overload.step is Step.DEGRADE
+    for second in range(20, 200):
+        assert not overload.look(Pressure(0.5, 1.3), 1, False, float(second)), "it would climb again"
+    for second in range(200, 215):
+        overload.look(Pressure(0.5, 0.8), 1, False, float(second))
+    assert overload.step is Step.STORE
+
+
+@settings(max_examples=60, deadline=None)
+@given(ratios=st.lists(st.floats(0, 3), min_size=1, max_size=200), degradable=st.integers(0, 3))
+def test_it_moves_one_rung_at_a_time_and_never_twice_within_the_time_for_one(
+    ratios: list[float], degradable: int
+):
+    overload, moved_at = Overload(), -100.0
+    for second, ratio in enumerate(ratios):
+        before = overload.level
+        overload.look(Pressure(ratio, ratio), degradable, True, float(second))
+        assert abs(overload.level - before) <= 1
+        if overload.level != before:
+            assert second - moved_at >= min(UP_S, DOWN_S)
+            assert ratio > OVER if overload.level > before else ratio < UNDER
+            moved_at = second
+
+
+# --- whom it concerns --------------------------------------------------------------------------------
+
+
+class Fleet:
+    """A coordinator's members, and what they are told second by second."""
+
+    def __init__(self, workers: Mapping[str, float]) -> None:
+        self.members = Membership("inc", 1.0, 3.0, 0.0)
+        self.shedding = Shedding()
+        self.now = 0.0
+        self.told: dict[str, Shed] = {}
+        self.said = 0
+        self.events: list[dict[str, Any]] = []
+        self._beats: dict[str, Heartbeat] = {}
+        for group, capacity in workers.items():
+            self._join(group.encode(), teacher(id=f"w-{group}", group=group, process=f"p-{group}"))
+            self._beats[group] = Heartbeat(id=f"w-{group}", capacity=capacity)
+
+    def _join(self, peer: bytes, register: Any) -> None:
+        self.members.register(peer, register, self.now, WALL)
+
+    def job(self, name: str, hunger: float | None, *teachers: str, fallbacks: int = 0, **share: Any) -> None:
+        """A job of one rank that would take so much."""
+        named = JobShare(job=name, **share)
+        own = student(id=name, process=f"p-{name}", teachers=list(teachers), share=named, fallbacks=fallbacks)
+        self._join(name.encode(), own)
+        self.hunger(name, hunger, teachers)
+
+    def hunger(self, name: str, hunger: float | None, teachers: tuple[str, ...]) -> None:
+        needs = [
+            Need(group=each, hunger=hunger if n == 0 else None, lacking=9, buffered=0)
+            for n, each in enumerate(teachers)
+        ]
+        self._beats[name] = Heartbeat(id=name, needs=needs, starved=0.5)
+
+    def leave(self, name: str) -> None:
+        del self._beats[name]
+        self.members._remove(name)
+
+    def run(self, seconds: int) -> None:
+        for _ in range(seconds):
+            self.now += DECIDE_EVERY_S
+            for peer, beat in self._beats.items():
+                self.members.heartbeat(peer.encode(), beat, self.now)
+            assert self.shedding.due(self.now)
+            for action in self.shedding.decide(self.members.members.values(), self.now, WALL):
+                self._take(action)
+
+    def _take(self, action: Action) -> None:
+        if isinstance(action, Send):
+            assert isinstance(action.message, Shed)
+            self.told[action.peer.decode()] = action.message  # type: ignore[attr-defined]
+            self.said += 1
+        elif isinstance(action, Record):
+            self.events.append({"event": action.event.event} | action.event.fields)
+
+
+def test_nobody_is_told_anything_while_no_job_says_what_it_may_have():
+    fleet = Fleet({"big": 100.0})
+    fleet.job("a", 400.0, "big")
+    fleet.run(60)
+    assert not fleet.said and not fleet.events and fleet.shedding.step("big") is Step.NONE
+
+
+def test_jobs_of_one_priority_read_less_ahead_and_none_of_them_waits():
+    fleet = Fleet({"big": 100.0})
+    for name, weight in (("a", 2), ("b", 1), ("c", 1)):
+        fleet.job(name, 70.0, "big", weight=weight)
+    fleet.run(60)
+    assert {(shed.step, shed.waits) for shed in fleet.told.values()} == {(Step.STORE, "")}
+    assert [event["step"] for event in fleet.events] == ["less is read ahead", "the store comes first"]
+    assert fleet.events[0] | {"before": "nothing", "demand": 210.0, "capacity": 100.0} == fleet.events[0]
+
+
+def test_what_a_student_was_told_is_said_again_before_it_lapses():
+    fleet = Fleet({"big": 100.0})
+    fleet.job("a", 400.0, "big", weight=1)
+    fleet.run(10)
+    before = fleet.said
+    fleet.run(60)
+    assert fleet.told["a"].retry_after_s == HOLDS_S > 2 * AGAIN_S
+    assert 60 / AGAIN_S - 1 <= fleet.said - before <= 60
+
+
+def test_a_job_of_a_lower_priority_waits_while_others_take_all_and_is_let_in_when_they_leave_room():
+    fleet = Fleet({"big": 100.0})
+    fleet.job("high", 150.0, "big", priority=1)
+    fleet.job("low", 150.0, "big")
+    fleet.run(30)
+    assert not fleet.told["high"].waits
+    why = fleet.told["low"].waits
+    assert "higher priority than 0 could take 150 samples/s of teacher 'big', which gives 100" in why
+    assert fleet.events[-1] == {"event": "job_waits", "job": "low", "reason": why}
+    fleet.hunger("high", 90.0, ("big",))
+    fleet.run(30)
+    assert fleet.told["low"].waits, "90 of 100 is no room for one that waits"
+    fleet.hunger("high", 60.0, ("big",))
+    fleet.run(2)
+    assert not fleet.told["low"].waits and fleet.told["low"].step
+    assert fleet.events[-1]["event"] == "job_let_in" and fleet.events[-1]["waited_s"] > 30
+    fleet.hunger("high", 90.0, ("big",))
+    fleet.run(30)
+    assert not fleet.told["low"].waits, "nor is it a reason to let one wait that runs"
+
+
+def test_a_job_that_waits_is_let_in_when_those_before_it_have_left():
+    fleet = Fleet({"big": 100.0})
+    fleet.job("high", 150.0, "big", priority=1)
+    fleet.job("low", None, "big", priority=-3)
+    fleet.run(30)
+    assert fleet.told["low"].waits
+    fleet.leave("high")
+    fleet.run(1)
+    assert not fleet.told["low"].waits
+    fleet.hunger("low", 50.0, ("big",))
+    fleet.run(60)
+    assert fleet.shedding.step("big") is Step.NONE and fleet.told["low"] == Shed(
+        step=0, retry_after_s=HOLDS_S
+    )
+
+
+def test_those_that_allow_it_are_degraded_the_lowest_first_and_no_more_than_it_takes():
+    fleet = Fleet({"big": 100.0, "small": 1000.0})
+    fleet.job("a", 60.0, "big", "small", fallbacks=1, weight=2)
+    fleet.job("b", 60.0, "big", "small", fallbacks=1, weight=1)
+    fleet.job("c", 20.0, "big", weight=1)
+    fleet.run(60)
+    assert {name: shed.degrade for name, shed in fleet.told.items()} == {"a": 0, "b": 1, "c": 0}
+    assert fleet.shedding.step("big") is Step.DEGRADE and fleet.shedding.step("small") is Step.NONE
+    fleet.leave("a")
+    fleet.run(2 * int(DOWN_S))
+    assert fleet.told["b"].degrade == 0, "20 and 60 are not too much for 100"
+
+
+def test_nobody_is_degraded_to_a_teacher_that_is_not_here_or_has_enough_itself():
+    fleet = Fleet({"big": 100.0})
+    fleet.job("a", 300.0, "big", "small", fallbacks=1)
+    fleet.run(60)
+    assert fleet.told["a"].degrade == 0 and fleet.told["a"].step == Step.STORE
+    fleet = Fleet({"big": 100.0, "small": 50.0, "tiny": 1000.0})
+    fleet.job("a", 300.0, "big", "small", "tiny", fallbacks=2)
+    fleet.run(60)
+    assert fleet.told["a"].degrade == 2, "the next one is overloaded too"
