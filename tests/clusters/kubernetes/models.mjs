@@ -14,7 +14,7 @@ const fields = (folder) => {
   const path = `node_modules/@kubernetes-models/${folder}`;
   const files = readdirSync(path).filter((file) => file.endsWith(".d.ts"));
   const text = files.map((file) => readFileSync(`${path}/${file}`, "utf8")).join("\n");
-  const others = "name matchLabels scaleDown stabilizationWindowSeconds behavior"; // of Kubernetes' own types
+  const others = "name key matchLabels scaleDown stabilizationWindowSeconds behavior"; // of Kubernetes' own types
   return new Set([...[...text.matchAll(/^\s+"?(\w+)"?\??:/gm)].map((found) => found[1]), ...others.split(" ")]);
 };
 const unknown = (value, known, path = "") => {
