@@ -67,7 +67,6 @@ class HandOff:
         wall_s: what each test lasts.
         anew: mutants of what is done when a module is imported: subject and number.
         best: by subject, the file of tests that killed most of its mutants.
-        began_s: wall-clock time until the first mutant could be tried.
     """
 
     failing: list[str] = field(default_factory=list)
@@ -76,7 +75,6 @@ class HandOff:
     wall_s: dict[str, float] = field(default_factory=dict)
     anew: list[tuple[str, int]] = field(default_factory=list)
     best: dict[str, str] = field(default_factory=dict)
-    began_s: float = 0.0
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(vars(self)))
@@ -109,7 +107,6 @@ class Collected:
         self._children = children
         self._handoff = handoff
         self._tell = tell
-        self._began = time.monotonic()
         self._paths = [subject.path for subject in subjects]
         self._early = Calls(self._paths)
         self._early.__enter__()  # conftest.py imports subjects, too
@@ -141,7 +138,6 @@ class Collected:
         for number, item in enumerate(items):
             took = self._children.progress.took(number)
             told.cpu_s[item.nodeid], told.wall_s[item.nodeid] = took.cpu_s, took.wall_s
-        told.began_s = time.monotonic() - self._began
         if not told.failing:
             gc.unfreeze()
             live = LiveFunctions(self._early.code)

@@ -33,14 +33,11 @@ class Group:
         self._tests = [path_of(each) for each in tests]
         self._show = show
 
-    def try_all(self, wanted: Callable[[str], bool], tell: Callable[[Trial], None]) -> float:
+    def try_all(self, wanted: Callable[[str], bool], tell: Callable[[Trial], None]) -> None:
         """Try the mutants that are wanted (by label).
 
-        Returns:
-            Seconds until the first could be tried.
-
         Raises:
-            SystemExit: tests fail without any change.
+            SystemExit: tests fail without any change, or cannot be tried.
         """
         os.chdir(ROOT)
         children = Children(self._show)
@@ -50,7 +47,7 @@ class Group:
                 _leave_with(lambda: self._collect(wanted, path, tell))
             children.end(pid, lambda test: Limit(1e9, 1e9))
             if not path.exists():
-                raise SystemExit(f"{self._names()}: tests cannot be collected; see why with --show")
+                raise SystemExit(f"{self._names()}: tests cannot be collected, or tried; see why with --show")
             found = HandOff.read(path)
         if found.failing:
             raise SystemExit(
@@ -58,7 +55,6 @@ class Group:
                 f"{', '.join(found.failing)}"
             )
         self._import_anew(found, children, tell)
-        return found.began_s
 
     def _names(self) -> str:
         return ", ".join(subject.name for subject in self._subjects)
