@@ -104,6 +104,16 @@ class TestHunger:
         hunger.see(60.0, 12, 32 * 12, 49.0)
         assert hunger.starved == pytest.approx(49 / 60) and hunger.value == pytest.approx(32.0)
 
+    @pytest.mark.parametrize(("own_s", "is_pause"), [(9.5, False), (10.2, True)])
+    def test_a_pause_is_told_by_the_time_since_the_last_look(self, own_s: float, is_pause: bool) -> None:
+        """In each second half of it was spent waiting."""
+        hunger = Hunger()
+        for second in range(11):
+            hunger.see(float(second), second + 1, 32 * (second + 1), 0.5 * second)
+        before = hunger.value
+        hunger.see(10.0 + own_s, 12, 32 * 12, 5.0)
+        assert (hunger.value == before) == is_pause, "a step of that length counts, and a pause does not"
+
     def test_a_pause_after_long_waits_is_one(self) -> None:
         hunger = Hunger()
         for look in range(11):

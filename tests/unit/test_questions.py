@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 import torch
 
 from edldist.agreement import AgreementBounds
+from edldist.labels.codec import make_codec
+from edldist.labels.grammar import parse_spec
 from edldist.student.queue.flow import Flow
 from edldist.wire.messages import Failure, Goodbye, Idle, Labels, LeaseRows, Result, Return, TensorSpec, Wake
 from tests.greetings import fingerprint
@@ -169,7 +172,9 @@ def test_who_was_asked_a_former_question_is_asked_the_new_one(job, how: str):
     assert not aside(slow)
     stats = job.service.stats()
     assert (stats["failed"], stats["late"], stats["duplicates"]) == (0, 0, 0)
-    reply(slow, questions(slow), GOOD)
+    again = questions(slow)
+    assert again, NOT_ASKED
+    reply(slow, again, GOOD)
     assert not aside(slow)
 
 
@@ -233,6 +238,30 @@ def answer(worker: Worker, **outputs: torch.Tensor) -> None:
         results.append(Result(rows=count, version="", compute_s=0.0, tensors=specs))
         frames += [tensor.contiguous().numpy().tobytes() for tensor in rows.values()]
     worker.say(Labels(results=results), *frames)
+
+
+def test_what_an_engine_sends_is_compared_in_its_own_codec(job):
+    """It fronts a model of which it has no more than the most probable entries."""
+    spec = parse_spec("topk:2")
+    top = {"fingerprint": msgspec.structs.replace(fingerprint(), codec=spec)}
+
+    def answered(name: str, logits: torch.Tensor) -> Worker:
+        worker = job.worker(name, **top)
+        results, frames = [], []
+        for lease in questions(worker):
+            packed = make_codec(spec).encode({"logits": logits[: lease.samples]})
+            specs = [
+                TensorSpec(name=part, dtype=str(tensor.dtype)[6:], shape=list(tensor.shape))
+                for part, tensor in packed.items()
+            ]
+            count = [LeaseRows(lease=lease.id, count=lease.samples)]
+            results.append(Result(rows=count, version="", compute_s=0.0, tensors=specs))
+            frames += [tensor.contiguous().view(torch.uint8).numpy().tobytes() for tensor in packed.values()]
+        worker.say(Labels(results=results), *frames)
+        return worker
+
+    assert not aside(answered("a", GOOD)) and not aside(answered("b", GOOD))
+    assert "it differs from worker a" in aside(answered("c", WRONG))
 
 
 @pytest.mark.parametrize(
@@ -357,10 +386,13 @@ def test_a_question_that_another_version_answers_is_a_good_one(rolling):
 
 
 def test_a_version_that_has_gone_says_nothing_of_a_question_on_which_the_next_one_fails(rolling):
+    offer(rolling)
     rolling.worker("a", **version(1)).say(Goodbye(id="a"))
     second = rolling.worker("b", **version(2))
     fail(second)
     assert not aside(second) and not questions(second) and second.held, "it gets tasks"
+    third = rolling.worker("c", **version(2))
+    assert not questions(third) and third.held, "and another one is not asked what nobody can answer"
 
 
 def test_a_new_question_of_one_group_is_none_of_another(party):

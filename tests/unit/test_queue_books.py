@@ -124,18 +124,17 @@ def test_room_is_kept_for_the_labels_of_all_teachers_of_a_batch() -> None:
     assert not queue.wants_batch(), "and 90 more"
 
 
-def test_each_task_of_a_lost_worker_is_looked_at_although_others_have_the_first() -> None:
-    queue = LabelQueue(["t"], Flow(first_deadline_s=1.0, min_deadline_s=1.0, task_size=2))
-    queue.join("slow", "t")
-    queue.offer(4, 4)
-    assert len(queue.lease("slow", 4, 0.0)) == 2
-    assert queue.expire(1.5)
+def test_each_task_of_a_lost_worker_is_looked_at_although_another_has_the_first() -> None:
+    queue = LabelQueue(["t"], Flow(task_size=2))
+    queue.join("lost", "t")
     queue.join("other", "t")
-    assert len(queue.lease("other", 2, 1.5)) == 1, "the first of both"
-    queue.give_back(queue.leases_of("slow"), "slow", 1.6)
-    queue.validate(1.6)
-    third = queue.lease("other", 2, 1.6)
-    assert [(grant.start, grant.stop) for grant in third] == [(2, 4)]
+    queue.offer(4, 4)
+    assert len(queue.lease("lost", 4, 0.0)) == 2
+    second = queue.hedge("other", 2, 100.0, older_than_s=1.0)
+    assert second is not None and (second.start, second.stop) == (0, 2)
+    assert queue.lose("lost", "killed", 100.0).requeued == 1
+    queue.validate(100.0)
+    assert [(grant.start, grant.stop) for grant in queue.lease("other", 2, 100.0)] == [(2, 4)]
 
 
 # --- memory -----------------------------------------------------------------------------------------------
@@ -159,7 +158,6 @@ def deliver_one(queue: LabelQueue) -> None:
 @pytest.mark.parametrize(("most", "wants"), [(270, True), (269, False)])
 def test_no_room_is_kept_for_labels_that_have_their_memory_already(most: int, wants: bool) -> None:
     queue = bounded(most)
-    deliver_one(queue)
     for number in (queue.offer(4, 10), queue.offer(4, 10)):
         queue.grow(number, 80)
     labelled(queue, "a", 4)
