@@ -90,6 +90,7 @@ ROWS = (
     Row("tracing", "tracing", "measure_tracing", "the same while its tasks are traced"),
     Row("tokens", "label_path", "tokens", "label path, labels of tokens"),
     Row("store", "store", "measure_store", "rates and bounds of a store of labels", budgeted=False),
+    Row("kept", "kept", "measure", "labels that are kept, against live ones"),
     Row("loop", "loop", "simulated", "training loop, simulated device step of 20 ms"),
     Row("training", "loop", "trained", "real training on the CPU, no-op teacher"),
     Row("workers", "fleets", "many", "32 simulated workers"),

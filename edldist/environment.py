@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import msgspec
 
 from edldist.agreement import AgreementBounds
 from edldist.bounds import (
@@ -18,7 +20,76 @@ from edldist.bounds import (
 )
 from edldist.errors import ConfigError
 
-__all__ = ["JobEnvironment", "whole_number"]
+__all__ = ["JobEnvironment", "LabelMaker", "StoreEnvironment", "whole_number"]
+
+_MOST_TEACHERS_BYTES = 1 << 20
+
+
+class LabelMaker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a job says of a teacher whose labels are to be in its store.
+
+    Attributes:
+        model: ``module:factory``; empty where a worker calls it by another name.
+        codec: as it is written.
+        version: what its user calls it, or empty.
+    """
+
+    model: str = ""
+    codec: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreEnvironment:
+    """The ``EDLDIST_STORE...`` variables: where labels are kept (docs/store.md).
+
+    Attributes:
+        path: a folder, or a URL.
+        memory_mib, disk_mib: bounds, in MiB, or None for the store's own.
+        preprocessing: what was done to the inputs, in any words.
+        data: which data set ids of samples belong to, in any words.
+        read_only: nothing is kept there.
+        only: no teacher is there: all labels are.
+        teachers: who made the labels, by teacher group.
+    """
+
+    path: str
+    memory_mib: int | None = None
+    disk_mib: int | None = None
+    preprocessing: str = ""
+    data: str = ""
+    read_only: bool = False
+    only: bool = False
+    teachers: Mapping[str, LabelMaker] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> StoreEnvironment | None:
+        """Read the variables; None where no store is named.
+
+        Raises:
+            ConfigError: a value that cannot be used, with the variable's name.
+        """
+        path = environ.get("EDLDIST_STORE", "")
+        if not path:
+            return None
+        text = environ.get("EDLDIST_STORE_TEACHERS", "") or "{}"
+        try:
+            teachers = msgspec.json.decode(text[:_MOST_TEACHERS_BYTES], type=dict[str, LabelMaker])
+        except msgspec.DecodeError as exc:
+            raise ConfigError(
+                f"EDLDIST_STORE_TEACHERS={text[:100]!r}: {exc}; it is JSON, as in "
+                '{"teacher": {"model": "my:teacher", "codec": "topk:64"}}'
+            ) from exc
+        return cls(
+            path,
+            whole_number(environ, "EDLDIST_STORE_MEMORY_MIB", least=1),
+            whole_number(environ, "EDLDIST_STORE_DISK_MIB", least=1),
+            environ.get("EDLDIST_STORE_PREPROCESSING", ""),
+            environ.get("EDLDIST_STORE_DATA", ""),
+            _flag(environ, "EDLDIST_STORE_READ_ONLY"),
+            _flag(environ, "EDLDIST_STORE_ONLY"),
+            teachers,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +113,7 @@ class JobEnvironment:
         checkpoint_every_steps: how many steps lie between two checkpoints, or None.
         agreement: how far apart workers may be (``AgreementBounds``); None: nobody compares them.
         extend: go on from a checkpoint though its labels came from another teacher.
+        store: where labels are kept, or None.
     """
 
     coordinator: str | None
@@ -60,6 +132,7 @@ class JobEnvironment:
     checkpoint_every_steps: int | None
     agreement: AgreementBounds | None
     extend: bool
+    store: StoreEnvironment | None = None
 
     def poison_as(self, given: str | None) -> str:
         """What a ``DistillLoader`` was given for ``on_poison``, or else the job was.
@@ -104,6 +177,7 @@ class JobEnvironment:
             checkpoint_every_steps=whole_number(environ, "EDLDIST_CHECKPOINT_EVERY_STEPS", least=1),
             agreement=AgreementBounds.of(environ.get("EDLDIST_AGREEMENT", ""), "EDLDIST_AGREEMENT"),
             extend=_flag(environ, "EDLDIST_EXTEND"),
+            store=StoreEnvironment.read(environ),
         )
 
 

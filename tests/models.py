@@ -363,3 +363,8 @@ class Following(nn.Module):
 
     def forward(self, id: Tensor) -> Tensor:  # noqa: A002
         return torch.stack([id.double(), id.double() + self.by], dim=1)
+
+
+def text_lengths():
+    """Of each text, how long it is."""
+    return lambda text: torch.tensor([[len(one)] for one in text])

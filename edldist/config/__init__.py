@@ -10,6 +10,7 @@ from edldist.config.job import CheckpointConfig, CoordinatorConfig, GraceConfig,
 from edldist.config.kubernetes import KubernetesConfig, PlacementConfig, VolumeConfig
 from edldist.config.resources import ResourcesConfig
 from edldist.config.slurm import SlurmConfig, SlurmRoleConfig
+from edldist.config.store import StoreConfig
 from edldist.config.student import StudentConfig
 from edldist.config.teacher import ReplicaRange, TeacherConfig, check_codec_name
 
@@ -25,6 +26,7 @@ __all__ = [
     "ScriptConfig",
     "SlurmConfig",
     "SlurmRoleConfig",
+    "StoreConfig",
     "StudentConfig",
     "TeacherConfig",
     "VolumeConfig",

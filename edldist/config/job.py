@@ -13,6 +13,7 @@ from edldist.config.kubernetes import KubernetesConfig
 from edldist.config.resources import ResourcesConfig
 from edldist.config.section import JOB_NAME, Section, Text, whole
 from edldist.config.slurm import SlurmConfig
+from edldist.config.store import StoreConfig
 from edldist.config.student import StudentConfig
 from edldist.config.teacher import TeacherConfig
 from edldist.grace import DRAIN_S, KILL_S, STUDENT_S, Grace
@@ -130,6 +131,9 @@ class JobConfig(Section):
     )
     teachers: list[TeacherConfig] = Field(min_length=1, description="a list of one teacher or more")
     student: StudentConfig = Field(description="a mapping with `script`")
+    store: StoreConfig | None = Field(
+        default=None, description="a mapping with `path`, of where labels are kept, or null"
+    )
     checkpoint: CheckpointConfig = Field(
         default_factory=CheckpointConfig, description="a mapping, as in {every_steps: 50, keep: 3}"
     )
@@ -178,6 +182,16 @@ class JobConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _data_of_a_store_is_named(self) -> JobConfig:
+        by_number = [teacher.name for teacher in self.teachers if teacher.dataset is not None]
+        if self.store is not None and by_number and not self.store.data:
+            raise ValueError(
+                f"store: teacher `{by_number[0]}` reads samples by their numbers from a dataset, so labels "
+                "are kept by number: say in store.data which data set, and which version of it, these are of"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _places_are_of_teachers(self) -> JobConfig:
         names = [teacher.name for teacher in self.teachers]
         for key, cluster in (("slurm", self.slurm), ("kubernetes", self.kubernetes)):
@@ -206,6 +220,11 @@ class JobConfig(Section):
                 "student.degrade: name other teachers than the one that the script asks, each once"
             )
         return self
+
+    @property
+    def served(self) -> list[TeacherConfig]:
+        """The teachers of which workers are started: none where all labels come from the store."""
+        return [] if self.store is not None and self.store.only else self.teachers
 
     @property
     def agreement_text(self) -> str:

@@ -41,7 +41,8 @@ class StudentNeed:
 
     Attributes:
         trains_with: name of the process group that it takes its steps with; empty if it trains alone.
-        hunger: samples per second that it would take if it never waited; None if not known yet.
+        hunger: samples per second that it would take if it never waited; None if not known yet, 0 if it
+            needs nothing of the group.
         starved: share of the time in which ``hunger`` was measured that it waited for labels.
         taken: samples per second that it took in the last seconds.
         lacking: samples that it has read and that nobody has labelled.
@@ -100,8 +101,8 @@ class GroupLoad:
 
     @property
     def asked(self) -> bool:
-        """Whether anybody takes labels, or waits for some."""
-        return any(student.lacking or student.taken for student in self.students)
+        """Whether anybody takes labels of the group, or waits for some."""
+        return any(student.lacking or (student.taken and student.hunger != 0) for student in self.students)
 
     @property
     def by_device(self) -> dict[str, float]:

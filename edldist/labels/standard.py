@@ -25,7 +25,7 @@ import msgspec
 
 from edldist.labels.fingerprint import Fingerprint, VocabularyMark
 from edldist.labels.grammar import CodecSpec
-from edldist.labels.versions import Versions, number_of
+from edldist.labels.versions import Versions, is_newer
 
 __all__ = ["GO_ON_CHANGED", "Misfit", "Standard"]
 
@@ -164,11 +164,19 @@ class Standard:
         self._used = list(outputs)
         self._learn(sorted(outputs))
 
+    def used_kept(self, its: Fingerprint, outputs: Sequence[str]) -> None:
+        """Labels were used that a store has kept, with such tensors."""
+        if self.fingerprint is None:
+            self.fingerprint = its
+        if not self.fixed:
+            self.fix(outputs)
+        self.used_of(its)
+
     def used_of(self, its: Fingerprint) -> None:
         """Labels of a version were used: a run that goes on from here takes none that is older."""
         known = self.fingerprint
         assert known is not None
-        if self._versions is not None and (number_of(its.version) or 0) > (number_of(known.version) or 0):
+        if self._versions is not None and is_newer(its, known):
             self.fingerprint = msgspec.structs.replace(known, version=its.version, weights=its.weights)
 
     def deserted(self) -> None:

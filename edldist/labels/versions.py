@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from edldist.labels.fingerprint import Fingerprint
 
-__all__ = ["LARGEST_VERSION", "Versions", "number_of"]
+__all__ = ["LARGEST_VERSION", "Versions", "is_newer", "number_of"]
 
 LARGEST_VERSION = 2**63 - 1
 
@@ -18,6 +18,11 @@ def number_of(version: str) -> int | None:
         return None
     number = int(version)
     return number if number <= LARGEST_VERSION and str(number) == version else None
+
+
+def is_newer(its: Fingerprint, than: Fingerprint) -> bool:
+    """Whether a version follows another one."""
+    return (number_of(its.version) or 0) > (number_of(than.version) or 0)
 
 
 class Versions:

@@ -16,7 +16,15 @@ from edldist.student.route import Owners, Route
 from edldist.student.sequences import PackedSequences, Sequences
 from edldist.wire.texts import are_texts, pack_texts
 
-__all__ = ["InputSelector", "Inputs", "InputsByTeacher", "PlacedInputs", "Seen", "TeacherInputSelector"]
+__all__ = [
+    "InputSelector",
+    "Inputs",
+    "InputsByTeacher",
+    "PlacedInputs",
+    "Seen",
+    "TeacherInputSelector",
+    "pick",
+]
 
 Key = str | int
 PlainInputs = Key | Sequence[Key] | Callable[[Any], Mapping[str, Tensor]] | None
@@ -111,7 +119,7 @@ class TeacherInputSelector:
         made: dict[int, tuple[PackedSequences, int]] = {}  # several teachers may see the same
         for teacher, pack in self._sequences.items():
             if id(pack) not in made:
-                made[id(pack)] = pack(batch, _pick)
+                made[id(pack)] = pack(batch, pick)
             view, batch_samples = made[id(pack)]
             packed[teacher] = view
             samples = max(samples, batch_samples)
@@ -125,14 +133,14 @@ class TeacherInputSelector:
             if id(select) not in plain:
                 plain[id(select)] = select(batch)
         counts = {count for _, count in plain.values()}
-        counts |= {pack.count(batch, _pick) for pack in self._sequences.values()}
+        counts |= {pack.count(batch, pick) for pack in self._sequences.values()}
         if len(counts) != 1:
             raise InputError(
                 f"teachers see {' or '.join(map(str, sorted(counts)))} samples of the batch: with route= all "
                 "see the same, of which each labels its own"
             )
         (samples,) = counts
-        owners = route(batch, samples, functools.partial(_pick, argument="route"))
+        owners = route(batch, samples, functools.partial(pick, argument="route"))
         order = np.argsort(owners, kind="stable")
         ends = np.cumsum(np.bincount(owners, minlength=len(self._teachers)))
         sorted_ = {key: (_in_order(tensors, order), samples) for key, (tensors, _) in plain.items()}
@@ -140,7 +148,7 @@ class TeacherInputSelector:
         for place, teacher in enumerate(self._teachers):
             first, stop = int(ends[place - 1]) if place else 0, int(ends[place])
             if teacher in self._sequences and (first < stop or not samples):
-                apart[teacher], _ = self._sequences[teacher](batch, _pick, owners == place)
+                apart[teacher], _ = self._sequences[teacher](batch, pick, owners == place)
             elif first == stop:
                 apart[teacher] = PlacedInputs({}, 0)
             else:
@@ -223,7 +231,7 @@ class InputSelector:
                 )
             return dict(chosen)
         if self._keys:
-            return {name: _pick(batch, key) for name, key in self._keys.items()}
+            return {name: pick(batch, key) for name, key in self._keys.items()}
         if isinstance(batch, Tensor) or are_texts(batch):
             return {"0": batch}
         if isinstance(batch, np.ndarray):
@@ -231,7 +239,16 @@ class InputSelector:
         raise InputError(f"the batch is {_describe(batch)}: say with inputs= which part the teacher sees")
 
 
-def _pick(batch: Any, key: Key, argument: str = "inputs") -> Any:
+def pick(batch: Any, key: Key, argument: str = "inputs") -> Any:
+    """An entry of a batch.
+
+    Args:
+        key: a key or attribute of it, or an index.
+        argument: what named the key, for the message.
+
+    Raises:
+        InputError: there is none.
+    """
     try:
         if isinstance(key, int):
             # A lone tensor is entry 0 of itself; its rows are samples, not entries.

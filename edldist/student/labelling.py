@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import socket
 import uuid
@@ -16,6 +17,7 @@ from edldist.keys.pair import STUDENT, TEACHER
 from edldist.lifecycle import exit_hooks, stopping
 from edldist.observe.reporter import name_coordinator
 from edldist.ranks.placement import Placement, placement, term
+from edldist.store.label_store import LabelStore
 from edldist.student.asked_teachers import AskedTeachers
 from edldist.student.decoding import Decoding
 from edldist.student.endpoint import coordinator_of, endpoint
@@ -24,12 +26,22 @@ from edldist.student.known_teachers import KnownTeachers
 from edldist.student.queue.flow import Flow
 from edldist.student.service.options import ServiceOptions
 from edldist.student.service.service import StudentService
+from edldist.student.stored import Stored
 from edldist.wire.process import process_id
 from edldist.wire.transport import Transport
 from edldist.wire.zmq.keys import socket_keys
 from edldist.wire.zmq.transport import ZmqTransport
 
 __all__ = ["Labelling"]
+
+NO_STORE = Stored()
+
+
+def _close(service: StudentService, store: LabelStore | None) -> None:
+    """Let go of the workers, and write what is kept in memory alone."""
+    service.close()
+    if store is not None and not service.forked:
+        store.close()
 
 
 class Labelling:
@@ -44,6 +56,7 @@ class Labelling:
         coordinator, heartbeat_ttl_s, agreement, transport: see ``DistillLoader``.
         checkpointed: whether the loop's state is to be in checkpoints.
         skip_poison, hand_on: which batches without labels are delivered (``ServiceOptions``).
+        stored: the loop's store.
 
     Attributes:
         here: which rank this is.
@@ -68,9 +81,11 @@ class Labelling:
         transport: Transport | None,
         skip_poison: bool = False,
         hand_on: bool = False,
+        stored: Stored = NO_STORE,
     ) -> None:
         exit_hooks.install()
         self._called = called
+        self._own_store = stored.own
         self._pid = os.getpid()
         self._named = coordinator if transport is None else None
         address = coordinator_of(coordinator, environment)
@@ -108,6 +123,7 @@ class Labelling:
                 priority=environment.priority,
                 skip_poison=skip_poison,
                 hand_on=hand_on,
+                store=stored.use,
                 info={
                     "rank": self.here.rank,
                     "world_size": self.here.world_size,
@@ -127,7 +143,7 @@ class Labelling:
     def start(self, owner: object) -> weakref.finalize[[], object]:
         """Serve, until the owner is gone, the process ends, or what is returned is called."""
         self.service.start()
-        finalizer = weakref.finalize(owner, self.service.close)
+        finalizer = weakref.finalize(owner, functools.partial(_close, self.service, self._own_store))
         # weakref's own exit handler may be older than pyzmq's, and come too late (see wire.zmq.poller).
         atexit.register(finalizer)
         stopping.at_partial_stop(finalizer)

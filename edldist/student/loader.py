@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -17,11 +18,13 @@ from edldist.errors import ConfigError, LoaderClosedError
 from edldist.labels.fingerprint import Fingerprint
 from edldist.sampling.composition import check_order, elastic_sampler
 from edldist.sampling.dealing import check_dealing
+from edldist.store.label_store import LabelStore
 from edldist.student.arrivals import Arrivals, Pair
 from edldist.student.asked_teachers import AskedTeachers
 from edldist.student.consumption import Consumption
 from edldist.student.figures import LoopFigures
 from edldist.student.gradient_state import LoopEnd
+from edldist.student.ids import Part, SampleIds
 from edldist.student.inputs import InputsByTeacher
 from edldist.student.labelling import Labelling
 from edldist.student.queue.flow import Flow
@@ -29,6 +32,7 @@ from edldist.student.reading import ReadAhead
 from edldist.student.route import RouteKey
 from edldist.student.service.trail import LOOP
 from edldist.student.step_weights import StepWeights
+from edldist.student.stored import Stored
 from edldist.student.to_device import DeviceTransfer, copier_for
 from edldist.tracing.kinds import Kind
 from edldist.wire.messages import Scalar
@@ -117,6 +121,10 @@ class DistillLoader:
             so that all ranks have to read it at the same points of their loops: ``high_watermark`` batches
             ahead of the loop, whatever labels there are, and whatever ``max_bytes`` says. Default: if it is
             Accelerate's dispatcher; any other that is seen to do so ends in a ``ConfigError``.
+        store: where labels are kept, so that none is computed twice (docs/store.md): a folder, or a
+            ``LabelStore``, which stays open. False: nowhere. Default: the job's ``store`` section.
+        ids: keep labels by what samples are called, ``SampleIds`` or the key, index or function of the batch
+            that it takes. Default: by digests of what the teacher sees.
         heartbeat_ttl_s: a worker silent for longer is written off (default: the job's, else 3).
         first_deadline_s, min_deadline_s: age at which a task is given to others too, because its worker
             lives but has not answered. The first one holds until the worker has answered once; after
@@ -156,6 +164,8 @@ class DistillLoader:
         agree_weights: bool = False,
         checkpointed: bool = True,
         lock_step: bool | None = None,
+        store: LabelStore | str | os.PathLike[str] | bool | None = None,
+        ids: SampleIds | Part | None = None,
         heartbeat_ttl_s: float | None = None,
         first_deadline_s: float = 300.0,
         min_deadline_s: float = 10.0,
@@ -200,6 +210,7 @@ class DistillLoader:
             checkpointed=checkpointed,
             transport=transport,
             skip_poison=poison == "skip",
+            stored=Stored.of(store, ids, environment.store),
         )
         alone = labelling.here.world_size == 1
         self._weights = StepWeights(agree_weights)

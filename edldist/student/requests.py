@@ -143,6 +143,11 @@ class LabelRequests:
                 "torch.optim.Optimizer itself"
             )
         environment = JobEnvironment.read()
+        if environment.store is not None and environment.store.only:
+            raise ConfigError(
+                "store.only: what a loop makes itself is in no store before it is made; LabelRequests needs "
+                "teachers (store.only: false). It keeps no labels: hardly anything is asked for twice"
+            )
         fixed = environment.deterministic if deterministic is None else deterministic
         asked = AskedTeachers.of(
             *(teacher, inputs, codec, route, missing, missing_after_s, versions, fixed, vocabulary),

@@ -32,10 +32,10 @@ def describe_run(job_path: Path, overrides: Sequence[str], output: Path | None, 
     folder = (output or next(default_folders(OUTPUTS, job, beginning))).absolute()
     refuse_taken_by_a_cluster(folder)
     nodes = node_range(job.student.nnodes)[1]
-    workers = ", ".join(f"{teacher.initial_replicas} of {teacher.name}" for teacher in job.teachers)
+    workers = ", ".join(f"{teacher.initial_replicas} of {teacher.name}" for teacher in job.served)
     lines = [
         f"output: {near(folder)}",
-        f"teacher workers: {workers}",
+        f"teacher workers: {workers or 'none: all labels come from the store'}",
         f"student ranks: {nodes * job.student.ranks} ({nodes} x {job.student.ranks})",
     ]
     if job.prepare is None:

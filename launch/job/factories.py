@@ -75,7 +75,7 @@ def check_factories(job: JobConfig, beside: Path) -> list[str]:
 
 def _wrong_engines(job: JobConfig) -> Iterator[str]:
     """What is wrong with how engines are named and asked; nobody looks whether they are there."""
-    for number, teacher in enumerate(job.teachers):
+    for number, teacher in enumerate(job.served):
         if is_engine(teacher.model):
             try:
                 EngineAddress.parse(teacher.model)
@@ -87,7 +87,7 @@ def _wrong_engines(job: JobConfig) -> Iterator[str]:
 def _factories(job: JobConfig) -> dict[_Environment, list[_Wanted]]:
     """What is to be found, by the variables that the job file gives to those who import it."""
     found: dict[_Environment, list[_Wanted]] = {}
-    for number, teacher in enumerate(job.teachers):
+    for number, teacher in enumerate(job.served):
         wanted = found.setdefault(tuple(teacher.env.items()), [])
         if is_factory(teacher.model):
             wanted.append((f"teachers[{number}].model", "model", teacher.model, dict(teacher.kwargs)))

@@ -109,7 +109,7 @@ class JobRun:
         self._student_began: float | None = None
         self._next_look = 0.0
         self._environment = commands.inherited_environment(os.environ)
-        workers = sum(teacher.initial_replicas for teacher in job.teachers)
+        workers = sum(teacher.initial_replicas for teacher in job.served)
         self._trackers = feed_of(job.name, folder.path, os.environ, job)
         self._observers = Observers(job.name, folder, console, workers, self._clock, trackers=self._trackers)
         self._placement = Placement(folder.path, job.name, self._observers.say)
@@ -212,7 +212,7 @@ class JobRun:
 
     def _share_cpus(self) -> dict[str, str]:
         """The environment of a process that gets its part of this machine's CPUs, as many as start now."""
-        workers = sum(teacher.initial_replicas for teacher in self._job.teachers)
+        workers = sum(teacher.initial_replicas for teacher in self._job.served)
         environment, ranks = dict(self._environment), self._plan.ranks
         threads = limit_threads(environment, workers + ranks)
         if threads is not None:

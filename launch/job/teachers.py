@@ -56,7 +56,7 @@ class TeacherWorkers:
         self._address = address
         self._room = room
         self._workers = Workers(plan.job)
-        self._wanted = {teacher.name: teacher.initial_replicas for teacher in plan.job.teachers}
+        self._wanted = {teacher.name: teacher.initial_replicas for teacher in plan.job.served}
         self._starts: Counter[str] = Counter()  # of every name, in this run: ids are never given twice
         self._cramped: set[str] = set()
         self._fleet = Fleet(

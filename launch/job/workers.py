@@ -20,9 +20,9 @@ class Workers:
     """
 
     def __init__(self, job: JobConfig) -> None:
-        self._teachers = {teacher.name: teacher for teacher in job.teachers}
+        self._teachers = {teacher.name: teacher for teacher in job.served}
         self._workers: dict[str, TeacherConfig] = {}
-        for teacher in job.teachers:
+        for teacher in job.served:
             self.add(teacher.name, teacher.initial_replicas)
 
     def __getitem__(self, name: str) -> TeacherConfig:

@@ -105,7 +105,7 @@ class _Job:
     def objects(self) -> list[Object]:
         prepared = ("prepare",) if self.plan.job.prepare is not None else ()
         watched = ("prometheus",) if self.settings.monitor else ()
-        scaled = ("keda",) if any(self._is_scaled(teacher) for teacher in self.plan.job.teachers) else ()
+        scaled = ("keda",) if any(self._is_scaled(teacher) for teacher in self.plan.job.served) else ()
         made = [*self._secrets(), self._file(), *self._claim()]
         if self.settings.network_policy:
             made += self._named(self._of("network", *scaled, *watched))

@@ -298,6 +298,18 @@ ROWS: Sequence[Row] = (
                 ],
             ),
             Panel(
+                "Labels that were kept",
+                "short",
+                [
+                    Query("sum(rate(edldist_student_found_samples_total[$__rate_interval]))", "found /s"),
+                    Query(
+                        "sum(rate(edldist_student_unfound_samples_total[$__rate_interval]))", "not found /s"
+                    ),
+                    Query("sum(rate(edldist_student_coalesced_samples_total[$__rate_interval]))", "equal /s"),
+                    Query("sum(edldist_student_unkept_samples_total)", "not kept"),
+                ],
+            ),
+            Panel(
                 "Workers that answer otherwise",
                 "short",
                 [

@@ -6,6 +6,7 @@ another interpreter on a cluster's nodes, the console script in an image).
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,11 +15,14 @@ from edldist.config import (
     JobConfig,
     ReplicaRange,
     ScriptConfig,
+    StoreConfig,
     StudentConfig,
     TeacherConfig,
     dump_argument,
 )
+from edldist.config.resources import memory_bytes
 from edldist.grace import DRAIN_S, STUDENT_S
+from edldist.reference import is_factory
 
 __all__ = [
     "coordinator_command",
@@ -94,7 +98,7 @@ def coordinator_command(
         *(*launcher, "coordinator", "--bind", bind, "--http", http),
         *("--heartbeat-ttl-s", repr(ttl_s), "--heartbeat-interval-s", repr(min(1.0, ttl_s / 3))),
         *("--max-students-per-worker", str(config.max_students_per_worker)),
-        *(each for teacher in job.teachers for each in ("--scale", _bounds(teacher))),
+        *(each for teacher in job.served for each in ("--scale", _bounds(teacher))),
         *(*ready, *course, *stages, *record),
     ]
 
@@ -224,4 +228,28 @@ def student_environment(
         variables["EDLDIST_TASK_SIZE"] = str(job.task_size)
     if extend:
         variables["EDLDIST_EXTEND"] = "1"
+    if job.store is not None:
+        variables |= _store_environment(job, job.store)
     return variables | job.student.env
+
+
+def _store_environment(job: JobConfig, store: StoreConfig) -> dict[str, str]:
+    """The section ``store``, and what is known of the labels that it is to have."""
+    made_by = {
+        teacher.name: {
+            "model": teacher.model if is_factory(teacher.model) else "",
+            "codec": teacher.codec,
+            "version": teacher.version,
+        }
+        for teacher in job.teachers
+    }
+    return {
+        "EDLDIST_STORE": store.path,
+        "EDLDIST_STORE_MEMORY_MIB": str(memory_bytes(store.memory) >> 20),
+        "EDLDIST_STORE_DISK_MIB": str(memory_bytes(store.disk) >> 20),
+        "EDLDIST_STORE_PREPROCESSING": store.preprocessing,
+        "EDLDIST_STORE_DATA": store.data,
+        "EDLDIST_STORE_READ_ONLY": str(int(store.read_only)),
+        "EDLDIST_STORE_ONLY": str(int(store.only)),
+        "EDLDIST_STORE_TEACHERS": json.dumps(made_by),
+    }

@@ -49,7 +49,12 @@ def resolve_paths(job: JobConfig, job_file: Path) -> JobConfig:
         teacher.model_copy(update=_found(f"teachers[{number}]", teacher, places))
         for number, teacher in enumerate(job.teachers)
     ]
-    return job.model_copy(update={"student": student, "prepare": prepare, "teachers": teachers})
+    updated = {"student": student, "prepare": prepare, "teachers": teachers, "store": job.store}
+    if job.store is not None and not job.store.is_url:
+        # One that is not there yet is made beside the job file, wherever the job is started from.
+        path = find("store.path", job.store.path, places) or os.path.abspath(places[1] / job.store.path)
+        updated["store"] = job.store.model_copy(update={"path": path})
+    return job.model_copy(update=updated)
 
 
 def check_weights(job: JobConfig, beside: Path) -> None:
@@ -58,7 +63,7 @@ def check_weights(job: JobConfig, beside: Path) -> None:
     Raises:
         ConfigError: with the key, the path and where it was looked for.
     """
-    for number, teacher in enumerate(job.teachers):
+    for number, teacher in enumerate(job.served):
         named = (
             ("weights", "file or folder", teacher.weights),
             ("vocabulary", "file or folder", teacher.vocabulary),

@@ -83,7 +83,7 @@ class Plan:
             Role("coordinator", "coordinator", resources=job.coordinator.resources),
             *(
                 Role("teacher", teacher.name, _replicas(teacher), teacher.resources, teacher.env)
-                for teacher in job.teachers
+                for teacher in job.served
             ),
             Role("student", "student", Replicas(least, most, most), student.resources, student.env),
         )
@@ -98,7 +98,7 @@ class Plan:
         """How many processes start at first, by the keys that ask for them."""
         student = self.job.student
         asked = f"student (nnodes: {student.nnodes}, nproc_per_node: {student.ranks})"
-        groups = enumerate(self.job.teachers)
+        groups = enumerate(self.job.served)
         return {
             **{f"teachers[{number}].replicas": teacher.initial_replicas for number, teacher in groups},
             asked: self.ranks,

@@ -240,6 +240,8 @@ class Tally:
             "missed_samples": int(self._total("missed")),
             "left_out_samples": int(self._total("left_out")),
             **self.spikes,
+            "found_samples": int(self._total("store_hits")),
+            "coalesced_samples": int(self._total("coalesced")),
             "retracted_labels": int(self._total("retracted")),
             "doubtful_labels": int(self._total("doubtful")),
             "starved_s": round(self._most("starved_s"), 3),

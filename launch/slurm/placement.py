@@ -292,7 +292,7 @@ class Placement:
             for slot in students:
                 if slot.settled == "hopeless":
                     return Outcome("failed", "the student failed", slot.process)
-            for teacher in self._plan.job.teachers:
+            for teacher in self._plan.job.served:
                 hopeless = [s for s in self._of(teacher.name) if s.settled == "hopeless"]
                 wanted = seen.wanted.get(teacher.name, teacher.initial_replicas)
                 if hopeless and wanted - len(hopeless) < teacher.least_workers:

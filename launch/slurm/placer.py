@@ -75,7 +75,7 @@ def run_placer(output: Path, slurm: Slurm | None = None) -> int:
     plan = SlurmBackend(output).plan
     job_id, restarts = (os.environ.get(f"SLURM_{key}", "0") for key in ("JOB_ID", "RESTART_COUNT"))
     name = f"{job_id}.{restarts}.{uuid.uuid4().hex[:8]}"
-    workers = sum(teacher.initial_replicas for teacher in plan.job.teachers)
+    workers = sum(teacher.initial_replicas for teacher in plan.job.served)
     with PlacerRecord(output) as record, Interrupts() as interrupts:
         observers = Observers(plan.name, record, PlainConsole(), workers, SystemClock())
         with observers:

@@ -1,5 +1,7 @@
 """Seeds of random faults against a loader of 100,000 samples: ``python -m tests.fault.random_faults``.
 
+With ``--store`` it is two epochs of half as many samples, whose labels are kept: the second one asks nobody.
+
 Kill, freeze, drain, join and the coordinator's death, about one a second. Each seed must be exact,
 and no gap between batches may exceed one second while at least two healthy workers remain (while a
 worker is frozen: the heartbeat TTL and one second). Exit code 1 otherwise.
@@ -58,7 +60,7 @@ class Fleet:
 
     def hire(self) -> None:
         self.made += 1
-        self.starting.append(self.job.teacher(f"t-{self.made}", batch_size=50))
+        self.starting.append(self.job.teacher(f"t-{self.made}", batch_size=50, model_version="1"))
 
     def note(self) -> None:
         self.history.append((time.time(), len(self.healthy)))
@@ -148,14 +150,17 @@ class Fleet:
         return True
 
 
-def run_seed(fleet: Fleet, seed: int) -> Outcome:
+def run_seed(fleet: Fleet, seed: int, store: bool = False) -> Outcome:
     """One student over 100,000 samples, under fire from its first step to its last."""
     chance = random.Random(seed)
+    epochs = 2 if store else 1
     output = fleet.job.folder / f"seed-{seed}"
     student = fleet.job.script(
         f"student-{seed}",
         output=output,
-        samples=SAMPLES,
+        env={"EDLDIST_STORE": str(output / "kept")} if store else None,
+        samples=SAMPLES // epochs,
+        epochs=epochs,
         batch_size=BATCH,
         step_s=STEP_S,
         heartbeat_ttl_s=TTL_S,
@@ -174,9 +179,11 @@ def run_seed(fleet: Fleet, seed: int) -> Outcome:
                 next_fault = time.monotonic() + chance.expovariate(1 / MEAN_S)
         time.sleep(0.02)
     done = fleet.job.finish(student, output=output)
-    assert_exact(done, SAMPLES, BATCH)
+    assert_exact(done, SAMPLES // epochs, BATCH, epochs)
     times = [record["t"] for record in fleet.job.steps(output) if record["t"] >= began]
     violations = []
+    if store and (found := done["stats"]["store_hits"]) != SAMPLES // 2:
+        violations.append(f"labels of {found} samples were found in the second epoch")
     for start, end in zip(times, times[1:], strict=False):
         allowed_s = TTL_S + 1.0 if any(start - TTL_S < t < end for t in fleet.freezes) else 1.0
         if end - start > allowed_s and _fewest(fleet.history, start, end) >= FEWEST_HEALTHY:
@@ -191,8 +198,8 @@ def _fewest(history: list[tuple[float, int]], start: float, end: float) -> int:
     return min(before + [count for t, count in history if start < t < end], default=0)
 
 
-def run(folder: Path, seeds: range) -> list[Outcome]:
-    """Run seeds after one another on one fleet."""
+def run(folder: Path, seeds: range, store: bool = False) -> list[Outcome]:
+    """Run seeds after one another on one fleet, with a store of labels for each or without."""
     outcomes = []
     job = FaultJob(folder, model="tests.fault.teachers:steady", pass_s=0.01)
     try:
@@ -200,7 +207,7 @@ def run(folder: Path, seeds: range) -> list[Outcome]:
         for _ in range(FLEET):
             fleet.hire()
         for seed in seeds:
-            outcome = run_seed(fleet, seed)
+            outcome = run_seed(fleet, seed, store)
             outcomes.append(outcome)
             shown = {key: outcome.stats[key] for key in ("requeued", "duplicates", "hedged")}
             print(
@@ -217,9 +224,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--store", action="store_true", help="keep the labels, and find them again")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edldist-faults-") as folder:
-        outcomes = run(Path(folder), range(options.first, options.first + options.seeds))
+        outcomes = run(Path(folder), range(options.first, options.first + options.seeds), options.store)
     return 1 if any(outcome.violations for outcome in outcomes) else 0
 
 

@@ -15,3 +15,9 @@ def test_random_faults_lose_nothing_and_stop_nothing(tmp_path: Path) -> None:
     outcomes = run(tmp_path, range(2))
     assert all(sum(outcome.faults.values()) >= 5 for outcome in outcomes)
     assert [outcome.violations for outcome in outcomes] == [[], []]
+
+
+def test_random_faults_change_nothing_in_what_is_kept(tmp_path: Path) -> None:
+    (outcome,) = run(tmp_path, range(7, 8), store=True)
+    assert sum(outcome.faults.values()) >= 5
+    assert outcome.violations == []

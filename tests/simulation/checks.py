@@ -54,7 +54,7 @@ def rest_faults(ranks: list[RankProcess], workers: list[WorkerProcess]) -> Itera
     """What is left when nothing is under way any more."""
     for process in workers:
         service = process.worker.service
-        if len(service._ledger) or service._answers:
+        if len(service._ledger) or service._outbox:
             yield f"{process.name} still holds {sorted(service._ledger._held)}"
         if service._students:
             yield f"{process.name} still serves {sorted(service._students)}, who left long ago"

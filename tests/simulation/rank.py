@@ -27,6 +27,7 @@ from edldist.student.service.batch import OpenBatch
 from edldist.student.service.options import ServiceOptions
 from edldist.student.service.peers import ConnectedWorker
 from edldist.student.service.service import StudentService
+from edldist.student.service.store_use import StoreUse
 from edldist.student.under_way import Request, UnderWay
 from edldist.wire.messages import Shed
 from tests.simulation.coordinator import coordinator_place
@@ -118,6 +119,7 @@ class RankProcess(Process):
                 job=f"job{rank}" if setup.several_jobs else "",
                 weight=1 + 7 * rank % 20 if setup.several_jobs else None,
                 priority=rank % 2 if setup.several_jobs else 0,
+                store=None if world.store is None else StoreUse(world.store),
                 info={"rank": rank},
             ),
             self.transport,
@@ -333,6 +335,7 @@ class RankProcess(Process):
             self.world.violate(f"{self.name} got the batch at {part.start} when the one at {where} was due")
         ids: list[int] = batch.batch["id"].tolist()
         self.ahead.position.consume(batch.mark, batch.samples)
+        self.world.found += sum(lookup.found for lookup in batch.lookups.values())
         if batch.failure is None:
             for what in label_faults(self, batch, ids):
                 self.world.violate(what)

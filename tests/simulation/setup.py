@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.simulation.sequences import LONGEST
 
@@ -49,6 +49,7 @@ class Setup:
     )
     several_jobs: bool = False  # to workers and coordinator each rank is a job with a weight and a priority
     shed_every_s: float | None = None  # ranks are told to ease off, or to read nothing, so often
+    store: bool = False  # all ranks share a store of labels, which outlives them
 
     @classmethod
     def draw(cls, chance: random.Random) -> Setup:
@@ -67,8 +68,9 @@ class Setup:
         compare_every_s = apart.choice((None, None, 0.3, 2.0, 20.0))
         staleness = apart.choice((0, 1, 2)) if apart.random() < 0.25 else None
         several_jobs, shed_every_s = apart.random() < 0.4, apart.choice((None, None, 0.7, 3.0))
+        store = apart.random() < 0.4
         most_students = chance.choice((1, 2, 16))
-        return cls(
+        made = cls(
             teachers=teachers,
             workers=chance.randint(1, 4),
             nodes=chance.choice((1, 1, 2, 3)),
@@ -103,4 +105,9 @@ class Setup:
             staleness=staleness,
             several_jobs=several_jobs,
             shed_every_s=shed_every_s,
+            store=store and staleness is None,
         )
+        # Labels of a worker that is put aside later stay in a store: there nobody is compared. And a rank
+        # that found labels of a newer version than its only worker has would wait for another for ever.
+        one_version = made.versions is not None and most_students == 1
+        return replace(made, store=False) if compare_every_s is not None or one_version else made

@@ -55,7 +55,7 @@ class _Model:
 
     @property
     def digest(self) -> str:
-        return f"weights {self._process.version}"
+        return f"weights {self._process.version} of {self._teacher}"
 
     def replace(self, weights: Mapping[str, Tensor]) -> None:
         """Go over to what was published."""

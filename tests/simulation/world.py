@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from edldist.errors import PoisonTaskError
+from edldist.store.label_store import LabelStore
 from edldist.wire.simulated.endpoints import SimulatedLink
 from edldist.wire.simulated.network import Network
 from tests.simulation.checkpoints import Checkpoints
@@ -102,6 +103,8 @@ class World:
         self.published = dict.fromkeys(self.setup.teachers, 0)  # the newest whose weights were published
         self.barred: dict[str, float] = {}  # until when no worker of a teacher starts
         self._strangers = 0
+        self.store = LabelStore(None) if self.setup.store else None
+        self.found = 0  # samples of which labels were in the store, or equal ones under way
         self.missed = 0  # batches that went on without the labels of a teacher
 
     # --- telling ----------------------------------------------------------------------------------

@@ -31,6 +31,8 @@ student:
   nproc_per_node: 2
   env: {X: y}
 checkpoint: {every_steps: null, keep: 1}
+store: {path: "s3://b/kept", memory: 2GiB, disk: 1TiB, preprocessing: crop 224, data: "images, 2",
+   read_only: true, only: false}
 agreement: {max_nats: 0.5, max_relative: 0.02, every_s: 5}
 coordinator: {heartbeat_ttl_s: 20, max_students_per_worker: 4}
 trackers: [wandb, tensorboard]
@@ -78,6 +80,19 @@ WRONG_VALUES = [
     ("agreement={max_relative: x}", "agreement.max_relative", "a number above 0"),
     ("agreement={every_s: 0.001}", "agreement.every_s", "from 0.05 to 604800"),
     ("agreement={every_s: true}", "agreement.every_s", "True is not allowed"),
+    ("store=kept", "store", "'kept' is not allowed; it must be a mapping with `path`"),
+    ("store={}", "store.path", "missing"),
+    ("store={path: ''}", "store.path", "it must be a folder, or a URL"),
+    ("store={path: k, memory: 7}", "store.memory", "7 is not allowed; it must be a whole number with MiB"),
+    (
+        "store={path: k, disk: 1GB}",
+        "store.disk",
+        "`1GB` is no amount of memory: write a whole number with MiB",
+    ),
+    ("store={path: k, preprocessing: 1}", "store.preprocessing", "1 is not allowed; it must be text"),
+    ("store={path: k, data: null}", "store.data", "None is not allowed; it must be text"),
+    ("store={path: k, read_only: 1}", "store.read_only", "1 is not allowed; it must be true or false"),
+    ("store={path: k, only: all}", "store.only", "'all' is not allowed; it must be true or false"),
     ("deterministic=1", "deterministic", "1 is not allowed; it must be true or false"),
     ("trackers=wandb", "trackers", "a list of tensorboard, wandb and mlflow, or null for those"),
     ("trackers=[comet]", "trackers[0]", "'comet' is not allowed"),

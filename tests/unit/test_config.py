@@ -147,6 +147,13 @@ def test_the_cuts_of_a_deterministic_job_cannot_depend_on_the_machine(tmp_path: 
     assert "it must be" not in text
 
 
+def test_labels_of_numbered_samples_are_kept_for_a_data_set_that_is_named(tmp_path: Path) -> None:
+    dataset = "teachers.0.dataset=data:make"
+    text = refusal(tmp_path, MINIMAL, dataset, "store={path: kept}")
+    assert "teacher `teacher` reads samples by their numbers" in text and "store.data" in text
+    load_job(write(tmp_path, MINIMAL), [dataset, "store={path: kept, data: images}"])
+
+
 @pytest.mark.parametrize(
     ("override", "line"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edldist.environment import JobEnvironment
+from edldist.environment import JobEnvironment, LabelMaker, StoreEnvironment
 from edldist.errors import ConfigError
 
 
@@ -109,3 +109,43 @@ def test_a_wrong_bound_is_refused_with_its_name(text: str) -> None:
 def test_without_an_argument_the_process_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDLDIST_COORDINATOR", "tcp://elsewhere:9")
     assert JobEnvironment.read().coordinator == "tcp://elsewhere:9"
+
+
+# --- where labels are kept --------------------------------------------------------------------------------
+
+
+def test_a_store_is_read_with_all_that_is_said_of_it() -> None:
+    assert JobEnvironment.read({}).store is None
+    assert JobEnvironment.read({"EDLDIST_STORE": "kept"}).store == StoreEnvironment("kept")
+    said = JobEnvironment.read(
+        {
+            "EDLDIST_STORE": "s3://bucket/kept",
+            "EDLDIST_STORE_MEMORY_MIB": "2048",
+            "EDLDIST_STORE_DISK_MIB": "102400",
+            "EDLDIST_STORE_PREPROCESSING": "crop 224",
+            "EDLDIST_STORE_DATA": "images, 2",
+            "EDLDIST_STORE_READ_ONLY": "1",
+            "EDLDIST_STORE_ONLY": "1",
+            "EDLDIST_STORE_TEACHERS": '{"big": {"model": "my:teacher", "codec": "topk:64"}}',
+        }
+    ).store
+    made_by = {"big": LabelMaker("my:teacher", "topk:64")}
+    assert said == StoreEnvironment(
+        "s3://bucket/kept", 2048, 102400, "crop 224", "images, 2", True, True, made_by
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("EDLDIST_STORE_MEMORY_MIB", "1GiB"),
+        ("EDLDIST_STORE_DISK_MIB", "0"),
+        ("EDLDIST_STORE_ONLY", "perhaps"),
+        ("EDLDIST_STORE_READ_ONLY", "2"),
+        ("EDLDIST_STORE_TEACHERS", "[1]"),
+        ("EDLDIST_STORE_TEACHERS", '{"big": {"modle": "my:teacher"}}'),
+    ],
+)
+def test_what_cannot_be_said_of_a_store_names_its_variable(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        JobEnvironment.read({"EDLDIST_STORE": "kept", name: value})

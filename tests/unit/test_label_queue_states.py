@@ -44,6 +44,7 @@ class Workers(RuleBasedStateMachine):
         self.here: set[str] = set()
         self.given: list[tuple[str, Grant]] = []  # leases that workers hold, as they think
         self.wanted: dict[int, dict[str, Wanted]] = {}
+        self.keys: dict[tuple[int, str], list[bytes]] = {}
         self.labels: dict[tuple[int, str], list[int]] = {}  # how often each sample was labelled
         self.made: list[tuple[str, int, str, int, int]] = []  # who labelled what of open batches
         self.grown: Counter[tuple[int, str]] = Counter()  # bytes of labels
@@ -77,12 +78,18 @@ class Workers(RuleBasedStateMachine):
             edges = sorted(data.draw(st.sets(st.integers(0, samples), max_size=4)))
             runs = tuple(zip(edges[::2], edges[1::2], strict=False))
             wanted[teacher] = data.draw(st.sampled_from([whole, Wanted(samples, runs, whole.ends)]))
+        keys = {}
+        for teacher in wanted:
+            if data.draw(st.booleans()):
+                few = st.lists(st.sampled_from([b"p", b"q", b"r"]), min_size=samples, max_size=samples)
+                keys[teacher] = data.draw(few)
         before = self.queue.open_batches, self.queue.nbytes
-        number = self.queue.offer(samples, nbytes, wanted)
+        number = self.queue.offer(samples, nbytes, wanted, keys)
         assert (self.queue.open_batches, self.queue.nbytes) == (before[0] + 1, before[1] + nbytes)
         self.wanted[number] = wanted
         for teacher in wanted:
             self.labels[number, teacher] = [0] * samples
+            self.keys[number, teacher] = keys.get(teacher, [])
 
     @precondition(lambda self: self.queue.ready())
     @rule()
@@ -159,10 +166,70 @@ class Workers(RuleBasedStateMachine):
             for sample in range(start, stop):
                 marks[sample] += 1
             self.made.append((name, found.batch, found.teacher, start, stop))
+        self.label_followers(name, found.teacher, self.queue.following.of(found))
         self.queue.grow(found.batch, 7 * (found.stop - found.start))
         self.grown[found.batch, found.teacher] += 7 * (found.stop - found.start)
         done = self.queue.complete(found.lease, self.now)
-        assert done == (self.queue.deliverable_batches > 0) or found.batch != self.queue.head
+        if found.batch == self.queue.head:
+            assert done or self.queue.deliverable_batches == 0
+
+    def label_followers(self, name: str | None, teacher: str, followers) -> None:
+        for place, leader in followers:
+            assert (
+                self.keys[place.batch, teacher][place.sample]
+                == self.keys[leader.batch, teacher][leader.sample]
+            )
+            self.labels[place.batch, teacher][place.sample] += 1
+            if name is not None:
+                self.made.append((name, place.batch, teacher, place.sample, place.sample + 1))
+
+    def uncut(self, pick: int) -> tuple[int, str, list[tuple[int, int]]]:
+        """What nobody was given yet of some batch and teacher."""
+        number = sorted(self.wanted)[pick % len(self.wanted)]
+        teacher = self.teachers[pick % len(self.teachers)]
+        return number, teacher, self.queue.following.uncut(teacher, number)
+
+    @precondition(lambda self: self.wanted)
+    @rule(pick=PICK, chosen=st.sets(st.integers(0, 20)))
+    def find(self, pick, chosen):
+        """Labels of some samples are found elsewhere."""
+        number, teacher, pieces = self.uncut(pick)
+        samples = [sample for start, stop in pieces for sample in range(start, stop)]
+        had = [sample for sample in samples if sample in chosen]
+        if not had:
+            return
+        wanted = self.wanted[number][teacher]
+        found = wanted.only(had)
+        for sample in had:
+            self.labels[number, teacher][sample] += 1
+        self.label_followers(None, teacher, self.queue.following.of_found(teacher, number, found))
+        self.queue.following.found(teacher, number, found, wanted.only(set(samples) - set(had)))
+
+    @precondition(lambda self: self.wanted)
+    @rule(pick=PICK)
+    def ask_again(self, pick):
+        """Labels of a teacher for a batch are of no use any more."""
+        number = sorted(self.wanted)[pick % len(self.wanted)]
+        for teacher, wanted in self.wanted[number].items():
+            had = sum(self.labels[number, teacher])
+            again = self.queue.ask_again(number, teacher, wanted, self.grown[number, teacher])
+            if again is None:
+                assert number in self.hopeless | self.abandoned
+                continue
+            assert again == had
+            self.grown.pop((number, teacher), 0)
+            self.labels[number, teacher] = [0] * wanted.samples
+            self.made = [each for each in self.made if each[1:3] != (number, teacher)]
+
+    @precondition(lambda self: self.wanted)
+    @rule(pick=PICK)
+    def excuse(self, pick):
+        """A follower cannot use the labels of the sample that it follows."""
+        teacher = self.teachers[pick % len(self.teachers)]
+        following = self.queue.following.samples
+        places = [place for number in sorted(self.wanted) for place in following.places(teacher, number)]
+        if places:
+            self.queue.following.excuse(teacher, places[pick % len(places)])
 
     @precondition(lambda self: self.given)
     @rule(pick=PICK)
@@ -200,7 +267,7 @@ class Workers(RuleBasedStateMachine):
 
         def free(batch, teacher):
             freed.append((batch, teacher))
-            return self.grown.pop((batch, teacher))
+            return self.grown.pop((batch, teacher), 0)
 
         taken = self.queue.take_back(name, self.now, free)
         self.note(taken.returned)
@@ -253,6 +320,7 @@ class Workers(RuleBasedStateMachine):
     @invariant()
     def it_says_what_each_teacher_has_not_labelled(self):
         said = sum((self.queue.lacking(teacher) for teacher in self.teachers), Counter())
+        said += self.queue.following.samples.covered()
         for batch, samples in self.queue._batches.lacking().items():
             assert said[batch] == samples or (said[batch] < samples and batch in self.hopeless)
         assert said.keys() <= set(self.queue.numbers)

@@ -53,6 +53,9 @@ class TestDemand:
     def test_somebody_asks_while_a_student_waits_or_takes(self, need: StudentNeed) -> None:
         assert GroupLoad(students=[StudentNeed(), need]).asked
         assert not GroupLoad(students=[StudentNeed(hunger=5.0, buffered=8)]).asked
+        found = StudentNeed(hunger=0.0, taken=30.0)
+        assert not GroupLoad(students=[found]).asked, "its labels are found in a store"
+        assert GroupLoad(students=[found, StudentNeed(hunger=0.0, taken=30.0, lacking=1)]).asked
 
     def test_the_share_of_waiting_is_that_of_the_student_that_waits_most(self) -> None:
         needs = [StudentNeed(hunger=1.0, starved=0.2), StudentNeed(hunger=1.0, starved=0.4)]

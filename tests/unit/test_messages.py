@@ -276,7 +276,7 @@ def test_a_field_too_many_is_an_error(sample: wire.Message) -> None:
         {"type": "heartbeat", "id": "a", "capacity": -1.0},
         {"type": "heartbeat", "id": "a", "capacity": 1e13},
         {"type": "heartbeat", "id": "a", "starved": 1.5},
-        {"type": "heartbeat", "id": "a", "needs": [["big", 0.0, 1, 1]]},
+        {"type": "heartbeat", "id": "a", "needs": [["big", -1.0, 1, 1]]},
         {"type": "heartbeat", "id": "a", "needs": [["big", 1.0, -1, 1]]},
         {"type": "heartbeat", "id": "a", "needs": [["g", 1.0, 1, 1]] * 65},
         {"type": "scale", "group": "big", "workers": -1},

@@ -156,7 +156,7 @@ class TestNeeds:
         needs = Needs(["a", "b"])
         told = self.run(needs, self.backlog(a=64, b=0))
         assert told["a"] == Need(group="a", hunger=32.0, lacking=8, buffered=1)
-        assert told["b"] == Need(group="b", hunger=None, lacking=0, buffered=2)
+        assert told["b"] == Need(group="b", hunger=0.0, lacking=0, buffered=2), "it needs nothing of it"
         assert needs.starved == 0.0
 
     def test_what_is_not_counted_is_not_taken_in(self) -> None:
@@ -168,6 +168,13 @@ class TestNeeds:
     def test_a_group_that_labels_a_part_of_the_samples_is_asked_for_that_part(self) -> None:
         told = self.run(Needs(["a", "b"]), self.backlog(a=48, b=16))
         assert told["a"].hunger == pytest.approx(24.0) and told["b"].hunger == pytest.approx(8.0)
+
+    def test_a_group_of_which_all_labels_are_found_is_not_needed_any_more(self) -> None:
+        needs = Needs(["a"])
+        assert self.run(needs, self.backlog(a=64))["a"].hunger == 32.0
+        first = self.run(needs, self.backlog(a=0))["a"]
+        assert first.hunger is not None and 0 < first.hunger < 10.0
+        assert self.run(needs, self.backlog(a=0), 60)["a"].hunger == 0.0
 
     def test_the_part_is_that_of_many_looks(self) -> None:
         needs = Needs(["a", "b"])

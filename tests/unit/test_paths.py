@@ -169,3 +169,19 @@ def test_where_weights_are_followed_nothing_has_to_be_there_yet(job_file: Path) 
     assert resolve(job_file).teachers[0].weights == "follow:s3://bucket/w"
     job_file.write_text(TEXT.replace("w.pt", "'follow:{output}/w'"))  # which only who runs it knows
     assert resolve(job_file).teachers[0].weights == "follow:{output}/w"
+
+
+def test_a_store_that_is_not_there_yet_is_made_beside_the_job_file(job_file: Path) -> None:
+    for name in ("s.py", "p.py"):
+        (Path.cwd() / name).write_text("")
+
+    def store(path: str) -> str:
+        job_file.write_text(f"{TEXT}store: {{path: {path!r}}}\n")
+        found = resolve(job_file).store
+        assert found is not None
+        return found.path
+
+    assert store("kept") == str(job_file.parent / "kept")
+    (Path.cwd() / "here").mkdir()
+    assert store("here") == str(Path.cwd() / "here")
+    assert store("/kept") == "/kept" and store("s3://b/kept") == "s3://b/kept"

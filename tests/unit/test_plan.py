@@ -14,7 +14,7 @@ from edldist.agreement import AgreementBounds
 from edldist.config import JobConfig
 from edldist.coordinator.options import CoordinatorOptions
 from edldist.coordinator.scaling import Bounds
-from edldist.environment import JobEnvironment
+from edldist.environment import JobEnvironment, LabelMaker
 from edldist.errors import ConfigError
 from edldist.teacher.model.teacher import pick_device
 from edldist_launch.cli import cli
@@ -244,3 +244,32 @@ def test_nothing_begins_of_a_job_or_a_node_without_room(
     assert not (tmp_path / "out").exists()
     with pytest.raises(ConfigError, match="200 of --nproc-per-node"):
         run_student("tcp://127.0.0.1:1", "student.py", (), nproc_per_node=200)
+
+
+# --- labels that are kept ---------------------------------------------------------------------------------
+
+
+def test_where_labels_are_kept_reaches_the_ranks_with_who_made_them() -> None:
+    config = job(
+        {"name": "big", "model": "my:teacher", "codec": "topk:64", "version": "7"},
+        {"name": "small", "model": "hf:models/small"},
+        store={"path": "/kept", "memory": "2GiB", "data": "images", "read_only": True},
+    )
+    store = environment(config).store
+    assert store is not None and (store.path, store.memory_mib, store.disk_mib) == ("/kept", 2048, 100 << 10)
+    assert (store.preprocessing, store.data, store.read_only, store.only) == ("", "images", True, False)
+    assert store.teachers == {
+        "big": LabelMaker("my:teacher", "topk:64", "7"),
+        "small": LabelMaker("", "dense", ""),  # its workers name it by the class that the folder holds
+    }
+    assert environment(job({"model": "my:teacher"})).store is None
+
+
+def test_a_job_whose_labels_are_all_kept_starts_no_teachers() -> None:
+    config = job({"name": "big", "model": "my:teacher", "replicas": 3}, store={"path": "/kept", "only": True})
+    made = plan(config)
+    assert [role.kind for role in made.roles] == ["coordinator", "student"]
+    assert len(made.processes) == 1, "the ranks alone"
+    assert "--scale" not in made.coordinator_command("tcp://h:1", "h:2") and len(Workers(config)) == 0
+    store = environment(config).store
+    assert store is not None and store.only and list(store.teachers) == ["big"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.outcomes import Poison, Returned
@@ -18,10 +18,17 @@ class Blame:
     Args:
         flow: how many attempts, and how long nobody may answer.
         tracks: where tasks wait, by teacher.
+        condemned: told of samples that are poison: their teacher, their batch, and which.
     """
 
-    def __init__(self, flow: Flow, tracks: Mapping[str, Track]) -> None:
+    def __init__(
+        self,
+        flow: Flow,
+        tracks: Mapping[str, Track],
+        condemned: Callable[[str, int, Sequence[int]], None],
+    ) -> None:
         self._flow = flow
+        self._condemned = condemned
         self._tracks = tracks
         # Invariant: a task in here does not wait, and no worker holds it in time.
         self._withheld: dict[Task, None] = {}
@@ -101,7 +108,9 @@ class Blame:
     def _poison(self, task: Task, attempts: Sequence[str]) -> Poison:
         self._given_up.add(task.batch)
         blameless = task.failed_by if task.hopeless else ()
-        return Poison(task.teacher, task.batch, range(task.start, task.stop), list(attempts), blameless)
+        samples = range(task.start, task.stop)
+        self._condemned(task.teacher, task.batch, samples)
+        return Poison(task.teacher, task.batch, samples, list(attempts), blameless)
 
     def validate(self, now: float) -> None:
         """Check the invariants."""

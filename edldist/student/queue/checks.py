@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from edldist.student.queue.batches import Batches
 from edldist.student.queue.blame import Blame
+from edldist.student.queue.coalescing import Coalescing
 from edldist.student.queue.sleepers import Sleepers
 from edldist.student.queue.track import Track
 from edldist.student.queue.workers import Workers
@@ -19,6 +20,7 @@ def validate(
     tracks: Mapping[str, Track],
     workers: Workers,
     blame: Blame,
+    coalescing: Coalescing,
     sleepers: Mapping[str, Sleepers],
     now: float,
 ) -> None:
@@ -28,7 +30,7 @@ def validate(
         batches: those of the queue.
         tracks: by teacher.
         workers: those of the queue, of all teachers.
-        blame: of the queue.
+        blame, coalescing: of the queue.
         sleepers: by teacher.
         now: monotonic seconds.
 
@@ -44,6 +46,8 @@ def validate(
         covered += track.uncut()
         tasks |= set(track)
         assert track.draining is None or track.draining in workers
+    coalescing.validate()
+    waiting += coalescing.pieces()
     batches.validate(waiting)
     workers.validate()
     blame.validate(now)
@@ -51,6 +55,11 @@ def validate(
         covered[task.batch] += task.samples
         assert task.waiting == any(each is task for each in tracks[task.teacher])
         assert task.waiting or task in blame or not task.idle or blame.gave_up(task.batch)
+    for teacher, (batch, sample) in coalescing.leaders():  # somebody labels it, or is to
+        pieces = tracks[teacher].uncut_of(batch)
+        pieces += [(t.start, t.stop) for t in tasks if (t.teacher, t.batch) == (teacher, batch)]
+        assert any(start <= sample < stop for start, stop in pieces)
+    covered += coalescing.covered()
     for batch, lacking in batches.lacking().items():
         assert covered[batch] == lacking or (covered[batch] < lacking and blame.gave_up(batch))
     for teacher, asleep in sleepers.items():

@@ -22,13 +22,16 @@ Not thread-safe: the student's service guards it with one lock.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from edldist.errors import ConfigError
-from edldist.student.queue import checks, hedging
+from edldist.student.queue import checks
 from edldist.student.queue.batches import Batches
 from edldist.student.queue.blame import Blame
+from edldist.student.queue.coalescing import Keys
 from edldist.student.queue.flow import Flow
+from edldist.student.queue.following import Following
+from edldist.student.queue.hedging import Hedging
 from edldist.student.queue.outcomes import Grant, Overdue, Poison, Returned, TakenBack
 from edldist.student.queue.provenance import Labelled, Provenance
 from edldist.student.queue.retired import ask_again, take_back
@@ -62,8 +65,10 @@ class LabelQueue:
         self._workers = Workers(first_lease)
         self.answering, self.open_leases = self._workers.answering, self._workers.leases()
         self._provenance = Provenance()
+        self.following = Following(self._batches, self._tracks, self._provenance)
         # Invariant: a task without labels waits in its track, is leased in time, or is withheld (or poison).
-        self._blame = Blame(self.flow, self._tracks)
+        self._blame = Blame(self.flow, self._tracks, self.following.release)
+        self._hedging = Hedging(self._batches, self._workers, self.flow.cuts_fixed)
         self.done = self.failed = self.duplicates = self.late = self.hedged = 0
         self.retracted = 0  # samples
 
@@ -79,14 +84,13 @@ class LabelQueue:
         return len(self._batches)
 
     @property
+    def numbers(self) -> list[int]:
+        return list(self._batches)
+
+    @property
     def head(self) -> int | None:
         """Number of the batch that is delivered next, if there is one."""
         return self._batches.head
-
-    @property
-    def numbers(self) -> Iterator[int]:
-        """The open batches, in order."""
-        return iter(self._batches)
 
     @property
     def labelled_batches(self) -> int:
@@ -119,13 +123,16 @@ class LabelQueue:
         """Backpressure: every open batch is labelled, and no more should be read."""
         return self._batches.full()
 
-    def offer(self, samples: int, nbytes: int, wanted: Mapping[str, Wanted] | None = None) -> int:
+    def offer(
+        self, samples: int, nbytes: int, wanted: Mapping[str, Wanted] | None = None, keys: Keys | None = None
+    ) -> int:
         """Append a batch and return its number. One of which nothing is wanted is labelled at once.
 
         Args:
             samples: of the batch.
             nbytes: the memory that it holds, without labels.
             wanted: by teacher; nothing of those that are not named. None: all samples, of every teacher.
+            keys: by teacher, of each sample: of those with one key that are under way, one is labelled.
         """
         if wanted is None:
             wanted = dict.fromkeys(self._tracks, Wanted.whole(samples))
@@ -135,6 +142,8 @@ class LabelQueue:
             missing += one.missing
         number = self._batches.offer(size, missing, nbytes)
         for teacher, one in wanted.items():
+            if keys and teacher in keys:
+                one = self.following.samples.offer(teacher, number, one, keys[teacher])
             self._tracks[teacher].offer(number, one)
         return number
 
@@ -151,7 +160,10 @@ class LabelQueue:
         if (head := self.head) is None:
             return frozenset()
         waits = {
-            name: self._tracks[name].waiting(head) + self._blame.withheld(head, name) for name in teachers
+            name: self._tracks[name].waiting(head)
+            + self._blame.withheld(head, name)
+            + self.following.samples.waiting(name, head)
+            for name in teachers
         }
         if sum(waits.values()) != self._batches.unlabelled(head):
             return frozenset()
@@ -164,11 +176,12 @@ class LabelQueue:
         for name in teachers:
             self._tracks[name].forget(head)
             self._blame.drop(head, name)
+            self.following.drop(name, head)
         self._batches.abandon(head)
 
     def ask_again(self, batch: int, teacher: str, wanted: Wanted, nbytes: int) -> int | None:
         """Labels of a teacher for a batch are of no use any more (see ``retired.ask_again``)."""
-        parts = self._batches, self._tracks[teacher], self._workers, self._blame
+        parts = self._batches, self._tracks[teacher], self._workers, self._blame, self.following.samples
         again = ask_again(*parts, batch, wanted, nbytes)
         if again is not None:
             self._provenance.forget(batch, teacher)
@@ -183,8 +196,9 @@ class LabelQueue:
         """Give nothing more of a batch to anybody, and close its leases; it stays unlabelled, and open."""
         for lease in list(self._workers.leases_of_batch(batch)):
             self._workers.close(lease)
-        for track in self._tracks.values():
+        for name, track in self._tracks.items():
             track.forget(batch)
+            self.following.drop(name, batch)
         self._blame.give_up(batch)
 
     def deliver(self) -> int:
@@ -192,6 +206,7 @@ class LabelQueue:
         number = self._batches.deliver()
         self._provenance.delivered(number)
         self._blame.forget(number)
+        self.following.samples.delivered(number)
         return number
 
     def clear(self) -> None:
@@ -199,6 +214,7 @@ class LabelQueue:
         self._batches.clear()
         self._workers.clear()
         self._blame.clear()
+        self.following.samples.clear()
         self._provenance.clear()
         for track in self._tracks.values():
             track.clear()
@@ -244,16 +260,9 @@ class LabelQueue:
 
     def rouse_to_hedge(self, teacher: str, now: float, older_than_s: float) -> list[str]:
         """Wake as many sleepers as there are tasks of which each could have one as a second worker."""
-        sleepers = self._sleepers[teacher]
-        leases = self._hedge_candidates(teacher, now, older_than_s) if sleepers else []
-        woken: list[str] = []
-        for worker, room in sleepers.items() if leases else ():
-            if self._hedge_for(worker, room, now, leases) is not None:
-                woken.append(worker)
-                if len(woken) == len(leases):
-                    break
+        woken = self._hedging.sleepers(teacher, self._sleepers[teacher], now, older_than_s)
         for worker in woken:
-            sleepers.wake(worker, 0, now)
+            self._sleepers[teacher].wake(worker, 0, now)
         return woken
 
     @property
@@ -335,12 +344,12 @@ class LabelQueue:
         Only when it is older than ``older_than_s`` and than three times the idle worker's own
         latency, has no second lease yet, and fits into ``room``. The first answer wins.
         """
-        teacher = self._workers[worker].teacher
-        task = self._hedge_for(worker, room, now, self._hedge_candidates(teacher, now, older_than_s))
+        me = self._workers[worker]
+        task = self._hedging.task_for(me, room, now, older_than_s)
         if task is None:
             return None
         self.hedged += 1
-        self._sleepers[teacher].forget(worker)
+        self._sleepers[me.teacher].forget(worker)
         return self._grant(task, worker, now, alone=False)
 
     def find(self, lease: int, worker: str, now: float) -> Grant | None:
@@ -365,6 +374,7 @@ class LabelQueue:
         held = self._end(lease)
         self._workers[held.worker].took(now - held.since)
         samples = 0
+        ready = False
         for task in held.tasks:
             if task.leases:
                 self._workers.overtake(task)
@@ -372,7 +382,9 @@ class LabelQueue:
             self._provenance.add(Labelled.by(held.worker, task))
             samples += task.samples
             self.done += 1
-        return self._batches.settle(held.tasks[0].batch, samples)
+            if self.following:
+                ready |= self.following.labelled(held.worker, *task.which)
+        return self._batches.settle(held.tasks[0].batch, samples) or ready
 
     def fail(self, lease: int, error: str, now: float, certain: bool = False) -> Returned:
         """The worker's model raised on an open lease; ``certain``: it says that each attempt would end so."""
@@ -448,38 +460,26 @@ class LabelQueue:
 
     def validate(self, now: float) -> None:
         """Check that all that is known in two places is the same in both."""
-        checks.validate(self._batches, self._tracks, self._workers, self._blame, self._sleepers, now)
+        parts = (
+            self._batches,
+            self._tracks,
+            self._workers,
+            self._blame,
+            self.following.samples,
+            self._sleepers,
+        )
+        checks.validate(*parts, now)
 
     # --- inside -------------------------------------------------------------------------------
-
-    def _hedge_candidates(self, teacher: str, now: float, older_than_s: float) -> list[HeldLease]:
-        head_leases = self._workers.leases_of_batch(self._batches.head)
-        return hedging.candidates(head_leases, teacher, now, older_than_s) if head_leases else []
-
-    def _hedge_for(self, worker: str, room: int, now: float, leases: list[HeldLease]) -> Task | None:
-        me = self._workers[worker]
-        if not leases or not me.free:
-            return None
-        return hedging.task_for(me, None if self.flow.cuts_fixed else room, now, leases)
 
     def _suits(self, task: Task, worker: str, now: float) -> bool:
         """Whether a task that came back may go to a worker: not if it has it, or has failed on it.
 
-        One that failed gets it again only if no other one can be expected to take it: one that did not ask
-        for it in the time that it has for a lease may never ask again.
+        One that failed gets it again only if no other one can be expected to take it.
         """
         if task.leases and any(lease.worker == worker for lease in task.leases.values()):
             return False
-        if worker not in task.failed_by:
-            return True
-        return all(
-            name in task.failed_by
-            or other.quarantined
-            or other.stuck
-            or now > task.failed_at + other.allowed_s(self.flow)
-            for name, other in self._workers
-            if other.teacher == task.teacher
-        )
+        return worker not in task.failed_by or self._workers.none_else_takes(task, now, self.flow)
 
     def _grant(self, task: Task, worker: str, now: float, *, alone: bool) -> Grant:
         return self._workers.open(task, worker, now, alone=alone, own_pass=alone or self.flow.fixed)

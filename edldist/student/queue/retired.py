@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 from edldist.student.queue.batches import Batches
 from edldist.student.queue.blame import Blame
+from edldist.student.queue.coalescing import Coalescing
 from edldist.student.queue.provenance import Provenance
 from edldist.student.queue.task import Task
 from edldist.student.queue.track import Track
@@ -19,7 +20,14 @@ __all__ = ["ask_again", "take_back"]
 
 
 def ask_again(
-    batches: Batches, track: Track, workers: Workers, blame: Blame, batch: int, wanted: Wanted, nbytes: int
+    batches: Batches,
+    track: Track,
+    workers: Workers,
+    blame: Blame,
+    coalescing: Coalescing,
+    batch: int,
+    wanted: Wanted,
+    nbytes: int,
 ) -> int | None:
     """Let all that a teacher is to label of a batch wait once more, whatever became of it so far.
 
@@ -38,7 +46,8 @@ def ask_again(
     leases = [lease for lease in workers.leases_of_batch(batch) if lease.tasks[0].teacher == track.teacher]
     tasks = {task for lease in leases for task in lease.tasks}
     tasks |= {task for task in (*track, *blame) if (task.batch, task.teacher) == (batch, track.teacher)}
-    labelled = wanted.missing - track.uncut()[batch] - sum(task.samples for task in tasks)
+    followed = coalescing.unfollow(track.teacher, batch)
+    labelled = wanted.missing - track.uncut()[batch] - sum(task.samples for task in tasks) - followed
     for lease in leases:
         workers.close(lease)
     track.forget(batch)

@@ -88,6 +88,11 @@ class Task:
         return (self.batch, self.start)
 
     @property
+    def which(self) -> tuple[str, int, int, int]:
+        """Its samples, and whose they are."""
+        return (self.teacher, self.batch, self.start, self.stop)
+
+    @property
     def idle(self) -> bool:
         """Whether no worker holds it in time."""
         return all(lease.overdue_at is not None for lease in self.leases.values())

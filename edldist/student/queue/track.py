@@ -57,7 +57,7 @@ class Track:
             self._waits(batch, 1)
 
     def offer_again(self, batch: int, wanted: Wanted) -> None:
-        """Samples of a batch of which nothing waits are to be labelled once more, in its place."""
+        """Samples of a batch, none of which waits, are to be labelled after all, in its place."""
         runs = [_Run(batch, start, stop, wanted) for start, stop in wanted.runs]
         at = bisect.bisect([run.batch for run in self._fresh], batch)
         self._fresh.rotate(-at)
@@ -66,6 +66,12 @@ class Track:
         for run in runs:
             self._cost += wanted.cost(run.start, run.stop)
             self._waits(batch, 1)
+
+    def keep_only(self, batch: int, wanted: Wanted) -> None:
+        """Of what is not cut yet of a batch, no more than this is to be labelled."""
+        for run in [run for run in self._fresh if run.batch == batch]:
+            self._drop(run)
+        self.offer_again(batch, wanted)
 
     def put_back(self, task: Task) -> None:
         """A task whose lease ended without labels: to the front, in its place."""
@@ -92,11 +98,14 @@ class Track:
     def forget(self, batch: int) -> None:
         """Drop all that waits of a batch."""
         for run in [run for run in self._fresh if run.batch == batch]:
-            self._fresh.remove(run)
-            self._cost -= run.wanted.cost(run.start, run.stop)
-            self._waits(batch, -1)
+            self._drop(run)
         for task in [task for task in self._returned if task.batch == batch]:
             self.remove(task)
+
+    def _drop(self, run: _Run) -> None:
+        self._fresh.remove(run)
+        self._cost -= run.wanted.cost(run.start, run.stop)
+        self._waits(run.batch, -1)
 
     def clear(self) -> None:
         """Drop all, without calling ``waits``."""
@@ -177,6 +186,10 @@ class Track:
     def pieces(self) -> Counter[int]:
         """How many pieces of each batch wait here."""
         return Counter([run.batch for run in self._fresh] + [task.batch for task in self._returned])
+
+    def uncut_of(self, batch: int) -> list[tuple[int, int]]:
+        """The samples of a batch that are not cut yet: ``start`` and ``stop`` of each piece."""
+        return sorted((run.start, run.stop) for run in self._fresh if run.batch == batch)
 
     def uncut(self) -> Counter[int]:
         """How many samples of each batch are not cut yet."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 __all__ = ["Wanted"]
@@ -38,6 +38,16 @@ class Wanted(NamedTuple):
     def cut_at(self, most: int) -> Wanted:
         """The same, where no cut may cost more."""
         return Wanted(self.samples, self.runs, self.ends, most)
+
+    def only(self, samples: Iterable[int]) -> Wanted:
+        """The same batch, of which these samples are wanted, in whatever order they come."""
+        runs: list[tuple[int, int]] = []
+        for sample in sorted(samples):
+            if runs and runs[-1][1] == sample:
+                runs[-1] = (runs[-1][0], sample + 1)
+            else:
+                runs.append((sample, sample + 1))
+        return Wanted(self.samples, tuple(runs), self.ends, self.most)
 
     @property
     def missing(self) -> int:

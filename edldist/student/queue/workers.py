@@ -123,6 +123,20 @@ class Workers:
         teacher = self._workers[name].teacher
         return any(other != name and each.teacher == teacher for other, each in self._workers.items())
 
+    def none_else_takes(self, task: Task, now: float, flow: Flow) -> bool:
+        """Whether all workers of its teacher that have not failed on a task cannot be expected to take it.
+
+        One that did not ask for it in the time that it has for a lease may never ask again.
+        """
+        return all(
+            name in task.failed_by
+            or other.quarantined
+            or other.stuck
+            or now > task.failed_at + other.allowed_s(flow)
+            for name, other in self._workers.items()
+            if other.teacher == task.teacher
+        )
+
     def join(self, name: str, teacher: str, called: str) -> None:
         self._workers.setdefault(name, Worker(teacher, called, answering=self.answering))
 

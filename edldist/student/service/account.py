@@ -51,8 +51,6 @@ class Account:
 
     def backlog(self, batches: Sequence[OpenBatch], teachers: Sequence[str]) -> Backlog:
         """The open batches, and what each teacher has to do with them."""
-        wanted = {
-            teacher: sum(batch.inputs_of(teacher).wanted.missing for batch in batches) for teacher in teachers
-        }
+        wanted = {teacher: sum(batch.wanted_of(teacher).missing for batch in batches) for teacher in teachers}
         lacking = {teacher: self._queue.lacking(teacher) for teacher in teachers}
         return Backlog(len(batches), sum(batch.samples for batch in batches), wanted, lacking)

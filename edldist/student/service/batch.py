@@ -11,8 +11,10 @@ from torch import Tensor
 from edldist.errors import EdlDistError, LabelError
 from edldist.labels.versions import LARGEST_VERSION
 from edldist.student.queue.outcomes import Grant
+from edldist.student.queue.wanted import Wanted
 from edldist.student.service.held_bytes import held_bytes
 from edldist.student.service.label_rows import LabelRows, TeacherLabels
+from edldist.student.service.lookup import Lookup
 from edldist.student.service.teacher_inputs import PLACES, VERSION, TeacherInputs
 from edldist.student.to_device import Allocate
 
@@ -40,13 +42,15 @@ class OpenBatch:
         failure: why it is delivered without labels; None if it has them.
         error: what the loop is to be told when the batch is due and has no labels.
         offered_at: when the queue got it, in monotonic seconds.
+        lookups: what a store knows of its samples, by teacher; empty without one.
         passed_over: teachers that are missing, without whose labels it goes on: with none of them, even if
             some of its samples had some.
     """
 
     __slots__ = (
         *("__weakref__", "_allocate", "_apart", "_inputs", "_labels", "_versions"),
-        *("batch", "error", "failure", "mark", "nbytes", "number", "offered_at", "passed_over", "samples"),
+        *("batch", "error", "failure", "lookups", "mark", "nbytes", "number", "offered_at", "passed_over"),
+        "samples",
     )
 
     def __init__(
@@ -65,6 +69,7 @@ class OpenBatch:
         self.number = 0
         self.failure: EdlDistError | None = None
         self.error: EdlDistError | None = None
+        self.lookups: dict[str, Lookup] = {}
         self.passed_over: frozenset[str] = frozenset()
         self._allocate = allocate
         self._inputs = TeacherInputs(inputs, samples)
@@ -92,6 +97,12 @@ class OpenBatch:
     def inputs_of(self, teacher: str) -> TeacherInputs:
         """What a teacher sees of it."""
         return self._apart.get(teacher, self._inputs)
+
+    def wanted_of(self, teacher: str) -> Wanted:
+        """What workers of a teacher have to label: what it sees, but for what was found in a store."""
+        wanted = self.inputs_of(teacher).wanted
+        lookup = self.lookups.get(teacher)
+        return wanted if lookup is None else lookup.lacking(wanted)
 
     def place(
         self, teacher: str, start: int, stop: int, came: LabelRows, at: int, version: int | None = None
@@ -144,6 +155,33 @@ class OpenBatch:
             made += self.place(grant.teacher, start, stop, rows, at + before, version)
         return made
 
+    def place_found(self, teacher: str, had: Wanted, rows: LabelRows, version: int | None = None) -> int:
+        """Write labels that were found in a store; the bytes of buffers that were made.
+
+        Args:
+            had: the samples that they are of, whose rows follow each other.
+
+        Raises:
+            LabelError, LabelMemoryError: as of ``place``.
+        """
+        inputs = self.inputs_of(teacher)
+        made = at = 0
+        for start, stop in had.runs:
+            made += self.place(teacher, start, stop, rows, at, version)
+            at += inputs.label_rows(start, stop)
+        return made
+
+    def copy(self, teacher: str, sample: int, of: OpenBatch, its_sample: int) -> int:
+        """Give a sample the labels of an equal one; the bytes of buffers that were made.
+
+        Raises:
+            LabelError, LabelMemoryError: as of ``place``.
+        """
+        first, stop = of.inputs_of(teacher).label_span(its_sample, its_sample + 1)
+        versions = of._versions.get(teacher)
+        version = None if versions is None else int(versions[first])
+        return self.place(teacher, sample, sample + 1, of._labels[teacher].rows(first, stop), 0, version)
+
     def has_older(self, teacher: str, version: int) -> bool:
         """Whether labels of a teacher were computed by an older version of it."""
         versions = self._versions.get(teacher)
@@ -155,13 +193,17 @@ class OpenBatch:
         return 0 if labels is None else labels.nbytes
 
     def free(self, teacher: str) -> int:
-        """Let go of the labels of a teacher, and say how many bytes that are."""
+        """Let go of the labels of a teacher, unless some were found; say how many bytes that are."""
+        if (lookup := self.lookups.get(teacher)) is not None and lookup.found:
+            return 0
         nbytes = self.bytes_of(teacher)
         self.forget(teacher)
         return nbytes
 
     def forget(self, teacher: str) -> None:
-        """Let go of the labels of a teacher."""
+        """Let go of the labels of a teacher, found or not."""
+        if teacher in self.lookups:
+            self.lookups[teacher].forget()
         self._labels.pop(teacher, None)
         self._versions.pop(teacher, None)
 

@@ -14,11 +14,10 @@ from collections.abc import Collection, Sequence, Set
 from dataclasses import replace
 
 from edldist.clock import Clock
-from edldist.errors import EdlDistError, LabelError, LabelMemoryError
-from edldist.labels.versions import number_of
+from edldist.errors import EdlDistError
 from edldist.observe.stages import StageClock
 from edldist.student.queue.flow import Flow
-from edldist.student.queue.outcomes import Grant, Overdue, Returned, TakenBack
+from edldist.student.queue.outcomes import Overdue, Returned, TakenBack
 from edldist.student.queue.queue import LabelQueue
 from edldist.student.queue.wanted import Wanted
 from edldist.student.service import due_errors
@@ -27,6 +26,7 @@ from edldist.student.service.batch import OpenBatch
 from edldist.student.service.label_rows import LabelRows
 from edldist.student.service.leased import Leased
 from edldist.student.service.needs import Backlog
+from edldist.student.service.placing import Keep, Placing
 from edldist.tracing.kinds import Kind
 from edldist.tracing.tape import Tape
 from edldist.wire.messages import Result, Scalar
@@ -84,8 +84,13 @@ class Delivery:
         self._missing: frozenset[str] = frozenset()
         self._came: set[str] = set()
         self._rolling = frozenset(rolling)
+        self._oldest: dict[str, int] = {}  # of rolling teachers, the oldest version that is taken
         self._tape = tape or Tape(clock.monotonic)
         self._figures = Account(self._queue, self._tape)
+        self._placing = Placing(
+            *(self._changed, self._queue, self._open, flow, clock, self._rolling),
+            *(self._settle, self._fail_batch, hand_on),
+        )
         self.stages = {"answer": self._queue.answering, "buffer": StageClock()}
         """How long answers to tasks take, and batches on their way from ``offer`` to ``deliver``; others may
         add theirs."""
@@ -100,23 +105,35 @@ class Delivery:
         """Append a batch to the queue.
 
         Returns:
-            Whether workers sleep, and should be roused.
+            Whether workers sleep, and there is something for them.
 
         Raises:
             InputError: a task of it would not fit into a frame.
         """
         wanted: dict[str, Wanted] = {}
         for teacher in self._teachers:
-            inputs = batch.inputs_of(teacher)
-            inputs.fit_frames(self._flow, self._max_frame_bytes)
-            wanted[teacher] = inputs.wanted
+            batch.inputs_of(teacher).fit_frames(self._flow, self._max_frame_bytes)
+            wanted[teacher] = batch.wanted_of(teacher)
         with self._lock:
-            batch.number = number = self._queue.offer(batch.samples, batch.nbytes, wanted)
+            keys = None
+            if batch.lookups:
+                self._forget_stale(batch, wanted)
+                keys = {teacher: lookup.texts for teacher, lookup in batch.lookups.items()}
+            batch.number = number = self._queue.offer(batch.samples, batch.nbytes, wanted, keys)
+            if made := batch.label_bytes:
+                self._queue.grow(number, made)
             self._open[number] = batch
             batch.offered_at = now = self._account()
             if self._tape.on:
                 self._tape.write(Kind.QUEUED, now, now, number, batch.samples, batch.nbytes)
-            return self._queue.sleepers
+            return self._queue.sleepers and any([one.runs for one in wanted.values()])
+
+    def _forget_stale(self, batch: OpenBatch, wanted: dict[str, Wanted]) -> None:
+        """Labels that were found may be of a version that is not taken any more since a moment ago."""
+        for teacher, oldest in self._oldest.items():
+            if batch.has_older(teacher, oldest):
+                batch.forget(teacher)
+                wanted[teacher] = batch.wanted_of(teacher)
 
     def wait(self, timeout_s: float, reading: bool) -> bool:
         """Wait until the head batch is ready, or the data loader should be read, or time is up.
@@ -213,6 +230,8 @@ class Delivery:
         That is those of batches that the loop has not had, nor are on their way to its device.
         """
         with self._changed:
+            if teacher in self._rolling:
+                self._oldest[teacher] = oldest
             for number, batch in self._open.items():
                 if teacher in batch.passed_over or not batch.has_older(teacher, oldest):
                     continue
@@ -316,72 +335,23 @@ class Delivery:
                 self._changed.notify_all()
             return Leased(grants, [self._open[grant.batch] for grant in grants], queue.deliverable_batches)
 
-    def place(self, worker: str, result: Result, frames: Frames, own_memory: bool) -> list[tuple[int, str]]:
-        """Put the labels of a forward pass in their places, and complete their leases.
+    def place(
+        self, worker: str, result: Result, frames: Frames, own_memory: bool, keep: Keep | None = None
+    ) -> list[tuple[int, str]]:
+        """Put the labels of a forward pass in their places, and complete their leases (see ``Placing``)."""
+        return self._placing.answer(worker, result, frames, own_memory, keep)
 
-        Answers to leases that are not open any more are dropped and counted. A batch for whose labels this
-        rank has no memory is nobody's fault: no worker gets it any more, and the loop gets the error when the
-        batch is due.
-
-        Args:
-            own_memory: the frames may become the batch's labels; else they are copied.
-
-        Returns:
-            The leases whose labels cannot be used, and why.
-        """
+    def uncut(self, teacher: str) -> list[tuple[OpenBatch, list[tuple[int, int]]]]:
+        """Open batches of which nobody was given all of a teacher yet, and what that is of each."""
         with self._lock:
-            now = self._clock.monotonic()
-            found = [self._queue.find(row.lease, worker, now) for row in result.rows]
-            batches = [self._open[grant.batch] if grant is not None else None for grant in found]
-        if not any(found):
-            return []
-        refused: list[tuple[int, str]] = []
-        placed: list[tuple[Grant, int]] = []
-        try:
-            # A frame lies at any address, and what a loop computes depends on it in the last bits.
-            keep = own_memory and not self._flow.fixed
-            rows = LabelRows(result.tensors, frames, sum([row.count for row in result.rows]), keep)
-        except LabelError as exc:
-            return [(grant.lease, str(exc)) for grant in found if grant is not None]
-        first = 0
-        for row, grant, batch in zip(result.rows, found, batches, strict=True):
-            if grant is not None and batch is not None:
-                try:
-                    placed.append(
-                        (grant, batch.put(grant, rows, first, row.count, self._version(grant, result)))
-                    )
-                except LabelError as exc:
-                    refused.append((grant.lease, str(exc)))
-                except LabelMemoryError as exc:
-                    self._stall(grant, exc)
-            first += row.count
-        self._complete(placed)
-        return refused
+            pieces = {number: self._queue.following.uncut(teacher, number) for number in self._open}
+            return [(self._open[number], its) for number, its in pieces.items() if its]
 
-    def _version(self, grant: Grant, result: Result) -> int | None:
-        return number_of(result.version) if grant.teacher in self._rolling else None
-
-    def _complete(self, placed: Sequence[tuple[Grant, int]]) -> None:
-        with self._changed:
-            now = self._clock.monotonic()
-            ready = False
-            for grant, made in placed:
-                # The loop may have been left while the labels were copied; one lease may come twice.
-                if self._queue.holds(grant.lease):
-                    self._queue.grow(grant.batch, made)
-                    ready |= self._queue.complete(grant.lease, now)
-            if self._pass_over() or ready:
-                self._changed.notify_all()
-            self._account()
-
-    def _stall(self, grant: Grant, error: LabelMemoryError) -> None:
-        with self._changed:
-            if not self._queue.holds(grant.lease):
-                return  # the loop was left meanwhile
-            queue, bound = self._queue, self._flow.max_bytes
-            queue.stall(grant.batch)
-            due = due_errors.no_memory(grant, error, queue.open_batches, queue.nbytes, bound)
-            self._fail_batch(grant.batch, due, self._hand_on)
+    def found(
+        self, teacher: str, batch: OpenBatch, had: Wanted, rows: LabelRows, version: int | None
+    ) -> None:
+        """Labels were found of samples that nobody was given yet (see ``Placing``)."""
+        self._placing.found(teacher, batch, had, rows, version)
 
     def count_late(self, leases: int) -> None:
         """Answers came from a worker that was written off."""
@@ -446,12 +416,18 @@ class Delivery:
         """Check that queue and batches agree; for tests, while nobody places labels."""
         with self._lock:
             self._queue.validate(self._clock.monotonic())
-            assert list(self._open) == list(self._queue.numbers)
+            assert list(self._open) == self._queue.numbers
             held = sum(batch.nbytes + batch.label_bytes for batch in self._open.values())
             assert self._queue.nbytes == held
             assert self._missing.isdisjoint(self._queue.served)
 
     # --- under the lock -------------------------------------------------------------------------
+
+    def _settle(self, ready: bool) -> None:
+        """Labels were placed; ``ready``: a batch has all of its own now."""
+        if self._pass_over() or ready:
+            self._changed.notify_all()
+        self._account()
 
     def _pass_over(self) -> bool:
         """Let the head go on without groups that are missing, if it lacks nothing else, and has some labels.

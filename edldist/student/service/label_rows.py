@@ -15,7 +15,7 @@ from edldist.errors import LabelError, LabelMemoryError, WireError
 from edldist.student.service.teacher_inputs import Layout
 from edldist.student.to_device import Allocate
 from edldist.wire.messages import TensorSpec
-from edldist.wire.tensors import as_rows, as_tensor, check
+from edldist.wire.tensors import as_bytes, as_rows, as_tensor, check
 from edldist.wire.transport import Buffer, Frames
 
 __all__ = ["LabelRows", "TeacherLabels"]
@@ -93,6 +93,12 @@ class TeacherLabels:
         for index, buffer in zip(self._order_of(came), self.buffers, strict=True):
             if buffer.memory is not None:
                 buffer.memory[first:stop] = came.memory[index][at : at + stop - first]
+
+    def rows(self, first: int, stop: int) -> LabelRows:
+        """Some rows that were written, as they came."""
+        tensors = [(buffer.spec, buffer.tensor[first:stop]) for buffer in self.buffers]
+        specs = [TensorSpec(spec.name, spec.dtype, [stop - first, *spec.shape[1:]]) for spec, _ in tensors]
+        return LabelRows(specs, [as_bytes(tensor) for _, tensor in tensors], stop - first)
 
     def _order_of(self, rows: LabelRows) -> Sequence[int]:
         """Where the tensor of each buffer is among those that came: a worker may name them in another order.

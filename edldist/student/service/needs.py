@@ -20,6 +20,8 @@ PAUSE_S, PAUSE_GAPS = 10.0, 5.0
 LEAST_WORK = 0.01
 """At least so much of the time counts as the loop's own: less cannot be told from none."""
 SHARE_SMOOTHING = 0.1
+LEAST_SHARE = 0.01
+"""A group that labels a smaller share of the samples is not needed, unless something waits for it now."""
 
 
 class _Look(NamedTuple):
@@ -119,10 +121,11 @@ class Needs:
         needs = []
         for group in self._shares:
             hunger, share = self._hunger.value, self._share(group, backlog)
+            share = share if share >= LEAST_SHARE else 0.0
             lacking = backlog.lacking[group]
             need = Need(
                 group=group,
-                hunger=None if hunger is None else hunger * share or None,
+                hunger=None if hunger is None else hunger * share,
                 lacking=lacking.total(),
                 buffered=backlog.batches - len(lacking),
             )

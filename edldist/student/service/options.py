@@ -9,6 +9,7 @@ from edldist.agreement import AgreementBounds
 from edldist.labels.grammar import CodecSpec
 from edldist.student.fallback import Fallback
 from edldist.student.queue.flow import Flow
+from edldist.student.service.store_use import StoreUse
 from edldist.student.translation import Translation
 from edldist.wire.messages import JobShare, Scalar, Welcome
 
@@ -50,6 +51,7 @@ class ServiceOptions:
         skip_poison: deliver a batch whose tasks are poison without labels instead of raising.
         hand_on: deliver every batch that has no labels, whatever the reason, instead of raising.
         called: what the script made to get labels, for what it is told.
+        store: where labels are kept, and how that is used; None without one.
         info: shown by ``status``.
     """
 
@@ -79,6 +81,7 @@ class ServiceOptions:
     hand_on: bool = False
     called: str = "DistillLoader"
     translations: Mapping[str, Translation] = field(default_factory=dict)
+    store: StoreUse | None = None
     info: dict[str, Scalar] = field(default_factory=dict)
 
     def welcome(self, ping_interval_s: float) -> Welcome:

@@ -18,6 +18,7 @@ def queue_figures(queue: LabelQueue) -> dict[str, Scalar]:
         "late": queue.late,
         "hedged": queue.hedged,
         "retracted": queue.retracted,
+        "coalesced": queue.following.samples.coalesced,
         "leased": len(queue.open_leases),
         "buffered": queue.labelled_batches,
         "open": queue.open_batches,

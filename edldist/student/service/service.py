@@ -28,24 +28,24 @@ from collections.abc import Callable, Mapping
 
 from edldist.address import Address, parse_address
 from edldist.clock import Clock
-from edldist.errors import LoaderClosedError, PeerUnreachableError
+from edldist.errors import LoaderClosedError, PeerUnreachableError, StoreError
 from edldist.labels.fingerprint import Fingerprint
 from edldist.labels.packing import Codec
+from edldist.labels.versions import is_newer
 from edldist.lifecycle.group_change import GroupChangeHandler, group_changed
-from edldist.observe.repeats import Repeats
 from edldist.observe.stages import times_of
-from edldist.student.queue.outcomes import Returned
 from edldist.student.service.absent_groups import AbsentGroups
+from edldist.student.service.answers import Answers
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.comparing import Comparing
 from edldist.student.service.delivery import Delivery
-from edldist.student.service.events import last_line
 from edldist.student.service.granting import Granting
 from edldist.student.service.job_link import JobLink, Whereabouts
 from edldist.student.service.needs import Needs
 from edldist.student.service.options import ServiceOptions
 from edldist.student.service.peers import ConnectedWorker, Peers
 from edldist.student.service.pinging import Pinging
+from edldist.student.service.shelves import Shelves
 from edldist.student.service.standards import Standards
 from edldist.student.service.trail import IO, LOOP, QUEUE, Trail
 from edldist.tracing.recorder import Recorder
@@ -60,7 +60,6 @@ from edldist.wire.messages import (
     Pong,
     Pull,
     Refused,
-    Result,
     Return,
     Scalar,
     TokensTold,
@@ -120,12 +119,16 @@ class StudentService:
         self._granting = Granting(options, self.delivery, self._trail)
         self._peers = Peers()
         self._standards = Standards(options)
+        self._shelves: Shelves | None = None
+        if options.store is not None:
+            self._shelves = Shelves(options.store, options.teachers, options.flow, options.versions)
+            if options.store.only:
+                self._read_only_what_is_kept(self._shelves.only(options.codecs))
         self._unsuited = (0.0, "")  # when it was looked for, and what was found
         # Several to a time to live, or one that is idle and well would be taken for silent.
         self._idle_ping_s = min(_IDLE_PING_S, options.heartbeat_ttl_s / 3)
         self._last_probe = self._next_probe = clock.monotonic()
         self._stopping = False
-        self._failures = Repeats(logger)
         self.extra_stats: Callable[[], dict[str, Scalar]] = dict
         with closed_on_error(transport.poller()) as self._poller:
             self._hub = self._poller.bind(options.bind)
@@ -142,6 +145,10 @@ class StudentService:
             self._absent = AbsentGroups(options.skip_after_s, self.delivery, self._events, clock.monotonic())
             shared = self.delivery, self._peers, self._events
             self._comparing = Comparing(options, shared, clock, self.codec, self._send)
+            self._answers = Answers(
+                *(*shared, self._comparing, self._standards, self._trail, clock),
+                *(self._turn_away, self._send),
+            )
             self._pinging = Pinging(self.delivery, self._comparing, self._events, self._send)
             self._thread = ServiceThread("edldist-student-io", self, self._poller, clock)
 
@@ -154,6 +161,8 @@ class StudentService:
     def offer(self, batch: OpenBatch) -> None:
         """Append a batch to the queue (see ``Delivery.offer``)."""
         self._comparing.see(batch)
+        if self._shelves is not None:
+            self._shelves.look_up(batch)
         if self.delivery.offer(batch):
             self._poller.wake()
 
@@ -161,7 +170,8 @@ class StudentService:
         """Figures of the queue and of the workers that serve it."""
         own = {"teachers": len(self._peers), "garbage": self._hub.garbage} | self._poller.traffic.as_stats()
         shed = self._job.shedding.stats(self._clock.monotonic()) | self._comparing.stats()
-        return self.delivery.stats() | own | shed | self.extra_stats()
+        kept = {} if self._shelves is None else self._shelves.stats()
+        return self.delivery.stats() | own | kept | shed | self.extra_stats()
 
     def teachers(self) -> int:
         """Number of connected workers."""
@@ -187,7 +197,13 @@ class StudentService:
 
     def used(self) -> dict[str, Fingerprint]:
         """What the labels that were used came from, by teacher group."""
-        return self._standards.used()
+        used = self._standards.used()
+        if self._shelves is not None:
+            for teacher, kept in self._shelves.used().items():
+                known = used.get(teacher)
+                if known is None or is_newer(kept.fingerprint, known):
+                    used[teacher] = kept.whole
+        return used
 
     def expect(self, former: Mapping[str, Fingerprint]) -> None:
         """Take none but workers like those that labelled for a checkpoint, from the next message on.
@@ -195,11 +211,19 @@ class StudentService:
         What the queue holds by now may be of others: to be followed by ``delivery.clear``.
         """
         self._standards.expect_soon(former)
+        if self._shelves is not None:
+            readable = {name: its for name, its in former.items() if not self._standards.reads(name, its)}
+            self._shelves.expect(former, readable)
         self._poller.wake()
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a forked child of the process that made it."""
+        return os.getpid() != self._pid
 
     def close(self) -> None:
         """Say goodbye and end the I/O thread. In a forked child, which has no such thread: nothing."""
-        if os.getpid() != self._pid or self._stopping:
+        if self.forked or self._stopping:
             return
         self._stopping = True
         self._thread.close()
@@ -222,7 +246,7 @@ class StudentService:
         for worker in self._peers:
             self._send(worker.peer, Goodbye(id=self._options.student, reason="the loader was closed"))
         self._job.leave("the loader was closed")
-        self._failures.end()
+        self._answers.close()
         self.delivery.stop(LoaderClosedError(f"this {self._options.called} was closed; make a new one"))
 
     def fail(self, error: BaseException) -> None:
@@ -254,6 +278,17 @@ class StudentService:
                 if (refusal := self._standards.admit_again(worker, now)) is not None:
                     self._turn_away(worker, refusal)
 
+    def _read_only_what_is_kept(self, found: Mapping[str, Fingerprint]) -> None:
+        for teacher, fingerprint in found.items():
+            if reason := self._standards.reads(teacher, fingerprint):
+                raise StoreError(reason)
+
+    def _heed_kept(self) -> None:
+        """Labels that the store has kept were used: their groups are what made these, whoever comes."""
+        if self._shelves is not None:
+            for teacher, used in self._shelves.used().items():
+                self._standards.used_kept(teacher, used.fingerprint, used.outputs)
+
     def _take(self, received: Received, worker: ConnectedWorker | None) -> None:
         message = received.message
         if isinstance(message, Hello):
@@ -268,16 +303,16 @@ class StudentService:
         elif isinstance(message, Pull):
             self._on_pull(worker, message)
         elif isinstance(message, Labels):
-            self._on_labels(worker, message, received.frames, received.own_memory)
+            self._answers.labelled(worker, message, received.frames, received.own_memory)
             if message.pull is not None and self._peers.get(received.sender) is worker:
                 self._on_pull(worker, message.pull)
         elif isinstance(message, Failure):
-            for lease in message.leases:
-                if not self._comparing.failed(worker, lease, message.error):
-                    self._fail(worker, lease, message.error, final=message.final, certain=message.certain)
+            self._answers.failed(worker, message)
         elif isinstance(message, Return):
             self._comparing.lost(worker, message.leases)
-            self._record(self.delivery.give_back(worker.key, message.leases), worker, "it gave them back")
+            self._answers.record(
+                self.delivery.give_back(worker.key, message.leases), worker, "it gave them back"
+            )
         elif isinstance(message, Goodbye):
             self._drop(worker, message.reason or "it said goodbye", lost=False)
         elif isinstance(message, Pong):
@@ -293,6 +328,7 @@ class StudentService:
             # broke.
             lost = before.process != hello.process
             self._drop(before, "it was started anew" if lost else "it greets anew", lost=lost)
+        self._heed_kept()
         for former in self._peers.namesakes(hello):  # it was started anew, or one of both was written off
             self._pinging.ping(former)
         if isinstance(answer := self._standards.admit(peer, hello, now), TokensWanted):
@@ -302,6 +338,10 @@ class StudentService:
             self._refuse(peer, hello.worker, answer)
             return
         worker = self._peers.add(peer, hello, now)
+        if self._shelves is not None:
+            worker.keep = self._shelves.keeper(worker.teacher, worker.fingerprint)
+            if self._shelves.open(worker.teacher, worker.fingerprint):
+                self._shelves.look_again(worker.teacher, self.delivery)
         alive = self._peers.survived(peer, hello.process)
         self.delivery.join(worker.key, worker.teacher, worker.name, forgiven=alive)
         self._comparing.join(worker)
@@ -340,76 +380,11 @@ class StudentService:
         worker.room = pull.room
         reason = self._peers.quarantined(worker, self._clock.monotonic())
         if reason:
-            self._exclude(worker)
+            self._answers.exclude(worker)
             self._send(worker.peer, Idle(seq=pull.seq, buffered=self.delivery.buffered, quarantine=reason))
             return
         reply = self._comparing.reply(worker, pull)
         self._send(worker.peer, *(self._granting.reply(worker, pull) if reply is None else reply))
-
-    def _on_labels(
-        self, worker: ConnectedWorker, message: Labels, frames: list[memoryview], own_memory: bool
-    ) -> None:
-        position, now = 0, self._clock.monotonic()
-        for result in message.results:
-            its_frames = frames[position : position + len(result.tensors)]
-            position += len(result.tensors)
-            if self._comparing.answered(worker, result, its_frames):
-                continue
-            if (objection := self._standards.objection(worker, result, now)) is None:
-                self._place(worker, result, its_frames, own_memory)
-            elif worker.labelled:
-                for row in result.rows:
-                    self._fail(worker, row.lease, objection.reason)
-            else:
-                # Its very first labels: the worker is the wrong one, not the samples.
-                self._turn_away(worker, objection)
-                return
-        if self._trail.tape.on:
-            self._trail.placed(worker, message, frames)
-
-    def _place(
-        self, worker: ConnectedWorker, result: Result, frames: list[memoryview], own_memory: bool
-    ) -> None:
-        late = self._standards.undecided(worker.teacher) and self.delivery.leases_of(worker.key).isdisjoint(
-            row.lease for row in result.rows
-        )
-        refused = self.delivery.place(worker.key, result, frames, own_memory)
-        for lease, error in refused:
-            self._fail(worker, lease, f"worker {worker.name}: {error}")
-        if not refused:
-            self._peers.succeeded(worker)
-            worker.labelled = True
-            self._standards.used_of(worker, result, late)
-
-    def _exclude(self, worker: ConnectedWorker) -> None:
-        self._peers.exclude(worker)
-        self.delivery.quarantine(worker.key, worker.room)
-
-    def _fail(
-        self, worker: ConnectedWorker, lease: int, error: str, *, final: bool = False, certain: bool = False
-    ) -> None:
-        # Labels of its group have shown that the model is well: then this worker may be the one that is not.
-        final = final and self._standards.undecided(worker.teacher)
-        outcome = self.delivery.fail(worker.key, lease, error, final=final, certain=certain)
-        if outcome is None:
-            return
-        line = last_line(error)
-        self._failures.warn(f"worker {worker.name} failed a task: {line}", of=worker.name)
-        now = self._clock.monotonic()
-        blameless = [key for poison in outcome.poison for key in poison.blameless]
-        for key in blameless:
-            if key != worker.key:
-                self._peers.acquit(key)
-        for_s = None if worker.key in blameless else self._peers.failed(worker, line, now)
-        if for_s is not None:
-            self._events.quarantined(worker.name, for_s, line)
-            logger.warning("worker %s gets no work for %.0f s: it keeps failing", worker.name, for_s)
-            self._exclude(worker)
-        self._record(outcome, worker, "the model raised")
-        if for_s is not None:
-            # It may have been asleep already, and would not ask again.
-            reason = self._peers.quarantined(worker, now)
-            self._send(worker.peer, Idle(seq=worker.pull_seen, buffered=0, quarantine=reason))
 
     def _probe(self, now: float) -> None:
         """Touch every worker that holds something, and find out who is silent or late.
@@ -449,7 +424,9 @@ class StudentService:
                 "%.1f s): others get them too, and it gets no more until it answers",
                 *(worker.name, overdue.leases, overdue.held_s, overdue.allowed_s),
             )
-            self._record(overdue.returned, worker, "its answer is overdue although its heartbeat goes on")
+            self._answers.record(
+                overdue.returned, worker, "its answer is overdue although its heartbeat goes on"
+            )
 
     def _call_back(self, now: float) -> None:
         """Tell workers that were unreachable, and live, to greet anew as soon as they are connected again.
@@ -470,18 +447,17 @@ class StudentService:
             return
         self._comparing.forget(worker, lost)
         if worker.teacher not in self._peers.teachers():
-            self._standards.deserted(worker.teacher)
+            self._heed_kept()
+            if self._shelves is None or not self._shelves.desert(worker.teacher):
+                self._standards.deserted(worker.teacher)
         outcome = self.delivery.lose(worker.key, reason) if lost else self.delivery.leave(worker.key)
-        self._record(outcome, worker, reason)
+        self._answers.record(outcome, worker, reason)
         if lost:
             logger.warning(
                 "worker %s is lost: %s; %d of its tasks requeued", worker.name, reason, outcome.requeued
             )
         else:
             logger.info("worker %s left: %s", worker.name, reason)
-
-    def _record(self, outcome: Returned, worker: ConnectedWorker, reason: str) -> None:
-        self._events.requeued(outcome, worker.name, worker.teacher, reason)
 
     def _send(self, peer: Sender, message: Message, frames: Outgoing = ()) -> None:
         worker = self._peers.get(peer)

@@ -31,6 +31,8 @@ class Standards:
     def __init__(self, options: ServiceOptions) -> None:
         self._translations = options.translations
         self._one_set = options.one_set
+        self._asked_codecs = options.codecs
+        self._kept_only = options.store is not None and options.store.only
         self._asked: dict[Sender, Hello] = {}  # who was asked for its tokens
         self._standards = {
             name: Standard(
@@ -138,6 +140,8 @@ class Standards:
         if standard is None:
             wanted = list(self._standards)
             return Refused(reason=f"this student wants labels of {wanted}, not of {hello.teacher!r}")
+        if self._kept_only:
+            return Refused(reason="this student takes labels from its store alone (store.only)")
         try:
             codec = make_codec(hello.fingerprint.codec)
         except CodecError as exc:
@@ -192,6 +196,30 @@ class Standards:
             standard.fix(_outputs(result))
         if not late:
             standard.used_of(worker.fingerprint)
+
+    def used_kept(self, teacher: str, its: Fingerprint, outputs: Sequence[str]) -> None:
+        """Labels of a group were used that a store has kept."""
+        self._standards[teacher].used_kept(its, outputs)
+
+    def reads(self, teacher: str, its: Fingerprint) -> str:
+        """Be ready for labels that a store has kept of a group; why they cannot be read, if so.
+
+        Before any worker of it is here.
+        """
+        translation = self._translations.get(teacher)
+        if translation is not None:
+            if translation.must_ask(its.vocabulary):
+                return (
+                    f"labels of teacher {teacher!r} are over another vocabulary ({its.vocabulary}), whose "
+                    "tokens only a worker could tell"
+                )
+            if (reason := translation.objection(its.vocabulary)) is not None:
+                return f"labels of teacher {teacher!r}: {reason}"
+            translation.taken(its.vocabulary)
+        if (codec := self._asked_codecs.get(teacher)) is not None and codec != its.codec:
+            return f"labels of teacher {teacher!r} are kept as {its.codec}, and {codec} is asked for"
+        self._codecs[teacher] = make_codec(its.codec)
+        return ""
 
     def deserted(self, teacher: str) -> None:
         """No worker of a group is left."""

@@ -12,6 +12,7 @@ from edldist.wire.messages.fields import (
     MOST_NAMES,
     Count,
     Facts,
+    Hunger,
     MessagePart,
     Metrics,
     Name,
@@ -118,13 +119,14 @@ class Need(MessagePart, frozen=True, array_like=True):
     Attributes:
         group: the teacher group.
         hunger: samples per second that the student would take of it if it never waited for labels; None
-            until it has taken enough to tell.
+            until it has taken enough to tell; 0 where it needs nothing of it, as when all labels are found in
+            a store.
         lacking: samples that it has read and that this group has not labelled yet.
         buffered: labelled batches that its loop has not taken yet, as far as this group's labels go.
     """
 
     group: Name
-    hunger: PerSecond | None
+    hunger: Hunger | None
     lacking: Count
     buffered: Count
 

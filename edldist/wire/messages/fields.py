@@ -10,6 +10,7 @@ __all__ = [
     "Count",
     "Facts",
     "Finite",
+    "Hunger",
     "Leases",
     "MAGIC",
     "MAX_DIMENSIONS",
@@ -62,6 +63,7 @@ Names = Annotated[list[Name], msgspec.Meta(max_length=MOST_NAMES)]
 Leases = Annotated[list[Count], msgspec.Meta(max_length=MOST_LEASES)]
 Wall = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 PerSecond = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
+Hunger = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Metrics = Annotated[dict[Name, Scalar], msgspec.Meta(max_length=MAX_FIELDS)]
 # What is added up, compared and rounded somewhere is finite; a loss may be anything.
