@@ -165,7 +165,7 @@ class Scenario:
         link = transport.poller().connect(process.service.address, "stranger")
         name, *parameters = codec.split(":")
         spec = CodecSpec(name, {"dtype": parameters[0]} if parameters else {})
-        mine = Fingerprint(model="simulated:model", weights="weights 0", codec=spec)
+        mine = Fingerprint(model="simulated:model", weights="weights 0 of big", codec=spec)
         link.send(Hello(worker="stranger", teacher=teacher, fingerprint=mine, process="stranger"))
         self.run("0.1")
         while (received := link.receive()) is not None:

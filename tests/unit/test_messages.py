@@ -130,7 +130,6 @@ SAMPLES = [
         ],
         progress=[wire.Progress(job="j", step=3.0)],
         happenings=[wire.Happening(t=12.0, event="remark", tone="quiet", text="t", fields={"text": "t"})],
-        counts={"remark": 1},
     ),
     wire.Scale(group="big", workers=8),
     wire.Scaled(group=GROUP),
