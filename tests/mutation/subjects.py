@@ -21,7 +21,7 @@ _SERVICE = (
 )
 _TEACHER = (
     *("pipeline_memory", "pipeline", "batch_size", "capacity", "ledger", "demand", "batcher"),
-    *("engine_entries", "top_entries", "pipeline_traced"),
+    *("engine_entries", "top_entries", "pipeline_traced", "passage"),
 )
 _COORDINATOR = (
     *("membership", "status", "orders", "coordinator_machines", "rates", "assignment", "records"),
