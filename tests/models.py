@@ -8,6 +8,7 @@ import time
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from tests.fault import pictures
 
@@ -368,3 +369,19 @@ class Following(nn.Module):
 def text_lengths():
     """Of each text, how long it is."""
     return lambda text: torch.tensor([[len(one)] for one in text])
+
+
+class Numbers(Dataset[dict[str, Tensor]]):
+    """Samples that are their own numbers, for teachers that label a sample by its ``id``."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitems__(self, numbers: list[int]) -> list[dict[str, Tensor]]:
+        return [{"id": torch.tensor(number)} for number in numbers]
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        return {"id": torch.tensor(number)}

@@ -8,6 +8,7 @@ from edldist.config.argument import dump_argument, parse_argument
 from edldist.config.file import dump_job, job_schema, load_job
 from edldist.config.job import CheckpointConfig, CoordinatorConfig, GraceConfig, JobConfig, ScriptConfig
 from edldist.config.kubernetes import KubernetesConfig, PlacementConfig, VolumeConfig
+from edldist.config.label import LabelConfig
 from edldist.config.resources import ResourcesConfig
 from edldist.config.slurm import SlurmConfig, SlurmRoleConfig
 from edldist.config.store import StoreConfig
@@ -20,6 +21,7 @@ __all__ = [
     "GraceConfig",
     "JobConfig",
     "KubernetesConfig",
+    "LabelConfig",
     "PlacementConfig",
     "ReplicaRange",
     "ResourcesConfig",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,16 @@ from edldist.yamltext import dump_yaml, parse_yaml
 __all__ = ["dump_job", "job_schema", "load_job"]
 
 
-def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
+def load_job(
+    path: str | Path, overrides: Sequence[str] = (), student: Mapping[str, Any] | None = None
+) -> JobConfig:
     """Read a job file and apply overrides.
 
     Args:
         path: the YAML file.
         overrides: ``key=value``; the key a dotted path (``teachers.0.replicas``), the value YAML. Or
             ``@FILE``, a YAML file that holds a mapping of such keys to values.
+        student: keys of the section that take the place of the file's own, whether it has one or not.
 
     Raises:
         ConfigError: the file cannot be read or says something that is not allowed. All problems
@@ -35,6 +38,13 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
                 _put(document, key, value, f"--set {override}")
         else:
             _override(document, override)
+    if student is not None:
+        own = document.get("student")
+        document["student"] = {**own, **student} if isinstance(own, dict) else dict(student)
+    elif "label" in document and "student" not in document:
+        raise ConfigError(
+            f"{path}: student: missing; with `label` alone the file is for edldist label {path}"
+        )
     try:
         return JobConfig.model_validate(document)
     except ValidationError as exc:

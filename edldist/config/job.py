@@ -10,6 +10,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from edldist.agreement import EVERY_S, LEAST_S, MAX_NATS, MAX_RELATIVE, AgreementBounds
 from edldist.bounds import LONGEST_JOB_NAME, LONGEST_TTL_S, LONGEST_WAIT_S, MOST
 from edldist.config.kubernetes import KubernetesConfig
+from edldist.config.label import LabelConfig
 from edldist.config.resources import ResourcesConfig
 from edldist.config.section import JOB_NAME, Section, Text, whole
 from edldist.config.slurm import SlurmConfig
@@ -133,6 +134,9 @@ class JobConfig(Section):
     student: StudentConfig = Field(description="a mapping with `script`")
     store: StoreConfig | None = Field(
         default=None, description="a mapping with `path`, of where labels are kept, or null"
+    )
+    label: LabelConfig | None = Field(
+        default=None, description="a mapping with `data`, of what edldist label labels, or null"
     )
     checkpoint: CheckpointConfig = Field(
         default_factory=CheckpointConfig, description="a mapping, as in {every_steps: 50, keep: 3}"

@@ -19,11 +19,11 @@ from typing import Any
 from edldist.errors import ConfigError, ModelError, ModelImportError
 from edldist.factories.signature import misfit
 
-__all__ = ["find", "make", "own_traceback"]
+__all__ = ["find", "imported", "make", "own_traceback"]
 
 _HOW_TO_GIVE = {
     "model": ". Give what it takes as kwargs: {name: value} of the teacher, or --model-arg name=value",
-    "label.data": ". Give what it takes as label.kwargs: {name: value}",
+    "data set": ". Give what it takes as label.kwargs: {name: value}",
 }
 _OWN = (str(Path(__file__).parents[1]), str(Path("torch", "utils", "_contextlib.py")))
 
@@ -32,7 +32,7 @@ def make(what: str, path: str, kwargs: Mapping[str, Any] | None = None) -> Any:
     """Import ``package.module:factory`` and call it.
 
     Args:
-        what: ``model``, ``dataset`` or ``label.data``, for messages.
+        what: ``model``, ``dataset`` or ``data set``, for messages.
         kwargs: what the factory is called with.
 
     Raises:
@@ -50,13 +50,33 @@ def find(what: str, path: str, kwargs: Mapping[str, Any] | None = None) -> Calla
     """Import ``package.module:factory``, and see whether it can be called so.
 
     Args:
-        what: ``model``, ``dataset`` or ``label.data``, for messages.
+        what: ``model``, ``dataset`` or ``data set``, for messages.
         kwargs: what the factory is to be called with.
 
     Raises:
         ConfigError: ``path`` is malformed.
         ModelImportError: the module raised; carries its own traceback.
         ModelError: there is no such module or factory, or it takes other arguments.
+    """
+    factory, kwargs = imported(what, path), kwargs or {}
+    if (why := misfit(factory, (), kwargs)) is not None:
+        how = _HOW_TO_GIVE.get(what, "")
+        given = f" with {', '.join(kwargs)}" if kwargs else " without arguments"
+        name = path.partition(":")[2]
+        raise ModelError(f"{what} {path}: {name} cannot be called{given}: {why}{how}")
+    return factory
+
+
+def imported(what: str, path: str) -> Callable[..., Any]:
+    """Import ``package.module:factory``, whatever it is to be called with.
+
+    Args:
+        what: as of ``find``.
+
+    Raises:
+        ConfigError: ``path`` is malformed.
+        ModelImportError: the module raised; carries its own traceback.
+        ModelError: there is no such module or factory.
     """
     module_name, _, factory_name = path.partition(":")
     if not module_name or not factory_name:
@@ -81,11 +101,6 @@ def find(what: str, path: str, kwargs: Mapping[str, Any] | None = None) -> Calla
             raise ModelError(f"{what} {path}: {module_name} has no {factory_name!r}") from None
     if not callable(factory):
         raise ModelError(f"{what} {path}: {factory_name} is a {type(factory).__name__}, not a factory")
-    kwargs = kwargs or {}
-    if (why := misfit(factory, (), kwargs)) is not None:
-        how = _HOW_TO_GIVE.get(what, "")
-        given = f" with {', '.join(kwargs)}" if kwargs else " without arguments"
-        raise ModelError(f"{what} {path}: {factory_name} cannot be called{given}: {why}{how}")
     found: Callable[..., Any] = factory
     return found
 

@@ -8,6 +8,7 @@ import os
 import threading
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 from edldist.errors import StoreError
 from edldist.store.audit import Audit, audit
@@ -20,7 +21,7 @@ from edldist.store.room import Room
 from edldist.store.shelf import Shelf
 from edldist.store.shelf_files import ShelfFiles
 
-__all__ = ["LabelStore"]
+__all__ = ["Contents", "LabelStore"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,19 @@ DISK_BYTES = 100 << 30
 _RECIPES = "recipes"
 _LEAST_FILES = 8
 """A file is no larger than that part of the disk's bound."""
+
+
+class Contents(NamedTuple):
+    """What there is of one recipe.
+
+    Attributes:
+        samples: in all files together; one that lies in two of them counts twice.
+    """
+
+    recipe: Recipe
+    files: int
+    samples: int
+    bytes: int
 
 
 class LabelStore:
@@ -110,6 +124,20 @@ class LabelStore:
                 f"{there or 'none'}"
             )
         return self.shelf(fitting[0])
+
+    def contents(self) -> list[Contents]:
+        """What the lists of the store say that there is; no labels are read.
+
+        Raises:
+            OSError: they cannot be read.
+            StoreError: they are of another revision of edldist.
+        """
+        found = []
+        for recipe in self.recipes() if self.url else ():
+            listed = self._place(recipe).entries().values()
+            samples, nbytes = sum(each.samples for each in listed), sum(each.bytes for each in listed)
+            found.append(Contents(recipe, len(listed), samples, nbytes))
+        return found
 
     def verify(self) -> list[Audit]:
         """Read all files, and compare them with what was written. Changes nothing.

@@ -77,6 +77,20 @@ class Shelf:
             self._misses += len(keys) - hits
         return found
 
+    def holds(self, keys: Keys, *, checked: bool = False) -> NDArray[np.bool_]:
+        """Of which samples there are labels in files.
+
+        Args:
+            keys: uint8 [n, 32].
+            checked: compare these labels with what was written, too, which reads them; those that are damaged
+                are not there, as when they are found. Else keys are compared, and no labels are read.
+        """
+        keys = _checked_keys(keys)
+        with self._lock:
+            if self._files is None:
+                return np.zeros(len(keys), np.bool_)
+            return self._files.holds(keys, checked)
+
     def put(
         self,
         keys: Keys,

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edldist.checkpoint.manifest import DamagedError
 from edldist.store.folder import DAMAGED
@@ -87,6 +88,31 @@ class ShelfFiles:
             return None
         self._used.add(number)
         return kept
+
+    def holds(self, keys: Keys, checked: bool) -> NDArray[np.bool_]:
+        """Which of these keys lie in files; see ``Shelf.holds``."""
+        held: NDArray[np.bool_] = np.zeros(len(keys), np.bool_)
+        numbers, samples = self.find(keys)
+        for number in np.unique(numbers[numbers >= 0]).tolist():
+            at = np.flatnonzero(numbers == number)
+            if checked:
+                kept = self.kept(number, samples[at])
+                there = None if kept is None else kept.keys
+            else:
+                there = self._keys_of(number)
+            if there is not None:
+                held[at] = (there[samples[at]] == keys[at]).all(axis=1)
+        return held
+
+    def _keys_of(self, number: int) -> Keys | None:
+        """The keys of a file; None of one that is not what was written, and left out from now on."""
+        try:
+            return self._shards[number].keys()
+        except (DamagedError, OSError) as exc:
+            name = self._shards[number].header.name
+            self._leave_out(name, exc)
+            self.forget(name)
+            return None
 
     def all(self) -> Iterator[tuple[KeptRows, Numbers]]:
         """All labels but damaged ones, file by file, with those of the samples that a key leads to."""

@@ -19,6 +19,7 @@ from edldist.labels.fingerprint import Fingerprint
 from edldist.sampling.composition import check_order, elastic_sampler
 from edldist.sampling.dealing import check_dealing
 from edldist.store.label_store import LabelStore
+from edldist.store.shelf import Shelf
 from edldist.student.arrivals import Arrivals, Pair
 from edldist.student.asked_teachers import AskedTeachers
 from edldist.student.consumption import Consumption
@@ -389,6 +390,11 @@ class DistillLoader:
         by the way that they went; and what comparing these found (docs/teachers.md).
         """
         return self._service.stats()
+
+    @property
+    def shelves(self) -> dict[str, Shelf]:
+        """Where in the store the labels of each teacher lie, from the moment that this is known."""
+        return self._service.shelves
 
     @property
     def closed(self) -> bool:

@@ -14,6 +14,7 @@ from edldist_launch.cli.coordinator import coordinator
 from edldist_launch.cli.doctor import doctor
 from edldist_launch.cli.init import init
 from edldist_launch.cli.keygen import keygen
+from edldist_launch.cli.label import label
 from edldist_launch.cli.logs import logs
 from edldist_launch.cli.options import link_options, option
 from edldist_launch.cli.planner import plan
@@ -72,7 +73,7 @@ def cli(context: click.Context, log_level: str) -> None:
 
 
 for command in (
-    *(doctor, run, tune, status, top, scale, logs, wait, stop, coordinator, teacher, student, trace),
+    *(doctor, run, label, tune, status, top, scale, logs, wait, stop, coordinator, teacher, student, trace),
     *(*submit.commands.values(), *render.commands.values()),
 ):
     if all(parameter.name != "keys" for parameter in command.params):  # this file may be imported anew
@@ -84,6 +85,7 @@ for command in (
         doctor,
         keygen,
         run,
+        label,
         tune,
         plan,
         submit,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from edldist_launch.job.resolve import resolve_job, spare_the_job_file
+from edldist.config import load_job
+from edldist_launch.job.resolve import Load, resolve_job, spare_the_job_file
 from edldist_launch.job.submitting import refuse_taken_by_a_cluster, shown_as_finished
 from edldist_launch.local.backend import LocalBackend
 from edldist_launch.plan.plan import Plan
@@ -17,15 +18,22 @@ __all__ = ["start_detached"]
 
 
 def start_detached(
-    job_path: Path, overrides: Sequence[str], output: Path | None, beginning: Beginning
+    job_path: Path,
+    overrides: Sequence[str],
+    output: Path | None,
+    beginning: Beginning,
+    load: Load = load_job,
 ) -> int:
     """Start a job in the background, and say where; one that is finished there is shown, and not started.
+
+    Args:
+        load: reads the file; the others as in ``run_job``.
 
     Raises:
         ConfigError: the job is refused.
         LaunchError: a job runs in that folder, or it did not start.
     """
-    job = resolve_job(job_path, overrides)
+    job = resolve_job(job_path, overrides, load)
     if output is not None:
         spare_the_job_file(job_path, output)
     output = (output or free_folder(OUTPUTS, job, beginning)).absolute()

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edldist.bounds import node_range
-from edldist.config import dump_job
+from edldist.config import dump_job, load_job
 from edldist_launch.job.factories import check_factories
-from edldist_launch.job.resolve import resolve_job, spare_the_job_file
+from edldist_launch.job.resolve import Load, resolve_job, spare_the_job_file
 from edldist_launch.job.submitting import refuse_taken_by_a_cluster
 from edldist_launch.record.earlier import Beginning, EarlierRun, differences
 from edldist_launch.record.folder import OUTPUTS, default_folders
@@ -17,16 +17,25 @@ from edldist_launch.view.console import near
 __all__ = ["describe_run"]
 
 
-def describe_run(job_path: Path, overrides: Sequence[str], output: Path | None, beginning: Beginning) -> str:
+def describe_run(
+    job_path: Path,
+    overrides: Sequence[str],
+    output: Path | None,
+    beginning: Beginning,
+    load: Load = load_job,
+) -> str:
     """The resolved job in YAML, below comments that say where it would run and what it would start.
 
     Models and data sets are looked for, in a process of their own; with a preparation, which may make them,
     they are not.
 
+    Args:
+        load: reads the file; the others as in ``run_job``.
+
     Raises:
         ConfigError, LaunchError: the run would be refused; nothing was written either way.
     """
-    job = resolve_job(job_path, overrides)
+    job = resolve_job(job_path, overrides, load)
     if output is not None:
         spare_the_job_file(job_path, output)
     folder = (output or next(default_folders(OUTPUTS, job, beginning))).absolute()

@@ -12,6 +12,7 @@ from typing import Any
 
 from edldist.config import JobConfig
 from edldist.errors import ConfigError
+from edldist.labeller import labels_ahead
 from edldist.reference import is_engine, is_factory
 from edldist.teacher.engines.address import EngineAddress
 from edldist.teacher.engines.settings import EngineSettings
@@ -34,12 +35,14 @@ answer = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 places, wanted = json.loads(sys.argv[1])
 from edldist.errors import EdlDistError, ModelImportError
-from edldist.factories.factory import find
+from edldist.factories.factory import find, imported
+from edldist.factories.signature import takes
 from edldist_launch.process.importing import make_importable
 make_importable(*places)
 for key, what, path, kwargs in wanted:
     try:
-        find(what, path, kwargs)
+        told = ("rank", "world_size") if what == "data set" else ()
+        find(what, path, {**kwargs, **{name: 0 for name in told if takes(imported(what, path), name)}})
     except ModelImportError as exc:
         why = f"importing it raises here, without a device: {str(exc).splitlines()[-1]}"
         print(json.dumps([key, "unknown", why]), file=answer, flush=True)
@@ -93,6 +96,9 @@ def _factories(job: JobConfig) -> dict[_Environment, list[_Wanted]]:
             wanted.append((f"teachers[{number}].model", "model", teacher.model, dict(teacher.kwargs)))
         if teacher.dataset is not None:
             wanted.append((f"teachers[{number}].dataset", "dataset", teacher.dataset, {}))
+    if job.label is not None and labels_ahead(job):
+        wanted = found.setdefault(tuple(job.label.env.items()), [])
+        wanted.append(("label.data", "data set", job.label.data, dict(job.label.kwargs)))
     return {environment: wanted for environment, wanted in found.items() if wanted}
 
 

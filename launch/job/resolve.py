@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edldist.config import JobConfig, load_job
@@ -12,16 +12,21 @@ from edldist_launch.machine.room import check_room
 from edldist_launch.plan.paths import check_weights, resolve_paths
 from edldist_launch.plan.plan import Plan
 
-__all__ = ["resolve_job", "spare_the_job_file"]
+__all__ = ["Load", "resolve_job", "spare_the_job_file"]
+
+Load = Callable[[Path, Sequence[str]], JobConfig]
 
 
-def resolve_job(job_path: Path, overrides: Sequence[str]) -> JobConfig:
+def resolve_job(job_path: Path, overrides: Sequence[str], load: Load = load_job) -> JobConfig:
     """The job to run.
+
+    Args:
+        load: reads the file.
 
     Raises:
         ConfigError: the job file or a path in it is wrong, or this machine has no room for so many processes.
     """
-    job = resolve_paths(load_job(job_path, overrides), job_path)
+    job = resolve_paths(load(job_path, overrides), job_path)
     if job.prepare is None:  # which may make them
         check_weights(job, job_path.absolute().parent)
     ranks = rank_count(job.student.nproc_per_node, "student.nproc_per_node")

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from edldist.clock import Clock, SystemClock
-from edldist.config import JobConfig
+from edldist.config import JobConfig, load_job
+from edldist.labeller import labels_ahead
 from edldist.wire.query import StatusClient
 from edldist_launch.contract.backend import JobState, Phase, ProcessState, RoleState
 from edldist_launch.job.coordinator import CoordinatorProcess
+from edldist_launch.job.label_stores import labels_of
 from edldist_launch.job.leaving import Leaving
 from edldist_launch.job.nodes import StudentNodes
 from edldist_launch.job.preparation import prepare
-from edldist_launch.job.resolve import resolve_job, spare_the_job_file
+from edldist_launch.job.resolve import Load, resolve_job, spare_the_job_file
 from edldist_launch.job.scaling import Scaling
 from edldist_launch.job.stopped import Stopped
 from edldist_launch.job.submitting import refuse_taken_by_a_cluster
@@ -34,7 +37,7 @@ from edldist_launch.record.folder import OUTPUTS, JobFolder, open_default_folder
 from edldist_launch.track.opening import feed_of
 from edldist_launch.view.console import PlainConsole, near
 from edldist_launch.view.observers import Observers
-from edldist_launch.view.progress import show_finished
+from edldist_launch.view.progress import Doing, show_finished
 
 __all__ = ["JobRun", "run_job"]
 
@@ -50,6 +53,7 @@ def run_job(
     beginning: Beginning = "resume",
     beside: Path | None = None,
     quiet: bool = False,
+    load: Load = load_job,
 ) -> int:
     """Run a job to its end and return the exit code (0 completed, 1 failed, 130 interrupted).
 
@@ -60,13 +64,14 @@ def run_job(
         beginning: what becomes of an earlier run in that folder.
         beside: the folder from which models and scripts may import; None for that of the job file.
         quiet: show neither progress nor the result; warnings and errors go to standard error all the same.
+        load: reads the job file.
 
     Raises:
         ConfigError: the job file, a script's path or the output folder is wrong, or this machine has no room
             for so many processes; nothing was started.
         LaunchError: a job on a cluster goes on in that folder; nothing was started.
     """
-    job = resolve_job(job_path, overrides)
+    job = resolve_job(job_path, overrides, load)
     if output is not None:
         spare_the_job_file(job_path, output)
         folder = JobFolder(output, job, beginning, refuse_taken_by_a_cluster)
@@ -75,7 +80,7 @@ def run_job(
     with folder, Interrupts() as interrupts:
         console = PlainConsole(quiet=quiet)
         if folder.finished is not None:
-            show_finished(console, folder.path, folder.finished)
+            show_finished(console, folder.path, folder.finished, _doing(job))
             return EXIT_CODES["completed"]
         beside = (beside or job_path.parent).absolute()
         extend = beginning == "extend"
@@ -111,7 +116,13 @@ class JobRun:
         self._environment = commands.inherited_environment(os.environ)
         workers = sum(teacher.initial_replicas for teacher in job.served)
         self._trackers = feed_of(job.name, folder.path, os.environ, job)
-        self._observers = Observers(job.name, folder, console, workers, self._clock, trackers=self._trackers)
+        doing = _doing(job)
+        self._observers = Observers(
+            *(job.name, folder, console, workers, self._clock),
+            trackers=self._trackers,
+            doing=doing,
+            kept=functools.partial(labels_of, job) if doing == "labelling" else None,
+        )
         self._placement = Placement(folder.path, job.name, self._observers.say)
         self._scaling = Scaling(folder.path, self._observers)
         self._coordinator = CoordinatorProcess(folder, self._environment, self._observers, self._clock)
@@ -166,6 +177,8 @@ class JobRun:
         where = (
             f"the checkpoint of step {step}" if step is not None else "the beginning: no checkpoint was saved"
         )
+        if labels_ahead(self._job):
+            where = "what its store lacks"
         self._observers.say(f"output: {near(folder.path)}, where an earlier run is gone on with from {where}")
         for difference in differences(earlier.job, self._job):
             self._observers.event("job_changed", difference=difference)
@@ -229,9 +242,10 @@ class JobRun:
         """Until the students end, someone interrupts, or the job turns out hopeless."""
         while not students.settled:
             if self._interrupts.asked:
-                self._observers.say(
-                    "stopping: the students save a checkpoint and leave (Ctrl-C again to kill)", "yellow"
-                )
+                they = "students save a checkpoint"
+                if labels_ahead(self._job):
+                    they = "labellers write what they have to the store"
+                self._observers.say(f"stopping: the {they} and leave (Ctrl-C again to kill)", "yellow")
                 self._end(students.children, self._leaving.students_s)
                 if students.done:
                     break  # they had finished
@@ -307,6 +321,8 @@ class JobRun:
             self._coordinator.forget_address_file()
 
     def _how_to_go_on(self) -> str:
+        if labels_ahead(self._job):
+            return "what was labelled is in the store: the same command goes on with the rest"
         step = self._observers.checkpoint()
         if step is None:
             return "no checkpoint was saved: the same command starts from the beginning"
@@ -319,6 +335,10 @@ class JobRun:
 
     def _now(self) -> float:
         return self._clock.monotonic()
+
+
+def _doing(job: JobConfig) -> Doing:
+    return "labelling" if labels_ahead(job) else "training"
 
 
 def _end_of(status: str, reason: str) -> tuple[Phase, str]:

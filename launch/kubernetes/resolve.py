@@ -9,6 +9,7 @@ from typing import Any
 
 from edldist.config import KubernetesConfig, TeacherConfig, load_job
 from edldist.errors import ConfigError
+from edldist.labeller import labels_ahead
 from edldist_launch.kubernetes.names import Names
 from edldist_launch.kubernetes.render import LAUNCHER
 from edldist_launch.plan.paths import lead_paths
@@ -33,6 +34,11 @@ def plan_in_image(job_path: Path, overrides: Sequence[str] = (), extend: bool = 
             the image holds.
     """
     job = load_job(job_path, overrides)
+    if labels_ahead(job):
+        raise ConfigError(
+            f"{job_path}: student.script is the labeller of this installation, and images have their own: "
+            "label on one machine (edldist label), or on Slurm"
+        )
     settings = job.kubernetes or KubernetesConfig()
     places = _Places(Path.cwd(), job_path.absolute().parent, PurePosixPath(settings.workdir))
     student = job.student.model_copy(update={"script": places.script("student.script", job.student.script)})

@@ -22,6 +22,8 @@ from edldist.config import (
 )
 from edldist.config.resources import memory_bytes
 from edldist.grace import DRAIN_S, STUDENT_S
+from edldist.labeller import VARIABLE as LABEL_VARIABLE
+from edldist.labeller import labels_ahead
 from edldist.reference import is_factory
 
 __all__ = [
@@ -230,6 +232,8 @@ def student_environment(
         variables["EDLDIST_EXTEND"] = "1"
     if job.store is not None:
         variables |= _store_environment(job, job.store)
+    if job.label is not None and labels_ahead(job):
+        variables[LABEL_VARIABLE] = job.label.model_dump_json()
     return variables | job.student.env
 
 

@@ -19,6 +19,7 @@ from edldist.checkpoint.manifest import MARKER
 from edldist.checkpoint.stores.local import LocalStore
 from edldist.config import JobConfig, load_job
 from edldist.errors import ConfigError
+from edldist.labeller import labels_ahead
 
 __all__ = [
     "Beginning",
@@ -53,6 +54,7 @@ _OF_A_TEACHER = (
     "resources",
 )
 _OF_THE_STUDENT = ("nnodes", "nproc_per_node", "max_restarts", "weight", "priority", "resources")
+_OF_THE_LABEL = ("batch_size", "shard_rows", "num_workers", *_OF_THE_STUDENT)
 _OF_THE_JOB = ("checkpoint", "coordinator", "slurm", "kubernetes", "trackers")
 
 
@@ -165,6 +167,11 @@ def deciding(job: JobConfig) -> dict[str, Any]:
     document = job.model_dump(exclude=set(_OF_THE_JOB))
     for key in _OF_THE_STUDENT:
         document["student"].pop(key, None)
+    if labels_ahead(job):
+        for key in _OF_THE_LABEL:
+            document["label"].pop(key, None)
+    else:
+        document.pop("label")
     for teacher in document["teachers"]:
         for key in (*_OF_A_TEACHER, *(() if job.deterministic else ("batch_size",))):
             teacher.pop(key, None)

@@ -24,6 +24,7 @@ class TallyMemory(msgspec.Struct, frozen=True):
     evaluating: list[str]
     first: tuple[float, float] | None
     last: tuple[float, float]
+    worker_s: float = 0.0
 
 
 class Memory(msgspec.Struct, frozen=True):

@@ -72,6 +72,8 @@ class Tally:
     - ``samples_per_s``: samples over the time from the first to the last batch, as far as they were seen; by
       the loops' own clocks if all fell into one observation.
     - ``starved_s``, ``backpressure_s``: the most of any student member.
+    - ``worker_s``: seconds of all teacher workers together in which they were in the job, as far as it was
+      seen; what an accountant multiplies.
     - teachers ``left`` and ``lost``: while the students ran, not when the job ends its workers.
     - ``student_restarts``: further processes that one rank needed, the most over ranks.
 
@@ -88,6 +90,8 @@ class Tally:
         self.spikes = {"spikes": 0, "rollbacks": 0}
         self.checkpoint: int | None = None
         self.frozen = False
+        self._worker_s = 0.0
+        self._looked_at: float | None = None
         self._present: set[str] = set()
         self._numbered: dict[str, int] = {}
         self._position: dict[str, int] = {}
@@ -105,6 +109,7 @@ class Tally:
             status: the answer to a query with ``self.since``.
             now: monotonic seconds.
         """
+        self._note_workers(now)
         if status.incarnation != self.incarnation:
             restarted = self.incarnation is not None
             self.incarnation = status.incarnation
@@ -125,6 +130,13 @@ class Tally:
         self._note_rate(now)
         return lines
 
+    def _note_workers(self, now: float) -> None:
+        """Those that were here at the last look have been since then."""
+        if self._looked_at is not None:
+            workers = sum(member.role == "teacher" for member in self.members)
+            self._worker_s += workers * max(0.0, now - self._looked_at)
+        self._looked_at = now
+
     def memory(self, now: float) -> TallyMemory:
         """All that a successor needs to go on with these figures."""
         ages = [(now - at, samples) for at, samples in (self._first or self._last, self._last)]
@@ -141,6 +153,7 @@ class Tally:
             evaluating=sorted(self._evaluating),
             first=None if self._first is None else ages[0],
             last=ages[1],
+            worker_s=self._worker_s,
         )
 
     def recall(self, memory: TallyMemory, kept_at: float) -> None:
@@ -156,6 +169,7 @@ class Tally:
         self._numbered, self._position = dict(memory.numbered), dict(memory.position)
         self._stats = {member_id: dict(stats) for member_id, stats in memory.stats.items()}
         self._processes = {rank: set(seen) for rank, seen in memory.processes}
+        self._worker_s = memory.worker_s
         if memory.first is not None:
             self._first = (kept_at - memory.first[0], memory.first[1])
             self._last = (kept_at - memory.last[0], memory.last[1])
@@ -246,6 +260,7 @@ class Tally:
             "doubtful_labels": int(self._total("doubtful")),
             "starved_s": round(self._most("starved_s"), 3),
             "backpressure_s": round(self._most("backpressure_s"), 3),
+            "worker_s": round(self._worker_s, 3),
             "metrics": dict(self.metrics),
             "teachers": dict(self.teachers),
             "tasks": {

@@ -32,7 +32,7 @@ from edldist_launch.record.tally import Tally
 from edldist_launch.track.feed import TrackerFeed
 from edldist_launch.view.console import PlainConsole, near
 from edldist_launch.view.curves import draw_curves
-from edldist_launch.view.progress import ProgressView, View, show_result, why_it_ended
+from edldist_launch.view.progress import Doing, ProgressView, View, show_result, why_it_ended
 from edldist_launch.view.report.writing import REPORT, write_report
 
 __all__ = ["Observers", "harmless"]
@@ -82,6 +82,8 @@ class Observers:
         view: shows figures and lines; None for a live view on the console.
         errors: where last words go; None for standard error.
         trackers: where figures go beside the record; None for nowhere.
+        doing: what the job does while all is well.
+        kept: tells the labels that the job's store holds, for the result; None: it is not asked.
 
     Attributes:
         failures: calls that raised, and were kept from the job.
@@ -97,6 +99,8 @@ class Observers:
         view: View | None = None,
         errors: IO[str] | None = None,
         trackers: TrackerFeed | None = None,
+        doing: Doing = "training",
+        kept: Callable[[], list[dict[str, Any]]] | None = None,
     ) -> None:
         self._job = job
         self._folder = folder
@@ -104,7 +108,9 @@ class Observers:
         self._clock = clock
         self._began = clock.monotonic()
         self._tally = Tally()
-        self._view: View = view or ProgressView(console, job, workers_wanted)
+        self._view: View = view or ProgressView(console, job, workers_wanted, doing)
+        self._doing: Doing = doing
+        self._kept = kept
         self._errors = errors
         self._trackers = trackers
         self._next_progress = 0.0
@@ -314,7 +320,7 @@ class Observers:
         elif not figures.workers:
             phase = "waiting for teachers"
         else:
-            phase = "training" if figures.step is not None else "waiting for steps"
+            phase = self._doing if figures.step is not None else "waiting for steps"
         elapsed_s = self._now() - self._began
         if figures.step is not None and not self._tally.frozen and elapsed_s >= self._next_progress:
             # Ten minutes a second apart, then every ten seconds: a long job's file stays small.
@@ -340,7 +346,12 @@ class Observers:
             **{key: figures.pop(key) for key in ("steps", "epochs", "samples")},
             "wall_s": round(self._now() - self._began, 3),
             **figures,
+            **({"labels": labels} if (labels := self._labels()) is not None else {}),
         }
+
+    @harmless
+    def _labels(self) -> list[dict[str, Any]] | None:
+        return None if self._kept is None else self._kept()
 
     @harmless
     def _write_result(self, result: dict[str, Any]) -> None:
@@ -373,7 +384,7 @@ class Observers:
 
     @harmless
     def _show_result(self, result: dict[str, Any]) -> None:
-        show_result(self._console, result)
+        show_result(self._console, result, self._doing)
 
     @harmless
     def _show_places(self) -> None:

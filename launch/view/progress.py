@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -19,6 +19,7 @@ from edldist_launch.record.tally import Figures
 from edldist_launch.view.console import PlainConsole, near, shown
 
 __all__ = [
+    "Doing",
     "ProgressView",
     "View",
     "plain_line",
@@ -29,6 +30,8 @@ __all__ = [
 
 PLAIN_EVERY_S = 5.0
 ONE_LINE_METRICS = 4
+Doing = Literal["training", "labelling"]
+COUNTED: dict[Doing, str] = {"training": "step", "labelling": "labelled sample"}
 
 
 def _of(value: int | None, total: int | None) -> str:
@@ -47,12 +50,16 @@ def _missed(samples: int) -> str:
     return f"{samples} {noun} without labels of a missing teacher"
 
 
-def plain_line(figures: Figures, workers_wanted: int, elapsed_s: float) -> str:
-    """The figures in one line."""
+def plain_line(figures: Figures, workers_wanted: int, elapsed_s: float, counted: str = "step") -> str:
+    """The figures in one line.
+
+    Args:
+        counted: what the job counts.
+    """
     parts = [f"[{duration(elapsed_s)}]"]
     if figures.epoch is not None:
         parts.append(f"epoch {_of(figures.epoch, figures.epochs)}")
-    parts.append(f"step {_of(figures.step, figures.steps)}")
+    parts.append(f"{counted} {_of(figures.step, figures.steps)}")
     parts.append(f"{figures.samples_per_s:.0f} samples/s")
     parts += [f"{name} {number(value)}" for name, value in list(figures.metrics.items())[:ONE_LINE_METRICS]]
     parts.append(f"workers {figures.workers}/{workers_wanted}")
@@ -89,11 +96,18 @@ class ProgressView:
     """One live view on a terminal; elsewhere a plain line every 5 s.
 
     ``say`` prints a change of state above the view (or as a line of its own).
+
+    Args:
+        doing: what the job does while all is well.
     """
 
-    def __init__(self, console: PlainConsole, job: str, workers_wanted: int) -> None:
+    def __init__(
+        self, console: PlainConsole, job: str, workers_wanted: int, doing: Doing = "training"
+    ) -> None:
         self._console = console
         self._job = job
+        self._doing = doing
+        self._counted = COUNTED[doing]
         self.workers_wanted = workers_wanted
         self._live: Live | None = None
         self._next_line_s = 0.0
@@ -129,14 +143,14 @@ class ProgressView:
             self._live.update(self._render(figures, elapsed_s), refresh=True)
         elif elapsed_s >= self._next_line_s:
             self._next_line_s = elapsed_s + PLAIN_EVERY_S
-            prefix = "" if phase == "training" else f"{phase}: "
-            self.say(prefix + plain_line(figures, self.workers_wanted, elapsed_s))
+            prefix = "" if phase == self._doing else f"{phase}: "
+            self.say(prefix + plain_line(figures, self.workers_wanted, elapsed_s, self._counted))
 
     def _render(self, figures: Figures, elapsed_s: float) -> RenderableType:
         head = Text.assemble(
             (self._job, "bold"),
             "  ",
-            (self._phase, "green" if self._phase == "training" else "yellow"),
+            (self._phase, "green" if self._phase == self._doing else "yellow"),
             f"  {duration(elapsed_s)}",
             f"  eta {duration(figures.eta_s)}" if figures.eta_s is not None else "",
         )
@@ -154,8 +168,8 @@ class ProgressView:
             *("workers", workers),
         )
         grid.add_row(
-            *("step", _of(figures.step, figures.steps)),
-            *("steps/s", f"{figures.steps_per_s:.1f}"),
+            *(self._counted, _of(figures.step, figures.steps)),
+            *(f"{self._counted}s/s", f"{figures.steps_per_s:.1f}"),
             *("ranks", str(figures.ranks)),
         )
         grid.add_row(
@@ -186,10 +200,12 @@ class ProgressView:
         return Group(*rows)
 
 
-def show_finished(console: PlainConsole, folder: Path, result: Mapping[str, Any]) -> None:
+def show_finished(
+    console: PlainConsole, folder: Path, result: Mapping[str, Any], doing: Doing = "training"
+) -> None:
     """The result of a job that was found finished, and how to run it again."""
     with contextlib.suppress(KeyError, TypeError, ValueError):  # a file that somebody has changed
-        show_result(console, result)
+        show_result(console, result, doing)
     console.print(
         f"{near(folder)} holds this job's finished run: nothing was started. Say --fresh to run it again ("
         "this run is kept, in earlier-N), or --extend to start the script again from the last checkpoint",
@@ -203,7 +219,7 @@ def why_it_ended(result: Mapping[str, Any]) -> str:
     return f"{'error' if status == 'failed' else status}: {reason}" if reason else ""
 
 
-def show_result(console: PlainConsole, result: Mapping[str, Any]) -> None:
+def show_result(console: PlainConsole, result: Mapping[str, Any], doing: Doing = "training") -> None:
     """The summary of a finished job, and its final metrics."""
     style = {"completed": "green", "interrupted": "yellow"}.get(str(result["status"]), "red")
     teachers, tasks = result["teachers"], result["tasks"]
@@ -211,7 +227,8 @@ def show_result(console: PlainConsole, result: Mapping[str, Any]) -> None:
     summary.add_column(style="dim", no_wrap=True)
     summary.add_column()
     summary.add_row("status", Text(str(result["status"]), style=style))
-    summary.add_row("steps", f"{result['steps']} (epochs {result['epochs']})")
+    if doing == "training":
+        summary.add_row("steps", f"{result['steps']} (epochs {result['epochs']})")
     summary.add_row("samples", f"{result['samples']} ({result['samples_per_s']:.1f} per second)")
     if result["skipped_samples"]:
         summary.add_row("left out", Text(_left_out(result["skipped_samples"]), style="yellow"))
@@ -224,11 +241,19 @@ def show_result(console: PlainConsole, result: Mapping[str, Any]) -> None:
     if result["retracted_labels"] or result["doubtful_labels"]:
         text = f"{result['retracted_labels']} made anew, {result['doubtful_labels']} had been learnt from"
         summary.add_row("labels of workers put aside", Text(text, style="yellow"))
+    if result.get("found_samples") or result.get("coalesced_samples"):
+        text = f"{result['found_samples']} samples found, {result['coalesced_samples']} equal to others"
+        summary.add_row("not asked for", text)
+    for labels in result.get("labels", ()):
+        text = f"{labels['samples']:,} samples in {labels['files']} files, {labels['bytes']:,} bytes"
+        summary.add_row(f"labels of {labels['model']}", text)
     summary.add_row("wall time", duration(result["wall_s"]))
     summary.add_row(
         "waited",
         f"{result['starved_s']:.1f} s for labels, {result['backpressure_s']:.1f} s with a full buffer",
     )
+    if "worker_s" in result:  # a finished run may be of an earlier edldist
+        summary.add_row("worker-seconds", f"{result['worker_s']:.0f}")
     summary.add_row("workers", ", ".join(f"{teachers[key]} {key}" for key in ("joined", "left", "lost")))
     summary.add_row("tasks", ", ".join(f"{count} {key}" for key, count in tasks.items()))
     if result["student_restarts"]:

@@ -70,6 +70,7 @@ def test_a_completed_job_leaves_its_record_and_no_process(start: Start, folder: 
             "doubtful_labels",
             "starved_s",
             "backpressure_s",
+            "worker_s",
             "metrics",
             "teachers",
             "tasks",

@@ -30,6 +30,9 @@ student:
   nnodes: 1:4
   nproc_per_node: 2
   env: {X: y}
+label: {data: "d.s:f", kwargs: {split: train, sizes: [1, {a: null}]}, inputs: [image, 1], ids: index,
+   batch_size: 32, shard_rows: 1000, num_workers: 2, nproc_per_node: 3, max_restarts: 0,
+   resources: {cpus: 4}, env: {Y: z}}
 checkpoint: {every_steps: null, keep: 1}
 store: {path: "s3://b/kept", memory: 2GiB, disk: 1TiB, preprocessing: crop 224, data: "images, 2",
    read_only: true, only: false}
@@ -216,6 +219,25 @@ WRONG_VALUES = [
     ("student.degrade=[{teacher: 'a b'}]", "student.degrade[0].teacher", "the name of a teacher of the job"),
     ("student.priority=high", "student.priority", "'high' is not allowed"),
     ("student.env={A: {}}", "student.env.A", "{} is not allowed"),
+    ("label=m:f", "label", "a mapping with `data`"),
+    ("label={}", "label.data", "missing; it must be module:factory"),
+    ("label={data: m.f}", "label.data", "module:factory"),
+    ("label={data: 'm:f', kwargs: [1]}", "label.kwargs", "a mapping of the factory's arguments"),
+    ("label={data: 'm:f', kwargs: {'a b': 1}}", "label.kwargs.a b", "'a b' is not allowed"),
+    ("label={data: 'm:f', inputs: []}", "label.inputs", "a list of different ones, or null"),
+    ("label={data: 'm:f', inputs: [a, a]}", "label.inputs", "a list of different ones"),
+    ("label={data: 'm:f', inputs: -1}", "label.inputs", "a position (from 0)"),
+    ("label={data: 'm:f', inputs: true}", "label.inputs", "True is not allowed"),
+    ("label={data: 'm:f', ids: ''}", "label.ids", "index (a sample's place in the data set)"),
+    ("label={data: 'm:f', ids: 3}", "label.ids", "3 is not allowed"),
+    ("label={data: 'm:f', batch_size: 0}", "label.batch_size", "from 1 to 1000000"),
+    ("label={data: 'm:f', shard_rows: 0}", "label.shard_rows", "from 1 to 100000000"),
+    ("label={data: 'm:f', num_workers: -1}", "label.num_workers", "from 0 to 1024"),
+    ("label={data: 'm:f', nproc_per_node: 0}", "label.nproc_per_node", "from 1 to 1024"),
+    ("label={data: 'm:f', nproc_per_node: gpu}", "label.nproc_per_node", "'gpu' is not allowed"),
+    ("label={data: 'm:f', max_restarts: x}", "label.max_restarts", "a whole number"),
+    ("label={data: 'm:f', resources: {cpus: 0}}", "label.resources.cpus", "or null"),
+    ("label={data: 'm:f', env: {A: null}}", "label.env.A", "quote it"),
     ("checkpoint=5", "checkpoint", "a mapping"),
     ("checkpoint.every_steps=0", "checkpoint.every_steps", "or null"),
     ("checkpoint.keep=0", "checkpoint.keep", "from 1 to 1000000000"),
@@ -337,6 +359,7 @@ UNKNOWN_KEYS = [
     ("student.nprocs_per_node=2", "student.nprocs_per_node", "did you mean `nproc_per_node`?"),
     ("coordinator.heartbeat_s=2", "coordinator.heartbeat_s", "did you mean `heartbeat_ttl_s`?"),
     ("agreement.max_nat=2", "agreement.max_nat", "did you mean `max_nats`?"),
+    ("label={data: 'm:f', shards: 2}", "label.shards", "did you mean `shard_rows`?"),
     ("checkpoint.every_step=2", "checkpoint.every_step", "did you mean `every_steps`?"),
     ("prepare={script: a.py, arg: []}", "prepare.arg", "did you mean `args`?"),
     ("slurm={partitions: gpu}", "slurm.partitions", "did you mean `partition`?"),

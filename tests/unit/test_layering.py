@@ -90,6 +90,7 @@ ALLOWED = {
     "optim": {"errors"},
     **{role: {role} | SHARED | BASE for role in ROLES},
     "integrations": {"student"} | SHARED | BASE,
+    "labeller": {"student"} | SHARED | BASE,
 }
 # Within a folder of rooms: which of its parts a part may import.
 LAUNCH = {

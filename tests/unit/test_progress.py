@@ -52,6 +52,9 @@ RESULT: dict[str, Any] = {
     "doubtful_labels": 0,
     "starved_s": 0.4,
     "backpressure_s": 3.0,
+    "worker_s": 140.0,
+    "found_samples": 0,
+    "coalesced_samples": 0,
     "metrics": {"accuracy": 0.97},
     "teachers": {"joined": 2, "left": 0, "lost": 1},
     "tasks": {"done": 500, "requeued": 2, "duplicates": 0, "hedged": 0, "failed": 0},
@@ -140,6 +143,17 @@ def test_every_figure_of_the_result_is_seen_at_the_end(key: str) -> None:
     target = console()
     show_result(target, {**RESULT, key: changed.get(key, 4321)})
     assert "4321" in written(target)
+
+
+def test_a_job_that_labels_counts_samples_and_tells_what_its_store_holds() -> None:
+    target = console()
+    with ProgressView(target, "digits", 2, "labelling") as view:
+        view.update(FIGURES, "labelling", 65)
+    assert "labelled sample 120/500" in written(target)
+    labels = {"recipe": "c0ffee", "model": "m:f", "samples": 4321, "files": 3, "bytes": 98765}
+    show_result(target, {**RESULT, "labels": [labels]}, "labelling")
+    assert "labels of m:f" in written(target) and "4,321 samples in 3 files, 98,765 bytes" in written(target)
+    assert "steps" not in written(target)
 
 
 def test_without_a_terminal_there_is_a_line_every_five_seconds() -> None:

@@ -34,6 +34,7 @@ from edldist.labels.packing import Codec
 from edldist.labels.versions import is_newer
 from edldist.lifecycle.group_change import GroupChangeHandler, group_changed
 from edldist.observe.stages import times_of
+from edldist.store.shelf import Shelf
 from edldist.student.service.absent_groups import AbsentGroups
 from edldist.student.service.answers import Answers
 from edldist.student.service.batch import OpenBatch
@@ -165,6 +166,11 @@ class StudentService:
             self._shelves.look_up(batch)
         if self.delivery.offer(batch):
             self._poller.wake()
+
+    @property
+    def shelves(self) -> dict[str, Shelf]:
+        """Where labels of each teacher are kept, as far as that is known; of none without a store."""
+        return {} if self._shelves is None else self._shelves.open_now()
 
     def stats(self) -> dict[str, Scalar]:
         """Figures of the queue and of the workers that serve it."""

@@ -111,6 +111,11 @@ class Shelves:
             figures[f"store_{name}"] = sum(each[name] for each in held)
         return figures
 
+    def open_now(self) -> dict[str, Shelf]:
+        """The shelf of each group of which it is known what makes its labels."""
+        with self._lock:
+            return {teacher: each.shelf for teacher, each in self._open.items()}
+
     def used(self) -> dict[str, Used]:
         """The groups of which labels were found, and used."""
         with self._lock:
