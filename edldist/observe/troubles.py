@@ -18,8 +18,8 @@ def troubles(member: MemberStatus) -> list[str]:
     if stats.get("out_of_memory"):
         times, size = stats["out_of_memory"], stats.get("batch_size")
         said.append(f"ran out of memory ({times}x): at most {size} samples a pass now")
-    if stats.get("held"):
-        said.append(f"reads nothing until there is room: {stats['held']}")
+    if stats.get("held_back"):
+        said.append(f"reads nothing until there is room: {stats['held_back']}")
     shed = stats.get("shed")
     if isinstance(shed, int) and 0 < shed < len(STEPS):
         said.append(f"is on an overloaded fleet: {STEPS[shed]}")

@@ -58,10 +58,10 @@ def test_a_job_that_waits_reads_on_when_nobody_says_so_any_more(fleet, monkeypat
     now = loader._service._clock.monotonic()
     why = "others take all"
     loader._service._job.shedding.take(Shed(step=4, retry_after_s=0.5, waits=why), now)
-    assert loader.stats()["held"] == why
+    assert loader.stats()["held_back"] == why
     assert sum(1 for _ in batches) == BATCHES - 1
     stats = loader.stats()
-    assert stats["held_s"] >= 0.5 and "held" not in stats and stats["samples"] == BATCHES * SIZE
+    assert stats["held_s"] >= 0.5 and "held_back" not in stats and stats["samples"] == BATCHES * SIZE
 
 
 def test_what_a_loop_has_made_is_labelled_by_the_cheaper_teacher_too(fleet):

@@ -66,7 +66,7 @@ def test_a_job_that_waits_reads_nothing_and_says_why_now_and_again(caplog: pytes
     assert said[-1] == "there is room on the fleet after 130.0 s: reads on"
     assert party.reads() == 2
     assert party.shedding.stats(130.0)["held_s"] == 130.0
-    assert "held" not in party.shedding.stats(130.0)
+    assert "held_back" not in party.shedding.stats(130.0)
 
 
 def test_what_is_not_said_again_is_over():
@@ -115,12 +115,12 @@ def test_a_loop_that_asks_one_teacher_may_be_degraded_and_others_are_told_why_no
 
 def test_whoever_looks_at_the_job_reads_what_is_done_and_why():
     named = dict.fromkeys(("id", "role", "group", "address", "process", "host"), "x")
-    stats = {"shed": 4, "held": "others take all", "degraded": 12}
+    stats = {"shed": 4, "held_back": "others take all", "degraded": 12}
     member = MemberStatus(**named, pid=1, joined_s=1.0, silent_s=0.0, links=[], info={}, stats=stats)
     assert troubles(member) == [
         "reads nothing until there is room: others take all",
         "is on an overloaded fleet: jobs of a lower priority wait",
         "sent 12 samples to a cheaper teacher",
     ]
-    nonsense = msgspec.structs.replace(member, stats={"shed": 99, "held": "", "degraded": 0})
+    nonsense = msgspec.structs.replace(member, stats={"shed": 99, "held_back": "", "degraded": 0})
     assert troubles(nonsense) == []

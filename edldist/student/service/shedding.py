@@ -84,7 +84,7 @@ class Shedding:
             "held_s": round(self._waited_s, 3),
         }
         if shed is not None and shed.waits:
-            stats["held"] = shed.waits
+            stats["held_back"] = shed.waits
         return stats if self._fallback is None else stats | {"degraded": self._fallback.samples}
 
     def _wait(self, why: str, now: float) -> None:
