@@ -153,7 +153,8 @@ class Membership:
         # Invariant: true if any member's rate clearly differs from its weight.
         self._weights_changed = False
         self._weigh_at = now + WEIGH_S
-        self._last_tick = self._deaf_until = now
+        self._last_tick = now
+        self._deaf_until = float("-inf")
         self._settle_s = max(heartbeat_ttl_s, 2 * heartbeat_interval_s)
         self._settled_at = now + self._settle_s
         self._settled_by = now + MAX_SETTLES * self._settle_s

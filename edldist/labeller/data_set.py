@@ -91,7 +91,7 @@ class _Numbered:
 
     def __iter__(self) -> Iterator[Batch]:
         for numbers, content in zip(self._lists, self._batches, strict=True):
-            yield Batch(content, torch.tensor(numbers))
+            yield Batch(content, torch.tensor(numbers, device="cpu"))
 
 
 class Stream:

@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from edldist.ranks.placement import placement
+
 __all__ = ["average_gradients"]
 
 
@@ -26,7 +28,7 @@ def average_gradients(parameters: Sequence[Tensor], asked: bool, wait: Callable[
     Returns:
         How many ranks were asked to stop.
     """
-    world = dist.get_world_size()
+    world = placement().world_size
     kinds: dict[torch.dtype, list[Tensor]] = {}
     for parameter in parameters:
         kinds.setdefault(parameter.dtype, []).append(parameter)

@@ -27,7 +27,6 @@ from __future__ import annotations
 import atexit
 import importlib
 import logging
-import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -45,7 +44,7 @@ from edldist.live.generation import LiveGeneration
 from edldist.live.handover import Progress, hand_over
 from edldist.live.roll import Roll, RunOverError
 from edldist.live.terms import LiveTerms
-from edldist.ranks.placement import in_process_group
+from edldist.ranks.placement import in_process_group, placement
 
 __all__ = ["LiveGroup"]
 
@@ -162,7 +161,7 @@ class LiveGroup:
 
     def _form(self) -> LiveGeneration:
         if self._roll is None:
-            if not in_process_group() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            if not in_process_group() and placement().world_size > 1:
                 dist.init_process_group("gloo")
             return LiveGeneration(self, 0)
         meeting = self._roll.join()

@@ -17,6 +17,7 @@ from torch import Tensor
 from edldist.checkpoint.snapshot import Snapshot, Stateful
 from edldist.checkpoint.tree import pack, placeholders, unpack
 from edldist.errors import CheckpointError
+from edldist.ranks.placement import placement
 
 __all__ = ["Progress", "hand_over"]
 
@@ -50,8 +51,9 @@ def hand_over(state: Mapping[str, Stateful], here: Progress, wait: Wait) -> Prog
     Raises:
         CheckpointError: the state of that rank does not fit this one's: they run different scripts.
     """
-    rank, world = dist.get_rank(), dist.get_world_size()
-    parts = [torch.zeros(1, dtype=torch.int64, device="cpu") for _ in range(world)]
+    place = placement()
+    rank = place.rank
+    parts = [torch.zeros(1, dtype=torch.int64, device="cpu") for _ in range(place.world_size)]
     wait(dist.all_gather(parts, torch.tensor([here.step], device="cpu"), async_op=True))
     steps = [int(part) for part in parts]
     furthest = max(steps)

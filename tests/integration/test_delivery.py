@@ -446,6 +446,7 @@ def test_stats_name_what_there_is(memory_job):
         *("late", "leased", "reading_s", "sent_socket_bytes", "sent_shared_bytes"),
         *("received_socket_bytes", "received_shared_bytes"),
         *("missed", "stale", "retracted", "doubtful", "aside", "differs_nats", "differs_relative"),
+        "coalesced",
     } == set(stats)
     assert (stats["batches"], stats["teachers"], stats["epoch"], stats["epoch_samples"]) == (4, 1, 1, 0)
     assert stats["samples"] == sum(len(batch["id"]) for batch in batches(4))

@@ -44,7 +44,9 @@ def exchange(server: HttpServer, request: bytes) -> tuple[int, dict[str, str], b
 
 
 def ask(server: HttpServer, target: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
-    return exchange(server, f"{method} {target} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode())
+    return exchange(
+        server, f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode()
+    )
 
 
 OUTSIDE = [

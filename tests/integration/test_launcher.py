@@ -66,6 +66,8 @@ def test_a_completed_job_leaves_its_record_and_no_process(start: Start, folder: 
             "left_out_samples",
             "spikes",
             "rollbacks",
+            "found_samples",
+            "coalesced_samples",
             "retracted_labels",
             "doubtful_labels",
             "starved_s",

@@ -11,7 +11,7 @@ from edldist.clock import FakeClock
 from edldist.errors import IncompatibleError, ProtocolVersionError
 from edldist.teacher.service.identity import TeacherIdentity
 from edldist.teacher.service.service import TeacherService
-from edldist.teacher.tasks import Answer
+from edldist.teacher.tasks import Answer, Outcome
 from edldist.wire.memory import MemoryTransport
 from edldist.wire.messages import (
     Failure,
@@ -179,7 +179,7 @@ def test_the_next_pull_rides_on_the_labels_of_the_last(party: Party) -> None:
             compute_s=1.0,
             tensors=[spec],
         )
-        party.service.answer([Answer(tasks, result, [memoryview(bytes(16))])])
+        party.service.answer(Outcome([Answer(tasks, result, [memoryview(bytes(16))])]))
         labels = heard(Labels)
         assert labels.pull is not None and labels.pull.seq == pull.seq + 1
         pull = labels.pull
@@ -201,8 +201,9 @@ def test_small_labels_of_several_passes_travel_together_and_large_ones_do_not_wa
         rows = [LeaseRows(lease=lease, count=4)]
         labels = TensorSpec(name="y", dtype="uint8", shape=[4, nbytes // 4])
         result = Result(rows=rows, version="", compute_s=1.0, tensors=[labels])
-        passes.append((0.0, [Answer(tasks, result, [memoryview(bytes(nbytes))])]))
-    party.service._answers.extend(passes)  # both are there before a turn looks
+        passes.append(Outcome([Answer(tasks, result, [memoryview(bytes(nbytes))])]))
+    for each in passes:  # both are there before a turn looks
+        party.service._outbox.put(each)
     party.service._poller.wake()
     came = [party.heard(party.student, Labels) for _ in messages]
     assert [len(labels.results) for labels in came] == messages
@@ -348,7 +349,7 @@ def test_a_worker_that_drains_gives_back_at_once_what_no_pass_has_taken(party: P
     party.service.drain()
     assert party.heard(party.student, Return).leases == [2, 3]
     assert not party.service.drained
-    party.service.answer([Answer([begun], None, error="it failed")])
+    party.service.answer(Outcome([Answer([begun], None, error="it failed")]))
     assert party.heard(party.student, Failure).leases == [1]
     party.until(lambda: party.service.drained)
 

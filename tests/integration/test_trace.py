@@ -173,7 +173,7 @@ def test_nobody_is_there_to_trace() -> None:
 
 def test_no_coordinator_answers() -> None:
     client = TraceClient("tcp://127.0.0.1:9")
-    with contextlib.closing(client), pytest.raises(CoordinatorUnreachableError, match="Is a job running"):
+    with contextlib.closing(client), pytest.raises(CoordinatorUnreachableError, match="Is it running"):
         client.begin(1.0, timeout_s=0.2)
 
 

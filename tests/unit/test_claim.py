@@ -40,7 +40,7 @@ def left(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[GroupChanged]]:
     def leave(change: GroupChanged) -> None:
         changes.append(change)  # and the process ends
 
-    monkeypatch.setattr(module, "leave_group", leave)
+    monkeypatch.setattr(module, "group_changed", leave)
     yield changes
 
 

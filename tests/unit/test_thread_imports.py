@@ -54,6 +54,9 @@ INSIDE = {
     "coordinator/running.py": {"resource"},
     "coordinator/occupant.py": {"psutil"},
     "observe/reporter.py": {"multiprocessing"},
+    # Where somebody opens a store, or reads its labels in a script.
+    "store/kept_batch.py": {"edldist.labels.codec", "torch"},
+    "store/label_store.py": {"edldist.store.bucket"},
     # A worker loads its model, or looks at its engine, before it has threads that import.
     "teacher/engines/served_tokens.py": {"tokenizers"},
     "vocabulary/sources.py": {"transformers"},

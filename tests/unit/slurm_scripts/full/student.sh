@@ -53,6 +53,14 @@ export EDLDIST_AGREEMENT=max_nats=0.5,max_relative=0.02,every_s=5.0
 export EDLDIST_HEARTBEAT_TTL_S=20.0
 export EDLDIST_DETERMINISTIC=1
 export EDLDIST_TASK_SIZE=7
+export EDLDIST_STORE=s3://b/kept
+export EDLDIST_STORE_MEMORY_MIB=2048
+export EDLDIST_STORE_DISK_MIB=1048576
+export EDLDIST_STORE_PREPROCESSING='crop 224'
+export EDLDIST_STORE_DATA='images, 2'
+export EDLDIST_STORE_READ_ONLY=1
+export EDLDIST_STORE_ONLY=0
+export EDLDIST_STORE_TEACHERS='{"big": {"model": "a.b:c", "codec": "dense:bf16", "version": "7 b"}, "small": {"model": "a:c.d", "codec": "dense", "version": ""}}'
 export X=y
 
 # Each attempt has a folder of its own for its log.
