@@ -162,8 +162,7 @@ class LiveGeneration:
             return True
         if not isinstance(error, RuntimeError | OSError):
             return False
-        # A collective of torch's own, as DistributedDataParallel's, fails before the coordinator has said
-        # why.
+        # A collective of torch's own fails before the coordinator has said why.
         deadline = time.monotonic() + _HEARS_S
         while not (reason := self._group.changed()) and time.monotonic() < deadline:
             time.sleep(0.01)

@@ -76,8 +76,7 @@ class LiveGroup:
 
     Raises:
         ConfigError: an object without ``state_dict`` and ``load_state_dict``, a second group in one process,
-        or
-            what the supervisor has told this rank is damaged.
+            or what the supervisor has told this rank is damaged.
     """
 
     _exists = False

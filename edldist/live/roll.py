@@ -87,7 +87,11 @@ class Roll:
             seq=1,
             live=True,
         )
-        self._attendance = Attendance(terms.coordinator, report)
+        try:
+            self._attendance = Attendance(terms.coordinator, report)
+        except BaseException:
+            self._close()
+            raise
         self._attendance.start()
 
     def changed(self) -> str:
@@ -153,6 +157,10 @@ class Roll:
                 "the coordinator at %s did not hear that this rank has %s", self._terms.coordinator, state
             )
         self._attendance.close()
+        self._close()
+
+    def _close(self) -> None:
+        """Serve no store any more, and end every way to one."""
         for part in (self._way, self._door, self._store):
             if part is not None:
                 part.close()

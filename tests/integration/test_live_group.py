@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 import edldist
 from edldist.errors import ConfigError, RegroupError
 from edldist.live.collective import await_work
+from edldist.live.roll import Roll
 from edldist.live.terms import TERMS_VARIABLE, LiveTerms
 from tests.integration.ranks import run_ranks
 
@@ -148,3 +150,10 @@ def test_terms_come_back_as_they_were() -> None:
     terms = LiveTerms("tcp://127.0.0.1:1", "r", "train.py", 1, 4, None, 3.0)
     assert LiveTerms.read({TERMS_VARIABLE: terms.encode()}) == terms
     assert LiveTerms.read({}) is None
+
+
+def test_a_rank_that_cannot_meet_anybody_leaves_no_door_open() -> None:
+    terms = LiveTerms("nonsense", "r", "train.py", 1, 4, host="127.0.0.1")
+    with pytest.raises(ConfigError, match="nonsense"):
+        Roll(terms)
+    assert not [each.name for each in threading.enumerate() if each.name.startswith("edldist-store")]
