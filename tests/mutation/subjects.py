@@ -21,19 +21,30 @@ _SERVICE = (
 )
 _TEACHER = (
     *("pipeline_memory", "pipeline", "batch_size", "capacity", "ledger", "demand", "batcher"),
-    *("engine_entries", "top_entries", "pipeline_traced", "passage"),
+    *("engine_entries", "top_entries", "pipeline_traced", "pipeline_timed", "passage", "shares"),
 )
 _COORDINATOR = (
     *("membership", "status", "orders", "coordinator_machines", "rates", "assignment", "records"),
     *("load", "policies", "scaling"),
 )
-_RENDEZVOUS = ("rendezvous_restart", "rendezvous", "coordinator_machines")
+_OVERLOAD = ("overload",)
+_LIVES = ("metrics", "stages")
+_PULSE = ("pulse",)
+_RENDEZVOUS = ("rendezvous_restart", "rendezvous", "live_rendezvous", "coordinator_machines")
+_ATTENDANCE = ("attendance",)
 _SAMPLING = ("sampler", "dealing", "position", "draws", "data_set_size", "reading", "index_lists")
 _CHECKPOINT = (
     *("checkpoint_tree", "checkpoint_tensors", "sameness", "checkpoint_registry", "rank_state", "earlier"),
     *("checkpoint", "checkpoint_rng"),
 )
 _BACKLOG = ("contract/backlog",)
+_EQUAL = (
+    *("coalescing", "label_queue_states", "label_queue", "queue_books", "queue_bounds", "withdrawals"),
+    *("versions", "minds", "absences", "label_queue_turns"),
+)
+_SHEDDING = ("shedding",)
+_STORE = ("store_index", "store_keys", "store_files", "label_store", "label_stores")
+_KEYS = ("key_changes", "key_folder")
 
 SUBJECTS: dict[str, tuple[str, ...]] = {
     "student/service/service.py": _SERVICE,
@@ -58,13 +69,21 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "student/queue/wanted.py": _QUEUE,
     "student/queue/flow.py": _QUEUE,
     "student/queue/absences.py": _QUEUE,
+    "student/queue/coalescing.py": _EQUAL,
+    "student/queue/following.py": _EQUAL,
+    "student/queue/provenance.py": _EQUAL,
+    "student/queue/retired.py": _EQUAL,
+    "student/queue/fullness.py": _EQUAL,
+    "student/service/shedding.py": _SHEDDING,
     "teacher/passes/pipeline.py": _TEACHER,
     "teacher/passes/batch_size.py": _TEACHER,
     "teacher/engines/entries.py": _TEACHER,
     "teacher/service/ledger.py": _TEACHER,
     "teacher/service/demand.py": _TEACHER,
     "teacher/service/batcher.py": _TEACHER,
+    "teacher/service/shares.py": _TEACHER,
     "teacher/capacity.py": _TEACHER,
+    "teacher/passage.py": _TEACHER,
     "coordinator/membership.py": _COORDINATOR,
     "coordinator/assignment.py": _COORDINATOR,
     "coordinator/rates.py": _COORDINATOR,
@@ -75,7 +94,12 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "coordinator/board.py": _COORDINATOR,
     "coordinator/orders.py": _COORDINATOR,
     "coordinator/fingerprints.py": _COORDINATOR,
+    "coordinator/overload.py": _OVERLOAD,
+    "coordinator/shedding.py": _OVERLOAD,
+    "coordinator/lives.py": _LIVES,
+    "coordinator/pulse.py": _PULSE,
     "coordinator/rendezvous.py": _RENDEZVOUS,
+    "meeting/attendance.py": _ATTENDANCE,
     "sampling/sampler.py": _SAMPLING,
     "sampling/position.py": _SAMPLING,
     "sampling/sampled.py": _SAMPLING,
@@ -87,6 +111,17 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "checkpoint/manifest.py": _CHECKPOINT,
     "checkpoint/sameness.py": _CHECKPOINT,
     "checkpoint/registry.py": _CHECKPOINT,
+    "store/key_index.py": _STORE,
+    "store/sample_key.py": _STORE,
+    "store/segment.py": _STORE,
+    "store/memory.py": _STORE,
+    "store/kept_rows.py": _STORE,
+    "store/shelf.py": _STORE,
+    "store/room.py": _STORE,
+    "store/recipe.py": _STORE,
+    "store/shard_header.py": _STORE,
+    "keys/keyring.py": _KEYS,
+    "keys/live.py": _KEYS,
     "wire/zmq/backlog.py": _BACKLOG,
 }
 
