@@ -386,6 +386,21 @@ def test_a_task_that_is_to_be_compared_is_packed_for_that_and_says_nothing_of_ca
     assert [tensor.name for tensor in answer.result.tensors] == ["logits"]
     ((samples, seconds, fullness),) = told
     assert (samples, fullness) == (1, 0.5) and seconds > 0
+    crew.run([task(3, alone=True)])
+    assert told[1][0] == told[1][2] == 1, "a fixed cut is as full as it gets"
+
+
+def test_a_task_that_was_compared_leaves_its_place_to_the_next_one_at_once():
+    lane, shelf = Apron(), Shelf()
+    crew = Crew(double, lane, reader=shelf)
+    tasks = [replace(task(1), compared=True), task(2), task(3)]
+    for each in tasks:
+        crew.pipeline.begin([each])
+        shelf.hand_over(each)
+    crew.pipeline.step()
+    lane.flights[0].is_down = True
+    crew.pipeline.step()
+    assert len(lane.flights) == 3
 
 
 @pytest.mark.parametrize(
@@ -412,3 +427,51 @@ def test_a_fixed_cut_for_which_there_is_no_memory_here_may_fit_elsewhere():
     crew.pipeline.begin([task(1, 1, 2, 3, 4, alone=True)])
     answer = only_answer(crew)
     assert "task of 4 samples" in answer.error and not answer.final and not answer.certain
+
+
+def levels(crew: Crew) -> dict[str, tuple[int, int]]:
+    return {where: tuple(level) for where, level in crew.pipeline.levels().items()}
+
+
+def test_what_was_read_ahead_is_told_apart_from_what_the_device_has():
+    lane, shelf = Apron(), Shelf()
+    crew = Crew(double, lane, reader=shelf)
+    first, second = task(1, 5, 6), task(2)
+    for each in (first, second):
+        crew.pipeline.begin([each])
+    assert levels(crew) == {"batch": (3, 24), "forward": (0, 0)}
+    shelf.hand_over(first)
+    crew.pipeline.step()
+    assert levels(crew) == {"batch": (1, 8), "forward": (2, 16)}
+    lane.flights[0].is_down = True
+    crew.turn()
+    assert levels(crew) == {"batch": (1, 8), "forward": (0, 0)}
+
+
+def test_a_pass_that_is_to_fly_again_is_not_on_the_device():
+    lane = Apron()
+    crew = Crew(double, lane)
+    for lease in (1, 2):
+        crew.pipeline.begin([task(lease, 5, 6, alone=True)])
+    lane.flights[0].error = NO_MEMORY
+    crew.turn()
+    assert levels(crew) == {"batch": (2, 16), "forward": (2, 16)}, "by itself, once the other has landed"
+
+
+@pytest.mark.parametrize("by_reference", [False, True])
+def test_what_came_in_several_messages_is_joined_and_what_was_read_is_left_where_it_lies(
+    by_reference, monkeypatch
+):
+    lane, shelf = HostLane(), Shelf() if by_reference else None
+    launched, launch = [], lane.launch
+    monkeypatch.setattr(
+        lane, "launch", lambda parts, compute: launched.append(parts) or launch(parts, compute)
+    )
+    crew, tasks = Crew(double, lane, reader=shelf), [task(1), task(2, 5, 6)]
+    crew.pipeline.begin(tasks)
+    for each in tasks if shelf is not None else ():
+        shelf.hand_over(each)
+    crew.turn()
+    parts = [part["id"].tolist() for part in launched[0]]
+    assert parts == ([[1], [5, 6]] if by_reference else [[1, 5, 6]])
+    assert crew.labels == {1: [2], 2: [10, 12]}
