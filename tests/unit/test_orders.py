@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from edldist.clock import FakeClock
 from edldist.coordinator import orders as orders_module
 from edldist.coordinator.membership import Membership
 from edldist.coordinator.orders import LINKS_REFRESH_TTLS, Orders
-from edldist.wire.messages import Links, Peer, Register
+from edldist.wire.messages import Goodbye, Links, Peer, Register
 from tests.greetings import FINGERPRINT
 
 TTL_S = 3.0
@@ -18,13 +20,14 @@ S1, S2 = (Peer(id=name, address=f"tcp://here:{name}") for name in ("s1", "s2"))
 class Desk:
     """Orders of a coordinator that has settled, with one worker; ``reached`` is what left for whom."""
 
-    def __init__(self, most: int = 16) -> None:
+    def __init__(self, most: int = 16, *, settled: bool = True) -> None:
         self.clock = FakeClock(100.0)
-        self.members = Membership("life", 1.0, TTL_S, self.now - 2 * TTL_S)
+        self.members = Membership("life", 1.0, TTL_S, self.now - 2 * TTL_S if settled else self.now)
         self.reached: list[tuple[bytes, Links]] = []
         self.reachable = True
         self.orders = Orders(self.members, most, self.clock, self._send)
-        self.teacher("t1")
+        if settled:
+            self.teacher("t1")
 
     @property
     def now(self) -> float:
@@ -35,8 +38,8 @@ class Desk:
             self.reached.append((peer, links))
         return self.reachable
 
-    def teacher(self, name: str, peer: bytes | None = None) -> None:
-        own = {"id": name, "process": f"p-{name}", "fingerprint": FINGERPRINT}
+    def teacher(self, name: str, peer: bytes | None = None, links: Sequence[str] = ()) -> None:
+        own = {"id": name, "process": f"p-{name}", "fingerprint": FINGERPRINT, "links": list(links)}
         self._join(Register(role="teacher", group="big", host="h", pid=1, **own), peer)
 
     def student(self, peer: Peer) -> None:
@@ -138,3 +141,76 @@ def test_deciding_takes_a_bounded_share_of_the_time(desk: Desk, monkeypatch: pyt
     desk.decided()
     desk.student(S1)
     assert desk.orders.due_at(desk.now) == pytest.approx(desk.now + 4.5)
+
+
+def test_a_fresh_coordinator_leaves_links_to_students_that_it_has_not_heard_yet() -> None:
+    desk = Desk(most=1, settled=False)
+    desk.teacher("t1", links=["s1"])
+    desk.teacher("t2")
+    desk.student(S2)
+    assert dict(desk.decided()) == {
+        b"t1": Links(students=[], complete=False),
+        b"t2": Links(students=[S2], complete=False),
+    }
+    assert desk.members.members["t1"].links == {"s1"}
+    desk.student(S1)
+    assert desk.decided() == [(b"t1", Links(students=[S1], complete=False))]
+    assert desk.refreshed("t2") == []
+    desk.clock.advance(4 * TTL_S)
+    assert dict(desk.decided())[b"t1"] == Links(students=[S1], complete=True)
+
+
+def test_before_it_has_settled_nobody_is_left_and_then_those_who_need_not_be_served() -> None:
+    desk = Desk(most=1, settled=False)
+    desk.teacher("t1", links=["s1", "s2"])
+    desk.teacher("t2")
+    for student in (S1, S2):
+        desk.student(student)
+    desk.decided()
+    assert desk.members.members["t1"].links == {"s1", "s2"}
+    desk.clock.advance(4 * TTL_S)
+    told = dict(desk.decided())[b"t1"]
+    assert len(told.students) == 1 and told.complete
+    assert told.released == [peer.id for peer in (S1, S2) if peer not in told.students]
+
+
+def test_a_student_that_fell_silent_keeps_its_worker_and_one_that_left_does_not(desk: Desk) -> None:
+    for student in (S1, S2):
+        desk.student(student)
+    desk.decided()
+    desk.members.goodbye(b"s2", Goodbye(id="s2"), 0.0)
+    for _ in range(8):
+        desk.clock.advance(TTL_S / 4)
+        desk.members.heard(b"t1", desk.now)
+        desk.members.tick(desk.now, 0.0)
+    assert set(desk.members.members) == {"t1"} and set(desk.members.missing) == {"s1"}
+    assert desk.decided() == [(b"t1", Links(students=[], complete=True))]
+    assert desk.members.members["t1"].links == {"s1"}, "cut off from here, it may be served all the same"
+
+
+def test_links_that_were_weighed_by_unknown_rates_are_not_moved_to_balance_them(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    balances: list[bool] = []
+    monkeypatch.setattr(
+        orders_module, "assign", lambda *args, balance: balances.append(balance) or {"t1": frozenset()}
+    )
+    desk.orders.decide(desk.now)
+    desk.members.inherits = True
+    desk.orders.decide(desk.now)
+    assert balances == [True, False]
+
+
+def test_who_is_reached_elsewhere_is_told_there(desk: Desk) -> None:
+    desk.student(S1)
+    told = desk.decided()
+    assert desk.decided() == []
+    desk.members.register(b"t1-elsewhere", desk.members.members["t1"].register, desk.now, 0.0)
+    assert desk.decided() == [(b"t1-elsewhere", told[0][1])]
+
+
+def test_what_workers_were_told_is_forgotten_with_them(desk: Desk) -> None:
+    desk.decided()
+    desk.members.goodbye(b"t1", Goodbye(id="t1"), 0.0)
+    desk.decided()
+    assert desk.orders._sent == {}
