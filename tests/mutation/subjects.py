@@ -91,7 +91,7 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "coordinator/policies.py": _COORDINATOR,
     "coordinator/scaling.py": _COORDINATOR,
     "coordinator/records.py": _COORDINATOR,
-    "coordinator/board.py": _COORDINATOR,
+    "coordinator/board.py": ("board",),
     "coordinator/orders.py": _COORDINATOR,
     "coordinator/fingerprints.py": _COORDINATOR,
     "coordinator/overload.py": _OVERLOAD,
