@@ -46,9 +46,13 @@ def test_it_stops_at_the_largest_size_allowed():
 
 
 def test_a_size_is_decided_by_its_fifth_pass():
-    search = BatchSizeSearch(AUTO)
-    for size in (8, 16, 32):
+    search = BatchSizeSearch(AUTO, largest=40)
+    for size in (8, 16):
         assert [search.passed(size, 0.01) for _ in range(5)] == [False] * 4 + [True]
+    for done in range(5):
+        assert not search.settled, f"{done} passes of the largest size"
+        search.passed(32, 0.01)
+    assert search.settled
 
 
 def test_the_first_pass_of_a_size_decides_nothing():

@@ -88,6 +88,7 @@ def test_the_position_of_what_is_wrong_is_the_asked_one():
     for wrong, words in (
         ([(0, -1.0)], "1 entries came for position 9, and 2"),
         ([(0, -1.0), (-1, -2.0)], "id -1 came for position 9"),
+        ([(0, -1.0), (10, -2.0)], "id 10 came for position 9"),
         (
             [(0, -1.0), (5, math.nan)],
             r"no number \(null or NaN\) came as the log-probability of id 5 at position 9",

@@ -207,3 +207,21 @@ def test_bytes_of_a_task_are_its_rows_of_the_frames_of_its_group():
     made.labelled(made.close(made.take()), compute_s=1e-5)
     made.give_back_all()
     assert [pull.room for pull in made.pulls()["s"]] == [4, 4], "a quarter of a MiB in a quarter of a pass"
+
+
+def test_it_tells_what_was_asked_for_and_what_waits():
+    made = ledger("s", "t")
+    assert made.room == 8, "two turns of four"
+    assert levels(made) == {"receive": (0, 0), "decode": (0, 0)} and made.idle
+    made.pulls()
+    assert levels(made) == {"receive": (8, 0), "decode": (0, 0)} and not made.idle
+    made.weighed(30.0)
+    assert levels(made)["receive"] == (8, 240)
+    made.accept("s", tasks(LAST, [(1, 2), (3, 3)]), [memoryview(bytes(50))])
+    assert levels(made) == {"receive": (4, 120), "decode": (5, 50)}
+    made.take()
+    assert levels(made)["decode"] == (3, 30), "one would make the pass too large"
+
+
+def levels(made: Ledger) -> dict[str, tuple[int, int]]:
+    return {where: tuple(level) for where, level in made.levels().items()}

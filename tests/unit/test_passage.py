@@ -52,6 +52,16 @@ def test_a_stage_that_nobody_saw_takes_no_time_and_its_own_counts_as_the_next_on
     assert abs(sum(stages) + sum(waits) - total_s) < 1e-6 and abs(total_s - sum(took)) < 1e-6
 
 
+def test_nor_does_one_that_nobody_saw_end() -> None:
+    passage = Passage(1.0)
+    passage.began("decode", 3.0)
+    passage.began("batch", 5.0)
+    passage.ended("batch", 6.0)
+    stages, waits, total_s = passage.durations()
+    decode, batch = STAGES.index("decode"), STAGES.index("batch")
+    assert (waits[decode], stages[decode], waits[batch], stages[batch], total_s) == (0.0, 0.0, 4.0, 1.0, 5.0)
+
+
 @given(st.lists(st.floats(0, 1e6), min_size=2 * len(STAGES), max_size=2 * len(STAGES)))
 def test_clocks_that_disagree_make_no_time_negative_and_count_none_twice(moments: list[float]) -> None:
     passage = Passage(5.0)

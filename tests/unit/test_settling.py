@@ -1,4 +1,4 @@
-"""Until when a coordinator leaves links alone: while it is fresh, and when it has lost sight of most members."""
+"""Until when a coordinator leaves links alone: while it is fresh, or has lost sight of most members."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edldist.teacher.service.demand import Demand, PullOrder
+from edldist.teacher.service.shares import MOST_TURNS, SharedJob, Shares
 from edldist.wire.messages import JobShare
 
 BATCH = 8
@@ -17,11 +18,12 @@ BATCH = 8
 
 @dataclass
 class Student:
-    """One that has so many samples to give; None: without end."""
+    """One that has so many samples to give, some for each pull; None: without end, and as many as fit."""
 
     share: JobShare
     left: int | None = None
     buffered: int = 0
+    at_once: int | None = None
 
 
 @dataclass
@@ -70,7 +72,7 @@ class Bench:
 
     def _answer(self, order: PullOrder) -> None:
         student = self.students[order.student]
-        cost = order.room if student.left is None else min(order.room, student.left)
+        cost = min(size for size in (order.room, student.left, student.at_once) if size is not None)
         if not cost:
             self.demand.idled(order.student, order.seq, student.buffered)
             return
@@ -209,3 +211,117 @@ def test_the_lightest_job_beside_the_heaviest_is_served_within_a_round(light: in
     bench = Bench(jobs(light=light, heavy=heavy))
     round_ = 2 * (light + heavy) // light + 4
     assert all(bench.run(round_)["light"] for _ in range(3))
+
+
+def test_a_job_that_gives_little_for_each_pull_is_asked_more_often():
+    students = jobs(much=1, little=1)
+    students["little"].at_once = 2
+    got = Bench(students).run(500)
+    assert abs(got["much"] - got["little"]) <= 2 * BATCH
+
+
+def asked(demand: Demand) -> str:
+    order = demand.next_pull()
+    return "" if order is None else order.student
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_a_rank_was_asked_for_and_never_gave_is_not_its_jobs_loss(again: bool):
+    demand = Demand(BATCH)
+    for name, job in (("a1", "a"), ("a2", "a"), ("b", "b")):
+        demand.connected(name, JobShare(job=job, weight=1))
+    assert asked(demand) == "a1"
+    if again:
+        demand.connected("a1", JobShare(job="a", weight=1))
+    else:
+        demand.disconnected("a1")
+    assert asked(demand) == "a2", "and not b, as if a had had its turn"
+
+
+def test_jobs_are_told_apart_no_more_when_those_that_were_named_are_gone():
+    demand = Demand(BATCH)
+    demand.connected("named", JobShare(job="named", weight=1))
+    for name in ("full", "hungry"):
+        demand.connected(name)
+    demand.disconnected("named")
+    order = demand.next_pull()
+    demand.granted("full", order.seq, 0, 9)
+    for _ in range(4):
+        order = demand.next_pull()
+        assert order.student == "hungry"
+        demand.granted("hungry", order.seq, BATCH, 0)
+        demand.finished("hungry", BATCH)
+
+
+def sharing(**jobs: JobShare) -> Shares:
+    """Of students that are called by their job and, where that has several, a number."""
+    shares = Shares()
+    for student, share in jobs.items():
+        shares.joined(student, share)
+    return shares
+
+
+def owed(shares: Shares, *students: str) -> list[float]:
+    return [shares[each].deficit for each in students]
+
+
+def of(job: str, weight: int = 1, priority: int = 0) -> JobShare:
+    return JobShare(job=job, weight=weight, priority=priority)
+
+
+def test_most_is_owed_to_whom_most_is_owed_for_its_weight():
+    assert SharedJob(weight=1, deficit=2.0).place < SharedJob(weight=3, deficit=3.0).place
+    assert SharedJob(weight=3, priority=1, deficit=-9.0).place < SharedJob(deficit=9.0).place
+
+
+def test_what_one_gets_is_owed_to_those_of_its_priority_and_bounded_by_some_turns():
+    shares = sharing(a=of("a", 3), b=of("b"), low=of("low", 1, -1))
+    shares.charge("a", 8, ["a", "b", "low"], turn=BATCH)
+    assert owed(shares, "a", "b", "low") == [-2.0, 2.0, 0.0]
+    shares.charge("b", 4, [], turn=BATCH)
+    assert owed(shares, "a", "b", "low") == [-2.0, 2.0, 0.0], "alone, it takes from nobody"
+    shares.charge("a", 10**6, ["a", "b"], turn=BATCH)
+    assert owed(shares, "a", "b") == [-MOST_TURNS * BATCH, MOST_TURNS * BATCH]
+
+
+def test_a_job_that_has_nothing_to_give_leaves_what_it_was_owed_to_the_others():
+    shares = sharing(a=of("a"), b=of("b", 2), c=of("c"), low=of("low", 1, -1))
+    shares.charge("b", 2, ["a", "b", "c"], turn=BATCH)
+    assert owed(shares, "a", "b", "c") == [0.5, -1.0, 0.5]
+    shares.rests("a", ["b", "c", "low"])
+    assert owed(shares, "a", "b", "c", "low") == [0.0, -1.0 + 1 / 3, 0.5 + 1 / 6, 0.0]
+    shares.rests("b", ["c"])
+    assert owed(shares, "b", "c") == [-1.0 + 1 / 3, 0.5 + 1 / 6], "what it had too much of is not forgotten"
+
+
+def test_a_job_is_owed_something_as_long_as_one_of_its_ranks_has_something():
+    shares = sharing(a1=of("a"), a2=of("a"), b=of("b"))
+    shares.charge("b", 4, ["a1", "a2", "b"], turn=BATCH)
+    shares.rests("a1", ["a2", "b"])
+    assert owed(shares, "a1", "a2", "b") == [2.0, 2.0, -2.0]
+
+
+def test_jobs_keep_what_they_are_owed_when_others_come_and_ranks_that_part_get_it_once():
+    shares = sharing(a1=of("a"), a2=of("a"), b=of("b"))
+    shares.charge("b", 4, ["a1", "b"], turn=BATCH)
+    shares.joined("c", of("c", 5))
+    assert owed(shares, "a1", "b", "c") == [2.0, -2.0, 0.0] and shares["c"].weight == 5
+    shares.joined("a2", of("other", 2, 1))
+    assert owed(shares, "a1", "a2", "b") == [2.0, 0.0, -2.0]
+    assert (shares["a2"].weight, shares["a2"].priority, shares["a1"].priority) == (2, 1, 0)
+    shares.left("a2")
+    assert owed(shares, "a1", "b") == [2.0, -2.0]
+
+
+def test_of_ranks_of_a_job_that_say_different_things_the_most_counts():
+    shares = sharing(a1=of("a", 2, -1), a2=of("a", 3, -2), b=JobShare(job="b"))
+    assert (shares["a1"].weight, shares["a1"].priority) == (3, -1) and shares["b"].weight == 1
+    assert shares["a1"] is shares["a2"] and shares["a1"] is not shares["b"]
+
+
+def test_students_of_no_job_are_one_each_beside_those_that_are_named():
+    shares = sharing(a=of("a"), b=JobShare(), c=JobShare())
+    assert shares.several and len({id(shares[each]) for each in "abc"}) == 3
+    shares.left("nobody")
+    shares.left("a")
+    assert not shares.several and shares["b"] is shares["c"]
