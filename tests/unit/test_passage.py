@@ -33,7 +33,9 @@ def test_stages_and_waits_are_what_they_were_and_add_up_to_the_whole(took: list[
     for at in range(len(STAGES)):
         assert abs(waits[at] - took[2 * at]) < 1e-9 and abs(stages[at] - took[2 * at + 1]) < 1e-9
     assert abs(total_s - sum(took)) < 1e-6 and abs(sum(stages) + sum(waits) - total_s) < 1e-6
+    assert abs(passage.ended_at - (100.0 + sum(took))) < 1e-6
     (row,) = passages.rows(passage.ended_at + 0.5)
+    assert row.total_s == round(total_s, 9)
     assert row.stages == [round(each, 9) for each in stages] and abs(row.ago_s - 0.5) < 1e-9
     for stage, clock in passages.stages.items():
         told = clock.told(stage)
