@@ -25,7 +25,7 @@ _TEACHER = (
 )
 _COORDINATOR = (
     *("membership", "status", "orders", "coordinator_machines", "rates", "assignment", "records"),
-    *("load", "policies", "scaling"),
+    *("load", "policies", "scaling", "settling"),
 )
 _OVERLOAD = ("overload",)
 _LIVES = ("metrics", "stages")
