@@ -367,3 +367,15 @@ def test_a_worker_that_leaves_gives_back_what_its_model_has_not_ended(party: Par
     party.service.close("its time is up")
     assert party.heard(party.student, Return).leases == [1, 2]
     assert party.heard(party.student, Goodbye).reason == "its time is up"
+
+
+def test_a_worker_that_has_nothing_left_waits_for_no_more_tasks(party: Party) -> None:
+    given(party, 1)
+    party.service.await_tasks(5.0)
+    (begun,) = party.service.take()
+    party.service.drain()
+    waiting = threading.Thread(target=party.service.await_tasks, args=(600.0,), daemon=True)
+    waiting.start()
+    party.service.answer(Outcome([Answer([begun], None, error="it failed")]))
+    waiting.join(20)
+    assert not waiting.is_alive()

@@ -128,10 +128,15 @@ class TeacherService:
     # --- the compute thread -----------------------------------------------------------------------
 
     def await_tasks(self, timeout_s: float) -> None:
-        """Wait until there are tasks to take, or the service ended, or time is up."""
+        """Wait until there are tasks to take, or nothing is left to do, or the service ended, or time is up."""
         with self._arrived:
             self._arrived.wait_for(
-                lambda: (self._ledger.waiting and not self._renewal) or self._error or self._stopping,
+                lambda: (
+                    (self._ledger.waiting and not self._renewal)
+                    or self._error
+                    or self._stopping
+                    or self.drained
+                ),
                 timeout_s,
             )
 
@@ -203,6 +208,9 @@ class TeacherService:
         if self._draining and self._ledger.waiting:
             with self._lock:
                 self._give_back(self._ledger.give_back_waiting())
+        if self.drained:
+            with self._arrived:
+                self._arrived.notify_all()
         if now >= self._levels.due_at:
             self._levels.look(now)
         self._outbox.carry(not (self._draining or self._stopping))
