@@ -66,6 +66,14 @@ def test_texts_without_end_are_not_kept_and_none_is_lost(
     assert names == [words for words in warned(caplog) if words.startswith("error")]
 
 
+@pytest.mark.timeout(60)
+def test_a_long_text_costs_no_more_than_its_length(
+    repeats: Repeats, caplog: pytest.LogCaptureFixture
+) -> None:
+    repeats.warn("x" * 4_000_000)  # by the square of it: days
+    assert warned(caplog) == ["x" * 4_000_000]
+
+
 def test_numbers_do_not_make_another_warning_but_those_of_whom_it_is_about(
     repeats: Repeats, caplog: pytest.LogCaptureFixture
 ) -> None:
