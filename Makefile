@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# What a job's or a test's processes import is compiled once, wherever containers say otherwise.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo pictures test fault examples workloads kubernetes monitoring simulate check bench soak mutants clean
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	-$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib edldist launch benchmarks  # by all cores: pip takes one
 	touch $@
 
 demo: setup

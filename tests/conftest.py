@@ -10,6 +10,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+# Tensors of tests are small, several processes compute at once, and threads that wait for each other spin.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 settings.register_profile("edldist", deadline=None)
 settings.load_profile("edldist")
 

@@ -154,6 +154,7 @@ def test_prepare_makes_loadable_weights_and_a_reference_then_reuses_both(toy, tm
         prepare.main([*toy, "--teacher-epochs", "2"])
 
 
+@pytest.mark.slow
 def test_prepare_replaces_weights_that_cannot_be_read(toy, tmp_path):
     (tmp_path / "build").mkdir()
     (tmp_path / "build" / "teacher.safetensors").write_bytes(b"half a file")
@@ -161,6 +162,7 @@ def test_prepare_replaces_weights_that_cannot_be_read(toy, tmp_path):
     teacher().load_state_dict(load_file(tmp_path / "build" / "teacher.safetensors"))
 
 
+@pytest.mark.slow
 def test_the_plain_student_depends_on_its_budget_alone():
     def train(*arguments):
         args = recipe.options(None).parse_args(["--epochs", "3", "--batch-size", "128", *arguments])

@@ -58,6 +58,7 @@ def test_three_broken_batches_are_left_out_and_the_model_lives(
     assert left_out >= BROKEN_BATCHES * recipe.BATCH and left_out % recipe.BATCH == 0
 
 
+@pytest.mark.slow
 def test_without_the_guard_they_are_its_end(
     job: LocalJob, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

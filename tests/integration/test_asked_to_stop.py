@@ -101,7 +101,7 @@ def script(folder: Path, body: str) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("number", [SIGTERM, SIGUSR1])
+@pytest.mark.parametrize("number", [SIGTERM, pytest.param(SIGUSR1, marks=pytest.mark.slow)])
 def test_a_script_that_still_prepares_is_ended_at_once_and_that_is_said(tmp_path: Path, number: int) -> None:
     path = script(tmp_path, "up()\ntime.sleep(600)\n")
     with student("tcp://127.0.0.1:9", path) as node:
@@ -111,6 +111,7 @@ def test_a_script_that_still_prepares_is_ended_at_once_and_that_is_said(tmp_path
     assert NOTHING_SAVED in said and "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_script_that_waits_for_other_ranks_is_ended_at_once_too(tmp_path: Path) -> None:
     """In ``init_process_group``, where no handler of Python's would ever run."""
     body = "import torch.distributed as d\nif os.environ['RANK'] == '1': up(); time.sleep(600)\n"

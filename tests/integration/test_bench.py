@@ -64,7 +64,10 @@ def test_rows_are_measured_and_written(tmp_path: Path) -> None:
     assert torch_free["value"] == 0 and torch_free["met"] is True
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "signum",
+    [signal.SIGKILL, *(pytest.param(s, marks=pytest.mark.slow) for s in (signal.SIGINT, signal.SIGTERM))],
+)
 def test_however_it_ends_its_processes_end_too(tmp_path: Path, signum: signal.Signals) -> None:
     with bench(tmp_path, "small", "--seconds", "600") as process:
         children = wait_for_children(process, TEACHER)
@@ -77,7 +80,11 @@ def test_however_it_ends_its_processes_end_too(tmp_path: Path, signum: signal.Si
 
 
 @pytest.mark.parametrize(
-    "moment", [TEACHER, "edldist_benchmarks.echo"], ids=["while it starts", "while it is measured"]
+    "moment",
+    [
+        pytest.param(TEACHER, id="while it starts"),
+        pytest.param("edldist_benchmarks.echo", id="while it is measured", marks=pytest.mark.slow),
+    ],
 )
 def test_a_row_whose_worker_dies_fails_at_once_and_leaves_nothing(tmp_path: Path, moment: str) -> None:
     with bench(tmp_path, "small", "--seconds", "600") as process:
@@ -91,6 +98,7 @@ def test_a_row_whose_worker_dies_fails_at_once_and_leaves_nothing(tmp_path: Path
     assert not alive
 
 
+@pytest.mark.slow
 def test_the_pair_for_the_gpu_runs_at_toy_size_without_one() -> None:
     command = [
         sys.executable,

@@ -148,6 +148,7 @@ def test_a_hanging_model_keeps_neither_what_has_not_begun_nor_its_process(counte
     assert counterpart.process.wait(20) == 143
 
 
+@pytest.mark.slow
 def test_a_person_who_insists_does_not_wait_for_a_model_that_hangs(counterpart: Counterpart) -> None:
     counterpart.start("hangs", drain_s="50")
     counterpart.meet()

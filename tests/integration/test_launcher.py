@@ -174,6 +174,7 @@ def test_a_killed_coordinator_comes_back_at_the_same_address(start: Start, folde
     assert query_status(second["address"]).incarnation == second["incarnation"]
 
 
+@pytest.mark.slow
 def test_a_killed_coordinator_is_started_again_and_again_while_its_port_is_taken(
     start: Start, folder: Path
 ) -> None:
@@ -321,6 +322,7 @@ def test_the_job_file_is_not_replaced_by_the_resolved_job(start: Start, folder: 
     assert (folder / "job.yaml").read_text() == text
 
 
+@pytest.mark.slow
 def test_weights_that_the_preparation_makes_beside_the_job_file_are_found(
     start: Start, folder: Path, tmp_path: Path
 ) -> None:
@@ -390,6 +392,7 @@ def run_whole(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=150)
 
 
+@pytest.mark.slow
 def test_workers_whose_weights_differ_fail_the_job_with_both_sides_named(folder: Path) -> None:
     """The whole real command line, up to the second worker's refusal."""
     (folder / "a.py").write_text(
@@ -431,6 +434,7 @@ def test_a_script_that_wants_another_teacher_ends_the_job_at_once(start: Start, 
     assert result(folder)["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_a_job_elsewhere_finds_the_modules_beside_its_file(tmp_path: Path) -> None:
     here, jobs = tmp_path / "here", tmp_path / "jobs"
     for place in (here, jobs):

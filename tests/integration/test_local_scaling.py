@@ -92,7 +92,9 @@ def test_a_worker_that_does_not_leave_is_killed(start: Start, folder: Path) -> N
     up(folder, "teacher", 0)
 
 
-@pytest.mark.parametrize("asked", ["in the folder", "at the coordinator"])
+@pytest.mark.parametrize(
+    "asked", [pytest.param("in the folder", marks=pytest.mark.slow), "at the coordinator"]
+)
 def test_a_persons_number_outlives_the_coordinator(start: Start, folder: Path, asked: str) -> None:
     make_elastic(folder)
     start()
@@ -122,6 +124,7 @@ def test_a_persons_number_outlives_the_coordinator(start: Start, folder: Path, a
     assert events(folder, "teacher_draining") == []
 
 
+@pytest.mark.slow
 def test_who_ends_with_a_launcher_that_hangs_is_not_left_to_its_own_grace(
     start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +227,7 @@ def edldist(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_commands_find_the_newest_job_that_runs(start: Start, folder: Path) -> None:
     make_elastic(folder)
     nothing = edldist(folder, "scale", "teacher=2")

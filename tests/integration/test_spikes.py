@@ -83,6 +83,7 @@ def test_a_loop_with_spikes_ends_as_one_that_never_had_their_batches(
     assert (run["guard"].spikes, run["guard"].rollbacks) == (2, 2)
 
 
+@pytest.mark.slow
 def test_ranks_decide_alike_and_take_clippy_s_steps_on_sharded_weights(tmp_path: Path) -> None:
     """A sample of one rank spoils its loss: all of them go back, and leave out the same global batch."""
     with local_job() as job:

@@ -61,7 +61,7 @@ TERM, WARNING = signal.SIGTERM, signal.SIGUSR1
     [
         ("1", 1, (TERM, TERM, TERM)),
         pytest.param("1:2", 2, (TERM, TERM, TERM), marks=pytest.mark.slow),
-        ("1", 1, (WARNING, TERM, TERM)),
+        pytest.param("1", 1, (WARNING, TERM, TERM), marks=pytest.mark.slow),
     ],
     ids=["one node", "two nodes", "warned before"],
 )

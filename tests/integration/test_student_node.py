@@ -80,6 +80,7 @@ def test_one_node_asks_no_resolver(script: Path, tmp_path: Path) -> None:
     assert node.returncode == 0 and said.count("of 2 name no-such-name.invalid") == 2, said
 
 
+@pytest.mark.slow
 def test_several_nodes_meet_by_the_way_to_the_coordinator(
     nameless: list[str], script: Path, running: Running
 ) -> None:

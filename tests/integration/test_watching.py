@@ -81,6 +81,7 @@ fill()
 )
 
 
+@pytest.mark.slow
 def test_a_picture_that_the_disk_does_not_take_is_one_line_and_no_file(
     start: Start, folder: Path, tiny_disk: Path
 ) -> None:

@@ -16,7 +16,7 @@ from tests.simulation.shrink import shrink
 from tests.simulation.world import World
 
 ROOT = Path(__file__).resolve().parents[2]
-SEEDS = 120
+SEEDS = 60
 
 
 def _simulate(*arguments: str, hash_seed: str = "random") -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -14,60 +15,88 @@ from edldist_launch.node.agent import EXIT_CLOSED
 from edldist_launch.node.notes import RankNotes
 from edldist_launch.node.watch import AGENT_TRIES, AgentRestarts
 
-HEEDS_ONCE = """
-import os, signal, sys
+IN_FORKS = """
+import os, sys
+
+def in_forks(run, cases):
+    for case in cases:  # torch is imported once for all of them
+        sys.stdout.flush()
+        if not (fork := os.fork()):
+            try:
+                print(*case, run(*case))
+            finally:
+                sys.stdout.flush()
+                os._exit(0)
+        os.waitpid(fork, 0)
+"""
+
+HEEDS_ONCE = (
+    IN_FORKS
+    + """
+import itertools, signal
 from torch.distributed.elastic.multiprocessing import api
 from edldist.signals import ASKING
 from edldist_launch.node.agent import heed_once
-heed_once()
-if sys.argv[2] == "with ranks":
-    for signum in ASKING:
-        signal.signal(signum, api._terminate_process_handler)  # as torch does when it starts them
-try:
-    os.kill(os.getpid(), int(sys.argv[1]))
-except api.SignalException as first:
-    for signum in ASKING:
-        os.kill(os.getpid(), signum)
-    print("ranks are asked by", first.sigval.name)
+
+def first_heeded(name, when):
+    heed_once()
+    if when == "ready":
+        for signum in ASKING:
+            signal.signal(signum, api._terminate_process_handler)  # as torch does when it starts ranks
+    try:
+        os.kill(os.getpid(), getattr(signal, name))
+    except api.SignalException as first:
+        for signum in ASKING:
+            os.kill(os.getpid(), signum)
+        return first.sigval.name
+
+in_forks(first_heeded, itertools.product(["SIGTERM", "SIGUSR1", "SIGINT"], ["ready", "before"]))
 """
+)
 
 
-@pytest.mark.parametrize("when", ["with ranks", "before"])
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_an_agent_heeds_the_first_signal_and_no_other(signum: signal.Signals, when: str) -> None:
-    command = [sys.executable, "-c", HEEDS_ONCE, str(int(signum)), when]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "ranks are asked by SIGTERM\n"), done.stderr
+def test_an_agent_heeds_the_first_signal_and_no_other_and_ranks_are_asked_by_sigterm() -> None:
+    done = subprocess.run([sys.executable, "-c", HEEDS_ONCE], capture_output=True, text=True)
+    cases = itertools.product(["SIGTERM", "SIGUSR1", "SIGINT"], ["ready", "before"])
+    assert done.stdout.splitlines() == [f"{name} {when} SIGTERM" for name, when in cases], done.stderr
 
 
-LOST = """
-import os, signal, sys
+LOST = (
+    IN_FORKS
+    + """
+import signal
 from torch.distributed.elastic.multiprocessing import api
 from torch.distributed.elastic.multiprocessing.tail_log import TailLog
 from edldist_launch.node.agent import ask_first, heed_once
 from edldist_launch.node.rendezvous import LoneRendezvous
 
 class Killed:
+    def __init__(self, signum):
+        self.signum = signum
+
     def result(self):
-        os.kill(os.getpid(), int(sys.argv[1]))
+        os.kill(os.getpid(), self.signum)
 
-node = ask_first(LoneRendezvous("run"), heed_once())
-node.next_rendezvous()
-follower = TailLog("ranks", {}, sys.stderr)
-follower._futs = [Killed()]
-follower.stop()
-try:
+def heeded_later(name):
+    node = ask_first(LoneRendezvous("run"), heed_once())
     node.next_rendezvous()
-except api.SignalException as again:
-    print("ranks are asked by", again.sigval.name)
+    follower = TailLog("ranks", {}, sys.stderr)
+    follower._futs = [Killed(getattr(signal, name))]
+    follower.stop()
+    try:
+        node.next_rendezvous()
+    except api.SignalException as again:
+        return again.sigval.name
+
+in_forks(heeded_later, [["SIGTERM"], ["SIGUSR1"]])
 """
+)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_that_torch_takes_for_a_fault_of_its_own_is_not_lost(signum: signal.Signals) -> None:
+def test_a_signal_that_torch_takes_for_a_fault_of_its_own_is_not_lost() -> None:
     """It comes while the logs of ranks that failed are followed to their end, before they start again."""
-    done = subprocess.run([sys.executable, "-c", LOST, str(int(signum))], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "ranks are asked by SIGTERM\n"), done.stderr
+    done = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["SIGTERM SIGTERM", "SIGUSR1 SIGTERM"], done.stderr
     assert "error in log tailer" in done.stderr
 
 

@@ -182,6 +182,7 @@ def test_a_stopped_job_saves_and_stays_stopped_until_it_is_started_again(
         job.backend.scale({"t": 2})
 
 
+@pytest.mark.slow
 def test_a_student_that_does_not_leave_is_not_waited_for_longer_than_was_said(
     start: Start, engine: Engine
 ) -> None:
