@@ -12,8 +12,8 @@ _SAID_AT = 10
 _NUMBER = re.compile(r"(?<![^\s'\"()])[^\s'\"()0-9]*[0-9][^\s'\"()]*")
 """Words with digits: numbers with their signs and units, ids of requests, addresses.
 
-It is looked for at the beginning of each word alone: texts come from others, and from each of its letters on it
-would cost the square of their length.
+It is looked for at the beginning of each word alone: texts come from others, and from each letter on it would
+cost the square of their length.
 """
 
 

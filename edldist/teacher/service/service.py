@@ -128,7 +128,7 @@ class TeacherService:
     # --- the compute thread -----------------------------------------------------------------------
 
     def await_tasks(self, timeout_s: float) -> None:
-        """Wait until there are tasks to take, or nothing is left to do, or the service ended, or time is up."""
+        """Wait until there are tasks to take, or it has given up all, or has ended, or time is up."""
         with self._arrived:
             self._arrived.wait_for(
                 lambda: (
