@@ -4,6 +4,10 @@ So no two ranks can be served by different models under one name. Several *versi
 where all students that want the group take them (``DistillLoader(versions=...)``). A group whose last worker
 has gone may begin again with another model; a student that has used labels of the former one refuses it then
 (``labels.standard``).
+
+A fresh coordinator knows no worker, and the first that comes to it may be one that the former coordinator has
+refused. So those that come anew before everyone who was there had time to come back are *provisional*: they
+give way to one that was there.
 """
 
 from __future__ import annotations
@@ -30,6 +34,8 @@ class GroupFingerprints:
         # Invariant: a group in here has a version, that has a worker, and none of these differs from its
         # fingerprint. Versions of a group differ in nothing else than their names and weights.
         self._groups: dict[str, dict[str, _Version]] = {}
+        # Invariant: each of them is a worker in there.
+        self._provisional: set[str] = set()
 
     @property
     def groups(self) -> Collection[str]:
@@ -64,7 +70,36 @@ class GroupFingerprints:
             "under another --name; or end the workers of the group first"
         )
 
-    def joined(self, message: Register) -> None:
+    def giving_way(self, message: Register, any_version: bool = False) -> list[str]:
+        """Who has to go so that there is no objection to a worker that was there before: provisional ones.
+
+        Args:
+            any_version: whether other versions of the group's model may stay.
+
+        Returns:
+            Their ids; none if one of those in its way is not provisional.
+        """
+        its = message.fingerprint
+        if its is None:
+            return []
+        unlike = [
+            worker
+            for version, entry in self._groups.get(message.group, {}).items()
+            if its.differences(entry.fingerprint, any_version=any_version and version != its.version)
+            for worker in entry.workers
+            if worker != message.id
+        ]
+        return unlike if self._provisional.issuperset(unlike) else []
+
+    def is_provisional(self, worker: str) -> bool:
+        """Whether a worker gives way to those that were there before it."""
+        return worker in self._provisional
+
+    def settle(self) -> None:
+        """Everyone who was there had time to come back: nobody gives way any more."""
+        self._provisional.clear()
+
+    def joined(self, message: Register, provisional: bool = False) -> None:
         """A worker to which there was no objection is a member; it may be one already."""
         its = message.fingerprint
         if its is None:
@@ -72,6 +107,8 @@ class GroupFingerprints:
         group = self._groups.setdefault(message.group, {})
         entry = group.setdefault(its.version, _Version(its))
         entry.workers[message.id] = None
+        if provisional:
+            self._provisional.add(message.id)
         if its.outputs is not None or len(entry.workers) == 1:
             entry.fingerprint = its
 
@@ -80,6 +117,7 @@ class GroupFingerprints:
         its, group = message.fingerprint, self._groups.get(message.group, {})
         if its is None or its.version not in group or message.id not in group[its.version].workers:
             return
+        self._provisional.discard(message.id)
         del group[its.version].workers[message.id]
         if not group[its.version].workers:
             del group[its.version]

@@ -235,16 +235,27 @@ class RunHistory:
             for name, value in event.fields.items()
             if not isinstance(value, str) or len(value) <= MOST_TEXT // 4
         }
+        if event.event == "teacher_refused":  # the next coordinator tells it
+            fields["reason"] = _shortened(str(event.fields.get("reason", "")))
         with self._lock:
             happening = Happening(
                 t=self._time(now),
                 event=event.event,
                 tone=tone,
-                text=text if len(text) <= MOST_TEXT else f"{text[: MOST_TEXT - 2]} …",
+                text=_shortened(text),
                 id=str(who)[:MOST_TEXT],
                 fields=dict(list(fields.items())[:MOST_FIELDS]),
             )
             self._of_kind(event.event).append(happening)
+
+    def refused(self) -> list[Happening]:
+        """The last refusal of each worker that was not like its group, and was not let in since."""
+        with self._lock:
+            let_in = {each.id: each.t for each in self._of_kind("teacher_joined")}
+            last = {each.id: each for each in self._of_kind("teacher_refused")}
+        return [
+            each for each in sorted(last.values(), key=attrgetter("t")) if each.t > let_in.get(each.id, 0.0)
+        ]
 
     def tell(self, since: float = 0.0) -> History:
         """The course of the run; with ``since``, what came after that moment, and no ``whole``."""
@@ -280,6 +291,10 @@ class RunHistory:
 
     def _of_kind(self, event: str) -> deque[Happening]:
         return self._happened.setdefault(event, deque(maxlen=MOST_OF_A_KIND))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MOST_TEXT else f"{text[: MOST_TEXT - 2]} …"
 
 
 def _figure(value: Scalar) -> float | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from edldist.coordinator.fingerprints import GroupFingerprints
 from edldist.coordinator.lives import Lives
+from edldist.coordinator.member_events import joined, left, lost, refused, rejoins
 from edldist.coordinator.rates import RecentRate, differs
 from edldist.coordinator.refusals import Refusals
 from edldist.wire.messages import (
@@ -211,15 +212,29 @@ class Membership:
         reason = self._held(message, now)
         if reason is not None:
             return [Send(peer, Refused(reason=reason, held_for_s=self.heartbeat_ttl_s))]
-        reason = None
+        giving_way: list[Member] = []
         if message.role == "teacher":
             reason = self._fingerprints.objection(message, lambda: self._rolls(message))
-        if reason is not None:
-            self.refusals.add(message, reason, now)
-            return [
-                Send(peer, Refused(reason=reason, incompatible=True)),
-                Record(_refused(message, reason, wall)),
-            ]
+            if reason is not None and rejoins(message) and not self.settled(now):
+                those = self._fingerprints.giving_way(message, self._rolls(message))
+                giving_way = [self._members[member_id] for member_id in those]
+        if reason is not None and not giving_way:
+            return self._refuse(peer, message, reason, now, wall)
+        why = f"worker {message.id} was there before it"
+        gone = [self._leave(each.register.id, why, wall) for each in giving_way]
+        actions = [*self._take_in(peer, message, now, wall), *gone]
+        for each in giving_way:
+            reason = self._fingerprints.objection(each.register) or ""
+            actions += self._refuse(each.peer, each.register, reason, now, wall)
+        return actions
+
+    def _refuse(self, peer: Sender, message: Register, reason: str, now: float, wall: float) -> list[Action]:
+        """Tell a worker that it does not belong to its group."""
+        self.refusals.add(message, reason, now)
+        refusal = Refused(reason=reason, incompatible=True)
+        return [Send(peer, refusal), Record(refused(message, reason, wall))]
+
+    def _take_in(self, peer: Sender, message: Register, now: float, wall: float) -> list[Action]:
         actions: list[Action] = []
         known = self._members.get(message.id)
         if known is not None and known.register.process != message.process:
@@ -250,8 +265,9 @@ class Membership:
         if known is not None:
             if known.peer != peer:
                 del self._ids[known.peer]
+            provisional = self._fingerprints.is_provisional(message.id)
             self._fingerprints.left(known.register)
-            self._fingerprints.joined(message)
+            self._fingerprints.joined(message, provisional)
             known.peer = peer
             known.register = message
             self._ids[peer] = message.id
@@ -259,17 +275,17 @@ class Membership:
             return actions
         links = frozenset(message.links) if message.role == "teacher" else frozenset()
         member = Member(peer, message, joined_at=now, last_seen=now, links=links)
-        member.stages_before = None if _rejoins(message) else ()
+        member.stages_before = None if rejoins(message) else ()
         self._members[message.id] = member
-        self.lives.joined(message, _rejoins(message))
+        self.lives.joined(message, rejoins(message))
         self._processes.setdefault(message.process, set()).add(message.id)
-        self._fingerprints.joined(message)
+        self._fingerprints.joined(message, provisional=not (rejoins(message) or self.settled(now)))
         self._ids[peer] = message.id
-        if now < self._settled_at and _rejoins(message):
+        if now < self._settled_at and rejoins(message):
             self.inherits = True
             # More of a former coordinator's members are still on their way.
             self._settled_at = max(self._settled_at, min(now + self._settle_s, self._settled_by))
-        actions.append(Record(_joined(message, wall)))
+        actions.append(Record(joined(message, wall)))
         return actions
 
     def heard(self, peer: Sender, now: float) -> None:
@@ -320,6 +336,8 @@ class Membership:
         """
         away_s = now - self._last_tick
         self._last_tick = now
+        if self.settled(now):
+            self._fingerprints.settle()
         if away_s > self.heartbeat_ttl_s / 2 or now < self._deaf_until:
             for member in self._members.values():
                 member.last_seen = min(now, member.last_seen + away_s)
@@ -376,7 +394,7 @@ class Membership:
         """
         students = [m.register for m in self._members.values() if message.group in m.register.teachers]
         if not students:
-            return _rejoins(message)
+            return rejoins(message)
         return all(message.group in student.rolling for student in students)
 
     def _objection(self, message: Register) -> str | None:
@@ -416,17 +434,13 @@ class Membership:
 
     def _leave(self, member_id: str, reason: str, wall: float) -> Record:
         member = self._remove(member_id)
-        name = "teacher_left" if member.is_teacher else "student_left"
-        fields = {**_identity(member), "reason": reason}
-        return Record(Event(event=name, t=wall, fields=fields, job=member.register.job))
+        return Record(left(member.register, member.stats, reason, wall))
 
     def _lose(self, member_id: str, now: float, wall: float) -> Record:
         member = self._remove(member_id)
-        name = "teacher_lost" if member.is_teacher else "student_lost"
         if not member.is_teacher:
             self._missing[member_id] = now
-        fields = {**_identity(member), "silent_s": round(now - member.last_seen, 3)}
-        return Record(Event(event=name, t=wall, fields=fields, job=member.register.job))
+        return Record(lost(member.register, member.stats, now - member.last_seen, wall))
 
     def _remove(self, member_id: str) -> Member:
         member = self._members.pop(member_id)
@@ -441,48 +455,3 @@ class Membership:
         )
         self.version += 1
         return member
-
-
-def _rejoins(message: Register) -> bool:
-    return bool(message.links) or message.info.get("rejoin") is True
-
-
-def _refused(message: Register, reason: str, wall: float) -> Event:
-    fields: dict[str, Scalar] = {
-        "id": message.id,
-        "name": message.group,
-        "host": message.host,
-        "reason": reason,
-    }
-    return Event(event="teacher_refused", t=wall, fields=fields)
-
-
-def _joined(message: Register, wall: float) -> Event:
-    fields: dict[str, Scalar]
-    if message.role == "teacher":
-        fields = {"id": message.id, "name": message.group, "host": message.host, "pid": message.pid}
-        if (device := message.info.get("device")) is not None:
-            fields["device"] = device
-    else:
-        fields = {"id": message.id, "rank": message.info.get("rank"), "host": message.host}
-        if message.high_watermark:
-            fields |= {"low_watermark": message.low_watermark, "high_watermark": message.high_watermark}
-    if _rejoins(message):
-        fields["rejoined"] = True
-    return Event(event=f"{message.role}_joined", t=wall, fields=fields, job=message.job)
-
-
-def _identity(member: Member) -> dict[str, Scalar]:
-    """What names a member in an event; a student's last figures too, they are its account."""
-    register = member.register
-    if member.is_teacher:
-        return {"id": register.id, "name": register.group}
-    figures = {key: value for key, value in member.stats.items() if isinstance(value, int | float)}
-    return {
-        **figures,
-        "id": register.id,
-        "rank": register.info.get("rank"),
-        "process": register.process,
-        "host": register.host,
-        "pid": register.pid,
-    }

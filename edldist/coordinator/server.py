@@ -213,6 +213,8 @@ class Coordinator:
             if self.options.history_file is not None:
                 kept = HistoryFile(Path(self.options.history_file), self._history)
                 self._resources.callback(kept.close)
+                wall = self._clock.wall()
+                self._members.refusals.recall(self._history.refused(), self._started_at, wall)
             if self.options.stages_file is not None:
                 self._stage_file = StageFile(Path(self.options.stages_file))
                 self._resources.callback(self._stage_file.close)

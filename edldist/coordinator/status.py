@@ -102,10 +102,10 @@ class StatusView:
             heartbeat_interval_s=self._members.heartbeat_interval_s,
             refused=[
                 RefusedStatus(
-                    id=refusal.register.id,
-                    role=refusal.register.role,
-                    group=refusal.register.group,
-                    host=refusal.register.host,
+                    id=refusal.id,
+                    role=refusal.role,
+                    group=refusal.group,
+                    host=refusal.host,
                     reason=refusal.reason,
                     ago_s=now - refusal.at,
                 )

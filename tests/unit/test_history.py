@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from edldist.coordinator import history as history_module
 from edldist.coordinator.history import GAP_S, MOST_FIGURES, MOST_OF_A_KIND, POINTS, Key, RunHistory
 from edldist.coordinator.history_file import HistoryFile, read_history
+from edldist.coordinator.refusals import Refusals
 from edldist.observe.event_words import KINDS, describe_event, happening_in_words
 from edldist.wire.messages import Course, Event, History, Report, decode, encode
 
@@ -264,6 +265,47 @@ class TestRestart:
             seconds(history, 1, first=1)
             file.close()
         assert caplog.text.count("cannot write") == 1
+
+
+class TestRefusals:
+    """Who was refused is known to the next coordinator."""
+
+    @staticmethod
+    def event(name: str, worker: str, **fields: str) -> Event:
+        return Event(event=name, t=0.0, fields={"id": worker, "name": "big", "host": "h", **fields})
+
+    def run(self, *events: Event) -> RunHistory:
+        history, successor = kept(), RunHistory("two", 7.0, WALL + 100.0)
+        for second, each in enumerate(events):
+            history.happened(each, 100.0 + second)
+        successor.recall(msgspec.json.decode(msgspec.json.encode(history.tell()), type=History))
+        return successor
+
+    def test_until_they_are_let_in(self) -> None:
+        refused = self.event("teacher_refused", "t2", reason="another model")
+        twice = self.event("teacher_refused", "t2", reason="x" * 1_000)
+        joined = self.event("teacher_joined", "t2")
+        assert [each.fields["reason"] for each in self.run(refused).refused()] == ["another model"]
+        (last,) = self.run(refused, joined, twice).refused()
+        assert last.id == "t2" and str(last.fields["reason"]).startswith("xxx")
+        assert len(str(last.fields["reason"])) <= history_module.MOST_TEXT
+        assert self.run(refused, twice, joined).refused() == []
+
+    def test_by_all_that_a_status_tells(self) -> None:
+        history = self.run(self.event("teacher_refused", "t2", reason="another model"))
+        refusals = Refusals()
+        refusals.recall(history.refused(), 7.0, WALL + 100.0)
+        (one,) = refusals
+        assert (one.id, one.role, one.group, one.host) == ("t2", "teacher", "big", "h")
+        assert one.reason == "another model" and one.at == pytest.approx(7.0 - 100.0, abs=0.01)
+        refusals.let_in("t2")
+        assert not list(refusals)
+
+    def test_for_an_hour(self) -> None:
+        refusals = Refusals()
+        history = self.run(self.event("teacher_refused", "t2", reason="another model"))
+        refusals.recall(history.refused(), 7.0, WALL + 3_700.0)
+        assert not list(refusals)
 
 
 def test_it_travels_as_a_message() -> None:

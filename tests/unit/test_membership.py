@@ -377,6 +377,47 @@ def test_the_first_workers_leaving_changes_nothing_for_those_that_stay() -> None
     assert "not like worker t2" in refusal(members.register(b"t3", message, 0.0, WALL)).reason
 
 
+@pytest.mark.parametrize("again", [{"links": ["s1"]}, {"info": {"rejoin": True}}])
+def test_who_was_there_before_a_fresh_coordinator_prevails_over_who_came_to_it_first(
+    again: dict[str, Any],
+) -> None:
+    """The former one had refused t9, which is started again and again."""
+    members, other = make(), fingerprint(weights="77")
+    assert joins(members, b"t9", fingerprint=other)
+    assert joins(members, b"other", group="small", fingerprint=other)
+    actions = members.register(b"t1", teacher(**again), 1.0, WALL)
+    (answer, refused) = sent(actions)
+    assert answer[0] == b"t1" and isinstance(answer[1], Registered)
+    assert refused[0] == b"t9" and refused[1].incompatible
+    assert "t9 is not like worker t1" in refused[1].reason and "weights 77 instead of" in refused[1].reason
+    assert [event for event, _ in events(actions)] == ["teacher_joined", "teacher_left", "teacher_refused"]
+    assert [refusal.id for refusal in members.refusals] == ["t9"]
+    assert sorted(members.members) == ["other", "t1"]
+    members.validate()
+    assert not joins(members, b"t9", fingerprint=other) and joins(members, b"t2", **again)
+    assert sent(members.heartbeat(b"t9", Heartbeat(id="t9"), 1.5)) == [(b"t9", Unknown())]
+
+
+def test_outputs_that_one_learns_who_was_there_before_bind_those_that_came_anew() -> None:
+    members = make()
+    assert joins(members, b"t9", fingerprint=fingerprint(outputs=["feature"]))
+    assert joins(members, b"t1", links=["s1"]) and sorted(members.members) == ["t1", "t9"]
+    assert joins(members, b"t9", fingerprint=fingerprint(outputs=["feature"]), info={"rejoin": True})
+    assert joins(members, b"t1", links=["s1"], fingerprint=fingerprint(outputs=["logits"]))
+    assert list(members.members) == ["t1"]
+
+
+def test_nobody_gives_way_to_one_that_comes_back_to_another_teacher() -> None:
+    other = fingerprint(weights="77")
+    settled = make()
+    assert joins(settled, b"t9", fingerprint=other)
+    live(settled, 3.5, "t9")
+    assert not joins(settled, b"t1", 3.5, links=["s1"]) and list(settled.members) == ["t9"]
+    both = make()
+    assert joins(both, b"t9", fingerprint=other, links=["s1"])
+    assert not joins(both, b"t1", links=["s1"]), "both were there: which is right nobody knows"
+
+
 def test_a_worker_alone_in_its_group_may_come_back_as_another_teacher() -> None:
     members, other = make(), fingerprint(weights="77")
     assert joins(members, b"t1") and joins(members, b"t1", fingerprint=other)
