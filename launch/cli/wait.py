@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from edldist_launch.cli.begin import begin
@@ -14,7 +16,13 @@ __all__ = ["wait"]
 @click.command()
 @coordinator_option
 @option("--every-s", type=Seconds(min=0.1, max=3600), default=3.0, help="How often to ask.")
-def wait(coordinator: str, every_s: float) -> int:
+@option(
+    "--given-up-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="File that appears if what has to be prepared for the students cannot be: the end, too.",
+)
+def wait(coordinator: str, every_s: float, given_up_file: Path | None) -> int:
     """Wait until the students of a job have ended, and say how.
 
     A node that was asked to leave, or is lost, is not the end; that there is no coordinator, for however
@@ -23,5 +31,5 @@ def wait(coordinator: str, every_s: float) -> int:
     from edldist_launch.view.end_watch import await_end
 
     begin("wait")
-    print(f"the students have ended ({await_end(coordinator, every_s)})", flush=True)
+    print(f"the students have ended ({await_end(coordinator, every_s, given_up_file)})", flush=True)
     return 0

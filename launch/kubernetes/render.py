@@ -118,7 +118,7 @@ class _Job:
             elif role.kind == "teacher":
                 made += self._teacher(role, prepared)
             else:
-                made += [*self._end(), *self._student(role, prepared)]
+                made += [*self._end(prepared), *self._student(role, prepared)]
         for each in made:
             each["metadata"]["namespace"] = self.namespace
             each["metadata"].setdefault("annotations", {})[NAME] = self.plan.name
@@ -164,11 +164,12 @@ class _Job:
         pod.run([*marked, *map(literal, self.plan.prepare_command("python"))])
         return objects
 
-    def _end(self) -> list[Object]:
+    def _end(self, prepared: Sequence[str]) -> list[Object]:
         """What waits for the end of the students, beside the coordinator."""
-        objects = self._named(self._of("end", "end"))
+        objects = self._named(self._of("end", "end", *(("end-prepared",) if prepared else ())))
         pod = self._pod(objects[0], Role("coordinator", "end"))
-        pod.run(list(map(literal, self.plan.wait_command(self._address))))
+        given_up = Path(f"{self.names.output}/{self._marker}.failed") if prepared else None
+        pod.run(list(map(literal, self.plan.wait_command(self._address, given_up))))
         return objects
 
     def _coordinator(self, role: Role, components: Sequence[str]) -> list[Object]:

@@ -24,6 +24,8 @@ MOST_SAID = 500
 """Characters of what a container said last."""
 _OTHER_VERSION = ("No such option", "No such command")
 """So a command line is refused that another version wrote."""
+_ONLY_TELLS = 75
+"""Exit code of a pod of ``prepare`` that has only told the others that the attempts before it have failed."""
 _ORDER = ("prepare", "coordinator", "teacher", "student")
 _HINTS = {
     "OOMKilled": "it needs more memory than resources.memory gives",
@@ -112,17 +114,8 @@ class Found:
 
     def _phase(self, student: Object, roles: Sequence[RoleState]) -> tuple[Phase, str]:
         for owner, _ in self._owners():
-            if owner["kind"] != "Job" or (failed := _condition(owner, "Failed")) is None:
-                continue
-            words = _words(failed.get("reason"), failed.get("message"))
-            last = [
-                process.reason
-                for role in roles
-                if role.name == role_name(owner)
-                for process in role.processes
-            ]
-            said = next((reason for reason in reversed(last) if reason), "")
-            return "failed", "; ".join(part for part in (f"{role_name(owner)}: {words}", said) if part)
+            if owner["kind"] == "Job" and (failed := _condition(owner, "Failed")) is not None:
+                return "failed", self._why_failed(owner, failed)
         if _condition(student, "Complete") is not None:
             return "succeeded", ""
         if "deletionTimestamp" in student["metadata"]:
@@ -130,6 +123,15 @@ class Found:
         if any(role.count("running") for role in roles if role.name == role_name(student)):
             return "running", ""
         return "pending", self._why_pending(student, roles)
+
+    def _why_failed(self, owner: Object, failed: Object) -> str:
+        role, words = role_name(owner), _words(failed.get("reason"), failed.get("message"))
+        for prepare in self.owners("prepare"):
+            if prepare is not owner and _condition(prepare, "Complete") is None:
+                role, words = role_name(prepare), ""  # nobody else has begun
+        ends = [_process(pod).reason for pod in self.pods(role) if not _only_tells(pod)]
+        said = next((reason for reason in reversed(ends) if reason), "")
+        return f"{role}: {'; '.join(part for part in (words, said) if part)}"
 
     def _why_pending(self, student: Object, roles: Sequence[RoleState]) -> str:
         for claim in self._of("PersistentVolumeClaim"):
@@ -262,6 +264,11 @@ def _process(pod: Object) -> ProcessState:
         reason="" if phase == "succeeded" else _before(main) if phase == "running" else _reason(status),
         restarts=int(main.get("restartCount", 0)),
     )
+
+
+def _only_tells(pod: Object) -> bool:
+    ended = _main(pod.get("status", {})).get("state", {}).get("terminated", {})
+    return bool(ended.get("exitCode") == _ONLY_TELLS)
 
 
 def _runs(pod: Object) -> bool:

@@ -195,9 +195,14 @@ def student_command(
     ]
 
 
-def wait_command(launcher: Sequence[str], coordinator: str) -> list[str]:
-    """Runs until the students have ended."""
-    return [*launcher, "wait", "--coordinator", coordinator]
+def wait_command(launcher: Sequence[str], coordinator: str, given_up_file: Path | None = None) -> list[str]:
+    """Runs until the students have ended.
+
+    Args:
+        given_up_file: what is there once they will never begin.
+    """
+    given_up = () if given_up_file is None else ("--given-up-file", str(given_up_file))
+    return [*launcher, "wait", "--coordinator", coordinator, *given_up]
 
 
 def student_environment(

@@ -194,9 +194,9 @@ class Plan:
         student, grace_s = self.job.student, self.job.grace.student_s
         return commands.student_command(self.launcher, student, coordinator, self.beside, http, grace_s)
 
-    def wait_command(self, coordinator: str) -> list[str]:
-        """What runs until the students have ended."""
-        return commands.wait_command(self.launcher, coordinator)
+    def wait_command(self, coordinator: str, given_up_file: Path | None = None) -> list[str]:
+        """What runs until the students have ended, or will never begin, see ``commands.wait_command``."""
+        return commands.wait_command(self.launcher, coordinator, given_up_file)
 
     def student_environment(self, coordinator: str) -> dict[str, str]:
         """What the training script finds, the job file's own variables with it."""

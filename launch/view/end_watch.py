@@ -6,6 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from edldist.errors import CoordinatorUnreachableError
 from edldist.wire.query import StatusClient
@@ -16,14 +17,21 @@ __all__ = ["await_end"]
 logger = logging.getLogger(__name__)
 
 ANSWER_S = 5.0
+NEVER_BEGUN = "nothing could be prepared for them"
 
 
-def await_end(coordinator: str, every_s: float, sleep: Callable[[float], object] = time.sleep) -> str:
+def await_end(
+    coordinator: str,
+    every_s: float,
+    given_up: Path | None = None,
+    sleep: Callable[[float], object] = time.sleep,
+) -> str:
     """Return once the students have ended, with a word that says how.
 
     Args:
         coordinator: its address.
         every_s: how often to ask.
+        given_up: a file that is there once the students will never begin.
 
     Raises:
         RefusedError, ProtocolVersionError: the coordinator has nothing to say to this one.
@@ -32,6 +40,8 @@ def await_end(coordinator: str, every_s: float, sleep: Callable[[float], object]
     over = silent = False
     with contextlib.closing(StatusClient(coordinator)) as client:
         while True:
+            if given_up is not None and given_up.exists():
+                return NEVER_BEGUN
             try:
                 status = client.query(since, ANSWER_S)
             except CoordinatorUnreachableError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from edldist.wire.messages import Event, MemberStatus, Status
@@ -109,13 +111,38 @@ def test_the_end_is_waited_for_through_a_replacement_of_the_coordinator(
 
     monkeypatch.setattr(end_watch, "StatusClient", Client)
     slept: list[float] = []
-    assert end_watch.await_end("tcp://c:1", 3.0, slept.append) == "completed"
+    assert end_watch.await_end("tcp://c:1", 3.0, sleep=slept.append) == "completed"
     assert [record.getMessage() for record in caplog.records] == [
         "no coordinator answers at tcp://c:1: asking on, for however long",
         "the coordinator at tcp://c:1 answers",
     ]
     assert answers == [] and set(slept) == {3.0}
     assert asked == [0, 0, 3, 3, 3, 0, 1, 3, 4, 6]
+
+
+def test_students_for_whom_nothing_could_be_prepared_have_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Nobody:
+        def __init__(self, address: str) -> None:
+            pass
+
+        def query(self, since: int, timeout_s: float) -> Status:
+            raise end_watch.CoordinatorUnreachableError("it waits, too")
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(end_watch, "StatusClient", Nobody)
+    given_up, slept = tmp_path / ".prepared.failed", []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:
+            given_up.touch()
+
+    said = end_watch.await_end("tcp://c:1", 3.0, given_up, sleep)
+    assert (said, slept) == ("nothing could be prepared for them", [3.0, 3.0])
 
 
 @pytest.mark.parametrize(

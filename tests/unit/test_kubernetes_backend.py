@@ -506,6 +506,29 @@ def test_a_job_that_ended_is_remembered_when_the_cluster_has_forgotten_it(folder
     assert (again.phase, again.reason, again.roles) == ("failed", reason, ())
 
 
+def failed_pod(code: int, said: str = "") -> dict[str, Any]:
+    terminated = {"reason": "Error", "exitCode": code, "message": said}
+    return {"phase": "Failed", "containerStatuses": [{"name": "main", "state": {"terminated": terminated}}]}
+
+
+def test_a_preparation_that_failed_is_why_the_job_did(folder: Path, api: FakeApi) -> None:
+    (folder / "prepare.py").touch()
+    backend = submitted(folder, api, "prepare={script: prepare.py}")
+    prepare = api.object("Job", "digits-prepare")
+    api.pod(prepare, "digits-prepare-z", failed_pod(1, "ValueError: first"), creationTimestamp="1")
+    assert backend.state().phase == "pending" and "ValueError: first" in backend.state().reason
+    api.pod(prepare, "digits-prepare-b", failed_pod(1, "ValueError: last"), creationTimestamp="2")
+    ended(api, "Failed", reason="PodFailurePolicy", message="container prepared failed")
+    reason = "prepare: Error: ValueError: last (exit code 1)"
+    assert (backend.state().phase, backend.state().reason) == ("failed", reason)
+    api.pod(prepare, "digits-prepare-a", failed_pod(75), creationTimestamp="3")
+    prepare["status"] = {
+        "conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]
+    }
+    again = KubernetesBackend(folder / "out", api.run)
+    assert again.state().reason == ("prepare: BackoffLimitExceeded; Error: ValueError: last (exit code 1)")
+
+
 def test_workers_go_with_the_students_and_what_tells_of_the_job_stays(folder: Path, api: FakeApi) -> None:
     backend = submitted(folder, api)
     student_runs(api)

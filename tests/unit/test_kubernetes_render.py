@@ -15,19 +15,11 @@ from edldist.errors import ConfigError
 from edldist.keys.pair import ROLES
 from edldist_launch.cli.group import cli
 from edldist_launch.kubernetes.kustomization import MANIFESTS, read_kustomization
-from edldist_launch.kubernetes.render import dump, new_token, render
+from edldist_launch.kubernetes.render import dump, render
 from edldist_launch.kubernetes.resolve import plan_in_image
 from edldist_launch.kubernetes.shown import secrets_by_hand, without_secrets
 from tests.clusters.kubernetes.schemas import problems
-
-Object = dict[str, Any]
-JOB = """\
-name: edldist
-teachers:
-  - {model: "examples.digits.models:teacher", replicas: 2}
-student: {script: train.py, nnodes: "1:2"}
-kubernetes: {keep_s: null}
-"""
+from tests.unit.kubernetes_objects import JOB, main, pod, rendered, variables
 
 
 @pytest.fixture
@@ -36,29 +28,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "train.py").touch()
     (tmp_path / "prepare.py").touch()
     return tmp_path
-
-
-def rendered(folder: Path, *overrides: str, text: str = JOB) -> dict[tuple[str, str], Object]:
-    (folder / "job.yaml").write_text(text)
-    objects = render(plan_in_image(folder / "job.yaml", overrides), "lab", "t0ken")
-    found = {(each["kind"], each["metadata"]["name"]): each for each in objects}
-    assert len(found) == len(objects)
-    return found
-
-
-def pod(objects: dict[tuple[str, str], Object], kind: str, name: str) -> Object:
-    spec: Object = objects[kind, name]["spec"]["template"]["spec"]
-    return spec
-
-
-def main(objects: dict[tuple[str, str], Object], kind: str, name: str) -> Object:
-    (container,) = pod(objects, kind, name)["containers"]
-    assert isinstance(container, dict)
-    return container
-
-
-def variables(container: Object) -> dict[str, str]:
-    return {each["name"]: each["value"] for each in container["env"] if "value" in each}
 
 
 def differences(before: Any, after: Any, path: str = "") -> list[str]:
@@ -252,34 +221,6 @@ def test_a_group_that_is_scaled_has_a_scaler_and_no_number(folder: Path) -> None
     ]
     kinds = {kind for kind, _ in rendered(folder, "kubernetes={autoscaler: keda}")}
     assert "ScaledObject" not in kinds  # a number that stands is nobody's to change
-
-
-def test_everybody_waits_for_what_is_prepared(folder: Path) -> None:
-    objects = rendered(folder, "prepare={script: prepare.py, args: [--all, '$(HOME)']}")
-    prepare = main(objects, "Job", "edldist-prepare")
-    *shell, script, marker = prepare["command"][:4]
-    assert shell == ["sh", "-ec"] and marker.startswith("/output/edldist/.prepared-")
-    assert script.startswith('mkdir -p "${0%/*}"\n') and script.endswith('touch "$0"\n')
-    assert prepare["command"][4:] == ["python", "-u", "/job/prepare.py", "--all", "$$(HOME)"]
-    for kind, name in (
-        ("Deployment", "edldist-coordinator"),
-        ("Deployment", "edldist-teacher"),
-        ("Job", "edldist-student"),
-    ):
-        first = pod(objects, kind, name)["initContainers"][0]
-        assert first["command"][-1] == marker
-    assert "initContainers" not in pod(rendered(folder), "Deployment", "edldist-teacher")
-
-
-def test_two_submissions_do_not_take_each_others_preparation_for_theirs(folder: Path) -> None:
-    (folder / "job.yaml").write_text(JOB)
-    plan = plan_in_image(folder / "job.yaml", ["prepare={script: prepare.py}"])
-    first, second = dump(render(plan, "lab", new_token())), dump(render(plan, "lab", new_token()))
-    assert first != second
-    markers = [
-        set(line.strip() for line in text.splitlines() if ".prepared-" in line) for text in (first, second)
-    ]
-    assert markers[0].isdisjoint(markers[1]) and len(markers[0]) == 1
 
 
 def test_nothing_that_the_job_file_says_is_taken_for_a_variable_of_the_pod(folder: Path) -> None:

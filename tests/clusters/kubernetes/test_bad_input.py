@@ -6,11 +6,12 @@ import contextlib
 import json
 import subprocess
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from edldist.config import JobConfig
+from edldist.config import JobConfig, ScriptConfig
 from edldist.errors import ConfigError, LaunchError
 from edldist_launch.kubernetes.backend import KubernetesBackend
 from edldist_launch.kubernetes.kubectl import Answer, run_kubectl
@@ -126,6 +127,26 @@ def test_an_image_that_cannot_be_pulled_is_what_the_job_waits_for(lab: Lab) -> N
     wait_for("a reason", lambda: "is kubernetes.image right" in backend.state().reason, WITHIN_S)
     state = backend.state()
     assert state.phase == "pending" and "localhost/no-such-image:1" in state.reason, state
+    backend.stop(1)
+    assert lab.there() == ["persistentvolumeclaim/toy-output"]
+
+
+def test_where_nothing_can_be_prepared_teachers_go_and_the_reason_is_said(lab: Lab) -> None:
+    plan = lab.plan()
+    nowhere = ScriptConfig(script="/job/nowhere.py")
+    plan = replace(plan, job=plan.job.model_copy(update={"prepare": nowhere}))
+    backend = KubernetesBackend(lab.output)
+    backend.start(plan)
+    wait_for("the end", lambda: backend.state().phase == "failed", WITHIN_S)
+    reason = backend.state().reason
+    assert reason.startswith("prepare: ") and "nowhere.py" in reason and "exit code 2" in reason, reason
+
+    def workers() -> list[str]:
+        about = ("--selector", "edldist/job=toy,edldist/kind=teacher", "--output", "name")
+        return lab.cluster.kubectl("get", "pods,deployments", "--namespace", SPACE, *about).splitlines()
+
+    wait_for("the workers' end", lambda: not workers(), WITHIN_S)
+    assert any(each.startswith("pod") for each in lab.there()), "what tells of it is still there"
     backend.stop(1)
     assert lab.there() == ["persistentvolumeclaim/toy-output"]
 

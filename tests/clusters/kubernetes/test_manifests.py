@@ -24,6 +24,7 @@ OBJECTS = {
         "base": 11,
         "digits": 12,
         "end": 12,
+        "end-prepared": 13,
         "gpu": 11,
         "jobset": 11,
         "keda": 14,
