@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from edldist_launch.cli.option_types import Override
-from edldist_launch.cli.options import option
+from edldist_launch.cli.options import labels_option, option
 
 __all__ = ["render_k8s", "submit_k8s"]
 
@@ -32,6 +32,7 @@ _extend = option(
 @click.command("k8s")
 @_job
 @_overrides
+@labels_option
 @_extend
 @option(
     "--output",
@@ -41,7 +42,7 @@ _extend = option(
 )
 @option("--dry-run", is_flag=True, help="Ask the cluster whether it would take the job, and make nothing.")
 def submit_k8s(
-    job: Path, overrides: tuple[str, ...], extend: bool, output: Path | None, dry_run: bool
+    job: Path, overrides: tuple[str, ...], labels: bool, extend: bool, output: Path | None, dry_run: bool
 ) -> int:
     """Hand a JOB file to Kubernetes, with the cluster and the rights that kubectl has.
 
@@ -52,9 +53,10 @@ def submit_k8s(
     from edldist_launch.job.submitting import submission_folder
     from edldist_launch.kubernetes.backend import KubernetesBackend
     from edldist_launch.kubernetes.resolve import plan_in_image
+    from edldist_launch.plan.labelling import loader
     from edldist_launch.view.console import output_option
 
-    plan = plan_in_image(job, overrides, extend)
+    plan = plan_in_image(job, overrides, extend, loader(labels))
     folder = submission_folder(plan.name, output)
     spare_the_job_file(job, folder)
     backend = KubernetesBackend(folder)
@@ -71,8 +73,9 @@ def submit_k8s(
 @click.command("k8s")
 @_job
 @_overrides
+@labels_option
 @_extend
-def render_k8s(job: Path, overrides: tuple[str, ...], extend: bool) -> int:
+def render_k8s(job: Path, overrides: tuple[str, ...], labels: bool, extend: bool) -> int:
     """Print the objects of a JOB file for Kubernetes, as kubectl apply -f - takes them.
 
     They are those of k8s/base and its components, filled in, without the Secrets, which submit makes: how
@@ -83,8 +86,9 @@ def render_k8s(job: Path, overrides: tuple[str, ...], extend: bool) -> int:
     from edldist_launch.kubernetes.render import dump, new_token, render
     from edldist_launch.kubernetes.resolve import plan_in_image
     from edldist_launch.kubernetes.shown import secrets_by_hand, without_secrets
+    from edldist_launch.plan.labelling import loader
 
-    plan = plan_in_image(job, overrides, extend)
+    plan = plan_in_image(job, overrides, extend, loader(labels))
     namespace = Kubectl.of(plan.job.kubernetes).namespace
     sealed = JobKeys.of(Path()).folder is not None
     secrets, others = without_secrets(render(plan, namespace, new_token(), sealed=sealed))

@@ -16,6 +16,7 @@ __all__ = [
     "http_option",
     "import_from_option",
     "import_places",
+    "labels_option",
     "link_options",
     "on_command_line",
     "option",
@@ -49,6 +50,12 @@ http_option = option(
     type=HTTP,
     metavar="HOST:PORT",
     help="Where probes ask for its health (/healthz, /readyz), and may ask it to leave (default: nowhere).",
+)
+
+labels_option = option(
+    "--labels",
+    is_flag=True,
+    help="Label the job's data set ahead of time, as edldist label does here, and train nothing.",
 )
 
 import_from_option = option(

@@ -10,7 +10,7 @@ import click
 
 from edldist_launch.cli.begin import begin
 from edldist_launch.cli.option_types import Override
-from edldist_launch.cli.options import option
+from edldist_launch.cli.options import labels_option, option
 
 if TYPE_CHECKING:
     from edldist_launch.record.earlier import Beginning
@@ -31,6 +31,7 @@ def _of_a_job(command: Any) -> Any:
             help="Change the job: a dotted key and a YAML value, as in slurm.partition=gpu. Repeatable; the "
             "variable holds several, parted and quoted as in a shell.",
         ),
+        labels_option,
         option(
             "--output",
             type=click.Path(path_type=Path, file_okay=False),
@@ -63,7 +64,13 @@ def _beginning(fresh: bool, extend: bool) -> Beginning:
 @_of_a_job
 @option("--dry-run", is_flag=True, help="Ask Slurm whether it would take the job, and queue nothing.")
 def submit_slurm(
-    job: Path, overrides: tuple[str, ...], output: Path | None, fresh: bool, extend: bool, dry_run: bool
+    job: Path,
+    overrides: tuple[str, ...],
+    labels: bool,
+    output: Path | None,
+    fresh: bool,
+    extend: bool,
+    dry_run: bool,
 ) -> int:
     """Queue the whole job of a JOB file on this Slurm cluster.
 
@@ -72,19 +79,22 @@ def submit_slurm(
     queued, or nothing. The same command again goes on with a job that has ended before it was done.
     """
     from edldist_launch.job.on_slurm import submit_to_slurm
+    from edldist_launch.plan.labelling import loader
 
-    return submit_to_slurm(job, overrides, output, _beginning(fresh, extend), dry_run=dry_run)
+    beginning = _beginning(fresh, extend)
+    return submit_to_slurm(job, overrides, output, beginning, dry_run=dry_run, load=loader(labels))
 
 
 @click.command("slurm")
 @_of_a_job
 def render_slurm(
-    job: Path, overrides: tuple[str, ...], output: Path | None, fresh: bool, extend: bool
+    job: Path, overrides: tuple[str, ...], labels: bool, output: Path | None, fresh: bool, extend: bool
 ) -> int:
     """Print the job scripts of a JOB file, exactly as submit queues them."""
     from edldist_launch.job.on_slurm import render_for_slurm
+    from edldist_launch.plan.labelling import loader
 
-    print(render_for_slurm(job, overrides, output, _beginning(fresh, extend)), end="")
+    print(render_for_slurm(job, overrides, output, _beginning(fresh, extend), loader(labels)), end="")
     return 0
 
 

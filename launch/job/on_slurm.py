@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edldist.config import JobConfig, load_job
 from edldist_launch.contract.submission import find_submission
-from edldist_launch.job.resolve import spare_the_job_file
+from edldist_launch.job.resolve import Load, spare_the_job_file
 from edldist_launch.job.submitting import refuse_taken, shown_as_finished
 from edldist_launch.plan.paths import check_weights, resolve_paths
 from edldist_launch.plan.plan import Plan
@@ -39,6 +39,7 @@ def submit_to_slurm(
     beginning: Beginning = "resume",
     slurm: Slurm | None = None,
     dry_run: bool = False,
+    load: Load = load_job,
 ) -> int:
     """Queue a whole job, and say where it is; 0.
 
@@ -48,12 +49,13 @@ def submit_to_slurm(
         output: the folder for everything written, which all hosts see; None for the default of this job.
         beginning: what becomes of an earlier run in that folder.
         dry_run: only ask Slurm whether it would take the job, and print its words.
+        load: reads the file.
 
     Raises:
         ConfigError: the job file or the folder is wrong; nothing was queued.
         LaunchError: the job runs already, or Slurm refuses it; nothing of it is left in the queue.
     """
-    asked = _asked(job_path, overrides, output, beginning)
+    asked = _asked(job_path, overrides, output, beginning, load)
     backend = SlurmBackend(asked.output, beginning, slurm)
     plan = Plan(asked.job, asked.beside, asked.output, extend=beginning == "extend")
     console = PlainConsole()
@@ -80,14 +82,18 @@ def submit_to_slurm(
 
 
 def render_for_slurm(
-    job_path: Path, overrides: Sequence[str], output: Path | None, beginning: Beginning = "resume"
+    job_path: Path,
+    overrides: Sequence[str],
+    output: Path | None,
+    beginning: Beginning = "resume",
+    load: Load = load_job,
 ) -> str:
     """The job scripts that ``submit`` would write and queue, each below the command that would queue it.
 
     Raises:
         ConfigError: the job file or the folder is wrong.
     """
-    asked = _asked(job_path, overrides, output, beginning)
+    asked = _asked(job_path, overrides, output, beginning, load)
     plan = Plan(asked.job, asked.beside, asked.output, extend=beginning == "extend")
     layout = Layout.of(plan)
     parts = []
@@ -99,8 +105,10 @@ def render_for_slurm(
     return "\n".join(parts)
 
 
-def _asked(job_path: Path, overrides: Sequence[str], output: Path | None, beginning: Beginning) -> _Asked:
-    job = resolve_paths(load_job(job_path, overrides), job_path)
+def _asked(
+    job_path: Path, overrides: Sequence[str], output: Path | None, beginning: Beginning, load: Load
+) -> _Asked:
+    job = resolve_paths(load(job_path, overrides), job_path)
     beside = job_path.absolute().parent
     if job.prepare is None:  # which may make them
         check_weights(job, beside)

@@ -3,45 +3,49 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edldist.config import KubernetesConfig, TeacherConfig, load_job
+from edldist.config import JobConfig, KubernetesConfig, TeacherConfig, load_job
 from edldist.errors import ConfigError
 from edldist.labeller import labels_ahead
 from edldist_launch.kubernetes.names import Names
 from edldist_launch.kubernetes.render import LAUNCHER
+from edldist_launch.kubernetes.stores import store_in_pods
 from edldist_launch.plan.paths import lead_paths
 from edldist_launch.plan.plan import Plan
 
 __all__ = ["plan_in_image"]
 
 
-def plan_in_image(job_path: Path, overrides: Sequence[str] = (), extend: bool = False) -> Plan:
+def plan_in_image(
+    job_path: Path,
+    overrides: Sequence[str] = (),
+    extend: bool = False,
+    load: Callable[[Path, Sequence[str]], JobConfig] = load_job,
+) -> Plan:
     """The plan of a job whose pods have the current folder's files in ``kubernetes.workdir``.
 
     A relative path is looked for from the current folder and from that of the job file, as ``edldist run``
     does, and leads to the same place below ``workdir``. Whole paths are those of the image or of its volumes.
     What a teacher loads may be in neither folder yet, and be made in either by ``prepare``: such a path stays
-    as it is written, and workers look for it in both.
+    as it is written, and workers look for it in both. A store of labels lies in the claim for output.
 
     Args:
         extend: whether students go on from a checkpoint though its labels came from another teacher.
+        load: reads the file.
 
     Raises:
         ConfigError: the job file is wrong, a script is in neither folder, or a path leads out of what
             the image holds.
     """
-    job = load_job(job_path, overrides)
-    if labels_ahead(job):
-        raise ConfigError(
-            f"{job_path}: student.script is the labeller of this installation, and images have their own: "
-            "label on one machine (edldist label), or on Slurm"
-        )
+    job = load(job_path, overrides)
     settings = job.kubernetes or KubernetesConfig()
     places = _Places(Path.cwd(), job_path.absolute().parent, PurePosixPath(settings.workdir))
-    student = job.student.model_copy(update={"script": places.script("student.script", job.student.script)})
+    student = job.student
+    if not labels_ahead(job):
+        student = student.model_copy(update={"script": places.script("student.script", student.script)})
     prepare = job.prepare
     if prepare is not None:
         prepare = prepare.model_copy(update={"script": places.script("prepare.script", prepare.script)})
@@ -49,9 +53,9 @@ def plan_in_image(job_path: Path, overrides: Sequence[str] = (), extend: bool = 
         teacher.model_copy(update=_paths(f"teachers[{number}]", teacher, places))
         for number, teacher in enumerate(job.teachers)
     ]
-    resolved = job.model_copy(
-        update={"student": student, "prepare": prepare, "teachers": teachers, "kubernetes": settings}
-    )
+    store = None if job.store is None else store_in_pods(job.store, settings)
+    made = {"student": student, "prepare": prepare, "teachers": teachers, "store": store}
+    resolved = job.model_copy(update=made | {"kubernetes": settings})
     return Plan(resolved, Path(places.beside_in_image), Path(Names(job.name).output), LAUNCHER, extend)
 
 

@@ -16,6 +16,7 @@ from edldist.errors import ConfigError, CoordinatorUnreachableError
 from edldist.grace import STUDENT_S
 from edldist.keys.open_link import check_reach
 from edldist.keys.pair import STUDENT
+from edldist.labeller import script_file
 from edldist.live.terms import LiveTerms
 from edldist.observe.health import Health, probed
 from edldist.wire.query import StatusClient
@@ -91,6 +92,7 @@ def run_student(
         CoordinatorUnreachableError: several nodes are wanted, and no coordinator answers.
     """
     least, most = bounds_of(nnodes)
+    script = script_file(script)
     if not Path(script).is_file():
         raise ConfigError(f"no such script: {script} (looked from {Path.cwd()})")
     check_reach(coordinator)

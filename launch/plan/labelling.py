@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edldist.bounds import LONGEST_JOB_NAME
@@ -16,7 +16,7 @@ from edldist.config import JobConfig, load_job
 from edldist.errors import ConfigError
 from edldist.labeller import SCRIPT
 
-__all__ = ["ENDING", "load_label_job"]
+__all__ = ["ENDING", "load_label_job", "loader"]
 
 ENDING = "-labels"
 """Of the name of such a job: its folder is not that of the job that trains."""
@@ -39,7 +39,7 @@ def load_label_job(path: Path, overrides: Sequence[str], store: str | None = Non
     if store is not None:  # as every path on a command line it leads from here, and not from the job file
         place = store if "://" in store else os.path.abspath(store)
         named = [f"store.path={json.dumps(place)}"]
-    job = load_job(path, [*overrides, *named], student={"script": str(SCRIPT)})
+    job = load_job(path, [*overrides, *named], student={"script": SCRIPT})
     label = job.label
     if label is None:
         raise ConfigError(
@@ -77,3 +77,8 @@ def load_label_job(path: Path, overrides: Sequence[str], store: str | None = Non
     kept = job.store.model_copy(update={"only": False})
     changes = {"name": name, "student": student, "store": kept, "deterministic": False}
     return job.model_copy(update=changes)
+
+
+def loader(labels: bool) -> Callable[[Path, Sequence[str]], JobConfig]:
+    """What reads a job file: ``load_label_job`` where its data set is to be labelled, else ``load_job``."""
+    return load_label_job if labels else load_job

@@ -9,6 +9,7 @@ from typing import Any
 
 from edldist.config import JobConfig, TeacherConfig
 from edldist.errors import ConfigError
+from edldist.labeller import labels_ahead
 from edldist.reference import (
     ENGINE_FILES,
     FOLDER,
@@ -37,7 +38,10 @@ def resolve_paths(job: JobConfig, job_file: Path) -> JobConfig:
         ConfigError: a script is in neither, or two different files are meant; names both places.
     """
     places = (Path.cwd(), job_file.absolute().parent)
-    student = job.student.model_copy(update={"script": _script("student.script", job.student.script, places)})
+    student = job.student
+    if not labels_ahead(job):
+        script = _script("student.script", student.script, places)
+        student = student.model_copy(update={"script": script})
     prepare = job.prepare
     if prepare is not None:
         prepare = prepare.model_copy(update={"script": _script("prepare.script", prepare.script, places)})

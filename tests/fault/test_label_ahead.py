@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
-from edldist.labeller import SCRIPT
+from edldist.labeller import SCRIPT, script_file
 from edldist_launch.record.eventfile import read_events
 from tests.fault.harness import EDLDIST, ROOT, wait_for
 from tests.label_files import check_numbers
@@ -85,7 +85,7 @@ def ranks(job: subprocess.Popen[bytes]) -> list[psutil.Process]:
     found = []
     for process in psutil.Process(job.pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if "-u" in process.cmdline()[1:2] and str(SCRIPT) in process.cmdline():
+            if "-u" in process.cmdline()[1:2] and script_file(SCRIPT) in process.cmdline():
                 found.append(process)
     return found
 

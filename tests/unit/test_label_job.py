@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from edldist import labeller
 from edldist.config import JobConfig, dump_job, load_job
 from edldist.errors import ConfigError
-from edldist.labeller import SCRIPT, VARIABLE, labels_ahead
+from edldist.labeller import SCRIPT, VARIABLE, labels_ahead, script_file
 from edldist_launch.cli import cli
-from edldist_launch.job.on_slurm import render_for_slurm
 from edldist_launch.kubernetes.resolve import plan_in_image
 from edldist_launch.plan.labelling import load_label_job
 from edldist_launch.plan.plan import Plan
@@ -49,7 +49,7 @@ def test_a_labeller_takes_the_students_place(job_file: Path, text: str) -> None:
     job = load_label_job(job_file, [])
     assert labels_ahead(job)
     student = job.student
-    assert Path(student.script) == SCRIPT
+    assert student.script == SCRIPT, "wherever edldist is installed that runs it"
     assert student.args == (["--lr", "1"] if text == TRAINS else []), "a preparation may ask for them"
     assert (student.nproc_per_node, student.max_restarts, student.env) == (2, 1, {"A": "b"})
     assert job.name == "toy-labels", "its folder is not that of the job that trains"
@@ -164,16 +164,28 @@ def test_a_dry_run_shows_the_job_and_starts_nothing(job_file: Path, tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
-def test_slurm_takes_the_job_as_any_other_and_kubernetes_says_why_not(
+def test_clusters_take_it_as_any_other_job(
     job_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shown = tmp_path / "labels.yaml"
     shown.write_text(dump_job(load_label_job(job_file, [])))
-    scripts = render_for_slurm(shown, [], tmp_path / "out")
-    assert str(SCRIPT) in scripts and VARIABLE in scripts
-    with pytest.raises(ConfigError, match="is the labeller of this installation, and images have their own"):
-        plan_in_image(shown)
+    for engine in ("slurm", "k8s"):
+        told = CliRunner().invoke(cli, ["render", engine, "job.yaml", "--labels"], standalone_mode=False)
+        again = CliRunner().invoke(cli, ["render", engine, "labels.yaml"], standalone_mode=False)
+        assert told.exception is None and SCRIPT in told.output and VARIABLE in told.output
+        assert again.exception is None and "toy-labels" in again.output and SCRIPT in again.output
+    refused = CliRunner().invoke(cli, ["submit", "k8s", "job.yaml", "--set", "label=null", "--labels"])
+    assert "label: missing" in str(refused.exception)
+    assert plan_in_image(job_file, load=load_label_job).student_environment("tcp://c:1")["EDLDIST_STORE"] == (
+        "/output/kept"
+    )
+
+
+def test_a_student_node_runs_the_labeller_of_its_own_installation() -> None:
+    file = Path(script_file(SCRIPT))
+    assert file.is_file() and file.parent == Path(labeller.__file__).parent
+    assert script_file("train.py") == "train.py"
 
 
 def test_the_job_that_is_shown_is_a_job(job_file: Path) -> None:
