@@ -15,7 +15,7 @@ from typing import Any, get_args
 import msgspec
 from msgspec import inspect
 
-from edldist.wire.messages import PROTOCOL, Message, encode
+from edldist.wire.messages import MAX_TEXT, PROTOCOL, Message, encode
 from edldist.wire.shm.offers import SHARING_MAGIC, SharingMessage, encode_sharing
 
 KINDS: tuple[type[msgspec.Struct], ...] = get_args(Message)
@@ -35,9 +35,12 @@ TEXTS = [
     "tcp://[::1",
     "💥",
 ]
+LONG = [letter * MAX_TEXT for letter in ("a", "[", "/", "\x1b")]
+"""The longest that are taken: whoever looks at one must not take the square of its length."""
 
 _KEPT = 500
 _ANEW = 0.02
+_LONG = 0.005
 _type_of = functools.cache(inspect.type_info)
 
 
@@ -139,7 +142,7 @@ class Words:
         if draw <= 2:
             return self.rng.choice(NUMBERS)
         if draw <= 4:
-            return self.rng.choice(TEXTS)
+            return self._some_text()
         if draw == 5:
             return self.rng.randbytes(self.rng.randint(0, 40))
         items = [self._anything(depth + 1) for _ in range(self.rng.randint(0, 4))]
@@ -184,8 +187,11 @@ class Words:
             return None
         raise NotImplementedError(f"no values are drawn of {type(kind).__name__} yet: say how, here")
 
+    def _some_text(self) -> str:
+        return self.rng.choice(LONG if self.rng.random() < _LONG else TEXTS)
+
     def _text(self, kind: inspect.StrType) -> str:
-        text = self.rng.choice(TEXTS)[: kind.max_length]
+        text = self._some_text()[: kind.max_length]
         if kind.pattern is not None and not re.search(kind.pattern, text):
             text = "x"
         return text if len(text) >= (kind.min_length or 0) else "x" * (kind.min_length or 0)
