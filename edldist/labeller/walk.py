@@ -99,7 +99,7 @@ class Walk:
         keys = keys_of(own)
         missing = self._lacks(keys)
         while True:
-            self._there, self._taken = len(data) - int(missing.sum()) * self._ranks, 0
+            self._there, self._taken = max(0, len(data) - int(missing.sum()) * self._ranks), 0
             skipped = self._skipped
             if not self._pass(data.batches(own[missing]), len(data)):
                 return False
