@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from edldist.errors import SharedMemoryError
 from edldist.wire.shm.allowance import Allowance
 from edldist.wire.shm.memfile import FileAddress, open_file
+from edldist.wire.shm.pagemap import look
 from edldist.wire.shm.slabs import DATA_START
 
 __all__ = ["Mappings"]
@@ -40,13 +41,14 @@ class Mappings:
     Slabs are mapped to be written to: a message's frames belong to the reader alone until it drops
     the last of them, which is when the slab is released. Lent memory is in use by others (a
     training loop's batch), and is mapped privately: a page that the reader writes to, because a model
-    changes its inputs in place, becomes the reader's own.
+    changes its inputs in place, becomes the reader's own. A file with such pages is mapped anew when they
+    are to be read again, as it is while somebody still holds what was read there.
 
-    The most recent mappings are kept, because a peer comes back to its slabs, and to a batch that is
-    cut into tasks; what the current message uses is kept whatever its number and size. A frame keeps
-    its mapping, and so its memory, whatever becomes of the peer. Keeping takes a descriptor; without
-    one to spare a file is mapped again for every message, so that a process with few of them is slow
-    and loses nothing.
+    The most recent mappings are kept, because a peer comes back to its slabs, to memory that it fills
+    again, and to a batch that is cut into tasks; what the current message uses is kept whatever its number
+    and size. A frame keeps its mapping, and so its memory, whatever becomes of the peer. Keeping takes a
+    descriptor; without one to spare a file is mapped again for every message, so that a process with few
+    of them is slow and loses nothing.
     """
 
     def __init__(self, allowance: Allowance) -> None:
@@ -88,12 +90,10 @@ class Mappings:
             SharedMemoryError: it cannot be mapped, or is shorter; ``gone`` if the peer has freed it.
         """
         lent = self._lent.get(address)
-        if lent is None or not lent.is_unread(start, stop):
+        if lent is None or not lent.may_read(start, stop):
             lent = _LentMapping(_map(address, sealed=False))
             self._lent.keep(address, lent)
-        lent.read(start, stop)
-        memory: NDArray[np.uint8] = np.frombuffer(lent.mapping, np.uint8)
-        return memory
+        return lent.read(start, stop)
 
     def close(self) -> None:
         self._slabs.clear()
@@ -101,24 +101,44 @@ class Mappings:
 
 
 class _LentMapping:
-    """A private mapping of a file that a peer lends, and which parts of it may have been written to here."""
+    """A private mapping of a file that a peer lends: what was written to here is not the peer's any more."""
 
     def __init__(self, mapping: mmap.mmap) -> None:
         self.mapping = mapping
         self._address: int = np.frombuffer(mapping, np.uint8).ctypes.data
-        self._read: dict[int, int] = {}  # start of each part by its end
+        # What was read and is still held, and which bytes of it are used: whoever holds it may write there.
+        self._held: list[tuple[weakref.ref[NDArray[np.uint8]], int, int]] = []
+        self._mapped = False  # the part that was looked at last
 
     def __len__(self) -> int:
         return len(self.mapping)
 
-    def is_unread(self, start: int, stop: int) -> bool:
-        return all(stop <= begin or end <= start for end, begin in self._read.items())
+    def may_read(self, start: int, stop: int) -> bool:
+        """Whether some bytes are what the peer has there, and stay so while they are read.
 
-    def read(self, start: int, stop: int) -> None:
-        self._read[stop] = self._read.pop(start, start)
-        if stop <= len(self.mapping):
+        Pages that a model wrote to in place are this process's own, and stay what they were when the peer
+        fills the file again. That is found out page by page, whoever wrote and however.
+        """
+        if stop > len(self.mapping):
+            return True  # there are no such bytes, as whoever asks will see
+        self._held = [held for held in self._held if held[0]() is not None]
+        if any(start < its_stop and its_start < stop for _, its_start, its_stop in self._held):
+            return False
+        pages = look(self._address + start, stop - start)
+        if pages is None or pages.own:
+            return False
+        self._mapped = pages.mapped
+        return True
+
+    def read(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """All bytes, of which some are used."""
+        memory: NDArray[np.uint8] = np.frombuffer(self.mapping, np.uint8)
+        self._held.append((weakref.ref(memory), start, stop))
+        if not self._mapped and stop <= len(self.mapping):
             first = start // mmap.PAGESIZE * mmap.PAGESIZE
             _madvise(self._address + first, stop - first, _MADV_POPULATE_READ)
+        self._mapped = False
+        return memory
 
 
 _Kept = TypeVar("_Kept", mmap.mmap, _LentMapping)
