@@ -16,6 +16,7 @@ from torch import Tensor
 
 from edldist.errors import ModelError
 from edldist.teacher.passes.forward import Computed
+from edldist.teacher.passes.kept_inputs import KeptInputs
 from edldist.teacher.passes.stopwatch import Stopwatch
 from edldist.tracing.kinds import Kind
 
@@ -117,7 +118,8 @@ class HostLane:
     """Straight through: ``launch`` returns when the labels are on the host.
 
     A pass that failed is done again from the same memory. A model that changes its inputs in place would
-    then label what it left there, so it gets copies once it was seen to do so.
+    then label what it left there, so it gets copies once it was seen to do so; so does one that goes on
+    referring to them, as their memory may be filled with other samples (``kept_inputs``).
     """
 
     depth = 1
@@ -137,6 +139,7 @@ class HostLane:
             else:
                 inputs = {name: tensor.clone() if ours else tensor for name, tensor in parts[0].items()}
         before = {name: tensor._version for name, tensor in inputs.items() if not tensor.is_inference()}
+        kept = None if ours else KeptInputs(inputs)
         try:
             computed = compute(inputs)
         except Exception as exc:
@@ -148,6 +151,8 @@ class HostLane:
             raise InputsLostError(f"{_LOST} A label was not finite, or none that the codec can hold")
         with self._watch.stage(Kind.COPY_OUT):
             labels = {name: tensor.cpu() for name, tensor in computed.packed.items()}
+        if kept is not None and kept.by_model(inputs, computed):
+            self._copies = True
         return _Landed(computed, labels, suspect, time.perf_counter() - begun)
 
     def recover(self) -> bool:
