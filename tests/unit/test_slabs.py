@@ -8,10 +8,10 @@ import os
 import pytest
 
 from edldist.errors import SharedMemoryError
-from edldist.wire.shm import slabs
 from edldist.wire.shm.allowance import Allowance
 from edldist.wire.shm.mappings import Mappings
-from edldist.wire.shm.slabs import DATA_START, Placed, SlabPool
+from edldist.wire.shm.slab import DATA_START
+from edldist.wire.shm.slabs import Placed, SlabPool
 
 SIZE = 100_000
 
@@ -79,19 +79,21 @@ def test_a_pool_is_bounded_in_number_and_says_so(pool: SlabPool) -> None:
     assert pool.put([b"b" * SIZE])[0] == placed[3][0]
 
 
-def test_a_pool_is_bounded_in_bytes(pool: SlabPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slabs, "_MOST_BYTES", 1 << 20)
+def test_a_pool_is_bounded_in_bytes() -> None:
+    pool = SlabPool(Allowance(100, 1 << 40), most_bytes=1 << 20)
     assert pool.put([bytes(600_000)]) is not None
     assert pool.put([bytes(600_000)]) is None, "the second would exceed the bound"
     assert pool.put([bytes(2 << 20)]) is None, "one alone would"
     assert pool.nbytes <= 1 << 20
+    pool.close()
 
 
-def test_free_slabs_that_are_too_small_make_room(pool: SlabPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slabs, "_MOST_BYTES", 1 << 20)
+def test_free_slabs_that_are_too_small_make_room() -> None:
+    pool = SlabPool(Allowance(100, 1 << 40), most_bytes=1 << 20)
     Reader().read(pool.put([bytes(600_000)]))
     assert pool.put([bytes(1_000_000)]) is not None
     assert len(pool) == 1
+    pool.close()
 
 
 def test_a_message_that_could_not_be_sent_gives_its_slab_back(pool: SlabPool) -> None:

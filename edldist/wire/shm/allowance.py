@@ -1,4 +1,4 @@
-"""How much of the process shared memory may take, whoever uses it: descriptors, and bytes of slabs."""
+"""Whether shared memory is used, and how much of the process it may take: descriptors, and bytes of slabs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import resource
 import threading
 from pathlib import Path
 
-from edldist.errors import SharedMemoryError
+from edldist.errors import ConfigError, SharedMemoryError
 
-__all__ = ["Allowance", "memory_bytes", "of_process"]
+__all__ = ["Allowance", "memory_bytes", "of_process", "switched_on"]
 
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _UNKNOWN_MEMORY_BYTES = 16 << 30
@@ -78,3 +78,15 @@ def memory_bytes() -> int:
         with contextlib.suppress(OSError, ValueError):  # without a limit it says "max"
             most = min(most, int(Path(path).read_text(encoding="ascii")))
     return most
+
+
+def switched_on() -> bool:
+    """Whether shared memory is to be used: ``EDLDIST_SHARED_MEMORY``, which is yes unless it is ``0``.
+
+    Raises:
+        ConfigError: that variable has another value.
+    """
+    value = os.environ.get("EDLDIST_SHARED_MEMORY", "1")
+    if value not in ("0", "1"):
+        raise ConfigError(f"EDLDIST_SHARED_MEMORY={value!r}: use 1 (the default) or 0")
+    return value == "1"

@@ -18,7 +18,7 @@ from edldist.errors import SharedMemoryError
 from edldist.wire.shm.allowance import Allowance
 from edldist.wire.shm.memfile import FileAddress, open_file
 from edldist.wire.shm.pagemap import look
-from edldist.wire.shm.slabs import DATA_START
+from edldist.wire.shm.slab import DATA_START
 
 __all__ = ["Mappings"]
 

@@ -17,7 +17,7 @@ import msgspec
 
 from edldist.errors import SharedMemoryError
 
-__all__ = ["FileAddress", "address_of", "check_lendable", "make_file", "open_file"]
+__all__ = ["FileAddress", "address_of", "check_lendable", "check_sealed", "is_open", "make_file", "open_file"]
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _MEMFD = "/memfd:edldist"
@@ -43,6 +43,14 @@ def address_of(fd: int) -> FileAddress:
     """The address of an open file of this process."""
     status = os.fstat(fd)
     return FileAddress(os.getpid(), fd, status.st_dev, status.st_ino)
+
+
+def is_open(address: FileAddress) -> bool:
+    """Whether the process that has this file lives and has not closed it."""
+    try:
+        return os.stat(f"/proc/{address.pid}/fd/{address.fd}").st_ino == address.inode
+    except OSError:
+        return False
 
 
 def make_file(size: int, name: str = "") -> int:
@@ -116,6 +124,16 @@ def check_lendable(fd: int, size: int) -> None:
     if os.fstat(fd).st_size < size:
         raise SharedMemoryError(f"{path} has {os.fstat(fd).st_size} bytes, not {size}")
     _check_kind(fd, path, os.readlink(path), sealed=False)
+
+
+def check_sealed(fd: int) -> None:
+    """Check that a file of this process is one of ``make_file``.
+
+    Raises:
+        SharedMemoryError: it is not.
+    """
+    path = f"/proc/self/fd/{fd}"
+    _check_kind(fd, path, os.readlink(path), sealed=True)
 
 
 def _open(path: str, flags: int) -> int:

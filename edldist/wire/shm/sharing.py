@@ -15,7 +15,7 @@ import msgspec
 
 from edldist.errors import SharedMemoryError
 from edldist.wire.shm.allowance import Allowance, of_process
-from edldist.wire.shm.memfile import FileAddress, address_of, make_file, open_file
+from edldist.wire.shm.memfile import FileAddress, address_of, is_open, make_file, open_file
 from edldist.wire.shm.slabs import SlabPool
 
 __all__ = ["Sharing", "has_page", "prove", "read_page"]
@@ -92,12 +92,7 @@ class Sharing:
 
 def has_page(reader: FileAddress | None) -> bool:
     """Whether the process that had this page lives and has not closed it."""
-    if reader is None:
-        return False
-    try:
-        return os.stat(f"/proc/{reader.pid}/fd/{reader.fd}").st_ino == reader.inode
-    except OSError:
-        return False
+    return reader is not None and is_open(reader)
 
 
 def prove(secret: bytes, address: FileAddress) -> bytes:

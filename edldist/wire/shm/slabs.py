@@ -1,10 +1,4 @@
-"""The sender's side of shared memory: slabs, each a memory file that holds one message at a time.
-
-States of a slab::
-
-    free --put--> under way, generation g --received: g--> with the reader --released: g--> free
-
-``received`` and ``released`` are the first two words of the slab, and are the reader's to write.
+"""The sender's side of shared memory: slabs for one reader, each of which holds one message at a time.
 
 A pool belongs to one reader. Nothing that one reader maps is ever reused for another, so a reader
 that is frozen, and thaws when it was long replaced, can neither spoil nor free what others read.
@@ -13,25 +7,20 @@ that is frozen, and thaws when it was long replaced, can neither spoil nor free 
 from __future__ import annotations
 
 import logging
-import mmap
-import os
 import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edldist.errors import SharedMemoryError
 from edldist.wire.shm.allowance import Allowance
-from edldist.wire.shm.memfile import FileAddress, address_of, make_file
+from edldist.wire.shm.memfile import FileAddress
+from edldist.wire.shm.slab import DATA_START, Slab
 from edldist.wire.transport import Buffer
 
-__all__ = ["DATA_START", "Placed", "SlabPool"]
+__all__ = ["Placed", "SlabPool"]
 
 logger = logging.getLogger(__name__)
-
-DATA_START = 4096
-"""Where a slab's data begins, after the page with the two words."""
 
 _ALIGNMENT = 64
 _MOST_SLABS = 8
@@ -43,47 +32,6 @@ Placed = tuple[FileAddress, int, list[int]]
 """A slab's address, the generation of its message, and where each frame begins."""
 
 
-class _Slab:
-    """One memory file and this process's mapping of it: two descriptors."""
-
-    def __init__(self, size: int) -> None:
-        fd = make_file(DATA_START + size)
-        try:
-            mapping = mmap.mmap(fd, DATA_START + size)
-        except (OSError, ValueError) as exc:
-            os.close(fd)
-            raise SharedMemoryError(f"cannot map {size} bytes: {exc}") from exc
-        self.fd = fd
-        self.size = size
-        self.address = address_of(fd)
-        self.generation = 0
-        self.lent_at = 0.0
-        self._words = memoryview(mapping)[:16].cast("Q")
-        self._data: NDArray[np.uint8] = np.frombuffer(mapping, np.uint8, size, DATA_START)
-
-    @property
-    def released(self) -> int:
-        return self._words[1]
-
-    @property
-    def free(self) -> bool:
-        return self.released == self.generation
-
-    @property
-    def under_way(self) -> bool:
-        return not self.free and self._words[0] != self.generation
-
-    def fill(self, frames: Sequence[Buffer], starts: Sequence[int]) -> None:
-        for frame, start in zip(frames, starts, strict=True):
-            bytes_ = np.frombuffer(frame, np.uint8)
-            # numpy copies without the interpreter lock, which the training loop may want.
-            self._data[start - DATA_START : start - DATA_START + bytes_.nbytes] = bytes_
-
-    def close(self) -> None:
-        """The reader's mapping stays valid as long as it likes."""
-        os.close(self.fd)
-
-
 class SlabPool:
     """The slabs of one reader. Owned by the thread of its poller.
 
@@ -92,13 +40,25 @@ class SlabPool:
     was lost with its connection would occupy its slab for ever: it is given up once the reader has
     released a later one and half a minute has passed. The reader may still hold it; its memory is not
     used again.
+
+    Args:
+        most_slabs: how many there may be.
+        most_bytes: of all of them.
     """
 
-    def __init__(self, allowance: Allowance, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        allowance: Allowance,
+        clock: Callable[[], float] = time.monotonic,
+        most_slabs: int = _MOST_SLABS,
+        most_bytes: int = _MOST_BYTES,
+    ) -> None:
         self._allowance = allowance
         self._clock = clock
+        self._most_slabs = most_slabs
+        self._most_bytes = most_bytes
         # Invariant: each of them has taken two descriptors and its size from the allowance.
-        self._slabs: list[_Slab] = []
+        self._slabs: list[Slab] = []
         self._generation = 0
 
     def __len__(self) -> int:
@@ -118,20 +78,33 @@ class SlabPool:
         for frame in frames:
             starts.append(end)
             end += -(-memoryview(frame).nbytes // _ALIGNMENT) * _ALIGNMENT
-        slab = self._find(end - DATA_START)
+        slab = self.reserve(end - DATA_START)
         if slab is None:
             return None
-        slab.fill(frames, starts)
-        self._generation += 1
-        slab.generation = self._generation
-        slab.lent_at = self._clock()
+        for frame, start in zip(frames, starts, strict=True):
+            bytes_ = np.frombuffer(frame, np.uint8)
+            # numpy copies without the interpreter lock, which the training loop may want.
+            slab.data[start - DATA_START : start - DATA_START + bytes_.nbytes] = bytes_
         return slab.address, slab.generation, starts
+
+    def reserve(self, nbytes: int) -> Slab | None:
+        """A free slab, under a generation of its own, for the caller to fill; None as of ``put``.
+
+        Raises:
+            SharedMemoryError: as of ``put``.
+        """
+        slab = self._find(nbytes)
+        if slab is not None:
+            self._generation += 1
+            slab.generation = self._generation
+            slab.lent_at = self._clock()
+        return slab
 
     def take_back(self, placed: Placed) -> None:
         """Free the slab of a message that could not be sent."""
         for slab in self._slabs:
             if slab.generation == placed[1]:
-                slab.generation = slab.released
+                slab.take_back()
 
     @property
     def under_way(self) -> bool:
@@ -143,12 +116,14 @@ class SlabPool:
         while self._slabs:
             self._drop(self._slabs[-1])
 
-    def _find(self, size: int) -> _Slab | None:
+    def _find(self, size: int) -> Slab | None:
+        for slab in [slab for slab in self._slabs if slab.spent]:
+            self._drop(slab)
         fitting = [slab for slab in self._slabs if slab.size >= size and slab.free]
         if fitting:
             return min(fitting, key=lambda slab: slab.size)
         size = _rounded(size)
-        if size > _MOST_BYTES:
+        if size > self._most_bytes:
             return None
         if not self._has_room(size):
             self._abandon()
@@ -162,7 +137,7 @@ class SlabPool:
         self._slabs.append(slab)
         return slab
 
-    def _make(self, size: int) -> _Slab:
+    def _make(self, size: int) -> Slab:
         # Where the process has no more memory to give, free slabs of this pool, all too small, go first.
         unused = [slab for slab in self._slabs if slab.free]
         while True:
@@ -174,23 +149,24 @@ class SlabPool:
                     raise
                 self._drop(unused.pop())
         try:
-            return _Slab(size)
+            return Slab(size)
         except SharedMemoryError:
             self._allowance.give_back(_DESCRIPTORS, size)
             raise
 
     def _has_room(self, size: int) -> bool:
-        return len(self._slabs) < _MOST_SLABS and self.nbytes + size <= _MOST_BYTES
+        return len(self._slabs) < self._most_slabs and self.nbytes + size <= self._most_bytes
 
     def _abandon(self) -> None:
         newest = max((slab.released for slab in self._slabs), default=0)
         now = self._clock()
         for slab in list(self._slabs):
-            if not slab.free and slab.generation < newest and now - slab.lent_at > _ABANDON_S:
+            lost = not slab.free and not slab.held and slab.generation < newest
+            if lost and now - slab.lent_at > _ABANDON_S:
                 logger.debug("message %d was lost with its slab of %d bytes", slab.generation, slab.size)
                 self._drop(slab)
 
-    def _drop(self, slab: _Slab) -> None:
+    def _drop(self, slab: Slab) -> None:
         self._slabs.remove(slab)
         slab.close()
         self._allowance.give_back(_DESCRIPTORS, slab.size)

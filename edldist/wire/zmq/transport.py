@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
-from edldist.errors import ConfigError
 from edldist.wire.messages import MAX_HEADER_BYTES
+from edldist.wire.shm.allowance import switched_on
 from edldist.wire.zmq.keys import SocketKeys
 from edldist.wire.zmq.poller import ZmqPoller
 
@@ -25,13 +23,6 @@ MAX_UNREAD_BYTES = 4 << 30
 """What the peers of one hub together may have sent that it has not read, unfinished messages included."""
 CONTROL_UNREAD_BYTES = 64 << 20
 """The same at a coordinator."""
-
-
-def _sharing_by_default() -> bool:
-    value = os.environ.get("EDLDIST_SHARED_MEMORY", "1")
-    if value not in ("0", "1"):
-        raise ConfigError(f"EDLDIST_SHARED_MEMORY={value!r}: use 1 (the default) or 0")
-    return value == "1"
 
 
 class ZmqTransport:
@@ -65,7 +56,7 @@ class ZmqTransport:
         self.max_frame_bytes = max_frame_bytes
         self.max_header_bytes = max_header_bytes
         self.max_unread_bytes = max_unread_bytes
-        self.shared_memory = tensors and (_sharing_by_default() if shared_memory is None else shared_memory)
+        self.shared_memory = tensors and (switched_on() if shared_memory is None else shared_memory)
         self.tensors = tensors
         self.keys = keys
 
