@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edldist.stability.guard import SpikeGuard
     from edldist.store.label_store import LabelStore
     from edldist.store.sample_key import augmentation_seed
+    from edldist.student.collating import collate
     from edldist.student.loader import DistillLoader
     from edldist.student.requests import LabelRequests
     from edldist.student.sequences import Sequences
@@ -40,6 +41,7 @@ __all__ = [
     "WeightAverage",
     "__version__",
     "augmentation_seed",
+    "collate",
     "errors",
     "losses",
     "optim",
@@ -63,6 +65,7 @@ _HOMES = {
     "Vocabulary": "edldist.vocabulary.wanted",
     "WeightAverage": "edldist.weights.average",
     "augmentation_seed": "edldist.store.sample_key",
+    "collate": "edldist.student.collating",
     "report": "edldist.observe.reporter",
     "should_stop": "edldist.lifecycle.stopping",
 }

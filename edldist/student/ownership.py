@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from edldist.student.leaves import Leaf, is_host_tensor
+from edldist.wire.shm.slots import of_this_process
 
 __all__ = ["alone"]
 
@@ -102,7 +103,7 @@ def _counts(part: Leaf) -> _Counts:
 def _counts_of_tensor(tensor: Any) -> tuple[int, ...] | None:
     storage = tensor.untyped_storage()
     from_process = storage.is_shared() and storage.filename is None
-    if not (from_process or storage.resizable()):
+    if not (from_process or storage.resizable() or of_this_process.file_of(storage.data_ptr()) is not None):
         return None
     uses = torch._C._storage_Use_Count(storage._cdata)
     counts = (sys.getrefcount(tensor), tensor._use_count(), sys.getrefcount(storage), uses)

@@ -40,6 +40,7 @@ def test_the_public_surface_is_that_of_the_design() -> None:
         "WeightAverage",
         "__version__",
         "augmentation_seed",
+        "collate",
         "errors",
         "losses",
         "optim",

@@ -2,7 +2,8 @@
 
 The workers of a ``DataLoader`` hand their batches over in shared memory, as torch's storages: a file in
 ``/dev/shm`` whose name is removed at once (sharing strategy ``file_descriptor``, the usual one), or kept
-until its last user closes it (``file_system``). Such a batch can be read where it lies.
+until its last user closes it (``file_system``). With ``edldist.collate`` they lie in slots (``slots``). Such
+a batch can be read where it lies.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from torch import Tensor
 from edldist.errors import SharedMemoryError
 from edldist.wire.shm.memfile import FileAddress, address_of, check_lendable
 from edldist.wire.shm.offers import SHARED_FROM_BYTES
+from edldist.wire.shm.slab import DATA_START
+from edldist.wire.shm.slots import of_this_process
 
 __all__ = ["Lent", "lend"]
 
@@ -58,12 +61,15 @@ def lend(tensor: Tensor) -> Lent | None:
         not tensor.is_cpu
         or tensor.layout is not torch.strided
         or tensor.nbytes < SHARED_FROM_BYTES
-        or not tensor.untyped_storage().is_shared()
         or not tensor.is_contiguous()
         or tensor.is_neg()
     ):
         return None
     storage = tensor.untyped_storage()
+    if (slot := of_this_process.file_of(storage.data_ptr())) is not None:
+        return Lent(slot, DATA_START + tensor.data_ptr() - storage.data_ptr(), storage)
+    if not storage.is_shared():
+        return None
     if storage.filename is not None:  # a user's file, mapped with torch.from_file
         return None
     start = storage.data_ptr() % mmap.PAGESIZE
