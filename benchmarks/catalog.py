@@ -86,6 +86,7 @@ class Outcome:
 ROWS = (
     Row("large-tcp", "label_path", "large_tcp", "label path over TCP, large images"),
     Row("large-shared", "label_path", "large_shared", "the same through shared memory on one host"),
+    Row("data-loader", "data_loader", "measure_collating", "images that a data loader's worker stacks"),
     Row("small", "label_path", "small", "label path, 64-byte samples"),
     Row("tracing", "tracing", "measure_tracing", "the same while its tasks are traced"),
     Row("tokens", "label_path", "tokens", "label path, labels of tokens"),

@@ -18,14 +18,18 @@ import torch
 from torch import Tensor
 
 import edldist
+from edldist.student.handed_over import in_own_slab
+from edldist.wire.shm.slab import Slab
 from edldist_benchmarks.echo import open_echo
 from edldist_benchmarks.figures import Budget, Figure, Result, Settings, interleave, rate
 from edldist_benchmarks.job import open_job
 from edldist_benchmarks.memcpy import copy_rate
 from edldist_benchmarks.teachers import label_bytes
 
-__all__ = ["CASES", "LARGE", "LARGE_SHARED", "SMALL", "TOKENS", "Case", "open_path"]
+__all__ = ["CASES", "LARGE", "LARGE_SHARED", "LARGE_SLOTS", "SMALL", "TOKENS", "Case", "open_path"]
 
+_MOST_KEPT = 64  # files that a reader keeps mapped, and their bytes (edldist.wire.shm.mappings)
+_MOST_KEPT_BYTES = 512 << 20
 _HANDED_OVER_FROM_BYTES = 1 << 20  # smaller ones are quicker to copy than to map
 
 
@@ -39,6 +43,8 @@ class Case:
         worker_batch: most samples of a forward pass; more than ``batch`` lets small batches share one.
         high_watermark: batches that the rank reads ahead.
         shared: whether tensors travel through shared memory; if not, over TCP.
+        slots: whether batches lie where ``edldist.collate`` puts them, in memory that is used again; if not,
+            each in a file of its own, as those of ``default_collate``.
     """
 
     name: str
@@ -50,6 +56,7 @@ class Case:
     worker_batch: int
     high_watermark: int = 8
     shared: bool = False
+    slots: bool = False
 
     @property
     def input_bytes(self) -> int:
@@ -67,9 +74,15 @@ class Case:
     def batches(self) -> Iterator[Tensor]:
         """Endless batches, none of which anybody else refers to, as is so of what a ``DataLoader`` yields.
 
-        Large ones lie where its workers put theirs, each in its own file that is mapped when it is yielded.
+        Large ones lie where its workers put theirs, each in its own file that is mapped when it is yielded,
+        or in slots.
         """
         shape = (self.batch, *self.sample_shape)
+        if self.slots:
+            slabs = [Slab(self.input_bytes) for _ in range(self.ring)]
+            for slab in slabs:
+                slab.data[:] = 1
+            yield from (in_own_slab(slab, self.input_dtype, shape) for slab in itertools.cycle(slabs))
         ring = [torch.ones(shape, dtype=self.input_dtype) for _ in range(self.ring)]
         if not self.handed_over:
             yield from (batch.clone() for batch in itertools.cycle(ring))
@@ -87,14 +100,21 @@ class Case:
 
     @property
     def ring(self) -> int:
-        """Different batches: more than can be under way at once, or a reader would find them in its cache."""
-        return 2 * self.high_watermark if self.handed_over else 1
+        """Different batches: more than can be under way at once, or a reader would find them in its cache.
+
+        Files are more than a reader keeps mapped, since those of ``default_collate`` never come again.
+        """
+        if not self.handed_over:
+            return 1
+        kept = min(_MOST_KEPT, _MOST_KEPT_BYTES // self.input_bytes) if self.shared and not self.slots else 0
+        return max(2 * self.high_watermark, kept + 1)
 
 
 LARGE = Case("images", 128, (3, 224, 224), torch.uint8, "float16:1000", 0.85, worker_batch=128)
 LARGE_SHARED = Case(
     "images, shared", 128, (3, 224, 224), torch.uint8, "float16:1000", 0.85, worker_batch=128, shared=True
 )
+LARGE_SLOTS = replace(LARGE_SHARED, name="images, shared, edldist.collate", budget=0.90, slots=True)
 SMALL = Case("64 bytes", 128, (64,), torch.uint8, "float32:10", 0.60, worker_batch=1024, high_watermark=32)
 TOKENS = Case(
     "token labels",
@@ -142,15 +162,21 @@ def tokens(settings: Settings) -> Result:
 
 
 def large_shared(settings: Settings) -> Result:
-    """The large images through shared memory, the worker copying each batch once."""
-    case = LARGE_SHARED
-    with open_path(case) as loader, copy_rate(case.input_bytes, case.label_bytes, case.ring) as copies:
-        runs = interleave(
-            settings.repeats,
-            path=functools.partial(_samples_a_second, case, iter(loader), settings),
-            limit=lambda: case.batch * copies(settings.seconds),
-        )
-    return _result(case, runs["path"], runs["limit"], "memcpy alone")
+    """The large images through shared memory, the worker copying each batch once: in files, and in slots."""
+    result, cases = Result(), (LARGE_SLOTS, LARGE_SHARED)
+    with contextlib.ExitStack() as stack:
+        loaders = [stack.enter_context(open_path(case)) for case in cases]
+        sizes = LARGE_SLOTS.input_bytes, LARGE_SLOTS.label_bytes, LARGE_SLOTS.ring
+        copies = stack.enter_context(copy_rate(*sizes))
+        paths = {
+            case.name: functools.partial(_samples_a_second, case, iter(loader), settings)
+            for case, loader in zip(cases, loaders, strict=True)
+        }
+        limit = lambda: LARGE_SLOTS.batch * copies(settings.seconds)  # noqa: E731
+        runs = interleave(settings.repeats, **paths, limit=limit)
+    for case in cases:
+        result.figures += _result(case, runs[case.name], runs["limit"], "memcpy alone").figures
+    return result
 
 
 def _against_echo(settings: Settings, *cases: Case) -> Result:
