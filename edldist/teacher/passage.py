@@ -1,9 +1,13 @@
 """The ways of some tasks through a worker, timed stage by stage. Pure: readings of a clock in, figures out.
 
-A message that comes ``TIMED_EVERY_S`` or more after the last one that was timed gets a ``Passage``. It goes
-with the first of the message's tasks that a pass takes, from thread to thread as the task does, and each
-stage writes down when it began and ended. When the labels have left it is added up. All other tasks cost
-their stages one look at an attribute::
+Of the messages that bring tasks one in ``TIMED_EVERY_S`` gets a ``Passage``, or each where they come less
+often. It goes with the first of the message's tasks that a pass takes, from thread to thread as the task
+does, and each stage writes down when it began and ended. When the labels have left it is added up. All other
+tasks cost their stages one look at an attribute.
+
+Messages are drawn by lot, each with the same chance, and are not those that come a fixed time, or any time,
+after the last one: such are mostly the first of a burst, which wait for nobody, and their figures would tell
+of workers that are faster than they are::
 
     I/O thread      message -- receive --> held task
     compute thread            (decode's queue) -- decode -- batch -- copy_in -- forward -- encode -- copy_out
@@ -15,7 +19,8 @@ stages and waits of a task add up to its time in the worker.
 
 from __future__ import annotations
 
-from collections import deque
+import math
+import random
 from collections.abc import Sequence
 
 from edldist.observe.stages import StageClock
@@ -27,6 +32,10 @@ TIMED_EVERY_S = 0.02
 """A worker that answers a hundred thousand tasks a second times fifty of them."""
 ROW_EVERY_S = 0.25
 """Of these, so many are told one by one."""
+COUNT_S = 1.0
+"""How long messages are counted, to know how many come a second."""
+LATE_S = 2.0
+"""After so long without one the next message is timed: fewer come than before."""
 _NEVER = -1.0
 _AT = {stage: place for place, stage in enumerate(STAGES)}
 
@@ -86,17 +95,27 @@ class Passage:
 class Passages:
     """Decides which tasks are timed, and adds up what they took. Owned by the I/O thread.
 
+    Args:
+        lot: draws them; the same one draws the same ones.
+
     Attributes:
         stages: by name, in their order.
-        due_at: a message that comes then or later is timed, monotonic seconds.
+        skip: so many messages with tasks pass before one is timed.
+        late_at: but none that comes then or later, monotonic seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lot: random.Random) -> None:
         self.stages = {stage: StageClock() for stage in STAGES}
-        self.due_at = float("-inf")
-        self._row_at = float("-inf")
-        # Invariant: the latest ways that are to be told one by one, at most as many as a heartbeat takes.
-        self._rows: deque[Passage] = deque(maxlen=MOST_ROWS)
+        self.skip = 0
+        self.late_at = float("-inf")
+        self._lot = lot
+        self._drawn = 0
+        self._seen, self._seen_from = 0, float("-inf")
+        self._per_s = 0.0  # in the time before that
+        # Invariant: drawn from all ways that ended since rows were told, each with the same chance.
+        self._rows: list[Passage] = []
+        self._ended = 0
+        self._told_at = float("-inf")
 
     def begin(self, looked_at: float, began: float) -> Passage:
         """For a message that is about to be read; it is timed if ``took`` is called."""
@@ -104,10 +123,19 @@ class Passages:
         passage.began("receive", began)
         return passage
 
+    def passed(self) -> None:
+        """A message brought tasks, and is not timed."""
+        self.skip -= 1
+
     def took(self, passage: Passage, at: float) -> None:
         """The message brought tasks, which are held now."""
         passage.ended("receive", at)
-        self.due_at = at + TIMED_EVERY_S
+        self._seen += self._drawn - self.skip + 1
+        between = self._rate(at) * TIMED_EVERY_S
+        self.skip = 0
+        if between > 1.0:  # of a lot with one chance in so many, the number of blanks
+            self.skip = int(math.log(1.0 - self._lot.random()) / math.log1p(-1.0 / between))
+        self._drawn, self.late_at = self.skip, at + LATE_S
 
     def left(self, passage: Passage) -> None:
         """Its labels are in the socket's hands."""
@@ -115,15 +143,27 @@ class Passages:
         for clock, seconds, waited in zip(self.stages.values(), stages, waits, strict=True):
             clock.took(seconds)
             clock.waited(waited)
-        if passage.ended_at >= self._row_at:
-            self._row_at = passage.ended_at + ROW_EVERY_S
+        self._ended += 1
+        if len(self._rows) < MOST_ROWS:
             self._rows.append(passage)
+        elif (place := self._lot.randrange(self._ended)) < MOST_ROWS:
+            self._rows[place] = passage
 
     def rows(self, now: float) -> list[StageRow]:
-        """The ways of single tasks that were not told yet."""
-        told = [_row(passage, now) for passage in self._rows]
+        """The ways of single tasks of the time since rows were told, by their ends."""
+        most = max(1, round(min((now - self._told_at) / ROW_EVERY_S, MOST_ROWS)))
+        told = self._lot.sample(self._rows, min(most, len(self._rows)))
         self._rows.clear()
-        return told
+        self._ended, self._told_at = 0, now
+        return [_row(passage, now) for passage in sorted(told, key=lambda passage: passage.ended_at)]
+
+    def _rate(self, now: float) -> float:
+        """Messages with tasks per second: of now, or of just before, whichever is more."""
+        since_s = now - self._seen_from
+        if since_s >= COUNT_S:
+            self._per_s = self._seen / since_s
+            self._seen, self._seen_from = 0, now
+        return max(self._per_s, self._seen / COUNT_S)
 
 
 def _row(passage: Passage, now: float) -> StageRow:

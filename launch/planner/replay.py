@@ -26,7 +26,6 @@ import numpy as np
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.outcomes import Grant
 from edldist.student.queue.queue import LabelQueue
-from edldist.teacher.passage import ROW_EVERY_S, TIMED_EVERY_S
 from edldist.teacher.service.demand import Demand
 from edldist_launch.planner.pace import COMPUTE, WorkerPace, stations
 from edldist_launch.planner.setting import Loop, Setting
@@ -56,8 +55,7 @@ class Replayed:
         wait_p95_s: how long 95% of its batches were waited for at most.
         task_p50_s, task_p95_s: how long half of the tasks, and 95%, were in their worker at most: from their
             arrival until their labels leave.
-        row_p95_s: the same of the tasks of which a stage row would tell. A worker times one in 20 ms, and
-            tells of one in 250: of tasks that come in bursts mostly the first, which wait for nobody.
+        row_p95_s: the same of the first task of each message: of those stage rows tell.
         busy: share of the time in which the workers of each type computed.
     """
 
@@ -267,7 +265,7 @@ class _Held:
     rank: _Rank
     grant: Grant
     arrived_at: float
-    timed: bool
+    is_first: bool
 
 
 class _Worker:
@@ -288,7 +286,6 @@ class _Worker:
         self._depth = 2 if pace.overlaps else 1
         self._flying = 0
         self._talks_until = 0.0
-        self._timed_from = self._row_from = 0.0
 
     def pull(self, now: float) -> None:
         ranks = {rank.name: rank for rank in self._world.ranks}
@@ -308,10 +305,7 @@ class _Worker:
     def arrived(self, rank: _Rank, seq: int, grants: Sequence[Grant], buffered: int, now: float) -> None:
         cost = sum(grant.cost for grant in grants)
         there_at = self._talk(now, self.pace.takes(cost, "receive"))
-        timed = now >= self._timed_from
-        if timed:
-            self._timed_from = there_at + TIMED_EVERY_S
-        held = [_Held(rank, grant, now, timed and grant is grants[0]) for grant in grants]
+        held = [_Held(rank, grant, now, grant is grants[0]) for grant in grants]
         self._world.at(there_at, partial(self._accepted, rank, seq, held, buffered))
 
     def _accepted(self, rank: _Rank, seq: int, held: Sequence[_Held], buffered: int, now: float) -> None:
@@ -364,8 +358,7 @@ class _Worker:
         for task in tasks:
             by_rank.setdefault(task.rank.name, []).append(task)
             self._world.latencies_s.append(now - task.arrived_at)
-            if task.timed and now >= self._row_from:
-                self._row_from = now + ROW_EVERY_S
+            if task.is_first:
                 self._world.rows_s.append(now - task.arrived_at)
         compute_s = self.pace.takes(size, *COMPUTE)
         for name, those in by_rank.items():

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterable
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edldist.teacher.passage import ROW_EVERY_S, TIMED_EVERY_S, Passage, Passages
+from edldist.teacher.passage import LATE_S, ROW_EVERY_S, TIMED_EVERY_S, Passage, Passages
 from edldist.wire.messages import MOST_ROWS, STAGES, Heartbeat, decode, encode
 
 durations = st.lists(st.floats(0, 10), min_size=2 * len(STAGES), max_size=2 * len(STAGES))
+
+
+def drawn(seed: int = 0) -> Passages:
+    return Passages(random.Random(seed))
 
 
 def walked(passages: Passages, took: list[float], at: float = 100.0, without: str = "") -> Passage:
@@ -27,7 +35,7 @@ def walked(passages: Passages, took: list[float], at: float = 100.0, without: st
 
 @given(durations)
 def test_stages_and_waits_are_what_they_were_and_add_up_to_the_whole(took: list[float]) -> None:
-    passages = Passages()
+    passages = drawn()
     passage = walked(passages, took)
     stages, waits, total_s = passage.durations()
     for at in range(len(STAGES)):
@@ -47,7 +55,7 @@ def test_stages_and_waits_are_what_they_were_and_add_up_to_the_whole(took: list[
 def test_a_stage_that_nobody_saw_takes_no_time_and_its_own_counts_as_the_next_ones_wait(
     took: list[float], unseen: str
 ) -> None:
-    stages, waits, total_s = walked(Passages(), took, without=unseen).durations()
+    stages, waits, total_s = walked(drawn(), took, without=unseen).durations()
     at = STAGES.index(unseen)
     assert stages[at] == waits[at] == 0.0
     assert abs(waits[at + 1] - sum(took[2 * at : 2 * at + 3])) < 1e-9
@@ -75,22 +83,66 @@ def test_clocks_that_disagree_make_no_time_negative_and_count_none_twice(moments
     assert abs(sum(stages) + sum(waits) - total_s) < 1e-3
 
 
-def test_a_message_is_timed_once_in_a_while_and_those_without_tasks_never() -> None:
-    passages = Passages()
-    assert passages.due_at < 0, "the first one is"
-    passages.begin(1.0, 1.0)
-    assert passages.due_at < 0, "it brought no tasks"
-    passages.took(passages.begin(1.0, 1.0), 1.5)
-    assert passages.due_at == 1.5 + TIMED_EVERY_S
+def come(passages: Passages, moments: Iterable[float]) -> list[int]:
+    """Messages with tasks come at these moments; the numbers of those that are timed."""
+    timed = []
+    for number, at in enumerate(moments):
+        if passages.skip <= 0 or at >= passages.late_at:
+            passages.took(passages.begin(at, at), at)
+            timed.append(number)
+        else:
+            passages.passed()
+    return timed
 
 
-def test_rows_are_few_and_the_latest_and_each_is_told_once() -> None:
-    passages = Passages()
+def test_every_message_is_timed_where_few_come_and_one_without_tasks_never_counts() -> None:
+    passages = drawn()
+    passages.begin(1.0, 1.0)  # it brought none
+    assert come(passages, [1.0 + 2 * TIMED_EVERY_S * number for number in range(200)]) == list(range(200))
+
+
+@pytest.mark.parametrize("per_s", [200, 5_000, 100_000])
+def test_fifty_messages_a_second_are_timed_where_many_come(per_s: int) -> None:
+    timed = come(drawn(), (number / per_s for number in range(4 * per_s)))
+    assert 100 < sum(number >= per_s for number in timed) < 200, "in the three seconds after the first"
+    assert sum(number < per_s for number in timed) < 0.02 * per_s + 500, "nor is the first one dear"
+
+
+def test_each_message_of_a_burst_has_the_same_chance() -> None:
+    """Ten messages, and a long pause: a clock, whatever its gaps, would find the first of them."""
+    bursts = (burst / 40 + 0.0001 * number for burst in range(8_000) for number in range(10))
+    timed = come(drawn(), bursts)
+    places = [sum(number % 10 == place for number in timed) / len(timed) for place in range(10)]
+    assert all(0.08 < share < 0.12 for share in places), places
+
+
+def test_a_worker_with_less_to_do_than_before_is_still_timed() -> None:
+    passages = drawn()
+    come(passages, (number / 100_000 for number in range(200_000)))
+    timed = come(passages, [2.0 + LATE_S / 4 * number for number in range(20)])
+    assert timed and timed[0] <= 4 and len(timed) > 10
+
+
+def test_rows_are_few_and_drawn_and_each_is_told_once() -> None:
+    passages = drawn()
+    assert passages.rows(100.0) == []
     for number in range(400):
-        walked(passages, [0.0, 0.001] * len(STAGES), at=100.0 + number * ROW_EVERY_S / 4)
-    rows = passages.rows(125.0)
-    assert len(rows) == MOST_ROWS and passages.rows(125.0) == []
-    spans = [one.ago_s - other.ago_s for one, other in zip(rows, rows[1:], strict=False)]
-    assert min(spans) >= ROW_EVERY_S - 1e-6 and rows[-1].ago_s < 1.0
+        walked(passages, [0.0, 0.0001] * len(STAGES), at=100.0 + 0.0025 * number)
+    rows = passages.rows(101.0)
+    assert len(rows) == round(1 / ROW_EVERY_S) and passages.rows(101.0) == []
+    ago = [row.ago_s for row in rows]
+    assert ago == sorted(ago, reverse=True)
     beat = Heartbeat(id="t", rows=rows)
     assert decode(encode(beat)) == beat
+
+
+def test_rows_are_of_any_time_since_the_last_and_never_more_than_a_heartbeat_takes() -> None:
+    ago: list[float] = []
+    for seed in range(200):
+        passages = drawn(seed)
+        for number in range(100):
+            walked(passages, [0.0, 0.0001] * len(STAGES), at=100.0 + number)
+        rows = passages.rows(200.0)
+        assert len(rows) == MOST_ROWS
+        ago += [row.ago_s for row in rows]
+    assert 45 < sum(ago) / len(ago) < 55

@@ -18,6 +18,7 @@ gives back everything else, and says goodbye; what has not ended when its time i
 from __future__ import annotations
 
 import logging
+import random
 import threading
 from collections.abc import Callable, Collection, Mapping
 
@@ -106,7 +107,7 @@ class TeacherService:
         self.capacity = Capacity()
         self.in_passes: Callable[[], Mapping[str, Level]] = dict
         """What the compute thread has in its hands, by the stage that it waits for."""
-        self._passages = Passages()
+        self._passages = Passages(random.Random(identity.worker))
         self._levels = Levels(self._waiting)
         self.recorder = Recorder(clock.monotonic, (IO, COMPUTE))
         self._trail = Trail(self.recorder)
@@ -310,7 +311,7 @@ class TeacherService:
     def _read_student(self, student: ServedStudent, now: float) -> None:
         for _ in range(_TURN_MESSAGES):
             passage = None
-            if now >= self._passages.due_at:
+            if self._passages.skip <= 0 or now >= self._passages.late_at:
                 passage = self._passages.begin(now, self._clock.monotonic())
             try:
                 received = student.link.receive()
@@ -377,7 +378,9 @@ class TeacherService:
         since = self._trail.tape.now() if self._trail.tape.on else None
         with self._arrived:
             self._ledger.accept(student.peer.id, message, frames, passage)
-            if passage is not None:
+            if passage is None:
+                self._passages.passed()
+            else:
                 self._passages.took(passage, self._clock.monotonic())
             self._arrived.notify()
         if since is not None:
