@@ -317,7 +317,7 @@ class Observers:
         figures = self._tally.figures(self._now())
         if not answered:
             phase = "waiting for the coordinator"
-        elif not figures.workers:
+        elif not figures.workers and self._view.workers_wanted:
             phase = "waiting for teachers"
         else:
             phase = self._doing if figures.step is not None else "waiting for steps"

@@ -286,3 +286,14 @@ def test_a_result_says_why_it_did_not_complete_in_the_words_with_which_the_run_e
     assert capsys.readouterr().err == f"error: {words}\n"
     make(folder).finish("completed", "", 1.0)
     assert "reason" not in json.loads((folder.path / "result.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "phase"), [(0, "waiting for steps"), (2, "waiting for teachers")]
+)
+def test_a_job_that_wants_no_workers_waits_for_none(folder: JobFolder, wanted: int, phase: str) -> None:
+    target = console()
+    with make(folder, target) as observers:
+        observers.workers_wanted(wanted)
+        observers.look(Coordinator(status()), 0.1, False)  # type: ignore[arg-type]
+    assert f"{phase}: " in written(target)
