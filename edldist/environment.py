@@ -32,11 +32,29 @@ class LabelMaker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         model: ``module:factory``; empty where a worker calls it by another name.
         codec: as it is written.
         version: what its user calls it, or empty.
+        settings: what else the job says of how it labels (``Recipe``).
     """
 
     model: str = ""
     codec: str = ""
     version: str = ""
+    settings: str = ""
+
+
+def label_makers(environ: Mapping[str, str]) -> dict[str, LabelMaker]:
+    """What the job says of its teachers, by name; nothing outside a job.
+
+    Raises:
+        ConfigError: the variable holds something else.
+    """
+    text = environ.get("EDLDIST_STORE_TEACHERS", "") or "{}"
+    try:
+        return msgspec.json.decode(text[:_MOST_TEACHERS_BYTES], type=dict[str, LabelMaker])
+    except msgspec.DecodeError as exc:
+        raise ConfigError(
+            f"EDLDIST_STORE_TEACHERS={text[:100]!r}: {exc}; it is JSON, as in "
+            '{"teacher": {"model": "my:teacher", "codec": "topk:64"}}'
+        ) from exc
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +90,6 @@ class StoreEnvironment:
         path = environ.get("EDLDIST_STORE", "")
         if not path:
             return None
-        text = environ.get("EDLDIST_STORE_TEACHERS", "") or "{}"
-        try:
-            teachers = msgspec.json.decode(text[:_MOST_TEACHERS_BYTES], type=dict[str, LabelMaker])
-        except msgspec.DecodeError as exc:
-            raise ConfigError(
-                f"EDLDIST_STORE_TEACHERS={text[:100]!r}: {exc}; it is JSON, as in "
-                '{"teacher": {"model": "my:teacher", "codec": "topk:64"}}'
-            ) from exc
         return cls(
             path,
             whole_number(environ, "EDLDIST_STORE_MEMORY_MIB", least=1),
@@ -88,7 +98,7 @@ class StoreEnvironment:
             environ.get("EDLDIST_STORE_DATA", ""),
             _flag(environ, "EDLDIST_STORE_READ_ONLY"),
             _flag(environ, "EDLDIST_STORE_ONLY"),
-            teachers,
+            label_makers(environ),
         )
 
 
@@ -114,6 +124,7 @@ class JobEnvironment:
         agreement: how far apart workers may be (``AgreementBounds``); None: nobody compares them.
         extend: go on from a checkpoint though its labels came from another teacher.
         store: where labels are kept, or None.
+        label_makers: what the job says of its teachers, by name, for whatever store a script gives.
     """
 
     coordinator: str | None
@@ -133,6 +144,7 @@ class JobEnvironment:
     agreement: AgreementBounds | None
     extend: bool
     store: StoreEnvironment | None = None
+    label_makers: Mapping[str, LabelMaker] = field(default_factory=dict)
 
     def poison_as(self, given: str | None) -> str:
         """What a ``DistillLoader`` was given for ``on_poison``, or else the job was.
@@ -178,6 +190,7 @@ class JobEnvironment:
             agreement=AgreementBounds.of(environ.get("EDLDIST_AGREEMENT", ""), "EDLDIST_AGREEMENT"),
             extend=_flag(environ, "EDLDIST_EXTEND"),
             store=StoreEnvironment.read(environ),
+            label_makers=label_makers(environ),
         )
 
 

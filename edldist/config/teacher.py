@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -15,12 +17,13 @@ from edldist.config.section import ONLY_THESE_NAMES, TEACHER_NAME, VARIABLE, Env
 from edldist.errors import CodecError, ConfigError
 from edldist.labels.fingerprint import VERSION_FORM, check_version
 from edldist.labels.grammar import CODEC_FORMS, GRAMMAR, parse_spec
-from edldist.reference import FACTORY, MODEL, MODEL_FORMS, place_of
+from edldist.reference import FACTORY, MODEL, MODEL_FORMS, is_engine, place_of
 
 __all__ = ["ReplicaRange", "TeacherConfig", "check_codec_name"]
 
 DEVICE = r"^[a-z]+(:\d+)?$"
 OUTPUT_NAME = r"^[^\s,]+$"
+LONGEST_SETTINGS = 1_000
 _Count = Annotated[int, Field(ge=1, le=MOST)]
 _Position = Annotated[int, Field(ge=0, le=MOST)]
 
@@ -216,6 +219,23 @@ class TeacherConfig(Section):
         return self
 
     @property
+    def label_settings(self) -> str:
+        """What tells its labels from those of the same weights used in another way, as JSON; or empty.
+
+        Of a path counts what lies there, and not where: its last part. An engine is asked in one way only.
+        """
+        said = {
+            "kwargs": {} if is_engine(self.model) else _placeless(self.kwargs),
+            "outputs": sorted(self.outputs or ()),
+            "autocast": self.autocast,
+            "dataset_inputs": self.dataset_inputs,
+        }
+        text = json.dumps({name: value for name, value in said.items() if value}, sort_keys=True)
+        if len(text) > LONGEST_SETTINGS:
+            text = f"blake2b {hashlib.blake2b(text.encode(), digest_size=32).hexdigest()}"
+        return "" if text == "{}" else text
+
+    @property
     def least_workers(self) -> int:
         """So many workers have to be able to work; the job goes on without the others."""
         return self.initial_replicas if self.min_replicas is None else self.min_replicas
@@ -224,3 +244,12 @@ class TeacherConfig(Section):
     def initial_replicas(self) -> int:
         """Workers to start with."""
         return self.replicas.initial if isinstance(self.replicas, ReplicaRange) else self.replicas
+
+
+def _placeless(value: Any) -> Any:
+    """A value of YAML with the last parts of all paths in it."""
+    if isinstance(value, Mapping):
+        return {key: _placeless(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_placeless(each) for each in value]
+    return value.rstrip("/").rpartition("/")[2] if isinstance(value, str) else value

@@ -57,7 +57,8 @@ def take_census(job: JobConfig, store: LabelStore) -> Iterator[Census]:
     assert settings is not None and section is not None
     made_by = {
         teacher.name: LabelMaker(
-            teacher.model if is_factory(teacher.model) else "", teacher.codec, teacher.version
+            *(teacher.model if is_factory(teacher.model) else "", teacher.codec),
+            *(teacher.version, teacher.label_settings),
         )
         for teacher in job.teachers
     }

@@ -114,10 +114,10 @@ class Walk:
         if isinstance(data, NumberedSamples):
             total, batches = len(data), data.batches(data.own())
         while True:
-            dropped, self._taken = self._count("dropped"), 0
+            lost, self._taken = self._lost, 0
             if not self._pass(batches, total):
                 return False
-            if self._passes.judge(self._count("dropped") - dropped, 0, self._trouble) == "done":
+            if self._passes.judge(self._lost - lost, 0, self._trouble) == "done":
                 return True
 
     def _pass(self, batches: Iterable[Batch], total: int | None) -> bool:
@@ -159,6 +159,11 @@ class Walk:
 
     def _count(self, what: str) -> int:
         return sum(shelf.figures()[what] for shelf in self._shelves())
+
+    @property
+    def _lost(self) -> int:
+        """Samples whose labels were there and are in no file: not taken by the disk, or removed."""
+        return self._count("dropped") + self._count("gone")
 
     @property
     def _samples(self) -> int:

@@ -9,6 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from edldist.store.room import Room
+from edldist.store.sample_key import Keys
 from edldist.store.segment import Segment
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Keeper:
         self._read_only = read_only
         self._room = room
         self._shelves: list[Shelf] = []
-        self._waiting: deque[tuple[Shelf, Segment]] = deque()
+        self._waiting: deque[tuple[Shelf, Segment | Keys]] = deque()
         self._changed = threading.Condition()
         self._unsaved: dict[int, int] = {}
         self._written: dict[int, int] = {}
@@ -78,10 +79,25 @@ class Keeper:
             self._unsaved[id(shelf)] = self._unsaved.get(id(shelf), 0) + len(segments)
             self._changed.notify_all()
 
-    def wait(self, shelf: Shelf, timeout_s: float | None = None) -> bool:
-        """Wait until a shelf's segments are written; whether all since the last wait got to files."""
+    def withdraw(self, shelf: Shelf, keys: Keys) -> None:
+        """Take samples out of a shelf's files, in the thread, behind what is to be written before."""
         with self._changed:
-            done = self._changed.wait_for(lambda: not self._unsaved.get(id(shelf)), timeout_s)
+            if self._stop or self._read_only:
+                return
+            self._start()
+            self._waiting.append((shelf, keys))
+            self._unsaved[id(shelf)] = self._unsaved.get(id(shelf), 0) + 1
+            self._changed.notify_all()
+
+    def wait(self, shelf: Shelf, timeout_s: float | None = None) -> bool:
+        """Wait until a shelf's segments are written; whether all since the last wait got to files.
+
+        The store's own thread waits for nothing: it may be the one in which a forgotten loader is found, and
+        closed.
+        """
+        with self._changed:
+            own = threading.current_thread() is self._thread
+            done = self._changed.wait_for(lambda: not self._unsaved.get(id(shelf)), 0 if own else timeout_s)
             dropped = self._dropped.get(id(shelf), 0)
             before, self._told[id(shelf)] = self._told.get(id(shelf), 0), dropped
             return done and not self._read_only and dropped == before
@@ -104,12 +120,12 @@ class Keeper:
         return self._dropped.get(id(shelf), 0)
 
     def close(self) -> None:
-        """Write what waits, and end the thread."""
+        """Write what waits, and end the thread; without waiting for it in that thread itself."""
         with self._changed:
             self._stop = True
             self._changed.notify_all()
             thread, self._thread = self._thread, None
-        if thread is not None:
+        if thread is not None and thread is not threading.current_thread():
             thread.join()
 
     def _start(self) -> None:
@@ -125,8 +141,22 @@ class Keeper:
                     return
                 next_one = self._waiting.popleft() if self._waiting else None
             if next_one is not None:
-                self._write(*next_one)
+                shelf, what = next_one
+                if isinstance(what, Segment):
+                    self._write(shelf, what)
+                else:
+                    self._rewrite(shelf, what)
             self._look_around()
+
+    def _rewrite(self, shelf: Shelf, keys: Keys) -> None:
+        if (files := shelf.files) is not None:
+            try:
+                files.rewrite(keys, self._make_room)
+            except Exception as exc:  # whatever it is: the job goes on, and finds none of them
+                self._fail(f"labels of {files.place.where} cannot be withdrawn: {exc}")
+        with self._changed:
+            self._unsaved[id(shelf)] -= 1
+            self._changed.notify_all()
 
     def _write(self, shelf: Shelf, segment: Segment) -> None:
         files = shelf.files
@@ -134,7 +164,8 @@ class Keeper:
         if files is not None and not self._read_only and time.monotonic() >= self._retry_at:
             try:
                 self._make_room(segment.nbytes)
-                files.add(segment.kept())
+                if (kept := segment.for_a_file()).samples:
+                    files.add(kept)
                 written, self.trouble = True, ""
             except Exception as exc:  # whatever it is: the job goes on without these labels
                 self._fail(f"{files.place.where} does not take labels: {exc}")
@@ -145,8 +176,10 @@ class Keeper:
             self._changed.notify_all()
 
     def _make_room(self, nbytes: int) -> None:
-        if self._room is not None:
-            self._room.make(nbytes + nbytes // 4096 + _HEADER_BYTES)
+        if self._room is not None and self._room.make(nbytes + nbytes // 4096 + _HEADER_BYTES):
+            for shelf in self._shelves:
+                if shelf.files is not None:
+                    shelf.files.refresh()
 
     @staticmethod
     def _count(counts: dict[int, int], shelf: Shelf, samples: int) -> None:

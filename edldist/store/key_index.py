@@ -73,9 +73,16 @@ class KeyIndex:
 
     def drop(self, first: int, stop: int) -> None:
         """Forget the keys that lie at places from ``first`` on, before ``stop``."""
-        gone = (self._places >= first) & (self._places < stop)
-        self._places[gone] = _GONE
-        self.keys -= int(gone.sum())
+        self._let_go((self._places >= first) & (self._places < stop))
+
+    def remove(self, keys: Keys) -> None:
+        """Forget keys, wherever they lie; looks at all of the table."""
+        places = self.find(keys)
+        self._let_go(np.isin(self._places, places[places != NOWHERE]))
+
+    def _let_go(self, slots: NDArray[np.bool_]) -> None:
+        self._places[slots] = _GONE
+        self.keys -= int(slots.sum())
         if self._taken > 2 * self.keys + _LEAST:
             self._rebuild(self.keys)
 

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import threading
+import weakref
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -89,6 +90,9 @@ class LabelStore:
             if self._folder is not None and not read_only:
                 self._room = Room(self._folder / _RECIPES, disk_bytes, _remove)
             self._keeper = Keeper(self._room, read_only)
+        # At the end of the interpreter too: a script that never closes its store has kept its labels. Loaders
+        # that use it were made later, and end before it.
+        self._finalizer = weakref.finalize(self, _close, self._shelves, self._keeper, os.getpid())
 
     def recipes(self) -> list[Recipe]:
         """What the labels that are kept were made by.
@@ -188,12 +192,9 @@ class LabelStore:
             return self._shelves[digest]
 
     def close(self) -> None:
-        """Write what is in memory alone, and end the store's thread. Harmless when repeated."""
-        with self._lock:
-            for shelf in self._shelves.values():
-                shelf.close()
-            if self._keeper is not None:
-                self._keeper.close()
+        """Write what is in memory alone, and end the store's thread. Harmless when repeated; also done when
+        nobody refers to the store any more, and at interpreter exit."""
+        self._finalizer()
 
     def __enter__(self) -> LabelStore:
         return self
@@ -251,6 +252,16 @@ class LabelStore:
             except OSError as exc:
                 logger.warning("%s is left alone: %s", folder, exc)
         return found
+
+
+def _close(shelves: dict[str, Shelf], keeper: Keeper | None, pid: int) -> None:
+    """Write what is in memory alone. In a forked child, which has no thread for it: nothing."""
+    if os.getpid() != pid:
+        return
+    for shelf in list(shelves.values()):
+        shelf.close()
+    if keeper is not None:
+        keeper.close()
 
 
 def _folder_of(url: str) -> Path | None:

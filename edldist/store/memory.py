@@ -96,6 +96,13 @@ class Memory:
             taken += fitting
         return taken, sealed
 
+    def withdraw(self, keys: Keys) -> None:
+        """Find these no more, and let them get into no file."""
+        numbers, samples = self.find(keys)
+        for number in np.unique(numbers[numbers >= 0]).tolist():
+            self._segments[number].withdraw(samples[numbers == number])
+        self._index.remove(keys)
+
     def all(self) -> Iterator[tuple[KeptRows, Numbers]]:
         """All labels of which there is no file, with those of the samples that a key leads to."""
         for number, segment in list(self._segments.items()):

@@ -15,6 +15,7 @@ __all__ = ["DIGEST_DIGITS", "Recipe"]
 DIGEST_DIGITS = 64
 
 _Text = Annotated[str, msgspec.Meta(max_length=1_000)]
+_WORDS = ("settings", "preprocessing", "data")
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -23,18 +24,21 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     Attributes:
         fingerprint: of the workers that make them: model, weights, tokenizer, vocabulary, version, and the
             codec with its parameters. Names of outputs play no part: they follow from the rest.
+        settings: what the job says beside that of how its model labels: arguments of the factory, outputs
+            that are sent, autocast (``TeacherConfig.label_settings``); empty where it says nothing.
         preprocessing: what the user says was done to the inputs, in any words; another text, other labels.
         data: which data set the ids of samples belong to; empty where the inputs themselves are digested.
     """
 
     fingerprint: Fingerprint
+    settings: _Text = ""
     preprocessing: _Text = ""
     data: _Text = ""
 
     @property
     def digest(self) -> str:
         """64 hexadecimal digits; fields that say nothing are left out, so that new ones change no digest."""
-        said = {"fingerprint": _said(self._made_by), "preprocessing": self.preprocessing, "data": self.data}
+        said = {name: getattr(self, name) for name in _WORDS} | {"fingerprint": _said(self._made_by)}
         return hashlib.blake2b(msgspec.json.encode(_said(said), order="sorted"), digest_size=32).hexdigest()
 
     @property
@@ -52,7 +56,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise StoreError(
                 f"labels of {made_by.model} cannot be kept: it is no nn.Module, so nobody can tell which "
                 "weights it computes with, and old labels could pass for new ones. Name a version that "
-                "changes whenever it does (--model-version, or model_version: in the job file)"
+                "changes whenever it does (--model-version, or version: of the teacher in the job file)"
             )
         return self
 
@@ -60,7 +64,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """How this one differs from another, both sides named: ``codec dense:fp16 instead of dense``."""
         return self._made_by.differences(other._made_by) + [
             f"{name} {getattr(self, name)!r:.100} instead of {getattr(other, name)!r:.100}"
-            for name in ("preprocessing", "data")
+            for name in _WORDS
             if getattr(self, name) != getattr(other, name)
         ]
 

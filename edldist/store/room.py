@@ -58,8 +58,8 @@ class Room:
         self._remove = remove
         self.evicted = 0
 
-    def make(self, more_bytes: int) -> None:
-        """Let files go until so much more fits.
+    def make(self, more_bytes: int) -> bool:
+        """Let files go until so much more fits; whether any had to.
 
         Raises:
             OSError: files cannot be removed.
@@ -74,6 +74,7 @@ class Room:
         for folder, names in by_folder.items():
             logger.info("%d files of labels in %s make room for new ones", len(names), folder)
             self._remove(folder, names)
+        return bool(by_folder)
 
     def _files(self) -> list[StoredFile]:
         found = []

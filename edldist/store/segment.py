@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edldist.store.kept_rows import KeptRows, Table
+from edldist.store.kept_rows import KeptRows, Numbers, Table
 from edldist.store.layout import Layout
 from edldist.store.sample_key import KEY_BYTES, Keys
 
@@ -43,6 +43,7 @@ class Segment:
         self.samples = self.rows = 0
         self._row_bytes, self._sample_bytes = per_row, per_sample
         self.saved = self.sealed = False
+        self._withdrawn: set[int] = set()
 
     @property
     def nbytes(self) -> int:
@@ -76,6 +77,17 @@ class Segment:
             table[self.rows : rows] = came
         self.samples, self.rows = last, rows
         return first
+
+    def withdraw(self, samples: Numbers) -> None:
+        """These are to get into no file."""
+        self._withdrawn.update(samples.tolist())
+
+    def for_a_file(self) -> KeptRows:
+        """What is in it, without samples that were withdrawn."""
+        kept = self.kept()
+        if not self._withdrawn:
+            return kept
+        return kept.take(np.setdiff1d(np.arange(self.samples), list(self._withdrawn)))
 
     def kept(self) -> KeptRows:
         """What is in it, as views."""

@@ -54,7 +54,7 @@ class Shelf:
         self._files = files
         self._keeper = keeper
         self._lock = lock
-        self._hits = self._misses = self._dropped = self._put = 0
+        self._hits = self._misses = self._dropped = self._put = self._withdrawn = 0
 
     def find(self, keys: Keys) -> Found | None:
         """The labels that are kept of some samples.
@@ -125,6 +125,25 @@ class Shelf:
         """As ``put``, of labels that another shelf of the same recipe keeps."""
         return self._put_all(kept, wait)
 
+    def withdraw(self, keys: Keys) -> None:
+        """Find labels of these samples no more, and take them out of the files: they were wrong.
+
+        Whoever has found them keeps them. A thread of the store writes the files anew.
+
+        Args:
+            keys: uint8 [n, 32]; those that are not there are no error.
+        """
+        keys = _checked_keys(keys)
+        with self._lock:
+            sealed = self._memory.seal()
+            self._memory.withdraw(keys)
+            if self._files is not None:
+                self._files.withdraw(keys)
+            self._withdrawn += len(keys)
+        self._save(sealed)
+        if self._files is not None and self._keeper is not None:
+            self._keeper.withdraw(self, keys)
+
     def kept(self) -> Iterator[KeptRows]:
         """All labels, each sample once, as many at a time as lie together."""
         with self._lock:
@@ -169,7 +188,8 @@ class Shelf:
 
         Returns:
             Samples: ``hits``, ``misses``, ``put``, ``written`` (to files, by this process), ``evicted``
-            (from memory), ``dropped`` (for lack of room or of a disk), ``stored`` (in files). Bytes:
+            (from memory), ``dropped`` (for lack of room or of a disk), ``withdrawn`` (of workers that were
+            wrong), ``stored`` (in files), ``gone`` (that were in files, and are in none any more). Bytes:
             ``memory_bytes`` (bounded by the store's), ``index_bytes`` (where in files the keys lie),
             ``disk_bytes``. Files: ``damaged``.
         """
@@ -182,7 +202,9 @@ class Shelf:
                 "written": keeper.written(self) if keeper else 0,
                 "evicted": self._memory.evicted,
                 "dropped": self._dropped + (keeper.dropped(self) if keeper else 0),
+                "withdrawn": self._withdrawn,
                 "stored": files.samples if files else 0,
+                "gone": files.gone if files else 0,
                 "memory_bytes": self._memory.nbytes,
                 "index_bytes": files.nbytes if files else 0,
                 "disk_bytes": files.stored_bytes if files else 0,

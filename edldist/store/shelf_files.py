@@ -39,18 +39,20 @@ class ShelfFiles:
 
     Attributes:
         damaged: files that were not what was written.
+        gone: samples that were in files, and are in none any more, whoever took them away.
         stored_bytes: of all files that are known.
     """
 
     def __init__(self, place: Place, lock: threading.RLock, file_bytes: int) -> None:
         self.place = place
-        self.damaged = self.stored_bytes = 0
+        self.damaged = self.gone = self.stored_bytes = 0
         self._lock = lock
         self._index = KeyIndex()
         # Invariant: _numbers and _shards hold the same shards, the one by file name, the other by number.
         self._shards: dict[int, Shard] = {}
         self._numbers: dict[str, int] = {}
         self._broken: set[str] = set()
+        self._withdrawn: dict[str, set[int]] = {}  # samples by file, of files that hold them still
         self._used: set[int] = set()
         self._next = 0
         self._look_at = 0.0
@@ -181,8 +183,11 @@ class ShelfFiles:
                 return
             shard = self._shards.pop(number)
             self._used.discard(number)
+            self._withdrawn.pop(name, None)
             self.stored_bytes -= shard.header.nbytes
+            before = self._index.keys
             self._index.drop(number << _SAMPLE_BITS, (number + 1) << _SAMPLE_BITS)
+            self.gone += before - self._index.keys
 
     def add(self, kept: KeptRows) -> ShardEntry:
         """Write labels into a file, and find them there from now on.
@@ -194,6 +199,46 @@ class ShelfFiles:
         self.load(entry.file)
         self._note(entry, kept)
         return entry
+
+    def withdraw(self, keys: Keys) -> None:
+        """Find these no more; ``rewrite`` takes them out of the files. Under the lock of the shelf."""
+        numbers, samples = self.find(keys)
+        for number in np.unique(numbers[numbers >= 0]).tolist():
+            name = self._shards[number].header.name
+            self._withdrawn.setdefault(name, set()).update(samples[numbers == number].tolist())
+        before = self._index.keys
+        self._index.remove(keys)
+        self.gone += before - self._index.keys
+
+    def rewrite(self, keys: Keys, make_room: Callable[[int], None]) -> None:
+        """Let each file with samples that were withdrawn be followed by one without them.
+
+        It goes first: who dies in between has lost labels, and none that were withdrawn come back.
+
+        Args:
+            keys: of samples that may have got into files since they were withdrawn.
+            make_room: for so many bytes.
+
+        Raises:
+            OSError: the disk did not take it.
+        """
+        with self._lock:
+            self.withdraw(keys)
+            todo = [(name, self._withdrawn[name]) for name in self._withdrawn if name in self._numbers]
+            self._withdrawn.clear()
+        for name, samples in todo:
+            try:
+                kept = self.place.open(name).checked()
+            except (DamagedError, OSError) as exc:
+                self._leave_out(name, exc)
+                self.forget(name)
+                continue
+            rest = kept.take(np.setdiff1d(np.arange(kept.samples), list(samples)))
+            self.place.remove([name])
+            self.forget(name)
+            if rest.samples:
+                make_room(rest.nbytes)
+                self.add(rest)
 
     def join_small(self, make_room: Callable[[int], None]) -> None:
         """Let small files that this process has written become one, as often as there are enough of them.

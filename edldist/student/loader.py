@@ -211,7 +211,7 @@ class DistillLoader:
             checkpointed=checkpointed,
             transport=transport,
             skip_poison=poison == "skip",
-            stored=Stored.of(store, ids, environment.store),
+            stored=Stored.of(store, ids, environment),
         )
         alone = labelling.here.world_size == 1
         self._weights = StepWeights(agree_weights)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, NamedTuple
 
-from edldist.environment import StoreEnvironment
+from edldist.environment import JobEnvironment, StoreEnvironment
 from edldist.errors import ConfigError
 from edldist.store.label_store import LabelStore
 from edldist.student.ids import SampleIds
@@ -26,14 +26,17 @@ class Stored(NamedTuple):
     own: LabelStore | None = None
 
     @classmethod
-    def of(cls, store: Any, ids: Any, job: StoreEnvironment | None) -> Stored:
+    def of(cls, store: Any, ids: Any, environment: JobEnvironment) -> Stored:
         """Check the arguments of a ``DistillLoader``, by the same names.
+
+        Args:
+            environment: what the job says.
 
         Raises:
             ConfigError: they cannot be.
             StoreError: the store cannot be opened.
         """
-        named = SampleIds.of(ids)
+        named, job = SampleIds.of(ids), environment.store
         if store is None and job is not None:
             own = _opened(job)
             how = job.preprocessing, job.data, job.only, job.teachers
@@ -45,11 +48,11 @@ class Stored(NamedTuple):
                 )
             return cls()
         if isinstance(store, LabelStore):
-            return cls(_like_the_jobs(store, named, job))
+            return cls(_like_the_jobs(store, named, environment))
         if not isinstance(store, (str, os.PathLike)):
             raise ConfigError(f"store={store!r:.100}: use a path, a LabelStore, False for none, or None")
         own = LabelStore(store)
-        return cls(_like_the_jobs(own, named, job), own)
+        return cls(_like_the_jobs(own, named, environment), own)
 
 
 def _opened(job: StoreEnvironment) -> LabelStore:
@@ -61,8 +64,9 @@ def _opened(job: StoreEnvironment) -> LabelStore:
     return LabelStore(job.path, **bounds, read_only=job.read_only)
 
 
-def _like_the_jobs(store: LabelStore, ids: SampleIds | None, job: StoreEnvironment | None) -> StoreUse:
+def _like_the_jobs(store: LabelStore, ids: SampleIds | None, environment: JobEnvironment) -> StoreUse:
     """Another store than the job's, under the same words for what was done to inputs, and for their data."""
+    job, made_by = environment.store, environment.label_makers
     if job is None:
-        return StoreUse(store, ids)
-    return StoreUse(store, ids, job.preprocessing, job.data)
+        return StoreUse(store, ids, made_by=made_by)
+    return StoreUse(store, ids, job.preprocessing, job.data, made_by=made_by)

@@ -236,22 +236,29 @@ def student_environment(
     if extend:
         variables["EDLDIST_EXTEND"] = "1"
     if job.store is not None:
-        variables |= _store_environment(job, job.store)
+        variables |= _store_environment(job.store)
+    if job.store is not None or any(teacher.label_settings for teacher in job.teachers):
+        variables["EDLDIST_STORE_TEACHERS"] = json.dumps(_label_makers(job))
     if job.label is not None and labels_ahead(job):
         variables[LABEL_VARIABLE] = job.label.model_dump_json()
     return variables | job.student.env
 
 
-def _store_environment(job: JobConfig, store: StoreConfig) -> dict[str, str]:
-    """The section ``store``, and what is known of the labels that it is to have."""
-    made_by = {
+def _label_makers(job: JobConfig) -> dict[str, dict[str, str]]:
+    """What is known of the labels that a store is to have, by teacher group."""
+    return {
         teacher.name: {
             "model": teacher.model if is_factory(teacher.model) else "",
             "codec": teacher.codec,
             "version": teacher.version,
+            "settings": teacher.label_settings,
         }
         for teacher in job.teachers
     }
+
+
+def _store_environment(store: StoreConfig) -> dict[str, str]:
+    """The section ``store``."""
     return {
         "EDLDIST_STORE": store.path,
         "EDLDIST_STORE_MEMORY_MIB": str(memory_bytes(store.memory) >> 20),
@@ -260,5 +267,4 @@ def _store_environment(job: JobConfig, store: StoreConfig) -> dict[str, str]:
         "EDLDIST_STORE_DATA": store.data,
         "EDLDIST_STORE_READ_ONLY": str(int(store.read_only)),
         "EDLDIST_STORE_ONLY": str(int(store.only)),
-        "EDLDIST_STORE_TEACHERS": json.dumps(made_by),
     }

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import edldist
+from edldist import LabelStore
 from edldist.errors import ConfigError
 from tests.harness import LocalJob
 
@@ -132,3 +133,37 @@ def test_where_nobody_is_compared_an_outlier_labels(job: LocalJob):
 def test_bounds_that_cannot_be_used_are_refused(agreement, says):
     with pytest.raises(ConfigError, match=says):
         edldist.DistillLoader([], coordinator="tcp://127.0.0.1:1", agreement=agreement)
+
+
+def test_labels_of_a_worker_that_is_put_aside_go_from_the_store(job: LocalJob, tmp_path):
+    """Of the first worker, which is wrong, all; of one that changes in mid-run, those since it agreed."""
+
+    def until(what: str, least: int) -> None:
+        for _ in range(190):
+            next(steps)
+            if loader.stats()[what] >= least:
+                return
+            PAUSE.wait(0.01)
+        raise AssertionError(f"{what}: {loader.stats()}")
+
+    job.teacher("minded", version="1", batch_size=4, model_args={"mind": "other"})
+    bounds = {"every_s": 0.05}
+    with job.loader(
+        batches(400), "id", agreement=bounds, low_watermark=1, high_watermark=2, store=tmp_path
+    ) as loader:
+        steps = iter(loader)
+        for _ in range(3):
+            next(steps)
+        workers = [job.teacher("minded", version="1", batch_size=4) for _ in range(2)]
+        until("doubtful", 24)
+        first = loader.stats()["store_withdrawn"]
+        assert first >= 24, "what the loop had from it"
+        take(steps, 5)
+        workers[0]._teacher.model.mind = "constant"
+        until("aside", 2)
+        assert loader.stats()["store_withdrawn"] > first
+        take(steps, 5)
+    with LabelStore(tmp_path) as store:
+        kept = torch.cat([batch.labels()["logits"] for batch in store.open()])
+    assert torch.equal(kept[:, 1], 2 * kept[:, 0] + 1), "nothing of another mind"
+    assert len(kept) >= 40

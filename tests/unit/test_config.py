@@ -334,3 +334,28 @@ def test_the_schema_allows_what_the_job_file_may_say(
     assert len(forms) == len(allowed)
     for form, wanted in zip(forms, allowed, strict=True):
         assert wanted.items() <= form.items()
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({}, ""),
+        ({"batch_size": 3, "replicas": 2, "compile": True, "weights": "w.pt", "version": "2"}, ""),
+        ({"kwargs": {"pool": "max", "heads": [1, 2]}}, '{"kwargs": {"heads": [1, 2], "pool": "max"}}'),
+        ({"kwargs": {"path": "models/big"}}, '{"kwargs": {"path": "big"}}'),
+        ({"kwargs": {"paths": ["/there/models/big/"]}}, '{"kwargs": {"paths": ["big"]}}'),
+        ({"outputs": ["b", "a"], "autocast": "bf16"}, '{"autocast": "bf16", "outputs": ["a", "b"]}'),
+        ({"dataset": "d:f", "dataset_inputs": [1, "x"]}, '{"dataset_inputs": [1, "x"]}'),
+        ({"model": "vllm:http://h:1", "kwargs": {"concurrency": 4}}, ""),
+    ],
+)
+def test_settings_of_labels_are_what_changes_them_and_no_weights_tell(
+    section: dict[str, Any], said: str
+) -> None:
+    assert TeacherConfig.model_validate({"model": "m:f"} | section).label_settings == said
+
+
+def test_settings_of_labels_are_bounded() -> None:
+    long = [TeacherConfig(model="m:f", kwargs={"words": ["x"] * count}) for count in (999, 998)]
+    said = [teacher.label_settings for teacher in long]
+    assert said[0] != said[1] and all(len(each) < 100 for each in said)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+
 import numpy as np
 import pytest
 
@@ -66,3 +69,81 @@ def test_a_teacher_whose_weights_nobody_can_tell_needs_a_version(tmp_path):
         with pytest.raises(StoreError, match="Name a version"):
             store.shelf(recipe(weights=""))
         store.shelf(recipe(weights="", version="1"))
+
+
+def test_a_store_that_nobody_closes_has_kept_its_labels(tmp_path):
+    """As of a script that ends: what is done for a store that is forgotten is done at exit, too."""
+    labels = Labels(0, 10)
+    store = LabelStore(tmp_path)
+    labels.put(store.shelf(recipe()))
+    assert store._finalizer.atexit
+    del store
+    gc.collect()
+    with LabelStore(tmp_path) as later:
+        assert labels.are_found(later.shelf(recipe()))
+
+
+def test_a_store_that_is_closed_by_its_own_thread_waits_for_nobody_and_loses_nothing(tmp_path):
+    """Garbage is collected in any thread: there a forgotten loader may close its store."""
+    labels = Labels(0, 10)
+    store = LabelStore(tmp_path)
+    shelf = store.shelf(recipe())
+    closed = threading.Event()
+
+    def close_here() -> list:
+        shelf.seal = lambda: []
+        labels.put(shelf)
+        store.close()
+        closed.set()
+        return []
+
+    thread = store._keeper._thread
+    shelf.seal, store._keeper._seal_at = close_here, 0.0
+    assert closed.wait(30)
+    thread.join(30)
+    assert not thread.is_alive()
+    with LabelStore(tmp_path) as later:
+        assert labels.are_found(later.shelf(recipe()))
+
+
+@pytest.mark.parametrize("lengths", [False, True])
+@pytest.mark.parametrize("moment", ["in memory", "in a file"])
+def test_labels_that_are_withdrawn_are_found_by_nobody_and_can_be_put_again(tmp_path, moment, lengths):
+    labels, wrong = Labels(0, 100, lengths), Labels(20, 50, lengths)
+    with LabelStore(tmp_path) as store:
+        shelf = store.shelf(recipe())
+        labels.put(shelf)
+        assert moment == "in memory" or shelf.flush(60)
+        shelf.withdraw(wrong.keys)
+        assert shelf.find(wrong.keys) is None
+        assert shelf.flush(60) and shelf.find(wrong.keys) is None
+        assert Labels(0, 20, lengths).are_found(shelf) and Labels(50, 100, lengths).are_found(shelf)
+    with LabelStore(tmp_path) as later:
+        shelf = later.shelf(recipe())
+        assert shelf.find(wrong.keys) is None and shelf.figures()["stored"] == 70
+        assert [audit.damaged for audit in later.verify()] == [{}]
+        wrong.put(shelf)
+        assert labels.are_found(shelf)
+    with LabelStore(tmp_path) as last:
+        assert labels.are_found(last.shelf(recipe()))
+
+
+def test_a_file_of_which_all_is_withdrawn_goes(tmp_path):
+    labels = Labels(0, 10)
+    with LabelStore(tmp_path) as store:
+        shelf = store.shelf(recipe())
+        labels.put(shelf)
+        assert shelf.flush(60)
+        shelf.withdraw(Labels(0, 20).keys)  # some were never there
+        assert shelf.flush(60)
+        assert (shelf.figures()["stored"], shelf.figures()["gone"]) == (0, 10)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_settings_of_a_model_make_other_labels(tmp_path):
+    labels, set_otherwise = Labels(0, 10), recipe(settings='{"kwargs": {"pool": "max"}}')
+    with LabelStore(tmp_path) as store:
+        labels.put(store.shelf(recipe()))
+        assert store.shelf(set_otherwise).find(labels.keys) is None
+    (words,) = recipe().differences(set_otherwise)
+    assert "settings '' instead of" in words and "pool" in words

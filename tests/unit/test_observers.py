@@ -288,9 +288,7 @@ def test_a_result_says_why_it_did_not_complete_in_the_words_with_which_the_run_e
     assert "reason" not in json.loads((folder.path / "result.json").read_text())
 
 
-@pytest.mark.parametrize(
-    ("wanted", "phase"), [(0, "waiting for steps"), (2, "waiting for teachers")]
-)
+@pytest.mark.parametrize(("wanted", "phase"), [(0, "waiting for steps"), (2, "waiting for teachers")])
 def test_a_job_that_wants_no_workers_waits_for_none(folder: JobFolder, wanted: int, phase: str) -> None:
     target = console()
     with make(folder, target) as observers:

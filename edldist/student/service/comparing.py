@@ -305,6 +305,8 @@ class Comparing:
         if minds.labels(worker.key):
             self._note(minds.measured(worker.key, answers[0]))
             self._consumed[worker.key] = self._delivery.consumed(worker.key)
+            if worker.keep is not None:
+                worker.keep.agreed()
         self._heed(worker.teacher, turns)
 
     def _apart(self, mine: Mapping[str, Any], its: Mapping[str, Any], rows: int | None = None) -> Apart:
@@ -346,6 +348,7 @@ class Comparing:
         taken = self._delivery.put_aside(worker.key, worker.room)
         consumed = taken.consumed - (self._consumed.get(worker.key, 0) if turn.drifted else 0)
         self._doubtful += consumed
+        withdrawn = 0 if worker.keep is None else worker.keep.withdraw(everything=not turn.drifted)
         since = " since it last agreed" if turn.drifted else ""
         logger.warning(
             "worker %s on %s of teacher %r is put aside: %s. Of what it has labelled, %d samples are asked "
@@ -354,6 +357,8 @@ class Comparing:
             *(worker.name, worker.host or "its host", worker.teacher, turn.reason),
             *(taken.samples, consumed, since),
         )
+        if withdrawn:
+            logger.warning("labels of %d samples by worker %s go from the store", withdrawn, worker.name)
         self._events.put_aside(worker, turn.reason, taken.samples, consumed)
         self._events.requeued(taken.returned, worker.name, worker.teacher, "it was put aside")
         # It may have been asleep already, and would not ask again.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from edldist.labels.fingerprint import Fingerprint
 from edldist.student.queue.pings import Pings
 from edldist.student.queue.quarantine import Quarantine
-from edldist.student.service.placing import Keep
+from edldist.student.service.worker_labels import WorkerLabels
 from edldist.wire.messages import Hello, Vouch
 from edldist.wire.transport import Sender
 
@@ -33,7 +33,7 @@ class ConnectedWorker:
         room: what that one asked for.
         host: where it runs, as it says; for people.
         labelled: whether labels of it could be used.
-        keep: puts its labels into the store, where there is one.
+        keep: puts its labels into the store, where there is one, and takes them back.
         aside: why it was put aside (``Comparing``); empty if it was not.
         constant: whether it was said that it answers everything alike.
         pings: those on their way to it.
@@ -49,7 +49,7 @@ class ConnectedWorker:
     pull_seen: int = 0
     room: int = 1
     labelled: bool = False
-    keep: Keep | None = None
+    keep: WorkerLabels | None = None
     host: str = ""
     aside: str = ""
     constant: bool = False

@@ -345,7 +345,8 @@ class StudentService:
             return
         worker = self._peers.add(peer, hello, now)
         if self._shelves is not None:
-            worker.keep = self._shelves.keeper(worker.teacher, worker.fingerprint)
+            compared = self._options.agreement is not None
+            worker.keep = self._shelves.keeper(worker.teacher, worker.fingerprint, compared)
             if self._shelves.open(worker.teacher, worker.fingerprint):
                 self._shelves.look_again(worker.teacher, self.delivery)
         alive = self._peers.survived(peer, hello.process)

@@ -10,7 +10,8 @@ labels are in the store and no worker is expected. What is read before is looked
                                          not found: workers label it -> put, by the I/O thread, as it came
     I/O thread        open -> look_again: what nobody was given yet of the open batches
 
-What happens when a party dies: a worker's labels stay, they are its group's. A group whose last worker has
+What happens when a party dies: a worker's labels stay, they are its group's; those of one that is put aside
+are taken off the shelf (``worker_labels``). A group whose last worker has
 gone is fixed if labels of its shelf were used, or else anew whatever comes next. The store itself never fails
 a job: what it does not take is dropped and counted (``edldist.store``).
 """
@@ -31,6 +32,7 @@ from edldist.labels.grammar import CodecSpec
 from edldist.labels.versions import number_of
 from edldist.store.found import Found
 from edldist.store.recipe import Recipe
+from edldist.store.sample_key import Keys
 from edldist.store.shelf import Shelf
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.outcomes import Grant
@@ -39,8 +41,8 @@ from edldist.student.service.batch import OpenBatch
 from edldist.student.service.delivery import Delivery
 from edldist.student.service.label_rows import LabelRows
 from edldist.student.service.lookup import Lookup, SampleKeys
-from edldist.student.service.placing import Keep
 from edldist.student.service.store_use import StoreUse
+from edldist.student.service.worker_labels import WorkerLabels
 from edldist.wire.messages import Scalar
 
 __all__ = ["Shelves", "Used"]
@@ -107,7 +109,7 @@ class Shelves:
             shelves = {id(each.shelf): each.shelf for each in self._open.values()}
             figures: dict[str, Scalar] = {"store_hits": self._hits, "store_misses": self._misses}
         held = [shelf.figures() for shelf in shelves.values()]
-        for name in ("memory_bytes", "disk_bytes", "written", "evicted", "dropped", "damaged"):
+        for name in ("memory_bytes", "disk_bytes", "written", "evicted", "dropped", "withdrawn", "damaged"):
             figures[f"store_{name}"] = sum(each[name] for each in held)
         return figures
 
@@ -190,7 +192,7 @@ class Shelves:
         Raises:
             StoreError: nobody could tell labels of this teacher from those of another.
         """
-        shelf, version = self._shelf_of(fingerprint), None
+        shelf, version = self._shelf_of(teacher, fingerprint), None
         if teacher in self._rolling:
             version = number_of(fingerprint.version)
         elif (former := self._expected.get(teacher)) is not None and fingerprint.differences(former):
@@ -225,29 +227,37 @@ class Shelves:
                 self._open.pop(teacher, None)
             return used
 
-    def keeper(self, teacher: str, fingerprint: Fingerprint) -> Keep:
+    def keeper(self, teacher: str, fingerprint: Fingerprint, compared: bool) -> WorkerLabels:
         """What puts labels of a worker on its shelf.
+
+        Args:
+            compared: whether the worker may be put aside.
 
         Raises:
             StoreError: nobody could tell labels of this teacher from those of another.
         """
-        shelf = self._shelf_of(fingerprint)
+        shelf = self._shelf_of(teacher, fingerprint)
 
-        def keep(rows: LabelRows, placed: Sequence[tuple[Grant, OpenBatch, int]]) -> None:
+        def put(rows: LabelRows, placed: Sequence[tuple[Grant, OpenBatch, int]]) -> Keys | None:
             try:
-                self._put(shelf, teacher, rows, placed)
+                return self._put(shelf, teacher, rows, placed)
             except StoreError as exc:
                 if not self._said:
                     self._said = True
                     logger.warning("labels of teacher %r are not kept: %s", teacher, exc)
+                return None
 
-        return keep
+        return WorkerLabels(shelf, put, compared)
 
     # --- inside -------------------------------------------------------------------------------------
 
-    def _shelf_of(self, fingerprint: Fingerprint) -> Shelf:
-        made_by = msgspec.structs.replace(fingerprint, outputs=None)
-        recipe = Recipe(fingerprint=made_by, preprocessing=self._use.preprocessing, data=self._keys.data)
+    def _shelf_of(self, teacher: str, fingerprint: Fingerprint) -> Shelf:
+        recipe = Recipe(
+            fingerprint=msgspec.structs.replace(fingerprint, outputs=None),
+            settings=self._use.settings_of(teacher),
+            preprocessing=self._use.preprocessing,
+            data=self._keys.data,
+        )
         return self._use.store.shelf(recipe)
 
     def _find(
@@ -301,7 +311,7 @@ class Shelves:
 
     def _put(
         self, shelf: Shelf, teacher: str, rows: LabelRows, placed: Sequence[tuple[Grant, OpenBatch, int]]
-    ) -> None:
+    ) -> Keys | None:
         keys, witness, lengths, spans = [], [], [], []
         for grant, batch, first in placed:
             lookup, inputs = batch.lookups.get(teacher), batch.inputs_of(teacher)
@@ -315,17 +325,15 @@ class Shelves:
                 lengths += [inputs.label_rows(sample, sample + 1) for sample in each]
             spans.append((first, first + inputs.label_rows(grant.start, grant.stop)))
         if not keys:
-            return
+            return None
         kept, specs, frames = sum(stop - start for start, stop in spans), rows.specs, rows.frames
         if kept != rows.rows:  # others were first with some of them
             tables = [np.concatenate([table[start:stop] for start, stop in spans]) for table in rows.memory]
             frames = [table.reshape(-1).data for table in tables]
             specs = [type(spec)(spec.name, spec.dtype, [kept, *spec.shape[1:]]) for spec in specs]
-        shelf.put(
-            *(np.concatenate(keys), specs, frames),
-            np.concatenate(witness) if witness else None,
-            lengths or None,
-        )
+        its = np.concatenate(keys)
+        shelf.put(its, specs, frames, np.concatenate(witness) if witness else None, lengths or None)
+        return its
 
     def _lacks(self, teacher: str, lookup: Lookup, wanted: Wanted) -> str:
         sample = wanted.runs[0][0]

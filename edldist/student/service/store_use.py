@@ -34,6 +34,10 @@ class StoreUse:
     only: bool = False
     made_by: Mapping[str, LabelMaker] = field(default_factory=dict)
 
+    def settings_of(self, teacher: str) -> str:
+        """What the job says of how a group labels (``Recipe.settings``); empty where it says nothing."""
+        return self.made_by.get(teacher, LabelMaker()).settings
+
     def recipe_of(self, teacher: str, codec: CodecSpec | None, data: str) -> Recipe:
         """The one recipe in the store by which a group's labels may have been made.
 
@@ -49,6 +53,7 @@ class StoreUse:
             "model": said.model,
             "codec": said.codec if codec is None else str(codec),
             "version": said.version,
+            "settings": said.settings,
             "preprocessing": self.preprocessing,
             "data": data,
         }
@@ -66,6 +71,7 @@ def _unlike(recipe: Recipe, wanted: Mapping[str, str]) -> list[str]:
         "model": made_by.model,
         "codec": str(made_by.codec),
         "version": made_by.version,
+        "settings": recipe.settings,
         "preprocessing": recipe.preprocessing,
         "data": recipe.data,
     }
@@ -73,7 +79,7 @@ def _unlike(recipe: Recipe, wanted: Mapping[str, str]) -> list[str]:
     return [
         f"{name} {has[name]!r} instead of {value!r}"
         for name, value in wanted.items()
-        if (value or name in ("preprocessing", "data")) and has[name] != value
+        if (value or name in ("settings", "preprocessing", "data")) and has[name] != value
     ]
 
 

@@ -60,7 +60,7 @@ export EDLDIST_STORE_PREPROCESSING='crop 224'
 export EDLDIST_STORE_DATA='images, 2'
 export EDLDIST_STORE_READ_ONLY=1
 export EDLDIST_STORE_ONLY=0
-export EDLDIST_STORE_TEACHERS='{"big": {"model": "a.b:c", "codec": "dense:bf16", "version": "7 b"}, "small": {"model": "a:c.d", "codec": "dense", "version": ""}}'
+export EDLDIST_STORE_TEACHERS='{"big": {"model": "a.b:c", "codec": "dense:bf16", "version": "7 b", "settings": "{\"autocast\": \"bf16\", \"dataset_inputs\": [0, \"mask\"], \"kwargs\": {\"layers\": [1, 2.5, null, {\"a\": \"1\"}], \"path\": \"m\"}, \"outputs\": [\"logits\"]}"}, "small": {"model": "a:c.d", "codec": "dense", "version": "", "settings": ""}}'
 export X=y
 
 # Each attempt has a folder of its own for its log.
