@@ -20,7 +20,7 @@ from edldist.bounds import (
 )
 from edldist.errors import ConfigError
 
-__all__ = ["JobEnvironment", "LabelMaker", "StoreEnvironment", "whole_number"]
+__all__ = ["DegradeEntry", "JobEnvironment", "LabelMaker", "StoreEnvironment", "whole_number"]
 
 _MOST_TEACHERS_BYTES = 1 << 20
 
@@ -55,6 +55,28 @@ def label_makers(environ: Mapping[str, str]) -> dict[str, LabelMaker]:
             f"EDLDIST_STORE_TEACHERS={text[:100]!r}: {exc}; it is JSON, as in "
             '{"teacher": {"model": "my:teacher", "codec": "topk:64"}}'
         ) from exc
+
+
+@dataclass(frozen=True, slots=True)
+class DegradeEntry:
+    """What a job allows where its fleet is overloaded: one of both.
+
+    Attributes:
+        teacher: another group that labels instead.
+        codec: a smaller one in which the group before in the list sends its labels.
+    """
+
+    teacher: str = ""
+    codec: str = ""
+
+    @classmethod
+    def read(cls, text: str) -> DegradeEntry:
+        """As it is written in ``EDLDIST_DEGRADE``: ``small``, or ``codec=topk:16``."""
+        name, is_codec, codec = text.strip().partition("=")
+        return cls(codec=codec.strip()) if is_codec and name.strip() == "codec" else cls(teacher=text.strip())
+
+    def __str__(self) -> str:
+        return f"codec={self.codec}" if self.codec else self.teacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +134,8 @@ class JobEnvironment:
         job: the job's name, or None.
         weight: the job's part of workers that it shares with others, or None.
         priority: the job's, among those that share workers.
-        degrade: teachers that may label instead of the one that it asks, where the fleet is overloaded.
+        degrade: what may label instead of the teacher that it asks, where the fleet is overloaded.
+        low_watermark, high_watermark: bounds on batches that are read ahead or labelled, or None.
         advertise: address by which teachers reach this host, or None to find it out.
         deterministic: fixed cuts, one task a forward pass.
         task_size: samples per fixed cut, or None.
@@ -132,7 +155,7 @@ class JobEnvironment:
     job: str | None
     weight: int | None
     priority: int
-    degrade: tuple[str, ...]
+    degrade: tuple[DegradeEntry, ...]
     advertise: str | None
     deterministic: bool
     task_size: int | None
@@ -145,6 +168,19 @@ class JobEnvironment:
     extend: bool
     store: StoreEnvironment | None = None
     label_makers: Mapping[str, LabelMaker] = field(default_factory=dict)
+    low_watermark: int | None = None
+    high_watermark: int | None = None
+
+    def watermarks_as(self, low: int | None, high: int | None) -> tuple[int, int]:
+        """What a ``DistillLoader`` was given for its watermarks, or else the job was; by default 2 and 8.
+
+        A job that names the high one alone means a quarter of it by the low one.
+        """
+        if high is None and self.high_watermark is not None:
+            its_low = self.high_watermark // 4 if self.low_watermark is None else self.low_watermark
+            return its_low if low is None else low, self.high_watermark
+        low = self.low_watermark if low is None else low
+        return 2 if low is None else low, 8 if high is None else high
 
     def poison_as(self, given: str | None) -> str:
         """What a ``DistillLoader`` was given for ``on_poison``, or else the job was.
@@ -191,6 +227,8 @@ class JobEnvironment:
             extend=_flag(environ, "EDLDIST_EXTEND"),
             store=StoreEnvironment.read(environ),
             label_makers=label_makers(environ),
+            low_watermark=whole_number(environ, "EDLDIST_LOW_WATERMARK", least=0),
+            high_watermark=whole_number(environ, "EDLDIST_HIGH_WATERMARK", least=1),
         )
 
 
@@ -207,15 +245,21 @@ def _priority(environ: Mapping[str, str]) -> int:
     return whole_number(environ, "EDLDIST_PRIORITY", least=-MOST_PRIORITY, most=MOST_PRIORITY) or 0
 
 
-def _degrade(environ: Mapping[str, str]) -> tuple[str, ...]:
+def _degrade(environ: Mapping[str, str]) -> tuple[DegradeEntry, ...]:
     text = environ.get("EDLDIST_DEGRADE", "")
-    names = tuple(name.strip() for name in text.split(",")) if text.strip() else ()
-    if not all(names) or len(set(names)) != len(names) or len(names) > MOST_DEGRADATIONS:
+    entries = tuple(DegradeEntry.read(entry) for entry in text.split(",")) if text.strip() else ()
+    names = [entry.teacher for entry in entries if not entry.codec]
+    if (
+        not all(names)
+        or "=" in "".join(names)
+        or len({*names}) < len(names)
+        or len(entries) > MOST_DEGRADATIONS
+    ):
         raise ConfigError(
-            f"EDLDIST_DEGRADE={text!r}: needs up to {MOST_DEGRADATIONS} different names of teachers, parted "
-            "by commas"
+            f"EDLDIST_DEGRADE={text!r}: needs up to {MOST_DEGRADATIONS} different names of teachers, or "
+            "smaller codecs, parted by commas, as in codec=topk:16,small"
         )
-    return names
+    return entries
 
 
 def _flag(environ: Mapping[str, str], name: str) -> bool:

@@ -18,6 +18,7 @@ from edldist.config.store import StoreConfig
 from edldist.config.student import StudentConfig
 from edldist.config.teacher import TeacherConfig
 from edldist.grace import DRAIN_S, KILL_S, STUDENT_S, Grace
+from edldist.labels.grammar import parse_spec
 
 __all__ = ["CheckpointConfig", "CoordinatorConfig", "GraceConfig", "JobConfig", "ScriptConfig"]
 
@@ -209,11 +210,12 @@ class JobConfig(Section):
     @model_validator(mode="after")
     def _degradations_are_teachers(self) -> JobConfig:
         names = [teacher.name for teacher in self.teachers]
-        to = [each.teacher for each in self.student.degrade]
-        if to and self.deterministic:
+        entries = self.student.degrade
+        to = [each.teacher for each in entries if each.teacher is not None]
+        if entries and self.deterministic:
             raise ValueError(
-                "student.degrade: which batches a cheaper teacher labels is a matter of timing, so results "
-                "would depend on it: leave it out with deterministic: true"
+                "student.degrade: which batches a cheaper teacher or a smaller codec labels is a matter of "
+                "timing, so results would depend on it: leave it out with deterministic: true"
             )
         if strangers := sorted(set(to) - set(names)):
             raise ValueError(
@@ -223,6 +225,17 @@ class JobConfig(Section):
             raise ValueError(
                 "student.degrade: name other teachers than the one that the script asks, each once"
             )
+        of: TeacherConfig | None = self.teachers[0] if len(names) == 1 else None
+        codecs: set[str] = set()
+        for each in entries:
+            if each.teacher is not None:
+                of, codecs = self.teachers[names.index(each.teacher)], set()
+                continue
+            assert each.codec is not None
+            written = str(parse_spec(each.codec))
+            if written in codecs or (of is not None and written == str(parse_spec(of.codec))):
+                raise ValueError(f"student.degrade: labels come as {each.codec} before that entry, too")
+            codecs.add(written)
         return self
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PlainValidator, field_validator
+from pydantic import BeforeValidator, Field, PlainValidator, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from edldist.bounds import (
@@ -18,6 +18,8 @@ from edldist.bounds import (
 )
 from edldist.config.resources import ResourcesConfig
 from edldist.config.section import TEACHER_NAME, Environment, Section, Text, whole
+from edldist.errors import CodecError
+from edldist.labels.grammar import SMALLER_CODECS, parse_spec
 
 __all__ = ["DegradeConfig", "StudentConfig"]
 
@@ -44,13 +46,45 @@ _RANKS = PlainValidator(_ranks, json_schema_input_type=_RankCount | Literal["gpu
 
 
 class DegradeConfig(Section):
-    """What a job allows where its fleet is overloaded."""
+    """What a job allows on an overloaded fleet: another teacher, or a smaller codec of the one before."""
 
-    teacher: str = Field(
+    teacher: str | None = Field(
+        default=None,
         pattern=TEACHER_NAME,
         max_length=100,
         description="the name of a teacher of the job, which labels instead of the one that the script asks",
     )
+    codec: str | None = Field(
+        default=None,
+        max_length=100,
+        description="a smaller codec than the teacher's own, as in topk:16: dense, int8, topk, topp, rs or "
+        "head+rs with their parameters",
+    )
+
+    @field_validator("codec")
+    @classmethod
+    def _needs_outputs_alone(cls, codec: str | None) -> str | None:
+        if codec is not None:
+            try:
+                spec = parse_spec(codec)
+            except CodecError as exc:
+                raise ValueError(str(exc)) from exc
+            if spec.name not in SMALLER_CODECS:
+                raise ValueError(f"labels in codec {codec} need more than any teacher's outputs")
+        return codec
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> DegradeConfig:
+        if (self.teacher is None) == (self.codec is None):
+            raise ValueError(
+                "give each entry a teacher or a codec, as in {codec: topk:16} or {teacher: small}"
+            )
+        return self
+
+    @property
+    def entry(self) -> str:
+        """As ``EDLDIST_DEGRADE`` has it."""
+        return f"codec={self.codec}" if self.codec is not None else str(self.teacher)
 
 
 class StudentConfig(Section):
@@ -66,6 +100,18 @@ class StudentConfig(Section):
         description=f"{whole(1, MOST_RANKS_A_NODE)}, gpu (as many as there are) or auto (GPUs, else cores)",
     )
     max_restarts: int = Field(default=3, ge=0, le=MOST, description=whole(0, MOST))
+    high_watermark: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST,
+        description=f"{whole(1, MOST)}, or null: batches a rank reads ahead, where its script says nothing",
+    )
+    low_watermark: int | None = Field(
+        default=None,
+        ge=0,
+        le=MOST,
+        description=f"{whole(0, MOST)}, or null for a quarter of high_watermark: at so many it reads on",
+    )
     weight: int | None = Field(
         default=None,
         ge=1,
@@ -85,7 +131,8 @@ class StudentConfig(Section):
     degrade: list[DegradeConfig] = Field(
         default=[],
         max_length=MOST_DEGRADATIONS,
-        description=f"a list of up to {MOST_DEGRADATIONS} cheaper teachers, as in [{{teacher: small}}]",
+        description=f"a list of up to {MOST_DEGRADATIONS} smaller codecs or cheaper teachers, as in "
+        "[{codec: topk:16}, {teacher: small}]",
     )
     resources: ResourcesConfig = Field(
         default_factory=ResourcesConfig, description="a mapping of what one node needs, as in {gpus: 8}"
@@ -97,6 +144,16 @@ class StudentConfig(Section):
         """Ranks of one node, of a job in which ``gpu`` and ``auto`` have become a number."""
         assert isinstance(self.nproc_per_node, int), f"nproc_per_node is {self.nproc_per_node} still"
         return self.nproc_per_node
+
+    @model_validator(mode="after")
+    def _low_is_below_high(self) -> StudentConfig:
+        low, high = self.low_watermark, self.high_watermark
+        if low is not None and low >= (8 if high is None else high):
+            raise ValueError(
+                f"low_watermark {low} has to be below high_watermark, which is "
+                f"{'8 where nobody names it' if high is None else high}"
+            )
+        return self
 
     @field_validator("nnodes")
     @classmethod

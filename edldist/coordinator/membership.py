@@ -309,6 +309,8 @@ class Membership:
         member.stats, member.stages, member.beat_at = message.stats, message.stages, now
         if member.stages_before is None:
             member.stages_before = message.stages
+        if [need.oldest for need in member.needs] != [need.oldest for need in message.needs]:
+            self.version += 1
         member.capacity, member.needs, member.starved = message.capacity, message.needs, message.starved
         self._weights_changed |= differs(member.rate, member.weight)
         member.recent.see(member.stats.get("samples"), now)
@@ -407,6 +409,8 @@ class Membership:
             return f"student {message.id} names no address at which teacher workers reach it"
         if message.role == "student" and not all(message.teachers):
             return f"student {message.id} wants a teacher with an empty name: {list(message.teachers)}"
+        if strange := {each.teacher for each in message.degrade}.difference(message.teachers):
+            return f"student {message.id} may be degraded to teacher {min(strange)!r}, which it does not name"
         if message.role == "student" and not message.teachers:
             return f"student {message.id} names no teacher; give the loader teacher=NAME"
         return None

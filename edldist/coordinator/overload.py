@@ -68,17 +68,20 @@ class Overload:
 
     @property
     def degraded(self) -> int:
-        """How many of the jobs that may be degraded are."""
+        """How many of the degradations that jobs allow apply."""
         return self._rungs[: self.level + 1].count(Step.DEGRADE)
 
-    def look(self, pressure: Pressure | None, degradable: int, refusable: bool, now: float) -> bool:
+    def look(
+        self, pressure: Pressure | None, degradable: int, refusable: bool, now: float, up_s: float = UP_S
+    ) -> bool:
         """Let time pass; whether the level is another one now.
 
         Args:
             pressure: None where nobody can tell.
-            degradable: how many jobs may be degraded, those that are included.
+            degradable: how many degradations jobs allow, those that apply included.
             refusable: whether there are jobs of several priorities.
             now: monotonic seconds.
+            up_s: since the last change, before another rung up.
         """
         before = self.level, self.step
         refuse = (Step.REFUSE,) if refusable else ()
@@ -89,7 +92,7 @@ class Overload:
             return before != (self.level, self.step)
         self._over_since = _since(self._over_since, pressure.now > OVER, now)
         self._under_since = _since(self._under_since, pressure.below < UNDER, now)
-        over = self._over_since is not None and now - self._over_since >= UP_S
+        over = self._over_since is not None and now - self._over_since >= up_s
         under = self._under_since is not None and now - self._under_since >= DOWN_S
         if over and self.level < len(self._rungs) - 1:
             self._move(1, now)

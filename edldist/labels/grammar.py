@@ -13,7 +13,16 @@ import msgspec
 
 from edldist.errors import CodecError
 
-__all__ = ["CODEC_FORMS", "GRAMMAR", "MOST_ENTRIES", "CodecSpec", "Parameter", "check_spec", "parse_spec"]
+__all__ = [
+    "CODEC_FORMS",
+    "GRAMMAR",
+    "MOST_ENTRIES",
+    "SMALLER_CODECS",
+    "CodecSpec",
+    "Parameter",
+    "check_spec",
+    "parse_spec",
+]
 
 _Name = Annotated[str, msgspec.Meta(max_length=256)]
 _Value = Annotated[str, msgspec.Meta(max_length=256)] | int | float | bool
@@ -113,6 +122,10 @@ GRAMMAR: dict[str, tuple[Parameter, ...]] = {
     "hidden": (),
 }
 """The codecs by name, and their parameters in the order in which they are written."""
+
+
+SMALLER_CODECS = ("dense", "int8", "topk", "topp", "rs", "head+rs")
+"""Those that need nothing but a teacher's outputs, so that a worker may send any labels in them."""
 
 
 def _form(name: str) -> str:

@@ -132,13 +132,14 @@ class Standard:
         )
 
     def objection(
-        self, worker: str, version: str, outputs: Sequence[str], greeted: str | None = None
+        self, worker: str, version: str, outputs: Sequence[str] | None, greeted: str | None = None
     ) -> Misfit | None:
         """Why labels that came are none of this group, or None.
 
         Args:
             version: that they say they are of.
-            outputs: names of their tensors, in any order.
+            outputs: names of their tensors, in any order; None where they came in another codec than the
+                group's.
             greeted: the version that the worker has greeted with, where these follow each other.
         """
         known = self.fingerprint
@@ -148,9 +149,9 @@ class Standard:
             )
         if self._versions is not None and greeted is not None:
             known = msgspec.structs.replace(known, version=greeted)
-        if version == known.version and outputs == self._used:
+        if version == known.version and outputs in (self._used, None):
             return None
-        its = msgspec.structs.replace(known, version=version, outputs=sorted(outputs))
+        its = msgspec.structs.replace(known, version=version, outputs=outputs and sorted(outputs))
         differences = its.differences(known)
         return self._misfit(worker, differences) if differences else None
 

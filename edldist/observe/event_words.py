@@ -15,7 +15,7 @@ KINDS = {
     **dict.fromkeys(("teacher_left", "student_left", "node_ended", "coordinator_started"), "quiet"),
     **dict.fromkeys(("scaled", "checkpoint_restored", "remark", "keys_changed"), "quiet"),
     **dict.fromkeys(("teacher_quarantined", "teacher_put_aside", "labels_missing"), "wait"),
-    **dict.fromkeys(("overload_step", "job_waits"), "wait"),
+    **dict.fromkeys(("overload_step", "job_degraded", "job_waits"), "wait"),
     "job_let_in": "good",
     **dict.fromkeys(("loss_spiked", "rolled_back", "clock_skew"), "wait"),
     **dict.fromkeys(("teacher_lost", "teacher_refused", "student_lost", "task_poisoned"), "bad"),
@@ -52,6 +52,8 @@ def happening_in_words(line: Mapping[str, Any]) -> str | None:
         name, asked, gives = line.get("name"), number(line.get("demand")), number(line.get("capacity"))
         steps = f"{line.get('step')} (before: {line.get('before')})"
         return f"teacher {name}, asked {asked} samples/s, gives {gives}: {steps}"
+    if event == "job_degraded":
+        return f"job {line.get('job')} is labelled by {line.get('to')} from now on"
     if event == "job_waits":
         return f"job {line.get('job')} waits: {line.get('reason')}"
     if event == "job_let_in":

@@ -24,7 +24,8 @@ def troubles(member: MemberStatus) -> list[str]:
     if isinstance(shed, int) and 0 < shed < len(STEPS):
         said.append(f"is on an overloaded fleet: {STEPS[shed]}")
     if stats.get("degraded"):
-        said.append(f"sent {stats['degraded']} samples to a cheaper teacher")
+        now = f", now by {stats['degraded_to']}" if stats.get("degraded_to") else ""
+        said.append(f"had {stats['degraded']} samples labelled more cheaply{now}")
     if stats.get("missed"):
         said.append(f"took {stats['missed']} samples without labels of a missing teacher")
     if stats.get("aside"):

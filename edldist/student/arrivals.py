@@ -10,6 +10,7 @@ import torch
 
 from edldist.clock import Clock
 from edldist.errors import EdlDistError
+from edldist.labels.grammar import CodecSpec
 from edldist.lifecycle import stopping
 from edldist.student.decoding import Decoding, NoLabels, Packed
 from edldist.student.figures import LoopFigures
@@ -89,6 +90,7 @@ class Arrivals:
         self._decoding = decoding
         self._keep_stand_in = keep_stand_in
         self._stand_in: tuple[Any, Packed] | None = None
+        self._stand_in_codec: CodecSpec | None = None
         self._tape = service.recorder[LOOP]
         self._asked_at = 0.0  # when the data loader was asked for the batch that it is read for now
 
@@ -136,8 +138,9 @@ class Arrivals:
                     del failure  # an error that its own frame holds is left to a garbage collector
             # The loop gets the batch itself later, and may write to what it gets.
             self._stand_in = mapped((found.batch, found.labels()), torch.clone)
+            self._stand_in_codec = found.codec
         batch, packed = self._transfer.bring(self._stand_in)
-        return batch, self._decoding.of(packed)
+        return batch, self._decoding.of(packed, self._stand_in_codec)
 
     def at_end(self) -> bool:
         """Whether the loop has the last batch of its epoch; reads one more if that is not known."""
@@ -230,12 +233,13 @@ class Arrivals:
 
     def _pair(self, batch: OpenBatch, value: Any, packed: Packed) -> Pair:
         decoding = self._decoding
-        decoding.learn(packed)
+        if batch.codec is None:
+            decoding.learn(packed)
         if lacking := decoding.lacking(batch.labelled | batch.passed_over):
             return value, self._with_no_rows(packed, lacking)
         if self._keep_stand_in:
-            self._stand_in = batch.batch, batch.labels()
-        labels = decoding.of(packed)
+            self._stand_in, self._stand_in_codec = (batch.batch, batch.labels()), batch.codec
+        labels = decoding.of(packed, batch.codec)
         known = not batch.passed_over or decoding.all_known(batch.passed_over)
         return value, labels if known else NoLabels(labels)
 
@@ -246,7 +250,9 @@ class Arrivals:
         """Labels without rows beside others, of teachers that saw no samples of the batch."""
         decoding = self._decoding
         if unknown := decoding.unknown(lacking):
-            found = self._labelled_behind(lambda batch: decoding.are_known(unknown, batch.labelled))
+            found = self._labelled_behind(
+                lambda batch: batch.codec is None and decoding.are_known(unknown, batch.labelled)
+            )
             if found is None:
                 return NoLabels(decoding.of(packed))
             decoding.learn(found.labels())

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from edldist.environment import DegradeEntry
 from edldist.errors import ConfigError
 from edldist.labels.grammar import CodecSpec
 from edldist.student.fallback import Fallback
@@ -34,7 +35,8 @@ class AskedTeachers:
             named.
         skip_after_s: those without whose labels batches go on once they have had no worker for so long.
         differ_by_rank: whether a rank may meet no sample for some of them.
-        fallback: the route, where all of them but the first are cheaper ones for an overloaded fleet.
+        fallback: what labels instead of the first where the fleet is overloaded; the route, where that may be
+            another of them.
     """
 
     names: tuple[str, ...]
@@ -60,12 +62,12 @@ class AskedTeachers:
         versions: int | Mapping[str, int] | None = None,
         deterministic: bool = False,
         vocabulary: Any = None,
-        degrade: Sequence[str] = (),
+        degrade: Sequence[DegradeEntry] = (),
     ) -> AskedTeachers:
         """Check the arguments of a ``DistillLoader``, by the same names.
 
         Args:
-            degrade: teachers that may label instead where the fleet is overloaded, as the job says.
+            degrade: what may label instead where the fleet is overloaded, as the job says.
 
         Raises:
             ConfigError: they cannot be.
@@ -76,7 +78,7 @@ class AskedTeachers:
         if not names or len(set(names)) != len(names) or not all(isinstance(n, str) and n for n in names):
             raise ConfigError(f"teacher={teacher!r}: use a name, or a sequence of different names")
         fallback = _fallback(names, degrade, route, deterministic)
-        names = names if fallback is None else (*names, *degrade)
+        names = names if fallback is None else fallback.teachers
         codecs = wanted_codecs(codec, names)
         if route is not None and any(codecs.get(name) != codecs.get(names[0]) for name in names):
             raise ConfigError(
@@ -88,12 +90,14 @@ class AskedTeachers:
             codecs,
             vocabularies_of(vocabulary, names),
             prefixed=not isinstance(teacher, str) and route is None,
-            route=fallback if route is None else Route(route, names),
+            route=Route(route, names) if route is not None else fallback if len(names) > 1 else None,
             fallback=fallback,
             sequences=any(isinstance(its, Sequences) for its in each),
             versions=_versions(names, versions, deterministic),
             skip_after_s=_skipped(names, missing, missing_after_s, deterministic),
-            differ_by_rank=isinstance(inputs, Mapping) or route is not None or fallback is not None,
+            differ_by_rank=isinstance(inputs, Mapping)
+            or route is not None
+            or (fallback is not None and len(names) > 1),
         )
 
     def translations(self, note: Callable[[float], None]) -> dict[str, Translation]:
@@ -102,22 +106,23 @@ class AskedTeachers:
 
 
 def _fallback(
-    names: Sequence[str], degrade: Sequence[str], route: RouteKey | None, deterministic: bool
+    names: Sequence[str], degrade: Sequence[DegradeEntry], route: RouteKey | None, deterministic: bool
 ) -> Fallback | None:
-    """What sends batches to cheaper teachers where the fleet is overloaded, if any are named."""
+    """What sends batches to cheaper labels where the fleet is overloaded, if any are named."""
     if not degrade:
         return None
+    written = ",".join(map(str, degrade))
     if len(names) > 1 or route is not None:
         raise ConfigError(
-            f"EDLDIST_DEGRADE={','.join(degrade)!r}: this loop asks {', '.join(map(repr, names))}; one that "
+            f"EDLDIST_DEGRADE={written!r}: this loop asks {', '.join(map(repr, names))}; one that "
             "asks a single teacher can be degraded. Leave the job's degrade out"
         )
     if deterministic:
         raise ConfigError(
-            f"EDLDIST_DEGRADE={','.join(degrade)!r}: which batches a cheaper teacher labels is a matter of "
-            "timing, so results would depend on it: leave the job's degrade out with deterministic"
+            f"EDLDIST_DEGRADE={written!r}: which batches a cheaper teacher or a smaller codec labels is a "
+            "matter of timing, so results would depend on it: leave the job's degrade out with deterministic"
         )
-    return Fallback([*names, *degrade])
+    return Fallback(names[0], degrade)
 
 
 def _skipped(

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from edldist.errors import LabelError
+from edldist.labels.codec import make_codec
+from edldist.labels.grammar import CodecSpec
 from edldist.labels.packing import Codec
 from edldist.student.asked_teachers import AskedTeachers
 from edldist.student.joined import joined
@@ -52,7 +54,7 @@ class Decoding:
         self._no_rows: Packed = {}
 
     def learn(self, packed: Packed) -> None:
-        """See what the labels of a teacher are like, for batches in which it has none."""
+        """See what the labels of a teacher are like, in its own codec, for batches in which it has none."""
         for teacher, tensors in packed.items():
             if teacher not in self._no_rows and tensors.keys() - {PLACES}:
                 self._no_rows[teacher] = {
@@ -94,44 +96,51 @@ class Decoding:
         never = dict.fromkeys(teachers & self._may_miss - self._no_rows.keys(), nowhere)
         return {teacher: self._no_rows[teacher] for teacher in known} | never
 
-    def of(self, packed: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
+    def of(
+        self, packed: Mapping[str, Mapping[str, Tensor]], codec: CodecSpec | None = None
+    ) -> dict[str, Any]:
         """What the loop gets of the labels that came from each teacher.
+
+        Args:
+            codec: in which all of them came, if it is not that of each teacher.
 
         Raises:
             LabelError: they cannot be one set, or an output has the name of the mask.
         """
         if self._routed:
-            return self._one_set(packed)
+            return self._one_set(packed, codec)
         decoded: dict[str, Any] = {}
         for teacher, tensors in packed.items():
-            outputs = self._outputs(teacher, tensors)
+            outputs = self._outputs(teacher, tensors, codec)
             if self._asked.prefixed:
                 outputs = {f"{teacher}/{output}": labels for output, labels in outputs.items()}
             decoded |= outputs
         return decoded
 
-    def _outputs(self, teacher: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    def _outputs(
+        self, teacher: str, tensors: Mapping[str, Tensor], codec: CodecSpec | None
+    ) -> dict[str, Any]:
         came, places = _apart(tensors)
         if places is None:
-            labels = self._decode(teacher, came)
+            labels = self._decode(teacher, came, codec)
             if teacher not in self._may_miss:
                 return labels
             check_no_mask(labels, teacher)
             one = next(iter(came.values()))
             return labels | {MASK: torch.ones(len(one), dtype=torch.bool, device=one.device)}
         if not came:
-            came = self._like_former(teacher, places)
+            came, codec = self._like_former(teacher, places), None
         if not came:  # nobody knows what its labels are called
             return {MASK: places >= 0}
-        return put_back(self._decode(teacher, came), places, teacher)
+        return put_back(self._decode(teacher, came, codec), places, teacher)
 
-    def _decode(self, teacher: str, came: dict[str, Tensor]) -> dict[str, Any]:
+    def _decode(self, teacher: str, came: dict[str, Tensor], codec: CodecSpec | None) -> dict[str, Any]:
         """Labels by output, and the version that each row is of where versions follow each other.
 
         Where positions have no labels, as padding has none, the version is put back as 0, like all integers.
         """
         version = came.pop(VERSION, None)
-        labels = self._codec(teacher).decode(came)
+        labels = (self._codec(teacher) if codec is None else make_codec(codec)).decode(came)
         if (translation := self._translations.get(teacher)) is not None:
             labels = translation(labels)
         if version is None:
@@ -147,7 +156,7 @@ class Decoding:
         """Labels without rows, as a teacher has had them before, if it has."""
         return {name: tensor.to(places.device) for name, tensor in self._no_rows.get(teacher, {}).items()}
 
-    def _one_set(self, packed: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
+    def _one_set(self, packed: Mapping[str, Mapping[str, Tensor]], codec: CodecSpec | None) -> dict[str, Any]:
         places: dict[str, Tensor] = {}
         labels: dict[str, dict[str, Any]] = {}
         for teacher in self._asked.names:  # in whatever order they have answered
@@ -155,7 +164,7 @@ class Decoding:
             if its_places is not None:
                 places[teacher] = its_places
             if came:
-                labels[teacher] = self._decode(teacher, came)
+                labels[teacher] = self._decode(teacher, came, codec)
         if not labels:
             return {MASK: torch.stack([its >= 0 for its in places.values()]).any(dim=0)} if places else {}
         if not places:

@@ -266,14 +266,15 @@ class LabelRequests:
         if not self._known.complete:
             self._known.consumed(self._service.used())
         packed = self._transfer.bring(batch.labels())
-        decoding.learn(packed)
+        if batch.codec is None:
+            decoding.learn(packed)
         lacking = decoding.lacking(batch.labelled | batch.passed_over)
         unknown = decoding.unknown(lacking) | {
             teacher for teacher in batch.passed_over if not decoding.all_known({teacher})
         }
         for teacher, tensors in self._transfer.bring(decoding.without_rows(lacking)).items():
             packed[teacher] = tensors | packed.get(teacher, {})
-        labels = decoding.of(packed)
+        labels = decoding.of(packed, batch.codec)
         return NoLabels(labels) if unknown else labels
 
     def _check_owner(self) -> None:

@@ -113,5 +113,11 @@ def _answers(
             answers += _answers([task], labels, first, version, compute_s, max_frame_bytes)
             first += task.labels
         return answers
-    rows = [LeaseRows(lease=task.lease, count=task.labels) for task in tasks]
-    return [Answer(tasks, Result(rows=rows, version=version, compute_s=compute_s, tensors=specs), frames)]
+    result = Result(
+        rows=[LeaseRows(lease=task.lease, count=task.labels) for task in tasks],
+        version=version,
+        compute_s=compute_s,
+        tensors=specs,
+        codec=tasks[0].codec,
+    )
+    return [Answer(tasks, result, frames)]

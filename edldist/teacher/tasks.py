@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from edldist.labels.grammar import CodecSpec
 from edldist.teacher.passage import Passage
 from edldist.wire.messages import Result, TensorSpec
 
@@ -16,18 +17,21 @@ __all__ = ["Answer", "HeldTask", "Level", "Outcome", "TaskInputs"]
 class TaskInputs:
     """The inputs of tasks that arrived together, still raw: their rows back to back in each frame.
 
-    ``passage``: times the first of them that a pass takes; None where it is not timed.
+    ``passage``: times the first of them that a pass takes; None where it is not timed. ``codec``: in which
+    labels are asked for; None for the worker's own.
     """
 
     rows: int
     tensors: list[TensorSpec]
     frames: list[memoryview] = field(repr=False)
     passage: Passage | None = field(default=None, repr=False)
+    codec: CodecSpec | None = None
 
     def fits(self, other: TaskInputs) -> bool:
-        """Whether both can be one batch: same names, dtypes and shapes of a row."""
+        """Whether both can be one batch: same names, dtypes and shapes of a row, and labels of one codec."""
         return self is other or (
-            len(self.tensors) == len(other.tensors)
+            self.codec == other.codec
+            and len(self.tensors) == len(other.tensors)
             and all(
                 mine.name == its.name and mine.dtype == its.dtype and mine.shape[1:] == its.shape[1:]
                 for mine, its in zip(self.tensors, other.tensors, strict=True)
@@ -61,6 +65,11 @@ class HeldTask:
     def labels(self) -> int:
         """Rows of labels that answer it."""
         return self.rows if self.asked is None else self.asked
+
+    @property
+    def codec(self) -> CodecSpec | None:
+        """In which its labels are to travel; None for the worker's own, as of what is compared."""
+        return self.inputs.codec
 
     @property
     def nbytes(self) -> int:

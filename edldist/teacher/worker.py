@@ -209,9 +209,11 @@ class TeacherWorker:
         )
         service = self.service
         watch = Stopwatch(service.recorder[COMPUTE], teacher.device)
+        labelling = _labelling(teacher, codec, options.allow_nonfinite, watch)
+        service.makes = labelling.makes
         self._pipeline = Pipeline(
             lane or _lane_of(teacher, watch),
-            _labelling(teacher, codec, options.allow_nonfinite, watch),
+            labelling,
             self._search,
             lambda tasks, labels, compute_s: answers_to(
                 tasks, labels, self._version, compute_s, service.max_frame_bytes

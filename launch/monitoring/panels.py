@@ -279,7 +279,7 @@ ROWS: Sequence[Row] = (
                     Query("sum(edldist_student_left_out_samples_total)", "left out"),
                     Query("sum(edldist_student_missed_samples_total)", "missed"),
                     Query("sum(edldist_student_stale_samples_total)", "stale"),
-                    Query("sum(edldist_student_degraded_samples_total)", "by a cheaper teacher"),
+                    Query("sum(edldist_student_degraded_samples_total)", "more cheaply"),
                 ],
             ),
             Panel(

@@ -224,12 +224,16 @@ def student_environment(
     variables["EDLDIST_ON_POISON"] = job.on_poison
     variables["EDLDIST_AGREEMENT"] = job.agreement_text
     variables["EDLDIST_HEARTBEAT_TTL_S"] = repr(job.coordinator.heartbeat_ttl_s)
+    if job.student.high_watermark is not None:
+        variables["EDLDIST_HIGH_WATERMARK"] = str(job.student.high_watermark)
+    if job.student.low_watermark is not None:
+        variables["EDLDIST_LOW_WATERMARK"] = str(job.student.low_watermark)
     if job.student.weight is not None:
         variables["EDLDIST_WEIGHT"] = str(job.student.weight)
     if job.student.priority:
         variables["EDLDIST_PRIORITY"] = str(job.student.priority)
     if job.student.degrade:
-        variables["EDLDIST_DEGRADE"] = ",".join(each.teacher for each in job.student.degrade)
+        variables["EDLDIST_DEGRADE"] = ",".join(each.entry for each in job.student.degrade)
     if job.deterministic:
         variables["EDLDIST_DETERMINISTIC"] = "1"
         variables["EDLDIST_TASK_SIZE"] = str(job.task_size)

@@ -71,6 +71,7 @@ def load_label_job(path: Path, overrides: Sequence[str], store: str | None = Non
             "max_restarts": label.max_restarts,
             "resources": label.resources,
             "env": label.env,
+            "degrade": [],  # the labels that are asked for, or none
         }
     )
     # There are no labels yet; and labels of a cut are of no use but in that very cut.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from edldist.errors import UnsuitableTeacherError
+from edldist.teacher.passes.forward import Forward
 from edldist.wire.messages import Shed
 
 pytestmark = pytest.mark.timeout(240)
@@ -22,6 +24,15 @@ def fleet(memory_job, monkeypatch):
     return memory_job
 
 
+@pytest.fixture
+def one_group(memory_job, monkeypatch):
+    """The same with one group of two workers, which answer with the smaller codec themselves."""
+    monkeypatch.setenv("EDLDIST_DEGRADE", "codec=topk:2")
+    for _ in range(2):
+        memory_job.teacher("scores", name="big", codec=CODECS["big"], version="1")
+    return memory_job
+
+
 def data() -> list[dict[str, torch.Tensor]]:
     return [{"ids": torch.arange(at, at + SIZE)} for at in range(0, BATCHES * SIZE, SIZE)]
 
@@ -31,8 +42,10 @@ def told(loader, **shed: object) -> None:
     loader._service._job.shedding.take(Shed(retry_after_s=60.0, **shed), now)
 
 
-def test_batches_that_are_read_meanwhile_have_the_labels_of_the_cheaper_teacher(fleet):
-    loader = fleet.loader(data(), "ids", teacher="big", high_watermark=3, low_watermark=1)
+@pytest.mark.parametrize("party", ["fleet", "one_group"])
+def test_batches_that_are_read_meanwhile_have_cheaper_labels_and_every_sample_comes_once(party, request):
+    job = request.getfixturevalue(party)
+    loader = job.loader(data(), "ids", teacher="big", high_watermark=3, low_watermark=1)
     kept: list[int] = []
     for number, (batch, labels) in enumerate(loader):
         assert batch["ids"].tolist() == list(range(number * SIZE, (number + 1) * SIZE)), "in order, each once"
@@ -64,8 +77,49 @@ def test_a_job_that_waits_reads_on_when_nobody_says_so_any_more(fleet, monkeypat
     assert stats["held_s"] >= 0.5 and "held_back" not in stats and stats["samples"] == BATCHES * SIZE
 
 
-def test_what_a_loop_has_made_is_labelled_by_the_cheaper_teacher_too(fleet):
-    teachers = fleet.requests("ids", teacher="big")
+@pytest.mark.parametrize("party", ["fleet", "one_group"])
+def test_what_a_loop_has_made_is_labelled_more_cheaply_too(party, request):
+    teachers = request.getfixturevalue(party).requests("ids", teacher="big")
     told(teachers, step=3, degrade=1)
     for batch in data()[:3]:
         assert teachers.request(batch).labels()["logits"].ids.shape[1] == 2
+
+
+def test_two_jobs_of_one_fleet_get_each_its_own_codec(one_group, monkeypatch):
+    degraded = one_group.loader(data(), "ids", teacher="big", high_watermark=3, low_watermark=1)
+    told(degraded, step=3, degrade=1)
+    monkeypatch.setenv("EDLDIST_DEGRADE", "")
+    other = one_group.loader(data(), "ids", teacher="big", high_watermark=3, low_watermark=1)
+    for (batch, small), (same, whole) in zip(degraded, other, strict=True):
+        assert batch["ids"].tolist() == same["ids"].tolist() == small["logits"].ids[:, 0].tolist()
+        assert torch.equal(small["logits"].ids[:, 0], whole["logits"].ids[:, 0])
+        assert (small["logits"].ids.shape[1], whole["logits"].ids.shape[1]) == (2, 4)
+    assert degraded.stats()["degraded"] == BATCHES * SIZE and "degraded" not in other.stats()
+
+
+def test_a_store_keeps_labels_of_the_groups_own_codec_alone_and_gives_them_while_a_job_is_degraded(
+    one_group, tmp_path
+):
+    loader = one_group.loader(
+        data(), "ids", teacher="big", high_watermark=3, low_watermark=1, store=str(tmp_path / "kept")
+    )
+    told(loader, step=3, degrade=1)
+    first = [labels["logits"].ids.shape[1] for _, labels in loader]
+    told(loader, step=0)
+    second = [labels["logits"].ids.shape[1] for _, labels in loader]
+    told(loader, step=3, degrade=1)
+    third = [labels["logits"].ids.shape[1] for _, labels in loader]
+    assert set(first) == {2} and third == [4] * BATCHES, "what the store has is asked of nobody"
+    assert second == [4] * BATCHES
+    assert loader.stats()["store_hits"] == BATCHES * SIZE
+
+
+def test_a_codec_that_the_teacher_cannot_make_ends_the_loop_at_its_start(memory_job, monkeypatch):
+    monkeypatch.setenv("EDLDIST_DEGRADE", "codec=topk:2")
+    monkeypatch.setattr(Forward, "makes", lambda self, codec: "its outputs are no distributions")
+    memory_job.teacher("scores", name="big", codec="topk:4")
+    loader = memory_job.loader(data(), "ids", teacher="big")
+    why = "cannot send its labels as topk:2: its outputs are no distributions. Change the job's degrade"
+    with pytest.raises(UnsuitableTeacherError, match=why):
+        for _ in loader:
+            pass

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edldist.labels.grammar import parse_spec
 from edldist.teacher.service.batcher import Batcher
 from edldist.teacher.tasks import HeldTask, TaskInputs
 from edldist.wire.messages import TensorSpec
@@ -15,6 +18,10 @@ def task(lease: int, samples: int, student="s", alone=False, name="x", dtype="in
     return HeldTask(
         student, lease, samples, samples, alone, TaskInputs(samples, [spec], [memoryview(b"")]), 0
     )
+
+
+def smaller(held: HeldTask, codec: str) -> HeldTask:
+    return replace(held, inputs=replace(held.inputs, codec=parse_spec(codec)))
 
 
 def batcher(batch_size: int, *tasks: HeldTask) -> Batcher:
@@ -77,3 +84,9 @@ def test_withdrawn_tasks_do_not_run():
     assert len(made) == 1
     assert [held.student for held in made.withdraw()] == ["t"]
     assert made.take() == []
+
+
+def test_labels_of_one_pass_travel_in_one_codec():
+    int8, top = (smaller(task(n, 2, student=f"s{n}"), codec) for n, codec in ((2, "int8"), (3, "topk:4")))
+    made = batcher(64, task(1, 2), int8, top, smaller(task(4, 2), "int8"), task(5, 2))
+    assert passes(made) == [[1, 5], [2, 4], [3]]

@@ -165,6 +165,14 @@ def test_labels_of_numbered_samples_are_kept_for_a_data_set_that_is_named(tmp_pa
             "student.degrade=[{teacher: teacher}]",
             "the job: student.degrade: name other teachers than the one",
         ),
+        (
+            "student.degrade=[{codec: topk:4}, {codec: topk:4:1}]",
+            "the job: student.degrade: labels come as topk:4:1 before that entry, too",
+        ),
+        (
+            "student.degrade=[{codec: dense}]",
+            "the job: student.degrade: labels come as dense before that entry",
+        ),
         ("teachers.0.min_replicas=3", "teachers[0]: min_replicas 3 of 1 workers to start with: "),
         ("teachers.0.dataset_inputs=[0]", "teachers[0]: dataset_inputs says which entries of a dataset"),
         (

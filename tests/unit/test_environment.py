@@ -28,7 +28,7 @@ def test_inside_a_job_everything_is_read() -> None:
             "EDLDIST_JOB": "digits",
             "EDLDIST_WEIGHT": "3",
             "EDLDIST_PRIORITY": "-2",
-            "EDLDIST_DEGRADE": "small, tiny",
+            "EDLDIST_DEGRADE": "small, codec=topk:16, tiny",
             "EDLDIST_CHECKPOINT_KEEP": "7",
             "EDLDIST_CHECKPOINT_EVERY_STEPS": "50",
             "EDLDIST_CONNECT_TIMEOUT_S": "2.5",
@@ -39,11 +39,30 @@ def test_inside_a_job_everything_is_read() -> None:
     assert (inside.coordinator, inside.output, inside.advertise) == ("tcp://h:1", "/out", "10.0.0.5")
     assert (inside.deterministic, inside.task_size) == (True, 32)
     assert (inside.weight, inside.priority) == (3, -2)
-    assert inside.degrade == ("small", "tiny")
+    assert list(map(str, inside.degrade)) == ["small", "codec=topk:16", "tiny"]
     assert (inside.job, inside.checkpoint_keep, inside.checkpoint_every_steps) == ("digits", 7, 50)
     assert (inside.connect_timeout_s, inside.heartbeat_ttl_s) == (2.5, 20.0)
     assert inside.agreement == (0.2, 0.1, 5.0)
     assert JobEnvironment.read({"EDLDIST_AGREEMENT": "OFF"}).agreement is None
+
+
+@pytest.mark.parametrize(
+    ("job", "script", "both"),
+    [
+        ({}, (None, None), (2, 8)),
+        ({}, (1, 3), (1, 3)),
+        ({}, (None, 4), (2, 4)),
+        ({"HIGH": "16"}, (None, None), (4, 16)),
+        ({"HIGH": "2"}, (None, None), (0, 2)),
+        ({"HIGH": "16", "LOW": "1"}, (None, None), (1, 16)),
+        ({"LOW": "1"}, (None, None), (1, 8)),
+        ({"HIGH": "16", "LOW": "1"}, (3, 4), (3, 4)),
+        ({"HIGH": "16"}, (3, None), (3, 16)),
+    ],
+)
+def test_a_script_that_says_how_far_it_reads_ahead_is_heeded_before_the_job(job, script, both) -> None:
+    environ = {f"EDLDIST_{name}_WATERMARK": value for name, value in job.items()}
+    assert JobEnvironment.read(environ).watermarks_as(*script) == both
 
 
 def test_empty_variables_count_as_unset() -> None:
@@ -68,8 +87,12 @@ def test_flags(text: str, value: bool) -> None:
         ("EDLDIST_WEIGHT", "1001"),
         ("EDLDIST_WEIGHT", "1.5"),
         ("EDLDIST_WEIGHT", "-1"),
+        ("EDLDIST_HIGH_WATERMARK", "0"),
+        ("EDLDIST_LOW_WATERMARK", "-1"),
         ("EDLDIST_DEGRADE", "small,,tiny"),
         ("EDLDIST_DEGRADE", "small, small"),
+        ("EDLDIST_DEGRADE", "small, codec="),
+        ("EDLDIST_DEGRADE", "kodek=topk:16"),
         ("EDLDIST_DEGRADE", "a,b,c,d,e,f,g,h,i"),
         ("EDLDIST_PRIORITY", "101"),
         ("EDLDIST_PRIORITY", "-101"),

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edldist.labels.grammar import parse_spec
 from edldist.student.queue.outcomes import Grant
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.grouping import group
@@ -76,3 +77,14 @@ def test_small_tasks_share_no_frame_that_would_be_larger_than_a_frame_may_be():
     groups, frames = group([granted(n, batch) for n, batch in enumerate(batches)], batches, 64)
     assert [len(each.leases) for each in groups] == [2, 2, 1]
     assert [memoryview(frame).nbytes for frame in frames] == [64, 64, 32]
+
+
+def test_tasks_whose_labels_are_asked_for_in_another_codec_are_a_group_of_their_own():
+    batches = [opened(2), opened(2), opened(2), opened(2)]
+    batches[1].codec = batches[2].codec = parse_spec("topk:4")
+    groups, _ = group([granted(n, batch) for n, batch in enumerate(batches)], batches, 1 << 30)
+    assert [([lease.id for lease in one.leases], str(one.codec)) for one in groups] == [
+        ([0], "None"),
+        ([1, 2], "topk:4"),
+        ([3], "None"),
+    ]

@@ -64,6 +64,16 @@ def test_its_ranks_find_the_section_and_those_that_train_do_not(job_file: Path) 
     assert VARIABLE not in trains.student_environment("tcp://127.0.0.1:1")
 
 
+def test_labels_ahead_are_those_that_are_asked_for_whatever_else_a_job_allows(job_file: Path) -> None:
+    job_file.write_text(TRAINS)
+    degrade = "student.degrade=[{codec: int8}]"
+    job = load_label_job(job_file, [degrade])
+    assert not job.student.degrade
+    assert "EDLDIST_DEGRADE" not in Plan(job, Path(), Path()).student_environment("tcp://127.0.0.1:1")
+    trains = Plan(load_job(job_file, [degrade]), Path(), Path())
+    assert trains.student_environment("tcp://127.0.0.1:1")["EDLDIST_DEGRADE"] == "codec=int8"
+
+
 def test_the_resolved_job_is_the_same_job_when_it_is_read_again(job_file: Path) -> None:
     job = load_label_job(job_file, [])
     job_file.write_text(dump_job(job))

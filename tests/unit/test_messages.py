@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from edldist.errors import ProtocolVersionError, WireError
 from edldist.labels.fingerprint import VocabularyMark
+from edldist.labels.grammar import CodecSpec
 from edldist.wire import messages as wire
 from edldist.wire.messages import MAGIC, PROTOCOL, PROTOCOL_VERSION, decode, encode
 from tests.greetings import FINGERPRINT
@@ -158,6 +159,13 @@ SAMPLES = [
     ),
     wire.Hello(worker="t-1", teacher="big", fingerprint=FINGERPRINT, process="p-1"),
     wire.Welcome(student="s-0", ping_interval_s=0.1, heartbeat_ttl_s=3.0, max_frame_bytes=1 << 30),
+    wire.Welcome(
+        student="s-0",
+        ping_interval_s=0.1,
+        heartbeat_ttl_s=3.0,
+        max_frame_bytes=1 << 30,
+        codecs=[CodecSpec("topk", {"kept": 16})],
+    ),
     wire.Shed(step=4, retry_after_s=5.0, degrade=1, waits="others take all"),
     wire.TokensWanted(),
     wire.TokensTold(mark=VocabularyMark(50_257, "ab12")),

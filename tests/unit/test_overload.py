@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from edldist.coordinator.membership import Action, Membership, Record, Send
 from edldist.coordinator.overload import DOWN_S, OVER, UNDER, UP_S, Overload, Pressure, Step
-from edldist.coordinator.shedding import AGAIN_S, DECIDE_EVERY_S, HOLDS_S, Shedding
-from edldist.wire.messages import Heartbeat, JobShare, Need, Shed
+from edldist.coordinator.shedding import AGAIN_S, CODEC_UP_S, DECIDE_EVERY_S, HOLDS_S, Shedding
+from edldist.wire.messages import Degradation, Heartbeat, JobShare, Need, Shed
 from tests.unit.test_membership import WALL, student, teacher
 
 
@@ -115,13 +115,25 @@ class Fleet:
             self._join(group.encode(), teacher(id=f"w-{group}", group=group, process=f"p-{group}"))
             self._beats[group] = Heartbeat(id=f"w-{group}", capacity=capacity)
 
+    def worker(self, group: str, name: str, capacity: float) -> None:
+        self._join(name.encode(), teacher(id=name, group=group, process=f"p-{name}"))
+        self._beats[name] = Heartbeat(id=name, capacity=capacity)
+
+    def capacity(self, group: str, capacity: float) -> None:
+        """What the group's first worker gives from now on."""
+        self._beats[group] = Heartbeat(id=f"w-{group}", capacity=capacity)
+
     def _join(self, peer: bytes, register: Any) -> None:
         self.members.register(peer, register, self.now, WALL)
 
-    def job(self, name: str, hunger: float | None, *teachers: str, fallbacks: int = 0, **share: Any) -> None:
-        """A job of one rank that would take so much."""
+    def job(
+        self, name: str, hunger: float | None, *teachers: str, degrade: Sequence[str] = (), **share: Any
+    ) -> None:
+        """A job of one rank that would take so much; ``big=int8`` is a smaller codec of ``big``."""
         named = JobShare(job=name, **share)
-        own = student(id=name, process=f"p-{name}", teachers=list(teachers), share=named, fallbacks=fallbacks)
+        parts = [each.partition("=") for each in degrade]
+        chain = [Degradation(teacher=to, codec=codec) for to, _, codec in parts]
+        own = student(id=name, process=f"p-{name}", teachers=list(teachers), share=named, degrade=chain)
         self._join(name.encode(), own)
         self.hunger(name, hunger, teachers)
 
@@ -220,8 +232,8 @@ def test_a_job_that_waits_is_let_in_when_those_before_it_have_left():
 
 def test_those_that_allow_it_are_degraded_the_lowest_first_and_no_more_than_it_takes():
     fleet = Fleet({"big": 100.0, "small": 1000.0})
-    fleet.job("a", 60.0, "big", "small", fallbacks=1, weight=2)
-    fleet.job("b", 60.0, "big", "small", fallbacks=1, weight=1)
+    fleet.job("a", 60.0, "big", "small", degrade=["small"], weight=2)
+    fleet.job("b", 60.0, "big", "small", degrade=["small"], weight=1)
     fleet.job("c", 20.0, "big", weight=1)
     fleet.run(60)
     assert {name: shed.degrade for name, shed in fleet.told.items()} == {"a": 0, "b": 1, "c": 0}
@@ -233,10 +245,61 @@ def test_those_that_allow_it_are_degraded_the_lowest_first_and_no_more_than_it_t
 
 def test_nobody_is_degraded_to_a_teacher_that_is_not_here_or_has_enough_itself():
     fleet = Fleet({"big": 100.0})
-    fleet.job("a", 300.0, "big", "small", fallbacks=1)
+    fleet.job("a", 300.0, "big", "small", degrade=["small"])
     fleet.run(60)
     assert fleet.told["a"].degrade == 0 and fleet.told["a"].step == Step.STORE
     fleet = Fleet({"big": 100.0, "small": 50.0, "tiny": 1000.0})
-    fleet.job("a", 300.0, "big", "small", "tiny", fallbacks=2)
+    fleet.job("a", 300.0, "big", "small", "tiny", degrade=["small", "tiny"])
     fleet.run(60)
     assert fleet.told["a"].degrade == 2, "the next one is overloaded too"
+
+
+def test_the_same_workers_answer_with_a_smaller_codec_and_with_their_own_when_they_would_be_enough_so():
+    fleet = Fleet({"big": 100.0})
+    fleet.job("a", 130.0, "big", degrade=["big=int8", "big=topk:4"])
+    fleet.run(3 * int(UP_S) + 1)
+    assert fleet.told["a"].degrade == 1 and fleet.shedding.step("big") is Step.DEGRADE
+    assert fleet.events[-1] == {"event": "job_degraded", "job": "a", "to": "teacher big as int8"}
+    fleet.capacity("big", 120.0)
+    fleet.run(int(CODEC_UP_S) - 2)
+    assert fleet.told["a"].degrade == 1, "what it brings shows by and by"
+    fleet.capacity("big", 160.0)
+    fleet.run(200)
+    assert fleet.told["a"].degrade == 1, "130 of 160 are enough, but of the 100 of before they are not"
+    fleet.hunger("a", 85.0, ("big",))
+    fleet.run(int(DOWN_S) + 2)
+    assert fleet.told["a"].degrade == 0
+    assert fleet.events[-1] == {"event": "job_degraded", "job": "a", "to": "what it asks"}
+
+
+def test_where_a_smaller_codec_is_not_enough_the_next_one_or_another_teacher_follows():
+    fleet = Fleet({"big": 100.0, "small": 1000.0})
+    fleet.job("a", 300.0, "big", "small", degrade=["big=int8", "small"])
+    fleet.run(3 * int(UP_S) + int(CODEC_UP_S) + 2)
+    assert fleet.told["a"].degrade == 2
+    assert [event["to"] for event in fleet.events if event["event"] == "job_degraded"] == [
+        "teacher big as int8",
+        "teacher small",
+    ]
+
+
+def test_a_job_is_degraded_as_far_as_it_allows_before_one_of_more_weight_is():
+    fleet = Fleet({"big": 100.0})
+    fleet.job("a", 200.0, "big", degrade=["big=int8"], weight=2)
+    fleet.job("b", 200.0, "big", degrade=["big=int8", "big=topk:4"], weight=1)
+    seen = []
+    for _ in range(100):
+        fleet.run(1)
+        seen.append((fleet.told["b"].degrade, fleet.told["a"].degrade) if fleet.told else (0, 0))
+    assert list(dict.fromkeys(seen)) == [(0, 0), (1, 0), (2, 0), (2, 1)]
+
+
+def test_workers_that_come_meanwhile_count_as_those_that_were_here_before_the_smaller_codec():
+    fleet = Fleet({"big": 100.0})
+    fleet.job("a", 130.0, "big", degrade=["big=int8"])
+    fleet.run(3 * int(UP_S) + 1)
+    assert fleet.told["a"].degrade == 1
+    fleet.worker("big", "w2", 160.0)
+    fleet.capacity("big", 160.0)
+    fleet.run(int(DOWN_S) + 2)
+    assert fleet.told["a"].degrade == 0, "two of 100 each are enough for 130"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edldist.clock import FakeClock
+from edldist.environment import DegradeEntry
 from edldist.errors import ConfigError
 from edldist.observe.troubles import troubles
 from edldist.student.asked_teachers import AskedTeachers
@@ -16,7 +17,9 @@ from edldist.student.fallback import Fallback
 from edldist.student.queue.flow import Flow
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.delivery import Delivery
+from edldist.student.service.lookup import Lookup
 from edldist.student.service.shedding import SAY_EVERY_S, Shedding
+from edldist.student.service.teacher_inputs import TeacherInputs
 from edldist.wire.messages import MemberStatus, Shed
 
 torch = pytest.importorskip("torch")
@@ -24,6 +27,18 @@ torch = pytest.importorskip("torch")
 
 def told(step: int, **more: object) -> Shed:
     return Shed(step=step, retry_after_s=5.0, **more)
+
+
+def entries(text: str) -> list[DegradeEntry]:
+    return [DegradeEntry.read(entry) for entry in text.split(",")]
+
+
+def sent_to(teachers: list[str], place: int) -> OpenBatch:
+    """A batch of four samples that one of several teachers sees."""
+    none = TeacherInputs({}, 0)
+    seen = TeacherInputs({"x": torch.zeros(4)}, 4)
+    apart = {name: seen if at == place else none for at, name in enumerate(teachers)}
+    return OpenBatch(None, {}, 4, apart=apart)
 
 
 class Party:
@@ -91,36 +106,90 @@ def test_there_are_no_figures_where_there_never_was_an_overload():
 
 
 def test_batches_that_are_read_meanwhile_go_to_the_cheaper_teacher_whole():
-    fallback = Fallback(["big", "small", "tiny"])
+    fallback = Fallback("big", entries("small,tiny"))
     party = Party(fallback)
     owners = []
     for degrade in (0, 1, 2, 8, 0):
         party.shedding.take(told(3, degrade=degrade), 0.0)
         owners.append(fallback(None, 4, lambda batch, key: None))
+        fallback.settle(sent_to(["big", "small", "tiny"], owners[-1][0]))
     assert np.stack(owners).tolist() == [[0] * 4, [1] * 4, [2] * 4, [2] * 4, [0] * 4]
     assert fallback.samples == 12 == party.shedding.stats(0.0)["degraded"]
 
 
 def test_a_loop_that_asks_one_teacher_may_be_degraded_and_others_are_told_why_not():
-    asked = AskedTeachers.of("big", degrade=("small",))
+    asked = AskedTeachers.of("big", degrade=entries("small"))
     assert asked.names == ("big", "small") and asked.route is asked.fallback and not asked.prefixed
     assert AskedTeachers.of("big").fallback is None
     with pytest.raises(ConfigError, match="EDLDIST_DEGRADE='small': this loop asks 'big', 'other'"):
-        AskedTeachers.of(["big", "other"], degrade=("small",))
+        AskedTeachers.of(["big", "other"], degrade=entries("small"))
     with pytest.raises(ConfigError, match="leave the job's degrade out with deterministic"):
-        AskedTeachers.of("big", deterministic=True, degrade=("small",))
-    with pytest.raises(ConfigError, match="asks 'big' cannot be degraded to 'big'"):
-        AskedTeachers.of("big", degrade=("big",))
+        AskedTeachers.of("big", deterministic=True, degrade=entries("small"))
+    with pytest.raises(ConfigError, match="asks 'big' cannot be degraded to big: "):
+        AskedTeachers.of("big", degrade=entries("big"))
+
+
+def test_a_batch_that_is_read_meanwhile_has_one_codec_and_the_teacher_that_it_was_sent_to():
+    fallback = Fallback("big", entries("codec=topk:16,small,codec=int8"))
+    assert fallback.teachers == ("big", "small")
+    assert list(map(str, fallback.chain)) == [
+        "teacher big as topk:16",
+        "teacher small",
+        "teacher small as int8",
+    ]
+    assert [list(map(str, fallback.codecs_of(name))) for name in ("big", "small")] == [["topk:16"], ["int8"]]
+    got = []
+    for place, owner in ((0, 0), (1, 0), (2, 1), (3, 1), (3, 0), (0, 1)):
+        fallback.degrade(place)
+        batch = sent_to(["big", "small"], owner)
+        fallback.settle(batch)
+        got.append(str(batch.codec))
+    assert got == ["None", "topk:16", "None", "int8", "topk:16", "None"], "the last two were read before"
+    assert fallback.samples == 5 * 4
+
+
+def test_labels_that_were_found_have_company_in_their_own_codec_alone():
+    fallback = Fallback("big", entries("codec=topk:16"))
+    fallback.degrade(1)
+    for found, codec in ((3, "None"), (0, "topk:16")):
+        batch = OpenBatch(None, {"x": torch.zeros(4)}, 4)
+        batch.lookups["big"] = Lookup(np.zeros((4, 32), np.uint8))
+        batch.lookups["big"].found = found
+        fallback.settle(batch)
+        assert str(batch.codec) == codec and bool(batch.lookups) == bool(found)
+    assert fallback.samples == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("codec=topk:0", "codec=topk:0: no such codec"),
+        ("codec=gather", "need more than any teacher's outputs"),
+        ("codec=hidden", "need more than any teacher's outputs"),
+        ("codec=int8,codec=int8", "each once"),
+        ("small,big,codec=int8,small", "each once"),
+    ],
+)
+def test_a_chain_that_cannot_be_is_refused(text: str, says: str):
+    with pytest.raises(ConfigError, match=says):
+        Fallback("big", entries(text))
+
+
+def test_a_smaller_codec_alone_sends_nothing_elsewhere():
+    asked = AskedTeachers.of("big", degrade=entries("codec=int8"))
+    assert asked.names == ("big",) and asked.route is None and asked.fallback is not None
+    assert not asked.differ_by_rank
 
 
 def test_whoever_looks_at_the_job_reads_what_is_done_and_why():
     named = dict.fromkeys(("id", "role", "group", "address", "process", "host"), "x")
     stats = {"shed": 4, "held_back": "others take all", "degraded": 12}
+    stats["degraded_to"] = "teacher big as int8"
     member = MemberStatus(**named, pid=1, joined_s=1.0, silent_s=0.0, links=[], info={}, stats=stats)
     assert troubles(member) == [
         "reads nothing until there is room: others take all",
         "is on an overloaded fleet: jobs of a lower priority wait",
-        "sent 12 samples to a cheaper teacher",
+        "had 12 samples labelled more cheaply, now by teacher big as int8",
     ]
     nonsense = msgspec.structs.replace(member, stats={"shed": 99, "held_back": "", "degraded": 0})
     assert troubles(nonsense) == []

@@ -168,7 +168,8 @@ STUDENTS: tuple[MetricSpec, ...] = (
         "samples",
         "student",
         "degraded",
-        "Samples that went to a cheaper teacher, as the job allows where the fleet is overloaded.",
+        "Samples that went to a cheaper teacher, or came back in a smaller codec, as the job allows where "
+        "the fleet is overloaded.",
     ),
     counter(
         "edldist_student_retracted_labels",

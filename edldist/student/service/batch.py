@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from edldist.errors import EdlDistError, LabelError
+from edldist.labels.grammar import CodecSpec
 from edldist.labels.versions import LARGEST_VERSION
 from edldist.student.queue.outcomes import Grant
 from edldist.student.queue.wanted import Wanted
@@ -41,6 +42,7 @@ class OpenBatch:
         nbytes: the memory that it holds: what the loop gets, and what teachers see, counted once.
         failure: why it is delivered without labels; None if it has them.
         error: what the loop is to be told when the batch is due and has no labels.
+        codec: the smaller one in which its labels are asked for; None for that of the group.
         offered_at: when the queue got it, in monotonic seconds.
         lookups: what a store knows of its samples, by teacher; empty without one.
         passed_over: teachers that are missing, without whose labels it goes on: with none of them, even if
@@ -49,7 +51,18 @@ class OpenBatch:
 
     __slots__ = (
         *("__weakref__", "_allocate", "_apart", "_inputs", "_labels", "_versions"),
-        *("batch", "error", "failure", "lookups", "mark", "nbytes", "number", "offered_at", "passed_over"),
+        *(
+            "batch",
+            "codec",
+            "error",
+            "failure",
+            "lookups",
+            "mark",
+            "nbytes",
+            "number",
+            "offered_at",
+            "passed_over",
+        ),
         "samples",
     )
 
@@ -69,6 +82,7 @@ class OpenBatch:
         self.number = 0
         self.failure: EdlDistError | None = None
         self.error: EdlDistError | None = None
+        self.codec: CodecSpec | None = None
         self.lookups: dict[str, Lookup] = {}
         self.passed_over: frozenset[str] = frozenset()
         self._allocate = allocate

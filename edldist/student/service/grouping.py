@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edldist.labels.grammar import CodecSpec
 from edldist.student.queue.outcomes import Grant
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.teacher_inputs import TeacherInputs
@@ -29,23 +30,28 @@ def group(
     groups: list[LeaseGroup] = []
     frames: list[memoryview | Piece] = []
     run: list[tuple[Grant, TeacherInputs]] = []
+    codec: CodecSpec | None = None  # of the run
     nbytes = 0
     most = min(_GROUP_BYTES, max_frame_bytes)
     for grant, batch in zip(grants, batches, strict=True):
         inputs = batch.inputs_of(grant.teacher)
         more = inputs.row_bytes * grant.cost
-        if run and (nbytes + more > most or inputs.layout != run[0][1].layout):
-            _close(run, groups, frames)
+        if run and (nbytes + more > most or inputs.layout != run[0][1].layout or batch.codec != codec):
+            _close(run, codec, groups, frames)
             run, nbytes = [], 0
+        codec = batch.codec
         run.append((grant, inputs))
         nbytes += more
     if run:
-        _close(run, groups, frames)
+        _close(run, codec, groups, frames)
     return groups, frames
 
 
 def _close(
-    run: Sequence[tuple[Grant, TeacherInputs]], groups: list[LeaseGroup], frames: list[memoryview | Piece]
+    run: Sequence[tuple[Grant, TeacherInputs]],
+    codec: CodecSpec | None,
+    groups: list[LeaseGroup],
+    frames: list[memoryview | Piece],
 ) -> None:
     cuts = [inputs.cut(grant.start, grant.stop) for grant, inputs in run]
     rows = sum([grant.cost for grant, _ in run])
@@ -65,6 +71,7 @@ def _close(
                 TensorSpec(name=name, dtype=dtype, shape=[rows, *shape])
                 for name, dtype, shape in run[0][1].layout
             ],
+            codec=codec,
         )
     )
     if len(cuts) == 1:

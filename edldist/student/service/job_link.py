@@ -139,7 +139,7 @@ class JobLink:
             generation=self._options.generation,
             job=self._options.job,
             share=self._options.share,
-            fallbacks=len(self._options.teachers) - len(self._options.wanted),
+            degrade=[] if self._options.fallback is None else self._options.fallback.chain,
             address=self._where.address,
             teachers=list(self._options.teachers),
             rolling=list(self._options.versions),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from edldist.wire.messages import Need, Scalar
@@ -113,8 +113,18 @@ class Needs:
         """Share of the time in which the hunger was measured that the loop waited for labels."""
         return self._hunger.starved
 
-    def told(self, now: float, stats: Mapping[str, Scalar], backlog: Backlog) -> list[Need]:
-        """What to tell the coordinator, by the loop's figures and the open batches."""
+    def told(
+        self,
+        now: float,
+        stats: Mapping[str, Scalar],
+        backlog: Backlog,
+        oldest: Callable[[str], int] = lambda group: 0,
+    ) -> list[Need]:
+        """What to tell the coordinator, by the loop's figures and the open batches.
+
+        Args:
+            oldest: the oldest version of a group that is taken; 0: any.
+        """
         counts = [stats.get(name) for name in ("batches", "samples", "starved_s")]
         if all(isinstance(count, int | float) for count in counts):
             self._hunger.see(now, *counts)  # type: ignore[arg-type]
@@ -128,6 +138,7 @@ class Needs:
                 hunger=None if hunger is None else hunger * share,
                 lacking=lacking.total(),
                 buffered=backlog.batches - len(lacking),
+                oldest=oldest(group),
             )
             needs.append(need)
         return needs

@@ -37,8 +37,8 @@ class ServiceOptions:
             counts them.
         job: of which job the rank is, where several share a coordinator; empty where nobody says so.
         weight, priority: of that job, where it shares workers with others; see ``JobShare``.
-        fallback: which of ``teachers`` labels, where all but the first are cheaper ones for an overloaded
-            fleet; None where all are wanted.
+        fallback: which of ``teachers`` labels, and in which codec, where all but the first are cheaper ones
+            for an overloaded fleet; None where all are wanted.
         codecs: by teacher group, the only codec in which its labels are taken; without an entry, that of the
             group's first worker.
         versions: by teacher group, of how many versions at a time labels are taken, the newest ones; without
@@ -84,14 +84,15 @@ class ServiceOptions:
     store: StoreUse | None = None
     info: dict[str, Scalar] = field(default_factory=dict)
 
-    def welcome(self, ping_interval_s: float) -> Welcome:
-        """What a worker that is taken hears."""
+    def welcome(self, ping_interval_s: float, teacher: str) -> Welcome:
+        """What a worker of a teacher that is taken hears."""
         return Welcome(
             student=self.student,
             ping_interval_s=ping_interval_s,
             heartbeat_ttl_s=self.heartbeat_ttl_s,
             max_frame_bytes=self.max_frame_bytes,
             share=self.share,
+            codecs=[] if self.fallback is None else self.fallback.codecs_of(teacher),
         )
 
     @property

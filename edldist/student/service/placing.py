@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from edldist.clock import Clock
 from edldist.errors import EdlDistError, LabelError, LabelMemoryError
+from edldist.labels.grammar import CodecSpec
 from edldist.labels.versions import number_of
 from edldist.student.queue.coalescing import Follower
 from edldist.student.queue.flow import Flow
@@ -101,6 +102,8 @@ class Placing:
         for row, grant, batch in zip(result.rows, found, batches, strict=True):
             if grant is not None and batch is not None:
                 try:
+                    if result.codec != batch.codec:
+                        raise LabelError(_other_codec(result.codec, batch.codec))
                     version = number_of(result.version) if grant.teacher in self._rolling else None
                     placed.append((grant, batch.put(grant, rows, first, row.count, version)))
                     kept.append((grant, batch, first))
@@ -174,3 +177,8 @@ class Placing:
             queue.stall(grant.batch)
             due = due_errors.no_memory(grant, error, queue.open_batches, queue.nbytes, bound)
             self._fail_batch(grant.batch, due, self._hand_on)
+
+
+def _other_codec(came: CodecSpec | None, asked: CodecSpec | None) -> str:
+    its, wanted = (str(codec or "that of its group") for codec in (came, asked))
+    return f"labels came in codec {its}, and were asked for in {wanted}"

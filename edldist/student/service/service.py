@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping
 
 from edldist.address import Address, parse_address
 from edldist.clock import Clock
-from edldist.errors import LoaderClosedError, PeerUnreachableError, StoreError
+from edldist.errors import LoaderClosedError, PeerUnreachableError, StoreError, UnsuitableTeacherError
 from edldist.labels.fingerprint import Fingerprint
 from edldist.labels.packing import Codec
 from edldist.labels.versions import is_newer
@@ -164,6 +164,8 @@ class StudentService:
         self._comparing.see(batch)
         if self._shelves is not None:
             self._shelves.look_up(batch)
+        if self._options.fallback is not None:
+            self._options.fallback.settle(batch)
         if self.delivery.offer(batch):
             self._poller.wake()
 
@@ -261,7 +263,8 @@ class StudentService:
 
     def _heartbeat(self) -> Heartbeat:
         stats, stages = self.stats(), times_of(self.delivery.stages)
-        needs = self._needs.told(self._clock.monotonic(), stats, self.delivery.backlog())
+        now, oldest = self._clock.monotonic(), self._standards.oldest_version
+        needs = self._needs.told(now, stats, self.delivery.backlog(), oldest)
         starved = self._needs.starved
         return Heartbeat(id=self._options.student, stats=stats, needs=needs, starved=starved, stages=stages)
 
@@ -323,6 +326,8 @@ class StudentService:
             self._drop(worker, message.reason or "it said goodbye", lost=False)
         elif isinstance(message, Pong):
             self._pinging.reconcile(worker, message)
+        elif isinstance(message, Refused) and self._options.fallback is not None:
+            self.fail(UnsuitableTeacherError(f"{message.reason}. Change the job's degrade"))
         else:
             logger.debug("worker %s sent a %s, which is none of ours", worker.name, type(message).__name__)
 
@@ -356,7 +361,7 @@ class StudentService:
         for stale, reason in self._standards.stale(self._peers):
             self._turn_away(stale, reason)
         self.delivery.retire(worker.teacher, self._standards.oldest_version(worker.teacher))
-        self._send(peer, self._options.welcome(self._idle_ping_s))
+        self._send(peer, self._options.welcome(self._idle_ping_s, worker.teacher))
 
     def _refuse(self, peer: Sender, worker: str, refusal: Refused) -> None:
         logger.warning("refused teacher worker %s: %s", worker, refusal.reason)

@@ -60,7 +60,10 @@ class Shedding:
         self._wait(shed.waits, now)
         self._delivery.ease(self._credits if shed.step else None, bool(shed.waits))
         if self._fallback is not None:
+            before = self._fallback.labels_by
             self._fallback.degrade(shed.degrade)
+            if (labels_by := self._fallback.labels_by) != before:
+                logger.info("batches that are read now are labelled by %s", labels_by or "whom the loop asks")
 
     def look(self, now: float) -> None:
         """Let time pass."""
@@ -85,7 +88,11 @@ class Shedding:
         }
         if shed is not None and shed.waits:
             stats["held_back"] = shed.waits
-        return stats if self._fallback is None else stats | {"degraded": self._fallback.samples}
+        if self._fallback is not None:
+            stats["degraded"] = self._fallback.samples
+            if labels_by := self._fallback.labels_by:
+                stats["degraded_to"] = labels_by
+        return stats
 
     def _wait(self, why: str, now: float) -> None:
         if why and self._waits_since is None:

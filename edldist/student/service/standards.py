@@ -174,7 +174,9 @@ class Standards:
         """Why labels that came are none of the worker's group, or None."""
         standard = self._standards[worker.teacher]
         greeted = worker.fingerprint.version
-        misfit = standard.objection(worker.name, result.version, _outputs(result), greeted)
+        # In a smaller codec, they travel under other names.
+        outputs = None if result.codec is not None else _outputs(result)
+        misfit = standard.objection(worker.name, result.version, outputs, greeted)
         if misfit is not None and worker.labelled:  # it stays, and its tasks fail
             return _refused(misfit)
         return None if misfit is None else self._turned_away(worker, misfit, now)
@@ -192,7 +194,7 @@ class Standards:
     def used_of(self, worker: ConnectedWorker, result: Result, late: bool) -> None:
         """Labels of a worker were used, or dropped as late."""
         standard = self._standards[worker.teacher]
-        if not standard.fixed and not late:
+        if not standard.fixed and not late and result.codec is None:
             standard.fix(_outputs(result))
         if not late:
             standard.used_of(worker.fingerprint)

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edldist.errors import ContractError, EngineLostError, ModelError
+from edldist.errors import ContractError, EngineLostError, ModelError, UnfitCodecError
+from edldist.labels.grammar import CodecSpec
 from edldist.labels.packing import Codec
 from edldist.labels.places import in_samples
 from edldist.labels.typed import TopKLabels
@@ -56,8 +57,17 @@ class EngineForward:
         self._kept = codec.top_entries()
         self._said_fixed = self._said_what_counts = False
 
+    def makes(self, codec: CodecSpec) -> str:
+        """Why it cannot send its labels in a codec, beside its own; empty if it can. For any thread."""
+        return f"an engine was asked for what codec {self._codec.spec} needs, and labels come in that alone"
+
     def __call__(
-        self, inputs: Mapping[str, Tensor], largest: int | None, fixed: bool, compared: bool = False
+        self,
+        inputs: Mapping[str, Tensor],
+        largest: int | None,
+        fixed: bool,
+        compared: bool = False,
+        codec: CodecSpec | None = None,
     ) -> Computed:
         """Label tokens.
 
@@ -67,15 +77,19 @@ class EngineForward:
             largest: the most tokens that a pass is meant to have; the engine makes its own batches.
             fixed: as far as the engine can: what else it computes at that time decides about last digits.
             compared: of no account: labels are all that it tells, and are what workers are compared by.
+            codec: another one than its own, which ``makes`` refuses.
 
         Returns:
             Labels of the tokens whose labels are asked for, in their order; or [B, S, ...].
 
         Raises:
+            UnfitCodecError: another codec is asked for.
             ContractError: it takes other inputs, a sequence is longer than its context, or a token is none.
             ModelError: an answer lacks something.
             EngineLostError: it does not answer any more.
         """
+        if codec is not None:
+            raise UnfitCodecError(self.makes(codec))
         if fixed and not self._said_fixed:
             self._said_fixed = True
             logger.warning(

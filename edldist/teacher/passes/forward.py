@@ -10,8 +10,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from edldist.errors import ContractError, ModelError
+from edldist.errors import CodecError, ContractError, ModelError
+from edldist.labels.codec import make_codec
 from edldist.labels.comparison import Compared
+from edldist.labels.grammar import CodecSpec
 from edldist.labels.packing import Codec
 from edldist.labels.places import Where, in_samples
 from edldist.teacher.model.teacher import Teacher, refuse_nonfinite
@@ -25,6 +27,9 @@ __all__ = ["Computed", "Forward", "Labelling"]
 
 logger = logging.getLogger(__name__)
 
+_MOST_CODECS = 64
+"""Of those that students ask for are kept: codecs are small, and made again if need be."""
+
 
 @dataclass(frozen=True, slots=True)
 class Computed:
@@ -36,6 +41,7 @@ class Computed:
         packed: what travels, samples first.
         finite: bool [] where the outputs are, or None: if false, some value needs a closer look.
         where: what a row of the outputs is called.
+        codec: that packed them; None for one that has nothing to look at more closely.
     """
 
     outputs: dict[str, Tensor]
@@ -43,7 +49,7 @@ class Computed:
     packed: dict[str, Tensor]
     finite: Tensor | None
     where: Where
-    compared: bool = False
+    codec: Codec | None = None
 
 
 class Labelling(Protocol):
@@ -54,13 +60,22 @@ class Labelling(Protocol):
         ...
 
     def __call__(
-        self, inputs: Mapping[str, Tensor], largest: int | None, fixed: bool, compared: bool = False
+        self,
+        inputs: Mapping[str, Tensor],
+        largest: int | None,
+        fixed: bool,
+        compared: bool = False,
+        codec: CodecSpec | None = None,
     ) -> Computed:
         """Label samples; see ``Forward``."""
         ...
 
     def refuse(self, computed: Computed) -> None:
         """Look closely at a suspect pass. Raises what is wrong with it."""
+        ...
+
+    def makes(self, codec: CodecSpec) -> str:
+        """Why it cannot send its labels in a codec, beside its own; empty if it can."""
         ...
 
 
@@ -87,6 +102,7 @@ class Forward:
         self._teacher = teacher
         self._codec = codec.serving(teacher.model)
         self._compared = Compared()
+        self._others: dict[str, Codec] = {}  # by how they are written; only the compute thread adds some
         self._allow_nonfinite = allow_nonfinite
         self._watch = watch or Stopwatch()
         self._memory = KeptMemory()
@@ -107,8 +123,36 @@ class Forward:
             self._teacher.refuse_ids(inputs, _shifted(first) if marks is None else of_tokens(marks.numpy()))
             first += next(iter(inputs.values())).shape[0]
 
+    def makes(self, codec: CodecSpec) -> str:
+        """Why it cannot send its labels in a codec, beside its own; empty if it can. For any thread.
+
+        What only the outputs show, as that a vocabulary is smaller than the codec wants, a pass finds out.
+        """
+        try:
+            made = make_codec(codec).serving(self._teacher.model)
+        except CodecError as exc:
+            return str(exc)
+        strange = made.asks - self._codec.asks
+        return f"codec {codec} asks for {', '.join(sorted(strange))}, which do not come" if strange else ""
+
+    def _packs(self, codec: CodecSpec | None, compared: bool) -> Codec:
+        """What packs the labels of a pass."""
+        if compared or codec is None:
+            return self._compared if compared else self._codec
+        name = str(codec)
+        if name not in self._others:
+            if len(self._others) >= _MOST_CODECS:
+                self._others.clear()
+            self._others[name] = make_codec(codec).serving(self._teacher.model)
+        return self._others[name]
+
     def __call__(
-        self, inputs: Mapping[str, Tensor], largest: int | None, fixed: bool, compared: bool = False
+        self,
+        inputs: Mapping[str, Tensor],
+        largest: int | None,
+        fixed: bool,
+        compared: bool = False,
+        codec: CodecSpec | None = None,
     ) -> Computed:
         """Label samples.
 
@@ -118,6 +162,7 @@ class Forward:
             largest: the most samples, or tokens, that the model gets at once, or None.
             fixed: the labels must depend on nothing but the inputs.
             compared: pack what workers are compared by, and not in the codec.
+            codec: pack in this one instead of its own.
 
         Raises:
             ModelError, CodecError: the model raised, or its outputs are no labels.
@@ -161,7 +206,8 @@ class Forward:
                 self._teacher.explain(exc, inputs, in_samples)
                 raise
         with self._watch.stage(Kind.ENCODE):
-            made, sound = (self._compared if compared else self._codec).pack(outputs, asked, fixed=fixed)
+            packs = self._packs(codec, compared)
+            made, sound = packs.pack(outputs, asked, fixed=fixed)
             # By name: workers whose models name their outputs in another order send the same.
             packed = dict(sorted(made.items()))
             del made  # references that are not the model's, which are about to be counted
@@ -171,7 +217,7 @@ class Forward:
             if not self._allow_nonfinite:
                 values += [tensor for name, tensor in outputs.items() if name in packed]
             finite = _finite(values, sound)
-        return Computed(outputs, asked, packed, finite, where, compared)
+        return Computed(outputs, asked, packed, finite, where, packs)
 
     def _of_samples(
         self, inputs: Mapping[str, Tensor], samples: int, largest: int, fixed: bool
@@ -196,7 +242,8 @@ class Forward:
         if not self._allow_nonfinite:
             travelling = {name: outputs[name] for name in outputs if name in computed.packed}
             refuse_nonfinite(travelling, computed.where)
-        (self._compared if computed.compared else self._codec).check(outputs, computed.asked, computed.where)
+        if computed.codec is not None:
+            computed.codec.check(outputs, computed.asked, computed.where)
 
 
 def _finite(tensors: Iterable[Tensor], sound: Tensor | None) -> Tensor | None:

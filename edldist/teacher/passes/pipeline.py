@@ -29,6 +29,7 @@ from torch import Tensor
 
 from edldist.errors import ContractError, EdlDistError, EngineLostError, ModelError, UnlabelableError
 from edldist.factories.factory import own_traceback
+from edldist.labels.grammar import CodecSpec
 from edldist.observe.repeats import Repeats
 from edldist.teacher.capacity import Capacity
 from edldist.teacher.exchange import joined, parts_of
@@ -92,6 +93,10 @@ class _Pass:
     @property
     def compared(self) -> bool:
         return self.tasks[0].compared
+
+    @property
+    def codec(self) -> CodecSpec | None:
+        return self.tasks[0].codec
 
     def is_read(self) -> bool:
         return all(read.done() for read in self.reads)
@@ -307,7 +312,7 @@ class Pipeline:
                 following.stages = self._watch.take()
 
     def _compute(self, each: _Pass) -> Callable[..., Computed]:
-        return lambda inputs: self._forward(inputs, each.largest, each.fixed, each.compared)
+        return lambda inputs: self._forward(inputs, each.largest, each.fixed, each.compared, each.codec)
 
     def _inputs(self, each: _Pass) -> Parts:
         if self._reader is None:

@@ -169,7 +169,8 @@ def _unpacked(
     for group in message.groups:
         own = list(frames[position : position + len(group.tensors)])
         position += len(group.tensors)
-        inputs = TaskInputs(sum(lease.cost for lease in group.leases), group.tensors, own, passage)
+        rows = sum(lease.cost for lease in group.leases)
+        inputs = TaskInputs(rows, group.tensors, own, passage, group.codec)
         start = 0
         for lease in group.leases:
             yield HeldTask(

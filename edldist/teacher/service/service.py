@@ -26,6 +26,7 @@ import msgspec
 
 from edldist.clock import Clock
 from edldist.errors import ConfigError, IncompatibleError, ProtocolVersionError
+from edldist.labels.grammar import CodecSpec
 from edldist.observe.repeats import Repeats
 from edldist.observe.stages import times_of
 from edldist.teacher.capacity import Capacity
@@ -104,6 +105,8 @@ class TeacherService:
         self._stopping = False
         self._error: BaseException | None = None
         self.extra_stats: Callable[[], dict[str, Scalar]] = dict
+        self.makes: Callable[[CodecSpec], str] = lambda codec: ""
+        """Why the compute thread cannot send labels in a codec beside its own; empty if it can."""
         self.capacity = Capacity()
         self.in_passes: Callable[[], Mapping[str, Level]] = dict
         """What the compute thread has in its hands, by the stage that it waits for."""
@@ -336,6 +339,7 @@ class TeacherService:
             student.max_frame_bytes = message.max_frame_bytes
             with self._lock:
                 self._ledger.connected(name, message.share)
+            self._object(student, message)
             self._say_alive()  # before its first task can keep this thread from saying so
             logger.info("serving student %s at %s", name, student.peer.address)
         elif isinstance(message, Refused):
@@ -366,6 +370,16 @@ class TeacherService:
                 student.quarantine = message.quarantine
         elif isinstance(message, Wake):
             self._ledger.woken(name, message)
+
+    def _object(self, student: ServedStudent, welcome: Welcome) -> None:
+        """Say at once which labels a student may ask for in vain, and not when its fleet is overloaded."""
+        me = self._identity
+        for codec in welcome.codecs:
+            if why := self.makes(codec):
+                reason = (
+                    f"worker {me.worker} of teacher {me.teacher!r} cannot send its labels as {codec}: {why}"
+                )
+                student.link.send(Refused(reason=reason))
 
     def _accept(
         self, student: ServedStudent, message: Tasks, frames: list[memoryview], passage: Passage | None

@@ -76,7 +76,7 @@ from edldist.wire.messages.labelling import (
 )
 from edldist.wire.messages.meeting import Generation, GroupNode, NodeReport, RunView
 from edldist.wire.messages.protocol import PROTOCOL_VERSION, Protocol
-from edldist.wire.messages.sharing import JobShare, Shed
+from edldist.wire.messages.sharing import Degradation, JobShare, Shed
 from edldist.wire.messages.stages import MOST_ROWS, STAGES, StageRow, StageTimes
 from edldist.wire.messages.tracing import (
     LONGEST_TRACE_S,
@@ -93,6 +93,7 @@ from edldist.wire.messages.tracing import (
 __all__ = [
     "Ack",
     "Course",
+    "Degradation",
     "Event",
     "Failure",
     "Figure",

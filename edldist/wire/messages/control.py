@@ -26,7 +26,7 @@ from edldist.wire.messages.fields import (
     Text,
     Wall,
 )
-from edldist.wire.messages.sharing import JobShare
+from edldist.wire.messages.sharing import Degradation, JobShare
 from edldist.wire.messages.stages import MOST_ROWS, StageRow, StageTimes
 
 __all__ = [
@@ -71,8 +71,8 @@ class Register(MessagePart, frozen=True, tag="register"):
     counts them, and ``job`` of which job, where several share a coordinator. ``attempt`` is how often a
     process was started under this id before, where somebody counts: a later one takes the place of an earlier
     one. ``low_watermark`` and ``high_watermark`` bound a student's buffer, in batches. ``share`` is what its
-    job may have of workers that serve several; of ``teachers`` the last ``fallbacks`` are those that label
-    instead of the first, one at a time, where the fleet is overloaded.
+    job may have of workers that serve several; ``degrade`` are the labels that it takes instead of those of
+    the first of ``teachers``, one kind at a time, where the fleet is overloaded.
     """
 
     id: Name
@@ -95,7 +95,7 @@ class Register(MessagePart, frozen=True, tag="register"):
     low_watermark: Count = 0
     high_watermark: Count = 0
     share: JobShare = JobShare()
-    fallbacks: Annotated[int, msgspec.Meta(ge=0, le=MOST_DEGRADATIONS)] = 0
+    degrade: Annotated[list[Degradation], msgspec.Meta(max_length=MOST_DEGRADATIONS)] = []
     info: Facts = {}
 
 
@@ -123,12 +123,14 @@ class Need(MessagePart, frozen=True, array_like=True):
             a store.
         lacking: samples that it has read and that this group has not labelled yet.
         buffered: labelled batches that its loop has not taken yet, as far as this group's labels go.
+        oldest: version of the teacher of which it takes labels; 0: of any.
     """
 
     group: Name
     hunger: Hunger | None
     lacking: Count
     buffered: Count
+    oldest: Count = 0
 
 
 class Heartbeat(MessagePart, frozen=True, tag="heartbeat"):

@@ -6,7 +6,9 @@ from typing import Annotated
 
 import msgspec
 
+from edldist.bounds import MOST_DEGRADATIONS
 from edldist.labels.fingerprint import Fingerprint, VocabularyMark
+from edldist.labels.grammar import CodecSpec
 from edldist.wire.messages.fields import (
     MAX_FRAMES,
     MOST_LEASES,
@@ -70,13 +72,18 @@ class TokensTold(MessagePart, frozen=True, tag="tokens_told"):
 
 
 class Welcome(MessagePart, frozen=True, tag="welcome"):
-    """The student takes the worker. It will ping it every ``ping_interval_s``."""
+    """The student takes the worker. It will ping it every ``ping_interval_s``.
+
+    ``codecs`` are those in which it may ask for labels beside the worker's own, where the fleet is
+    overloaded. A worker that cannot make one answers ``Refused``.
+    """
 
     student: Name
     ping_interval_s: Seconds
     heartbeat_ttl_s: Seconds
     max_frame_bytes: Count
     share: JobShare = JobShare()
+    codecs: Annotated[list[CodecSpec], msgspec.Meta(max_length=MOST_DEGRADATIONS)] = []
 
 
 class Pull(MessagePart, frozen=True, tag="pull"):
@@ -111,11 +118,13 @@ class Lease(MessagePart, frozen=True, array_like=True):
 class LeaseGroup(MessagePart, frozen=True, array_like=True):
     """Leases whose samples lie back to back, in this order, in each of the next ``len(tensors)`` frames.
 
-    Small tasks travel together; a large one is a group of its own.
+    Small tasks travel together; a large one is a group of its own. ``codec`` is the one in which their labels
+    are to travel, where it is not the worker's own.
     """
 
     leases: Annotated[list[Lease], msgspec.Meta(min_length=1, max_length=MOST_LEASES)]
     tensors: Tensors
+    codec: CodecSpec | None = None
 
 
 class Tasks(MessagePart, frozen=True, tag="tasks"):
@@ -154,12 +163,14 @@ class Result(MessagePart, frozen=True, array_like=True):
     """Labels of one forward pass: the next ``len(tensors)`` frames, in which the rows lie back to back.
 
     ``version`` is the teacher's, as in its greeting: what tells these labels from an earlier model's.
+    ``codec`` is the one that was asked for, where it is not the worker's own.
     """
 
     rows: Annotated[list[LeaseRows], msgspec.Meta(min_length=1, max_length=MOST_LEASES)]
     version: Name
     compute_s: Annotated[float, msgspec.Meta(ge=0, le=1e12)]
     tensors: Tensors
+    codec: CodecSpec | None = None
 
 
 class Labels(MessagePart, frozen=True, tag="labels"):

@@ -9,7 +9,22 @@ import msgspec
 from edldist.bounds import MOST_DEGRADATIONS, MOST_PRIORITY, MOST_WEIGHT
 from edldist.wire.messages.fields import MessagePart, Name, Seconds, Text
 
-__all__ = ["JobShare", "Shed"]
+__all__ = ["Degradation", "JobShare", "Shed"]
+
+
+class Degradation(MessagePart, frozen=True, array_like=True):
+    """Labels that a job takes where its fleet is overloaded, instead of those that come before in its list.
+
+    Attributes:
+        teacher: the group that makes them.
+        codec: the smaller codec in which it sends them, as it is written; empty: the group's own.
+    """
+
+    teacher: Name
+    codec: Name = ""
+
+    def __str__(self) -> str:
+        return f"teacher {self.teacher}" + (f" as {self.codec}" if self.codec else "")
 
 
 class JobShare(MessagePart, frozen=True, array_like=True):
