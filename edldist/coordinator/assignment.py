@@ -7,37 +7,42 @@ without a worker or a clear imbalance forces a change.
 
 from __future__ import annotations
 
-import heapq
 import math
-import random
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
+
+from edldist.coordinator.link_graph import LinkGraph
 
 __all__ = ["StudentRank", "TeacherWorker", "assign"]
 
 _WEIGHT_ONE = 64
 _MAX_RATIO = 16
-_LEVEL_ONE = 1024
-"""Level of a student of mean hunger that one worker of mean capacity serves."""
 
 
 class TeacherWorker(NamedTuple):
     """A worker of ``group``; ``links`` are the students it serves now.
 
     ``capacity`` is relative to that of the group's other workers; NaN, where it is not known, counts as
-    their mean.
+    their mean. ``version`` is its teacher's, 0 where versions do not follow each other.
     """
 
     group: str
     capacity: float = 1.0
     links: Collection[str] = ()
+    version: int = 0
 
 
 class StudentRank(NamedTuple):
-    """A student that wants labels of every one of ``groups``; ``hunger`` as ``capacity`` of a worker."""
+    """A student that wants labels of every one of ``groups``; ``hunger`` as ``capacity`` of a worker.
+
+    ``job`` is its own among those that share workers by weights and priorities, the same of all students
+    where none do. ``oldest`` are, by group, the oldest versions that it takes, where it does not take any.
+    """
 
     groups: Collection[str]
     hunger: float = 1.0
+    job: str = ""
+    oldest: Mapping[str, int] = {}
 
 
 def assign(
@@ -54,6 +59,15 @@ def assign(
     are served in proportion to their hunger: for equal weights their numbers of workers differ by
     two at most. With fewer than ``students / max_students_per_worker`` workers the bound rises
     to the least that serves everyone, since one unserved rank would stop all ranks of its job.
+
+    Where several jobs share the workers, each worker serves as many of them as it may, and jobs have
+    equally many workers: a worker parts what it gives by their weights and priorities itself
+    (``teacher.service.shares``), so that each job gets its part of all workers as in a full mesh. What is
+    left of the bound goes by hunger.
+
+    Beyond the bound, a worker serves none who does not take its version. One whose version nobody takes
+    serves nobody. Where no student takes any that is here, all are linked as if they did, and say why they
+    refuse.
 
     Args:
         teachers: worker id -> its group, capacity and present links.
@@ -84,21 +98,49 @@ def assign(
             everyone = frozenset(student_ids)
             result.update((worker_id, everyone) for worker_id in worker_ids)
             continue
-        degree = max(max_students_per_worker, math.ceil(len(student_ids) / len(worker_ids)))
-        graph = _Graph(
-            capacities=_weights(teachers[w].capacity for w in worker_ids),
-            hungers=_weights(students[s].hunger for s in student_ids),
-            degree=degree,
+        result |= _bounded(
+            group,
+            {worker_id: teachers[worker_id] for worker_id in worker_ids},
+            {student_id: students[student_id] for student_id in student_ids},
+            max_students_per_worker,
+            balance,
         )
-        index = {student_id: s for s, student_id in enumerate(student_ids)}
-        for w, worker_id in enumerate(worker_ids):
-            for student_id in sorted(set(teachers[worker_id].links)):
-                if student_id in index:
-                    graph.link(w, index[student_id])
-        graph.solve(balance)
-        for w, worker_id in enumerate(worker_ids):
-            result[worker_id] = frozenset(student_ids[s] for s in graph.served[w])
     return result
+
+
+def _bounded(
+    group: str,
+    teachers: Mapping[str, TeacherWorker],
+    students: Mapping[str, StudentRank],
+    most: int,
+    balance: bool,
+) -> dict[str, frozenset[str]]:
+    """The links of one group of whose students each worker may serve some."""
+    versions = [worker.version for worker in teachers.values()]
+    taking = {i: s for i, s in students.items() if s.oldest.get(group, 0) <= max(versions)}
+    students = taking or students
+    oldest = [rank.oldest.get(group, 0) if taking else 0 for rank in students.values()]
+    # Versions that are taken are nested, so that everybody can be served if each set of the pickiest can be.
+    degree = most
+    for version in {0, *oldest}:
+        serving = sum(each >= version for each in versions)
+        degree = max(degree, math.ceil(sum(each >= version for each in oldest) / serving))
+    graph = LinkGraph(
+        capacities=_weights(worker.capacity for worker in teachers.values()),
+        hungers=_weights(rank.hunger for rank in students.values()),
+        degree=degree,
+        jobs=[rank.job for rank in students.values()],
+        versions=versions,
+        oldest=oldest,
+    )
+    ids = list(students)
+    index = {student_id: s for s, student_id in enumerate(ids)}
+    for w, worker in enumerate(teachers.values()):
+        for student_id in sorted(set(worker.links)):
+            if student_id in index and graph.takes(w, index[student_id]):
+                graph.link(w, index[student_id])
+    graph.solve(balance)
+    return {worker_id: frozenset(ids[s] for s in graph.served[w]) for w, worker_id in enumerate(teachers)}
 
 
 def _weights(values: Iterable[float]) -> list[int]:
@@ -111,136 +153,3 @@ def _weights(values: Iterable[float]) -> list[int]:
         _WEIGHT_ONE if v is None else round(_WEIGHT_ONE * min(max(v / mean, low / 64), high / 64))
         for v in raw
     ]
-
-
-class _Graph:
-    """The links of one group, by index of worker and student, on the way to a good assignment."""
-
-    def __init__(self, capacities: list[int], hungers: list[int], degree: int) -> None:
-        self._capacities = capacities
-        self._uniform = len(set(capacities)) == 1
-        self._hungers = hungers
-        self._degree = degree
-        # Invariant: a student is in a worker's served if and only if the worker is in its servers; _supply is
-        # the sum of its servers' capacities, and _level that over its hunger.
-        self.served: list[set[int]] = [set() for _ in capacities]
-        self._servers: list[set[int]] = [set() for _ in hungers]
-        self._supply = [0] * len(hungers)
-        self._level = [0] * len(hungers)
-
-    def link(self, w: int, s: int) -> None:
-        self.served[w].add(s)
-        self._servers[s].add(w)
-        self._supplied(s, self._capacities[w])
-
-    def _unlink(self, w: int, s: int) -> None:
-        self.served[w].remove(s)
-        self._servers[s].remove(w)
-        self._supplied(s, -self._capacities[w])
-
-    def _supplied(self, s: int, capacity: int) -> None:
-        self._supply[s] += capacity
-        self._level[s] = self._supply[s] * _LEVEL_ONE // self._hungers[s]
-
-    def validate(self) -> None:
-        """Check what holds between any two steps, for tests."""
-        for w, served in enumerate(self.served):
-            assert all(w in self._servers[s] for s in served), f"worker {w} serves who does not know it"
-        for s, servers in enumerate(self._servers):
-            assert all(s in self.served[w] for w in servers), f"student {s} knows who does not serve it"
-            supply = sum(self._capacities[w] for w in servers)
-            assert self._supply[s] == supply, f"student {s}: {self._supply[s]} is not the sum {supply}"
-            assert self._level[s] == supply * _LEVEL_ONE // self._hungers[s]
-
-    def solve(self, balance: bool) -> None:
-        self._trim()
-        self._fill()
-        self._cover()
-        while balance and self._balance():
-            pass
-
-    def _trim(self) -> None:
-        """Take from overfull workers the students that are served best."""
-        for w, served in enumerate(self.served):
-            surplus = len(served) - self._degree
-            if surplus > 0:
-                richest = sorted(sorted(served), key=self._level.__getitem__, reverse=True)
-                for s in richest[:surplus]:
-                    self._unlink(w, s)
-
-    def _fill(self) -> None:
-        """Give workers with room the students that are served worst.
-
-        Ties are broken at random (with a fixed seed), so that the graph mixes: with runs of
-        neighbours it would fall into islands that cannot help each other.
-        """
-        rng = random.Random(0)
-        order = list(range(len(self._hungers)))
-        room = [w for w, served in enumerate(self.served) if len(served) < self._degree]
-        for w in sorted(room, key=lambda w: -self._capacities[w]):
-            rng.shuffle(order)
-            served = self.served[w]
-            poorest = sorted((s for s in order if s not in served), key=self._level.__getitem__)
-            for s in poorest[: self._degree - len(served)]:
-                self.link(w, s)
-
-    def _cover(self) -> None:
-        """Give every student without a worker one of a student that has several."""
-        # All workers are full here, so links >= students, and an unserved student implies a donor.
-        for s, servers in enumerate(self._servers):
-            if not servers:
-                donors = (d for d, others in enumerate(self._servers) if len(others) > 1)
-                donor = max(donors, key=self._level.__getitem__)
-                w = min(self._servers[donor])
-                self._unlink(w, donor)
-                self.link(w, s)
-
-    def _balance(self) -> bool:
-        """Move links from the best to the worst served while it clearly helps; False if none moved.
-
-        A move must leave the receiver at least one level below the giver's old one. That margin
-        is the hysteresis that keeps links still; and as every move lowers the higher of two
-        levels, moving ends.
-        """
-        level = self._level
-        low = [(level[s], s) for s in range(len(level))]
-        high = [(-level[s], s) for s in range(len(level))]
-        heapq.heapify(low)
-        heapq.heapify(high)
-        moved = False
-        while high and low:
-            if -high[0][0] != level[high[0][1]]:
-                heapq.heappop(high)
-                continue
-            if low[0][0] != level[low[0][1]]:
-                heapq.heappop(low)
-                continue
-            rich, poor = high[0][1], low[0][1]
-            if level[rich] - level[poor] <= _LEVEL_ONE:
-                break
-            w = self._movable(rich, poor)
-            if w is None:
-                heapq.heappop(high)
-                continue
-            self._unlink(w, rich)
-            self.link(w, poor)
-            moved = True
-            for s in (rich, poor):
-                heapq.heappush(low, (level[s], s))
-                heapq.heappush(high, (-level[s], s))
-        return moved
-
-    def _movable(self, rich: int, poor: int) -> int | None:
-        """The strongest worker of ``rich`` whose move to ``poor`` helps."""
-        if len(self._servers[rich]) < 2:
-            return None
-        candidates = self._servers[rich] - self._servers[poor]
-        if self._uniform:
-            candidates = {min(candidates)} if candidates else candidates  # all are as good: be quick
-        best = None
-        for w in sorted(candidates):
-            gained = (self._supply[poor] + self._capacities[w]) * _LEVEL_ONE // self._hungers[poor]
-            helps = gained + _LEVEL_ONE < self._level[rich]
-            if helps and (best is None or self._capacities[w] > self._capacities[best]):
-                best = w
-        return best

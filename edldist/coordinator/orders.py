@@ -13,6 +13,7 @@ from typing import NamedTuple
 from edldist.clock import Clock
 from edldist.coordinator.assignment import StudentRank, TeacherWorker, assign
 from edldist.coordinator.membership import Member, Membership
+from edldist.labels.versions import number_of
 from edldist.wire.messages import Links, Peer
 from edldist.wire.transport import Sender
 
@@ -78,13 +79,13 @@ class Orders:
         settled = self._members.settled(now)
         self._decided_for = (self._members.version, settled)
         teachers = {i: m for i, m in members.items() if m.is_teacher}
-        students = {
-            i: StudentRank(m.register.teachers, m.weight) for i, m in members.items() if not m.is_teacher
-        }
+        ranks = {i: m for i, m in members.items() if not m.is_teacher}
+        several = any(rank.register.share.named for rank in ranks.values())
+        students = {i: _student(i, rank, several) for i, rank in ranks.items()}
         if not settled:
             students |= _expected(teachers.values(), students)
         assigned = assign(
-            {i: TeacherWorker(m.register.group, m.weight, m.links) for i, m in teachers.items()},
+            {i: _worker(m) for i, m in teachers.items()},
             students,
             self._max_students_per_worker,
             balance=not self._members.inherits,
@@ -133,6 +134,20 @@ class Orders:
             self._sent[member.register.id] = _Sent(member.peer, links, now)
         else:
             self._sent.pop(member.register.id, None)
+
+
+def _worker(member: Member) -> TeacherWorker:
+    its = member.register.fingerprint
+    version = 0 if its is None else number_of(its.version) or 0
+    return TeacherWorker(member.register.group, member.weight, member.links, version)
+
+
+def _student(member_id: str, member: Member, several: bool) -> StudentRank:
+    """A student among others; ``several``: jobs share workers by weights and priorities."""
+    register = member.register
+    job = (register.share.job or member_id) if several else ""
+    oldest = {need.group: need.oldest for need in member.needs if need.oldest}
+    return StudentRank(register.teachers, member.weight, job, oldest)
 
 
 def _unconfirmed(member: Member, sent: _Sent | None) -> Collection[str]:

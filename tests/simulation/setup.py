@@ -50,6 +50,10 @@ class Setup:
     several_jobs: bool = False  # to workers and coordinator each rank is a job with a weight and a priority
     shed_every_s: float | None = None  # ranks are told to ease off, or to read nothing, so often
     store: bool = False  # all ranks share a store of labels, which outlives them
+    smaller: bool = False  # labels of batches may come in another codec, of the same values
+    job: str = ""  # of several that share the fleet; empty: there is one
+    weight: int | None = None
+    priority: int = 0
 
     @classmethod
     def draw(cls, chance: random.Random) -> Setup:
@@ -69,6 +73,7 @@ class Setup:
         staleness = apart.choice((0, 1, 2)) if apart.random() < 0.25 else None
         several_jobs, shed_every_s = apart.random() < 0.4, apart.choice((None, None, 0.7, 3.0))
         store = apart.random() < 0.4
+        smaller = apart.random() < 0.5
         most_students = chance.choice((1, 2, 16))
         made = cls(
             teachers=teachers,
@@ -106,8 +111,60 @@ class Setup:
             several_jobs=several_jobs,
             shed_every_s=shed_every_s,
             store=store and staleness is None,
+            smaller=smaller and not (fixed or several),
         )
-        # Labels of a worker that is put aside later stay in a store: there nobody is compared. And a rank
-        # that found labels of a newer version than its only worker has would wait for another for ever.
-        one_version = made.versions is not None and most_students == 1
-        return replace(made, store=False) if compare_every_s is not None or one_version else made
+        # Labels of a worker that is put aside later stay in a store: there nobody is compared.
+        return replace(made, store=False) if compare_every_s is not None else made
+
+    @classmethod
+    def draw_shared(cls, chance: random.Random) -> list[Setup]:
+        """Jobs that share a fleet, each of which could take all of it; what is not theirs is alike."""
+        fleet = cls(
+            teachers=("big",),
+            workers=chance.randint(2, 3),
+            nodes=1,
+            samples=1,
+            global_batch=1,
+            worker_batch=chance.choice((2, 4)),
+            low_watermark=1,
+            high_watermark=2,
+            max_bytes=1 << 30,
+            max_frame_bytes=1 << 30,
+            task_size=None,
+            fixed=False,
+            skip_poison=True,
+            first_deadline_s=chance.choice((2.0, 20.0)),
+            min_deadline_s=chance.choice((0.5, 5.0)),
+            hedge_after_s=chance.choice((0.25, 5.0)),
+            ttl_s=chance.choice((0.9, 3.0)),
+            connect_timeout_s=300.0,
+            max_students_per_worker=chance.choice((2, 4, 16)),
+            step_s=chance.choice((0.01, 0.02)),
+            pass_s=(0.15, 0.25),
+            checkpoint_every=chance.randint(5, 20),
+            faults=chance.randint(30, 90),
+            fault_every_s=chance.choice((0.1, 0.3)),
+            route=False,
+            versions=None,
+            skip_after_s=None,
+            sequences=False,
+            coordinator_moves=chance.random() < 0.25,
+        )
+        jobs = []
+        for name in "abcd"[: chance.randint(2, 4)]:
+            batch, low = chance.choice((12, 16)), chance.randint(4, 5)
+            jobs.append(
+                replace(
+                    fleet,
+                    job=name,
+                    nodes=chance.choice((1, 1, 2)),
+                    samples=chance.randint(4, 10) * batch,
+                    global_batch=batch,
+                    low_watermark=low,
+                    high_watermark=2 * low + chance.randint(0, 2),
+                    weight=chance.randint(1, 4),
+                    priority=chance.choice((0, 0, 0, 1)),
+                    smaller=chance.random() < 0.5,
+                )
+            )
+        return jobs

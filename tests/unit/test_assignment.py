@@ -80,6 +80,120 @@ def problems(draw: st.DrawFn) -> tuple[dict[str, TeacherWorker], dict[str, Stude
     return teachers, students, draw(st.integers(1, 8))
 
 
+@st.composite
+def mixed_problems(draw: st.DrawFn) -> tuple[dict[str, TeacherWorker], dict[str, StudentRank], int]:
+    """The same with jobs, and with versions of which students take some."""
+    teachers, students, bound = draw(problems())
+    jobs = st.sampled_from(draw(st.sampled_from([["a"], ["a", "b"], list("abcdefghij")])))
+    versions = st.integers(0, draw(st.sampled_from([0, 1, 3])))
+    return (
+        {t: worker._replace(version=draw(versions)) for t, worker in teachers.items()},
+        {
+            s: rank._replace(job=draw(jobs), oldest={"g0": draw(versions), "g1": draw(versions)})
+            for s, rank in students.items()
+        },
+        bound,
+    )
+
+
+@given(mixed_problems())
+@settings(max_examples=400, deadline=None)
+def test_with_jobs_and_versions_everybody_is_served_by_who_suits_and_links_stand_still(
+    problem: tuple[dict[str, TeacherWorker], dict[str, StudentRank], int],
+) -> None:
+    teachers, students, bound = problem
+    links = assign(teachers, students, bound)
+    for group in ("g0", "g1"):
+        serving = {t: worker for t, worker in teachers.items() if worker.group == group}
+        wanting = {s: rank for s, rank in students.items() if group in rank.groups}
+        if not serving or len(wanting) <= bound:
+            continue
+        newest = max(worker.version for worker in serving.values())
+        taking = {s for s, rank in wanting.items() if rank.oldest[group] <= newest}
+        assert set().union(*(links[t] for t in serving)) == (taking or wanting.keys())
+        for t, worker in serving.items():
+            assert not taking or all(students[s].oldest[group] <= worker.version for s in links[t])
+        # No worker has more than the pickiest need, as if each set of them had its workers to itself.
+        floors = {students[s].oldest[group] for s in taking} | {0}
+        least = max(
+            math.ceil(
+                sum(students[s].oldest[group] >= floor for s in taking or wanting)
+                / sum(worker.version >= floor for worker in serving.values())
+            )
+            for floor in (floors if taking else {0})
+        )
+        if not taking:
+            least = math.ceil(len(wanting) / len(serving))
+        assert all(len(links[t]) <= max(bound, least) for t in serving)
+    settled = {t: worker._replace(links=links[t]) for t, worker in teachers.items()}
+    assert assign(settled, students, bound) == links
+
+
+def shares(links: Links, students: dict[str, StudentRank], weights: dict[str, int]) -> dict[str, float]:
+    """What jobs that want all that they can get have of equal workers, each of which goes by weights."""
+    got: Counter[str] = Counter()
+    for served in links.values():
+        present = {students[s].job for s in served}
+        for job in present:
+            got[job] += weights[job] / sum(weights[each] for each in present)
+    return {job: got[job] / len(links) for job in weights}
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 60), st.integers(1, 9)), min_size=2, max_size=5),
+    st.integers(2, 60),
+    st.integers(8, 16),
+    st.data(),
+)
+@settings(max_examples=150, deadline=None)
+def test_jobs_have_their_shares_by_weight_past_the_bound_whatever_ranks_they_have(
+    jobs: list[tuple[int, int]], count: int, degree: int, data: st.DataObject
+) -> None:
+    students = {
+        f"j{job}r{rank}": StudentRank(["big"], data.draw(st.sampled_from([1.0, 3.0, math.nan])), f"j{job}")
+        for job, (its_ranks, _) in enumerate(jobs)
+        for rank in range(its_ranks)
+    }
+    weights = {f"j{job}": weight for job, (_, weight) in enumerate(jobs)}
+    start = {
+        f"t{i}": frozenset(data.draw(st.sets(st.sampled_from(sorted(students)), max_size=degree)))
+        for i in range(count)
+    }
+    links = assign(workers(count, start), students, degree)
+    if count * (degree - len(jobs)) < 2 * len(students):
+        return  # hardly anything is left beside one worker for each rank
+    assert all({students[s].job for s in served} == weights.keys() for served in links.values())
+    due = {job: weight / sum(weights.values()) for job, weight in weights.items()}
+    assert shares(links, students, weights) == {job: pytest.approx(share) for job, share in due.items()}
+
+
+@pytest.mark.parametrize("ranks_each", [1, 3])
+def test_of_more_jobs_than_the_bound_none_has_clearly_more_workers_than_another(ranks_each: int) -> None:
+    students = {
+        f"j{job}r{rank}": StudentRank(["big"], 5.0 if job < 3 else 1.0, f"j{job}")
+        for job in range(12)
+        for rank in range(ranks_each)
+    }
+    links = assign(workers(60), students, 4)
+    presence = Counter(job for served in links.values() for job in {students[s].job for s in served})
+    assert len(presence) == 12 and max(presence.values()) - min(presence.values()) <= 2
+    weights = {f"j{job}": 3 if job == 0 else 1 for job in range(12)}
+    got = shares(links, students, weights)
+    assert got["j0"] == pytest.approx(3 / 14, abs=0.05)
+    assert all(share == pytest.approx(1 / 14, abs=0.02) for job, share in got.items() if job != "j0")
+
+
+def test_a_rank_that_takes_newer_labels_alone_gets_a_worker_that_has_them() -> None:
+    teachers = workers(3)
+    teachers["t2"] = teachers["t2"]._replace(version=2)
+    students = {f"s{i}": StudentRank(["big"], oldest={"big": 2 if i < 2 else 0}) for i in range(3)}
+    links = assign(teachers, students, 1)
+    assert links["t2"] == {"s0", "s1"}, "both are served, though that is more than the bound"
+    assert links["t0"] == links["t1"] == {"s2"}
+    nobody = {s: rank._replace(oldest={"big": 3}) for s, rank in students.items()}
+    assert set().union(*assign(teachers, nobody, 1).values()) == set(students), "who refuses says why"
+
+
 @given(problems())
 @settings(max_examples=150)
 def test_any_input_keeps_the_bound_covers_everyone_and_stands_still(
@@ -178,3 +292,13 @@ def test_a_thousand_workers_and_two_hundred_students_take_little_time() -> None:
     assert assign(workers(1000, links), students, 16) == links
     still_s = time.process_time() - began
     assert scratch_s < 0.5 and still_s < 0.25
+
+
+def test_jobs_and_versions_cost_a_thousand_workers_little_more() -> None:
+    students = {f"s{i}": StudentRank(["big"], 1.0, f"j{i % 7}", {"big": i % 3}) for i in range(200)}
+    teachers = {t: worker._replace(version=int(t[1:]) % 3) for t, worker in workers(1000).items()}
+    began = time.process_time()
+    links = assign(teachers, students, 16)
+    assert time.process_time() - began < 5
+    settled = {t: worker._replace(links=links[t]) for t, worker in teachers.items()}
+    assert assign(settled, students, 16) == links

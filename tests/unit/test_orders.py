@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -10,8 +11,8 @@ from edldist.clock import FakeClock
 from edldist.coordinator import orders as orders_module
 from edldist.coordinator.membership import Membership
 from edldist.coordinator.orders import LINKS_REFRESH_TTLS, Orders
-from edldist.wire.messages import Goodbye, Links, Peer, Register
-from tests.greetings import FINGERPRINT
+from edldist.wire.messages import Goodbye, Heartbeat, JobShare, Links, Need, Peer, Register
+from tests.greetings import fingerprint
 
 TTL_S = 3.0
 S1, S2 = (Peer(id=name, address=f"tcp://here:{name}") for name in ("s1", "s2"))
@@ -38,14 +39,16 @@ class Desk:
             self.reached.append((peer, links))
         return self.reachable
 
-    def teacher(self, name: str, peer: bytes | None = None, links: Sequence[str] = ()) -> None:
-        own = {"id": name, "process": f"p-{name}", "fingerprint": FINGERPRINT, "links": list(links)}
+    def teacher(
+        self, name: str, peer: bytes | None = None, links: Sequence[str] = (), version: str = ""
+    ) -> None:
+        its = fingerprint(version=version)
+        own = {"id": name, "process": f"p-{name}", "fingerprint": its, "links": list(links)}
         self._join(Register(role="teacher", group="big", host="h", pid=1, **own), peer)
 
-    def student(self, peer: Peer) -> None:
-        self._join(
-            Register(id=peer.id, role="student", process=peer.id, address=peer.address, teachers=["big"])
-        )
+    def student(self, peer: Peer, **fields: Any) -> None:
+        who = {"id": peer.id, "process": peer.id, "address": peer.address}
+        self._join(Register(role="student", teachers=["big"], **who, **fields))
 
     def _join(self, register: Register, peer: bytes | None = None) -> None:
         self.orders.forget(register.id)
@@ -130,6 +133,39 @@ def test_repeated_links_still_name_those_who_were_released() -> None:
     assert len(first.students) == len(first.released) == 1
     desk.clock.advance(LINKS_REFRESH_TTLS * TTL_S + 1)
     assert desk.refreshed() == [(b"t1", first)]
+
+
+def test_a_rank_that_says_that_it_takes_newer_labels_alone_gets_a_worker_that_has_them() -> None:
+    desk = Desk(most=1)
+    desk.members.goodbye(b"t1", Goodbye(id="t1"), 0.0)
+    for student in (S1, S2):
+        desk.student(student, rolling=["big"])
+    for name, version in (("t1", "1"), ("t2", "2")):
+        desk.teacher(name, version=version)
+    before = {peer: links.students for peer, links in desk.decided()}
+    assert sorted(before) == [b"t1", b"t2"] and before[b"t1"] != before[b"t2"]
+    (old,) = before[b"t1"]
+    need = Need(group="big", hunger=None, lacking=0, buffered=0, oldest=2)
+    desk.members.heartbeat(old.id.encode(), Heartbeat(id=old.id, needs=[need]), desk.now)
+    after = {peer: links for peer, links in desk.decided()}
+    assert old in after[b"t2"].students
+    assert old not in after[b"t1"].students and after[b"t1"].released == [old.id]
+    desk.members.heartbeat(old.id.encode(), Heartbeat(id=old.id, needs=[need]), desk.now)
+    assert desk.decided() == [], "what was said before moves nothing"
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_past_the_bound_each_worker_serves_each_job_where_jobs_have_weights(named: bool) -> None:
+    desk = Desk(most=2)
+    desk.teacher("t2")
+    desk.teacher("t3")
+    for number in range(4):
+        job = "b" if number == 3 else "a"
+        share = JobShare(job=job, weight=1 if named else None)
+        desk.student(Peer(id=f"{job}{number}", address=f"tcp://here:{number}"), share=share)
+    links = {peer: {student.id[0] for student in told.students} for peer, told in desk.decided()}
+    everywhere = all(jobs == {"a", "b"} for jobs in links.values())
+    assert everywhere == named, "the lone rank of b has all three workers, and half of each"
 
 
 def test_deciding_takes_a_bounded_share_of_the_time(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
