@@ -78,7 +78,8 @@ class DistillLoader:
             or a ``Vocabulary``, or one of these by teacher's name. Workers with another one are refused,
             unless a ``Vocabulary`` says how theirs becomes this one. Default: not compared.
         agreement: bounds of what counts as one teacher, or ``"off"`` (docs/teachers.md). Default: the job's.
-        low_watermark, high_watermark: bounds on batches that are read ahead or labelled.
+        low_watermark, high_watermark: bounds on batches that are read ahead or labelled. Default: the job's
+            (``student.high_watermark``), else 2 and 8.
         route: key, index or callable(batch) for one teacher of each sample, by name or place in ``teacher``.
             Only that sees the sample; labels come as of one teacher, in the batch's order, without prefixes.
         missing: what becomes of a batch that lacks labels of a teacher only because that has no worker:
@@ -144,8 +145,8 @@ class DistillLoader:
         inputs: InputsByTeacher = None,
         teacher: str | Sequence[str] = "teacher",
         coordinator: str | None = None,
-        low_watermark: int = 2,
-        high_watermark: int = 8,
+        low_watermark: int | None = None,
+        high_watermark: int | None = None,
         *,
         codec: str | Mapping[str, str] | None = None,
         vocabulary: Any = None,
@@ -180,9 +181,10 @@ class DistillLoader:
             degrade=environment.degrade,
         )
         poison = environment.poison_as(on_poison)
+        low, high = environment.watermarks_as(low_watermark, high_watermark)
         flow = Flow(
-            low_watermark,
-            high_watermark,
+            low,
+            high,
             max_bytes,
             task_size if task_size is not None else environment.task_size,
             fixed,
@@ -226,7 +228,7 @@ class DistillLoader:
             labelling.clock,
             labelling.decoding,
             keep_stand_in=poison == "skip" and not alone,
-            depth=max(2, high_watermark),
+            depth=max(2, high),
         )
         self._consumption = Consumption(
             *(self._position, self._figures, self._weights, self._known, self._service.used, self._arrivals),

@@ -78,10 +78,12 @@ def assumed(plan: Plan) -> list[str]:
 def fragment(plan: Plan) -> dict[str, Any]:
     """Keys of a job file, with dots, as ``--set`` takes them."""
     teacher = f"teachers.{plan.planned_for.position or 0}"
-    workers = plan.best.setting.workers
+    setting = plan.best.setting
     return {
-        f"{teacher}.batch_size": plan.best.setting.batch_size,
-        f"{teacher}.replicas": {"min": 1, "max": plan.enough, "start": workers},
+        f"{teacher}.batch_size": setting.batch_size,
+        f"{teacher}.replicas": {"min": 1, "max": plan.enough, "start": setting.workers},
+        "student.low_watermark": setting.low,
+        "student.high_watermark": setting.high_watermark,
     }
 
 

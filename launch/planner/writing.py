@@ -22,9 +22,8 @@ def write_fragment(plan: Plan, path: Path) -> None:
         LaunchError: the file cannot be written.
     """
     said = "".join(f"# {line}\n" for line in in_words(plan)[:5])
-    depth = f"# Of the loader: high_watermark={plan.best.setting.high_watermark}\n"
     try:
-        replace_file(path, (said + depth + dump_yaml(fragment(plan))).encode())
+        replace_file(path, (said + dump_yaml(fragment(plan))).encode())
     except OSError as exc:
         raise LaunchError(f"cannot write {path}: {exc.strerror or exc}") from exc
 

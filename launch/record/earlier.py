@@ -53,7 +53,10 @@ _OF_A_TEACHER = (
     "channels_last",
     "resources",
 )
-_OF_THE_STUDENT = ("nnodes", "nproc_per_node", "max_restarts", "weight", "priority", "resources")
+_OF_THE_STUDENT = (
+    *("nnodes", "nproc_per_node", "max_restarts", "weight", "priority", "resources"),
+    *("low_watermark", "high_watermark"),
+)
 _OF_THE_LABEL = ("batch_size", "shard_rows", "num_workers", *_OF_THE_STUDENT)
 _OF_THE_JOB = ("checkpoint", "coordinator", "slurm", "kubernetes", "trackers")
 

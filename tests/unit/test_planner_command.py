@@ -119,6 +119,8 @@ def test_a_plan_is_told_to_programs_and_written_for_jobs(run: Path, tmp_path: Pa
     job = load_job(tmp_path / "job.yaml", [f"@{keys}"])
     assert job.teachers[0].initial_replicas == 2
     assert job.teachers[0].batch_size == told["plan"]["batch_size"]
+    assert job.student.high_watermark == told["plan"]["high_watermark"]
+    assert job.student.low_watermark == told["plan"]["low_watermark"]
 
 
 def test_a_target_that_is_out_of_reach_fails_and_names_the_nearest(run: Path) -> None:
