@@ -61,9 +61,12 @@ bench: setup
 	$(BIN)/edldist bench $(BENCH_ARGS)
 
 SIMULATION_ARGS ?= --seeds 2000 --processes 2
+SHARED_ARGS ?= --seeds 200 --processes 2
 
+# Worlds of one job, then of several that share a fleet.
 simulate: setup
 	$(BIN)/python -m tests.simulation $(SIMULATION_ARGS)
+	$(BIN)/python -m tests.simulation --shared $(SHARED_ARGS)
 
 FUZZ_ARGS ?= --inputs 1000000 --seconds 150
 

@@ -8,6 +8,7 @@ story is told with the command that tells it in full.
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import signal
 import sys
@@ -15,9 +16,9 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 
-from tests.simulation.runs import fails, run_seed
+from tests.simulation.runs import fails, run_seed, world_of
 from tests.simulation.shrink import shrink
-from tests.simulation.world import Outcome, World
+from tests.simulation.world import Outcome
 
 SHRINK_S = 60.0
 MOST_SHRUNK = 5
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=_count, default=100, metavar="N", help="how many seeds (100)")
     parser.add_argument("--first", type=int, default=0, metavar="K", help="the first of them")
     parser.add_argument("--processes", type=_count, default=1, metavar="P", help="how many run at once (1)")
+    parser.add_argument("--shared", action="store_true", help="worlds of several jobs that share a fleet")
     parser.add_argument("--replay", type=int, nargs="+", metavar="SEED", help="tell the story of seeds")
     parser.add_argument(
         "--only", type=_numbers, metavar="N,N,...", help="with --replay: only these faults of the plan"
@@ -36,18 +38,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.replay is not None:
         for seed in options.replay:
-            known = {fault.number for fault in World(seed).faults}
+            known = {fault.number for fault in world_of(options.shared)(seed).faults}
             if unknown := sorted(set(options.only or ()) - known):
                 there = f"0 to {max(known)}" if known else "none"
                 parser.error(f"--only: seed {seed} has no faults {unknown}; its plan has {there}")
         logging.disable(logging.CRITICAL)
-        return _report([_replay(seed, options.only) for seed in options.replay], time.monotonic())
+        return _report(
+            [_replay(seed, options.only, options.shared) for seed in options.replay], time.monotonic()
+        )
     logging.disable(logging.CRITICAL)
     began = time.monotonic()
     seeds = range(options.first, options.first + options.seeds)
     outcomes: list[Outcome] = []
     try:
-        for outcome in _outcomes(seeds, options.processes):
+        for outcome in _outcomes(seeds, options.processes, options.shared):
             outcomes.append(outcome)
             _tell_progress(outcomes, len(seeds), began)
     except KeyboardInterrupt:
@@ -55,20 +59,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(outcomes, began) or 130
     code = _report(outcomes, began)
     for outcome in [outcome for outcome in outcomes if outcome.violations][:MOST_SHRUNK]:
-        _explain(outcome)
+        _explain(outcome, options.shared)
     if code:
         print(_verdict(outcomes), flush=True)  # the last line, whatever was told in between
     return code
 
 
-def _outcomes(seeds: range, processes: int) -> Iterator[Outcome]:
+def _outcomes(seeds: range, processes: int, shared: bool) -> Iterator[Outcome]:
     """What became of each seed, in order."""
+    run = functools.partial(run_seed, shared=shared)
     if processes == 1:
-        yield from map(run_seed, seeds)
+        yield from map(run, seeds)
         return
     with ProcessPoolExecutor(processes) as pool:
         try:
-            yield from pool.map(run_seed, seeds, chunksize=4)
+            yield from pool.map(run, seeds, chunksize=4)
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -100,25 +105,26 @@ def _numbers(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _replay(seed: int, only: list[int] | None) -> Outcome:
+def _replay(seed: int, only: list[int] | None, shared: bool) -> Outcome:
     print(f"--- seed {seed}")
-    return World(seed, only, print).run()
+    return world_of(shared)(seed, only, print).run()
 
 
-def _explain(outcome: Outcome) -> None:
+def _explain(outcome: Outcome, shared: bool) -> None:
     """Shrink a seed that fails, and tell what is left of it."""
     seed = outcome.seed
     print(f"--- seed {seed} fails: {outcome.violations[0]}")
-    numbers = [fault.number for fault in World(seed).faults]
-    kept = shrink(numbers, lambda only: fails(seed, only), SHRINK_S)
+    numbers = [fault.number for fault in world_of(shared)(seed).faults]
+    kept = shrink(numbers, lambda only: fails(seed, only, shared), SHRINK_S)
     story: list[str] = []
-    World(seed, kept, story.append).run()
+    world_of(shared)(seed, kept, story.append).run()
     print(f"{len(kept)} of {len(numbers)} faults are enough:")
     for line in story:
         if " <- " not in line:
             print(line)
     told = ",".join(map(str, kept))
-    print(f"step by step: python -m tests.simulation --replay {seed} --only '{told}'")
+    how = "--shared " if shared else ""
+    print(f"step by step: python -m tests.simulation {how}--replay {seed} --only '{told}'")
 
 
 def _report(outcomes: list[Outcome], began: float) -> int:

@@ -74,7 +74,7 @@ def _worker(world: World, a: int) -> WorkerProcess | None:
 
 
 def _rank(world: World, a: int) -> RankProcess | None:
-    ranks = [rank for rank in world.training.ranks if rank.alive]
+    ranks = world.ranks
     return ranks[a % len(ranks)] if ranks else None
 
 
@@ -389,7 +389,7 @@ def _kill_rank(world: World, fault: Fault) -> str | None:
     if rank is None:
         return None
     rank.kill()
-    world.training.ended(rank, "killed")
+    rank.training.ended(rank, "killed")
     return f"{rank.name} is killed"
 
 
@@ -398,9 +398,8 @@ def _freeze_rank(world: World, fault: Fault) -> str | None:
 
 
 def _lose_node(world: World, fault: Fault) -> str | None:
-    training = world.training
     rank = _rank(world, fault.a)
-    if rank is None or training.nodes < 2:
+    if rank is None or (training := rank.training).nodes < 2:
         return None
     training.nodes -= 1
     rank.kill()
@@ -409,7 +408,7 @@ def _lose_node(world: World, fault: Fault) -> str | None:
 
 
 def _join_node(world: World, fault: Fault) -> str | None:
-    training = world.training
+    training = world.trainings[fault.b % len(world.trainings)]
     if training.nodes >= _MOST_NODES:
         return None
     training.nodes += 1
@@ -449,12 +448,12 @@ def _deadly(world: World, fault: Fault) -> str | None:
 
 
 def _store_error(world: World, fault: Fault) -> str | None:
-    planned = world.checkpoints.fail_next(fault.a, crash=False)
+    planned = world.checkpoints_of(fault.b).fail_next(fault.a, crash=False)
     return "the next save meets an error of its disk" if planned else None
 
 
 def _store_crash(world: World, fault: Fault) -> str | None:
-    planned = world.checkpoints.fail_next(fault.a, crash=True)
+    planned = world.checkpoints_of(fault.b).fail_next(fault.a, crash=True)
     return "the next save is cut off by the death of its rank" if planned else None
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from edldist.labels.codec import make_codec
 from edldist.student.route import Route
 from edldist.student.service.batch import OpenBatch
 from edldist.student.service.teacher_inputs import PLACES, VERSION
@@ -45,7 +46,8 @@ def label_faults(rank: RankProcess, batch: OpenBatch, ids: list[int]) -> Iterato
         wanted = asked & whose.unsqueeze(1)
         if not wanted.any():
             continue
-        got = rank.service.codec(teacher).decode(tensors)["logits"]
+        codec = rank.service.codec(teacher) if batch.codec is None else make_codec(batch.codec)
+        got = codec.decode(tensors)["logits"]
         if places is not None:
             if not torch.equal(places.reshape(wanted.shape) >= 0, wanted):
                 yield f"{rank.name} has labels of {teacher} at {places} for samples {ids}"

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from edldist.agreement import AgreementBounds
+from edldist.environment import DegradeEntry
 from edldist.errors import EdlDistError, PoisonTaskError
 from edldist.lifecycle.group_change import GroupChanged
 from edldist.sampling.sampler import ElasticSampler
+from edldist.student.fallback import Fallback
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.minds import Turn
 from edldist.student.queue.outcomes import Returned
@@ -29,7 +31,7 @@ from edldist.student.service.peers import ConnectedWorker
 from edldist.student.service.service import StudentService
 from edldist.student.service.store_use import StoreUse
 from edldist.student.under_way import Request, UnderWay
-from edldist.wire.messages import Shed
+from edldist.wire.messages import Scalar, Shed
 from tests.simulation.coordinator import coordinator_place
 from tests.simulation.labels import label_faults, route_of
 from tests.simulation.process import Actor, Process
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 __all__ = ["RankProcess"]
 
 _EPOCHS = 1_000_000
+_SMALLER = DegradeEntry(codec="dense:fp32")
+"""The same values as in the workers' own codec, under another name."""
 _FAILURES_IN_A_ROW = 4
 _FORGETS = 0.1
 """So often a loop that waits for a request forgets it, and asks once more."""
@@ -65,6 +69,7 @@ class RankProcess(Process):
 
     Attributes:
         at_barrier: it has a batch, and waits for the step of all ranks.
+        starved_s: for how long its loop has waited for labels.
     """
 
     def __init__(
@@ -116,9 +121,10 @@ class RankProcess(Process):
                 agreement=bounds,
                 skip_poison=setup.skip_poison,
                 hand_on=setup.staleness is not None,
-                job=f"job{rank}" if setup.several_jobs else "",
-                weight=1 + 7 * rank % 20 if setup.several_jobs else None,
-                priority=rank % 2 if setup.several_jobs else 0,
+                job=setup.job or (f"job{rank}" if setup.several_jobs else ""),
+                weight=1 + 7 * rank % 20 if setup.several_jobs else setup.weight,
+                priority=rank % 2 if setup.several_jobs else setup.priority,
+                fallback=Fallback(setup.teachers[0], [_SMALLER]) if setup.smaller else None,
                 store=None if world.store is None else StoreUse(world.store),
                 info={"rank": rank},
             ),
@@ -130,6 +136,11 @@ class RankProcess(Process):
             first_lease=self.chance.randrange(1, 1 << 48),
             on_group_change=self._changed,
         )
+        self.starved_s = 0.0
+        self._starves_since: float | None = None
+        self._batches = self._samples = 0
+        if setup.job:
+            self.service.extra_stats = self._figures
         self.way: UnderWay | None = None
         if setup.staleness is not None:
             self.way = UnderWay(self.service.delivery, self.service.offer, setup.staleness, counted=False)
@@ -148,7 +159,8 @@ class RankProcess(Process):
         if not self.alive or self.training.finished:
             return
         step = self.chance.randrange(5)
-        shed = Shed(step=step, retry_after_s=0.5 * every_s, waits="others take all" if step == 4 else "")
+        degrade, waits = int(step >= 3), "others take all" if step == 4 else ""
+        shed = Shed(step=step, retry_after_s=0.5 * every_s, degrade=degrade, waits=waits)
         self.service._job.shedding.take(shed, self.clock.monotonic())
         self.world.schedule.after(every_s, lambda: self._shed(every_s))
 
@@ -273,11 +285,19 @@ class RankProcess(Process):
         else:
             batch = self._answer(self.way)
         if batch is None or not self.alive:
+            self._starves_since = now if self._starves_since is None else self._starves_since
             return now + 1.0
+        self.starved_s += 0.0 if self._starves_since is None else now - self._starves_since
+        self._starves_since = None
+        self._batches, self._samples = self._batches + 1, self._samples + batch.samples
         ahead.take()
         self.at_barrier = True
         self.training.arrived(self, self._consumed(batch))
         return math.inf
+
+    def _figures(self) -> dict[str, Scalar]:
+        """What a loop counts, by which the coordinator knows what its job could take."""
+        return {"batches": self._batches, "samples": self._samples, "starved_s": self.starved_s}
 
     def _wants_batch(self) -> bool:
         if self.way is None:

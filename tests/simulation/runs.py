@@ -7,22 +7,28 @@ from collections.abc import Sequence
 
 import torch
 
+from tests.simulation.shared_world import SharedWorld
 from tests.simulation.world import Outcome, World
 
-__all__ = ["fails", "run_seed"]
+__all__ = ["fails", "run_seed", "world_of"]
 
 
-def run_seed(seed: int, only: Sequence[int] | None = None) -> Outcome:
+def world_of(shared: bool) -> type[World]:
+    """A world of one job, or of several that share a fleet."""
+    return SharedWorld if shared else World
+
+
+def run_seed(seed: int, only: Sequence[int] | None = None, shared: bool = False) -> Outcome:
     """The outcome of a seed, or of some faults of its plan."""
     torch.set_num_threads(1)
     gc.disable()  # a world is dropped as a whole: looking for cycles while it lives takes a tenth of the time
     try:
-        return World(seed, only).run()
+        return world_of(shared)(seed, only).run()
     finally:
         gc.enable()
         gc.collect(1)
 
 
-def fails(seed: int, only: Sequence[int]) -> bool:
+def fails(seed: int, only: Sequence[int], shared: bool = False) -> bool:
     """Whether some faults of a seed's plan are enough for a violation."""
-    return bool(run_seed(seed, only).violations)
+    return bool(run_seed(seed, only, shared).violations)

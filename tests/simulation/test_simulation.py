@@ -12,6 +12,7 @@ import pytest
 from tests.simulation.__main__ import main
 from tests.simulation.faults import KINDS, plan
 from tests.simulation.runs import run_seed
+from tests.simulation.shared_world import SharedWorld
 from tests.simulation.shrink import shrink
 from tests.simulation.world import World
 
@@ -38,6 +39,25 @@ def test_hundreds_of_jobs_survive_what_their_seeds_do_to_them():
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-4_000:]
     last = done.stdout.splitlines()[-1]
     assert last.startswith(f"{SEEDS} seeds, ") and last.endswith(" faults, 0 violations"), last
+
+
+@pytest.mark.timeout(300)
+def test_jobs_that_share_a_fleet_have_their_shares_when_all_is_mended_and_nobody_starves():
+    told: list[str] = []
+    world = SharedWorld(1, tell=told.append)
+    outcome = world.run()
+    assert not outcome.violations, outcome.violations
+    assert outcome.fired >= 20 and world.steps_of_overload >= 2
+    assert any("in 20 s of peace jobs took" in line for line in told)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_many_fleets_that_jobs_share_survive_what_their_seeds_do_to_them():
+    done = _simulate("--shared", "--seeds", "40", "--processes", "2")
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-4_000:]
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("40 seeds, ") and last.endswith(" faults, 0 violations"), last
 
 
 def test_a_seed_is_the_same_story_in_every_process():

@@ -56,10 +56,11 @@ class Training:
         found = world.checkpoints.restore()
         self.progress = found or Progress()
         size = self.nodes
-        group = f"group-{self.generation}" if size > 1 else ""
+        job = world.setup.job
+        group = f"group{job}-{self.generation}" if size > 1 else ""
         world.note(f"group {self.generation} of {size} forms at step {self.progress.steps}")
         self.ranks = [
-            RankProcess(world, self, f"rank{rank}.{self.generation}", rank, size, group)
+            RankProcess(world, self, f"{job}rank{rank}.{self.generation}", rank, size, group)
             for rank in range(size)
         ]
         for rank in self.ranks:

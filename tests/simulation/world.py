@@ -147,9 +147,28 @@ class World:
 
     # --- processes --------------------------------------------------------------------------------
 
+    @property
+    def trainings(self) -> Sequence[Training]:
+        """Of all jobs that share the workers: of one."""
+        return (self.training,)
+
+    @property
+    def ranks(self) -> list[RankProcess]:
+        """All that are there."""
+        return [rank for training in self.trainings for rank in training.ranks if rank.alive]
+
+    @property
+    def finished(self) -> bool:
+        """Whether all jobs are done."""
+        return all(training.finished for training in self.trainings)
+
+    def checkpoints_of(self, number: int) -> Checkpoints:
+        """Those of a job, by any number."""
+        return self.trainings[number % len(self.trainings)].world.checkpoints
+
     def processes(self) -> list[Process]:
         """Everybody who is there."""
-        here: list[Process] = [*self.workers.values(), *(r for r in self.training.ranks if r.alive)]
+        here: list[Process] = [*self.workers.values(), *self.ranks]
         return [*here, self.coordinator] if self.coordinator is not None else here
 
     def start_worker(self, teacher: str, former: WorkerProcess | None = None) -> WorkerProcess:
@@ -164,7 +183,7 @@ class World:
         return worker
 
     def start_worker_later(self, teacher: str, seconds: float, former: WorkerProcess | None = None) -> None:
-        self.schedule.after(seconds, lambda: None if self.training.finished else self._start(teacher, former))
+        self.schedule.after(seconds, lambda: None if self.finished else self._start(teacher, former))
 
     def _start(self, teacher: str, former: WorkerProcess | None) -> None:
         if self.barred.get(teacher, 0.0) > self.schedule.now:
@@ -242,9 +261,10 @@ class World:
             outcome.violations.append(f"at {self.schedule.now:.4f} s: {traceback.format_exc()}")
             self.note(f"VIOLATION: {error!r}")
         finally:
-            self.checkpoints.close()
+            for number in range(len(self.trainings)):
+                self.checkpoints_of(number).close()
         outcome.simulated_s = self.schedule.now
-        outcome.training_steps = self.training.steps_computed
+        outcome.training_steps = sum(training.steps_computed for training in self.trainings)
         return outcome
 
     def begin(self) -> None:
@@ -252,7 +272,8 @@ class World:
         for teacher in self.setup.teachers:
             for _ in range(self.setup.workers):
                 self.start_worker(teacher)
-        self.training.form()
+        for training in self.trainings:
+            training.form()
         for fault in self.faults:
             self.schedule.at(fault.at, lambda fault=fault: self._strike(fault))
 
@@ -285,7 +306,8 @@ class World:
         self.barred.clear()
         self.deadly.clear()
         self.step_s = max(self.step_s, _PEACEFUL_STEP_S)
-        self.checkpoints.heal()
+        for number in range(len(self.trainings)):
+            self.checkpoints_of(number).heal()
         for process in self.processes():
             process.lag_most_s = 0.003
             process.thaw()
@@ -305,30 +327,33 @@ class World:
                 self.start_worker(teacher)
 
     def _finish(self) -> None:
-        """The job ends within a bound of simulated time after the last fault."""
-        setup, training = self.setup, self.training
-        training.target = training.progress.steps + _STEPS_AFTER
+        """All jobs end within a bound of simulated time after the last fault."""
+        setup = self.setup
         steps = _STEPS_AFTER + setup.checkpoint_every  # a group that breaks now begins at its checkpoint
-        labelling_s = setup.pass_s[1] * 2 * setup.global_batch * len(setup.teachers)
+        samples = sum(training.world.setup.global_batch for training in self.trainings)
+        labelling_s = setup.pass_s[1] * 2 * samples * len(setup.teachers)
         bound_s = (
             60.0 + setup.first_deadline_s + 10 * setup.ttl_s + 2 * steps * (self.step_s * 2 + labelling_s)
         )
         began = self.schedule.now
-        training.not_before = began + _LEAST_PEACE_S
+        for training in self.trainings:
+            training.target = training.progress.steps + _STEPS_AFTER
+            training.not_before = began + _LEAST_PEACE_S
         self.schedule.after(_LEAST_PEACE_S - _PULL_S - 0.5, lambda: self._look_at_pulls(None))
-        if not self.until(began + bound_s, lambda: training.finished):
-            where = [
-                (rank.name, rank.at_barrier, rank.service.delivery.stats(), rank.service.teachers())
-                for rank in training.ranks
-            ]
-            self.violate(
-                f"the job has not ended {bound_s:.0f} s after the last fault: {training.progress}, aims at "
-                f"step {training.target}, {where}"
-            )
+        if not self.until(began + bound_s, lambda: self.finished):
+            for training in self.trainings:
+                where = [
+                    (rank.name, rank.at_barrier, rank.service.delivery.stats(), rank.service.teachers())
+                    for rank in training.ranks
+                ]
+                self.violate(
+                    f"the job {training.world.setup.job} has not ended {bound_s:.0f} s after the last fault: "
+                    f"{training.progress}, aims at step {training.target}, {where}"
+                )
 
     def _look_at_pulls(self, before: set[tuple[str, str, int]] | None) -> None:
         """In peace every pull is answered soon, and who sleeps is known to sleep."""
-        now = set(stuck_pulls(self.training.ranks, list(self.workers.values())))
+        now = set(stuck_pulls(self.ranks, list(self.workers.values())))
         if before is None:
             self.schedule.after(_PULL_S, lambda: self._look_at_pulls(now))
             return
@@ -338,7 +363,7 @@ class World:
 
     def _rest(self) -> None:
         """When the ranks have left nothing of them is left, and the workers leave in order."""
-        if not self.training.finished:
+        if not self.finished:
             return
         # Links are repeated every five times to live, and a student that never answered is given 3 s.
         self.until(self.schedule.now + 6 * self.setup.ttl_s + 5.0, lambda: False)
