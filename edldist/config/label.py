@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, JsonValue, PlainValidator
+from pydantic import Field, JsonValue, PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from edldist.bounds import MOST, MOST_RANKS_A_NODE, MOST_THREADS
@@ -12,7 +12,7 @@ from edldist.config.resources import ResourcesConfig
 from edldist.config.section import ONLY_THESE_NAMES, VARIABLE, Environment, Section, whole
 from edldist.reference import FACTORY
 
-__all__ = ["INDEX", "LabelConfig"]
+__all__ = ["INDEX", "LabelConfig", "LabelSequencesConfig"]
 
 INDEX = "index"
 """Of ``ids``: a sample is known by its place in the data set."""
@@ -41,6 +41,28 @@ def _entries(value: object) -> object:
 _INPUTS = PlainValidator(_entries, json_schema_input_type=_Key | _Keys | None)
 
 
+class LabelSequencesConfig(Section):
+    """How the sequences of a batch lie in it, as ``Sequences`` of the loop that learns from their labels."""
+
+    mask: str | None = Field(
+        default=None,
+        min_length=1,
+        description="a key of the batch that says where tokens are, or null for all",
+    )
+    asked: str | None = Field(
+        default=None,
+        min_length=1,
+        description="a key of the batch that says of which tokens labels are wanted, or null for all",
+    )
+    whole: bool = Field(default=False, description="true or false")
+
+    @model_validator(mode="after")
+    def _one_or_some(self) -> LabelSequencesConfig:
+        if self.whole and self.asked is not None:
+            raise ValueError("whole asks for one label of each sequence: leave asked out")
+        return self
+
+
 class LabelConfig(Section):
     """What ``edldist label`` labels, and how its ranks read it."""
 
@@ -54,6 +76,11 @@ class LabelConfig(Section):
         default=None,
         description="a key or a position (from 0) of a batch, a list of different ones, or null for batches "
         "that are one tensor",
+    )
+    sequences: LabelSequencesConfig | None = Field(
+        default=None,
+        description="a mapping, as in {mask: attention_mask}, where `inputs` are tokens of padded sequences, "
+        "or null",
     )
     ids: str | None = Field(
         default=None,
@@ -72,3 +99,11 @@ class LabelConfig(Section):
         default_factory=ResourcesConfig, description="a mapping of what all ranks need, as in {cpus: 4}"
     )
     env: Environment = Field(default={}, description="a mapping of variable names to text")
+
+    @model_validator(mode="after")
+    def _sequences_of_tokens(self) -> LabelConfig:
+        if self.sequences is not None and self.inputs is None:
+            raise ValueError("sequences are of tokens: say with inputs which entries of a batch these are")
+        if self.sequences is not None and self.ids is not None:
+            raise ValueError("ids: labels of sequences depend on what is asked: leave ids out")
+        return self

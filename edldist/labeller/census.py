@@ -11,13 +11,11 @@ from edldist.config import JobConfig, LabelConfig
 from edldist.config.label import INDEX
 from edldist.environment import LabelMaker
 from edldist.labeller.data_set import NumberedSamples, open_data
-from edldist.labeller.naming import ids_of, inputs_of
+from edldist.labeller.naming import batch_keys
 from edldist.reference import is_factory
 from edldist.store.label_store import LabelStore
 from edldist.store.sample_key import KEY_BYTES, Keys, keys_of_ids
-from edldist.student.service.lookup import SampleKeys
 from edldist.student.service.store_use import StoreUse
-from edldist.student.service.teacher_inputs import TeacherInputs
 
 __all__ = ["Census", "take_census"]
 
@@ -90,11 +88,7 @@ def _keys(settings: LabelConfig, data_name: str) -> np.ndarray:
     if isinstance(data, NumberedSamples) and settings.ids == INDEX:
         return keys_of_ids(data_name, range(len(data))).view(_WHOLE).ravel()
     batches = data.batches(np.arange(len(data))) if isinstance(data, NumberedSamples) else data
-    make, select = SampleKeys(ids_of(settings), data_name, False, None), inputs_of(settings)
-    found: list[Keys] = []
-    for batch in batches:
-        tensors = select(batch)
-        samples = next(iter(tensors.values())).shape[0]
-        found.append(make.of(batch, samples, TeacherInputs(tensors, samples)).keys)
+    keys_of = batch_keys(settings, data_name)
+    found: list[Keys] = [keys_of(batch) for batch in batches]
     whole = np.concatenate(found) if found else np.zeros((0, KEY_BYTES), np.uint8)
     return whole.view(_WHOLE).ravel()

@@ -3,24 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
 from edldist.config import LabelConfig
 from edldist.config.label import INDEX
 from edldist.labeller.data_set import Batch
+from edldist.store.sample_key import Keys
 from edldist.student.ids import SampleIds
-from edldist.student.inputs import InputSelector, pick
+from edldist.student.inputs import InputSelector, TeacherInputSelector, pick
+from edldist.student.sequences import Flags, PackedSequences, Sequences
+from edldist.student.service.lookup import SampleKeys
+from edldist.student.service.teacher_inputs import TeacherInputs
 
-__all__ = ["ids_of", "inputs_of"]
+__all__ = ["BatchKeys", "batch_keys", "ids_of", "inputs_of"]
+
+BatchKeys: TypeAlias = Callable[[Batch], Keys]
+"""The keys of the samples of a batch that teachers see."""
 
 
-def inputs_of(settings: LabelConfig) -> Callable[[Batch], dict[str, Tensor]]:
-    """Picks what the teachers see out of a batch.
+class _ReadSequences(Sequences):
+    """Sequences in what was read for a batch."""
+
+    def __call__(
+        self, batch: Any, pick: Callable[[Any, Any], Any], only: Flags | None = None
+    ) -> tuple[PackedSequences, int]:
+        return super().__call__(batch.content, pick, only)
+
+    def count(self, batch: Any, pick: Callable[[Any, Any], Any]) -> int:
+        return super().count(batch.content, pick)
+
+
+def inputs_of(settings: LabelConfig) -> Callable[[Batch], dict[str, Tensor]] | Sequences:
+    """Picks what the teachers see out of a batch, as ``inputs=`` of a ``DistillLoader``.
 
     Raises:
         ConfigError: nobody can see these entries.
     """
+    if settings.sequences is not None and settings.inputs is not None:
+        its = settings.sequences
+        return _ReadSequences(settings.inputs, mask=its.mask, asked=its.asked, whole=its.whole)
     select = InputSelector(settings.inputs)
     return lambda batch: select(batch.content)[0]
 
@@ -33,3 +56,24 @@ def ids_of(settings: LabelConfig) -> SampleIds | None:
     if name == INDEX:
         return SampleIds(lambda batch: batch.numbers)
     return SampleIds(lambda batch: pick(batch.content, name, "label.ids"))
+
+
+def batch_keys(settings: LabelConfig, data: str) -> BatchKeys:
+    """Makes the keys under which labels of a batch are kept, as a ``DistillLoader`` does.
+
+    Args:
+        data: which data set ids belong to.
+
+    Raises:
+        ConfigError: see ``inputs_of``.
+    """
+    teacher = "teacher"
+    select = TeacherInputSelector(inputs_of(settings), [teacher])
+    make = SampleKeys(ids_of(settings), data, False, None)
+
+    def keys(batch: Batch) -> Keys:
+        seen = select(batch)
+        part = seen.apart.get(teacher, (seen.tensors, seen.samples))
+        return make.of(batch, seen.samples, TeacherInputs(*part)).keys
+
+    return keys

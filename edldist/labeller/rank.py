@@ -15,12 +15,13 @@ from edldist.environment import StoreEnvironment
 from edldist.errors import ConfigError
 from edldist.labeller import VARIABLE
 from edldist.labeller.data_set import open_data
-from edldist.labeller.naming import ids_of, inputs_of
+from edldist.labeller.naming import batch_keys, ids_of, inputs_of
 from edldist.labeller.walk import Reader, Walk
 from edldist.lifecycle import exit_hooks
 from edldist.ranks.placement import placement
 from edldist.store.sample_key import Keys, keys_of_ids
 from edldist.student.loader import DistillLoader
+from edldist.student.stored import open_store
 
 __all__ = ["main"]
 
@@ -40,15 +41,21 @@ def main(environ: Mapping[str, str] = os.environ) -> None:
     part = here.rank, here.world_size
     data = open_data(settings, *part)
     reader = Reader()
-    with DistillLoader(
-        reader,
-        inputs=inputs_of(settings),
-        teacher=teachers[0] if len(teachers) == 1 else teachers,
-        ids=ids_of(settings),
-        checkpointed=False,
-    ) as loader:
+    with (
+        # Ranks would drive out each other's labels, and nobody would know.
+        open_store(store, evicts=False) as kept,
+        DistillLoader(
+            reader,
+            inputs=inputs_of(settings),
+            teacher=teachers[0] if len(teachers) == 1 else teachers,
+            store=kept,
+            ids=ids_of(settings),
+            checkpointed=False,
+        ) as loader,
+    ):
         keys = _keys_of(store.data) if settings.ids == INDEX else None
-        Walk(data, loader, reader, len(teachers), settings, keys, part).run()
+        of_batches = batch_keys(settings, store.data)
+        Walk(data, loader, reader, len(teachers), settings, keys, of_batches, part).run()
 
 
 def _settings(environ: Mapping[str, str]) -> tuple[LabelConfig, StoreEnvironment]:

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from edldist.config import LabelConfig
 from edldist.labeller.data_set import Batch, NumberedSamples, Stream
+from edldist.labeller.naming import BatchKeys
 from edldist.labeller.passes import Passes
 from edldist.lifecycle.stopping import should_stop
 from edldist.observe.reporter import report
-from edldist.store.sample_key import Keys
+from edldist.store.sample_key import KEY_BYTES, Keys
 from edldist.store.shelf import Shelf
 from edldist.student.loader import DistillLoader
 
@@ -48,6 +49,7 @@ class Walk:
         teachers: how many the loader has.
         settings: of the section ``label``.
         keys: of samples, by their numbers; None where only reading them tells.
+        of_batches: keys of the samples of a batch that was read.
         part: which rank this is, of how many.
     """
 
@@ -59,6 +61,7 @@ class Walk:
         teachers: int,
         settings: LabelConfig,
         keys: Callable[[Numbers], Keys] | None,
+        of_batches: BatchKeys,
         part: tuple[int, int],
     ) -> None:
         self._data = data
@@ -67,6 +70,7 @@ class Walk:
         self._teachers = teachers
         self._settings = settings
         self._keys = keys
+        self._of_batches = of_batches
         self._rank, self._ranks = part
         self._known: dict[str, Shelf] = {}
         self._passes = Passes()
@@ -108,23 +112,37 @@ class Walk:
                 return True
 
     def _label_all(self, data: NumberedSamples | Stream) -> bool:
-        """Samples that have to be read to be known: those that are there are not asked for."""
+        """Samples that have to be read to be known: those that are there are not asked for.
+
+        Their keys are held until the end, 32 bytes each: only what is in files then has been labelled.
+        """
         total: int | None = None
         batches: Iterable[Batch] = data if isinstance(data, Stream) else ()
         if isinstance(data, NumberedSamples):
             total, batches = len(data), data.batches(data.own())
         while True:
-            lost, self._taken = self._lost, 0
-            if not self._pass(batches, total):
+            self._taken = 0
+            came: list[Keys] = []
+            if not self._pass(batches, total, came):
                 return False
-            if self._passes.judge(self._lost - lost, 0, self._trouble) == "done":
+            keys = np.concatenate(came) if came else np.zeros((0, KEY_BYTES), np.uint8)
+            missing = int(self._lacks(keys, checked=True).sum())
+            if self._passes.judge(missing, 0, self._trouble) == "done":
                 return True
 
-    def _pass(self, batches: Iterable[Batch], total: int | None) -> bool:
-        """Read these batches to their end, and write what was labelled; False: asked to stop before."""
+    def _pass(self, batches: Iterable[Batch], total: int | None, came: list[Keys] | None = None) -> bool:
+        """Read these batches to their end, and write what was labelled; False: asked to stop before.
+
+        It is left before that where the store does not write: labels that nobody keeps are asked for in vain.
+
+        Args:
+            came: gets the keys of each.
+        """
         self._reader.batches = batches
         before, unwritten, went_on = self._samples, 0, True
-        for _ in self._loader:
+        for batch, _ in self._loader:
+            if came is not None:
+                came.append(self._of_batches(batch))
             samples = self._samples - before
             before += samples
             self._taken += samples
@@ -133,6 +151,8 @@ class Walk:
             if unwritten >= self._settings.shard_rows:
                 self._flush()
                 unwritten = 0
+                if self._trouble:
+                    break
             if should_stop():
                 went_on = False
                 break
@@ -159,11 +179,6 @@ class Walk:
 
     def _count(self, what: str) -> int:
         return sum(shelf.figures()[what] for shelf in self._shelves())
-
-    @property
-    def _lost(self) -> int:
-        """Samples whose labels were there and are in no file: not taken by the disk, or removed."""
-        return self._count("dropped") + self._count("gone")
 
     @property
     def _samples(self) -> int:

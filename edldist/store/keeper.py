@@ -176,10 +176,8 @@ class Keeper:
             self._changed.notify_all()
 
     def _make_room(self, nbytes: int) -> None:
-        if self._room is not None and self._room.make(nbytes + nbytes // 4096 + _HEADER_BYTES):
-            for shelf in self._shelves:
-                if shelf.files is not None:
-                    shelf.files.refresh()
+        if self._room is not None:
+            self._room.make(nbytes + nbytes // 4096 + _HEADER_BYTES)
 
     @staticmethod
     def _count(counts: dict[int, int], shelf: Shelf, samples: int) -> None:

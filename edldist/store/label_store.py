@@ -56,6 +56,8 @@ class LabelStore:
         disk_bytes: bound on the files of the folder, those of other processes included; of an object store,
             on the copies of its files that this process has.
         read_only: labels are found, and none are kept.
+        evicts: whether the least recently used files go where ``disk_bytes`` are full; else new labels are
+            not kept.
 
     Raises:
         StoreError: a bound makes no sense, or the path is a file.
@@ -70,6 +72,7 @@ class LabelStore:
         memory_bytes: int = MEMORY_BYTES,
         disk_bytes: int = DISK_BYTES,
         read_only: bool = False,
+        evicts: bool = True,
     ) -> None:
         if memory_bytes < LEAST_MEMORY_BYTES:
             raise StoreError(
@@ -88,7 +91,7 @@ class LabelStore:
         self._room: Room | None = None
         if self.url:
             if self._folder is not None and not read_only:
-                self._room = Room(self._folder / _RECIPES, disk_bytes, _remove)
+                self._room = Room(self._folder / _RECIPES, disk_bytes, _remove, evicts)
             self._keeper = Keeper(self._room, read_only)
         # At the end of the interpreter too: a script that never closes its store has kept its labels. Loaders
         # that use it were made later, and end before it.

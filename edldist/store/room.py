@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from edldist.errors import StoreError
 from edldist.store.folder import DAMAGED
 from edldist.store.shard_header import SUFFIX
 
@@ -49,23 +50,36 @@ class Room:
     Args:
         recipes: the folder of the recipes' folders.
         most_bytes: the bound.
+        evicts: whether sound files may go; else what comes has to fit beside them.
         remove: takes files of one recipe's folder away; None where that folder is nobody's.
     """
 
-    def __init__(self, recipes: Path, most_bytes: int, remove: Callable[[Path, list[str]], None]) -> None:
+    def __init__(
+        self, recipes: Path, most_bytes: int, remove: Callable[[Path, list[str]], None], evicts: bool = True
+    ) -> None:
         self._recipes = recipes
         self._most_bytes = most_bytes
+        self._evicts = evicts
         self._remove = remove
         self.evicted = 0
 
-    def make(self, more_bytes: int) -> bool:
-        """Let files go until so much more fits; whether any had to.
+    def make(self, more_bytes: int) -> None:
+        """Let files go until so much more fits.
 
         Raises:
             OSError: files cannot be removed.
+            StoreError: there is no room, and nothing is to go for it.
         """
         by_folder: dict[Path, list[str]] = {}
-        for file in to_go(self._files(), more_bytes, self._most_bytes):
+        files = self._files()
+        going = to_go(files, more_bytes, self._most_bytes)
+        if not self._evicts and any(file.used for file in going):
+            raise StoreError(
+                f"it may have {self._most_bytes:,} bytes of files (store.disk), and has "
+                f"{sum(file.nbytes for file in files):,}, none of which is to go for others. Raise "
+                "store.disk, or remove the folders of recipes that nobody needs"
+            )
+        for file in going:
             self.evicted += 1
             if file.path.parent.name == DAMAGED:
                 file.path.unlink(missing_ok=True)
@@ -74,7 +88,6 @@ class Room:
         for folder, names in by_folder.items():
             logger.info("%d files of labels in %s make room for new ones", len(names), folder)
             self._remove(folder, names)
-        return bool(by_folder)
 
     def _files(self) -> list[StoredFile]:
         found = []

@@ -189,7 +189,7 @@ class Shelf:
         Returns:
             Samples: ``hits``, ``misses``, ``put``, ``written`` (to files, by this process), ``evicted``
             (from memory), ``dropped`` (for lack of room or of a disk), ``withdrawn`` (of workers that were
-            wrong), ``stored`` (in files), ``gone`` (that were in files, and are in none any more). Bytes:
+            wrong), ``stored`` (in files). Bytes:
             ``memory_bytes`` (bounded by the store's), ``index_bytes`` (where in files the keys lie),
             ``disk_bytes``. Files: ``damaged``.
         """
@@ -204,7 +204,6 @@ class Shelf:
                 "dropped": self._dropped + (keeper.dropped(self) if keeper else 0),
                 "withdrawn": self._withdrawn,
                 "stored": files.samples if files else 0,
-                "gone": files.gone if files else 0,
                 "memory_bytes": self._memory.nbytes,
                 "index_bytes": files.nbytes if files else 0,
                 "disk_bytes": files.stored_bytes if files else 0,

@@ -39,13 +39,12 @@ class ShelfFiles:
 
     Attributes:
         damaged: files that were not what was written.
-        gone: samples that were in files, and are in none any more, whoever took them away.
         stored_bytes: of all files that are known.
     """
 
     def __init__(self, place: Place, lock: threading.RLock, file_bytes: int) -> None:
         self.place = place
-        self.damaged = self.gone = self.stored_bytes = 0
+        self.damaged = self.stored_bytes = 0
         self._lock = lock
         self._index = KeyIndex()
         # Invariant: _numbers and _shards hold the same shards, the one by file name, the other by number.
@@ -185,9 +184,7 @@ class ShelfFiles:
             self._used.discard(number)
             self._withdrawn.pop(name, None)
             self.stored_bytes -= shard.header.nbytes
-            before = self._index.keys
             self._index.drop(number << _SAMPLE_BITS, (number + 1) << _SAMPLE_BITS)
-            self.gone += before - self._index.keys
 
     def add(self, kept: KeptRows) -> ShardEntry:
         """Write labels into a file, and find them there from now on.
@@ -206,9 +203,7 @@ class ShelfFiles:
         for number in np.unique(numbers[numbers >= 0]).tolist():
             name = self._shards[number].header.name
             self._withdrawn.setdefault(name, set()).update(samples[numbers == number].tolist())
-        before = self._index.keys
         self._index.remove(keys)
-        self.gone += before - self._index.keys
 
     def rewrite(self, keys: Keys, make_room: Callable[[int], None]) -> None:
         """Let each file with samples that were withdrawn be followed by one without them.

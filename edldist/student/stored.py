@@ -11,7 +11,7 @@ from edldist.store.label_store import LabelStore
 from edldist.student.ids import SampleIds
 from edldist.student.service.store_use import StoreUse
 
-__all__ = ["Stored"]
+__all__ = ["Stored", "open_store"]
 
 
 class Stored(NamedTuple):
@@ -38,7 +38,7 @@ class Stored(NamedTuple):
         """
         named, job = SampleIds.of(ids), environment.store
         if store is None and job is not None:
-            own = _opened(job)
+            own = open_store(job)
             how = job.preprocessing, job.data, job.only, job.teachers
             return cls(StoreUse(own, named, *how), own)
         if store is None or store is False:
@@ -55,13 +55,21 @@ class Stored(NamedTuple):
         return cls(_like_the_jobs(own, named, environment), own)
 
 
-def _opened(job: StoreEnvironment) -> LabelStore:
+def open_store(job: StoreEnvironment, evicts: bool = True) -> LabelStore:
+    """The store that a job names.
+
+    Args:
+        evicts: see ``LabelStore``.
+
+    Raises:
+        StoreError: it cannot be opened.
+    """
     bounds = {}
     if job.memory_mib is not None:
         bounds["memory_bytes"] = job.memory_mib << 20
     if job.disk_mib is not None:
         bounds["disk_bytes"] = job.disk_mib << 20
-    return LabelStore(job.path, **bounds, read_only=job.read_only)
+    return LabelStore(job.path, **bounds, read_only=job.read_only, evicts=evicts)
 
 
 def _like_the_jobs(store: LabelStore, ids: SampleIds | None, environment: JobEnvironment) -> StoreUse:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from edldist import ElasticSampler, LabelStore, Sequences
+from edldist.config import LabelConfig
 from edldist.errors import ConfigError, InputError, StoreError
+from edldist.labeller.data_set import Batch
+from edldist.labeller.naming import batch_keys, inputs_of
 from edldist.store.recipe import Recipe
 from edldist.student.ids import SampleIds
 from tests.harness import LocalJob
@@ -301,3 +305,35 @@ def test_ids_and_stores_that_cannot_be(memory_job: LocalJob, tmp_path, options, 
     memory_job.teacher("Linear")
     with pytest.raises(error, match=text):
         list(memory_job.loader(named(10), "x", **{"store": tmp_path} | options))
+
+
+# --- labels that are made ahead of time -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sequences", [{"mask": "mask"}, {"mask": "mask", "asked": "wanted"}])
+def test_sequences_that_are_labelled_ahead_are_those_that_a_loop_asks_for(
+    memory_job: LocalJob, tmp_path, sequences
+) -> None:
+    """However either side pads and batches them."""
+    rng = random.Random(1)
+    texts = [[rng.randrange(1, 9) for _ in range(rng.randrange(1, 7))] for _ in range(40)]
+
+    def batches(size: int, width: int):
+        for at in range(0, len(texts), size):
+            part = texts[at : at + size]
+            ids = torch.tensor([text + [0] * (width - len(text)) for text in part])
+            mask = ids > 0
+            yield {"ids": ids, "mask": mask, "wanted": mask & (ids % 2 == 0)}
+
+    settings = LabelConfig.model_validate({"data": "m:f", "inputs": "ids", "sequences": sequences})
+    memory_job.teacher("token_sums", version="1")
+    with memory_job.loader(
+        [Batch(each, None) for each in batches(7, 9)], inputs_of(settings), store=tmp_path
+    ) as labeller:
+        list(labeller)
+    keys = np.concatenate([batch_keys(settings, "")(Batch(each, None)) for each in batches(3, 6)])
+    with LabelStore(tmp_path) as store:
+        assert len(keys) > 20 and store.open().holds(keys, checked=True).all()
+    with memory_job.loader(list(batches(4, 8)), Sequences("ids", **sequences), store=tmp_path) as loader:
+        list(loader)
+        assert asked(loader) == 0

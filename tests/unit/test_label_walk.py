@@ -13,6 +13,7 @@ from edldist.config import LabelConfig
 from edldist.errors import StoreError
 from edldist.labeller import walk as walking
 from edldist.labeller.data_set import NumberedSamples, open_data
+from edldist.labeller.naming import batch_keys
 from edldist.labeller.walk import Reader, Walk
 from edldist.labels.fingerprint import Fingerprint
 from edldist.labels.grammar import parse_spec
@@ -29,6 +30,7 @@ SETTINGS = LabelConfig.model_validate(
     {
         "data": "tests.models:Numbers",
         "kwargs": {"count": COUNT},
+        "inputs": "id",
         "ids": "index",
         "batch_size": 8,
         "shard_rows": 24,
@@ -85,7 +87,7 @@ def walk(loop: Any, rank: int = 0, ranks: int = 1) -> bool:
     data = open_data(SETTINGS, rank, ranks)
     assert isinstance(data, NumberedSamples)
     keys = lambda numbers: keys_of_ids(DATA, numbers.tolist())  # noqa: E731
-    return Walk(data, loop, loop.reader, 1, SETTINGS, keys, (rank, ranks)).run()
+    return Walk(data, loop, loop.reader, 1, SETTINGS, keys, batch_keys(SETTINGS, DATA), (rank, ranks)).run()
 
 
 def test_all_is_labelled_and_in_files_of_the_size_that_was_asked_for(loop: Loop, tmp_path: Path) -> None:
@@ -157,3 +159,38 @@ def test_who_is_asked_to_stop_writes_what_there_is(
     assert walk(loop)
     assert loop.asked == list(range(COUNT)), "it goes on behind them"
     check_numbers(tmp_path / "kept", DATA, COUNT)
+
+
+def read_all(loop: Any) -> bool:
+    """A walk over samples that have to be read to be known."""
+    data = open_data(SETTINGS, 0, 1)
+    keys = batch_keys(SETTINGS, DATA)
+    return Walk(data, loop, loop.reader, 1, SETTINGS, None, keys, (0, 1)).run()
+
+
+def test_samples_that_have_to_be_read_are_done_once_all_of_them_are_in_files(
+    loop: Loop, tmp_path: Path
+) -> None:
+    loop.lost = {3, 50, 99}
+    assert read_all(loop)
+    assert len(loop.asked) == 2 * COUNT, "read once more"
+    check_numbers(tmp_path / "kept", DATA, COUNT)
+
+
+def test_a_store_that_is_too_small_ends_the_walk_and_loses_nothing(tmp_path: Path) -> None:
+    """Labels that are in memory alone are not labelled: another rank has driven nothing out for them."""
+    recipe = Recipe(
+        fingerprint=Fingerprint(model="tests.models:identify", version="1", codec=parse_spec("dense")),
+        data=DATA,
+    )
+    with LabelStore(tmp_path / "kept") as before:
+        specs = [TensorSpec(name="logits", dtype="uint8", shape=[4, 250_000])]
+        keys = keys_of_ids("other", range(4))
+        before.shelf(recipe).put(keys, specs, [bytes(1_000_000)], keys)
+    for read in (walk, read_all):
+        with LabelStore(tmp_path / "kept", disk_bytes=1 << 20, evicts=False) as store:
+            loop = Loop(Reader(), store.shelf(recipe))
+            with pytest.raises(StoreError, match=r"may have 1,048,576 bytes of files \(store\.disk\)"):
+                read(loop)
+            assert len(loop.asked) < COUNT, "labels that nobody keeps are asked for in vain"
+            assert store.shelf(recipe).holds(keys).all()
