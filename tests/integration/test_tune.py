@@ -76,3 +76,10 @@ def test_a_tuning_that_is_killed_goes_on_with_no_trial_lost_or_run_twice(start: 
     assert 3 in again and len(again) <= 2, "only what was under way: two at a time"
     assert set(starts(folder)) == set(range(8))
     assert not any(running(pid) for pid in pids(folder))
+
+
+@pytest.mark.slow
+def test_a_quiet_tuning_says_nothing_where_nothing_goes_wrong(start: Start, folder: Path) -> None:
+    output, _ = (tuning := start(trials=2, quiet=True)).communicate()
+    assert (tuning.returncode, output) == (0, "")
+    assert tune_json(folder)["status"] == "completed"

@@ -23,11 +23,11 @@ from pathlib import Path
 from edldist.errors import ConfigError, EdlDistError
 from edldist_launch.plan import commands
 from edldist_launch.tune.tuning import run_tuning
-teacher, student, trials = sys.argv[1:4]
+teacher, student, trials, quiet = sys.argv[1:5]
 commands.teacher_command = lambda *given: [sys.executable, "-c", teacher]
 commands.student_command = lambda launcher, config, *given: [sys.executable, "-c", student, *config.args]
 try:
-    sys.exit(run_tuning(Path("job.yaml"), [], Path("space.yaml"), int(trials), Path("out")))
+    sys.exit(run_tuning(Path("job.yaml"), [], Path("space.yaml"), int(trials), Path("out"), quiet=quiet == "quiet"))
 except EdlDistError as exc:
     print(f"error: {exc}")
     sys.exit(2)
@@ -97,10 +97,12 @@ def folder(tmp_path: Path) -> Path:
 def start(folder: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
-    def begin(trials: int = 6, teacher: str = WAIT, student: str = STUDENT) -> subprocess.Popen[str]:
+    def begin(
+        trials: int = 6, teacher: str = WAIT, student: str = STUDENT, quiet: bool = False
+    ) -> subprocess.Popen[str]:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(
-            [sys.executable, "-c", STAND_INS, teacher, student, str(trials)],
+            [sys.executable, "-c", STAND_INS, teacher, student, str(trials), "quiet" if quiet else ""],
             cwd=folder,
             env=environment,
             stdout=subprocess.PIPE,
