@@ -27,7 +27,8 @@ teacher, student, trials, quiet = sys.argv[1:5]
 commands.teacher_command = lambda *given: [sys.executable, "-c", teacher]
 commands.student_command = lambda launcher, config, *given: [sys.executable, "-c", student, *config.args]
 try:
-    sys.exit(run_tuning(Path("job.yaml"), [], Path("space.yaml"), int(trials), Path("out"), quiet=quiet == "quiet"))
+    files = Path("job.yaml"), [], Path("space.yaml")
+    sys.exit(run_tuning(*files, int(trials), Path("out"), quiet=quiet == "quiet"))
 except EdlDistError as exc:
     print(f"error: {exc}")
     sys.exit(2)
