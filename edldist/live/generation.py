@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
-
-import torch
 
 from edldist.checkpoint.checkpointer import Checkpointer
 from edldist.checkpoint.snapshot import Stateful
 from edldist.errors import ConfigError, RegroupError
 from edldist.lifecycle import stopping
-from edldist.live.averaging import average_gradients
+from edldist.live.averaging import Heard, average_gradients
+from edldist.live.collective import first_line
+from edldist.live.handover import Progress
 from edldist.ranks.placement import placement
 
 if TYPE_CHECKING:
@@ -25,8 +24,6 @@ __all__ = ["LiveGeneration"]
 
 logger = logging.getLogger(__name__)
 
-_HEARS_S = 0.5
-"""So soon after an operation that failed the coordinator says that the group has changed, or it has not."""
 _LEAVE_AFTER_S = 1.0
 """A rank that alone is asked to stop goes after so long: when all are, they are told one after the other."""
 
@@ -58,6 +55,8 @@ class LiveGeneration:
         self._places: dict[str, Stateful] = {}
         self._closers: list[Any] = []
         self._all_asked = False
+        self._waiting = False
+        self._over: RegroupError | None = None
 
     def __enter__(self) -> LiveGeneration:
         return self
@@ -65,16 +64,24 @@ class LiveGeneration:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        change = error is not None and self._group.live and self._is_change(error)
+        if error is None and self._over is not None:
+            logger.warning("the script went on behind an error that was for edldist: let it pass next time")
+            error = self._over
+        change = error is not None and self._group.live and self._group.is_change(error)
+        if change:
+            self._hand_on()
         for closer in reversed(self._closers):
             if change and isinstance(closer, Checkpointer):
                 closer.abandon()
             else:
                 with contextlib.suppress(Exception) if change else contextlib.nullcontext():
                     closer.__exit__(kind, error, trace)
+        if error is None and self._is_cut_off():
+            change, error = True, RegroupError(self._group.lost())
         if change:
-            logger.warning("%s: going on with those that are here", error)
-            self._group.dissolve()
+            assert error is not None
+            logger.warning("%s: going on with those that are here", first_line(error))
+            self._group.dissolve(error)
             return True
         self._group.finish(error)
         return False
@@ -114,6 +121,8 @@ class LiveGeneration:
                 self._done(step)
         elif known.step >= 0:
             for name, place in places.items():
+                if handed := self._group.handed.pop(name, None):
+                    place.take_on(handed)  # type: ignore[attr-defined]
                 if name in known.positions:
                     place.load_state_dict(known.positions[name])
         return max(0, self._group.progress.step)
@@ -134,15 +143,13 @@ class LiveGeneration:
             SystemExit: this rank alone was asked to stop; the others go on without it.
         """
         asked = stopping.asked()
-        if self.world_size > 1:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            counted = average_gradients([] if averaged else parameters, asked, self._group.wait)
-        else:
-            counted = int(asked)
-        if reason := self._group.changed():
-            raise RegroupError(reason)
+        try:
+            heard = self._meet([] if averaged else optimizer.param_groups, asked)
+        except RegroupError as exc:
+            self._over = exc
+            raise
         optimizer.step()
-        self._all_asked = counted == self.world_size
+        self._all_asked, self._waiting = heard.asked == self.world_size, heard.waiting > 0
         self._done(max(0, self._group.progress.step) + 1)
         if asked and not self._all_asked and self._group.asked_for_s() > _LEAVE_AFTER_S:
             logger.warning("asked to stop: leaving the %d others to go on", self.world_size - 1)
@@ -154,16 +161,36 @@ class LiveGeneration:
         """Whether every rank was asked to stop, as of the last step: what ``should_stop`` says."""
         return self._all_asked
 
-    def _done(self, step: int) -> None:
-        self._group.note(step, {name: place.state_dict() for name, place in self._places.items()})
+    def _hand_on(self) -> None:
+        """Keep labels that are here for the loaders of the next generation."""
+        for name, place in self._places.items():
+            try:
+                self._group.handed[name] = getattr(place, "hand_on", lambda: None)()
+            except Exception:
+                logger.warning("labels of %s are computed once more", name, exc_info=True)
 
-    def _is_change(self, error: BaseException) -> bool:
-        if isinstance(error, RegroupError):
-            return True
-        if not isinstance(error, RuntimeError | OSError):
-            return False
-        # A collective of torch's own fails before the coordinator has said why.
-        deadline = time.monotonic() + _HEARS_S
-        while not (reason := self._group.changed()) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        return bool(reason) or isinstance(error, torch.distributed.DistError)
+    def _is_cut_off(self) -> bool:
+        """Whether the script's last checkpoint failed for want of a rank: the others write it once more."""
+        failed = any(isinstance(each, Checkpointer) and each.failures for each in self._closers)
+        return failed and self._group.live and not stopping.asked() and bool(self._group.lost())
+
+    def _meet(self, groups: list[dict[str, Any]], asked: bool) -> Heard:
+        """Average the gradients of these parameters, and hear what all ranks have heard.
+
+        Raises:
+            RegroupError: the group has lost a rank; or one wants to join, as all know since the last step.
+        """
+        if self._waiting:
+            raise RegroupError("ranks want to join")
+        waiting = self._group.waiting > 0
+        if self.world_size > 1:
+            parameters = [parameter for group in groups for parameter in group["params"]]
+            heard = average_gradients(parameters, asked, waiting)
+        else:
+            heard = Heard(int(asked), int(waiting))
+        if reason := self._group.lost():
+            raise RegroupError(reason)
+        return heard
+
+    def _done(self, step: int) -> None:
+        self._group.note(Progress(step, {name: place.state_dict() for name, place in self._places.items()}))

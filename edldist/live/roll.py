@@ -1,11 +1,5 @@
 """This rank's place in its run, from generation to generation: what the coordinator says, and where all meet.
 
-::
-
-    joining --a generation with this rank forms--> member --it changed, or an operation failed--> joining
-                                                     |
-                                                     +--its work is done--> finished      it goes: left
-
 The coordinator decides (``edldist.coordinator.rendezvous``), with a rank where other runs have a node. One
 that died is told of by the supervisor of its node at once; one that is frozen, or cut off, by its silence.
 """
@@ -15,21 +9,23 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import NamedTuple
 
 from torch.distributed import PrefixStore, Store, TCPStore
 
-from edldist.errors import CoordinatorUnreachableError, EdlDistError, RegroupError
+from edldist.errors import CoordinatorUnreachableError
+from edldist.live.membership import Membership
 from edldist.live.terms import LiveTerms
 from edldist.meeting.attendance import Attendance
 from edldist.meeting.rank_store import LOOPBACK, RankStore
 from edldist.meeting.store_door import Door, Way, new_word
 from edldist.ranks.placement import GENERATION_VARIABLE, generation_name
-from edldist.wire.messages import Generation, GroupNode, NodeReport, RunView
+from edldist.wire.messages import Generation, GroupNode, NodeReport
 from edldist.wire.process import process_id
 
-__all__ = ["Meeting", "Roll", "RunOverError"]
+__all__ = ["Meeting", "Roll"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,23 +37,20 @@ _MEET = timedelta(seconds=10)
 """For ranks that are all there, told of each other at the same moment."""
 
 
-class RunOverError(EdlDistError):
-    """The run has ended without this rank, which came too late."""
-
-
 class Meeting(NamedTuple):
     """Where the ranks of a generation make their process group.
 
     Attributes:
         number: of the generation.
-        rank, world_size: of this process in it.
-        store: that all of them reach, for them alone.
+        rank: of this process in it.
+        members: names of their processes, by rank.
+        connect: to a store that all of them reach, for them alone; for another thread, as it may block.
     """
 
     number: int
     rank: int
-    world_size: int
-    store: Store
+    members: tuple[str, ...]
+    connect: Callable[[], Store]
 
 
 class Roll:
@@ -65,11 +58,14 @@ class Roll:
 
     Args:
         terms: of the run.
+        heard: called by the thread that reports, when the coordinator said something, or never will again.
+
+    Attributes:
+        membership: in which generation this rank is.
     """
 
-    def __init__(self, terms: LiveTerms) -> None:
+    def __init__(self, terms: LiveTerms, heard: Callable[[], None]) -> None:
         self._terms = terms
-        self._generation: Generation | None = None
         self._way: Way | None = None
         self._store = RankStore()
         self._door: Door | None = None
@@ -88,26 +84,12 @@ class Roll:
             live=True,
         )
         try:
-            self._attendance = Attendance(terms.coordinator, report)
+            self._attendance = Attendance(terms.coordinator, report, heard=heard)
         except BaseException:
             self._close()
             raise
+        self.membership = Membership(self._attendance)
         self._attendance.start()
-
-    def changed(self) -> str:
-        """Why the generation is not what it was; empty while it is. Cheap enough for every step."""
-        if self._attendance.error is not None:
-            raise self._attendance.error
-        view, here = self._attendance.answer, self._generation
-        if view is None or view.generation is None or here is None:
-            return ""
-        if not view.generation.same(here):
-            return f"generation {here.number} of the group was followed by {view.generation.number}"
-        if view.gone:
-            return f"{len(view.gone)} of the {len(here.nodes)} ranks of generation {here.number} are gone"
-        if view.waiting:
-            return f"{view.waiting} ranks want to be in the generation after {here.number}"
-        return ""
 
     def join(self) -> Meeting:
         """Be in the next generation.
@@ -116,19 +98,14 @@ class Roll:
             RunOverError: the others have finished the run.
             CoordinatorUnreachableError: no coordinator answered for ``connect_timeout_s``.
             EdlDistError: the coordinator refuses this rank.
-            RegroupError: the ranks cannot meet, because one of them is gone again: join the next one.
         """
-        former = self._generation
-        if former is not None:
-            self._attendance.tell(state="joining")
+        self.membership.rejoin()
         if self._way is not None:
             self._way.close()
             self._way = None
-        generation = self._await_next(former)
-        self._generation = generation
-        self._attendance.tell(state="member", generation=generation)
+        generation = self._await_next()
+        rank = self.membership.enter(generation)
         first = generation.nodes[0]
-        rank = [node.process for node in generation.nodes].index(process_id())
         port = self._store.port
         if rank and self._terms.host is not None:
             self._way = Way(first.host, first.port, first.door)
@@ -142,12 +119,13 @@ class Roll:
             RANK=str(rank),
             WORLD_SIZE=str(len(generation.nodes)),
         )
-        try:
+
+        def connect() -> Store:
             store = TCPStore(LOOPBACK, port, is_master=False, timeout=_MEET)
-        except RuntimeError as exc:
-            raise RegroupError(f"rank 0 of generation {generation.number} cannot be reached: {exc}") from exc
-        where = PrefixStore(f"{generation.token}/{generation.number}", store)
-        return Meeting(generation.number, rank, len(generation.nodes), where)
+            return PrefixStore(f"{generation.token}/{generation.number}", store)
+
+        members = tuple(node.process for node in generation.nodes)
+        return Meeting(generation.number, rank, members, connect)
 
     def end(self, state: str) -> None:
         """Say that this rank's part is done (``finished``), or that it goes (``left``)."""
@@ -165,22 +143,10 @@ class Roll:
             if part is not None:
                 part.close()
 
-    def _await_next(self, former: Generation | None) -> Generation:
-        process = process_id()
-
-        def there(view: RunView) -> bool:
-            if view.refused:
-                raise EdlDistError(f"the coordinator refuses this rank: {view.refused}")
-            if view.closed:
-                raise RunOverError(f"run {view.run} is complete: the other ranks have finished it")
-            found = view.generation
-            if found is None or (former is not None and found.number <= former.number):
-                return False
-            return any(node.process == process for node in found.nodes)
-
+    def _await_next(self) -> Generation:
         began = time.monotonic()
         say_at = began + _SAY_AFTER_S
-        while (view := self._attendance.wait(there, _SLICE_S)) is None:
+        while (view := self._attendance.wait(self.membership.invited, _SLICE_S)) is None:
             waited_s = time.monotonic() - began
             silent_s = min(self._attendance.silent_s, waited_s)
             if silent_s > self._terms.connect_timeout_s:

@@ -40,6 +40,8 @@ class Attendance:
         coordinator: ``tcp://host:port``, or ``file:PATH`` (``address_file``).
         report: the first one.
         transport, clock: the wire and the time.
+        heard: called by the thread that receives, behind each word of the coordinator, and at its own end by
+            an error. It must not raise.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Attendance:
         report: NodeReport,
         transport: Transport | None = None,
         clock: Clock | None = None,
+        heard: Callable[[], None] = lambda: None,
     ) -> None:
         self.report = report
         self.view: RunView | None = None
@@ -55,6 +58,7 @@ class Attendance:
         self.error: BaseException | None = None
         self._coordinator = coordinator
         self._clock = clock or SystemClock()
+        self._heard = heard
         self._heard_at = self._clock.monotonic()
         self._sent_seq = -1
         self._next_at = self._heard_at
@@ -112,6 +116,7 @@ class Attendance:
             if isinstance(message, RunView) and message.run == self.report.run:
                 self.view = message
                 self._heard_at = now
+                self._heard()
             elif isinstance(message, Refused):
                 raise CoordinatorUnreachableError(
                     f"the coordinator at {self._coordinator} refuses this node: {message.reason}"
@@ -132,3 +137,4 @@ class Attendance:
 
     def fail(self, error: BaseException) -> None:
         self.error = error
+        self._heard()

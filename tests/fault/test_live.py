@@ -17,7 +17,7 @@ import pytest
 
 import edldist
 from tests.fault.books import STEADY, TOLERANCE, Plan, hurry, last_step, quiet_run
-from tests.fault.harness import FaultJob, Role, fault_job, wait_for
+from tests.fault.harness import FaultJob, Role, assert_exact, fault_job, wait_for
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -64,7 +64,8 @@ def rank(job: FaultJob, number: int) -> int:
 
 def assert_same(job: FaultJob, done: dict, quiet: dict) -> None:
     """As if nothing had happened: each sample once an epoch, in the seed's order, and the same weights."""
-    assert done["step"] == PLAN.steps and done["epochs"] == PLAN.epochs
+    assert_exact(done, PLAN.samples, PLAN.batch_size, PLAN.epochs)
+    assert done["epochs"] == PLAN.epochs
     batches = PLAN.global_batches()
     for record in taken(job):
         sampler = edldist.ElasticSampler(

@@ -49,11 +49,15 @@ class Ledger:
         self.counts = torch.zeros(samples, dtype=torch.int64)
 
     def add(self, ids: torch.Tensor) -> None:
+        self.counts += self.of_all(ids)
+
+    def of_all(self, ids: torch.Tensor) -> torch.Tensor:
+        """How often each sample is in one step of all ranks. A collective."""
         step = torch.zeros_like(self.counts)
         step.index_add_(0, ids, torch.ones_like(ids))
         if dist.is_initialized():
             dist.all_reduce(step)
-        self.counts += step
+        return step
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         return {"counts": self.counts}

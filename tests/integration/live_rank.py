@@ -23,23 +23,23 @@ def averaged(rank: int) -> dict[str, Any]:
     both.grad = torch.tensor([1.0, 3.0]) * (rank + 1)
     if rank:
         one.grad = torch.full((3,), 4.0, dtype=torch.float64)
-    asked = average_gradients([both, one, none], asked=rank == 1, wait=lambda work: work.wait())
+    heard = average_gradients([both, one, none], asked=rank == 1, waiting=True)
     grads = [None if p.grad is None else p.grad.tolist() for p in (both, one, none)]
-    return {"grads": grads, "asked": asked}
+    return {"grads": grads, "asked": heard.asked, "waiting": heard.waiting}
 
 
-def handed(rank: int, steps: list[int], wider: bool = False) -> dict[str, Any]:
+def handed(rank: int, steps: list[int], wider: bool = False, one_lr: bool = False) -> dict[str, Any]:
     """Of ranks that have come so far; each weight says whose it was."""
     torch.manual_seed(rank)
     model = nn.Linear(2, 2 + (wider and rank == 1))
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.1 * (rank + 1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1 * (1 if one_lr else rank + 1))
     for _ in range(max(0, steps[rank])):
         model(torch.ones(2)).sum().backward()
         optimizer.step()
     state = {"model": model, "optimizer": optimizer}
     here = Progress(steps[rank], {"loader": {"samples": 10 * steps[rank], "of": rank}})
     try:
-        there = hand_over(state, here, lambda work: work.wait())
+        there = hand_over(state, here)
     except CheckpointError as exc:
         return {"error": str(exc)}
     moments = [each["exp_avg"].sum().item() for each in optimizer.state.values()]
@@ -61,7 +61,8 @@ def main() -> None:
     told = {
         "averaged": averaged(rank),
         "behind": handed(rank, [1, 2]),
-        "equal": handed(rank, [2, 2]),
+        "equal": handed(rank, [2, 2], one_lr=True),
+        "unequal": handed(rank, [2, 2]),
         "new": handed(rank, [-1, -1]),
         "joins": handed(rank, [3, -1]),
         "unlike": handed(rank, [1, 0], wider=True),

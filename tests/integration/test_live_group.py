@@ -14,6 +14,7 @@ import edldist
 from edldist.errors import ConfigError, RegroupError
 from edldist.live.collective import await_work
 from edldist.live.roll import Roll
+from edldist.live.standing import Standing
 from edldist.live.terms import TERMS_VARIABLE, LiveTerms
 from tests.integration.ranks import run_ranks
 
@@ -23,9 +24,11 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return run_ranks("tests.integration.live_rank", {}, 2, tmp_path_factory.mktemp("ranks"))
 
 
-def test_gradients_become_their_mean_and_who_is_asked_to_stop_is_counted(two: list[dict[str, Any]]) -> None:
+def test_gradients_become_their_mean_and_who_has_heard_of_something_is_counted(
+    two: list[dict[str, Any]],
+) -> None:
     for told in two:
-        assert told["averaged"] == {"grads": [[1.5, 4.5], [2.0, 2.0, 2.0], None], "asked": 1}
+        assert told["averaged"] == {"grads": [[1.5, 4.5], [2.0, 2.0, 2.0], None], "asked": 1, "waiting": 2}
 
 
 def test_a_rank_that_is_a_step_behind_gets_the_weights_of_the_other(two: list[dict[str, Any]]) -> None:
@@ -38,6 +41,12 @@ def test_a_rank_that_is_a_step_behind_gets_the_weights_of_the_other(two: list[di
 def test_ranks_that_have_come_as_far_keep_what_they_have(two: list[dict[str, Any]]) -> None:
     first, second = (told["equal"] for told in two)
     assert first["weight"] != second["weight"] and first["positions"]["loader"]["of"] == 0
+
+
+def test_ranks_that_differ_in_what_is_no_tensor_are_made_equal(two: list[dict[str, Any]]) -> None:
+    """A change of the group came between the step and the scheduler's step, on one of them."""
+    first, second = (told["unequal"] for told in two)
+    assert first == second and first["lr"] == pytest.approx(0.1)
 
 
 def test_ranks_that_begin_begin_with_the_same_weights(two: list[dict[str, Any]]) -> None:
@@ -77,23 +86,30 @@ class Work:
 def test_an_operation_is_waited_for_over_many_slices() -> None:
     asked: list[int] = []
 
-    def changed() -> str:
+    def lost() -> str:
         asked.append(1)
         return ""
 
-    await_work(Work(5), changed)
+    await_work(Work(5), Standing(lost))
     assert len(asked) == 4
 
 
 def test_an_operation_is_left_where_it_is_once_the_group_has_changed() -> None:
     reasons = iter(["", "", "1 of 2 ranks is gone"])
     with pytest.raises(RegroupError, match="1 of 2 ranks is gone"):
-        await_work(Work(1000), lambda: next(reasons))
+        await_work(Work(1000), Standing(lambda: next(reasons)))
+
+
+def test_an_operation_is_waited_for_no_longer_than_its_caller_wants() -> None:
+    with pytest.raises(RuntimeError, match="timed out"):
+        await_work(Work(10**9), Standing(lambda: ""), timeout_s=0.0)
 
 
 def test_an_operation_that_fails_is_a_change_too() -> None:
+    standing = Standing(lambda: "")
     with pytest.raises(RegroupError, match="Connection closed by peer"):
-        await_work(Work(2, "Connection closed by peer [10.0.0.1]"), lambda: "")
+        await_work(Work(2, "Connection closed by peer [10.0.0.1]"), standing)
+    assert "Connection closed by peer" in standing.ended
 
 
 # --- without a supervisor ---------------------------------------------------------------------------
@@ -155,5 +171,43 @@ def test_terms_come_back_as_they_were() -> None:
 def test_a_rank_that_cannot_meet_anybody_leaves_no_door_open() -> None:
     terms = LiveTerms("nonsense", "r", "train.py", 1, 4, host="127.0.0.1")
     with pytest.raises(ConfigError, match="nonsense"):
-        Roll(terms)
+        Roll(terms, lambda: None)
     assert not [each.name for each in threading.enumerate() if each.name.startswith("edldist-store")]
+
+
+# --- operations of the group -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def collectives(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("collectives")
+    return run_ranks("tests.integration.live_collective_rank", {}, 2, folder)
+
+
+def test_a_live_group_does_what_any_group_does(collectives: list[dict[str, Any]]) -> None:
+    for told in collectives:
+        assert told["together"] == {
+            "sum": [3.0, 3.0],
+            "objects": [{"rank": 0}, {"rank": 1}],
+            "whole": [0.0, 1.0],
+            "told": [{"from": 1}],
+            "maximum": 1,
+            "gathered": [0, 1],
+            "backend": "edldist_gloo",
+        }
+    first, second = (told["gradients"] for told in collectives)
+    assert first == second and any(first), "DistributedDataParallel has not averaged"
+
+
+@pytest.mark.parametrize("operation", ["all_reduce", "backward", "forward", "gather"])
+def test_no_operation_waits_for_a_rank_that_stands_still(
+    collectives: list[dict[str, Any]], operation: str
+) -> None:
+    """gloo's own time-out is ten minutes; the backward pass waits in torch's C++."""
+    told = collectives[0][operation]
+    assert told["change"] and told["told"], told
+    assert told["kind"] in ("RegroupError", "RuntimeError")
+
+
+def test_what_is_under_way_is_given_back_aside(collectives: list[dict[str, Any]]) -> None:
+    assert "edldist-old-group" in collectives[0]["threads"]
