@@ -81,7 +81,8 @@ def _rank(world: World, a: int) -> RankProcess | None:
 def _pair(world: World, fault: Fault) -> tuple[Process, Process] | None:
     """Two processes that talk to each other."""
     worker, rank, coordinator = _worker(world, fault.a), _rank(world, fault.b), world.coordinator
-    pairs = [(worker, rank), (worker, rank), (worker, coordinator), (rank, coordinator)]
+    reporter = None if rank is None else rank.reporter
+    pairs = [(worker, rank), (worker, rank), (worker, coordinator), (reporter, coordinator)]
     one, other = pairs[(fault.a >> 4) % len(pairs)]
     return None if one is None or other is None else (one, other)
 

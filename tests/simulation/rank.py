@@ -234,6 +234,11 @@ class RankProcess(Process):
 
         delivery.miss = on_miss  # type: ignore[method-assign]
 
+    @property
+    def reporter(self) -> Process:
+        """The process that the coordinator hears of its group from."""
+        return self
+
     def begin(self) -> None:
         """Start, where the position is."""
         self._start_reading()

@@ -54,6 +54,7 @@ class Setup:
     job: str = ""  # of several that share the fleet; empty: there is one
     weight: int | None = None
     priority: int = 0
+    live: bool = False  # ranks go on in process when their group changes
 
     @classmethod
     def draw(cls, chance: random.Random) -> Setup:
@@ -74,6 +75,7 @@ class Setup:
         several_jobs, shed_every_s = apart.random() < 0.4, apart.choice((None, None, 0.7, 3.0))
         store = apart.random() < 0.4
         smaller = apart.random() < 0.5
+        live = apart.random() < 0.3
         most_students = chance.choice((1, 2, 16))
         made = cls(
             teachers=teachers,
@@ -112,6 +114,7 @@ class Setup:
             shed_every_s=shed_every_s,
             store=store and staleness is None,
             smaller=smaller and not (fixed or several),
+            live=live,
         )
         # Labels of a worker that is put aside later stay in a store: there nobody is compared.
         return replace(made, store=False) if compare_every_s is not None else made

@@ -16,6 +16,7 @@ from tests.simulation.checkpoints import Checkpoints
 from tests.simulation.checks import rank_faults, rest_faults, stuck_pulls, worker_faults
 from tests.simulation.coordinator import CoordinatorProcess
 from tests.simulation.faults import Fault, plan
+from tests.simulation.live import LiveTraining
 from tests.simulation.process import Process
 from tests.simulation.rank import RankProcess
 from tests.simulation.schedule import Schedule
@@ -93,7 +94,8 @@ class World:
         self.coordinator: CoordinatorProcess | None = None
         self.coordinator_address = ""
         self.checkpoints = Checkpoints(self)
-        self.training = Training(self, self.setup.nodes)
+        kind = LiveTraining if self.setup.live else Training
+        self.training: Training = kind(self, self.setup.nodes)
         self.outliers = 0
         self._lives = 0
         self._names = 0
