@@ -60,8 +60,9 @@ class Student:
 class Soak:
     """Fires faults and replaces what they took. Main thread only."""
 
-    def __init__(self, job: FaultJob, mean_s: float, seed: int) -> None:
+    def __init__(self, job: FaultJob, mean_s: float, seed: int, resize: str) -> None:
         self.job = job
+        self.resize = resize
         self.mean_s = mean_s
         self.random = random.Random(seed)
         self.fired: Counter[str] = Counter()
@@ -91,6 +92,7 @@ class Soak:
             nnodes=f"1:{student.most}" if student.most > 1 else "1",
             run_id=student.name,
             output=student.output,
+            env={"EDLDIST_RESIZE": self.resize},
             samples=SAMPLES,
             batch_size=BATCH,
             step_s=STEP_S,
@@ -301,7 +303,9 @@ class Soak:
 
     def tell(self, elapsed_s: float) -> None:
         with contextlib.suppress(EdlDistError):
-            steps = [max((r["step"] for r in self.job.steps(s.output)), default=0) for s in self.students]
+            steps = [
+                max((r.get("step", 0) for r in self.job.steps(s.output)), default=0) for s in self.students
+            ]
             print(
                 f"{elapsed_s / 60:5.1f} min  faults {sum(self.fired.values()):4d}  steps {steps}", flush=True
             )
@@ -310,7 +314,7 @@ class Soak:
 def account(job: FaultJob, student: Student) -> dict[str, float]:
     """The figures of one student, from the books of its ranks."""
     done = json.loads((student.output / "done.json").read_text())
-    records = job.steps(student.output)
+    records = [record for record in job.steps(student.output) if "step" in record]
     computed = len({(record["step"], record["pid"]) for record in records if record["rank"] == 0})
     times = [record["t"] for record in records]
     gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
@@ -340,13 +344,17 @@ def main() -> int:
     parser.add_argument("--mean-s", type=float, default=15.0, help="mean time between faults")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--load", choices=["off", "half", "on"], default="half", help="CPU load")
+    parser.add_argument(
+        "--resize", choices=["restart", "live"], default="restart", help="what students do at a change"
+    )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edldist-soak-") as folder:
-        job = FaultJob(Path(folder), checkpoint_every=20)
+        trainer = "live_train.py" if options.resize == "live" else "train.py"
+        job = FaultJob(Path(folder), checkpoint_every=20, trainer=trainer)
         soak = None
         try:
-            soak = Soak(job, options.mean_s, options.seed)
+            soak = Soak(job, options.mean_s, options.seed, options.resize)
             soak.run(options.minutes, options.load)
             figures = {student.name: account(job, student) for student in soak.students}
             wasted = sum(
