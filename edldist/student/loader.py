@@ -474,6 +474,14 @@ class DistillLoader:
         self._consumption.moved()
         self._expect(former)
 
+    def hand_on(self) -> Any:
+        """Labels that are here and were not consumed, for ``take_on`` of the next generation's loader."""
+        return self._service.hand_on()
+
+    def take_on(self, handed: Any) -> None:
+        """Find labels there before a teacher is asked, while the first batches are read."""
+        self._service.take_on(handed)
+
     # --- the end ----------------------------------------------------------------------------------
 
     def close(self) -> None:

@@ -196,6 +196,13 @@ class OpenBatch:
         version = None if versions is None else int(versions[first])
         return self.place(teacher, sample, sample + 1, of._labels[teacher].rows(first, stop), 0, version)
 
+    def rows_of(self, teacher: str) -> LabelRows | None:
+        """All labels of a teacher as they came, of a batch that has all of them; None if it has none."""
+        labels = self._labels.get(teacher)
+        if labels is None or self.failure is not None or teacher in self.passed_over:
+            return None
+        return labels.rows(0, self.inputs_of(teacher).labels)
+
     def has_older(self, teacher: str, version: int) -> bool:
         """Whether labels of a teacher were computed by an older version of it."""
         versions = self._versions.get(teacher)

@@ -189,6 +189,11 @@ class Delivery:
         for batch in dropped:
             batch.let_go()
 
+    def labelled(self) -> list[OpenBatch]:
+        """The batches that the loop could take now."""
+        with self._lock:
+            return list(self._open.values())[: self._queue.deliverable_batches]
+
     def withdraw(self, mark: object) -> None:
         """Nobody wants the labels of a batch any more: it is delivered in its turn, whatever it has."""
         with self._lock:

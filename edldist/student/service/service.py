@@ -41,6 +41,7 @@ from edldist.student.service.batch import OpenBatch
 from edldist.student.service.comparing import Comparing
 from edldist.student.service.delivery import Delivery
 from edldist.student.service.granting import Granting
+from edldist.student.service.handed_on import handed_on
 from edldist.student.service.job_link import JobLink, Whereabouts
 from edldist.student.service.needs import Needs
 from edldist.student.service.options import ServiceOptions
@@ -48,6 +49,7 @@ from edldist.student.service.peers import ConnectedWorker, Peers
 from edldist.student.service.pinging import Pinging
 from edldist.student.service.shelves import Shelves
 from edldist.student.service.standards import Standards
+from edldist.student.service.store_use import StoreUse
 from edldist.student.service.trail import IO, LOOP, QUEUE, Trail
 from edldist.tracing.recorder import Recorder
 from edldist.wire.messages import (
@@ -223,6 +225,17 @@ class StudentService:
             readable = {name: its for name, its in former.items() if not self._standards.reads(name, its)}
             self._shelves.expect(former, readable)
         self._poller.wake()
+
+    def hand_on(self) -> StoreUse | None:
+        """The labels that are here, for the next generation's service; None where a store has them."""
+        if self._shelves is not None or self._options.versions:
+            return None
+        return handed_on(self.delivery, self.used(), self._options.teachers, self._options.flow)
+
+    def take_on(self, handed: StoreUse) -> None:
+        """Find labels that another generation's service handed on. Before anything is read."""
+        if self._shelves is None:
+            self._shelves = Shelves(handed, self._options.teachers, self._options.flow, ())
 
     @property
     def forked(self) -> bool:

@@ -98,7 +98,7 @@ class Shelves:
         self._open: dict[str, _Open] = {}
         self._used: dict[str, Used] = {}
         self._expected: dict[str, Fingerprint] = {}
-        self._hits = self._misses = self._turn = 0
+        self._hits = self._misses = self._turn = self._looked_up = 0
         self._said = False
 
     # --- any thread ---------------------------------------------------------------------------------
@@ -164,6 +164,10 @@ class Shelves:
             StoreError: a sample is not what its labels were made of; or some are not in the store, and no
                 worker is expected.
         """
+        if self._use.most_batches is not None:
+            if self._looked_up >= self._use.most_batches:
+                return
+            self._looked_up += 1
         for teacher in self._teachers:
             inputs = batch.inputs_of(teacher)
             if not inputs.samples:
@@ -227,8 +231,8 @@ class Shelves:
                 self._open.pop(teacher, None)
             return used
 
-    def keeper(self, teacher: str, fingerprint: Fingerprint, compared: bool) -> WorkerLabels:
-        """What puts labels of a worker on its shelf.
+    def keeper(self, teacher: str, fingerprint: Fingerprint, compared: bool) -> WorkerLabels | None:
+        """What puts labels of a worker on its shelf; None if none are put.
 
         Args:
             compared: whether the worker may be put aside.
@@ -236,6 +240,8 @@ class Shelves:
         Raises:
             StoreError: nobody could tell labels of this teacher from those of another.
         """
+        if self._use.most_batches is not None:
+            return None
         shelf = self._shelf_of(teacher, fingerprint)
 
         def put(rows: LabelRows, placed: Sequence[tuple[Grant, OpenBatch, int]]) -> Keys | None:

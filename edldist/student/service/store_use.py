@@ -25,6 +25,7 @@ class StoreUse:
         preprocessing, data: see ``Recipe``.
         only: no worker is expected: all labels are in the store.
         made_by: what is known of who made them, by teacher group.
+        most_batches: labels are looked for of so many batches, and none are put; None: always, and all.
     """
 
     store: LabelStore
@@ -33,6 +34,7 @@ class StoreUse:
     data: str = ""
     only: bool = False
     made_by: Mapping[str, LabelMaker] = field(default_factory=dict)
+    most_batches: int | None = None
 
     def settings_of(self, teacher: str) -> str:
         """What the job says of how a group labels (``Recipe.settings``); empty where it says nothing."""
