@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import numpy as np
 import pytest
@@ -160,6 +161,69 @@ def test_a_restored_run_needs_no_teacher_either(memory_job: LocalJob, epochs, tm
     assert sorted(consume(second)) == list(range(200))
     assert asked(second) == 0
     assert second.state_dict()["teachers"] == state["teachers"], "it has learnt from the same teacher"
+
+
+def rank_loader(job: LocalJob, world_size: int):
+    """The first rank's, of so many ranks; 20 samples are a global batch."""
+    rows = [{"id": torch.tensor(id_)} for id_ in range(400)]
+    sampler = ElasticSampler(400, 20, seed=3, rank=0, world_size=world_size)
+    return job.loader(DataLoader(rows, batch_sampler=sampler), inputs="id", high_watermark=6)
+
+
+def await_labelled(loader, batches: int) -> None:
+    """Wait until so many batches are labelled ahead of the loop."""
+    deadline = time.monotonic() + 60
+    while loader.stats()["buffered"] < batches:
+        assert time.monotonic() < deadline, loader.stats()
+        time.sleep(0.01)
+
+
+def taken(loader, batches: int) -> list[int]:
+    """The samples of so many batches, each with its own label."""
+    seen: list[int] = []
+    for batch, labels in loader:
+        assert torch.equal(labels["logits"][:, 0], batch["id"].to(torch.float64))
+        seen += batch["id"].tolist()
+        batches -= 1
+        if not batches:
+            return seen
+    return seen
+
+
+def test_the_next_generations_loader_finds_labels_that_are_here(memory_job: LocalJob) -> None:
+    """A store is not needed; where the ranks are fewer, their parts are larger, and the rest is asked for."""
+    worker = memory_job.teacher(version="1")
+    first = rank_loader(memory_job, 3)
+    loop = iter(first)
+    next(loop)
+    state = first.state_dict()
+    await_labelled(first, 5)
+    handed = [first.hand_on() for _ in range(2)]
+    assert first.stats().get("store_hits") is None, "nobody pays for it before a change"
+    first.close()
+
+    fewer = rank_loader(memory_job, 2)
+    fewer.take_on(handed[0])
+    fewer.load_state_dict(state)
+    assert len(taken(fewer, 5)) == 50
+    assert fewer.stats()["store_hits"] == 5 * 7
+    fewer.close()
+
+    worker.drain()
+    alike = rank_loader(memory_job, 3)
+    alike.take_on(handed[1])
+    alike.load_state_dict(state)
+    assert len(taken(alike, 5)) == 35, "no teacher is here"
+    alike.close()
+
+
+def test_labels_of_a_teacher_that_nobody_can_tell_are_not_handed_on(memory_job: LocalJob) -> None:
+    memory_job.teacher()
+    with rank_loader(memory_job, 3) as loader:
+        loop = iter(loader)
+        next(loop)
+        await_labelled(loader, 5)
+        assert loader.hand_on() is None
 
 
 def test_teachers_that_nobody_can_tell_apart_are_refused(memory_job: LocalJob, epochs, tmp_path) -> None:

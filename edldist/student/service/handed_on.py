@@ -62,6 +62,5 @@ def _put(
     lengths = None
     if inputs.wanted.ends is not None:
         lengths = [inputs.label_rows(sample, sample + 1) for sample in range(inputs.samples)]
-    recipe = Recipe(fingerprint=msgspec.structs.replace(fingerprint, outputs=None))
-    shelf = store.shelf(recipe)
+    shelf = store.shelf(Recipe(fingerprint=msgspec.structs.replace(fingerprint, outputs=None)))
     shelf.put(keys.of(batch.batch, batch.samples, inputs).keys, rows.specs, rows.frames, None, lengths)
