@@ -18,7 +18,7 @@ from tests.fault.harness import EDLDIST, ROOT
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(600)]
 
-SAMPLES, BATCH, STEP_S = 8_192, 16, 0.15
+SAMPLES, BATCH, STEP_S = 8_192, 16, 0.25
 JOB = """\
 name: twice
 teachers: [{model: "tests.models:identify", version: "1", batch_size: 64,

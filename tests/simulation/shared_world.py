@@ -113,5 +113,8 @@ def _taken(tenant: Tenant) -> int:
 
 
 def _starved(tenant: Tenant) -> float:
-    """Seconds that the rank of a job that waited longest has waited for labels."""
-    return max((rank.starved_s for rank in tenant.training.ranks), default=0.0)
+    """Seconds that all ranks of a job have waited for labels.
+
+    One rank alone waits where its workers are slower than those of the others: these wait for it in the step.
+    """
+    return min((rank.starved_s for rank in tenant.training.ranks), default=0.0)

@@ -13,6 +13,7 @@ import torch
 
 from edldist.clock import FakeClock
 from edldist.errors import EdlDistError, LoaderClosedError, PoisonTaskError
+from edldist.labels.grammar import CodecSpec, parse_spec
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.outcomes import Grant
 from edldist.student.service.batch import OpenBatch
@@ -46,14 +47,19 @@ class Desk:
         return self.delivery.lease(worker, room, NEVER_S).grants
 
     def label(
-        self, worker: str, *grants: Grant, rows: int | None = None, version: str = ""
+        self,
+        worker: str,
+        *grants: Grant,
+        rows: int | None = None,
+        version: str = "",
+        codec: CodecSpec | None = None,
     ) -> list[tuple[int, str]]:
         """Every sample's label is its place in the batch; ``rows`` if their number is a lie."""
         answers = [LeaseRows(lease=grant.lease, count=grant.stop - grant.start) for grant in grants]
         values = [value for grant in grants for value in range(grant.start, grant.stop)][:rows]
         specs = [TensorSpec(name="logits", dtype="float32", shape=[len(values)])]
         frame = memoryview(bytearray(torch.tensor(values, dtype=torch.float32).numpy().tobytes()))
-        result = Result(rows=answers, version=version, compute_s=0.0, tensors=specs)
+        result = Result(rows=answers, version=version, compute_s=0.0, tensors=specs, codec=codec)
         refused = self.delivery.place(worker, result, [frame], own_memory=False)
         self.delivery.validate()
         return refused
@@ -198,6 +204,21 @@ def test_labels_of_several_tasks_in_one_result_each_find_their_place():
     assert desk.label("a", first, second) == []
     assert desk.label("b", elsewhere) == []
     assert desk.labels() == [0, 1, 2] and desk.labels() == [0, 1, 2, 3]
+
+
+def test_labels_in_another_codec_than_was_asked_for_are_refused_and_their_batch_waits_on():
+    desk = Desk("a")
+    smaller = OpenBatch(None, {"x": torch.zeros(2)}, 2)
+    smaller.codec = parse_spec("topk:4")
+    desk.delivery.offer(smaller)
+    desk.offer(2)
+    first, second = desk.lease("a")
+    refused = desk.label("a", first, second)
+    assert refused == [(first.lease, "labels came in codec that of its group, and were asked for in topk:4")]
+    assert desk.delivery.buffered == 0
+    assert desk.label("a", first, codec=parse_spec("topk:2"))[0][0] == first.lease
+    assert desk.label("a", first, codec=parse_spec("topk:4")) == []
+    assert desk.delivery.buffered == 2
 
 
 def test_what_others_labelled_first_is_left_out_and_the_rest_of_a_result_counts():

@@ -15,6 +15,7 @@ from edldist.coordinator.shedding import Shedding
 from edldist.coordinator.status import MOST_EXPLAINED, StatusView
 from edldist.observe.states import state_of, states_of
 from edldist.wire.messages import (
+    Degradation,
     Goodbye,
     Heartbeat,
     Refused,
@@ -110,6 +111,7 @@ def test_a_registration_is_answered_and_recorded() -> None:
         (student(address=""), "address"),
         (student(teachers=[]), "names no teacher"),
         (student(teachers=["big", ""]), "empty name"),
+        (student(degrade=[Degradation(teacher="small")]), "may be degraded to teacher 'small'"),
     ],
 )
 def test_registrations_that_make_no_sense_are_refused_with_the_reason(
