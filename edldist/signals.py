@@ -105,6 +105,9 @@ def end_by_signals() -> None:
 
     A warning of a batch system ends a process, too, that has no handler for it, but with an exit code that
     nobody takes for a stop in order. Whoever wants the signal later finds it unclaimed.
+
+    It ends there and then, with nothing to tidy up: an exception would be lost where the signal finds
+    somebody who catches all of them, as imports do, and the process would go on for as long as it likes.
     """
     for number in unclaimed((signal.SIGTERM, *OPTIONAL)):
         signal.signal(number, _leave)
@@ -113,8 +116,10 @@ def end_by_signals() -> None:
 def _leave(number: int, frame: FrameType | None) -> None:
     with contextlib.suppress(OSError, ValueError):
         os.write(sys.stderr.fileno(), f"stopped by {signal.Signals(number).name}\n".encode())
-    ignore_signals()
-    sys.exit(EXIT_STOPPED)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # it may be in the middle of a write
+            stream.flush()
+    os._exit(EXIT_STOPPED)
 
 
 def ignore_signals() -> None:

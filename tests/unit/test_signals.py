@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import faulthandler
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2
 
 import pytest
 
-from edldist.signals import ASKING, OPTIONAL, StopWish, unclaimed
+from edldist.signals import ASKING, EXIT_STOPPED, OPTIONAL, StopWish, unclaimed
 
 
 @pytest.fixture(autouse=True)
@@ -77,3 +79,21 @@ def test_signals_that_somebody_else_answers_are_claimed() -> None:
     finally:
         faulthandler.unregister(SIGUSR1)
     assert unclaimed([SIGUSR1]) == [SIGUSR1]
+
+
+def test_a_process_without_handlers_ends_whoever_catches_what_is_raised_in_it() -> None:
+    """As in an import of a library, which tries what is there with ``except BaseException``."""
+    script = (
+        "import os, signal\n"
+        "from edldist.signals import end_by_signals\n"
+        "end_by_signals()\n"
+        "print('began')\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "except BaseException:\n"
+        "    pass\n"
+        "print('went on')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (EXIT_STOPPED, "began\n")
+    assert "stopped by SIGTERM" in done.stderr
