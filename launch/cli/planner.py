@@ -153,9 +153,9 @@ def plan(
     allowed = dict(most) if most else None
     made = make_plan(runs, target, allowed, batch_size, samples)
     print(json.dumps(document(made), indent=2) if as_json else "\n".join(in_words(made)))
-    if write is not None:
-        write_fragment(made, write)
     if output is not None:
         for path in write_plan(made, output):
             print(path, file=sys.stderr if as_json else sys.stdout)
+    if write is not None:  # it may be a file of that folder
+        write_fragment(made, write)
     return 0 if made.met else 1

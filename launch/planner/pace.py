@@ -31,7 +31,8 @@ class WorkerPace:
         device: the type.
         lines: of each stage, seconds by the rows of a pass.
         spread: how much longer than its line a pass takes, as a factor: the quantiles of all passes.
-        sizes: rows of the smallest and the largest passes that were seen.
+        sizes: rows of the smallest and the largest passes that were seen often enough to count; the last
+            batch of an epoch, say, is none.
         rows: how many were fitted.
         error: by how much half of the passes differ at least from what all lines together say, as a share.
         row_bytes: of the inputs of a row.
@@ -91,6 +92,7 @@ def fit_paces(rows: Sequence[StageRow]) -> dict[str, WorkerPace]:
 def _fit(device: str, rows: Sequence[StageRow]) -> WorkerPace:
     sizes = [row.size for row in rows]
     lines = {stage: fit_line(sizes, [row.stages.get(stage, 0.0) for row in rows]) for stage in STAGES}
+    often = sizes_of(rows) or sizes
     pace = WorkerPace(device, lines)
     took = np.array([sum(row.stages.get(stage, 0.0) for stage in COMPUTE) for row in rows])
     ratios = took / np.maximum([pace.takes(size, *COMPUTE) for size in sizes], 1e-9)
@@ -98,7 +100,7 @@ def _fit(device: str, rows: Sequence[StageRow]) -> WorkerPace:
         device,
         lines,
         spread=tuple(float(each) for each in np.quantile(ratios, np.linspace(0, 1, QUANTILES))),
-        sizes=(min(sizes), max(sizes)),
+        sizes=(min(often), max(often)),
         rows=len(rows),
         error=float(np.median(np.abs(ratios - 1))),
         row_bytes=float(np.median([row.bytes_in / row.size for row in rows])),

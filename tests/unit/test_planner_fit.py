@@ -94,3 +94,9 @@ def test_tokens_are_what_the_passes_of_sequences_are_counted_in() -> None:
 def test_a_size_that_was_hardly_seen_is_none() -> None:
     read = parse_rows(rows((8,), 0.004, 0.0005) + rows((40,), 0.004, 0.0005, each=2))
     assert sizes_of(read.rows) == [8]
+
+
+def test_sizes_are_those_that_were_seen_often() -> None:
+    """The last batch of an epoch comes alone: nobody is to plan with its size."""
+    lines = [*rows((16, 64), 0.01, 0.001), *rows((5,), 0.01, 0.001, each=1)]
+    assert fit_paces(parse_rows(lines).rows)["cpu"].sizes == (16, 64)
