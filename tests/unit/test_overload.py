@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edldist.coordinator.membership import Action, Membership, Record, Send
 from edldist.coordinator.overload import DOWN_S, OVER, UNDER, UP_S, Overload, Pressure, Step
 from edldist.coordinator.shedding import AGAIN_S, CODEC_UP_S, DECIDE_EVERY_S, HOLDS_S, Shedding
+from edldist.observe.overload import STEPS
 from edldist.wire.messages import Degradation, Heartbeat, JobShare, Need, Shed
 from tests.unit.test_membership import WALL, student, teacher
 
@@ -103,7 +104,7 @@ def test_it_moves_one_rung_at_a_time_and_never_twice_within_the_time_for_one(
 class Fleet:
     """A coordinator's members, and what they are told second by second."""
 
-    def __init__(self, workers: Mapping[str, float]) -> None:
+    def __init__(self, workers: Mapping[str, float | None]) -> None:
         self.members = Membership("inc", 1.0, 3.0, 0.0)
         self.shedding = Shedding()
         self.now = 0.0
@@ -130,7 +131,19 @@ class Fleet:
         self, name: str, hunger: float | None, *teachers: str, degrade: Sequence[str] = (), **share: Any
     ) -> None:
         """A job of one rank that would take so much; ``big=int8`` is a smaller codec of ``big``."""
-        named = JobShare(job=name, **share)
+        self.rank(name, name, hunger, *teachers, degrade=degrade, **share)
+
+    def rank(
+        self,
+        job: str,
+        name: str,
+        hunger: float | None,
+        *teachers: str,
+        degrade: Sequence[str] = (),
+        **share: Any,
+    ) -> None:
+        """One of a job's ranks."""
+        named = JobShare(job=job, **share)
         parts = [each.partition("=") for each in degrade]
         chain = [Degradation(teacher=to, codec=codec) for to, _, codec in parts]
         own = student(id=name, process=f"p-{name}", teachers=list(teachers), share=named, degrade=chain)
@@ -303,3 +316,79 @@ def test_workers_that_come_meanwhile_count_as_those_that_were_here_before_the_sm
     fleet.capacity("big", 160.0)
     fleet.run(int(DOWN_S) + 2)
     assert fleet.told["a"].degrade == 0, "two of 100 each are enough for 130"
+
+
+def test_it_is_decided_once_a_second() -> None:
+    fleet = Fleet({"big": 100.0})
+    fleet.run(1)
+    assert not fleet.shedding.due(fleet.now + DECIDE_EVERY_S - 0.01)
+    assert fleet.shedding.due(fleet.now + DECIDE_EVERY_S)
+
+
+def test_what_was_done_is_taken_back_step_by_step_when_nobody_says_any_more_what_it_may_have() -> None:
+    fleet = Fleet({"big": 100.0})
+    fleet.job("named", 300.0, "big", priority=1)
+    fleet.job("other", 300.0, "big")
+    fleet.run(30)
+    assert fleet.shedding.step("big") is Step.REFUSE and fleet.told["other"].waits
+    fleet.leave("named")
+    fleet.events.clear()
+    said = fleet.said
+    fleet.run(4 * int(DOWN_S))
+    assert {(event["event"], event["demand"]) for event in fleet.events} == {("overload_step", 0.0)}
+    assert [event["step"] for event in fleet.events] == [STEPS[2], STEPS[1], STEPS[0]]
+    assert fleet.said == said and fleet.shedding._groups == {}, "what it was told lapses"
+
+
+def test_that_it_is_over_is_said_once() -> None:
+    fleet = Fleet({"big": 100.0})
+    fleet.job("a", 400.0, "big", weight=1)
+    fleet.run(10)
+    fleet.hunger("a", 50.0, ("big",))
+    fleet.run(60)
+    assert fleet.told["a"].step == Step.NONE
+    said = fleet.said
+    fleet.run(10)
+    assert fleet.said == said
+
+
+def test_a_job_that_was_degraded_knows_though_its_other_teacher_has_enough() -> None:
+    fleet = Fleet({"big": 100.0, "small": 1000.0})
+    fleet.job("a", 300.0, "big", "small", degrade=["small"])
+    fleet.run(60)
+    assert fleet.told["a"] == Shed(step=Step.DEGRADE, degrade=1, retry_after_s=HOLDS_S)
+
+
+def test_ranks_of_a_job_are_one_and_may_what_the_first_among_them_may() -> None:
+    fleet = Fleet({"big": 100.0})
+    fleet.job("low", 50.0, "big")
+    for rank, priority in (("r0", 0), ("r1", 2)):
+        fleet.rank("high", rank, 75.0, "big", priority=priority)
+    fleet.run(30)
+    assert fleet.told["low"].waits.startswith("jobs of a higher priority than 0 could take 150 samples/s")
+    assert not fleet.told["r0"].waits and fleet.told["r1"] == fleet.told["r0"]
+
+
+def test_of_two_that_may_be_degraded_the_one_with_less_weight_is_and_then_the_first_by_name() -> None:
+    for weights, degraded in (({"a": 3, "b": 2}, "b"), ({"a": 2, "b": 2}, "a")):
+        fleet = Fleet({"big": 100.0, "small": 1000.0})
+        for name, weight in weights.items():
+            fleet.job(name, 60.0, "big", "small", degrade=["small"], weight=weight)
+        fleet.run(60)
+        assert [name for name, shed in fleet.told.items() if shed.degrade] == [degraded]
+
+
+def test_a_job_that_asks_several_teachers_is_counted_at_each_for_what_it_takes_there() -> None:
+    fleet = Fleet({"big": 100.0, "small": 100.0})
+    fleet.job("a", 300.0, "big", "small", weight=1)
+    fleet.run(60)
+    assert fleet.shedding.step("big") is Step.STORE and fleet.shedding.step("small") is Step.NONE
+    assert fleet.told["a"].step == Step.STORE and fleet.told["a"].degrade == 0
+
+
+def test_while_nobody_knows_what_is_taken_or_given_nothing_is_done() -> None:
+    for capacity, hunger in ((100.0, None), (None, 300.0)):
+        fleet = Fleet({"big": capacity})
+        fleet.job("a", hunger, "big", weight=1)
+        fleet.run(30)
+        assert not fleet.events and not fleet.said
