@@ -144,6 +144,47 @@ def test_a_fresh_coordinator_that_never_learns_rates_balances_all_the_same() -> 
     assert max(served) - min(served) <= 2
 
 
+def test_rates_count_once_in_a_while_and_only_if_one_has_changed() -> None:
+    members = Membership("life", 1.0, 3.0, 0.0)
+    members.register(b"t1", teacher(), 0.0, WALL)
+    worker, version = members.members["t1"], members.version
+    for at, capacity, counts in (
+        (1.0, None, math.nan),
+        (WEIGH_S, None, math.nan),
+        (WEIGH_S + 1, 5.0, 5.0),
+        (2 * WEIGH_S, 50.0, 5.0),
+        (2 * WEIGH_S + 1, 50.0, 50.0),
+        (3 * WEIGH_S + 2, 55.0, 50.0),
+    ):
+        members.heartbeat(b"t1", Heartbeat(id="t1", capacity=capacity), at)
+        members.tick(at, WALL)
+        assert worker.weight == counts or math.isnan(worker.weight) and math.isnan(counts)
+    assert members.version == version + 2
+
+
+def test_the_first_rates_count_when_members_had_time_to_measure_them() -> None:
+    members = Membership("life", 1.0, 3.0, 100.0)
+    members.register(b"t1", teacher(), 100.0, WALL)
+    members.heartbeat(b"t1", Heartbeat(id="t1", capacity=5.0), 101.0)
+    members.tick(100.0 + WEIGH_S - 0.1, WALL)
+    assert math.isnan(members.members["t1"].weight)
+    members.tick(100.0 + WEIGH_S, WALL)
+    assert members.members["t1"].weight == 5.0
+
+
+def test_a_student_is_as_hungry_as_it_is_for_the_group_of_which_it_takes_most() -> None:
+    members = Membership("life", 1.0, 3.0, 0.0)
+    members.register(b"s1", student(teachers=["big", "small", "new"]), 0.0, WALL)
+    rank = members.members["s1"]
+    assert math.isnan(rank.rate)
+    needs = [
+        Need(group=group, hunger=hunger, lacking=0, buffered=0)
+        for group, hunger in (("big", 10.0), ("small", 40.0), ("new", None))
+    ]
+    members.heartbeat(b"s1", Heartbeat(id="s1", needs=needs), 1.0)
+    assert rank.rate == 40.0
+
+
 class TestTheLastSeconds:
     def test_what_was_done_long_ago_does_not_count(self) -> None:
         recent = RecentRate()
