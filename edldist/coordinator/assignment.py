@@ -148,8 +148,7 @@ def _weights(values: Iterable[float]) -> list[int]:
     raw = [v if math.isfinite(v) and v > 0 else None for v in values]
     sane = [v for v in raw if v is not None]
     mean = sum(sane) / len(sane) if sane else 1.0
-    low, high = _WEIGHT_ONE // _MAX_RATIO, _WEIGHT_ONE * _MAX_RATIO
     return [
-        _WEIGHT_ONE if v is None else round(_WEIGHT_ONE * min(max(v / mean, low / 64), high / 64))
+        _WEIGHT_ONE if v is None else round(_WEIGHT_ONE * min(max(v / mean, 1 / _MAX_RATIO), _MAX_RATIO))
         for v in raw
     ]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edldist.coordinator.assignment import StudentRank, TeacherWorker, assign
+from edldist.coordinator.assignment import StudentRank, TeacherWorker, _weights, assign
 
 Links = dict[str, frozenset[str]]
 
@@ -272,6 +272,12 @@ def test_hungry_students_get_more_workers_and_strong_workers_are_spread() -> Non
     links = assign(strong, ranks(40), 8)
     by_strong = Counter(s for t in list(strong)[:5] for s in links[t])
     assert set(by_strong.values()) == {1} and len(by_strong) == 40
+
+
+def test_weights_are_whole_numbers_about_that_of_the_mean_within_a_ratio() -> None:
+    assert _weights([1.0, 3.0, math.nan, -1.0, math.inf, 0.0]) == [32, 96, 64, 64, 64, 64]
+    assert _weights([1.0] * 99 + [1e9])[-2:] == [64 // 16, 64 * 16]
+    assert _weights([math.nan, 0.0]) == [64, 64]
 
 
 def test_the_graph_does_not_fall_into_islands() -> None:
