@@ -25,7 +25,8 @@ _TEACHER = (
 )
 _COORDINATOR = (
     *("membership", "status", "orders", "coordinator_machines", "rates", "assignment", "records"),
-    *("load", "policies", "scaling", "settling"),
+    *("load", "policies", "scaling", "settling", "members_again", "stages"),
+    "link_graph",
 )
 _OVERLOAD = ("overload",)
 _LIVES = ("metrics", "stages")
@@ -86,6 +87,7 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "teacher/passage.py": _TEACHER,
     "coordinator/membership.py": _COORDINATOR,
     "coordinator/assignment.py": _COORDINATOR,
+    "coordinator/link_graph.py": _COORDINATOR,
     "coordinator/rates.py": _COORDINATOR,
     "coordinator/load.py": _COORDINATOR,
     "coordinator/policies.py": _COORDINATOR,
