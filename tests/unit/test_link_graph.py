@@ -39,3 +39,12 @@ def test_the_strongest_worker_that_may_be_spared_moves() -> None:
     assert graph._movable(0, 1) == 1
     graph.link(1, 1)
     assert graph._movable(0, 1) is None, "one has 144 and the other 64: no move makes that clearly more even"
+
+
+def test_of_workers_that_are_as_strong_the_first_moves_though_only_one_is_left_behind() -> None:
+    alike = LinkGraph([200, 200], [64, 64], degree=2)
+    mixed = LinkGraph([16, *[200] * 8], [64, 64], degree=2)
+    for graph, workers in ((alike, (0, 1)), (mixed, (8, 1))):
+        for worker in workers:
+            graph.link(worker, 0)
+        assert graph._movable(0, 1) == min(workers)

@@ -22,6 +22,7 @@ BOUND = 8
 def test_differs_by_a_clear_factor_only() -> None:
     assert not differs(math.nan, math.nan) and not differs(math.nan, 5.0)
     assert differs(5.0, math.nan)
+    assert not differs(15.0, 10.0) and not differs(10.0, 15.0)
     assert not differs(14.9, 10.0) and differs(15.1, 10.0) and differs(6.6, 10.0) and not differs(6.7, 10.0)
 
 
@@ -197,6 +198,20 @@ class TestTheLastSeconds:
         assert recent.value == 0.0
         recent.see(910, 17.0)
         assert recent.value == 2.0
+
+    def test_nothing_is_a_count_and_no_time_is_no_rate(self) -> None:
+        recent = RecentRate()
+        recent.see(0, 1.0)
+        recent.see(10, 1.0)
+        assert recent.value is None
+        recent.see(10, 2.0)
+        assert recent.value == 10.0
+
+    def test_of_one_that_is_seldom_heard_the_last_two_words_count(self) -> None:
+        recent = RecentRate()
+        for samples, now in ((0, 0.0), (0, 6.0), (60, 12.0)):
+            recent.see(samples, now)
+        assert recent.value == 10.0
 
     def test_a_count_that_begins_again_is_no_negative_rate(self) -> None:
         recent = RecentRate()

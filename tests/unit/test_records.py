@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
+import pytest
+
+from edldist.coordinator import records as records_module
 from edldist.coordinator.records import MAX_BYTES_A_REPLY, MAX_RECORDS, MAX_RECORDS_A_REPLY, Records
 from edldist.wire.messages import Event, Report, Status
 from tests.fault.harness import all_records
@@ -83,3 +87,58 @@ def test_old_records_make_room_and_large_ones_fill_a_reply_sooner() -> None:
     for n in range(40):
         large.add(event(n, "x" * MAX_BYTES_A_REPLY))
     assert large.last - len(large._ring) > 25
+
+
+def test_the_next_report_ends_the_wait_for_those_before_another_one() -> None:
+    records = Records()
+    assert [records.add_once(report(n)) for n in (5, 1, 5)] == [0, 1, 1], "2 to 4 may still come"
+    assert records.add_once(report(5)) == 5
+    assert [records.add_once(report(n, "q")) for n in (9, 7, 9, 7)] == [0, 0, 0, 7], "the first that is there"
+
+
+def test_a_report_that_is_not_to_be_kept_is_acknowledged_all_the_same() -> None:
+    told: list[Event | Report] = []
+    records = Records(told.append)
+    assert records.add_once(report(1), keep=False) == 1 and records.last == 0
+    assert records.add_once(report(2)) == 2 and told == [report(2)]
+    assert records.add_once(report(2)) == 2 and told == [report(2)]
+
+
+def test_reporters_that_were_silent_for_longest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records_module, "MAX_REPORTERS", 2)
+    records = Records()
+    for name in ("a", "b", "a", "c"):
+        records.add_once(report(1, name))
+    assert [records.add_once(report(1, name)) for name in ("a", "c")] == [1, 1] and records.last == 3
+    assert records.add_once(report(1, "b")) == 1 and records.last == 4, "it is taken for a new one"
+
+
+def test_events_of_one_name_are_found_from_the_newest_on() -> None:
+    records = Records()
+    for n in range(1, 5):
+        records.add(event(n))
+        records.add(report(n))
+    records.add(Event(event="other", t=WALL, fields={}))
+    assert [found.fields["n"] for found in records.events_since(0, "e")] == [4, 3, 2, 1]
+    assert [found.fields["n"] for found in records.events_since(4, "e")] == [4, 3]
+    assert list(records.events_since(9, "other")) == list(records.events_since(99, "other")) == []
+    assert len(list(records.events_since(8, "other"))) == 1
+
+
+def test_what_happened_is_counted_of_events_alone() -> None:
+    records = Records()
+    records.add(event(1))
+    records.add(report(1))
+    assert +Counter(records.happenings.told()["events"]) == {"e": 1}
+
+
+def test_large_records_are_let_go_before_they_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records_module, "MAX_BYTES", 1000)
+    records = Records()
+    for n in range(1, 4):
+        records.add(event(n, "x" * 300))
+    assert len(records.since(0)[0]) == 2, "three of some 340 bytes are too many"
+    records.add(event(4, "x" * 2000))
+    assert [found.fields["n"] for found in records.since(0)[0]] == [4], "one is held, however large"
+    records.add(event(5))
+    assert [found.fields["n"] for found in records.since(0)[0]] == [5]
