@@ -258,7 +258,8 @@ import torch
 from torch.utils.data import DataLoader
 import edldist
 from tests.fault.pictures import Pictures, check
-loader = DataLoader(Pictures(), batch_size=32, num_workers=2)
+collate = edldist.collate if sys.argv[2] == "slots" else None
+loader = DataLoader(Pictures(), batch_size=32, num_workers=2, collate_fn=collate)
 with edldist.DistillLoader(loader, inputs="picture") as batches:
     for step, (batch, labels) in enumerate(batches):
         check(batch, labels)
@@ -271,7 +272,10 @@ def _children(roles: list[Role]) -> list[int]:
     return [p.pid for role in roles for p in (psutil.Process(role.pid), *role.tree())]
 
 
-def test_a_killed_run_leaves_shared_memory_empty(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("place", "mapped"), [("files", r"rw-p .*/dev/shm/torch_"), ("slots", r"rw-p .*/memfd:edldist")]
+)
+def test_a_killed_run_leaves_shared_memory_empty(tmp_path: Path, place: str, mapped: str) -> None:
     """Batches of data-loader workers, slabs of both sides: all of it goes with the processes."""
     named = set(os.listdir("/dev/shm"))
     job = FaultJob(tmp_path, model="tests.fault.pictures:teacher")
@@ -283,7 +287,7 @@ def test_a_killed_run_leaves_shared_memory_empty(tmp_path: Path) -> None:
         env = {"EDLDIST_COORDINATOR": job.address, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         with (tmp_path / "student.log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, str(tmp_path / "student.py"), str(steps)],
+                [sys.executable, str(tmp_path / "student.py"), str(steps), place],
                 env={**os.environ, **env},
                 stdout=log,
                 stderr=log,
@@ -302,7 +306,7 @@ def test_a_killed_run_leaves_shared_memory_empty(tmp_path: Path) -> None:
                 line
                 for worker in workers
                 for line in Path(f"/proc/{worker.pid}/maps").read_text().splitlines()
-                if re.search(r"rw-p .*/dev/shm/torch_", line)
+                if re.search(mapped, line)
             ]
             assert lent, "workers read batches where the data loader's processes put them"
             assert len(inodes) >= 4

@@ -83,6 +83,18 @@ def test_a_view_keeps_a_slot_and_the_last_one_frees_it(slots: Slots, worker: Wor
     assert worker.fill(3).address == slab.address
 
 
+def test_what_a_worker_goes_on_holding_after_it_was_sent_is_not_filled_again(
+    slots: Slots, worker: Worker
+) -> None:
+    slab = worker.pool.reserve(SIZE)
+    kept = slab.hold(SIZE)
+    kept[:] = 1
+    slots.receive(worker.filled(slab))
+    assert worker.fill(2).address != slab.address and (kept == 1).all()
+    del kept
+    assert slab.free
+
+
 def test_a_slot_in_use_is_found_by_where_it_begins(slots: Slots, worker: Worker) -> None:
     memory = slots.receive(worker.fill(1))
     address = memory.ctypes.data
