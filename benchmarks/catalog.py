@@ -93,7 +93,7 @@ ROWS = (
     Row("store", "store", "measure_store", "rates and bounds of a store of labels", budgeted=False),
     Row("kept", "kept", "measure", "labels that are kept, against live ones"),
     Row("loop", "loop", "simulated", "training loop, simulated device step of 20 ms"),
-    Row("training", "loop", "trained", "real training on the CPU, no-op teacher"),
+    Row("training", "training", "measure_training", "real training on the CPU, no-op teacher"),
     Row("workers", "fleets", "many", "32 simulated workers"),
     Row("mixed", "fleets", "mixed", "simulated workers of 10 ms and of 40 ms"),
     Row("shares", "shares", "measure_shares", "three jobs of weights 2:1:1 that ask twice as much"),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from edldist_benchmarks.interval import CONFIDENCE, Interval, median_interval
 
 __all__ = [
     "Budget",
@@ -53,10 +55,20 @@ class Budget:
     at_most: float | None = None
     of: str = "ratio"
 
-    def met(self, figure: Figure) -> bool:
+    def met(self, figure: Figure) -> bool | None:
+        """Whether it is reached.
+
+        None: the runs do not decide. The interval in which the ratio lies is on both sides of the budget, or
+        there are too few of them for one.
+        """
+        if self.of == "ratio" and figure.interval is not None:
+            low, high, confidence = figure.interval
+            ends = self._allows(low), self._allows(high)
+            return ends[0] if ends[0] == ends[1] and confidence >= CONFIDENCE else None
         reached = figure.ratio if self.of == "ratio" else figure.value
-        if reached is None:
-            return False
+        return reached is not None and self._allows(reached)
+
+    def _allows(self, reached: float) -> bool:
         return (self.at_least is None or reached >= self.at_least) and (
             self.at_most is None or reached <= self.at_most
         )
@@ -73,6 +85,7 @@ class Figure:
         limit_name: what the limit is, in words.
         budget: what is to be reached, if anything.
         runs: the single runs behind ``value`` and ``limit``.
+        ratios: of the value to its limit in each turn of ``paired`` runs; else empty.
     """
 
     what: str
@@ -82,6 +95,22 @@ class Figure:
     limit_name: str = ""
     budget: Budget | None = None
     runs: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    ratios: Sequence[float] = ()
+
+    @classmethod
+    def paired(
+        cls,
+        what: str,
+        unit: str,
+        values: Sequence[float],
+        limits: Sequence[float],
+        limit_name: str,
+        budget: Budget | None = None,
+    ) -> Figure:
+        """Compare two series turn by turn: the ratio is the median of theirs, and has an interval."""
+        figure = cls.median_of(what, unit, values, limits, limit_name, budget)
+        ratios = [value / limit for value, limit in zip(values, limits, strict=True)]
+        return replace(figure, ratios=ratios)
 
     @classmethod
     def median_of(
@@ -106,11 +135,24 @@ class Figure:
 
     @property
     def ratio(self) -> float | None:
+        if self.ratios:
+            return statistics.median(self.ratios)
         return self.value / self.limit if self.limit else None
 
     @property
+    def interval(self) -> Interval | None:
+        """In which the ratio of ``paired`` runs lies."""
+        return median_interval(self.ratios) if self.ratios else None
+
+    @property
     def met(self) -> bool | None:
+        """Whether the budget is; None where there is none, or the runs do not decide."""
         return None if self.budget is None else self.budget.met(self)
+
+    @property
+    def verdict(self) -> str:
+        """The same in a word: ``yes``, ``NO``, ``open`` where runs do not decide; none without a budget."""
+        return "" if self.budget is None else {True: "yes", False: "NO", None: "open"}[self.met]
 
     def document(self) -> dict[str, Any]:
         """For JSON."""
@@ -122,6 +164,7 @@ class Figure:
             "limit": self.limit,
             "limit_name": self.limit_name,
             "ratio": self.ratio,
+            "interval": self.interval and self.interval._asdict(),
             "budget": budget and {"of": budget.of, "at_least": budget.at_least, "at_most": budget.at_most},
             "met": self.met,
             "runs": {name: list(values) for name, values in self.runs.items()},

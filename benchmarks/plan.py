@@ -172,7 +172,7 @@ def main() -> None:
         ratio = (
             "" if figure.ratio is None else f" | {figure.limit:,.1f} {figure.limit_name}: {figure.ratio:.2f}"
         )
-        print(f"{figure.what} | {figure.value:,.1f} {figure.unit}{ratio} | {'yes' if figure.met else 'NO'}")
+        print(f"{figure.what} | {figure.value:,.1f} {figure.unit}{ratio} | {figure.verdict}")
     print(*result.notes, sep="\n")
 
 

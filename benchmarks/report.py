@@ -79,10 +79,19 @@ def _cells(figure: Figure) -> list[str]:
         figure.what,
         f"{number(figure.value)} {figure.unit}".rstrip(),
         limit,
-        "" if figure.ratio is None else f"{figure.ratio:.2f}",
+        _ratio_words(figure),
         "" if figure.budget is None else budget_words(figure.budget, figure.unit),
-        {True: "yes", False: "NO", None: ""}[figure.met],
+        figure.verdict,
     ]
+
+
+def _ratio_words(figure: Figure) -> str:
+    if figure.ratio is None:
+        return ""
+    if figure.interval is None:
+        return f"{figure.ratio:.2f}"
+    low, high, _ = figure.interval
+    return f"{figure.ratio:.3f} ({low:.3f} to {high:.3f})"
 
 
 def number(value: float) -> str:

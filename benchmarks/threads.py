@@ -17,7 +17,7 @@ import torch
 from edldist.cpus import usable_cpus
 from edldist_benchmarks.figures import Figure, Result, Settings, interleave, rate
 from edldist_benchmarks.job import Job, open_job
-from edldist_benchmarks.loop import CLASSES, trainer
+from edldist_benchmarks.small_net import CLASSES, trainer
 
 __all__ = ["measure_threads"]
 

@@ -99,6 +99,24 @@ def test_a_row_whose_worker_dies_fails_at_once_and_leaves_nothing(tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_training_is_measured_with_an_interval_at_one_rank_and_at_two(tmp_path: Path) -> None:
+    with bench(tmp_path, "training", "--repeats", "1", "--seconds", "0.1") as process:
+        output, _ = process.communicate(timeout=880)
+    assert process.returncode == 0, output
+    (row,) = json.loads((tmp_path / "bench.json").read_text())["rows"]
+    figures = row["figures"]
+    assert len(figures) == 8 and {figure["what"].partition(",")[0] for figure in figures} == {
+        "1 rank",
+        "2 ranks",
+    }
+    for figure in figures:
+        assert figure["interval"]["low"] <= figure["ratio"] <= figure["interval"]["high"]
+        assert figure["met"] is None, "three turns decide nothing"
+    assert output.count("involuntary switches") == 4
+
+
+@pytest.mark.slow
 def test_the_pair_for_the_gpu_runs_at_toy_size_without_one() -> None:
     command = [
         sys.executable,

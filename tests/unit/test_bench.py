@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
+import random
+import statistics
 import subprocess
 import sys
 import types
@@ -11,6 +14,8 @@ from pathlib import Path
 
 import click
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from edldist_benchmarks import __main__ as runner
@@ -28,6 +33,7 @@ from edldist_benchmarks.figures import (
     interleave,
     rate,
 )
+from edldist_benchmarks.interval import CONFIDENCE, median_interval
 from edldist_benchmarks.killed import full_rate_after, longest_gap
 from edldist_benchmarks.plots import draw_curves
 from edldist_benchmarks.report import budget_words, markdown_report, number, print_report
@@ -59,6 +65,41 @@ def test_a_figure_is_the_median_of_its_runs_beside_the_median_of_its_limit():
 )
 def test_a_budget_bounds_the_ratio_or_the_figure_itself(budget: Budget, value: float, met: bool):
     assert Figure("x", value, "s", 100, budget=budget).met is met
+
+
+@pytest.mark.parametrize(
+    ("ratios", "verdict"),
+    [
+        ([0.99, 0.985, 1.0, 0.98, 0.99, 0.995], "yes"),
+        ([0.97, 0.96, 0.979, 0.9, 0.97, 0.95], "NO"),
+        ([0.99, 0.97, 1.0, 0.98, 0.99, 0.995], "open"),
+        ([0.99] * 5, "open"),  # too few to be sure of anything
+        ([0.5, *[0.99] * 7, 1.5], "yes"),  # one of nine on either side decides nothing
+    ],
+)
+def test_paired_runs_meet_a_budget_if_their_interval_does(ratios: list[float], verdict: str):
+    limits = [100.0 + turn for turn in range(len(ratios))]  # the machine grows faster: of both alike
+    values = [ratio * limit for ratio, limit in zip(ratios, limits, strict=True)]
+    figure = Figure.paired("x", "samples/s", values, limits, "plain", Budget(at_least=0.98))
+    assert figure.ratio == pytest.approx(sorted(ratios)[len(ratios) // 2], abs=0.01)
+    assert figure.verdict == verdict
+    assert figure.met is {"yes": True, "NO": False, "open": None}[verdict]
+    assert Figure.paired("x", "samples/s", values, limits, "plain").verdict == ""
+
+
+@given(st.lists(st.floats(-10, 10), min_size=1, max_size=25))
+def test_an_interval_lies_between_two_of_the_values_and_about_their_median(values: list[float]):
+    low, high, confidence = median_interval(values)
+    assert low in values and high in values and low <= statistics.median(values) <= high
+    assert (confidence >= CONFIDENCE) == (len(values) >= 6)
+
+
+def test_an_interval_holds_the_true_median_as_often_as_it_says():
+    rng = random.Random(5)
+    for count in (6, 9, 15):
+        intervals = [median_interval([rng.expovariate(1.0) for _ in range(count)]) for _ in range(2_000)]
+        held = sum(low <= math.log(2) <= high for low, high, _ in intervals) / len(intervals)
+        assert held == pytest.approx(intervals[0].confidence, abs=0.015)
 
 
 def test_without_a_limit_there_is_no_ratio_and_no_ratio_budget_is_met():
@@ -191,6 +232,9 @@ def test_the_table_says_what_was_met_and_what_was_not():
         [
             Figure("fast", 1234.6, "samples/s", 1300, "plain", Budget(at_least=0.9)),
             Figure("slow", 2.25, "s", budget=Budget(at_most=1, of="value")),
+            Figure.paired(
+                "level", "samples/s", [95, 105, 100] * 2, [100] * 6, "plain", Budget(at_least=0.99)
+            ),
         ],
         notes=["it rained"],
     )
@@ -203,6 +247,7 @@ def test_the_table_says_what_was_met_and_what_was_not():
     lines = [" ".join(line.split()) for line in console.export_text().splitlines()]
     assert "loop fast 1,235 samples/s 1,300 plain 0.95 >= 0.9 yes" in lines
     assert "slow 2.25 s <= 1 s NO" in lines
+    assert "level 100 samples/s 100 plain 1.000 (0.950 to 1.050) >= 0.99 open" in lines
     assert lines.index("beyond the budgets") < lines.index("cost m 3 MiB") < lines.index("loop: it rained")
 
 
