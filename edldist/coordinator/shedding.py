@@ -21,7 +21,7 @@ from collections.abc import Collection, Mapping, Sequence
 from edldist.coordinator.jobs import Job, Places, Relief, demand, jobs_of, reliefs
 from edldist.coordinator.load import GroupLoad, loads
 from edldist.coordinator.membership import Action, Member, Record, Send
-from edldist.coordinator.overload import UP_S, Overload, Pressure, Step
+from edldist.coordinator.overload import OVER, UP_S, Overload, Pressure, Step
 from edldist.observe.overload import STEPS
 from edldist.wire.messages import Event, Scalar, Shed
 from edldist.wire.transport import Sender
@@ -45,6 +45,9 @@ class Shedding:
         self._groups: dict[str, Overload] = {}
         # By group and rung, samples per second of a worker when the rung above was climbed to.
         self._gave: dict[tuple[str, int], float] = {}
+        self._moved_at: dict[str, float] = {}  # by group, when its rung was another one last
+        # By group, job and place, smaller codecs with which workers gave no more: not again in this overload.
+        self._futile: set[tuple[str, str, int]] = set()
         self._waiting: dict[str, tuple[float, str]] = {}  # by job, since when, and why
         self._places: dict[str, int] = {}
         self._told: dict[Sender, tuple[Shed, float]] = {}
@@ -88,9 +91,17 @@ class Shedding:
         """What labels each job, as far as the groups' overloads go."""
         places = {job.name: 0 for job in jobs}
         for group, overload in sorted(self._groups.items()):
-            for job, place in reliefs(group, jobs, known)[: overload.degraded]:
+            for job, place in self._reliefs(group, jobs, known)[: overload.degraded]:
                 places[job.name] = max(places[job.name], place)
         return places
+
+    def _reliefs(self, group: str, jobs: Sequence[Job], known: Mapping[str, GroupLoad]) -> list[Relief]:
+        """What may relieve a group, but for what has been of no use."""
+        return [
+            relief
+            for relief in reliefs(group, jobs, known)
+            if (group, relief.job.name, relief.place) not in self._futile
+        ]
 
     def _look(
         self,
@@ -104,14 +115,20 @@ class Shedding:
         """Let a group's overload take its course."""
         overload = self._groups.setdefault(group, Overload())
         served = [job for job in jobs if group in job.asks(places)]
-        candidates, load = reliefs(group, jobs, known), known.get(group, GroupLoad())
+        candidates, load = self._reliefs(group, jobs, known), known.get(group, GroupLoad())
         top = candidates[min(overload.degraded, len(candidates)) - 1] if candidates else None
         if overload.step is not Step.DEGRADE:
             top = None
         asked, gives = demand(group, jobs, places), sum(load.capacities())
         before = overload.step, overload.level
+        pressure = self._pressure(group, top, jobs, places, load)
+        if top is not None and pressure is not None and self._was_in_vain(group, top, pressure, load, now):
+            self._futile.add((group, top.job.name, top.place))
+            self._moved_at[group] = now
+            candidates.remove(top)
+            pressure = None  # what it comes to without this one is to be seen
         moved = overload.look(
-            self._pressure(group, top, jobs, places, load),
+            pressure,
             len(candidates),
             len({job.priority for job in served}) > 1,
             now,
@@ -119,10 +136,13 @@ class Shedding:
         )
         if not moved:
             return []
+        self._moved_at[group] = now
+        if not overload.level:
+            self._futile = {each for each in self._futile if each[0] != group}
         if overload.level > before[1] and load.workers:
             self._gave[group, before[1]] = gives / len(load.workers)
         if not jobs and not overload.level:
-            del self._groups[group]
+            del self._groups[group], self._moved_at[group]
             self._gave = {at: gave for at, gave in self._gave.items() if at[0] != group}
         fields: dict[str, Scalar] = {
             "name": group,
@@ -146,13 +166,24 @@ class Shedding:
         gives = without = sum(load.capacities())
         if top is not None and top.by_codec:
             # Without it workers give what they did before it, as far as anybody remembers.
-            gave = self._gave.get((group, self._groups[group].level - 1))
+            gave = self._gave_before(group)
             without = gives if gave is None else min(gives, gave * len(load.workers))
         if now == below == 0.0:
             return Pressure(0.0, 0.0)
         if not gives or not without or now is None or below is None:
             return None
         return Pressure(now / gives, below / without)
+
+    def _gave_before(self, group: str) -> float | None:
+        """What a worker of a group gave before the rung where it is now."""
+        return self._gave.get((group, self._groups[group].level - 1))
+
+    def _was_in_vain(self, group: str, top: Relief, pressure: Pressure, load: GroupLoad, now: float) -> bool:
+        """Whether workers give no more with a smaller codec, as where packing costs more than it saves."""
+        gave = self._gave_before(group)
+        if not top.by_codec or gave is None or now - self._moved_at.get(group, now) < CODEC_UP_S:
+            return False
+        return pressure.now > OVER and sum(load.capacities()) <= gave * len(load.workers)
 
     def _note(self, jobs: Sequence[Job], places: dict[str, int], wall: float) -> list[Action]:
         """Record what labels jobs from now on, where that is something else."""

@@ -301,7 +301,8 @@ def test_a_job_is_degraded_as_far_as_it_allows_before_one_of_more_weight_is():
     fleet.job("a", 200.0, "big", degrade=["big=int8"], weight=2)
     fleet.job("b", 200.0, "big", degrade=["big=int8", "big=topk:4"], weight=1)
     seen = []
-    for _ in range(100):
+    for second in range(100):
+        fleet.capacity("big", 100.0 + second)  # each brings a little
         fleet.run(1)
         seen.append((fleet.told["b"].degrade, fleet.told["a"].degrade) if fleet.told else (0, 0))
     assert list(dict.fromkeys(seen)) == [(0, 0), (1, 0), (2, 0), (2, 1)]
@@ -392,3 +393,38 @@ def test_while_nobody_knows_what_is_taken_or_given_nothing_is_done() -> None:
         fleet.job("a", hunger, "big", weight=1)
         fleet.run(30)
         assert not fleet.events and not fleet.said
+
+
+def test_a_codec_with_which_workers_give_no_more_is_given_up_until_the_overload_is_over():
+    fleet = Fleet({"big": 100.0, "small": 1000.0})
+    fleet.job("a", 300.0, "big", "small", degrade=["big=topk:4", "big=int8", "small"])
+    fleet.run(3 * int(UP_S) + 1)
+    assert fleet.told["a"].degrade == 1
+    fleet.capacity("big", 80.0)
+    fleet.run(int(CODEC_UP_S) + 1)
+    assert fleet.told["a"].degrade == 2, "packing is what costs; the next one may be cheaper"
+    fleet.run(int(CODEC_UP_S) + 1)
+    assert fleet.told["a"].degrade == 3
+    assert [event["to"] for event in fleet.events if event["event"] == "job_degraded"] == [
+        "teacher big as topk:4",
+        "teacher big as int8",
+        "teacher small",
+    ]
+    fleet.capacity("big", 100.0)
+    fleet.hunger("a", 50.0, ("big",))
+    fleet.run(6 * int(DOWN_S))
+    assert fleet.shedding.step("big") is Step.NONE and fleet.told["a"].degrade == 0
+    fleet.hunger("a", 300.0, ("big",))
+    fleet.run(3 * int(UP_S) + 2)
+    assert fleet.told["a"].degrade == 1, "another overload, another try"
+
+
+def test_where_nothing_is_left_to_try_the_job_has_its_own_labels_again():
+    fleet = Fleet({"big": 100.0})
+    fleet.job("a", 300.0, "big", degrade=["big=topk:4"])
+    fleet.run(3 * int(UP_S) + 1)
+    fleet.capacity("big", 80.0)
+    fleet.run(int(CODEC_UP_S) + 1)
+    assert fleet.told["a"].degrade == 0 and fleet.shedding.step("big") is Step.STORE
+    fleet.run(100)
+    assert fleet.told["a"].degrade == 0
