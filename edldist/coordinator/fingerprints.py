@@ -109,7 +109,7 @@ class GroupFingerprints:
         entry.workers[message.id] = None
         if provisional:
             self._provisional.add(message.id)
-        if its.outputs is not None or len(entry.workers) == 1:
+        if its.outputs is not None:
             entry.fingerprint = its
 
     def left(self, message: Register) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -31,7 +32,11 @@ class Node:
         network = MemoryTransport()
         self.clock = FakeClock(100.0)
         self.hub = network.poller().bind(ADDRESS)
-        self.attendance = Attendance(ADDRESS, REPORT, network, self.clock)
+        self.heard = 0
+        self.attendance = Attendance(ADDRESS, REPORT, network, self.clock, self._hear)
+
+    def _hear(self) -> None:
+        self.heard += 1
 
     def turn(self, after_s: float = 0.0) -> float:
         """Seconds until it wants the next one."""
@@ -108,6 +113,7 @@ def test_only_the_last_word_about_its_own_run_counts(node: Node) -> None:
     node.hub.send(node._peer, view(waiting=2))
     node.turn(2.0)
     assert node.attendance.view == view(waiting=2) and node.attendance.silent_s == 0.0
+    assert node.heard == 3, "and nothing of another run"
     node.clock.advance(1.5)
     assert node.attendance.silent_s == 1.5
 
@@ -146,6 +152,7 @@ def test_it_waits_for_an_answer_to_the_present_report_that_passes(node: Node, sl
 
 def test_whoever_waits_learns_what_ended_the_thread(node: Node, sleeps: list[float]) -> None:
     node.attendance.fail(WireError("broken"))
+    assert node.heard == 1
     with pytest.raises(WireError, match="broken"):
         node.attendance.wait(lambda heard: True, 5.0)
     assert sleeps == []
@@ -173,3 +180,4 @@ def test_its_thread_reports(node: Node) -> None:
             time.sleep(0.001)
     finally:
         node.attendance.close()
+    assert not any(each.name == "edldist-attendance" for each in threading.enumerate())

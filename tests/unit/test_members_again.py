@@ -105,3 +105,11 @@ def test_how_long_a_lost_one_was_silent_is_recorded() -> None:
     members.register(b"t1", teacher(), 100.0, WALL)
     lost = [event for tenths in range(1000, 1040) for event in events(members.tick(tenths / 10, WALL))]
     assert lost == [("teacher_lost", {"id": "t1", "name": "big", "silent_s": 3.0})]
+
+
+def test_a_group_without_a_worker_is_told_to_nobody() -> None:
+    members = make()
+    members.register(b"s1", student(teachers=["other"]), 0.0, WALL)
+    members.register(b"t1", teacher(), 0.0, WALL)
+    assert events(members.goodbye(b"t1", Goodbye(id="t1"), WALL))
+    assert members.heartbeat(b"s1", Heartbeat(id="s1"), 1.0) == []

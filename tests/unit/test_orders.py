@@ -250,3 +250,26 @@ def test_what_workers_were_told_is_forgotten_with_them(desk: Desk) -> None:
     desk.members.goodbye(b"t1", Goodbye(id="t1"), 0.0)
     desk.decided()
     assert desk.orders._sent == {}
+
+
+def test_students_are_named_in_order_however_they_came() -> None:
+    desk, names = Desk(most=16), [f"s{n:02}" for n in range(12)]
+    for name in reversed(names):
+        desk.student(Peer(id=name, address=f"tcp://here:{name}"))
+    ((_, told),) = desk.decided()
+    assert [peer.id for peer in told.students] == names
+    desk.orders._max_students_per_worker = 1
+    for n in range(2, 13):
+        desk.teacher(f"t{n:02}")
+    released = dict(desk.decided())[b"t1"].released
+    assert len(released) == 11 and released == sorted(released)
+
+
+def test_a_change_that_never_left_goes_with_the_next_heartbeat(desk: Desk) -> None:
+    desk.student(S1)
+    desk.decided()
+    desk.student(S2)
+    desk.reachable = False
+    assert desk.decided() == []
+    desk.reachable = True
+    assert desk.refreshed() == [(b"t1", Links(students=[S1, S2], complete=True))]
