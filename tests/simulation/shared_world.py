@@ -26,7 +26,7 @@ _SHARE_OFF = 0.10
 """So much of all may a job lack that was not labelled as fast as it could have taken."""
 _STARVES = 0.05
 _LEAST_OF_ITS_SHARE = 0.25
-"""Where a worker serves fewer jobs than there are, links decide; but nobody gets next to nothing."""
+"""Where workers serve some ranks alone, one with few workers holds up its job; none gets next to nothing."""
 
 
 class Tenant:
@@ -91,9 +91,8 @@ class SharedWorld(World):
         got = {tenant.setup.job: _taken(tenant) - before[tenant.setup.job][0] for tenant in self.tenants}
         weights = sum(tenant.setup.weight or 1 for tenant in jobs)
         links = [set(member.links) for member in server._members.members.values() if member.is_teacher]
-        everywhere = all(
-            served & {rank.name for rank in tenant.training.ranks} for served in links for tenant in jobs
-        )
+        ranks = {rank.name for tenant in jobs for rank in tenant.training.ranks}
+        everywhere = all(ranks <= served for served in links)
         self.note(f"in {_WINDOW_S:g} s of peace jobs took {got}, overload step {self.steps_of_overload}")
         for tenant in jobs:
             name, due = tenant.setup.job, (tenant.setup.weight or 1) / weights

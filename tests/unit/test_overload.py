@@ -273,7 +273,7 @@ def test_the_same_workers_answer_with_a_smaller_codec_and_with_their_own_when_th
     fleet.run(3 * int(UP_S) + 1)
     assert fleet.told["a"].degrade == 1 and fleet.shedding.step("big") is Step.DEGRADE
     assert fleet.events[-1] == {"event": "job_degraded", "job": "a", "to": "teacher big as int8"}
-    fleet.capacity("big", 120.0)
+    fleet.capacity("big", 110.0)
     fleet.run(int(CODEC_UP_S) - 2)
     assert fleet.told["a"].degrade == 1, "what it brings shows by and by"
     fleet.capacity("big", 160.0)
