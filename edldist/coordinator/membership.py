@@ -215,7 +215,7 @@ class Membership:
         giving_way: list[Member] = []
         if message.role == "teacher":
             reason = self._fingerprints.objection(message, lambda: self._rolls(message))
-            if reason is not None and rejoins(message) and not self.settled(now):
+            if reason is not None and rejoins(message):
                 those = self._fingerprints.giving_way(message, self._rolls(message))
                 giving_way = [self._members[member_id] for member_id in those]
         if reason is not None and not giving_way:
