@@ -247,6 +247,28 @@ def test_what_was_read_does_not_count_as_held(ends: Ends, folder: KeyFolder) -> 
         assert held() == before, size
 
 
+def test_links_that_are_given_up_while_they_shake_hands_hold_up_no_other(
+    ends: Ends, folder: KeyFolder
+) -> None:
+    """Else libzmq would wait for ever to tell of a handshake to somebody who does not listen any more."""
+    hub, poller = ends.hub(folder), ends.poller(folder, TEACHER)
+
+    def link(route: str) -> ZmqLink:
+        made = poller.connect(hub.address, route)
+        assert isinstance(made, ZmqLink)
+        return made
+
+    for number in range(60):
+        given_up = link(f"given-up-{number}")
+        given_up.send(Ack(seq=1))
+        poller.wait(0.001 * (number % 4))
+        given_up.close(at_once=True)
+    last = link("w")
+    ends.ends.append(last)
+    ends.inbox[last] = []
+    assert ends.heard(hub, last).sender.role == TEACHER
+
+
 def test_keys_are_rotated_under_those_who_talk(ends: Ends, folder: KeyFolder) -> None:
     hub = ends.hub(folder)
     links = [ends.link(hub, folder, role, route=role) for role in MEMBERS]

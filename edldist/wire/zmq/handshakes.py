@@ -73,6 +73,7 @@ class Handshakes:
         self._own = ""
         self._again_at: float | None = None
         self._events: zmq.Socket[bytes] | None = None
+        self._told_of: zmq.Socket[bytes] | None = None  # whose handshakes those are
         self.trouble = ""
         """Why the link is not connected; empty while it is, or nothing is known."""
 
@@ -123,7 +124,14 @@ class Handshakes:
                         )
 
     def close(self) -> None:
-        """Hear of no more."""
+        """Hear of no more; to be called while the link's socket is open.
+
+        libzmq tells from its I/O thread, and waits for ever where nobody listens any more: with it would all
+        connections of the process. So the telling ends before the listening.
+        """
+        if self._told_of is not None and not self._told_of.closed:
+            self._told_of.disable_monitor()
+        self._told_of = None
         if self._events is not None:
             self._forget(self._events)
             self._events.close(linger=0)
@@ -137,6 +145,7 @@ class Handshakes:
         self.close()
         place = f"inproc://handshakes-{next(_numbers)}"
         socket.monitor(place, _SUCCEEDED | _REFUSED | _UNPROVEN)
+        self._told_of = socket
         self._events = socket.context.socket(zmq.PAIR)
         self._events.connect(place)
         self._watch(self._events, self)

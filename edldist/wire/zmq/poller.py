@@ -285,15 +285,15 @@ class ZmqPoller:
         if self._closed:
             return
         self._closed = True
+        for handshakes in list(self._handshakes.values()):
+            handshakes.close()
+        for backlog in list(self._backlogs.values()):
+            self._drop_backlog(backlog)
         for socket in list(self._sockets):
             self._forget(socket)
             socket.close(linger=0 if at_once else None)
-        for handshakes in list(self._handshakes.values()):
-            handshakes.close()
         for endpoint in self._endpoints:
             endpoint._unpair_all()
-        for backlog in list(self._backlogs.values()):
-            self._drop_backlog(backlog)
         if self._doorkeeper is not None:
             self._doorkeeper.close()
         self._context.term()
