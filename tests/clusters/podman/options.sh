@@ -19,7 +19,8 @@ if ! podman image exists "$base"; then
 fi
 
 for path in /etc/pip.conf /etc/xdg/pip "$HOME/.config/pip" \
-  $(pip config list 2> /dev/null | sed -n "s/^.*\(cert\|constraint\|find-links\)='\(.*\)'$/\2/p" | sort -u); do
+  $(pip config list 2> /dev/null | sed -n "s/^.*\(cert\|constraint\|find-links\)='\(.*\)'$/\2/p" | sort -u) \
+  $(pip config list 2> /dev/null | grep -o "file://[^ ']*" | sed 's#^file://##; s#/simple/*$##' | sort -u); do
   if [ -e "$path" ]; then printf '%s\n' --volume "$path:$path:ro"; fi
 done
 printf '%s\n' --http-proxy=true --build-arg "BASE=$base" --build-arg TORCH_INDEX=
