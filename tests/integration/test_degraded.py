@@ -114,6 +114,24 @@ def test_a_store_keeps_labels_of_the_groups_own_codec_alone_and_gives_them_while
     assert loader.stats()["store_hits"] == BATCHES * SIZE
 
 
+def test_labels_of_another_kind_come_and_go_whichever_came_first(memory_job, monkeypatch):
+    monkeypatch.setenv("EDLDIST_DEGRADE", "codec=topk:2")
+    for _ in range(2):
+        memory_job.teacher("scores", name="big", codec="dense")
+    loader = memory_job.loader(data(), "ids", teacher="big", high_watermark=3, low_watermark=1)
+    told(loader, step=3, degrade=1)
+    kinds = []
+    for number, (batch, labels) in enumerate(loader):
+        its = labels["logits"]
+        kinds.append(type(its).__name__)
+        first = its.argmax(dim=1) if isinstance(its, torch.Tensor) else its.ids[:, 0]
+        assert first.tolist() == batch["ids"].tolist()
+        if number in (9, 24):
+            told(loader, step=3, degrade=int(number > 9))
+    assert list(dict.fromkeys(kinds)) == ["TopKLabels", "Tensor"] and kinds[-1] == "TopKLabels"
+    assert loader.stats()["degraded"] == SIZE * kinds.count("TopKLabels") and not loader.stats()["requeued"]
+
+
 def test_a_codec_that_the_teacher_cannot_make_ends_the_loop_at_its_start(memory_job, monkeypatch):
     monkeypatch.setenv("EDLDIST_DEGRADE", "codec=topk:2")
     monkeypatch.setattr(Forward, "makes", lambda self, codec: "its outputs are no distributions")
