@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 import edldist
-from tests.fault.books import STEADY, TOLERANCE, Plan, hurry, last_step, quiet_run
+from tests.fault.books import STEADY, TOLERANCE, Plan, hurry, quiet_run
 from tests.fault.harness import FaultJob, Role, assert_exact, fault_job, wait_for
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -46,6 +46,12 @@ def start(job: FaultJob, nproc: int, teachers: int = 2, **args: object) -> Role:
 def taken(job: FaultJob) -> list[dict]:
     """Every step that a rank applied, in time."""
     return [record for record in job.steps() if "step" in record]
+
+
+def last_step(job: FaultJob) -> int:
+    """The last one that was taken; a rank that begins has written a line, too."""
+    records = taken(job)
+    return int(records[-1]["step"]) if records else 0
 
 
 def await_world(job: FaultJob, world: int, after: float) -> dict:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+from edldist.live.handover import behind_whom
 from edldist.student.queue import task as task_module
 from edldist.student.queue.absences import Absences
 from edldist.student.queue.batches import Batches
@@ -25,6 +26,7 @@ from edldist.student.under_way import UnderWay
 from edldist.wire import moving
 from edldist.wire.enrolment import Enrolment
 from edldist.wire.messages import Unknown
+from tests.simulation import live as live_module
 
 __all__ = ["DEFECTS", "defect"]
 
@@ -105,6 +107,14 @@ def _answer_the_oldest() -> Any:
     return mock.patch.object(UnderWay, "_collect", collect)
 
 
+def _keep_what_a_rank_behind_has() -> Any:
+    def nobody(stands: Any) -> tuple[int, list[int]]:
+        source, behind = behind_whom(stands)
+        return source, [rank for rank in behind if stands[rank][0] < 0]
+
+    return mock.patch.object(live_module, "behind_whom", nobody)
+
+
 DEFECTS: dict[str, Callable[[], Any]] = {
     "what a broken connection swallowed is not made good": lambda: mock.patch.object(
         Pinging, "reconcile", _nothing
@@ -120,6 +130,7 @@ DEFECTS: dict[str, Callable[[], Any]] = {
     "a batch is ready before its last label": _deliver_what_is_half_labelled,
     "a group that was missing is missed for good": _miss_for_good,
     "an answer goes to the oldest request instead of its own": _answer_the_oldest,
+    "a rank that is a step behind keeps its weights": _keep_what_a_rank_behind_has,
     "labels of older versions are kept": lambda: mock.patch.object(Delivery, "retire", _nothing),
     "a batch is passed over while another teacher owes it labels": lambda: mock.patch.object(
         LabelQueue, "lacks_only", lambda self, teachers: frozenset(teachers)

@@ -27,6 +27,10 @@ _TOLD_SHARE = 0.7
 """So often there is a supervisor left that says of a dead process that it is gone."""
 
 
+_SLOW_SHARE, _SLOW_S = 0.3, 0.4
+"""So often a rank is late to hear what a collective came to, as on a busy machine; others may die by then."""
+
+
 class _Group:
     """The ranks of one generation, and how far they are with what they do together."""
 
@@ -261,7 +265,8 @@ class LiveTraining(Training):
             else:
                 what()
 
-        self._later(0.0, 0.02, then)
+        slow = self.chance.random() < _SLOW_SHARE
+        self._later(0.0, _SLOW_S if slow else 0.02, then)
 
     def _later(self, low_s: float, high_s: float, what: Callable[[], None]) -> None:
         self.world.schedule.after(self.chance.uniform(low_s, high_s), what)

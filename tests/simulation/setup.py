@@ -75,7 +75,7 @@ class Setup:
         several_jobs, shed_every_s = apart.random() < 0.4, apart.choice((None, None, 0.7, 3.0))
         store = apart.random() < 0.4
         smaller = apart.random() < 0.5
-        live = apart.random() < 0.3
+        live, live_nodes = apart.random() < 0.3, apart.choice((2, 3))
         most_students = chance.choice((1, 2, 16))
         made = cls(
             teachers=teachers,
@@ -116,6 +116,8 @@ class Setup:
             smaller=smaller and not (fixed or several),
             live=live,
         )
+        if live:
+            made = replace(made, nodes=live_nodes)
         # Labels of a worker that is put aside later stay in a store: there nobody is compared.
         return replace(made, store=False) if compare_every_s is not None else made
 
