@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from edldist.coordinator.assignment import _Graph
+from edldist.coordinator.link_graph import LinkGraph
 from edldist.coordinator.membership import Action, Membership, Record, Send
 from edldist.wire.messages import Goodbye, Heartbeat, Need, Refused, Unknown
 from tests.unit.test_membership import WALL, student, teacher
@@ -134,7 +134,7 @@ class GraphMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.graph = _Graph([64, 64, 200, 16], [64, 64, 64, 10, 300, 64, 64], self.DEGREE)
+        self.graph = LinkGraph([64, 64, 200, 16], [64, 64, 64, 10, 300, 64, 64], self.DEGREE)
 
     @rule(w=st.integers(0, WORKERS - 1), s=st.integers(0, STUDENTS - 1))
     def link(self, w: int, s: int) -> None:
