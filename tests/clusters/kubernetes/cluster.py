@@ -414,7 +414,8 @@ class Cluster:
         scripts, archive = self.folder / "job", self.folder / "images.tar"
         scripts.mkdir()
         write_scripts(scripts)
-        shutil.copy(HERE / "paced.py", scripts)
+        for name in ("paced.py", "live.py"):
+            shutil.copy(HERE / name, scripts)
         for command in (
             [str(HERE / "images.sh"), PAUSE, IMAGE, str(scripts), str(archive)],
             self.inside(*CTR, "images", "import", str(archive)),
