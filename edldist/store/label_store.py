@@ -164,12 +164,14 @@ class LabelStore:
             How many samples came.
 
         Raises:
-            StoreError: the disk does not take them.
+            StoreError: the disk does not take them, or another is no store.
             OSError: another store cannot be read.
         """
         came = 0
         for other in others:
             opened = other if isinstance(other, LabelStore) else LabelStore(other, read_only=True)
+            if opened._folder is not None and not (opened._folder / _RECIPES).is_dir():
+                raise StoreError(f"{opened._folder} is no store of labels: it has no folder {_RECIPES}/")
             with contextlib.nullcontext() if other is opened else opened:
                 for recipe in opened.recipes():
                     shelf = self.shelf(recipe)

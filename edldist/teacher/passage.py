@@ -163,6 +163,8 @@ class Passages:
         if since_s >= COUNT_S:
             self._per_s = self._seen / since_s
             self._seen, self._seen_from = 0, now
+        if not self._per_s:  # nothing is known yet
+            return self._seen / max(since_s, TIMED_EVERY_S)
         return max(self._per_s, self._seen / COUNT_S)
 
 

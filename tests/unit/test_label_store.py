@@ -147,3 +147,11 @@ def test_settings_of_a_model_make_other_labels(tmp_path):
         assert store.shelf(set_otherwise).find(labels.keys) is None
     (words,) = recipe().differences(set_otherwise)
     assert "settings '' instead of" in words and "pool" in words
+
+
+def test_what_is_no_store_is_not_merged_as_if_it_were_empty(tmp_path):
+    with (
+        LabelStore(tmp_path / "all") as store,
+        pytest.raises(StoreError, match=r"no store of labels: .*recipes/"),
+    ):
+        store.merge(tmp_path / "typo")

@@ -269,7 +269,7 @@ def test_ways_of_tasks_are_told_with_heartbeats_and_queues_with_them(rig: Rig) -
     beat = rig.service._heartbeat()
     assert [each.stage for each in beat.stages] == list(STAGES)
     count = sum(beat.stages[0].counts)
-    assert 10 <= count <= 1.7 / 0.02, "a task in 20 ms"
+    assert 10 <= count <= 2 * 1.7 / 0.02, "a task in 20 ms, as the lot has it"
     assert all(sum(each.counts) == sum(each.waits) == count for each in beat.stages)
     assert beat.rows and all(row.samples == row.tasks * TASK for row in beat.rows)
     for row in beat.rows:
