@@ -91,4 +91,8 @@ def test_a_deleted_node_holds_nobody_up(story: Story, cluster: Cluster) -> None:
     assert {each["pid"] for each in steps if each["pod"] == survivor} == {pid}, "it was started again"
     assert {each["step"] for each in steps} == set(range(1, EPOCHS * SAMPLES // BATCH + 1))
     counted = Counter((each["epoch"], sample) for each in steps for sample in each["ids"])
-    assert set(counted.values()) == {1} and len(counted) == EPOCHS * SAMPLES
+    assert set(counted.values()) == {1}, "a sample came twice in an epoch"
+    # Who leaves may be gone before it has written down its part of a step that both have taken.
+    written = Counter(each["step"] for each in steps for _ in each["ids"])
+    short = {step for step, samples in written.items() if samples < BATCH}
+    assert len(short) <= 1 and all(each["world"] == 2 for each in steps if each["step"] in short)
