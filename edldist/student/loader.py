@@ -182,12 +182,9 @@ class DistillLoader:
         )
         poison = environment.poison_as(on_poison)
         low, high = environment.watermarks_as(low_watermark, high_watermark)
+        size = environment.task_size if task_size is None else task_size
         flow = Flow(
-            low,
-            high,
-            max_bytes,
-            task_size if task_size is not None else environment.task_size,
-            fixed,
+            *(low, high, max_bytes, size, fixed),
             first_deadline_s=first_deadline_s,
             min_deadline_s=min_deadline_s,
             hang_s=hang_s,
