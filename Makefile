@@ -7,14 +7,14 @@ STAMP := $(VENV)/.installed
 # What a job's or a test's processes import is compiled once, wherever containers say otherwise.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo pictures test fault examples workloads kubernetes monitoring simulate check bench soak mutants clean
+.PHONY: setup demo pictures compiled test fault examples workloads kubernetes monitoring simulate check bench soak mutants clean
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	-$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib edldist launch benchmarks  # by all cores: pip takes one
+	-$(BIN)/python -m compileall -qq -j 0 -x '/(tests?|models)/' $(VENV)/lib edldist launch benchmarks
 	touch $@
 
 demo: setup
@@ -30,7 +30,12 @@ check: setup
 	mkdir -p .mypy && ln -sfn ../launch .mypy/edldist_launch
 	$(BIN)/mypy
 
-test: check
+# While one core has the types, another one compiles the tests: once, before several processes want them.
+compiled: setup
+	-$(BIN)/python -m pytest --collect-only -qq > /dev/null  # the tests say what is wrong
+
+test: setup
+	$(MAKE) --no-print-directory -j 2 check compiled
 	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder
 
 fault: setup

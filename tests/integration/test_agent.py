@@ -87,6 +87,7 @@ class OtherNode:
         self._poller.close()
 
 
+@pytest.mark.slow
 def test_nodes_with_different_numbers_of_ranks_count_them_together(running: Running, script: Path) -> None:
     with contextlib.ExitStack() as stack:
         agents = [stack.enter_context(agent(running.address, script, "2", ranks=ranks)) for ranks in (1, 2)]
@@ -126,6 +127,7 @@ def test_a_node_that_comes_after_the_end_has_nothing_to_do(running: Running, scr
     assert "Traceback" not in error
 
 
+@pytest.mark.slow
 def test_a_node_whose_ranks_failed_at_the_end_has_failed(running: Running, tmp_path: Path) -> None:
     """The other of two is done, and one alone may not go on."""
     script = tmp_path / "script.py"

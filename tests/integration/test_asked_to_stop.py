@@ -150,6 +150,7 @@ print("saved", flush=True)
 """
 
 
+@pytest.mark.slow
 def test_a_rank_that_was_asked_alone_has_not_finished_its_script(tmp_path: Path) -> None:
     """Its exit code is 0, and its node would take that for the end of the run."""
     with student("tcp://127.0.0.1:9", script(tmp_path, SAVES)) as node:

@@ -76,6 +76,7 @@ def test_many_small_tensors_take_hardly_more_descriptors_than_in_a_plain_loop():
     assert peak(100, 3, limit=1024) < plain + 200
 
 
+@pytest.mark.slow
 def test_large_tensors_take_no_more_than_their_share_of_descriptors():
     prefetched = 2 * 2 * 20  # batches that the workers have made, and that are not read yet
     assert 1024 // 4 < peak(20, 8192, limit=1024) < 1024 // 4 + prefetched + 200

@@ -418,6 +418,7 @@ def test_a_model_that_raises_shows_its_own_traceback(folder: Path) -> None:
     assert not any(running(pid) for pid in pids(folder))
 
 
+@pytest.mark.slow
 def test_a_script_that_wants_another_teacher_ends_the_job_at_once(start: Start, folder: Path) -> None:
     (folder / "s.py").write_text(
         "import torch, edldist\n"

@@ -147,6 +147,7 @@ while not os.path.exists(other):
 """
 
 
+@pytest.mark.slow
 def test_two_jobs_at_one_coordinator_do_not_meet(tmp_path: Path, script: Path, running: Running) -> None:
     script.write_text(TOGETHER + script.read_text())
     files = [str(tmp_path / "one"), str(tmp_path / "other")]

@@ -97,7 +97,7 @@ def mixed_problems(draw: st.DrawFn) -> tuple[dict[str, TeacherWorker], dict[str,
 
 
 @given(mixed_problems())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_with_jobs_and_versions_everybody_is_served_by_who_suits_and_links_stand_still(
     problem: tuple[dict[str, TeacherWorker], dict[str, StudentRank], int],
 ) -> None:
@@ -145,7 +145,7 @@ def shares(links: Links, students: dict[str, StudentRank], weights: dict[str, in
     st.integers(8, 16),
     st.data(),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_jobs_have_their_shares_by_weight_past_the_bound_whatever_ranks_they_have(
     jobs: list[tuple[int, int]], count: int, degree: int, data: st.DataObject
 ) -> None:

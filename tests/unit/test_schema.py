@@ -62,6 +62,9 @@ BEYOND_A_SCHEMA = {
     "kubernetes.tolerations=[{key: a, value: b}]",
     "kubernetes.volumes=[{claim: a, path: /b}, {claim: c, path: /b}]",
     "kubernetes.teachers={big: {}}",
+    "label={data: 'm:f', sequences: {}}",
+    "label={data: 'm:f', inputs: x, ids: index, sequences: {}}",
+    "label={data: 'm:f', inputs: x, sequences: {whole: true, asked: x}}",
 }
 
 

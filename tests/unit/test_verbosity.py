@@ -22,7 +22,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | None, str | None]]
 
     seen: list[tuple[str | None, str | None]] = []
 
-    def fake(coordinator: str, every_s: float) -> str:
+    def fake(coordinator: str, every_s: float, given_up: Path | None) -> str:
         seen.append((os.environ.get("EDLDIST_LOG_LEVEL"), os.environ.get("EDLDIST_LOG_JSON")))
         return "completed"
 

@@ -55,7 +55,7 @@ def test_every_object_is_what_todays_clusters_take(folder: Path) -> None:
 
 def test_every_component_has_an_overlay_that_shows_it() -> None:
     shown = [yaml.safe_load((folder / "kustomization.yaml").read_text()) for folder in FOLDERS[1:]]
-    assert sorted(Path(each).name for one in shown for each in one["components"]) == COMPONENTS
+    assert sorted({Path(each).name for one in shown for each in one["components"]}) == COMPONENTS
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
