@@ -32,7 +32,7 @@ def form(work: Callable[[], T], standing: Standing) -> T:
     def run() -> None:
         try:
             outcome.append(work())
-        except Exception as exc:
+        except BaseException as exc:  # whoever waits is told, whatever it is
             outcome.append(exc)
         ended.set()
 
@@ -43,6 +43,6 @@ def form(work: Callable[[], T], standing: Standing) -> T:
     found = outcome.pop()
     if isinstance(found, RuntimeError):
         raise RegroupError(f"the ranks could not meet: {first_line(found)}") from found
-    if isinstance(found, Exception):
+    if isinstance(found, BaseException):
         raise found
     return found  # type: ignore[no-any-return]

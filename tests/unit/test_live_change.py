@@ -114,6 +114,16 @@ def test_what_is_made_while_ranks_meet_comes_back() -> None:
     assert form(lambda: 3, Standing(lambda: "")) == 3
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+def test_whatever_ends_the_thread_in_which_ranks_meet_nobody_waits_for_it(error: BaseException) -> None:
+    def leave() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        form(leave, Standing(lambda: ""))
+
+
 def test_a_store_that_cannot_be_reached_is_a_change_and_a_mistake_is_none() -> None:
     def unreachable() -> None:
         raise dist.DistNetworkError("connection refused")
