@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
+from edldist import DistillLoader
 from edldist.errors import UnsuitableTeacherError
 from edldist.teacher.passes.forward import Forward
 from edldist.wire.messages import Shed
@@ -37,6 +40,21 @@ def data() -> list[dict[str, torch.Tensor]]:
     return [{"ids": torch.arange(at, at + SIZE)} for at in range(0, BATCHES * SIZE, SIZE)]
 
 
+class Changing:
+    """The same batches; as those at some places are read, the job is told how far it is degraded."""
+
+    def __init__(self, steps: dict[int, int]) -> None:
+        self.steps = steps
+        self.loader: DistillLoader | None = None
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        for number, batch in enumerate(data()):
+            if number in self.steps:
+                degrade = self.steps[number]
+                told(self.loader, step=3 if degrade else 0, degrade=degrade)
+            yield batch
+
+
 def told(loader, **shed: object) -> None:
     now = loader._service._clock.monotonic()
     loader._service._job.shedding.take(Shed(retry_after_s=60.0, **shed), now)
@@ -44,20 +62,17 @@ def told(loader, **shed: object) -> None:
 
 @pytest.mark.parametrize("party", ["fleet", "one_group"])
 def test_batches_that_are_read_meanwhile_have_cheaper_labels_and_every_sample_comes_once(party, request):
-    job = request.getfixturevalue(party)
-    loader = job.loader(data(), "ids", teacher="big", high_watermark=3, low_watermark=1)
+    batches = Changing({10: 1, 25: 0})
+    loader = batches.loader = request.getfixturevalue(party).loader(
+        batches, "ids", teacher="big", high_watermark=3, low_watermark=1
+    )
     kept: list[int] = []
     for number, (batch, labels) in enumerate(loader):
         assert batch["ids"].tolist() == list(range(number * SIZE, (number + 1) * SIZE)), "in order, each once"
         assert labels.keys() == {"logits"}
         assert labels["logits"].ids[:, 0].tolist() == batch["ids"].tolist()
         kept.append(labels["logits"].ids.shape[1])
-        if number == 9:
-            told(loader, step=3, degrade=1)
-        if number == 24:
-            told(loader, step=0)
-    assert kept[:10] == [4] * 10 and kept[-5:] == [4] * 5, "the teacher that the script asks"
-    assert kept == sorted(kept[:25], reverse=True) + sorted(kept[25:]), "there and back, once each"
+    assert kept == [4] * 10 + [2] * 15 + [4] * 15, "as it was when each was read"
     stats = loader.stats()
     assert stats["degraded"] == SIZE * kept.count(2) > 0
     assert stats["samples"] == BATCHES * SIZE and stats["shed"] == 0
@@ -118,17 +133,17 @@ def test_labels_of_another_kind_come_and_go_whichever_came_first(memory_job, mon
     monkeypatch.setenv("EDLDIST_DEGRADE", "codec=topk:2")
     for _ in range(2):
         memory_job.teacher("scores", name="big", codec="dense")
-    loader = memory_job.loader(data(), "ids", teacher="big", high_watermark=3, low_watermark=1)
-    told(loader, step=3, degrade=1)
+    batches = Changing({0: 1, 10: 0, 25: 1})
+    loader = batches.loader = memory_job.loader(
+        batches, "ids", teacher="big", high_watermark=3, low_watermark=1
+    )
     kinds = []
-    for number, (batch, labels) in enumerate(loader):
+    for batch, labels in loader:
         its = labels["logits"]
         kinds.append(type(its).__name__)
         first = its.argmax(dim=1) if isinstance(its, torch.Tensor) else its.ids[:, 0]
         assert first.tolist() == batch["ids"].tolist()
-        if number in (9, 24):
-            told(loader, step=3, degrade=int(number > 9))
-    assert list(dict.fromkeys(kinds)) == ["TopKLabels", "Tensor"] and kinds[-1] == "TopKLabels"
+    assert kinds == ["TopKLabels"] * 10 + ["Tensor"] * 15 + ["TopKLabels"] * 15
     assert loader.stats()["degraded"] == SIZE * kinds.count("TopKLabels") and not loader.stats()["requeued"]
 
 
