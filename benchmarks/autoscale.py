@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-from edldist.coordinator.load import GroupLoad, StudentNeed, WorkerGift
-from edldist.coordinator.scaling import Bounds, Rules, Scaling
+from edldist.coordinator.scaling.load import GroupLoad, StudentNeed, WorkerGift
+from edldist.coordinator.scaling.scaling import Bounds, Rules, Scaling
 from edldist.student.service.needs import Hunger
 from edldist.teacher.capacity import Capacity
 from edldist_benchmarks.engines import ENGINES, Engine, EngineLaw

@@ -18,11 +18,11 @@ from typing import TypeVar
 
 import msgspec
 
-from edldist.coordinator.assignment import StudentRank, TeacherWorker, assign
-from edldist.coordinator.load import loads
-from edldist.coordinator.membership import Membership
-from edldist.coordinator.records import Records
-from edldist.coordinator.scaling import Bounds, Scaling
+from edldist.coordinator.course.records import Records
+from edldist.coordinator.links.assignment import StudentRank, TeacherWorker, assign
+from edldist.coordinator.members.membership import Membership
+from edldist.coordinator.scaling.load import loads
+from edldist.coordinator.scaling.scaling import Bounds, Scaling
 from edldist.coordinator.status import StatusView
 from edldist.wire.messages import (
     Ack,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from edldist.coordinator.scaling import Bounds, Rules
+from edldist.coordinator.scaling.scaling import Bounds, Rules
 from edldist.errors import ConfigError
 
 __all__ = ["CoordinatorOptions"]

@@ -32,7 +32,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from edldist.coordinator.membership import Send
+from edldist.coordinator.members.membership import Send
 from edldist.ranks.placement import named_run
 from edldist.wire.messages import Generation, GroupNode, NodeReport, RunView
 from edldist.wire.transport import Sender

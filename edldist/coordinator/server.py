@@ -21,24 +21,24 @@ import msgspec
 from edldist.address_file import AddressFile
 from edldist.clock import Clock, SystemClock
 from edldist.coordinator.announcing import reached_at
-from edldist.coordinator.board import StatusBoard
 from edldist.coordinator.closing import Closing
-from edldist.coordinator.history import RunHistory
-from edldist.coordinator.history_file import HistoryFile
+from edldist.coordinator.course.history import RunHistory
+from edldist.coordinator.course.history_file import HistoryFile
+from edldist.coordinator.course.pulse import Pulse
+from edldist.coordinator.course.records import Records
+from edldist.coordinator.course.stage_file import StageFile
 from edldist.coordinator.key_changes import RELINK_S, keys_changed
-from edldist.coordinator.load import loads
-from edldist.coordinator.membership import Action, Member, Membership, Record, Send
+from edldist.coordinator.links.orders import Orders
+from edldist.coordinator.members.membership import Action, Member, Membership, Record, Send
 from edldist.coordinator.occupant import occupant
 from edldist.coordinator.options import CoordinatorOptions
-from edldist.coordinator.orders import Orders
-from edldist.coordinator.pages import CoordinatorPages
-from edldist.coordinator.pulse import Pulse
-from edldist.coordinator.records import Records
+from edldist.coordinator.overload.shedding import Shedding
+from edldist.coordinator.pages.board import StatusBoard
+from edldist.coordinator.pages.pages import CoordinatorPages
 from edldist.coordinator.rendezvous import Rendezvous
 from edldist.coordinator.rights import forbidden
-from edldist.coordinator.scaling import Change, Scaling
-from edldist.coordinator.shedding import Shedding
-from edldist.coordinator.stage_file import StageFile
+from edldist.coordinator.scaling.load import loads
+from edldist.coordinator.scaling.scaling import Change, Scaling
 from edldist.coordinator.status import StatusView
 from edldist.coordinator.traces import Traces
 from edldist.errors import ConfigError, CoordinatorUnreachableError, PeerUnreachableError, WireError

@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
-from edldist.coordinator.lives import group_of
-from edldist.coordinator.load import GroupLoad, loads
-from edldist.coordinator.membership import Membership
-from edldist.coordinator.records import Records
-from edldist.coordinator.scaling import Scaling
-from edldist.coordinator.shedding import Shedding
+from edldist.coordinator.course.records import Records
+from edldist.coordinator.members.lives import group_of
+from edldist.coordinator.members.membership import Membership
+from edldist.coordinator.overload.shedding import Shedding
+from edldist.coordinator.scaling.load import GroupLoad, loads
+from edldist.coordinator.scaling.scaling import Scaling
 from edldist.keys.open_link import link_of, link_words
 from edldist.observe.states import states_of
 from edldist.observe.troubles import troubles

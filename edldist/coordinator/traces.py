@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from edldist.coordinator.membership import Member
+from edldist.coordinator.members.membership import Member
 from edldist.tracing.recorder import clock_name
 from edldist.tracing.tape import MOST_RECORDS, RECORD_BYTES
 from edldist.wire.messages import (

@@ -15,7 +15,7 @@ from edldist_launch.cli.option_types import BIND, HTTP, NAME, TTL_S, advertised
 from edldist_launch.cli.options import option
 
 if TYPE_CHECKING:
-    from edldist.coordinator.scaling import Bounds
+    from edldist.coordinator.scaling.scaling import Bounds
 
 __all__ = ["coordinator"]
 
@@ -24,7 +24,7 @@ def _scale(context: click.Context, parameter: click.Parameter, given: tuple[str,
     """The bounds of each teacher group."""
     if not given:
         return {}
-    from edldist.coordinator.scaling import Bounds
+    from edldist.coordinator.scaling.scaling import Bounds
 
     bounds: dict[str, Bounds] = {}
     for text in given:
@@ -175,11 +175,11 @@ def coordinator(
     With --output it writes down what edldist run would: teachers and students may be started by hand, on any
     number of machines.
     """
-    from edldist.coordinator.history_file import HISTORY
+    from edldist.coordinator.course.history_file import HISTORY
+    from edldist.coordinator.course.stage_file import STAGES_FILE
     from edldist.coordinator.options import CoordinatorOptions
     from edldist.coordinator.running import run_coordinator
-    from edldist.coordinator.scaling import Rules
-    from edldist.coordinator.stage_file import STAGES_FILE
+    from edldist.coordinator.scaling.scaling import Rules
     from edldist.keys.private import read_token
 
     if job_file is not None and output is None:

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edldist.clock import Clock
-from edldist.coordinator.history_file import HISTORY
-from edldist.coordinator.stage_file import STAGES_FILE
+from edldist.coordinator.course.history_file import HISTORY
+from edldist.coordinator.course.stage_file import STAGES_FILE
 from edldist_launch.job.changes import note_change
 from edldist_launch.job.stopped import Stopped
 from edldist_launch.local.child import Child, describe_exit

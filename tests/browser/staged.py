@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from edldist.coordinator.history import RunHistory
-from edldist.coordinator.history_file import HISTORY
+from edldist.coordinator.course.history import RunHistory
+from edldist.coordinator.course.history_file import HISTORY
 from edldist.wire.messages import Event, Heartbeat, Report, Scalar
 from tests.integration.members import FakeMember, Running, student, teacher
 

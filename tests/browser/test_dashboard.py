@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edldist.coordinator.dashboard_files import dashboard
+from edldist.coordinator.pages.dashboard_files import dashboard
 from edldist.keys.open_link import INSECURE, LOCAL, SEALED, link_words
 from edldist.observe.states import STYLES
 from edldist.wire.messages import History

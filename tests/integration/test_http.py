@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import pytest
 
 from edldist.coordinator import server as coordinator_server
-from edldist.coordinator.board import StatusBoard
-from edldist.coordinator.history import RunHistory
-from edldist.coordinator.pages import CoordinatorPages
+from edldist.coordinator.course.history import RunHistory
+from edldist.coordinator.pages.board import StatusBoard
+from edldist.coordinator.pages.pages import CoordinatorPages
 from edldist.observe import http as http_server
 from edldist.observe.http import HttpServer
 from tests.integration.members import WITHIN_S, Running, until

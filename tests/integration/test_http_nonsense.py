@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from edldist.coordinator.board import StatusBoard
-from edldist.coordinator.dashboard_files import dashboard
-from edldist.coordinator.history import RunHistory
-from edldist.coordinator.pages import CoordinatorPages
+from edldist.coordinator.course.history import RunHistory
+from edldist.coordinator.pages.board import StatusBoard
+from edldist.coordinator.pages.dashboard_files import dashboard
+from edldist.coordinator.pages.pages import CoordinatorPages
 from edldist.observe.http import MAX_REQUEST_BYTES, HttpServer
 from tests.integration.members import WITHIN_S
 

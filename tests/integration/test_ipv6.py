@@ -9,9 +9,9 @@ import pytest
 
 import edldist
 from edldist.address import parse_address
-from edldist.coordinator.board import StatusBoard
-from edldist.coordinator.history import RunHistory
-from edldist.coordinator.pages import CoordinatorPages
+from edldist.coordinator.course.history import RunHistory
+from edldist.coordinator.pages.board import StatusBoard
+from edldist.coordinator.pages.pages import CoordinatorPages
 from edldist.environment import JobEnvironment
 from edldist.errors import ConfigError
 from edldist.observe.http import HttpServer

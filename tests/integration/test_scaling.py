@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from edldist.coordinator.scaling import Bounds, Rules
+from edldist.coordinator.scaling.scaling import Bounds, Rules
 from edldist.errors import RefusedError
 from edldist.wire.messages import Event, GroupStatus, Heartbeat, Need, Registered
 from edldist.wire.query import StatusClient

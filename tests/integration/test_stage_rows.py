@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import edldist
-from edldist.coordinator.stage_file import STAGES_FILE
+from edldist.coordinator.course.stage_file import STAGES_FILE
 from edldist.wire.messages import STAGES
 from tests.integration.commands import WITHIN_S
 from tests.integration.commands import edldist as command

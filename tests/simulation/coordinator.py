@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edldist.coordinator.options import CoordinatorOptions
-from edldist.coordinator.scaling import Bounds
+from edldist.coordinator.scaling.scaling import Bounds
 from edldist.coordinator.server import Coordinator
 from tests.simulation.process import Actor, Process
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edldist.coordinator.assignment import StudentRank, TeacherWorker, _weights, assign
+from edldist.coordinator.links.assignment import StudentRank, TeacherWorker, _weights, assign
 
 Links = dict[str, frozenset[str]]
 

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from edldist.clock import FakeClock
-from edldist.coordinator import board as board_module
-from edldist.coordinator.board import ANSWER_WITHIN_S, MAX_AGE_S, StatusBoard
+from edldist.coordinator.pages import board as board_module
+from edldist.coordinator.pages.board import ANSWER_WITHIN_S, MAX_AGE_S, StatusBoard
 
 
 class Owner:

@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from edldist.coordinator.link_graph import LinkGraph
-from edldist.coordinator.membership import Action, Membership, Record, Send
+from edldist.coordinator.links.link_graph import LinkGraph
+from edldist.coordinator.members.membership import Action, Membership, Record, Send
 from edldist.wire.messages import Goodbye, Heartbeat, Need, Refused, Unknown
 from tests.unit.test_membership import WALL, student, teacher
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edldist.coordinator import history as history_module
-from edldist.coordinator.history import GAP_S, MOST_FIGURES, MOST_OF_A_KIND, POINTS, Key, RunHistory
-from edldist.coordinator.history_file import HistoryFile, read_history
-from edldist.coordinator.refusals import Refusals
+from edldist.coordinator.course import history as history_module
+from edldist.coordinator.course.history import GAP_S, MOST_FIGURES, MOST_OF_A_KIND, POINTS, Key, RunHistory
+from edldist.coordinator.course.history_file import HistoryFile, read_history
+from edldist.coordinator.members.refusals import Refusals
 from edldist.observe.event_words import KINDS, describe_event, happening_in_words
 from edldist.wire.messages import Course, Event, History, Report, decode, encode
 

@@ -141,6 +141,35 @@ LAUNCH = {
     },
     "__main__": {"cli"},
 }
+COORDINATOR = {
+    "members": set(),
+    "links": {"members"},
+    "scaling": {"members"},
+    "overload": {"members", "scaling"},
+    "course": {"members"},
+    "metrics": set(),
+    "pages": {"metrics"},
+    **{noun: set() for noun in ("announcing", "closing", "key_changes", "occupant", "rights")},
+    "options": {"scaling"},
+    "rendezvous": {"members"},
+    "traces": {"members"},
+    "status": {"members", "scaling", "overload", "course"},
+    "server": {
+        *(
+            "members",
+            "links",
+            "scaling",
+            "overload",
+            "course",
+            "pages",
+            "announcing",
+            "closing",
+            "key_changes",
+        ),
+        *("occupant", "rights", "options", "rendezvous", "traces", "status"),
+    },
+    "running": {"options", "server"},
+}
 TEACHER = {
     "model": set(),
     "passage": set(),
@@ -210,6 +239,7 @@ INSIDE = [
     (path, top, package, allowed)
     for top, package, allowed in (
         ("launch", "edldist_launch", LAUNCH),
+        ("edldist/coordinator", "edldist.coordinator", COORDINATOR),
         ("edldist/teacher", "edldist.teacher", TEACHER),
     )
     for path in _within(top)
@@ -223,6 +253,7 @@ def _identify(path: Path) -> str:
 def test_the_source_was_found() -> None:
     assert {_room(path) for path in EDLDIST} == set(ALLOWED)
     assert {_room(path, "launch") for path in _within("launch")} == set(LAUNCH)
+    assert {_room(path, "edldist/coordinator") for path in _within("edldist/coordinator")} == set(COORDINATOR)
     assert {_room(path, "edldist/teacher") for path in _within("edldist/teacher")} == set(TEACHER)
 
 
@@ -247,7 +278,7 @@ def test_imports_between_the_rooms_of_a_folder_go_one_way(
 
 
 def test_no_room_is_above_a_room_that_is_above_it() -> None:
-    for allowed in (LAUNCH, TEACHER):
+    for allowed in (LAUNCH, COORDINATOR, TEACHER):
         order: list[str] = []
         while left := set(allowed) - set(order):
             free = [room for room in left if allowed[room] <= set(order)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edldist.coordinator.link_graph import LinkGraph
+from edldist.coordinator.links.link_graph import LinkGraph
 
 
 def test_an_overfull_worker_leaves_those_that_are_served_best_and_of_equals_the_first() -> None:

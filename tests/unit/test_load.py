@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from edldist.coordinator.load import GroupLoad, StudentNeed, WorkerGift, loads
-from edldist.coordinator.membership import Membership
+from edldist.coordinator.members.membership import Membership
+from edldist.coordinator.scaling.load import GroupLoad, StudentNeed, WorkerGift, loads
 from edldist.wire.messages import Heartbeat, Need
 from tests.unit.test_membership import WALL, student, teacher
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edldist.coordinator.membership import MISSING_S, Membership, Record, Send
+from edldist.coordinator.members.membership import MISSING_S, Membership, Record, Send
 from edldist.wire.messages import Goodbye, Heartbeat, Register, Registered
 from tests.greetings import fingerprint
 from tests.unit.test_membership import WALL, events, make, student, teacher

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from edldist.coordinator.membership import Action, Membership, Record, Send
-from edldist.coordinator.records import Records
-from edldist.coordinator.refusals import MOST
-from edldist.coordinator.scaling import Rules, Scaling
-from edldist.coordinator.shedding import Shedding
+from edldist.coordinator.course.records import Records
+from edldist.coordinator.members.membership import Action, Membership, Record, Send
+from edldist.coordinator.members.refusals import MOST
+from edldist.coordinator.overload.shedding import Shedding
+from edldist.coordinator.scaling.scaling import Rules, Scaling
 from edldist.coordinator.status import MOST_EXPLAINED, StatusView
 from edldist.observe.states import state_of, states_of
 from edldist.wire.messages import (

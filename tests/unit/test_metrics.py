@@ -9,11 +9,11 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from edldist.coordinator.lives import StageTotals
+from edldist.coordinator.course.records import Records
+from edldist.coordinator.members.lives import StageTotals
 from edldist.coordinator.metrics.catalog import METRICS
 from edldist.coordinator.metrics.exposition import exposition
 from edldist.coordinator.metrics.spec import MetricSpec
-from edldist.coordinator.records import Records
 from edldist.observe.stages import StageClock
 from edldist.wire.messages import Event, GroupStatus
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edldist.coordinator.happenings import OWN_EVENTS
+from edldist.coordinator.course.happenings import OWN_EVENTS
 from edldist.coordinator.metrics.catalog import METRICS
 from edldist.wire.events import FROM_MEMBERS
 from edldist_launch.monitoring.alerts import ALERTS, RECORDED

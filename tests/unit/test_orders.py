@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from edldist.clock import FakeClock
-from edldist.coordinator import orders as orders_module
-from edldist.coordinator.membership import Membership
-from edldist.coordinator.orders import LINKS_REFRESH_TTLS, Orders
+from edldist.coordinator.links import orders as orders_module
+from edldist.coordinator.links.orders import LINKS_REFRESH_TTLS, Orders
+from edldist.coordinator.members.membership import Membership
 from edldist.wire.messages import Goodbye, Heartbeat, JobShare, Links, Need, Peer, Register
 from tests.greetings import fingerprint
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edldist.coordinator.membership import Action, Membership, Record, Send
-from edldist.coordinator.overload import DOWN_S, OVER, UNDER, UP_S, Overload, Pressure, Step
-from edldist.coordinator.shedding import AGAIN_S, CODEC_UP_S, DECIDE_EVERY_S, HOLDS_S, Shedding
+from edldist.coordinator.members.membership import Action, Membership, Record, Send
+from edldist.coordinator.overload.overload import DOWN_S, OVER, UNDER, UP_S, Overload, Pressure, Step
+from edldist.coordinator.overload.shedding import AGAIN_S, CODEC_UP_S, DECIDE_EVERY_S, HOLDS_S, Shedding
 from edldist.observe.overload import STEPS
 from edldist.wire.messages import Degradation, Heartbeat, JobShare, Need, Shed
 from tests.unit.test_membership import WALL, student, teacher

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from edldist.coordinator.board import StatusBoard
-from edldist.coordinator.history import RunHistory
+from edldist.coordinator.course.history import RunHistory
 from edldist.coordinator.options import CoordinatorOptions
-from edldist.coordinator.pages import CoordinatorPages
+from edldist.coordinator.pages.board import StatusBoard
+from edldist.coordinator.pages.pages import CoordinatorPages
 from edldist.errors import ConfigError
 from edldist.observe.http import Answer, Request
 from edldist.wire.messages import GroupStatus, History

@@ -13,7 +13,7 @@ import edldist.coordinator.running
 from edldist.agreement import AgreementBounds
 from edldist.config import JobConfig
 from edldist.coordinator.options import CoordinatorOptions
-from edldist.coordinator.scaling import Bounds
+from edldist.coordinator.scaling.scaling import Bounds
 from edldist.environment import JobEnvironment, LabelMaker
 from edldist.errors import ConfigError
 from edldist.teacher.model.teacher import pick_device

@@ -9,8 +9,8 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from edldist.coordinator.load import GroupLoad, StudentNeed, WorkerGift
-from edldist.coordinator.policies import (
+from edldist.coordinator.scaling.load import GroupLoad, StudentNeed, WorkerGift
+from edldist.coordinator.scaling.policies import (
     ACCEPTED_SHORTAGE,
     COMPLETE_S,
     LEAST_SAVING,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from edldist.coordinator.membership import Membership
-from edldist.coordinator.pulse import Pulse
+from edldist.coordinator.course.pulse import Pulse
+from edldist.coordinator.members.membership import Membership
 from edldist.wire.messages import Heartbeat, Register
 from edldist.wire.transport import Sender
 from tests.greetings import FINGERPRINT

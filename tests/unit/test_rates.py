@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from edldist.clock import FakeClock
-from edldist.coordinator.membership import WEIGH_S, Membership
-from edldist.coordinator.orders import Orders
-from edldist.coordinator.rates import RecentRate, differs
+from edldist.coordinator.links.orders import Orders
+from edldist.coordinator.members.membership import WEIGH_S, Membership
+from edldist.coordinator.members.rates import RecentRate, differs
 from edldist.wire.messages import Heartbeat, Need
 from tests.unit.test_membership import WALL, student, teacher
 

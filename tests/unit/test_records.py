@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from edldist.coordinator import records as records_module
-from edldist.coordinator.records import MAX_BYTES_A_REPLY, MAX_RECORDS, MAX_RECORDS_A_REPLY, Records
+from edldist.coordinator.course import records as records_module
+from edldist.coordinator.course.records import MAX_BYTES_A_REPLY, MAX_RECORDS, MAX_RECORDS_A_REPLY, Records
 from edldist.wire.messages import Event, Report, Status
 from tests.fault.harness import all_records
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from edldist.bounds import MOST_WORKERS
-from edldist.coordinator.load import GroupLoad, StudentNeed, WorkerGift
-from edldist.coordinator.scaling import Bounds, Change, Rules, Scaling
+from edldist.coordinator.scaling.load import GroupLoad, StudentNeed, WorkerGift
+from edldist.coordinator.scaling.scaling import Bounds, Change, Rules, Scaling
 from edldist.errors import ConfigError
 
 RULES = Rules()

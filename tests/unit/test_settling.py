@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edldist.coordinator.membership import MOST_GROUPS_TOLD, Membership
+from edldist.coordinator.members.membership import MOST_GROUPS_TOLD, Membership
 from edldist.wire.messages import Heartbeat, TeachersHere
 from tests.unit.test_membership import WALL, events, live, make, sent, student, teacher
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edldist.coordinator import stage_file
-from edldist.coordinator.stage_file import MOST_ROWS_S, MOST_WAITING, STAGES_FILE_BEFORE, StageFile
+from edldist.coordinator.course import stage_file
+from edldist.coordinator.course.stage_file import MOST_ROWS_S, MOST_WAITING, STAGES_FILE_BEFORE, StageFile
 from edldist.wire.messages import STAGES, Register, StageRow
 
 

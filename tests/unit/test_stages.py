@@ -5,12 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edldist.coordinator.happenings import Happenings
-from edldist.coordinator.lives import KEPT_S, MOST_KEPT, Lives, StageTotals
-from edldist.coordinator.membership import Membership
-from edldist.coordinator.records import Records
-from edldist.coordinator.scaling import Rules, Scaling
-from edldist.coordinator.shedding import Shedding
+from edldist.coordinator.course.happenings import Happenings
+from edldist.coordinator.course.records import Records
+from edldist.coordinator.members.lives import KEPT_S, MOST_KEPT, Lives, StageTotals
+from edldist.coordinator.members.membership import Membership
+from edldist.coordinator.overload.shedding import Shedding
+from edldist.coordinator.scaling.scaling import Rules, Scaling
 from edldist.coordinator.status import StatusView
 from edldist.observe.stages import BOUNDS_S, StageClock, times_of
 from edldist.wire.messages import Event, Goodbye, Heartbeat, Register, StageTimes, decode, encode

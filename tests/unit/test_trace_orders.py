@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from edldist.coordinator.membership import Member
+from edldist.coordinator.members.membership import Member
 from edldist.coordinator.traces import GRACE_S, Traces
 from edldist.errors import WireError
 from edldist.tracing.kinds import Kind

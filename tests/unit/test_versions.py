@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edldist.coordinator.fingerprints import GroupFingerprints
+from edldist.coordinator.members.fingerprints import GroupFingerprints
 from edldist.errors import ConfigError
 from edldist.labels.fingerprint import Fingerprint
 from edldist.labels.standard import Standard

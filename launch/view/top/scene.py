@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from edldist.coordinator.rates import RecentRate
+from edldist.coordinator.members.rates import RecentRate
 from edldist.observe.event_words import KINDS, happening_in_words
 from edldist.observe.states import State, state_of
 from edldist.observe.troubles import troubles

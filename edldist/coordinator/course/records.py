@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from edldist.coordinator.happenings import Happenings
+from edldist.coordinator.course.happenings import Happenings
 from edldist.wire.messages import Event, Report
 
 __all__ = ["Records"]

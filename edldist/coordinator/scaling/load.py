@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from edldist.coordinator.membership import Member
+from edldist.coordinator.members.membership import Member
 
 __all__ = ["GroupLoad", "StudentNeed", "WorkerGift", "loads"]
 

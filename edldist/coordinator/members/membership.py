@@ -12,11 +12,11 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from edldist.coordinator.fingerprints import GroupFingerprints
-from edldist.coordinator.lives import Lives
-from edldist.coordinator.member_events import joined, left, lost, refused, rejoins
-from edldist.coordinator.rates import RecentRate, differs
-from edldist.coordinator.refusals import Refusals
+from edldist.coordinator.members.fingerprints import GroupFingerprints
+from edldist.coordinator.members.lives import Lives
+from edldist.coordinator.members.member_events import joined, left, lost, refused, rejoins
+from edldist.coordinator.members.rates import RecentRate, differs
+from edldist.coordinator.members.refusals import Refusals
 from edldist.wire.messages import (
     Event,
     Goodbye,

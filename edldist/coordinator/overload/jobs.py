@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from edldist.coordinator.load import GroupLoad, StudentNeed
-from edldist.coordinator.membership import Member
+from edldist.coordinator.members.membership import Member
+from edldist.coordinator.scaling.load import GroupLoad, StudentNeed
 from edldist.wire.messages import Degradation
 
 __all__ = ["Job", "Places", "Relief", "demand", "jobs_of", "reliefs"]

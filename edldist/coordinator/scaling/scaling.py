@@ -29,8 +29,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from edldist.bounds import MOST_WORKERS
-from edldist.coordinator.load import GroupLoad
-from edldist.coordinator.policies import POLICIES, Policy
+from edldist.coordinator.scaling.load import GroupLoad
+from edldist.coordinator.scaling.policies import POLICIES, Policy
 from edldist.errors import ConfigError
 
 __all__ = ["Bounds", "Change", "Rules", "Scaling", "Standing"]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from edldist.coordinator.history import RunHistory
+from edldist.coordinator.course.history import RunHistory
 from edldist.files import replace_file
 from edldist.wire.messages import MAX_STATUS_BYTES, History
 

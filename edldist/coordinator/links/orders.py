@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 from edldist.clock import Clock
-from edldist.coordinator.assignment import StudentRank, TeacherWorker, assign
-from edldist.coordinator.membership import Member, Membership
+from edldist.coordinator.links.assignment import StudentRank, TeacherWorker, assign
+from edldist.coordinator.members.membership import Member, Membership
 from edldist.labels.versions import number_of
 from edldist.wire.messages import Links, Peer
 from edldist.wire.transport import Sender

@@ -26,9 +26,9 @@ from urllib.parse import unquote
 
 import msgspec
 
-from edldist.coordinator.board import StatusBoard
-from edldist.coordinator.dashboard_files import dashboard
 from edldist.coordinator.metrics.exposition import CONTENT_TYPE, exposition
+from edldist.coordinator.pages.board import StatusBoard
+from edldist.coordinator.pages.dashboard_files import dashboard
 from edldist.observe.http import Answer, Request, refusal
 from edldist.wire.messages import History
 

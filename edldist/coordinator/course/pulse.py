@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from edldist.coordinator.history import MOST_GROUPS, Key
-from edldist.coordinator.membership import Member
+from edldist.coordinator.course.history import MOST_GROUPS, Key
+from edldist.coordinator.members.membership import Member
 from edldist.wire.messages import Scalar
 
 __all__ = ["Pulse"]

@@ -11,7 +11,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
-from edldist.coordinator.link_graph import LinkGraph
+from edldist.coordinator.links.link_graph import LinkGraph
 
 __all__ = ["StudentRank", "TeacherWorker", "assign"]
 

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from edldist.coordinator.jobs import Job, Places, Relief, demand, jobs_of, reliefs
-from edldist.coordinator.load import GroupLoad, loads
-from edldist.coordinator.membership import Action, Member, Record, Send
-from edldist.coordinator.overload import OVER, UP_S, Overload, Pressure, Step
+from edldist.coordinator.members.membership import Action, Member, Record, Send
+from edldist.coordinator.overload.jobs import Job, Places, Relief, demand, jobs_of, reliefs
+from edldist.coordinator.overload.overload import OVER, UP_S, Overload, Pressure, Step
+from edldist.coordinator.scaling.load import GroupLoad, loads
 from edldist.observe.overload import STEPS
 from edldist.wire.messages import Event, Scalar, Shed
 from edldist.wire.transport import Sender

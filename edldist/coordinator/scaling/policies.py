@@ -21,7 +21,7 @@ from collections.abc import Callable
 from statistics import fmean
 from typing import NamedTuple, Protocol
 
-from edldist.coordinator.load import GroupLoad
+from edldist.coordinator.scaling.load import GroupLoad
 
 __all__ = ["POLICIES", "Advice", "DemandPolicy", "Policy", "WatermarkPolicy"]
 

@@ -35,7 +35,7 @@ POLICY = {
 def dashboard() -> Mapping[str, Answer]:
     """The files of the page by the path at which each is served."""
     pages: dict[str, Answer] = {}
-    for file in (files("edldist.coordinator") / FOLDER).iterdir():
+    for file in (files("edldist.coordinator.pages") / FOLDER).iterdir():
         kind = KINDS.get(file.name.rpartition(".")[2])
         if kind is not None:
             answer = Answer(file.read_bytes(), kind, headers=POLICY)

@@ -1,0 +1,1 @@
+"""Who serves whom, and which worker was told so. Pure."""

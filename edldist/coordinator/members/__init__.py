@@ -1,0 +1,1 @@
+"""Who is here: members that come, report and go, as the coordinator sees them. Pure."""

@@ -1,0 +1,1 @@
+"""What jobs that share a fleet have to do without while it is overloaded. Pure."""

@@ -1,0 +1,1 @@
+"""How many workers every teacher group should have. Pure."""
