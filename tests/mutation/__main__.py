@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=1, metavar="P", help="how many run at once (1)")
     parser.add_argument("--show", action="store_true", help="show what the tests print")
     parser.add_argument("--killers", action="store_true", help="name the test that kills each")
+    parser.add_argument("--no-imports", action="store_true", help="leave out those of what is done at import")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.modules if name not in SUBJECTS]:
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(SUBJECTS)}")
@@ -69,6 +70,7 @@ class Report:
         self._subjects = {name: SubjectModule(name) for name in names}
         self._survivors: dict[str, list[str]] = {name: [] for name in names}
         self._tried: dict[str, list[str]] = {name: [] for name in names}
+        self._left_out: dict[str, list[str]] = {name: [] for name in names}
         self._took_s = dict.fromkeys(names, 0.0)
         self._began = time.monotonic()
         self.to_look_at = 0
@@ -82,6 +84,8 @@ class Report:
         for name in self._subjects:
             known, tried = self._known(name), self._tried[name]
             for each in known:
+                if each in self._left_out[name]:
+                    continue
                 if each not in self._survivors[name] if each in tried else not self._only:
                     print(f"  {name}  {each}: is killed, or gone; take it out of {ACCEPTED.name}")
                     self.to_look_at += 1
@@ -93,6 +97,9 @@ class Report:
     def _take(self, trial: Trial) -> None:
         name, subject = trial.subject, self._subjects[trial.subject]
         label, line = subject.labels[trial.number], subject.mutants[trial.number].line
+        if trial.outcome == Outcome.LEFT_OUT:
+            self._left_out[name].append(label)
+            return
         self._tried[name].append(label)
         self._took_s[name] += trial.took_s
         if trial.outcome == Outcome.SURVIVED:
@@ -115,6 +122,8 @@ class Report:
         lines = [f"| {row[0]:36} | " + " | ".join(f"{cell:>8}" for cell in row[1:]) + " |" for row in rows]
         lines.insert(1, "|---|---:|---:|---:|---:|")
         took_s = time.monotonic() - self._began
+        if left_out := sum(len(labels) for labels in self._left_out.values()):
+            lines.append(f"{left_out} of what is done at import left out")
         return "\n".join([*lines, f"{self.to_look_at} to look at, after {took_s:.0f} s"])
 
 
@@ -136,7 +145,7 @@ def _run_all(names: Sequence[str], options: argparse.Namespace) -> Iterator[Tria
     def run() -> None:
         while number := os.read(todo, 1):
             tests, members = list(groups.items())[number[0]]
-            Group(members, tests, options.show).try_all(wanted, tell)
+            Group(members, tests, options.show, not options.no_imports).try_all(wanted, tell)
 
     runners = {_fork(run) for _ in range(min(options.processes, len(groups)))}
     os.close(todo)

@@ -36,6 +36,7 @@ _IMPORT_ANEW = 77  # a child's exit code, as which pytest has none
 class Outcome(IntEnum):
     KILLED = 1
     SURVIVED = 2
+    LEFT_OUT = 3
 
 
 @dataclass(frozen=True)

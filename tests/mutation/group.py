@@ -26,12 +26,18 @@ __all__ = ["Group"]
 
 
 class Group:
-    """Some modules and the files of tests that stand for each of them."""
+    """Some modules and the files of tests that stand for each of them.
 
-    def __init__(self, names: Sequence[str], tests: Sequence[str], show: bool) -> None:
+    Args:
+        show: what the tests print.
+        imports: try the mutants of what is done at import, too, each of which costs an import of all tests.
+    """
+
+    def __init__(self, names: Sequence[str], tests: Sequence[str], show: bool, imports: bool) -> None:
         self._subjects = [SubjectModule(name) for name in names]
         self._tests = [path_of(each) for each in tests]
         self._show = show
+        self._imports = imports
 
     def try_all(self, wanted: Callable[[str], bool], tell: Callable[[Trial], None]) -> None:
         """Try the mutants that are wanted (by label).
@@ -54,7 +60,11 @@ class Group:
                 f"{self._names()}: tests fail without any change, each run alone; see them with --show: "
                 f"{', '.join(found.failing)}"
             )
-        self._import_anew(found, children, tell)
+        if self._imports:
+            self._import_anew(found, children, tell)
+        else:
+            for name, number in found.anew:
+                tell(Trial(name, number, Outcome.LEFT_OUT, "", 0.0, 0))
 
     def _names(self) -> str:
         return ", ".join(subject.name for subject in self._subjects)
