@@ -25,9 +25,10 @@ _TEACHER = (
 )
 _COORDINATOR = (
     *("membership", "status", "orders", "coordinator_machines", "rates", "assignment", "records"),
-    *("load", "policies", "scaling", "settling", "members_again", "stages"),
-    "link_graph",
+    *("settling", "members_again", "stages"),
 )
+_LINKS = ("assignment", "link_graph")
+_SCALING = ("load", "policies", "scaling")
 _OVERLOAD = ("overload",)
 _LIVES = ("metrics", "stages")
 _PULSE = ("pulse",)
@@ -86,12 +87,12 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "teacher/capacity.py": _TEACHER,
     "teacher/passage.py": _TEACHER,
     "coordinator/members/membership.py": _COORDINATOR,
-    "coordinator/links/assignment.py": _COORDINATOR,
-    "coordinator/links/link_graph.py": _COORDINATOR,
+    "coordinator/links/assignment.py": _LINKS,
+    "coordinator/links/link_graph.py": _LINKS,
     "coordinator/members/rates.py": _COORDINATOR,
-    "coordinator/scaling/load.py": _COORDINATOR,
-    "coordinator/scaling/policies.py": _COORDINATOR,
-    "coordinator/scaling/scaling.py": _COORDINATOR,
+    "coordinator/scaling/load.py": _SCALING,
+    "coordinator/scaling/policies.py": _SCALING,
+    "coordinator/scaling/scaling.py": _SCALING,
     "coordinator/course/records.py": _COORDINATOR,
     "coordinator/pages/board.py": ("board",),
     "coordinator/links/orders.py": _COORDINATOR,

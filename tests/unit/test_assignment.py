@@ -194,6 +194,11 @@ def test_a_rank_that_takes_newer_labels_alone_gets_a_worker_that_has_them() -> N
     assert set().union(*assign(teachers, nobody, 1).values()) == set(students), "who refuses says why"
 
 
+def test_who_takes_what_is_here_is_served_and_who_does_not_is_not() -> None:
+    students = {"any": StudentRank(["big"]), "new": StudentRank(["big"], oldest={"big": 1})}
+    assert assign(workers(1), students, 1) == {"t0": {"any"}}
+
+
 @given(problems())
 @settings(max_examples=150)
 def test_any_input_keeps_the_bound_covers_everyone_and_stands_still(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from edldist.coordinator.course.history import MOST_GROUPS
 from edldist.coordinator.course.pulse import Pulse
 from edldist.coordinator.members.membership import Membership
 from edldist.wire.messages import Heartbeat, Register
@@ -127,3 +128,90 @@ def test_nonsense_counts_for_nothing(said: Any) -> None:
         job.beat("s", second, samples=said, starved_s=said, batches=said, waiting_s=said, buffered=said)
         values = job.look(second)
     assert values["", "samples_per_s"] == 0 and values["", "starved"] == 0 and values["", "buffered"] == 0
+
+
+def test_of_several_students_all_is_counted_and_the_one_that_is_worst_off_told() -> None:
+    job = Job()
+    student(job)
+    student(job, "u")
+    for second in (1.0, 2.0):
+        job.beat(
+            "s", second, samples=100 * second, starved_s=0.25 * second, backpressure_s=second / 2, buffered=3
+        )
+        job.beat(
+            "u", second, samples=50 * second, starved_s=second / 2, backpressure_s=second / 8, buffered=5
+        )
+        values = job.look(second)
+    told = {name: value for (group, name), value in values.items() if not group}
+    assert told == {"students": 2, "samples_per_s": 150, "starved": 0.5, "backpressure": 0.5, "buffered": 3}
+    assert values["teacher", "samples_per_s"] == 0, "nobody is here who could give any"
+
+
+def test_a_sum_is_not_told_while_one_of_its_parts_is_unknown() -> None:
+    job = Job()
+    teacher(job)
+    job.join("o", "teacher", group="other", fingerprint=FINGERPRINT)
+    for each in "abc":
+        student(job, each)
+    job.beat("b", 1.0, samples=7)
+    job.beat("t", 1.0, samples=7)
+    values = job.look(1.0)
+    assert ("", "samples_per_s") not in values and ("teacher", "samples_per_s") not in values
+    assert values["other", "samples_per_s"] == 0, "what it gave is known: nothing yet"
+    job.beat("b", 2.0, samples=9)
+    assert job.look(2.0)["", "samples_per_s"] == 2
+
+
+def test_what_was_done_before_the_first_look_is_no_rate_over_all_of_time() -> None:
+    job = Job()
+    student(job)
+    assert job.look(0.5)["", "samples_per_s"] == 0
+    job.beat("s", 1.0, samples=1_000)
+    assert ("", "samples_per_s") not in job.look(1.0)
+
+
+def test_while_no_student_is_here_nobody_starves_and_no_buffer_is_empty() -> None:
+    job = Job()
+    teacher(job)
+    assert {name for group, name in job.look(1.0) if not group} == {"students", "samples_per_s"}
+
+
+def test_shares_of_time_lie_between_none_and_all_of_it_and_end_with_silence() -> None:
+    job = Job()
+    student(job)
+    for second, waited_s in ((1.0, 1.0), (2.0, 9.0)):
+        job.beat("s", second, starved_s=waited_s, backpressure_s=waited_s)
+        values = job.look(second)
+    assert values["", "starved"] == values["", "backpressure"] == 1
+    values = job.look(4.6)
+    assert values["", "starved"] == values["", "backpressure"] == 0
+    job.beat("s", 5.0, starved_s=2.0, backpressure_s=2.0)
+    values = job.look(5.0)
+    assert values["", "starved"] == values["", "backpressure"] == 0, "a count that shrank is no time"
+
+
+def test_a_loop_starves_from_its_first_batch_on_and_not_while_it_starts_up() -> None:
+    job = Job()
+    student(job)
+    job.beat("s", 1.0, batches=0, waiting_s=40.0)
+    job.look(1.0)
+    job.beat("s", 2.0, batches=1, waiting_s=0.5)
+    assert job.look(2.0)["", "starved"] == 0.5
+
+
+def test_of_many_groups_the_first_by_name_are_told() -> None:
+    job = Job()
+    for number in reversed(range(MOST_GROUPS + 2)):
+        name = f"g{number:02}"
+        job.join(name, "teacher", group=name, fingerprint=FINGERPRINT)
+    told = {group for group, _ in job.look(1.0)} - {""}
+    assert told == {f"g{number:02}" for number in range(MOST_GROUPS)}
+
+
+def test_the_largest_count_that_is_believed_is_the_largest_that_is_exact() -> None:
+    job = Job()
+    student(job)
+    job.beat("s", 1.0, buffered=2**53 - 1)
+    assert job.look(1.0)["", "buffered"] == 2**53 - 1
+    job.beat("s", 2.0, buffered=2**53)
+    assert job.look(2.0)["", "buffered"] == 0

@@ -241,13 +241,16 @@ class LinkGraph:
             stuck.add(poor)  # nobody may give to it, but perhaps to others
 
     def _even_out(self, stuck: set[int]) -> tuple[bool, int | None]:
-        """As ``_balance``, for all but some; and the worst served, if nobody could give to it."""
+        """As ``_balance``, for all but some; and the worst served, if who has most could not give to it.
+
+        Others may be clearly worse off than those, too.
+        """
         level = self._level
         low = [(level[s], s) for s in range(len(level)) if s not in stuck]
         high = [(-level[s], s) for s in range(len(level))]
         heapq.heapify(low)
         heapq.heapify(high)
-        moved = False
+        moved = refused = False
         while high and low:
             if -high[0][0] != level[high[0][1]]:
                 heapq.heappop(high)
@@ -261,6 +264,7 @@ class LinkGraph:
             w = self._movable(rich, poor)
             if w is None:
                 heapq.heappop(high)
+                refused = True
                 continue
             self._unlink(w, rich)
             self.link(w, poor)
@@ -269,7 +273,7 @@ class LinkGraph:
                 if s not in stuck:
                     heapq.heappush(low, (level[s], s))
                 heapq.heappush(high, (-level[s], s))
-        return moved, low[0][1] if low and not high else None
+        return moved, low[0][1] if low and refused else None
 
     def _movable(self, rich: int, poor: int) -> int | None:
         """The strongest worker of ``rich`` whose move to ``poor`` helps, and takes no job's last seat."""
