@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,6 +73,53 @@ def test_sums_leave_out_what_a_member_had_done_before_it_came() -> None:
     assert sum(told["counts"]) == 3 and abs(told["sum_s"] - 3.2) < 1e-9
 
 
+def waits(stage: str, *seconds: float) -> StageTimes:
+    clock = StageClock()
+    for each in seconds:
+        clock.waited(each)
+    return clock.told(stage)
+
+
+def test_waits_are_added_up_as_durations_are() -> None:
+    totals = StageTotals()
+    totals.add("teacher", "big", [waits("compute", 0.1, 0.1, 3.0)], [waits("compute", 0.1)])
+    totals.add("teacher", "big", [times("compute", 0.2), waits("infer", 1.0)])
+    totals.add("teacher", "big", [waits("compute", 0.1)])
+    compute, infer = totals.told()
+    assert (compute["stage"], infer["stage"]) == ("compute", "infer")
+    assert sum(compute["waits"]) == 3 and abs(compute["waited_s"] - 3.2) < 1e-9
+    assert sum(compute["counts"]) == 1 and compute["sum_s"] == 0.2
+
+
+def test_a_member_that_counts_less_than_before_or_in_fewer_buckets_takes_nothing_away() -> None:
+    totals = StageTotals()
+    before = StageTimes("compute", sum_s=5.0, counts=[4, 1], waited_s=7.0, waits=[4, 1])
+    after = StageTimes("compute", sum_s=2.0, counts=[1, 2, 3], waited_s=3.0, waits=[1, 2, 3])
+    totals.add("teacher", "big", [after], [before])
+    totals.add("teacher", "big", [StageTimes("compute", sum_s=1.0, counts=[1], waited_s=0.5, waits=[1])])
+    (told,) = totals.told()
+    assert (told["sum_s"], told["counts"], told["waited_s"], told["waits"]) == (
+        1.0,
+        [1, 1, 3],
+        0.5,
+        [1, 1, 3],
+    )
+
+
+def test_sums_are_told_by_role_group_and_stage_and_a_copy_is_one() -> None:
+    totals = StageTotals()
+    for group, stage in (("small", "compute"), ("big", "send"), ("big", "compute")):
+        totals.add("teacher", group, [times(stage, 0.1)])
+    copied = totals.copy()
+    copied.add("teacher", "big", [times("compute", 0.1)])
+    assert [(each["group"], each["stage"]) for each in totals.told()] == [
+        ("big", "compute"),
+        ("big", "send"),
+        ("small", "compute"),
+    ]
+    assert sum(totals.told()[0]["counts"]) == 1 and sum(copied.told()[0]["counts"]) == 2
+
+
 class TestSumsOverMembers:
     """A sum that shrank would be taken for a restart, and the whole of it for what was just done."""
 
@@ -117,6 +165,31 @@ class TestLives:
             1.0,
         )
         assert lives.gone(10.0 + KEPT_S + 1) == []
+
+    def test_who_left_first_is_forgotten_first_and_at_its_own_time(self) -> None:
+        lives = Lives()
+        lives.left(worker("t"), {}, [], [], 10.0)
+        lives.left(worker("u"), {}, [], [], 20.0)
+        assert [each["id"] for each in lives.gone(10.0 + KEPT_S)] == ["t", "u"]
+        assert [each["id"] for each in lives.gone(10.5 + KEPT_S)] == ["u"]
+
+    def test_what_who_left_had_done_is_added_up_by_teacher_group_or_job(self) -> None:
+        lives = Lives()
+        lives.left(worker("t"), {}, [times("compute", 0.1, 0.2)], [times("compute", 0.1)], 1.0)
+        lives.left(rank("s", "p"), {}, [times("wait", 0.1)], [], 1.0)
+        told = {(each["role"], each["group"]): sum(each["counts"]) for each in lives.stages.told()}
+        assert told == {("teacher", "big"): 1, ("student", "digits"): 1}
+
+    def test_so_many_ranks_are_counted_and_no_more(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("edldist.coordinator.lives.MOST_RANKS", 2)
+        lives = Lives()
+        for number in range(3):
+            lives.joined(rank(f"a{number}", "p1", number=number), False)
+        for process in ("p2", "p3"):
+            lives.joined(rank("a2", process, number=2), False)
+        assert lives.restarts() == {"teacher": 0, "student": 0}
+        lives.joined(rank("a1", "p2", number=1), False)
+        assert lives.restarts()["student"] == 1, "of those that are known it still is"
 
     def test_who_comes_back_is_gone_no_more(self) -> None:
         lives = Lives()
