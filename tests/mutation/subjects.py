@@ -28,7 +28,7 @@ _COORDINATOR = (
     *("settling", "members_again", "stages"),
 )
 _LINKS = ("assignment", "link_graph")
-_SCALING = ("load", "policies", "scaling")
+_SCALING = ("load", "policies", "scaling", "scaling_states")
 _OVERLOAD = ("overload",)
 _LIVES = ("metrics", "stages")
 _PULSE = ("pulse",)

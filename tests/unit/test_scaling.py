@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from edldist.bounds import MOST_WORKERS
 from edldist.coordinator.scaling.load import GroupLoad, StudentNeed, WorkerGift
@@ -63,6 +62,10 @@ class TestBounds:
         with pytest.raises(ConfigError) as caught:
             Bounds.parse(text)
         assert repr(text) in str(caught.value)
+
+    def test_no_worker_at_all_is_no_range(self) -> None:
+        with pytest.raises(ConfigError, match="MAX >= 1"):
+            Bounds.parse("0:0")
 
 
 @dataclass
@@ -159,6 +162,47 @@ class TestFollowing:
         place.joined = [0.0] * 8
         assert place.live(300) == [8]
 
+    def test_grows_no_sooner_than_the_decision_after_the_first(self) -> None:
+        place = town(demand=780.0)
+        place.joined = [0.0] * 3
+        assert place.live(60) == [3, 8], "who was here is kept, whatever the policy would say"
+
+    def test_shrinks_at_the_decision_at_which_less_was_enough_for_the_whole_of_that_time(self) -> None:
+        scaling = Scaling({"big": Bounds.parse("1:8:8")}, Rules(down_after_s=30.0))
+        here = [WorkerGift(f"w{number}", capacity=100.0) for number in range(8)]
+        load = GroupLoad(here, 0, [StudentNeed(hunger=150.0, lacking=1)])
+        decided = {5 * turn: scaling.decide({"big": load}, 5.0 * turn) for turn in range(8)}
+        assert [at for at, changes in decided.items() if changes] == [0, 30]
+        assert decided[30][0].wanted == 2
+
+    def test_a_start_is_timed_from_when_more_were_asked_for(self) -> None:
+        scaling = Scaling({"big": Bounds.parse("1:8")})
+        gifts = [WorkerGift(f"w{number}", capacity=100.0) for number in range(8)]
+
+        def decide(here: int, hunger: float, at: float) -> list[int]:
+            load = GroupLoad(gifts[:here], 0, [StudentNeed(hunger=hunger, lacking=1)])
+            return [change.wanted for change in scaling.decide({"big": load}, at)]
+
+        assert [decide(1, 100.0, 0.0), decide(1, 780.0, 200.0), decide(8, 780.0, 300.0)] == [[1], [8], []]
+        assert decide(7, 780.0, 305.0) == decide(8, 780.0, 400.0) == [], "one was lost, and started again"
+        assert [decide(8, 150.0, at) for at in (405.0, 495.0, 500.0)] == [[], [], [2]]
+
+    def test_the_same_number_once_more_asks_for_nobody(self) -> None:
+        scaling = Scaling({"big": Bounds.parse("1:8:2")}, Rules(down_after_s=30.0))
+        gifts = [WorkerGift(f"w{number}", capacity=100.0) for number in range(2)]
+
+        def decide(here: int, at: float) -> list[int]:
+            load = GroupLoad(gifts[:here], 0, [StudentNeed(hunger=50.0, lacking=1)])
+            return [change.wanted for change in scaling.decide({"big": load}, at)]
+
+        decide(2, 0.0)
+        scaling.hold("big", 2, 10.0)
+        assert decide(1, 15.0) == decide(2, 115.0) == [], "one was lost, and started again"
+        scaling.hold("big", None, 115.0)
+        standing = scaling["big"]
+        assert standing is not None and standing.why.endswith("lets the coordinator decide now")
+        assert [decide(2, at) for at in (120.0, 140.0, 145.0)] == [[], [], [1]], "none took 105 s to start"
+
     def test_a_range_bounds_it(self) -> None:
         assert town("2:4", demand=780.0).live(120) == [2, 4]
         assert town("2:4", demand=1.0).live(300) == [2]
@@ -224,7 +268,12 @@ class TestFollowing:
         assert change.why == "students could take 780 samples/s, a worker gives 100"
         place.demand = 100.0
         place.live(100)
-        assert place.changes[-1].why == "students could take 100 samples/s, a worker gives 100, for 30 s now"
+        why = "students could take 100 samples/s, a worker gives 100, for 30 s now"
+        assert place.changes[-1].why == why
+        place.demand = 101.0
+        place.live(100)
+        standing = place.scaling["big"]
+        assert standing is not None and standing.why == why, "that is why there are so many, then as now"
 
 
 class TestCalm:
@@ -308,6 +357,16 @@ class TestAPersonsNumber:
         assert place.live(100) == []
         assert place.wanted == 5
 
+    def test_that_was_raised_before_anything_is_decided_tells_how_long_a_start_takes(self) -> None:
+        scaling = Scaling({"big": Bounds.parse("1:8")}, Rules(down_after_s=30.0, most_down_s=300.0))
+        for workers in (2, 3):
+            scaling.hold("big", workers, 0.0)
+        load = GroupLoad([WorkerGift("w", capacity=100.0)], 0, [StudentNeed(hunger=50.0, lacking=1)])
+        scaling.decide({"big": load}, 100.0)
+        scaling.hold("big", None, 100.0)
+        decided = [scaling.decide({"big": load}, at) for at in (195.0, 200.0)]
+        assert [[change.wanted for change in changes] for changes in decided] == [[], [1]]
+
     def test_that_is_the_same_is_no_change(self) -> None:
         place = town(demand=780.0)
         place.live(60)
@@ -332,6 +391,9 @@ class TestAPersonsNumber:
     def test_of_a_group_that_nobody_knows_is_refused_with_those_that_are_known(self) -> None:
         with pytest.raises(ConfigError, match="no teacher group 'huge' can be scaled here; there are: big"):
             town().scaling.hold("huge", 2, 0.0)
+        two = Scaling({"big": Bounds.parse("2"), "a": Bounds.parse("2")})
+        with pytest.raises(ConfigError, match="there are: a, big"):
+            two.hold("huge", 2, 0.0)
         with pytest.raises(ConfigError, match="there are: none"):
             Scaling({}).hold("huge", None, 0.0)
 
@@ -361,7 +423,7 @@ class TestANumberOfTheJob:
 
 def test_without_bounds_nothing_is_ever_due() -> None:
     scaling = Scaling({})
-    assert scaling.due_at == math.inf and scaling["big"] is None
+    assert scaling.due_at == math.inf and scaling["big"] is None and scaling.wanted("big") is None
     assert scaling.decide({"big": GroupLoad()}, 1.0) == [] and scaling.due_at == math.inf
 
 
@@ -375,72 +437,8 @@ def test_a_decision_is_due_at_once_and_then_every_few_seconds() -> None:
 def test_each_group_has_its_own() -> None:
     scaling = Scaling({"a": Bounds.parse("1:8"), "b": Bounds.parse("3:8")})
     assert set(scaling.groups) == {"a", "b"}
+    assert scaling.wanted("a") is None, "nobody can tell yet"
     assert [(c.group, c.wanted) for c in scaling.decide({}, 0.0)] == [("a", 1), ("b", 3)]
+    assert (scaling.wanted("a"), scaling.wanted("b")) == (1, 3)
     busy = GroupLoad([WorkerGift("w", capacity=10.0)], 0, [StudentNeed(hunger=50.0, lacking=1)])
     assert [(c.group, c.wanted) for c in scaling.decide({"a": busy}, 5.0)] == [("a", 5)]
-
-
-numbers = st.integers(0, 12)
-figures = st.none() | st.floats(0.01, 1000.0)
-
-
-class ScalingMachine(RuleBasedStateMachine):
-    """Any figures at any time, and a person who changes their mind."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 0.0
-        self.bounds = {"auto": Bounds.parse("1:8"), "none": Bounds.parse("0:5"), "fixed": Bounds.parse("2")}
-        self.scaling = Scaling(self.bounds)
-
-    @rule(
-        group=st.sampled_from(["auto", "none", "fixed", "other"]),
-        capacities=st.lists(figures, max_size=4),
-        hungers=st.lists(figures, max_size=3),
-        starved=st.floats(0, 1),
-        lacking=st.integers(0, 2),
-        seconds=st.sampled_from([0.0, 1.0, 5.0, 40.0, 400.0]),
-    )
-    def decide(
-        self,
-        group: str,
-        capacities: list[float | None],
-        hungers: list[float | None],
-        starved: float,
-        lacking: int,
-        seconds: float,
-    ) -> None:
-        self.now += seconds
-        before = {name: self.scaling[name] for name in self.bounds}
-        here = [WorkerGift(f"w{n}", capacity=each, given=each or 0.0) for n, each in enumerate(capacities)]
-        students = [StudentNeed("g", each, starved, each or 0.0, lacking) for each in hungers]
-        changes = self.scaling.decide({group: GroupLoad(here, 0, students)}, self.now)
-        told = {change.group: (change.before, change.wanted) for change in changes}
-        assert len(told) == len(changes)
-        for name, former in before.items():
-            now = self.scaling[name]
-            assert former is not None and now is not None and now.wanted is not None
-            assert (name in told) == (former.wanted != now.wanted)
-            if name in told:
-                assert told[name] == (former.wanted, now.wanted)
-                assert former.held is None
-
-    @rule(group=st.sampled_from(["auto", "none", "fixed"]), workers=st.none() | numbers)
-    def hold(self, group: str, workers: int | None) -> None:
-        bounds, before = self.bounds[group], self.scaling[group]
-        if workers is not None and not bounds.least <= workers <= bounds.most:
-            with pytest.raises(ConfigError):
-                self.scaling.hold(group, workers, self.now)
-            assert self.scaling[group] == before
-            return
-        self.scaling.hold(group, workers, self.now)
-        now = self.scaling[group]
-        assert now is not None and now.held == workers
-
-    @invariant()
-    def holds_together(self) -> None:
-        self.scaling.validate()
-
-
-TestScalingMachine = ScalingMachine.TestCase
-TestScalingMachine.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)

@@ -181,7 +181,7 @@ class TestLives:
         assert told == {("teacher", "big"): 1, ("student", "digits"): 1}
 
     def test_so_many_ranks_are_counted_and_no_more(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("edldist.coordinator.lives.MOST_RANKS", 2)
+        monkeypatch.setattr("edldist.coordinator.members.lives.MOST_RANKS", 2)
         lives = Lives()
         for number in range(3):
             lives.joined(rank(f"a{number}", "p1", number=number), False)
