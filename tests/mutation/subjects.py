@@ -32,7 +32,13 @@ _SCALING = ("load", "policies", "scaling", "scaling_states")
 _OVERLOAD = ("overload",)
 _LIVES = ("metrics", "stages")
 _PULSE = ("pulse",)
-_RENDEZVOUS = ("rendezvous_restart", "rendezvous", "live_rendezvous", "coordinator_machines")
+_RENDEZVOUS = (
+    "rendezvous_turns",
+    "rendezvous_restart",
+    "rendezvous",
+    "live_rendezvous",
+    "coordinator_machines",
+)
 _ATTENDANCE = ("attendance",)
 _SAMPLING = ("sampler", "dealing", "position", "draws", "data_set_size", "reading", "index_lists")
 _CHECKPOINT = (

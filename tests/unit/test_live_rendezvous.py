@@ -51,6 +51,46 @@ def test_what_a_dead_rank_had_under_way_is_no_life_of_it() -> None:
     assert town.members() == ["a"] and a.generation.number == 2
 
 
+def test_what_comes_of_a_dead_rank_later_is_none_either_nor_that_it_is_said_to_be_dead_twice() -> None:
+    town, (a, b, c) = formed("a", "b", "c", live=True)
+    bury(town, b)
+    town.turn()
+    town.now += 0.5
+    bury(town, c)
+    town.turn()
+    for dead in (b, c):
+        town.core.report(
+            dead.name.encode(), msgspec.structs.replace(dead.report, seq=dead.report.seq + 1), town.now
+        )
+    town.turn()
+    assert set(town.core._runs["r"].nodes) == {"a"}
+    bury(town, b)
+    town.turn()
+    town.now += LEASE_S - 0.2
+    town.core.report(b"b", b.report, town.now)
+    assert set(town.core._runs["r"].nodes) == {"a"}, "it was said just now"
+    assert a.view is not None and sorted(a.view.gone) == ["b", "c"]
+
+
+def test_who_died_is_remembered_for_a_lease_and_no_longer() -> None:
+    town, (a, *others) = formed("a", "b", "c", "d", live=True)
+    for dead in others:
+        bury(town, dead)
+        town.turn()
+        a.next_at = town.now
+        town.now += LEASE_S / 2 + 0.1
+    assert set(town.core._runs["r"].left) == {"c", "d"}
+
+
+def test_a_node_that_left_and_comes_back_is_heard_at_once_where_it_is_no_rank() -> None:
+    town, (a, b) = formed("a", "b")
+    b.tell(state="left")
+    town.turn()
+    b.rejoin()
+    town.turn()
+    assert a.view is not None and a.view.waiting == 1 and a.view.gone == ["b"]
+
+
 def test_a_rank_that_is_not_dead_after_all_is_heard_again_later() -> None:
     town, (a, b) = formed("a", "b", live=True)
     bury(town, b)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from edldist.coordinator.rendezvous import (
     FIRST_CALL_S,
     LEASE_S,
     NEXT_CALL_S,
     SETTLE_S,
 )
-from edldist.wire.messages import (
-    RunView,
-)
+from edldist.wire.messages import Generation, GroupNode, RunView
 from tests.unit.town import Town, formed
 
 
@@ -112,16 +112,42 @@ def test_a_coordinator_that_dies_while_it_tells_of_a_generation_completes_it_in_
     assert town.members() == ["a", "b"] and a.generation.same(b.generation)
 
 
-def test_a_coordinator_that_stood_still_takes_nobody_for_dead() -> None:
+@pytest.mark.parametrize("away_s", [LEASE_S + 1, 60.0])
+def test_a_coordinator_that_stood_still_takes_nobody_for_dead(away_s: float) -> None:
     town, (a, b) = formed("a", "b")
     a.rejoin()
     town.run(0.1)
-    town.now += 60  # suspended; what waits in its socket comes over several turns
+    town.now += away_s  # suspended; what waits in its socket comes over several turns
     a.next_at, b.next_at = town.now, town.now + 1.0
     town.run(0.9)
     assert a.report.state == "joining"
     town.run(0.2)
     assert b.report.state == "member" and b.disturbed
+
+
+def test_a_coordinator_that_stood_still_forgets_no_silence_of_before() -> None:
+    town, (a, b) = formed("a", "b")
+    b.next_at = float("inf")
+    town.run(2.0)
+    away_s = 60.0
+    town.now += away_s
+    a.next_at = town.now
+    gone_at = town.core._runs["r"].nodes["b"].last_seen + away_s + LEASE_S
+    town.run(gone_at - town.now - 0.2)
+    assert a.view is not None and not a.view.gone
+    town.run(0.4)
+    assert a.view.gone == ["b"]
+
+
+def test_of_two_generations_with_one_number_the_first_that_a_fresh_coordinator_hears_of_stays() -> None:
+    town, (a,) = formed("a")
+    town.restart(settled=True)
+    a.next_at = town.now
+    town.turn()
+    nodes = [GroupNode(process="c", host="10.0.0.9", port=1000, ranks=1)]
+    (c,) = town.join("c", state="member", generation=Generation(number=1, token="other", nodes=nodes))
+    town.run(2.5)
+    assert c.disturbed and not a.disturbed
 
 
 def test_what_waited_in_a_queue_does_not_take_back_what_was_said_since() -> None:
