@@ -29,6 +29,10 @@ _COORDINATOR = (
 )
 _LINKS = ("assignment", "link_graph")
 _SCALING = ("load", "policies", "scaling", "scaling_states")
+_NEEDS = ("needs",)
+_PINGS = ("pings",)
+_MINDS = ("minds",)
+_PASSAGE = ("passage",)
 _OVERLOAD = ("overload",)
 _LIVES = ("metrics", "stages")
 _PULSE = ("pulse",)
@@ -62,10 +66,10 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "student/service/peers.py": _SERVICE,
     "student/service/comparing.py": _SERVICE,
     "student/service/unsuited.py": _SERVICE,
-    "student/service/needs.py": _SERVICE,
-    "student/queue/pings.py": _SERVICE,
+    "student/service/needs.py": _NEEDS,
+    "student/queue/pings.py": _PINGS,
     "student/queue/quarantine.py": _SERVICE,
-    "student/queue/minds.py": _SERVICE,
+    "student/queue/minds.py": _MINDS,
     "student/queue/queue.py": _QUEUE,
     "student/queue/blame.py": _QUEUE,
     "student/queue/batches.py": _QUEUE,
@@ -91,7 +95,7 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "teacher/service/batcher.py": _TEACHER,
     "teacher/service/shares.py": _TEACHER,
     "teacher/capacity.py": _TEACHER,
-    "teacher/passage.py": _TEACHER,
+    "teacher/passage.py": _PASSAGE,
     "coordinator/members/membership.py": _COORDINATOR,
     "coordinator/links/assignment.py": _LINKS,
     "coordinator/links/link_graph.py": _LINKS,
