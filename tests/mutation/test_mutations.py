@@ -7,7 +7,11 @@ import re
 import subprocess
 import sys
 
-from tests.mutation.module import ROOT
+import pytest
+
+import tests.mutation.__main__ as main
+from tests.mutation.collected import Outcome, Trial
+from tests.mutation.module import ROOT, SubjectModule
 from tests.mutation.mutations import mutants
 from tests.mutation.subjects import SUBJECTS, path_of
 
@@ -77,6 +81,21 @@ def test_a_survivor_is_named_unless_it_is_accepted_and_who_is_accepted_must_surv
         f"student/queue/flow.py  {MUTANT}: is killed, or gone; take it out of accepted.txt",
         *("flow.py 1 1 0", "1 to look at", "exit code 1"),
     ], done.stderr
+
+
+def test_what_was_left_out_is_counted_apart_and_no_accepted_one_is_missed_for_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "student/queue/flow.py"
+    subject = SubjectModule(name)
+    left_out = subject.labels[0]
+    monkeypatch.setattr(main, "read_accepted", lambda text: {name: {left_out: "why"}})
+    report = main.Report([name], [], killers=False)
+    trials = [Trial(name, 0, Outcome.LEFT_OUT, "", 0.0, 0), Trial(name, 1, Outcome.KILLED, "a test", 0.1, 1)]
+    assert report.follow(iter(trials)) and not report.to_look_at and not capsys.readouterr().out
+    lines = report.summary()
+    assert "1 of what is done at import left out" in lines
+    assert "flow.py 1 1 0" in _without_times(lines)
 
 
 def _without_times(text: str) -> list[str]:

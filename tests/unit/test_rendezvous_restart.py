@@ -139,6 +139,31 @@ def test_a_coordinator_that_stood_still_forgets_no_silence_of_before() -> None:
     assert a.view.gone == ["b"]
 
 
+def test_a_fresh_coordinator_that_stood_still_waits_no_longer_than_it_would_have() -> None:
+    town, (a, b) = formed("a", "b")
+    b.alive = False
+    town.restart(settled=True)
+    a.next_at = town.now
+    town.run(1.0)
+    away_s = 60.0
+    town.now += away_s
+    a.next_at = town.now
+    gone_at = town.core._runs["r"].learned_at + away_s + LEASE_S
+    town.run(gone_at - town.now - 0.2)
+    assert a.view is not None and not a.view.gone
+    town.run(0.4)
+    assert a.view.gone == ["b"]
+
+
+def test_a_fresh_coordinator_that_hears_from_one_that_is_done_looks_for_the_others_after_a_lease() -> None:
+    town, (a, _) = formed("a", "b")
+    a.tell(state="finished")
+    town.restart(settled=True)
+    town.core.report(b"a", a.report, town.now)
+    town.core.decide(town.now)
+    assert town.core.due_at() == town.now + LEASE_S
+
+
 def test_of_two_generations_with_one_number_the_first_that_a_fresh_coordinator_hears_of_stays() -> None:
     town, (a,) = formed("a")
     town.restart(settled=True)

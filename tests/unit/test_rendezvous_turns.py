@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from edldist.coordinator.rendezvous import FORGET_S, LEASE_S, PROBE_S
+import msgspec
+
+from edldist.coordinator.rendezvous import FORGET_S, LEASE_S, MAX_TABLE_BYTES, PROBE_S, _table
+from edldist.wire.messages import NodeReport
 from tests.unit.town import Town, formed
 
 
@@ -63,3 +66,29 @@ def test_a_run_without_anybody_is_looked_at_once_more_to_be_forgotten() -> None:
     assert "r" in town.core._runs
     town.core.decide(due_at)
     assert not town.core._runs and town.core.due_at() == float("inf")
+
+
+def test_a_node_that_wants_more_than_it_allows_is_refused() -> None:
+    town = Town()
+    (a,) = town.join("a", least=3, most=2)
+    town.turn()
+    assert a.view is not None and a.view.refused == "it wants at least 3 and at most 2 nodes"
+    assert not town.core._runs
+
+
+def test_a_table_takes_what_fits_with_its_names_and_nothing_of_who_writes_more() -> None:
+    town = Town()
+    (a,) = town.join("a")
+
+    def report(room_bytes: int) -> NodeReport:
+        """Two values and two sums that take so much."""
+        rest = room_bytes - (1 + 8) - (2 + 100 + 8) - (1 + 16) - (3 + 16)
+        values = {"x": bytes(rest), "yy": bytes(100)}
+        return msgspec.structs.replace(a.report, values=values, counts={"n": 1, "nnn": 2})
+
+    all_of_it = report(MAX_TABLE_BYTES)
+    assert _table([all_of_it]) == (all_of_it.values, {"n": 1, "nnn": 2})
+    assert _table([report(MAX_TABLE_BYTES + 1)]) == ({}, {})
+    rest = MAX_TABLE_BYTES - 1_000
+    _, counts = _table([report(1_000), report(rest + 1), report(rest)])
+    assert counts == {"n": 2, "nnn": 4}, "the second one is left out, and the third not"
