@@ -56,6 +56,8 @@ _EQUAL = (
 )
 _SHEDDING = ("shedding",)
 _STORE = ("store_index", "store_keys", "store_files", "label_store", "label_stores")
+_STORE_INDEX = ("store_index",)
+_STORE_KEYS = ("store_keys",)
 _KEYS = ("key_changes", "key_folder")
 
 SUBJECTS: dict[str, tuple[str, ...]] = {
@@ -124,14 +126,14 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "checkpoint/manifest.py": _CHECKPOINT,
     "checkpoint/sameness.py": _CHECKPOINT,
     "checkpoint/registry.py": _CHECKPOINT,
-    "store/key_index.py": _STORE,
-    "store/sample_key.py": _STORE,
+    "store/key_index.py": _STORE_INDEX,
+    "store/sample_key.py": _STORE_KEYS,
     "store/segment.py": _STORE,
     "store/memory.py": _STORE,
     "store/kept_rows.py": _STORE,
     "store/shelf.py": _STORE,
     "store/room.py": _STORE,
-    "store/recipe.py": _STORE,
+    "store/recipe.py": _STORE_KEYS,
     "store/shard_header.py": _STORE,
     "keys/keyring.py": _KEYS,
     "keys/live.py": _KEYS,
