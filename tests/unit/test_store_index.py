@@ -77,6 +77,32 @@ def test_an_index_says_what_it_will_take():
         assert index.nbytes == said
 
 
+def test_an_index_grows_when_half_of_it_is_taken_and_shrinks_when_most_of_that_is_gone():
+    keys = np.random.default_rng(0).integers(0, 256, (3000, 32), np.uint8)
+    index = KeyIndex()
+    assert index.nbytes_with(512) == 16 * 1024 and index.nbytes_with(513) == 16 * 2048
+    index.put(keys[:512], np.arange(512))
+    assert index.nbytes == index.nbytes_with(0) == 16 * 1024
+    index.put(keys[512:513], np.array([512]))
+    assert index.nbytes == 16 * 2048
+    index = KeyIndex()
+    index.put(keys[:2000], np.arange(2000))
+    assert index.nbytes == 16 * 8192
+    index.drop(0, 1512)
+    assert (index.keys, index.nbytes) == (488, 16 * 8192)
+    index.drop(1512, 1513)
+    assert (index.keys, index.nbytes) == (487, 16 * 2048), "more than twice as many and a thousand are gone"
+    assert index.find(keys[:2000]).tolist() == [NOWHERE] * 1513 + list(range(1513, 2000))
+
+
+def test_keys_are_removed_wherever_they_lie_and_those_that_are_not_there_are_no_matter():
+    keys = np.random.default_rng(0).integers(0, 256, (6, 32), np.uint8)
+    index = KeyIndex()
+    index.put(keys[:5], np.array([7, 0, 3, 1, 9]))
+    index.remove(keys[[1, 4, 5]])
+    assert index.find(keys).tolist() == [7, NOWHERE, 3, 1, NOWHERE, NOWHERE] and index.keys == 3
+
+
 def test_of_two_keys_with_the_same_first_64_bits_neither_gets_the_labels_of_the_other():
     """The whole key is compared: a shorter one would give somebody the labels of another sample one day."""
     memory = Memory(1 << 20, 1 << 20, files=False)
