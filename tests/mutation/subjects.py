@@ -44,7 +44,10 @@ _RENDEZVOUS = (
     "coordinator_machines",
 )
 _ATTENDANCE = ("attendance",)
-_SAMPLING = ("sampler", "dealing", "position", "draws", "data_set_size", "reading", "index_lists")
+_SAMPLER = ("sampler", "index_lists")
+_DEALING = ("dealing", "data_set_size")
+_DRAWS = ("draws",)
+_POSITION = ("position", "reading", "sampler", "index_lists")
 _CHECKPOINT = (
     *("checkpoint_tree", "checkpoint_tensors", "sameness", "checkpoint_registry", "rank_state", "earlier"),
     *("checkpoint", "checkpoint_rng"),
@@ -115,12 +118,12 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "coordinator/course/pulse.py": _PULSE,
     "coordinator/rendezvous.py": _RENDEZVOUS,
     "meeting/attendance.py": _ATTENDANCE,
-    "sampling/sampler.py": _SAMPLING,
-    "sampling/position.py": _SAMPLING,
-    "sampling/sampled.py": _SAMPLING,
-    "sampling/counted.py": _SAMPLING,
-    "sampling/dealing.py": _SAMPLING,
-    "sampling/draws.py": _SAMPLING,
+    "sampling/sampler.py": _SAMPLER,
+    "sampling/position.py": _POSITION,
+    "sampling/sampled.py": _POSITION,
+    "sampling/counted.py": _POSITION,
+    "sampling/dealing.py": _DEALING,
+    "sampling/draws.py": _DRAWS,
     "checkpoint/tree.py": _CHECKPOINT,
     "checkpoint/tensorfile.py": _CHECKPOINT,
     "checkpoint/manifest.py": _CHECKPOINT,
