@@ -14,6 +14,7 @@ from edldist.clock import Clock, SystemClock
 from edldist.environment import JobEnvironment
 from edldist.errors import ConfigError
 from edldist.keys.pair import STUDENT, TEACHER
+from edldist.labels.fingerprint import Fingerprint
 from edldist.lifecycle import exit_hooks, stopping
 from edldist.observe.reporter import name_coordinator
 from edldist.ranks.placement import Placement, placement, term
@@ -150,6 +151,15 @@ class Labelling:
         if self._named is not None:
             name_coordinator(self._named)
         return finalizer
+
+    def expect(self, former: Mapping[str, Fingerprint]) -> None:
+        """A saved state was gone to, and nothing was read since what was read before is forgotten.
+
+        Args:
+            former: the teachers that labelled for it: no others are taken, unless the run extends it.
+        """
+        if only := self.known.restored(former):
+            self.service.expect(only)
 
     @property
     def forked(self) -> bool:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import os
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -14,8 +12,6 @@ import torch
 
 from edldist.checkpoint import registry
 from edldist.environment import JobEnvironment
-from edldist.errors import ConfigError, LoaderClosedError
-from edldist.labels.fingerprint import Fingerprint
 from edldist.sampling.composition import check_order, elastic_sampler
 from edldist.sampling.dealing import check_dealing
 from edldist.store.label_store import LabelStore
@@ -23,25 +19,22 @@ from edldist.store.shelf import Shelf
 from edldist.student.arrivals import Arrivals, Pair
 from edldist.student.asked_teachers import AskedTeachers
 from edldist.student.consumption import Consumption
+from edldist.student.epochs import Epochs
 from edldist.student.figures import LoopFigures
-from edldist.student.gradient_state import LoopEnd
 from edldist.student.ids import Part, SampleIds
 from edldist.student.inputs import InputsByTeacher
 from edldist.student.labelling import Labelling
+from edldist.student.loop_state import LoopState
 from edldist.student.queue.flow import Flow
 from edldist.student.reading import ReadAhead
 from edldist.student.route import RouteKey
-from edldist.student.service.trail import LOOP
 from edldist.student.step_weights import StepWeights
 from edldist.student.stored import Stored
 from edldist.student.to_device import DeviceTransfer, copier_for
-from edldist.tracing.kinds import Kind
 from edldist.wire.messages import Scalar
 from edldist.wire.transport import Transport
 
 __all__ = ["DistillLoader"]
-
-logger = logging.getLogger(__name__)
 
 
 class DistillLoader:
@@ -198,12 +191,10 @@ class DistillLoader:
             *(asked.names, lock_step, asked.route),
         )
         self._position = self._ahead.position
-        self._iteration = 0
-        self._over_said = False
-        self._figures = LoopFigures()
+        figures = LoopFigures()
         self._labelling = labelling = Labelling(
             "DistillLoader",
-            *(asked, flow, self._figures, environment),
+            *(asked, flow, figures, environment),
             coordinator=coordinator,
             heartbeat_ttl_s=heartbeat_ttl_s,
             agreement=agreement,
@@ -213,26 +204,29 @@ class DistillLoader:
             stored=Stored.of(store, ids, environment),
         )
         alone = labelling.here.world_size == 1
-        self._weights = StepWeights(agree_weights)
+        weights = StepWeights(agree_weights)
         self._dealing_checked = False
-        self._known, self._service = labelling.known, labelling.service
-        self._tape = self._service.recorder[LOOP]
+        self._service = service = labelling.service
         self._arrivals = Arrivals(
             self._ahead,
-            self._service,
+            service,
             DeviceTransfer(copier),
-            self._figures,
+            figures,
             labelling.clock,
             labelling.decoding,
             keep_stand_in=poison == "skip" and not alone,
             depth=max(2, high),
         )
         self._consumption = Consumption(
-            *(self._position, self._figures, self._weights, self._known, self._service.used, self._arrivals),
+            *(self._position, figures, weights, labelling.known, service.used, self._arrivals),
             *(labelling.clock, alone),
         )
-        self._loop_end = LoopEnd(data_loader, self._arrivals.at_end)
         self._finalizer = labelling.start(self)
+        self._epochs = Epochs(
+            *(data_loader, self._ahead, self._arrivals, self._consumption, weights, labelling),
+            served=self._finalizer,
+        )
+        self._state = LoopState(self._position, self._epochs, self._consumption, labelling)
         self._checkpointed = checkpointed
         if checkpointed:
             what = f"DistillLoader(teacher={teacher!r}): a restored run would repeat or lose samples"
@@ -251,78 +245,13 @@ class DistillLoader:
         return len(self._data_loader) if elastic is None else elastic.batches_per_epoch  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Pair]:
-        self._iteration += 1
-        self._check_current(self._iteration)
+        iteration = self._epochs.begin()
         if self._checkpointed:
             registry.must_be_saved(self)
             if not self._dealing_checked:  # not before: the group of ranks may be younger than the loader
                 self._dealing_checked = True
                 check_dealing(self._data_loader)
-        if self._ahead.in_epoch:
-            self._leave_epoch()
-        return self._iterate(self._iteration)
-
-    def _iterate(self, iteration: int) -> Iterator[Pair]:
-        self._check_current(iteration)
-        if self._ahead.over:
-            self._say_that_it_is_over()
-            return
-        thread = threading.get_ident()
-        try:
-            if not self._ahead.begin():
-                self._arrivals.clear()
-                self._ahead.start()
-            self._consumption.note_position()
-            with self._loop_end.entered():
-                while (arrival := self._arrivals.next()) is not None:
-                    pairs = self._consumption.of(arrival)
-                    number, samples = arrival.batch.number, arrival.batch.samples
-                    since = self._tape.now() if self._tape.on else None
-                    del arrival
-                    while pairs:
-                        # Held by nobody here while the loop works on it, nor while the next one is fetched.
-                        yield pairs.pop()
-                        if since is not None and self._tape.on:
-                            self._tape.write(Kind.STEP, since, self._tape.now(), number, samples)
-                        self._check_current(iteration)
-            self._weights.end_of_epoch()
-        finally:
-            # A loop that was not left but forgotten ends in whichever thread looks for garbage, the I/O
-            # thread in mid-change too: the next loop leaves the epoch then. One that is found when the
-            # interpreter ends has nothing to leave, nor any module to ask.
-            current = self._finalizer.alive and iteration == self._iteration
-            if current and thread == threading.get_ident() and not self._labelling.forked:
-                self._leave_epoch()
-
-    def _say_that_it_is_over(self) -> None:
-        if not self._over_said:
-            self._over_said = True
-            logger.warning(
-                "nothing is left to iterate: the loop is behind epochs=%d, as a run is that was restored "
-                "behind its last step. For more, make a DistillLoader with more epochs",
-                self._ahead.epochs,
-            )
-
-    def _leave_epoch(self) -> None:
-        """No loop goes on with this epoch.
-
-        What was read of the next one stays if this one was consumed, whether its loop saw the end or not.
-        """
-        if self._ahead.consumed:
-            self._ahead.end()
-            self._consumption.note_position()
-        if self._ahead.in_epoch or not self._ahead.holds_next:
-            self._arrivals.clear()
-
-    def _check_current(self, iteration: int) -> None:
-        self._labelling.check_process()
-        if not self._finalizer.alive:
-            raise LoaderClosedError("this DistillLoader was closed; make a new one")
-        if iteration != self._iteration:
-            raise LoaderClosedError(
-                "another iteration of this DistillLoader has begun, or it was restored, so that this one has "
-                "ended. It has one position: make a second one to iterate twice at a time, as in zip(a, b)"
-            )
+        return self._epochs.loop(iteration, self)
 
     # --- what is known ----------------------------------------------------------------------------
 
@@ -371,9 +300,7 @@ class DistillLoader:
         Raises:
             LoaderClosedError: no loop runs.
         """
-        if not self._ahead.in_epoch:
-            raise LoaderClosedError("ends_epoch: no loop runs over this DistillLoader")
-        return self._arrivals.at_end()
+        return self._epochs.ends()
 
     def stats(self) -> dict[str, Scalar]:
         """Figures since the loader was made.
@@ -405,16 +332,14 @@ class DistillLoader:
         Behind an ``ElasticSampler`` that is all of it, and knows no world size. So it is with one rank.
         """
         registry.state_taken(self)
-        return self._position.state_dict() | self._known.shared_state()
+        return self._state.shared()
 
     def rank_state_dict(self) -> dict[str, Any] | None:
         """What differs by rank behind any other data loader: its own state, this rank's samples; or None.
 
         A `Checkpointer` saves it for each rank, and restores it to the same one.
         """
-        own = self._known.rank_state()
-        position = self._position.rank_state_dict()
-        return position if not own else (position or {}) | own
+        return self._state.of_rank()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to a saved position; the next ``for`` resumes there, with labels of the teachers of then.
@@ -425,18 +350,7 @@ class DistillLoader:
             CheckpointError: it was saved with another kind of data loader, or by another number of ranks,
                 each of which had a place of its own.
         """
-        self._labelling.check_process()
-        former = self._known.read(state)
-        self._iteration += 1
-        self._arrivals.clear()
-        self._position.load_state_dict(state)
-        self._consumption.moved()
-        self._expect(former)
-
-    def _expect(self, former: Mapping[str, Fingerprint]) -> None:
-        """Nothing was read since what was read before is forgotten, so no labels of others come."""
-        if only := self._known.restored(former):
-            self._service.expect(only)
+        self._state.restore(state)
 
     def set_epoch(self, epoch: int) -> None:
         """Let the next ``for`` begin that epoch; naming the current one resumes inside of it.
@@ -448,17 +362,7 @@ class DistillLoader:
             ConfigError: no number of an epoch, or the data loader keeps a state of its own, so that it
                 cannot go to the start of just any epoch.
         """
-        self._labelling.check_process()
-        if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 0:
-            raise ConfigError(f"set_epoch({epoch!r}): use the number of an epoch, from 0")
-        if self._ahead.consumed:
-            self._leave_epoch()
-        if self._ahead.in_epoch or epoch != self._position.epoch:
-            if self._ahead.in_epoch:
-                self._iteration += 1
-            self._arrivals.clear()
-            self._position.set_epoch(epoch)
-            self._consumption.moved()
+        self._epochs.go_to(epoch)
 
     def load_rank_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """What this rank's ``rank_state_dict`` was, after ``load_state_dict``; None where none was saved.
@@ -466,10 +370,7 @@ class DistillLoader:
         Raises:
             CheckpointError: the position needs one.
         """
-        former = self._known.read(state or {})
-        self._position.load_rank_state_dict(state)
-        self._consumption.moved()
-        self._expect(former)
+        self._state.restore_rank(state)
 
     def hand_on(self) -> Any:
         """Labels that are here and were not consumed, for ``take_on`` of the next generation's loader."""

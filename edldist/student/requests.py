@@ -329,8 +329,7 @@ class LabelRequests:
 
     def _expect(self, former: Mapping[str, Fingerprint]) -> None:
         self._under_way.clear()
-        if only := self._known.restored(former):
-            self._service.expect(only)
+        self._labelling.expect(former)
 
     # --- the end ------------------------------------------------------------------------------------
 
