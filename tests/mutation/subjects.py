@@ -76,6 +76,8 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "student/queue/quarantine.py": _SERVICE,
     "student/queue/minds.py": _MINDS,
     "student/queue/queue.py": _QUEUE,
+    "student/queue/leasing.py": _QUEUE,
+    "student/queue/lacking.py": _QUEUE,
     "student/queue/blame.py": _QUEUE,
     "student/queue/batches.py": _QUEUE,
     "student/queue/track.py": _QUEUE,

@@ -32,6 +32,8 @@ from edldist.student.queue.coalescing import Keys
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.following import Following
 from edldist.student.queue.hedging import Hedging
+from edldist.student.queue.lacking import Lacking
+from edldist.student.queue.leasing import Leasing
 from edldist.student.queue.outcomes import Grant, Overdue, Poison, Returned, TakenBack
 from edldist.student.queue.provenance import Labelled, Provenance
 from edldist.student.queue.retired import ask_again, take_back
@@ -39,7 +41,7 @@ from edldist.student.queue.sleepers import Sleepers
 from edldist.student.queue.task import HeldLease, Suspicion, Task
 from edldist.student.queue.track import Track
 from edldist.student.queue.wanted import Wanted
-from edldist.student.queue.workers import Worker, Workers
+from edldist.student.queue.workers import Workers
 
 __all__ = ["LabelQueue"]
 
@@ -60,7 +62,7 @@ class LabelQueue:
             raise ConfigError(f"teacher={list(teachers)!r}: needs one or more different names")
         self.flow = flow or Flow()
         self._batches = Batches(self.flow)
-        self._sleepers = {teacher: Sleepers() for teacher in teachers}
+        self._sleepers = sleepers = {teacher: Sleepers() for teacher in teachers}
         self._tracks = {teacher: Track(teacher, self.flow, self._batches.waits) for teacher in teachers}
         self._workers = Workers(first_lease)
         self.answering, self.open_leases = self._workers.answering, self._workers.leases()
@@ -68,14 +70,21 @@ class LabelQueue:
         self.following = Following(self._batches, self._tracks, self._provenance)
         # Invariant: a task without labels waits in its track, is leased in time, or is withheld (or poison).
         self._blame = Blame(self.flow, self._tracks, self.following.release)
-        self._hedging = Hedging(self._batches, self._workers, self.flow.cuts_fixed)
-        self.done = self.failed = self.duplicates = self.late = self.hedged = 0
+        self._lacking = Lacking(self._batches, self._tracks, self._workers, self._blame, self.following)
+        hedging = Hedging(self._batches, self._workers, self.flow.cuts_fixed)
+        self._leasing = Leasing(self.flow, self._tracks, self._workers, sleepers, hedging)
+        self.done = self.failed = self.duplicates = self.late = 0
         self.retracted = 0  # samples
 
     @property
     def requeued(self) -> int:
         """Tasks that went back to the front."""
         return self._blame.requeued
+
+    @property
+    def hedged(self) -> int:
+        """Tasks that were leased a second time."""
+        return self._leasing.hedged
 
     # --- the data loader's side -------------------------------------------------------------
 
@@ -106,14 +115,8 @@ class LabelQueue:
         return self._batches.nbytes
 
     def lacking(self, teacher: str) -> Counter[int]:
-        """How many samples of each open batch wait for labels of a teacher; batches without any are not in
-        it."""
-        samples = self._tracks[teacher].uncut()
-        leased = {task for lease in self._workers.leases() for task in lease.tasks}
-        for task in leased | set(self._tracks[teacher]) | set(self._blame):
-            if task.teacher == teacher:
-                samples[task.batch] += task.samples
-        return samples
+        """How many samples of each open batch wait for labels of a teacher, by number."""
+        return self._lacking.of(teacher)
 
     def wants_batch(self) -> bool:
         """Whether the data loader should be read now (see ``Flow``)."""
@@ -157,17 +160,7 @@ class LabelQueue:
 
     def lacks_only(self, teachers: Collection[str]) -> frozenset[str]:
         """Of teachers without a worker, those whose labels are what the head lacks, if it lacks no others."""
-        if (head := self.head) is None:
-            return frozenset()
-        waits = {
-            name: self._tracks[name].waiting(head)
-            + self._blame.withheld(head, name)
-            + self.following.samples.waiting(name, head)
-            for name in teachers
-        }
-        if sum(waits.values()) != self._batches.unlabelled(head):
-            return frozenset()
-        return frozenset(name for name, samples in waits.items() if samples)
+        return self._lacking.only(teachers)
 
     def pass_over(self, teachers: Collection[str]) -> None:
         """The head goes on without the labels of teachers that it ``lacks_only``."""
@@ -247,28 +240,16 @@ class LabelQueue:
 
     def rouse(self, teacher: str, now: float, most_passed_over: int) -> list[str]:
         """Wake sleepers for what waits, the longest sleeper first (see ``Sleepers.rouse``)."""
-        track = self._tracks[teacher]
-        sleepers = self._sleepers[teacher]
-        if not (sleepers and track.cost):
-            return []
-        alone = track.next_alone() is not None
-        return sleepers.rouse(
-            *(track.cost, track.least_cost),
-            lambda worker: self._could_take(worker, track, alone, now),
-            *(now, most_passed_over),
-        )
+        return self._leasing.rouse(teacher, now, most_passed_over)
 
     def rouse_to_hedge(self, teacher: str, now: float, older_than_s: float) -> list[str]:
         """Wake as many sleepers as there are tasks of which each could have one as a second worker."""
-        woken = self._hedging.sleepers(teacher, self._sleepers[teacher], now, older_than_s)
-        for worker in woken:
-            self._sleepers[teacher].wake(worker, 0, now)
-        return woken
+        return self._leasing.rouse_to_hedge(teacher, now, older_than_s)
 
     @property
     def sleepers(self) -> bool:
         """Whether anybody is asleep."""
-        return any(self._sleepers.values())
+        return self._leasing.sleepers
 
     @property
     def served(self) -> set[str]:
@@ -277,27 +258,15 @@ class LabelQueue:
 
     def asleep(self, worker: str) -> bool:
         """Whether a worker waits to be woken."""
-        return worker in self._sleepers[self._workers[worker].teacher]
+        return self._leasing.asleep(worker)
 
     def sleep(self, worker: str, room: int) -> None:
         """A worker with room for so much was told that there is nothing."""
-        self._sleepers[self._workers[worker].teacher].sleep(worker, room)
+        self._leasing.sleep(worker, room)
 
     def has_work(self, worker: str, now: float) -> bool:
         """Whether a pull of this worker would be granted something now."""
-        track = self._tracks[self._workers[worker].teacher]
-        return self._could_take(worker, track, track.next_alone() is not None, now)
-
-    def _could_take(self, worker: str, track: Track, alone: bool, now: float) -> bool:
-        me = self._workers[worker]
-        if not me.free:
-            return False
-        if alone:
-            if not me.leases:
-                return True
-            if track.draining in (None, worker):
-                return False
-        return track.has_work(lambda task: self._suits(task, worker, now))
+        return self._leasing.has_work(worker, now)
 
     def lease(self, worker: str, room: int, now: float) -> list[Grant]:
         """Grant a worker tasks that cost ``room`` together: those that came back first, then fresh cuts.
@@ -306,37 +275,7 @@ class LabelQueue:
         be leased alone is granted whole, whatever it costs. An empty list means that there is nothing for
         this worker now: it is asleep from now on, unless it gets a ``hedge``.
         """
-        me = self._workers[worker]
-        me.quarantined = False
-        grants = self._granted(worker, me, room, now)
-        if grants:
-            self._sleepers[me.teacher].forget(worker)
-        else:
-            self._sleepers[me.teacher].sleep(worker, room)
-        return grants
-
-    def _granted(self, worker: str, me: Worker, room: int, now: float) -> list[Grant]:
-        track = self._tracks[me.teacher]
-        if not me.free:
-            return []
-        alone = track.next_alone()
-        if alone is not None:
-            if not me.leases:
-                track.draining = None
-                track.remove(alone)
-                return [self._grant(alone, worker, now, alone=True)]
-            track.draining = track.draining or worker
-            if track.draining == worker:
-                return []
-        grants: list[Grant] = []
-        while room > 0:
-            task = track.take(room, not grants, lambda task: self._suits(task, worker, now))
-            if task is None:
-                break
-            grant = self._grant(task, worker, now, alone=False)
-            room -= grant.cost
-            grants.append(grant)
-        return grants
+        return self._leasing.lease(worker, room, now)
 
     def hedge(self, worker: str, room: int, now: float, older_than_s: float) -> Grant | None:
         """Lease the head batch's oldest open task a second time, to a worker with nothing to do.
@@ -344,13 +283,7 @@ class LabelQueue:
         Only when it is older than ``older_than_s`` and than three times the idle worker's own
         latency, has no second lease yet, and fits into ``room``. The first answer wins.
         """
-        me = self._workers[worker]
-        task = self._hedging.task_for(me, room, now, older_than_s)
-        if task is None:
-            return None
-        self.hedged += 1
-        self._sleepers[me.teacher].forget(worker)
-        return self._grant(task, worker, now, alone=False)
+        return self._leasing.hedge(worker, room, now, older_than_s)
 
     def find(self, lease: int, worker: str, now: float) -> Grant | None:
         """The open lease that a worker answers; None if it was written off, or others were first.
@@ -472,18 +405,6 @@ class LabelQueue:
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _suits(self, task: Task, worker: str, now: float) -> bool:
-        """Whether a task that came back may go to a worker: not if it has it, or has failed on it.
-
-        One that failed gets it again only if no other one can be expected to take it.
-        """
-        if task.leases and any(lease.worker == worker for lease in task.leases.values()):
-            return False
-        return worker not in task.failed_by or self._workers.none_else_takes(task, now, self.flow)
-
-    def _grant(self, task: Task, worker: str, now: float, *, alone: bool) -> Grant:
-        return self._workers.open(task, worker, now, alone=alone, own_pass=alone or self.flow.fixed)
-
     def _end(self, number: int) -> HeldLease:
         """Close an open lease."""
         held = self._workers.find(number)
@@ -492,9 +413,6 @@ class LabelQueue:
         return held
 
     def _part(self, worker: str) -> None:
-        self._sleepers[self._workers[worker].teacher].forget(worker)
+        self._leasing.part(worker)
         self._workers.part(worker)
         self._provenance.left(worker)
-        for track in self._tracks.values():
-            if track.draining == worker:
-                track.draining = None
