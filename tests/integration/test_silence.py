@@ -52,7 +52,7 @@ class Student:
         """Let the time pass, and the service look at its workers once."""
         now = self.clock.advance(seconds)
         self.service._poller.wake()
-        self.until(lambda: self.service._last_probe == now)
+        self.until(lambda: self.service._probing._last == now)
 
     def answer(self, kind):
         """The next message of a kind to the worker."""

@@ -65,6 +65,8 @@ _KEYS = ("key_changes", "key_folder")
 
 SUBJECTS: dict[str, tuple[str, ...]] = {
     "student/service/service.py": _SERVICE,
+    "student/service/probing.py": _SERVICE,
+    "student/service/kept_labels.py": _SERVICE,
     "student/service/delivery.py": _SERVICE,
     "student/service/batch.py": _SERVICE,
     "student/service/grouping.py": _SERVICE,

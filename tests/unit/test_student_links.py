@@ -12,7 +12,7 @@ import pytest
 from edldist.errors import ConfigError, LoaderClosedError
 from edldist.labels.grammar import parse_spec
 from edldist.student.queue.flow import Flow
-from edldist.student.service.service import PROBE_S
+from edldist.student.service.probing import PROBE_S
 from edldist.wire.memory import MemoryTransport
 from edldist.wire.messages import (
     Goodbye,

@@ -20,7 +20,7 @@ What happens when a party dies:
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import logging
 import os
 import random
@@ -28,10 +28,9 @@ from collections.abc import Callable, Mapping
 
 from edldist.address import Address, parse_address
 from edldist.clock import Clock
-from edldist.errors import LoaderClosedError, PeerUnreachableError, StoreError, UnsuitableTeacherError
+from edldist.errors import LoaderClosedError, PeerUnreachableError, UnsuitableTeacherError
 from edldist.labels.fingerprint import Fingerprint
 from edldist.labels.packing import Codec
-from edldist.labels.versions import is_newer
 from edldist.lifecycle.group_change import GroupChangeHandler, group_changed
 from edldist.observe.stages import times_of
 from edldist.store.shelf import Shelf
@@ -41,13 +40,13 @@ from edldist.student.service.batch import OpenBatch
 from edldist.student.service.comparing import Comparing
 from edldist.student.service.delivery import Delivery
 from edldist.student.service.granting import Granting
-from edldist.student.service.handed_on import handed_on
 from edldist.student.service.job_link import JobLink, Whereabouts
+from edldist.student.service.kept_labels import KeptLabels
 from edldist.student.service.needs import Needs
 from edldist.student.service.options import ServiceOptions
 from edldist.student.service.peers import ConnectedWorker, Peers
 from edldist.student.service.pinging import Pinging
-from edldist.student.service.shelves import Shelves
+from edldist.student.service.probing import Probing
 from edldist.student.service.standards import Standards
 from edldist.student.service.store_use import StoreUse
 from edldist.student.service.trail import IO, LOOP, QUEUE, Trail
@@ -78,8 +77,6 @@ __all__ = ["StudentService"]
 
 logger = logging.getLogger(__name__)
 
-PROBE_S = 0.1
-_IDLE_PING_S = 1.0
 _TURN_MESSAGES = 256
 
 
@@ -122,15 +119,7 @@ class StudentService:
         self._granting = Granting(options, self.delivery, self._trail)
         self._peers = Peers()
         self._standards = Standards(options)
-        self._shelves: Shelves | None = None
-        if options.store is not None:
-            self._shelves = Shelves(options.store, options.teachers, options.flow, options.versions)
-            if options.store.only:
-                self._read_only_what_is_kept(self._shelves.only(options.codecs))
-        self._unsuited = (0.0, "")  # when it was looked for, and what was found
-        # Several to a time to live, or one that is idle and well would be taken for silent.
-        self._idle_ping_s = min(_IDLE_PING_S, options.heartbeat_ttl_s / 3)
-        self._last_probe = self._next_probe = clock.monotonic()
+        self._kept = KeptLabels(options, self._standards)
         self._stopping = False
         self.extra_stats: Callable[[], dict[str, Scalar]] = dict
         with closed_on_error(transport.poller()) as self._poller:
@@ -145,7 +134,8 @@ class StudentService:
                 options, where, link, clock, self._heartbeat, on_group_change, self.recorder, self.delivery
             )
             self._events = self._job.events
-            self._absent = AbsentGroups(options.skip_after_s, self.delivery, self._events, clock.monotonic())
+            now = clock.monotonic()
+            absent = AbsentGroups(options.skip_after_s, self.delivery, self._events, now)
             shared = self.delivery, self._peers, self._events
             self._comparing = Comparing(options, shared, clock, self.codec, self._send)
             self._answers = Answers(
@@ -153,6 +143,10 @@ class StudentService:
                 *(self._turn_away, self._send),
             )
             self._pinging = Pinging(self.delivery, self._comparing, self._events, self._send)
+            self._probing = Probing(
+                *(options, shared, self._comparing, self._standards, self._answers, self._pinging, absent),
+                *(now, functools.partial(self._drop, lost=True), self._reach),
+            )
             self._thread = ServiceThread("edldist-student-io", self, self._poller, clock)
 
     def start(self) -> None:
@@ -164,8 +158,8 @@ class StudentService:
     def offer(self, batch: OpenBatch) -> None:
         """Append a batch to the queue (see ``Delivery.offer``)."""
         self._comparing.see(batch)
-        if self._shelves is not None:
-            self._shelves.look_up(batch)
+        if self._kept.shelves is not None:
+            self._kept.shelves.look_up(batch)
         if self._options.fallback is not None:
             self._options.fallback.settle(batch)
         if self.delivery.offer(batch):
@@ -174,14 +168,13 @@ class StudentService:
     @property
     def shelves(self) -> dict[str, Shelf]:
         """Where labels of each teacher are kept, as far as that is known; of none without a store."""
-        return {} if self._shelves is None else self._shelves.open_now()
+        return self._kept.open_now()
 
     def stats(self) -> dict[str, Scalar]:
         """Figures of the queue and of the workers that serve it."""
         own = {"teachers": len(self._peers), "garbage": self._hub.garbage} | self._poller.traffic.as_stats()
         shed = self._job.shedding.stats(self._clock.monotonic()) | self._comparing.stats()
-        kept = {} if self._shelves is None else self._shelves.stats()
-        return self.delivery.stats() | own | kept | shed | self.extra_stats()
+        return self.delivery.stats() | own | self._kept.stats() | shed | self.extra_stats()
 
     def teachers(self) -> int:
         """Number of connected workers."""
@@ -194,8 +187,7 @@ class StudentService:
 
     def unsuited(self, since: float) -> str:
         """Why no worker that is here suits this student, as seen after ``since``; empty if one may."""
-        seen, reason = self._unsuited
-        return reason if seen > since else ""
+        return self._probing.unsuited(since)
 
     def groups_here(self) -> list[str]:
         """Teacher groups that were there when a wanted one was not, as the coordinator said last."""
@@ -207,35 +199,23 @@ class StudentService:
 
     def used(self) -> dict[str, Fingerprint]:
         """What the labels that were used came from, by teacher group."""
-        used = self._standards.used()
-        if self._shelves is not None:
-            for teacher, kept in self._shelves.used().items():
-                known = used.get(teacher)
-                if known is None or is_newer(kept.fingerprint, known):
-                    used[teacher] = kept.whole
-        return used
+        return self._kept.used()
 
     def expect(self, former: Mapping[str, Fingerprint]) -> None:
         """Take none but workers like those that labelled for a checkpoint, from the next message on.
 
         What the queue holds by now may be of others: to be followed by ``delivery.clear``.
         """
-        self._standards.expect_soon(former)
-        if self._shelves is not None:
-            readable = {name: its for name, its in former.items() if not self._standards.reads(name, its)}
-            self._shelves.expect(former, readable)
+        self._kept.expect(former)
         self._poller.wake()
 
     def hand_on(self) -> StoreUse | None:
         """The labels that are here, for the next generation's service; None where a store has them."""
-        if self._shelves is not None or self._options.versions:
-            return None
-        return handed_on(self.delivery, self.used(), self._options.teachers, self._options.flow)
+        return self._kept.hand_on(self.delivery)
 
     def take_on(self, handed: StoreUse) -> None:
         """Find labels that another generation's service handed on. Before anything is read."""
-        if self._shelves is None:
-            self._shelves = Shelves(handed, self._options.teachers, self._options.flow, ())
+        self._kept.take_on(handed)
 
     @property
     def forked(self) -> bool:
@@ -256,11 +236,8 @@ class StudentService:
         self._job.turn(now, served=len(self._peers) > 0)
         self._heed_former()
         self._read_workers()
-        if probing := now >= self._next_probe:
-            self._next_probe = now + PROBE_S
-            self._probe(now)
-        self._wake_sleepers(thorough=probing)
-        return min(self._next_probe, now + self._job.next_due_s(now))
+        self._wake_sleepers(thorough=self._probing.turn(now))
+        return min(self._probing.next_s, now + self._job.next_due_s(now))
 
     def leave(self) -> None:
         """Say goodbye to everyone, and let the loop know."""
@@ -299,17 +276,6 @@ class StudentService:
             for worker in [worker for worker in self._peers if worker.teacher in former]:
                 if (refusal := self._standards.admit_again(worker, now)) is not None:
                     self._turn_away(worker, refusal)
-
-    def _read_only_what_is_kept(self, found: Mapping[str, Fingerprint]) -> None:
-        for teacher, fingerprint in found.items():
-            if reason := self._standards.reads(teacher, fingerprint):
-                raise StoreError(reason)
-
-    def _heed_kept(self) -> None:
-        """Labels that the store has kept were used: their groups are what made these, whoever comes."""
-        if self._shelves is not None:
-            for teacher, used in self._shelves.used().items():
-                self._standards.used_kept(teacher, used.fingerprint, used.outputs)
 
     def _take(self, received: Received, worker: ConnectedWorker | None) -> None:
         message = received.message
@@ -352,7 +318,7 @@ class StudentService:
             # broke.
             lost = before.process != hello.process
             self._drop(before, "it was started anew" if lost else "it greets anew", lost=lost)
-        self._heed_kept()
+        self._kept.heed()
         for former in self._peers.namesakes(hello):  # it was started anew, or one of both was written off
             self._pinging.ping(former)
         if isinstance(answer := self._standards.admit(peer, hello, now), TokensWanted):
@@ -362,11 +328,7 @@ class StudentService:
             self._refuse(peer, hello.worker, answer)
             return
         worker = self._peers.add(peer, hello, now)
-        if self._shelves is not None:
-            compared = self._options.agreement is not None
-            worker.keep = self._shelves.keeper(worker.teacher, worker.fingerprint, compared)
-            if self._shelves.open(worker.teacher, worker.fingerprint):
-                self._shelves.look_again(worker.teacher, self.delivery)
+        self._kept.joined(worker, self.delivery)
         alive = self._peers.survived(peer, hello.process)
         self.delivery.join(worker.key, worker.teacher, worker.name, forgiven=alive)
         self._comparing.join(worker)
@@ -374,7 +336,7 @@ class StudentService:
         for stale, reason in self._standards.stale(self._peers):
             self._turn_away(stale, reason)
         self.delivery.retire(worker.teacher, self._standards.oldest_version(worker.teacher))
-        self._send(peer, self._options.welcome(self._idle_ping_s, worker.teacher))
+        self._send(peer, self._options.welcome(self._probing.idle_ping_s, worker.teacher))
 
     def _refuse(self, peer: Sender, worker: str, refusal: Refused) -> None:
         logger.warning("refused teacher worker %s: %s", worker, refusal.reason)
@@ -385,10 +347,10 @@ class StudentService:
         self._refuse(worker.peer, worker.name, refusal)
         self._drop(worker, refusal.reason, lost=False)
 
-    def _reach(self, peer: Sender, refusal: Refused) -> bool:
-        """Refuse somebody once more; whether anybody is still connected there."""
+    def _reach(self, peer: Sender, message: Message) -> bool:
+        """Say something to who is none of the workers; whether anybody is connected there."""
         try:
-            self._hub.send(peer, refusal)
+            self._hub.send(peer, message)
         except PeerUnreachableError:
             return False
         return True
@@ -411,58 +373,6 @@ class StudentService:
         reply = self._comparing.reply(worker, pull)
         self._send(worker.peer, *(self._granting.reply(worker, pull) if reply is None else reply))
 
-    def _probe(self, now: float) -> None:
-        """Touch every worker that holds something, and find out who is silent or late.
-
-        Silence counts only while this side listened: after a stop of this process (suspended, or the
-        interpreter lock was held for long) what the workers said still waits in the socket.
-        """
-        away_s = now - self._last_probe
-        self._last_probe = now
-        if away_s > self._options.heartbeat_ttl_s / 2:
-            for worker in self._peers:
-                worker.last_heard = min(now, worker.last_heard + away_s)
-        for worker in self._peers:
-            silent_s = now - worker.last_heard
-            if silent_s > self._options.heartbeat_ttl_s:
-                self._drop(
-                    worker,
-                    f"silent for {silent_s:.1f} s (heartbeat_ttl_s={self._options.heartbeat_ttl_s:g})",
-                    lost=True,
-                )
-                continue
-            holds = self._pinging.held(worker)
-            if now - worker.last_sent >= (PROBE_S / 2 if holds else self._idle_ping_s):
-                self._pinging.ping(worker)
-        for worker in self._peers.paroled(now):
-            self.delivery.parole(worker.key)
-        self._comparing.look()
-        self._call_back(now)
-        self._absent.look(now, self._peers.teachers())
-        verdict = self._standards.verdict(self._peers.teachers(), now, self._reach)
-        self._unsuited = self._unsuited if verdict is None else (now, verdict)
-        self._events.poisoned(self.delivery.verdicts())
-        for overdue in self.delivery.expire():
-            worker = self._peers.of_key(overdue.worker)
-            logger.warning(
-                "worker %s has held %d tasks for %.1f s without an answer, although it answers pings (it had "
-                "%.1f s): others get them too, and it gets no more until it answers",
-                *(worker.name, overdue.leases, overdue.held_s, overdue.allowed_s),
-            )
-            self._answers.record(
-                overdue.returned, worker, "its answer is overdue although its heartbeat goes on"
-            )
-
-    def _call_back(self, now: float) -> None:
-        """Tell workers that were unreachable, and live, to greet anew as soon as they are connected again.
-
-        One that waits for tasks would find out by this side's silence alone.
-        """
-        for peer in self._peers.called_back(now, self._options.heartbeat_ttl_s):
-            with contextlib.suppress(PeerUnreachableError):
-                self._hub.send(peer, Unknown())
-                self._peers.reached(peer)
-
     def _wake_sleepers(self, thorough: bool) -> None:
         for key in self.delivery.rouse(self._options.hedge_after_s, thorough):
             self._send(self._peers.of_key(key).peer, Wake(buffered=self.delivery.buffered))
@@ -472,9 +382,7 @@ class StudentService:
             return
         self._comparing.forget(worker, lost)
         if worker.teacher not in self._peers.teachers():
-            self._heed_kept()
-            if self._shelves is None or not self._shelves.desert(worker.teacher):
-                self._standards.deserted(worker.teacher)
+            self._kept.deserted(worker.teacher)
         outcome = self.delivery.lose(worker.key, reason) if lost else self.delivery.leave(worker.key)
         self._answers.record(outcome, worker, reason)
         if lost:
