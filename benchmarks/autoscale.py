@@ -25,7 +25,7 @@ from statistics import fmean
 
 from edldist.coordinator.scaling.load import GroupLoad, StudentNeed, WorkerGift
 from edldist.coordinator.scaling.scaling import Bounds, Rules, Scaling
-from edldist.student.service.needs import Hunger
+from edldist.student.service.job.needs import Hunger
 from edldist.teacher.capacity import Capacity
 from edldist_benchmarks.engines import ENGINES, Engine, EngineLaw
 from edldist_benchmarks.figures import Budget, Figure, Result, Settings

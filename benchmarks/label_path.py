@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import edldist
-from edldist.student.handed_over import in_own_slab
+from edldist.student.memory.handed_over import in_own_slab
 from edldist.wire.shm.slab import Slab
 from edldist_benchmarks.echo import open_echo
 from edldist_benchmarks.figures import Budget, Figure, Result, Settings, interleave, rate

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from edldist.stability.guard import SpikeGuard
     from edldist.store.label_store import LabelStore
     from edldist.store.sample_key import augmentation_seed
-    from edldist.student.collating import collate
+    from edldist.student.inputs.sequences import Sequences
     from edldist.student.loader import DistillLoader
+    from edldist.student.memory.collating import collate
     from edldist.student.requests import LabelRequests
-    from edldist.student.sequences import Sequences
     from edldist.vocabulary.wanted import Vocabulary
     from edldist.weights.average import WeightAverage
     from edldist.weights.published import PublishedWeights
@@ -60,12 +60,12 @@ _HOMES = {
     "LabelStore": "edldist.store.label_store",
     "LiveGroup": "edldist.live.group",
     "PublishedWeights": "edldist.weights.published",
-    "Sequences": "edldist.student.sequences",
+    "Sequences": "edldist.student.inputs.sequences",
     "SpikeGuard": "edldist.stability.guard",
     "Vocabulary": "edldist.vocabulary.wanted",
     "WeightAverage": "edldist.weights.average",
     "augmentation_seed": "edldist.store.sample_key",
-    "collate": "edldist.student.collating",
+    "collate": "edldist.student.memory.collating",
     "report": "edldist.observe.reporter",
     "should_stop": "edldist.lifecycle.stopping",
 }

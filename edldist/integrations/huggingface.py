@@ -27,7 +27,7 @@ from edldist.errors import CheckpointError, ConfigError, InputError
 from edldist.integrations.extras import missing
 from edldist.integrations.trainer_data import SOFT, TrainerData
 from edldist.ranks.placement import placement
-from edldist.student.inputs import InputsByTeacher
+from edldist.student.inputs.inputs import InputsByTeacher
 
 try:
     from transformers import Trainer, TrainerCallback

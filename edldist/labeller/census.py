@@ -15,7 +15,7 @@ from edldist.labeller.naming import batch_keys
 from edldist.reference import is_factory
 from edldist.store.label_store import LabelStore
 from edldist.store.sample_key import KEY_BYTES, Keys, keys_of_ids
-from edldist.student.service.store_use import StoreUse
+from edldist.student.service.kept.store_use import StoreUse
 
 __all__ = ["Census", "take_census"]
 

@@ -11,11 +11,11 @@ from edldist.config import LabelConfig
 from edldist.config.label import INDEX
 from edldist.labeller.data_set import Batch
 from edldist.store.sample_key import Keys
-from edldist.student.ids import SampleIds
-from edldist.student.inputs import InputSelector, TeacherInputSelector, pick
-from edldist.student.sequences import Flags, PackedSequences, Sequences
-from edldist.student.service.lookup import SampleKeys
-from edldist.student.service.teacher_inputs import TeacherInputs
+from edldist.student.batch.lookup import SampleKeys
+from edldist.student.batch.teacher_inputs import TeacherInputs
+from edldist.student.inputs.ids import SampleIds
+from edldist.student.inputs.inputs import InputSelector, TeacherInputSelector, pick
+from edldist.student.inputs.sequences import Flags, PackedSequences, Sequences
 
 __all__ = ["BatchKeys", "batch_keys", "ids_of", "inputs_of"]
 

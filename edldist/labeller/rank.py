@@ -21,7 +21,7 @@ from edldist.lifecycle import exit_hooks
 from edldist.ranks.placement import placement
 from edldist.store.sample_key import Keys, keys_of_ids
 from edldist.student.loader import DistillLoader
-from edldist.student.stored import open_store
+from edldist.student.loop.stored import open_store
 
 __all__ = ["main"]
 

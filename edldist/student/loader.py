@@ -16,21 +16,21 @@ from edldist.sampling.composition import check_order, elastic_sampler
 from edldist.sampling.dealing import check_dealing
 from edldist.store.label_store import LabelStore
 from edldist.store.shelf import Shelf
-from edldist.student.arrivals import Arrivals, Pair
-from edldist.student.asked_teachers import AskedTeachers
-from edldist.student.consumption import Consumption
-from edldist.student.epochs import Epochs
-from edldist.student.figures import LoopFigures
-from edldist.student.ids import Part, SampleIds
-from edldist.student.inputs import InputsByTeacher
-from edldist.student.labelling import Labelling
-from edldist.student.loop_state import LoopState
+from edldist.student.inputs.ids import Part, SampleIds
+from edldist.student.inputs.inputs import InputsByTeacher
+from edldist.student.inputs.route import RouteKey
+from edldist.student.loop.arrivals import Arrivals, Pair
+from edldist.student.loop.consumption import Consumption
+from edldist.student.loop.epochs import Epochs
+from edldist.student.loop.figures import LoopFigures
+from edldist.student.loop.labelling import Labelling
+from edldist.student.loop.loop_state import LoopState
+from edldist.student.loop.reading import ReadAhead
+from edldist.student.loop.step_weights import StepWeights
+from edldist.student.loop.stored import Stored
+from edldist.student.memory.to_device import DeviceTransfer, copier_for
 from edldist.student.queue.flow import Flow
-from edldist.student.reading import ReadAhead
-from edldist.student.route import RouteKey
-from edldist.student.step_weights import StepWeights
-from edldist.student.stored import Stored
-from edldist.student.to_device import DeviceTransfer, copier_for
+from edldist.student.teachers.asked_teachers import AskedTeachers
 from edldist.wire.messages import Scalar
 from edldist.wire.transport import Transport
 

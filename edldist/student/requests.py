@@ -15,18 +15,18 @@ from edldist.checkpoint import registry
 from edldist.environment import JobEnvironment
 from edldist.errors import ConfigError, InputError, LabelTimeoutError, LoaderClosedError
 from edldist.labels.fingerprint import Fingerprint
-from edldist.student.asked_teachers import AskedTeachers
-from edldist.student.decoding import NoLabels
-from edldist.student.figures import LoopFigures
-from edldist.student.inputs import InputsByTeacher, TeacherInputSelector
-from edldist.student.labelling import Labelling
+from edldist.student.batch.batch import OpenBatch
+from edldist.student.batch.teacher_inputs import TeacherInputs
+from edldist.student.decoding.decoding import NoLabels
+from edldist.student.inputs.inputs import InputsByTeacher, TeacherInputSelector
+from edldist.student.inputs.route import RouteKey
+from edldist.student.loop.figures import LoopFigures
+from edldist.student.loop.labelling import Labelling
+from edldist.student.loop.under_way import Request, UnderWay
+from edldist.student.loop.waiting import LabelWait
+from edldist.student.memory.to_device import DeviceTransfer, copier_for
 from edldist.student.queue.flow import Flow
-from edldist.student.route import RouteKey
-from edldist.student.service.batch import OpenBatch
-from edldist.student.service.teacher_inputs import TeacherInputs
-from edldist.student.to_device import DeviceTransfer, copier_for
-from edldist.student.under_way import Request, UnderWay
-from edldist.student.waiting import LabelWait
+from edldist.student.teachers.asked_teachers import AskedTeachers
 from edldist.wire.messages import Scalar
 from edldist.wire.transport import Transport
 

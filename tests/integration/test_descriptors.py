@@ -13,8 +13,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from edldist.errors import InputError
-from edldist.student.descriptors import explained, keep_few
-from edldist.student.leaves import leaves
+from edldist.student.memory.descriptors import explained, keep_few
+from edldist.student.memory.leaves import leaves
 
 pytestmark = pytest.mark.timeout(240)
 

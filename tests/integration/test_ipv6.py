@@ -15,7 +15,7 @@ from edldist.coordinator.pages.pages import CoordinatorPages
 from edldist.environment import JobEnvironment
 from edldist.errors import ConfigError
 from edldist.observe.http import HttpServer
-from edldist.student.endpoint import endpoint
+from edldist.student.loop.endpoint import endpoint
 from edldist_launch.node.torchrun import meeting_host
 from tests.harness import local_job
 from tests.hosts import with_ipv6

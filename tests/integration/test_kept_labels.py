@@ -16,7 +16,7 @@ from edldist.errors import ConfigError, InputError, StoreError
 from edldist.labeller.data_set import Batch
 from edldist.labeller.naming import batch_keys, inputs_of
 from edldist.store.recipe import Recipe
-from edldist.student.ids import SampleIds
+from edldist.student.inputs.ids import SampleIds
 from tests.harness import LocalJob
 
 pytestmark = pytest.mark.timeout(240)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from edldist.errors import InputError, LoaderClosedError, PoisonTaskError
-from edldist.student.service.batch import OpenBatch
+from edldist.student.batch.batch import OpenBatch
 from edldist.wire.zmq.transport import ZmqTransport
 from tests.harness import local_job
 

@@ -16,7 +16,7 @@ from edldist.labels import grammar
 from edldist.labels.grammar import CodecSpec, Parameter
 from edldist.labels.packing import NO_INPUTS, Codec, Packed
 from edldist.labels.places import in_samples
-from edldist.student import waiting
+from edldist.student.loop import waiting
 from edldist.student.service import unsuited
 from tests.harness import LocalJob
 

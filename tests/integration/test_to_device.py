@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import edldist
-from edldist.student.structure import mapped
-from edldist.student.to_device import Copies
+from edldist.student.memory.structure import mapped
+from edldist.student.memory.to_device import Copies
 from edldist.wire.memory import MemoryTransport
 from tests.harness import local_job
 from tests.integration.epochs import ids

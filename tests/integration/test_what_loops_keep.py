@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from edldist.errors import LoaderClosedError
-from edldist.student.service.batch import OpenBatch
-from edldist.student.structure import mapped
-from edldist.student.to_device import Copies
+from edldist.student.batch.batch import OpenBatch
+from edldist.student.memory.structure import mapped
+from edldist.student.memory.to_device import Copies
 from tests import models
 
 pytestmark = pytest.mark.timeout(240)

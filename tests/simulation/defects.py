@@ -11,6 +11,8 @@ from typing import Any
 from unittest import mock
 
 from edldist.live.handover import behind_whom
+from edldist.student.batch.batch import OpenBatch
+from edldist.student.loop.under_way import UnderWay
 from edldist.student.queue import task as task_module
 from edldist.student.queue.absences import Absences
 from edldist.student.queue.batches import Batches
@@ -18,11 +20,9 @@ from edldist.student.queue.outcomes import Returned
 from edldist.student.queue.queue import LabelQueue
 from edldist.student.queue.sleepers import Sleepers
 from edldist.student.queue.wanted import Wanted
-from edldist.student.service.batch import OpenBatch
 from edldist.student.service.delivery import Delivery
 from edldist.student.service.peers import Peers
 from edldist.student.service.pinging import Pinging
-from edldist.student.under_way import UnderWay
 from edldist.wire import moving
 from edldist.wire.enrolment import Enrolment
 from edldist.wire.messages import Unknown

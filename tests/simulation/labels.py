@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from edldist.labels.codec import make_codec
-from edldist.student.route import Route
-from edldist.student.service.batch import OpenBatch
-from edldist.student.service.teacher_inputs import PLACES, VERSION
+from edldist.student.batch.batch import OpenBatch
+from edldist.student.batch.teacher_inputs import PLACES, VERSION
+from edldist.student.inputs.route import Route
 from tests.simulation.worker import labels_of
 
 if TYPE_CHECKING:

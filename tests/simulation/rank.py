@@ -20,17 +20,17 @@ from edldist.environment import DegradeEntry
 from edldist.errors import EdlDistError, PoisonTaskError
 from edldist.lifecycle.group_change import GroupChanged
 from edldist.sampling.sampler import ElasticSampler
-from edldist.student.fallback import Fallback
+from edldist.student.batch.batch import OpenBatch
+from edldist.student.loop.reading import ReadAhead
+from edldist.student.loop.under_way import Request, UnderWay
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.minds import Turn
 from edldist.student.queue.outcomes import Returned
-from edldist.student.reading import ReadAhead
-from edldist.student.service.batch import OpenBatch
+from edldist.student.service.kept.store_use import StoreUse
 from edldist.student.service.options import ServiceOptions
 from edldist.student.service.peers import ConnectedWorker
 from edldist.student.service.service import StudentService
-from edldist.student.service.store_use import StoreUse
-from edldist.student.under_way import Request, UnderWay
+from edldist.student.teachers.fallback import Fallback
 from edldist.wire.messages import Scalar, Shed
 from tests.simulation.coordinator import coordinator_place
 from tests.simulation.labels import label_faults, route_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from edldist.student.sequences import Sequences
+from edldist.student.inputs.sequences import Sequences
 
 __all__ = ["INPUTS", "LONGEST", "padded", "sample_of"]
 

@@ -7,8 +7,8 @@ import os
 import torch
 
 from edldist.clock import FakeClock
+from edldist.student.batch.batch import OpenBatch
 from edldist.student.queue.flow import Flow
-from edldist.student.service.batch import OpenBatch
 from edldist.student.service.options import ServiceOptions
 from edldist.student.service.service import StudentService
 from edldist.wire.memory import MemoryTransport

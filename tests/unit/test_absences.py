@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edldist.errors import ConfigError
-from edldist.student.asked_teachers import AskedTeachers
 from edldist.student.queue.absences import MOST_BETWEEN_LOOKS_S, Absences
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.queue import LabelQueue
+from edldist.student.teachers.asked_teachers import AskedTeachers
 
 
 def test_a_group_is_missing_when_patience_is_over_and_until_a_worker_is_here() -> None:

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edldist.errors import InputError, LabelError, LabelMemoryError, WireError
+from edldist.student.batch.batch import OpenBatch
+from edldist.student.batch.label_rows import LabelRows
+from edldist.student.batch.teacher_inputs import PLACES, TeacherInputs
 from edldist.student.queue.flow import Flow
-from edldist.student.service.batch import OpenBatch
-from edldist.student.service.label_rows import LabelRows
-from edldist.student.service.teacher_inputs import PLACES, TeacherInputs
 from edldist.wire.messages import TensorSpec
 from edldist.wire.tensors import pack, unpack
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from edldist.errors import InputError
-from edldist.student.borrowed import Borrowed
-from edldist.student.containers import copied
-from edldist.student.leaves import leaves
+from edldist.student.memory.borrowed import Borrowed
+from edldist.student.memory.containers import copied
+from edldist.student.memory.leaves import leaves
 
 Pair = namedtuple("Pair", "image label")
 

@@ -20,10 +20,10 @@ from torch.utils.data import default_collate
 
 import edldist
 from edldist.errors import ConfigError
-from edldist.student import collating
-from edldist.student.handed_over import HandedOver, in_workers_slab
-from edldist.student.ownership import alone
-from edldist.student.service.held_bytes import held_bytes
+from edldist.student.batch.held_bytes import held_bytes
+from edldist.student.memory import collating
+from edldist.student.memory.handed_over import HandedOver, in_workers_slab
+from edldist.student.memory.ownership import alone
 from edldist.wire.shm.allowance import Allowance
 from edldist.wire.shm.lending import lend
 from edldist.wire.shm.slabs import SlabPool

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from edldist.agreement import AgreementBounds
 from edldist.labels.comparison import Compared
+from edldist.student.batch.batch import OpenBatch
 from edldist.student.queue.flow import Flow
-from edldist.student.service.batch import OpenBatch
 from edldist.wire.messages import Failure, Idle, Labels, LeaseRows, Pull, Result, Return, TensorSpec
 from tests.unit.party import Party, Worker, pass_time
 

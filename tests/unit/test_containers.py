@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pack_sequence
 
-from edldist.student.containers import taken_over
+from edldist.student.memory.containers import taken_over
 
 Pair = namedtuple("Pair", "image label")
 

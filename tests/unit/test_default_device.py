@@ -36,7 +36,7 @@ SCRIPT = """
 import json, sys
 import torch, torch.distributed as dist
 import edldist
-from edldist.student.service.batch import OpenBatch
+from edldist.student.batch.batch import OpenBatch
 rank, place, meeting = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
 torch.set_default_device("meta")

@@ -14,9 +14,9 @@ import torch
 from edldist.clock import FakeClock
 from edldist.errors import EdlDistError, LoaderClosedError, PoisonTaskError
 from edldist.labels.grammar import CodecSpec, parse_spec
+from edldist.student.batch.batch import OpenBatch
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.outcomes import Grant
-from edldist.student.service.batch import OpenBatch
 from edldist.student.service.delivery import Delivery
 from edldist.wire.messages import LeaseRows, Result, TensorSpec
 

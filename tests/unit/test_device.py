@@ -13,9 +13,9 @@ import torch
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from edldist.errors import ConfigError
-from edldist.student import to_device as module
-from edldist.student.structure import mapped
-from edldist.student.to_device import (
+from edldist.student.memory import to_device as module
+from edldist.student.memory.structure import mapped
+from edldist.student.memory.to_device import (
     Copies,
     CudaCopier,
     DeviceTransfer,

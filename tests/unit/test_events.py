@@ -6,7 +6,7 @@ import pytest
 
 from edldist.clock import FakeClock
 from edldist.student.queue.outcomes import Poison, Returned
-from edldist.student.service.events import Events, last_line
+from edldist.student.service.job.events import Events, last_line
 
 
 class Link:

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edldist.labels.grammar import parse_spec
+from edldist.student.batch.batch import OpenBatch
+from edldist.student.batch.grouping import group
 from edldist.student.queue.outcomes import Grant
-from edldist.student.service.batch import OpenBatch
-from edldist.student.service.grouping import group
 from edldist.wire.tensors import unpack
 
 

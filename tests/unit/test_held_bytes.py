@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pack_sequence
 
-from edldist.student.service.batch import OpenBatch
-from edldist.student.service.held_bytes import held_bytes
+from edldist.student.batch.batch import OpenBatch
+from edldist.student.batch.held_bytes import held_bytes
 
 Pair = namedtuple("Pair", "x y")
 X = torch.zeros(10, 3)  # 120 bytes

@@ -21,7 +21,7 @@ from torch.utils.data import (
 
 from edldist.errors import CheckpointError, ConfigError
 from edldist.student.loader import DistillLoader
-from edldist.student.reading import ReadAhead
+from edldist.student.loop.reading import ReadAhead
 from edldist.wire.memory import MemoryTransport
 
 _SAMPLES = 24

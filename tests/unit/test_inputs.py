@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from edldist.errors import ConfigError, InputError
-from edldist.student.inputs import InputSelector, TeacherInputSelector
+from edldist.student.inputs.inputs import InputSelector, TeacherInputSelector
 
 A = torch.arange(6).reshape(3, 2)
 B = torch.arange(3)

@@ -8,7 +8,7 @@ import pytest
 
 from edldist.errors import CheckpointError
 from edldist.labels.fingerprint import VocabularyMark
-from edldist.student.known_teachers import KnownTeachers
+from edldist.student.teachers.known_teachers import KnownTeachers
 from tests.greetings import fingerprint
 
 A, B = fingerprint(weights="aa", outputs=["logits"]), fingerprint("dense:fp16", weights="bb", version="2")

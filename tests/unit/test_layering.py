@@ -186,6 +186,18 @@ TEACHER = {
         *("tasks", "exchange", "model", "dataset", "reader", "passes", "engines", "service", "stop_signals"),
     },
 }
+STUDENT = {
+    "memory": set(),
+    "inputs": set(),
+    "queue": set(),
+    "batch": {"memory", "inputs", "queue"},
+    "teachers": {"inputs", "batch"},
+    "service": {"memory", "inputs", "queue", "batch", "teachers"},
+    "decoding": {"memory", "batch", "teachers"},
+    "loop": {"memory", "inputs", "queue", "batch", "teachers", "service", "decoding"},
+    "loader": {"memory", "inputs", "queue", "teachers", "loop"},
+    "requests": {"memory", "inputs", "queue", "batch", "teachers", "decoding", "loop"},
+}
 MODULES = sorted(path for top in ("edldist", "launch") for path in (ROOT / top).rglob("*.py"))
 TRAVELS = ("edldist/wire", "edldist/teacher", "edldist/labels", "edldist/coordinator")
 
@@ -241,6 +253,7 @@ INSIDE = [
         ("launch", "edldist_launch", LAUNCH),
         ("edldist/coordinator", "edldist.coordinator", COORDINATOR),
         ("edldist/teacher", "edldist.teacher", TEACHER),
+        ("edldist/student", "edldist.student", STUDENT),
     )
     for path in _within(top)
 ]
@@ -255,6 +268,7 @@ def test_the_source_was_found() -> None:
     assert {_room(path, "launch") for path in _within("launch")} == set(LAUNCH)
     assert {_room(path, "edldist/coordinator") for path in _within("edldist/coordinator")} == set(COORDINATOR)
     assert {_room(path, "edldist/teacher") for path in _within("edldist/teacher")} == set(TEACHER)
+    assert {_room(path, "edldist/student") for path in _within("edldist/student")} == set(STUDENT)
 
 
 @pytest.mark.parametrize("path", EDLDIST, ids=_identify)
@@ -278,7 +292,7 @@ def test_imports_between_the_rooms_of_a_folder_go_one_way(
 
 
 def test_no_room_is_above_a_room_that_is_above_it() -> None:
-    for allowed in (LAUNCH, COORDINATOR, TEACHER):
+    for allowed in (LAUNCH, COORDINATOR, TEACHER, STUDENT):
         order: list[str] = []
         while left := set(allowed) - set(order):
             free = [room for room in left if allowed[room] <= set(order)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from edldist.errors import ConfigError, LoaderClosedError
-from edldist.student import reading
+from edldist.student.loop import reading
 from edldist.wire.memory import MemoryTransport
 from tests.harness import local_job
 

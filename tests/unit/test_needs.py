@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from edldist.student.service.needs import LEAST_LOOKS, Backlog, Hunger, Needs
+from edldist.student.service.job.needs import LEAST_LOOKS, Backlog, Hunger, Needs
 from edldist.wire.messages import Need
 
 

@@ -11,10 +11,10 @@ import torch
 from torch._C._dynamo import eval_frame
 from torch.utils.data import DataLoader
 
-from edldist.student import ownership
-from edldist.student.containers import taken_over
-from edldist.student.leaves import leaves
-from edldist.student.ownership import alone
+from edldist.student.memory import ownership
+from edldist.student.memory.containers import taken_over
+from edldist.student.memory.leaves import leaves
+from edldist.student.memory.ownership import alone
 
 SAMPLES = [{"x": torch.full((20_000,), float(n)), "y": n} for n in range(4)]
 

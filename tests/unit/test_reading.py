@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from edldist.errors import ConfigError, LoaderClosedError
 from edldist.sampling.sampler import ElasticSampler
-from edldist.student.reading import ReadAhead
+from edldist.student.loop.reading import ReadAhead
 
 
 class Loop:

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from edldist.errors import InputError
-from edldist.student.reading import ReadAhead
+from edldist.student.loop.reading import ReadAhead
 
 PAD, BATCHES = 40_000, 24
 
@@ -322,7 +322,7 @@ def test_a_plain_data_loaders_large_batches_are_never_read_in_full(monkeypatch):
     def refused(*_):
         raise AssertionError("read in full")
 
-    monkeypatch.setattr("edldist.student.borrowed.zlib.crc32", refused)
+    monkeypatch.setattr("edldist.student.memory.borrowed.zlib.crc32", refused)
     samples = [{"x": torch.zeros(PAD), "y": n} for n in range(8)]
     for workers in (0, 1):
         assert len(read_ahead(DataLoader(samples, batch_size=2, num_workers=workers), 3)) == 4

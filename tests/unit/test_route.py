@@ -13,12 +13,12 @@ from edldist.errors import ConfigError, InputError, LabelError
 from edldist.labels.codec import parse_codec
 from edldist.labels.packing import Codec
 from edldist.labels.typed import TopKLabels
-from edldist.student.asked_teachers import AskedTeachers
-from edldist.student.decoding import Decoding
-from edldist.student.inputs import TeacherInputSelector
-from edldist.student.joined import joined
-from edldist.student.route import Route
-from edldist.student.sequences import Sequences
+from edldist.student.decoding.decoding import Decoding
+from edldist.student.decoding.joined import joined
+from edldist.student.inputs.inputs import TeacherInputSelector
+from edldist.student.inputs.route import Route
+from edldist.student.inputs.sequences import Sequences
+from edldist.student.teachers.asked_teachers import AskedTeachers
 
 NAMES = ("law", "code", "verse")
 

@@ -21,8 +21,8 @@ from edldist.errors import (
 )
 from edldist.labels.codec import parse_codec
 from edldist.labels.typed import TopKLabels
-from edldist.student.put_back import put_back
-from edldist.student.sequences import PackedSequences
+from edldist.student.decoding.put_back import put_back
+from edldist.student.inputs.sequences import PackedSequences
 from edldist.teacher.model.teacher import Teacher
 from edldist.teacher.passes import sequences
 from edldist.teacher.passes.forward import Forward

@@ -12,14 +12,14 @@ from edldist.clock import FakeClock
 from edldist.environment import DegradeEntry
 from edldist.errors import ConfigError
 from edldist.observe.troubles import troubles
-from edldist.student.asked_teachers import AskedTeachers
-from edldist.student.fallback import Fallback
+from edldist.student.batch.batch import OpenBatch
+from edldist.student.batch.lookup import Lookup
+from edldist.student.batch.teacher_inputs import TeacherInputs
 from edldist.student.queue.flow import Flow
-from edldist.student.service.batch import OpenBatch
 from edldist.student.service.delivery import Delivery
-from edldist.student.service.lookup import Lookup
-from edldist.student.service.shedding import SAY_EVERY_S, Shedding
-from edldist.student.service.teacher_inputs import TeacherInputs
+from edldist.student.service.job.shedding import SAY_EVERY_S, Shedding
+from edldist.student.teachers.asked_teachers import AskedTeachers
+from edldist.student.teachers.fallback import Fallback
 from edldist.wire.messages import MemberStatus, Shed
 
 torch = pytest.importorskip("torch")

@@ -19,7 +19,7 @@ from edldist.errors import CheckpointError, ConfigError, InputError, LossSpikeEr
 from edldist.observe import reporter
 from edldist.stability.attempts import Attempts
 from edldist.stability.recent import Recent
-from edldist.student.left_out import LeftOut
+from edldist.student.loop.left_out import LeftOut
 
 # --- the bound ----------------------------------------------------------------------------------------
 

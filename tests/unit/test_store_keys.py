@@ -15,8 +15,8 @@ from edldist.labels.fingerprint import VocabularyMark
 from edldist.store.layout import ITEM_BYTES
 from edldist.store.recipe import Recipe
 from edldist.store.sample_key import KINDS, check_witness, keys_of_ids, keys_of_inputs
-from edldist.student.sequences import Sequences
-from edldist.student.service.teacher_inputs import TeacherInputs
+from edldist.student.batch.teacher_inputs import TeacherInputs
+from edldist.student.inputs.sequences import Sequences
 from edldist.wire import texts
 from edldist.wire.tensors import DTYPES
 from tests.unit.kept_labels import recipe

@@ -21,9 +21,9 @@ import scipy.sparse
 import torch
 
 from edldist.errors import InputError
-from edldist.student import containers
-from edldist.student.containers import copied, taken_over
-from edldist.student.structure import mapped
+from edldist.student.memory import containers
+from edldist.student.memory.containers import copied, taken_over
+from edldist.student.memory.structure import mapped
 
 Pair = namedtuple("Pair", "first second")
 

@@ -6,9 +6,9 @@ import logging
 
 import torch
 
+from edldist.student.batch.batch import OpenBatch
+from edldist.student.batch.teacher_inputs import TeacherInputs
 from edldist.student.queue.flow import Flow
-from edldist.student.service.batch import OpenBatch
-from edldist.student.service.teacher_inputs import TeacherInputs
 from edldist.tracing.kinds import Kind
 from edldist.tracing.tape import Record, records_of
 from edldist.wire.messages import Refused, Wake

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from edldist.errors import ContractError, InputError, LabelMemoryError, PoisonTaskError
+from edldist.student.batch.batch import OpenBatch
+from edldist.student.batch.teacher_inputs import TeacherInputs
 from edldist.student.queue.flow import Flow
-from edldist.student.service.batch import OpenBatch
-from edldist.student.service.teacher_inputs import TeacherInputs
 from edldist.wire.messages import (
     Failure,
     Labels,

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edldist.errors import WireError
-from edldist.student.inputs import InputSelector
-from edldist.student.service.teacher_inputs import TeacherInputs
+from edldist.student.batch.teacher_inputs import TeacherInputs
+from edldist.student.inputs.inputs import InputSelector
 from edldist.wire.messages import TensorSpec
 from edldist.wire.tensors import check, unpack
 from edldist.wire.texts import TextName, are_texts, even, pack_texts, unpack_texts

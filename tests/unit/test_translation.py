@@ -7,7 +7,7 @@ import torch
 
 from edldist.errors import ConfigError
 from edldist.labels.typed import TopKLabels
-from edldist.student.translation import Translation
+from edldist.student.teachers.translation import Translation
 from edldist.vocabulary import Tokens, Vocabulary
 from edldist.vocabulary.wanted import vocabularies_of
 from edldist.wire.messages import Refused, TokensTold, TokensWanted, Welcome

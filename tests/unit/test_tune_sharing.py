@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edldist.clock import SystemClock
 from edldist.coordinator.members.membership import Membership, Record
-from edldist.student.service.events import Events
+from edldist.student.service.job.events import Events
 from edldist.wire.messages import Event, Goodbye, MemberStatus, Register, Report, Status
 from edldist_launch.record.tally import Tally
 from edldist_launch.tune.sharing import share_of_fleet, share_of_job

@@ -12,8 +12,8 @@ from edldist.clock import FakeClock, SystemClock
 from edldist.coordinator.options import CoordinatorOptions
 from edldist.coordinator.server import Coordinator
 from edldist.errors import CoordinatorUnreachableError, LoaderClosedError
+from edldist.student.batch.batch import OpenBatch
 from edldist.student.queue.flow import Flow
-from edldist.student.service.batch import OpenBatch
 from edldist.student.service.options import ServiceOptions
 from edldist.student.service.service import StudentService
 from edldist.teacher.model.teacher import Teacher

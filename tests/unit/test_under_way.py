@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from edldist.errors import ContractError, InputError, PoisonTaskError, StaleLabelsError
-from edldist.student.service.batch import OpenBatch
-from edldist.student.under_way import Request, UnderWay
+from edldist.student.batch.batch import OpenBatch
+from edldist.student.loop.under_way import Request, UnderWay
 from tests.unit.test_delivery import Desk
 
 

@@ -13,13 +13,13 @@ from edldist.errors import ConfigError
 from edldist.labels.fingerprint import Fingerprint
 from edldist.labels.standard import Standard
 from edldist.labels.versions import Versions, number_of
-from edldist.student.asked_teachers import AskedTeachers
-from edldist.student.known_teachers import KnownTeachers
+from edldist.student.batch.teacher_inputs import VERSION
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.queue import LabelQueue
 from edldist.student.queue.wanted import Wanted
 from edldist.student.service.delivery import Delivery
-from edldist.student.service.teacher_inputs import VERSION
+from edldist.student.teachers.asked_teachers import AskedTeachers
+from edldist.student.teachers.known_teachers import KnownTeachers
 from edldist.wire.messages import Register
 from tests.greetings import fingerprint
 from tests.unit.test_delivery import Desk

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from edldist.errors import PoisonTaskError
+from edldist.student.batch.batch import OpenBatch
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.outcomes import Returned
-from edldist.student.service.batch import OpenBatch
 from edldist.student.service.delivery import Delivery
 from tests.unit.test_delivery import NEVER_S, Desk, Loop
 

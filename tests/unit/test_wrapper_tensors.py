@@ -9,11 +9,11 @@ from torch.masked import masked_tensor
 from torch.utils._pytree import tree_map
 
 from edldist.errors import InputError
-from edldist.student.borrowed import Borrowed
-from edldist.student.descriptors import keep_few
-from edldist.student.leaves import leaves
-from edldist.student.ownership import alone
-from edldist.student.service.held_bytes import held_bytes
+from edldist.student.batch.held_bytes import held_bytes
+from edldist.student.memory.borrowed import Borrowed
+from edldist.student.memory.descriptors import keep_few
+from edldist.student.memory.leaves import leaves
+from edldist.student.memory.ownership import alone
 
 
 class Wrapper(torch.Tensor):

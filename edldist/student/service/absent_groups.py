@@ -7,7 +7,7 @@ from collections.abc import Mapping, Set
 
 from edldist.student.queue.absences import Absences
 from edldist.student.service.delivery import Delivery
-from edldist.student.service.events import Events
+from edldist.student.service.job.events import Events
 
 __all__ = ["AbsentGroups"]
 

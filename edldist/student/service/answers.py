@@ -10,7 +10,7 @@ from edldist.observe.repeats import Repeats
 from edldist.student.queue.outcomes import Returned
 from edldist.student.service.comparing import Comparing
 from edldist.student.service.delivery import Delivery
-from edldist.student.service.events import Events, last_line
+from edldist.student.service.job.events import Events, last_line
 from edldist.student.service.peers import ConnectedWorker, Peers
 from edldist.student.service.standards import Standards
 from edldist.student.service.trail import Trail

@@ -24,10 +24,10 @@ from edldist.errors import EdlDistError, LabelError
 from edldist.labels.comparison import Compared, Difference, differences, is_constant
 from edldist.labels.distributions import Part
 from edldist.labels.packing import Codec
+from edldist.student.batch.batch import OpenBatch
 from edldist.student.queue.minds import Apart, Minds, Turn
-from edldist.student.service.batch import OpenBatch
 from edldist.student.service.delivery import Delivery
-from edldist.student.service.events import Events, last_line
+from edldist.student.service.job.events import Events, last_line
 from edldist.student.service.options import ServiceOptions
 from edldist.student.service.peers import ConnectedWorker, Peers
 from edldist.student.service.question import Question

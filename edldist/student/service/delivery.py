@@ -16,16 +16,16 @@ from dataclasses import replace
 from edldist.clock import Clock
 from edldist.errors import EdlDistError
 from edldist.observe.stages import StageClock
+from edldist.student.batch import due_errors
+from edldist.student.batch.batch import OpenBatch
+from edldist.student.batch.label_rows import LabelRows
+from edldist.student.batch.leased import Leased
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.outcomes import Overdue, Returned, TakenBack
 from edldist.student.queue.queue import LabelQueue
 from edldist.student.queue.wanted import Wanted
-from edldist.student.service import due_errors
-from edldist.student.service.account import Account
-from edldist.student.service.batch import OpenBatch
-from edldist.student.service.label_rows import LabelRows
-from edldist.student.service.leased import Leased
-from edldist.student.service.needs import Backlog
+from edldist.student.service.job.account import Account
+from edldist.student.service.job.needs import Backlog
 from edldist.student.service.placing import Keep, Placing
 from edldist.tracing.kinds import Kind
 from edldist.tracing.tape import Tape

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from edldist.student.batch.grouping import group
 from edldist.student.service.delivery import Delivery
-from edldist.student.service.grouping import group
 from edldist.student.service.options import ServiceOptions
 from edldist.student.service.peers import ConnectedWorker
 from edldist.student.service.trail import Trail

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from edldist.agreement import AgreementBounds
 from edldist.labels.grammar import CodecSpec
-from edldist.student.fallback import Fallback
 from edldist.student.queue.flow import Flow
-from edldist.student.service.store_use import StoreUse
-from edldist.student.translation import Translation
+from edldist.student.service.kept.store_use import StoreUse
+from edldist.student.teachers.fallback import Fallback
+from edldist.student.teachers.translation import Translation
 from edldist.wire.messages import JobShare, Scalar, Welcome
 
 __all__ = ["ServiceOptions"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from edldist.labels.fingerprint import Fingerprint
 from edldist.student.queue.pings import Pings
 from edldist.student.queue.quarantine import Quarantine
-from edldist.student.service.worker_labels import WorkerLabels
+from edldist.student.service.kept.worker_labels import WorkerLabels
 from edldist.wire.messages import Hello, Vouch
 from edldist.wire.transport import Sender
 

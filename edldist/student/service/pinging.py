@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from edldist.student.service.comparing import Comparing
 from edldist.student.service.delivery import Delivery
-from edldist.student.service.events import Events
+from edldist.student.service.job.events import Events
 from edldist.student.service.peers import ConnectedWorker
 from edldist.wire.messages import Idle, Message, Ping, Pong
 from edldist.wire.transport import Sender

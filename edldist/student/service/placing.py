@@ -14,14 +14,14 @@ from edldist.clock import Clock
 from edldist.errors import EdlDistError, LabelError, LabelMemoryError
 from edldist.labels.grammar import CodecSpec
 from edldist.labels.versions import number_of
+from edldist.student.batch import due_errors
+from edldist.student.batch.batch import OpenBatch
+from edldist.student.batch.label_rows import LabelRows
 from edldist.student.queue.coalescing import Follower
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.outcomes import Grant
 from edldist.student.queue.queue import LabelQueue
 from edldist.student.queue.wanted import Wanted
-from edldist.student.service import due_errors
-from edldist.student.service.batch import OpenBatch
-from edldist.student.service.label_rows import LabelRows
 from edldist.wire.messages import Result
 from edldist.wire.transport import Frames
 

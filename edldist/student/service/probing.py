@@ -9,7 +9,7 @@ from edldist.student.service.absent_groups import AbsentGroups
 from edldist.student.service.answers import Answers
 from edldist.student.service.comparing import Comparing
 from edldist.student.service.delivery import Delivery
-from edldist.student.service.events import Events
+from edldist.student.service.job.events import Events
 from edldist.student.service.options import ServiceOptions
 from edldist.student.service.peers import ConnectedWorker, Peers
 from edldist.student.service.pinging import Pinging

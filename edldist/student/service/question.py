@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edldist.student.service.teacher_inputs import TeacherInputs
+from edldist.student.batch.teacher_inputs import TeacherInputs
 from edldist.wire.messages import Lease, LeaseGroup, TensorSpec
 from edldist.wire.transport import Piece, payload
 

@@ -34,21 +34,21 @@ from edldist.labels.packing import Codec
 from edldist.lifecycle.group_change import GroupChangeHandler, group_changed
 from edldist.observe.stages import times_of
 from edldist.store.shelf import Shelf
+from edldist.student.batch.batch import OpenBatch
 from edldist.student.service.absent_groups import AbsentGroups
 from edldist.student.service.answers import Answers
-from edldist.student.service.batch import OpenBatch
 from edldist.student.service.comparing import Comparing
 from edldist.student.service.delivery import Delivery
 from edldist.student.service.granting import Granting
-from edldist.student.service.job_link import JobLink, Whereabouts
-from edldist.student.service.kept_labels import KeptLabels
-from edldist.student.service.needs import Needs
+from edldist.student.service.job.job_link import JobLink, Whereabouts
+from edldist.student.service.job.needs import Needs
+from edldist.student.service.kept.kept_labels import KeptLabels
+from edldist.student.service.kept.store_use import StoreUse
 from edldist.student.service.options import ServiceOptions
 from edldist.student.service.peers import ConnectedWorker, Peers
 from edldist.student.service.pinging import Pinging
 from edldist.student.service.probing import Probing
 from edldist.student.service.standards import Standards
-from edldist.student.service.store_use import StoreUse
 from edldist.student.service.trail import IO, LOOP, QUEUE, Trail
 from edldist.tracing.recorder import Recorder
 from edldist.wire.messages import (

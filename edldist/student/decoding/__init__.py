@@ -1,0 +1,1 @@
+"""What the loop gets of labels that came."""

@@ -1,0 +1,1 @@
+"""What teachers see of a batch."""

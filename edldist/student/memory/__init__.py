@@ -1,0 +1,1 @@
+"""What a batch is made of, and whose memory that is."""

@@ -1,0 +1,1 @@
+"""What a student and the job's coordinator tell each other."""

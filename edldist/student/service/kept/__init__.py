@@ -1,0 +1,1 @@
+"""Labels of a student's teachers that are kept in a store."""

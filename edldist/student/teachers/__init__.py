@@ -1,0 +1,1 @@
+"""Whose labels a loop asks for, and in which form."""
