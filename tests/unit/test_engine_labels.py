@@ -18,7 +18,7 @@ from edldist.teacher.engines.engine import Engine
 from edldist.teacher.engines.forward import EngineForward
 from edldist.teacher.engines.lane import EngineLane
 from edldist.teacher.model.teacher import Teacher
-from edldist.teacher.passes.forward import Forward
+from edldist.teacher.passes.forward import Forward, PassTerms
 from edldist.wire.sequences import ASKED, FIRST, MARKS, WHOLE
 from tests.engines import CONTEXT, VOCABULARY, engine
 
@@ -57,7 +57,7 @@ def packed(lengths: list[int], seed: int = 0, asked: float = 0.6) -> dict[str, T
 
 def by_model(inputs: dict[str, Tensor], codec: str = f"topk:{K}") -> dict[str, Tensor]:
     teacher = Teacher("tests.models:tiny_lm", torch.device("cpu"))
-    return Forward(teacher, parse_codec(codec))(inputs, None, False).packed
+    return Forward(teacher, parse_codec(codec))(inputs, PassTerms()).packed
 
 
 def agree(theirs: dict[str, Tensor], ours: dict[str, Tensor], codec: str = f"topk:{K}") -> None:
@@ -79,7 +79,7 @@ def test_packed_sequences_get_the_labels_of_the_model(server, codec):
     for seed, lengths in enumerate(([1], [5, 1, 30, 12], [CONTEXT - 2, 3])):
         inputs = packed(lengths, seed)
         with opened(server, codec) as forward:
-            agree(forward(inputs, 4096, False).packed, by_model(inputs, codec), codec)
+            agree(forward(inputs, PassTerms(4096)).packed, by_model(inputs, codec), codec)
 
 
 def test_padded_sequences_do_and_padding_is_nan(server):
@@ -87,8 +87,8 @@ def test_padded_sequences_do_and_padding_is_nan(server):
     mask = torch.ones(4, 9, dtype=torch.int64)
     mask[0, 6:] = mask[1, :4] = mask[3] = 0  # on the right, on the left, all of it
     with opened(server) as forward:
-        labels = forward({"input_ids": ids, "attention_mask": mask}, None, False).packed
-        whole = forward({"0": ids}, None, True).packed
+        labels = forward({"input_ids": ids, "attention_mask": mask}, PassTerms()).packed
+        whole = forward({"0": ids}, PassTerms(fixed=True)).packed
     real = mask.bool()
     decoded = parse_codec(f"topk:{K}").decode(labels)["logits"]
     assert decoded.log_probs.shape == (4, 9, K) and decoded.log_tail.shape == (4, 9)
@@ -108,7 +108,7 @@ def test_a_rest_within_rounding_is_small_and_not_nothing(server):
     server.model = lambda ids: model(ids) * 40  # one entry has it all
     inputs = packed([9], asked=1)
     with opened(server) as forward:
-        labels = parse_codec(f"topk:{K}").decode(forward(inputs, None, False).packed)["logits"]
+        labels = parse_codec(f"topk:{K}").decode(forward(inputs, PassTerms()).packed)["logits"]
     assert (labels.log_tail.exp() <= 1.01e-6).all() and not labels.log_tail.isneginf().any()
 
 
@@ -116,7 +116,7 @@ def test_what_vllm_says_of_an_impossible_token_is_no_probability():
     with engine("vllm") as server, opened(server) as forward:
         model, possible = server.model, torch.arange(VOCABULARY) % 150 == 7
         server.model = lambda ids: model(ids).masked_fill(~possible, -math.inf)
-        labels = forward(packed([9], asked=1), None, False).packed
+        labels = forward(packed([9], asked=1), PassTerms()).packed
     decoded = parse_codec(f"topk:{K}").decode(labels)["logits"]
     assert decoded.log_probs[:, 2:].isneginf().all()  # the server wrote -9999
     torch.testing.assert_close(decoded.log_probs[:, :2].exp().sum(-1), torch.ones(9))
@@ -128,7 +128,7 @@ def test_entries_that_are_filled_up_with_impossible_ones_are_missing():
     with engine("vllm") as server, opened(server) as forward:
         server.faults.change = lambda told: [*told[:5], *((token, -math.inf) for token, _ in told[5:])]
         with pytest.raises(ModelError, match="position 0 is not all: 8 entries have 0.*no more than 0"):
-            forward(packed([9], asked=1), None, False)
+            forward(packed([9], asked=1), PassTerms())
 
 
 def test_requests_are_under_way_together_on_connections_that_are_kept(server):
@@ -138,7 +138,7 @@ def test_requests_are_under_way_together_on_connections_that_are_kept(server):
         before = len(server.requests)
         server.on_request = lambda number: gate.wait() if number <= before + 36 else None
         for _ in range(2):
-            forward(inputs, None, False)
+            forward(inputs, PassTerms())
             server.on_request = lambda number: None
         assert server.busiest == 6
         assert server.connected <= 7  # one of the preflight
@@ -148,7 +148,7 @@ def test_what_is_asked_of_sglang_begins_at_the_first_asked_position():
     with engine("sglang") as server, opened(server) as forward:
         inputs = packed([20], asked=0)
         inputs[MARKS] = torch.tensor([FIRST, *[0] * 11, ASKED, *[0] * 7], dtype=torch.uint8)
-        agree(forward(inputs, None, False).packed, by_model(inputs))
+        agree(forward(inputs, PassTerms()).packed, by_model(inputs))
         assert server.requests[-1]["logprob_start_len"] == 12
         assert len(server.requests[-1]["input_ids"]) == 20  # no token more, as the last is not asked for
 
@@ -190,9 +190,9 @@ def test_a_missing_value_is_a_failed_task_that_says_where(server, fault):
         for name, value in faults.items():
             setattr(server.faults, name, list(value) if isinstance(value, list) else value)
         with pytest.raises(ModelError, match=f"sample 0 of the task: .*{words}"):
-            forward(packed([6]), None, False)
+            forward(packed([6]), PassTerms())
         server.faults.__init__()
-        agree(forward(packed([6]), None, False).packed, by_model(packed([6])))  # the engine is none the worse
+        agree(forward(packed([6]), PassTerms()).packed, by_model(packed([6])))  # the engine is none the worse
 
 
 BAD_INPUTS = {
@@ -234,20 +234,20 @@ def test_inputs_that_no_engine_takes_are_refused_before_it_is_asked(server, case
     with opened(server) as forward:
         asked = len(server.requests)
         with pytest.raises(error, match=words):
-            forward(inputs, None, False)
+            forward(inputs, PassTerms())
         assert len(server.requests) == asked
 
 
 def test_a_busy_engine_is_asked_again(server):
     with opened(server, retries=4) as forward:
         server.faults.statuses = [503, 429, 500, 504]
-        agree(forward(packed([6]), None, False).packed, by_model(packed([6])))
+        agree(forward(packed([6]), PassTerms()).packed, by_model(packed([6])))
         server.faults.statuses = [503] * 5
         with pytest.raises(EngineLostError, match=r"lost: HTTP 503: not now \(asked 5 times\)"):
-            forward(packed([6]), None, False)
+            forward(packed([6]), PassTerms())
         asked = len(server.requests)
         with pytest.raises(EngineLostError):  # for good, and without being asked again
-            forward(packed([6]), None, False)
+            forward(packed([6]), PassTerms())
         assert len(server.requests) == asked
 
 
@@ -255,24 +255,24 @@ def test_a_connection_that_was_closed_meanwhile_is_no_failure(server):
     with opened(server, retries=0, concurrency=1) as forward:
         server.faults.hangs_up = True
         for seed in range(5):
-            agree(forward(packed([6], seed), None, False).packed, by_model(packed([6], seed)))
+            agree(forward(packed([6], seed), PassTerms()).packed, by_model(packed([6], seed)))
 
 
 def test_an_answer_that_is_cut_short_is_none(server):
     with opened(server, retries=2) as forward:
         server.faults.cut_short = 2
-        agree(forward(packed([6]), None, False).packed, by_model(packed([6])))
+        agree(forward(packed([6]), PassTerms()).packed, by_model(packed([6])))
         server.faults.cut_short = 3
         with pytest.raises(EngineLostError, match="is lost: IncompleteRead"):
-            forward(packed([6]), None, False)
+            forward(packed([6]), PassTerms())
 
 
 def test_a_pass_that_is_meant_to_be_small_is_warned_of_once(server, caplog):
     with opened(server) as forward:
-        forward(packed([6]), 64, False)
+        forward(packed([6]), PassTerms(64))
         assert "batch_size" not in caplog.text
         for _ in range(2):
-            forward(packed([6]), 5, True)
+            forward(packed([6]), PassTerms(5, fixed=True))
     assert caplog.text.count("6 tokens of sequences came, and batch_size, 5, counts tokens") == 1
     assert caplog.text.count("a deterministic job asks an engine") == 1
 
@@ -281,11 +281,11 @@ def test_an_engine_that_is_well_and_fails_one_request_fails_one_task(server):
     with opened(server, retries=1) as forward:
         server.faults.statuses = [500, 500]
         with pytest.raises(ModelError, match="says it is well, and this request failed: HTTP 500: not now"):
-            forward(packed([6]), None, False)
-        agree(forward(packed([6]), None, False).packed, by_model(packed([6])))
+            forward(packed([6]), PassTerms())
+        agree(forward(packed([6]), PassTerms()).packed, by_model(packed([6])))
         server.faults.statuses, server.faults.unwell = [500, 500], True
         with pytest.raises(EngineLostError):
-            forward(packed([6]), None, False)
+            forward(packed([6]), PassTerms())
 
 
 @pytest.mark.parametrize("unwell", [False, True])
@@ -297,7 +297,7 @@ def test_a_request_has_a_time_limit(server, unwell):
         )
         asked = len(server.requests)
         with pytest.raises(EngineLostError if unwell else ModelError, match="no answer within 0.2 s"):
-            forward(packed([6]), None, False)
+            forward(packed([6]), PassTerms())
         assert len(server.requests) - asked == (1 if unwell else 2)  # again where that may help
         server.unblocked.set()
 
@@ -309,7 +309,7 @@ def test_an_engine_that_dies_is_lost_to_all_that_wait_for_it(server):
         begun = threading.Semaphore(0)
         server.on_request = lambda number: begun.release()
         flights = [
-            lane.launch([packed([5] * 2)], lambda inputs: forward(inputs, None, False)) for _ in range(2)
+            lane.launch([packed([5] * 2)], lambda inputs: forward(inputs, PassTerms())) for _ in range(2)
         ]
         for _ in range(4):
             assert begun.acquire(timeout=20)
@@ -330,7 +330,7 @@ def test_a_worker_that_ends_does_not_wait_for_the_engine(server):
         lane = EngineLane(forward._engine)
         begun = threading.Event()
         server.on_request = lambda number: begun.set()
-        flight = lane.launch([packed([5])], lambda inputs: forward(inputs, None, False))
+        flight = lane.launch([packed([5])], lambda inputs: forward(inputs, PassTerms()))
         assert begun.wait(20)
         lane.close()
         flight.wait()
@@ -343,15 +343,15 @@ def test_weights_that_changed_meanwhile_are_no_labels_of_this_worker():
     with engine("sglang") as server, opened(server) as forward:
         server.version = "v4"
         with pytest.raises(EngineLostError, match="weights are of version 'v4' now, and were of 'v3'"):
-            forward(packed([6]), None, False)
+            forward(packed([6]), PassTerms())
     with engine("sglang") as server:  # an old one, that does not say
         server.version = None
         with opened(server) as forward:
-            agree(forward(packed([6]), None, False).packed, by_model(packed([6])))
+            agree(forward(packed([6]), PassTerms()).packed, by_model(packed([6])))
 
 
 def test_a_model_that_is_gone_is_no_fault_of_the_samples(server):
     with opened(server) as forward:
         server.faults.statuses = [404]
         with pytest.raises(EngineLostError, match="HTTP 404"):
-            forward(packed([6]), None, False)
+            forward(packed([6]), PassTerms())

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edldist.labels.codec import parse_codec
 from edldist.teacher.model.teacher import Teacher
-from edldist.teacher.passes.forward import Forward
+from edldist.teacher.passes.forward import Forward, PassTerms
 from edldist.teacher.passes.lane import HostLane
 from edldist.wire.shm.memfile import make_file
 
@@ -50,7 +50,7 @@ def label(
     teacher = Teacher("torch.nn:Identity", torch.device("cpu"))
     teacher._model = model
     run = Forward(teacher, parse_codec(codec))
-    return lane.launch([lent.inputs()], lambda inputs: run(inputs, None, False)).labels()[0]
+    return lane.launch([lent.inputs()], lambda inputs: run(inputs, PassTerms())).labels()[0]
 
 
 class Keeping:
@@ -124,5 +124,5 @@ def test_small_inputs_are_not_looked_at() -> None:
     teacher = Teacher("torch.nn:Identity", torch.device("cpu"))
     teacher._model = model
     run = Forward(teacher, parse_codec("dense"))
-    lane.launch([{"x": x}], lambda inputs: run(inputs, None, False))
+    lane.launch([{"x": x}], lambda inputs: run(inputs, PassTerms()))
     assert not lane._copies

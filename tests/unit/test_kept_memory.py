@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from edldist.labels.codec import parse_codec
 from edldist.teacher.model.teacher import Teacher
-from edldist.teacher.passes.forward import Forward
+from edldist.teacher.passes.forward import Forward, PassTerms
 
 X = {"x": torch.arange(6.0).reshape(3, 2)}
 
@@ -19,7 +19,7 @@ def passes(model, count: int = 3, codec: str = "dense", inputs=X) -> list[dict[s
     teacher._model = model
     forward = Forward(teacher, parse_codec(codec))
     return [
-        forward({name: tensor + number for name, tensor in inputs.items()}, None, False).packed
+        forward({name: tensor + number for name, tensor in inputs.items()}, PassTerms()).packed
         for number in range(count)
     ]
 
@@ -150,7 +150,7 @@ def test_inputs_that_come_back_as_labels_are_copied():
     teacher = Teacher("tests.models:identify", torch.device("cpu"))
     teacher._model = lambda x: x
     given = torch.zeros(3, 2)
-    packed = Forward(teacher, parse_codec("dense"))({"x": given}, None, False).packed
+    packed = Forward(teacher, parse_codec("dense"))({"x": given}, PassTerms()).packed
     assert not shared(packed["logits"], given)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from edldist.labels.codec import parse_codec
 from edldist.labels.places import in_samples
 from edldist.teacher.model.teacher import Teacher
-from edldist.teacher.passes.forward import Computed, Forward
+from edldist.teacher.passes.forward import Computed, Forward, PassTerms
 from edldist.teacher.passes.lane import CudaLane, HostLane, lane_for
 
 needs_gpu = [
@@ -26,7 +26,7 @@ def forward(device: str, model=None, **options) -> Forward:
 
 
 def fly(lane, parts, run: Forward):
-    flight = lane.launch(parts, lambda inputs: run(inputs, None, False))
+    flight = lane.launch(parts, lambda inputs: run(inputs, PassTerms()))
     flight.wait()
     assert flight.done()
     return flight
@@ -105,7 +105,7 @@ class TestOnAGpu:
         run = forward("cuda", _busy(200))
         x = torch.ones(4, 8)
         fly(lane, [{"x": x}], forward("cuda"))
-        flight = lane.launch([{"x": x}], lambda inputs: run(inputs, None, False))
+        flight = lane.launch([{"x": x}], lambda inputs: run(inputs, PassTerms()))
         assert not flight.done()
         flight.wait()
         assert flight.done() and flight.labels()[2] > 0.01
@@ -115,7 +115,7 @@ class TestOnAGpu:
         lane = CudaLane(torch.device("cuda"))
         x = torch.ones(64 << 20, dtype=torch.uint8).reshape(64, -1)
         run = forward("cuda", _busy(10))
-        compute = lambda inputs: run(inputs, None, False)  # noqa: E731
+        compute = lambda inputs: run(inputs, PassTerms())  # noqa: E731
         begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
 
         def took_ms(together: bool) -> float:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edldist.errors import ContractError, EdlDistError, InputError, UnlabelableError
 from edldist.labels.codec import parse_codec
 from edldist.teacher.model.teacher import Teacher
-from edldist.teacher.passes.forward import Forward
+from edldist.teacher.passes.forward import Forward, PassTerms
 from edldist.teacher.passes.lane import HostLane
 from edldist.teacher.tasks import Answer, HeldTask, Outcome, TaskInputs
 from edldist.wire.messages import TensorSpec
@@ -149,7 +149,7 @@ def test_a_label_that_the_codec_cannot_hold_is_found_when_the_pass_lands():
 def test_labels_are_computed_and_packed_without_reading_one_value_back():
     teacher = Teacher("tests.models:identify", CPU)
     teacher._model = lambda id: torch.empty(len(id), 4, device="meta")  # noqa: A006
-    computed = Forward(teacher, parse_codec("dense:fp16"))({"id": torch.arange(3)}, 2, False)
+    computed = Forward(teacher, parse_codec("dense:fp16"))({"id": torch.arange(3)}, PassTerms(2))
     assert computed.packed["logits"].shape == (3, 4)
     assert computed.finite is not None and computed.finite.device.type == "meta"
 

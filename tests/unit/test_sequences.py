@@ -25,7 +25,7 @@ from edldist.student.decoding.put_back import put_back
 from edldist.student.inputs.sequences import PackedSequences
 from edldist.teacher.model.teacher import Teacher
 from edldist.teacher.passes import sequences
-from edldist.teacher.passes.forward import Forward
+from edldist.teacher.passes.forward import Forward, PassTerms
 from edldist.wire.sequences import ASKED, FIRST, MARKS, WHOLE
 
 TOKENS = torch.tensor([[5, 6, 7, 0], [0, 8, 9, 0], [0, 0, 0, 0], [1, 2, 3, 4]])
@@ -238,10 +238,10 @@ class TestModels:
         runs, _ = teacher(monkeypatch, True)
         one = {"ids": torch.arange(5), MARKS: torch.tensor([3, 2, 2, 2, 2], dtype=torch.uint8)}
         forward = Forward(runs, parse_codec("dense"))
-        forward(one, 5, False)
+        forward(one, PassTerms(5))
         assert not caplog.messages
         for _ in range(2):
-            forward(one, 4, False)
+            forward(one, PassTerms(4))
         (said,) = caplog.messages
         assert "5 tokens of sequences came, and batch_size, 4, counts tokens" in said
 
@@ -273,7 +273,7 @@ class TestModels:
         model.table.data[9] = torch.nan  # the fifth token of sequence 2
         forward = Forward(runs, parse_codec(codec))
         model._mixed = lambda ids, mask: model.table[ids]  # type: ignore[method-assign]
-        computed = forward(rows(lambda at: at in (0, 4)), 100, False)
+        computed = forward(rows(lambda at: at in (0, 4)), PassTerms(100))
         with pytest.raises((ModelError, CodecError), match=words):
             forward.refuse(computed)
 

@@ -13,7 +13,7 @@ from edldist.errors import ConfigError, ContractError, ModelError, UnfitCodecErr
 from edldist.labels.codec import parse_codec
 from edldist.teacher.model.huggingface import HuggingFaceFolder
 from edldist.teacher.model.teacher import Teacher
-from edldist.teacher.passes.forward import Forward
+from edldist.teacher.passes.forward import Forward, PassTerms
 from edldist.teacher.passes.sequences import label_sequences
 from edldist.teacher.worker import TeacherWorker, WorkerOptions, load_teacher
 from edldist.vocabulary.sources import tokens_of
@@ -221,7 +221,7 @@ def test_ids_that_are_no_integers_are_named_in_one_line(saved):
     teacher = Teacher(f"hf:{saved}", CPU)
     forward = Forward(teacher, parse_codec("topk:3"))
     with pytest.raises(ContractError) as caught:
-        forward({"input_ids": IDS.float(), "attention_mask": torch.ones_like(IDS)}, None, False)
+        forward({"input_ids": IDS.float(), "attention_mask": torch.ones_like(IDS)}, PassTerms())
     said = str(caught.value)
     assert "input_ids float32[2, 3]" in said and "int64 or int32" in said and "\n" not in said
     assert "attention_mask" not in said
@@ -230,4 +230,4 @@ def test_ids_that_are_no_integers_are_named_in_one_line(saved):
         MARKS: torch.tensor([FIRST | ASKED, ASKED, ASKED] * 2).byte(),
     }
     with pytest.raises(ContractError, match=r"input_ids float16\[6\]"):
-        forward(packed, None, False)
+        forward(packed, PassTerms())

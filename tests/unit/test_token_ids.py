@@ -11,7 +11,7 @@ from edldist.labels.codec import parse_codec
 from edldist.labels.places import in_samples
 from edldist.teacher.model.teacher import Teacher
 from edldist.teacher.model.token_ids import context_of, vocabulary_of
-from edldist.teacher.passes.forward import Forward
+from edldist.teacher.passes.forward import Forward, PassTerms
 from edldist.wire.sequences import ASKED, FIRST, MARKS
 
 CPU = torch.device("cpu")
@@ -67,9 +67,9 @@ def test_a_model_that_says_nothing_of_its_vocabulary_has_it_looked_up_once_it_ha
     forward.vet([bad])
     words = "input_ids: 17 at sequence 1 of the task, position 2 is no token .* its largest embedding has 10"
     with pytest.raises(ContractError, match=words):
-        forward(bad, None, False)
+        forward(bad, PassTerms())
     with pytest.raises(ContractError, match="17 at sample 0 of the task, position 0 is no token"):
-        forward({"input_ids": torch.tensor([[17, 1]])}, None, False)
+        forward({"input_ids": torch.tensor([[17, 1]])}, PassTerms())
 
 
 def test_what_is_no_language_model_says_nothing_of_either():

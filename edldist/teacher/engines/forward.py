@@ -20,7 +20,7 @@ from edldist.labels.places import in_samples
 from edldist.labels.typed import TopKLabels
 from edldist.teacher.engines.engine import Engine
 from edldist.teacher.engines.entries import TopEntries
-from edldist.teacher.passes.forward import Computed
+from edldist.teacher.passes.forward import Computed, PassTerms
 from edldist.wire.sequences import ASKED, MARKS, WHOLE, ends_of
 
 __all__ = ["EngineForward"]
@@ -61,23 +61,15 @@ class EngineForward:
         """Why it cannot send its labels in a codec, beside its own; empty if it can. For any thread."""
         return f"an engine was asked for what codec {self._codec.spec} needs, and labels come in that alone"
 
-    def __call__(
-        self,
-        inputs: Mapping[str, Tensor],
-        largest: int | None,
-        fixed: bool,
-        compared: bool = False,
-        codec: CodecSpec | None = None,
-    ) -> Computed:
+    def __call__(self, inputs: Mapping[str, Tensor], terms: PassTerms) -> Computed:
         """Label tokens.
 
         Args:
             inputs: packed ``input_ids`` and their marks (``wire.sequences``); or ``input_ids`` [B, S], and an
                 ``attention_mask`` where there is padding, of which labels are NaN.
-            largest: the most tokens that a pass is meant to have; the engine makes its own batches.
-            fixed: as far as the engine can: what else it computes at that time decides about last digits.
-            compared: of no account: labels are all that it tells, and are what workers are compared by.
-            codec: another one than its own, which ``makes`` refuses.
+            terms: of the pass. The engine makes its own batches, and what else it computes at that time
+                decides about last digits, even of what is to be fixed. Labels are all that it tells, and are
+                what workers are compared by. Another codec than its own ``makes`` refuses.
 
         Returns:
             Labels of the tokens whose labels are asked for, in their order; or [B, S, ...].
@@ -88,9 +80,10 @@ class EngineForward:
             ModelError: an answer lacks something.
             EngineLostError: it does not answer any more.
         """
-        if codec is not None:
-            raise UnfitCodecError(self.makes(codec))
-        if fixed and not self._said_fixed:
+        largest = terms.largest
+        if terms.codec is not None:
+            raise UnfitCodecError(self.makes(terms.codec))
+        if terms.fixed and not self._said_fixed:
             self._said_fixed = True
             logger.warning(
                 "a deterministic job asks an engine, whose last digits depend on what else it computes: "

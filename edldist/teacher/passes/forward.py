@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from edldist.teacher.passes.stopwatch import Stopwatch
 from edldist.tracing.kinds import Kind
 from edldist.wire.sequences import MARKS, labelled_rows
 
-__all__ = ["Computed", "Forward", "Labelling"]
+__all__ = ["Computed", "Forward", "Labelling", "PassTerms"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,22 @@ class Computed:
     codec: Codec | None = None
 
 
+class PassTerms(NamedTuple):
+    """How the labels of a pass are to be made: the same for all of its tasks.
+
+    Attributes:
+        largest: the most samples, or tokens, that the model gets at once; None: no bound.
+        fixed: the labels must depend on nothing but the inputs.
+        compared: pack what workers are compared by, and not in the codec.
+        codec: pack in this one instead of the worker's own.
+    """
+
+    largest: int | None = None
+    fixed: bool = False
+    compared: bool = False
+    codec: CodecSpec | None = None
+
+
 class Labelling(Protocol):
     """From inputs to packed labels."""
 
@@ -59,14 +75,7 @@ class Labelling(Protocol):
         """Look at inputs while they are on the host; see ``Forward``."""
         ...
 
-    def __call__(
-        self,
-        inputs: Mapping[str, Tensor],
-        largest: int | None,
-        fixed: bool,
-        compared: bool = False,
-        codec: CodecSpec | None = None,
-    ) -> Computed:
+    def __call__(self, inputs: Mapping[str, Tensor], terms: PassTerms) -> Computed:
         """Label samples; see ``Forward``."""
         ...
 
@@ -146,28 +155,19 @@ class Forward:
             self._others[name] = make_codec(codec).serving(self._teacher.model)
         return self._others[name]
 
-    def __call__(
-        self,
-        inputs: Mapping[str, Tensor],
-        largest: int | None,
-        fixed: bool,
-        compared: bool = False,
-        codec: CodecSpec | None = None,
-    ) -> Computed:
+    def __call__(self, inputs: Mapping[str, Tensor], terms: PassTerms) -> Computed:
         """Label samples.
 
         Args:
             inputs: on the device, samples first: the model's, and those that the codec asks for. Or the same
                 of tokens, and their marks (``wire.sequences``).
-            largest: the most samples, or tokens, that the model gets at once, or None.
-            fixed: the labels must depend on nothing but the inputs.
-            compared: pack what workers are compared by, and not in the codec.
-            codec: pack in this one instead of its own.
+            terms: of the pass.
 
         Raises:
             ModelError, CodecError: the model raised, or its outputs are no labels.
             Exception: whatever ``is_out_of_memory`` recognizes.
         """
+        largest, fixed = terms.largest, terms.fixed
         asked = {name: tensor for name, tensor in inputs.items() if name in self._codec.asks}
         inputs = {name: tensor for name, tensor in inputs.items() if name not in asked}
         if not inputs.keys() - {MARKS}:
@@ -206,7 +206,7 @@ class Forward:
                 self._teacher.explain(exc, inputs, in_samples)
                 raise
         with self._watch.stage(Kind.ENCODE):
-            packs = self._packs(codec, compared)
+            packs = self._packs(terms.codec, terms.compared)
             made, sound = packs.pack(outputs, asked, fixed=fixed)
             # By name: workers whose models name their outputs in another order send the same.
             packed = dict(sorted(made.items()))

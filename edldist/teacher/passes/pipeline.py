@@ -29,14 +29,13 @@ from torch import Tensor
 
 from edldist.errors import ContractError, EdlDistError, EngineLostError, ModelError, UnlabelableError
 from edldist.factories.factory import own_traceback
-from edldist.labels.grammar import CodecSpec
 from edldist.observe.repeats import Repeats
 from edldist.teacher.capacity import Capacity
 from edldist.teacher.exchange import joined, parts_of
 from edldist.teacher.model.teacher import is_out_of_memory
 from edldist.teacher.passage import Passage
 from edldist.teacher.passes.batch_size import BatchSizeSearch
-from edldist.teacher.passes.forward import Computed, Labelling
+from edldist.teacher.passes.forward import Computed, Labelling, PassTerms
 from edldist.teacher.passes.lane import Flight, InputsLostError, Lane
 from edldist.teacher.passes.stopwatch import Stage, Stopwatch
 from edldist.teacher.tasks import Answer, HeldTask, Level, Outcome
@@ -93,10 +92,6 @@ class _Pass:
     @property
     def compared(self) -> bool:
         return self.tasks[0].compared
-
-    @property
-    def codec(self) -> CodecSpec | None:
-        return self.tasks[0].codec
 
     def is_read(self) -> bool:
         return all(read.done() for read in self.reads)
@@ -312,7 +307,8 @@ class Pipeline:
                 following.stages = self._watch.take()
 
     def _compute(self, each: _Pass) -> Callable[..., Computed]:
-        return lambda inputs: self._forward(inputs, each.largest, each.fixed, each.compared, each.codec)
+        terms = PassTerms(each.largest, each.fixed, each.compared, each.tasks[0].codec)
+        return lambda inputs: self._forward(inputs, terms)
 
     def _inputs(self, each: _Pass) -> Parts:
         if self._reader is None:
