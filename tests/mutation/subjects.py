@@ -24,7 +24,8 @@ _TEACHER = (
     *("engine_entries", "top_entries", "pipeline_traced", "pipeline_timed", "passage", "shares"),
 )
 _COORDINATOR = (
-    *("membership", "status", "orders", "coordinator_machines", "rates", "assignment", "records"),
+    *("membership", "group_fingerprints", "status", "orders", "coordinator_machines", "rates"),
+    *("assignment", "records"),
     *("settling", "members_again", "stages"),
 )
 _LINKS = ("assignment", "link_graph")
@@ -58,7 +59,7 @@ _EQUAL = (
     *("versions", "minds", "absences", "label_queue_turns"),
 )
 _SHEDDING = ("shedding",)
-_STORE = ("store_index", "store_keys", "store_files", "label_store", "label_stores")
+_STORE = ("store_index", "store_keys", "store_files", "store_sharing", "label_store", "label_stores")
 _STORE_INDEX = ("store_index",)
 _STORE_KEYS = ("store_keys",)
 _KEYS = ("key_changes", "key_folder")

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from edldist.coordinator.links.link_graph import LinkGraph
 from edldist.coordinator.members.membership import Action, Membership, Record, Send
 from edldist.wire.messages import Goodbye, Heartbeat, Need, Refused, Unknown
-from tests.unit.test_membership import WALL, student, teacher
+from tests.unit.members import WALL, student, teacher
 
 IDS = ("t1", "t2", "s1", "s2", "s3")
 ids = st.sampled_from(IDS)

@@ -9,7 +9,7 @@ import pytest
 from edldist.coordinator.members.membership import Membership
 from edldist.coordinator.scaling.load import GroupLoad, StudentNeed, WorkerGift, loads
 from edldist.wire.messages import Heartbeat, Need
-from tests.unit.test_membership import WALL, student, teacher
+from tests.unit.members import WALL, student, teacher
 
 
 def gifts(*capacities: float | None, **facts: Any) -> list[WorkerGift]:

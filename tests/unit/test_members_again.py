@@ -7,7 +7,7 @@ import pytest
 from edldist.coordinator.members.membership import MISSING_S, Membership, Record, Send
 from edldist.wire.messages import Goodbye, Heartbeat, Register, Registered
 from tests.greetings import fingerprint
-from tests.unit.test_membership import WALL, events, make, student, teacher
+from tests.unit.members import WALL, events, make, student, teacher
 
 
 def test_members_of_a_process_are_told_in_the_order_of_their_ids() -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 
 from edldist.coordinator.course.records import Records
-from edldist.coordinator.members.membership import Action, Membership, Record, Send
+from edldist.coordinator.members.membership import Membership, Send
 from edldist.coordinator.members.refusals import MOST
 from edldist.coordinator.overload.shedding import Shedding
 from edldist.coordinator.scaling.scaling import Rules, Scaling
@@ -27,54 +26,8 @@ from edldist.wire.messages import (
     Vouch,
 )
 from edldist.wire.transport import Sender
-from tests.greetings import FINGERPRINT, fingerprint
-
-WALL = 1_700_000_000.0
-
-
-S1 = {"id": "s1", "process": "p8", "host": "a", "pid": 8}
-
-
-def make(now: float = 0.0) -> Membership:
-    return Membership("inc", heartbeat_interval_s=1.0, heartbeat_ttl_s=3.0, now=now)
-
-
-def teacher(member_id: str = "t1", **fields: Any) -> Register:
-    base = {"id": member_id, "role": "teacher", "group": "big", "process": "p7", "host": "a", "pid": 7}
-    return Register(**base | {"fingerprint": FINGERPRINT} | fields)
-
-
-def student(member_id: str = "s1", **fields: Any) -> Register:
-    base = {
-        "id": member_id,
-        "role": "student",
-        "address": "tcp://a:1",
-        "teachers": ["big"],
-        "process": "p8",
-        "host": "a",
-        "pid": 8,
-    }
-    return Register(**base | fields)
-
-
-def events(actions: list[Action]) -> list[tuple[str, dict[str, Any]]]:
-    return [(a.event.event, a.event.fields) for a in actions if isinstance(a, Record)]
-
-
-def sent(actions: list[Action]) -> list[tuple[bytes, Any]]:
-    return [(a.peer, a.message) for a in actions if isinstance(a, Send)]
-
-
-def live(members: Membership, until: float, *ids: str, since: float = 0.0) -> list[Action]:
-    """Heartbeats of some members and ticks, every half second."""
-    actions: list[Action] = []
-    now = since
-    while now < until:
-        now += 0.5
-        for member_id in ids:
-            actions += members.heartbeat(member_id.encode(), Heartbeat(id=member_id), now)
-        actions += members.tick(now, WALL + now)
-    return actions
+from tests.greetings import fingerprint
+from tests.unit.members import S1, WALL, events, live, make, sent, student, teacher
 
 
 def test_a_student_is_told_which_teachers_are_here_while_the_one_it_wants_is_not() -> None:
@@ -322,121 +275,6 @@ def test_losing_sight_of_most_members_at_once_orders_no_disconnects() -> None:
     assert len(events(live(members, 17.0, since=14.0))) == 3
     assert not members.settled(17.0)
     assert members.settled(20.0)
-
-
-# --- fingerprints -------------------------------------------------------------------------------
-
-
-def refusal(actions: list[Action]) -> Refused:
-    (refused,) = [message for _, message in sent(actions)]
-    assert isinstance(refused, Refused)
-    return refused
-
-
-def joins(members: Membership, peer: bytes, now: float = 0.0, **fields: Any) -> bool:
-    """Whether a worker with such fields is taken."""
-    actions = members.register(peer, teacher(peer.decode(), process=peer.decode(), **fields), now, WALL)
-    return isinstance(sent(actions)[0][1], Registered)
-
-
-@pytest.mark.parametrize("field", ["model", "weights", "version", "codec"])
-def test_the_first_worker_of_a_group_lays_down_what_the_others_are(field: str) -> None:
-    members = make()
-    assert joins(members, b"t1")
-    other = fingerprint(**{field: "other"})
-    actions = members.register(b"t2", teacher("t2", process="p2", fingerprint=other), 0.0, WALL)
-    refused = refusal(actions)
-    assert refused.incompatible
-    for words in ("worker t2 is not like worker t1", f"{field} other instead of", "teacher 'big'"):
-        assert words in refused.reason
-    assert events(actions) == [
-        ("teacher_refused", {"id": "t2", "name": "big", "host": "a", "reason": refused.reason})
-    ]
-    assert list(members.members) == ["t1"]
-    assert joins(members, b"t3")
-    assert joins(members, b"t4", group="other", fingerprint=other), "another group is another teacher"
-
-
-def test_a_group_is_free_again_when_its_last_worker_has_left_or_is_lost() -> None:
-    members, other = make(), fingerprint(weights="77")
-    assert joins(members, b"t1") and joins(members, b"t2")
-    members.goodbye(b"t1", Goodbye(id="t1"), WALL)
-    assert not joins(members, b"t3", fingerprint=other)
-    members.goodbye(b"t2", Goodbye(id="t2"), WALL)
-    assert joins(members, b"t3", fingerprint=other)
-    assert not joins(members, b"t1")
-    for second in range(1, 5):
-        members.tick(second, WALL)
-    assert not members.members
-    assert joins(members, b"t1", 4.0)
-
-
-def test_the_first_workers_leaving_changes_nothing_for_those_that_stay() -> None:
-    members = make()
-    assert joins(members, b"t1") and joins(members, b"t2")
-    members.goodbye(b"t1", Goodbye(id="t1"), WALL)
-    message = teacher("t3", process="p3", fingerprint=fingerprint(weights="77"))
-    assert "not like worker t2" in refusal(members.register(b"t3", message, 0.0, WALL)).reason
-
-
-@pytest.mark.parametrize("again", [{"links": ["s1"]}, {"info": {"rejoin": True}}])
-def test_who_was_there_before_a_fresh_coordinator_prevails_over_who_came_to_it_first(
-    again: dict[str, Any],
-) -> None:
-    """The former one had refused t9, which is started again and again."""
-    members, other = make(), fingerprint(weights="77")
-    assert joins(members, b"t9", fingerprint=other)
-    assert joins(members, b"other", group="small", fingerprint=other)
-    actions = members.register(b"t1", teacher(**again), 1.0, WALL)
-    (answer, refused) = sent(actions)
-    assert answer[0] == b"t1" and isinstance(answer[1], Registered)
-    assert refused[0] == b"t9" and refused[1].incompatible
-    assert "t9 is not like worker t1" in refused[1].reason and "weights 77 instead of" in refused[1].reason
-    assert [event for event, _ in events(actions)] == ["teacher_joined", "teacher_left", "teacher_refused"]
-    assert [refusal.id for refusal in members.refusals] == ["t9"]
-    assert sorted(members.members) == ["other", "t1"]
-    members.validate()
-    assert not joins(members, b"t9", fingerprint=other) and joins(members, b"t2", **again)
-    assert sent(members.heartbeat(b"t9", Heartbeat(id="t9"), 1.5)) == [(b"t9", Unknown())]
-
-
-def test_outputs_that_one_learns_who_was_there_before_bind_those_that_came_anew() -> None:
-    members = make()
-    assert joins(members, b"t9", fingerprint=fingerprint(outputs=["feature"]))
-    assert joins(members, b"t1", links=["s1"]) and sorted(members.members) == ["t1", "t9"]
-    assert joins(members, b"t9", fingerprint=fingerprint(outputs=["feature"]), info={"rejoin": True})
-    assert joins(members, b"t1", links=["s1"], fingerprint=fingerprint(outputs=["logits"]))
-    assert list(members.members) == ["t1"]
-
-
-def test_nobody_gives_way_to_one_that_comes_back_to_another_teacher() -> None:
-    other = fingerprint(weights="77")
-    settled = make()
-    assert joins(settled, b"t9", fingerprint=other)
-    live(settled, 3.5, "t9")
-    assert not joins(settled, b"t1", 3.5, links=["s1"]) and list(settled.members) == ["t9"]
-    both = make()
-    assert joins(both, b"t9", fingerprint=other, links=["s1"])
-    assert not joins(both, b"t1", links=["s1"]), "both were there: which is right nobody knows"
-
-
-def test_a_worker_alone_in_its_group_may_come_back_as_another_teacher() -> None:
-    members, other = make(), fingerprint(weights="77")
-    assert joins(members, b"t1") and joins(members, b"t1", fingerprint=other)
-    assert not joins(members, b"t2")
-    assert joins(members, b"t2", fingerprint=other)
-
-
-def test_outputs_that_a_worker_has_learnt_bind_the_group_from_then_on() -> None:
-    members = make()
-    assert joins(members, b"t1") and joins(members, b"t2", fingerprint=fingerprint(outputs=["logits"]))
-    assert joins(members, b"t3"), "it does not know its outputs yet"
-    assert not joins(members, b"t4", fingerprint=fingerprint(outputs=["feature"]))
-
-
-def test_a_worker_without_a_fingerprint_is_refused() -> None:
-    refused = refusal(make().register(b"t1", teacher(fingerprint=None), 0.0, WALL))
-    assert refused.incompatible and "has no fingerprint" in refused.reason
 
 
 def test_a_later_start_of_an_id_takes_the_place_of_an_earlier_one_that_still_runs() -> None:

@@ -8,7 +8,7 @@ from edldist.coordinator.options import CoordinatorOptions
 from edldist.coordinator.server import Coordinator
 from edldist.wire.memory import MemoryTransport
 from edldist.wire.messages import Heartbeat, NodeQuery, NodeStatus, Register, encode
-from tests.unit.test_membership import student, teacher
+from tests.unit.members import student, teacher
 
 WALL = 1_700_000_000.0
 

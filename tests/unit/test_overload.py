@@ -14,7 +14,7 @@ from edldist.coordinator.overload.overload import DOWN_S, OVER, UNDER, UP_S, Ove
 from edldist.coordinator.overload.shedding import AGAIN_S, CODEC_UP_S, DECIDE_EVERY_S, HOLDS_S, Shedding
 from edldist.observe.overload import STEPS
 from edldist.wire.messages import Degradation, Heartbeat, JobShare, Need, Shed
-from tests.unit.test_membership import WALL, student, teacher
+from tests.unit.members import WALL, student, teacher
 
 
 def climb(

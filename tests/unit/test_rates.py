@@ -14,7 +14,7 @@ from edldist.coordinator.links.orders import Orders
 from edldist.coordinator.members.membership import WEIGH_S, Membership
 from edldist.coordinator.members.rates import RecentRate, differs
 from edldist.wire.messages import Heartbeat, Need
-from tests.unit.test_membership import WALL, student, teacher
+from tests.unit.members import WALL, student, teacher
 
 BOUND = 8
 

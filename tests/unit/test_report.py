@@ -22,7 +22,7 @@ from edldist_launch.view.report.findings import findings
 from edldist_launch.view.report.one_run import report_of
 from edldist_launch.view.report.writing import write_report
 from edldist_launch.view.series import collect
-from tests.unit.test_cli import invoke
+from tests.unit.command_line import invoke
 from tests.unit.test_progress import RESULT
 
 EVIL = '</style><script>alert(1)</script><img src="http://x/y" onerror=a>\x1b[31m & "q"'

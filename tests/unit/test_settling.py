@@ -6,7 +6,7 @@ import pytest
 
 from edldist.coordinator.members.membership import MOST_GROUPS_TOLD, Membership
 from edldist.wire.messages import Heartbeat, TeachersHere
-from tests.unit.test_membership import WALL, events, live, make, sent, student, teacher
+from tests.unit.members import WALL, events, live, make, sent, student, teacher
 
 
 def workers(number: int) -> Membership:

@@ -14,44 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from edldist import LabelStore, files
+from edldist import LabelStore
 from edldist.checkpoint.manifest import DamagedError
 from edldist.errors import ConfigError, StoreError
-from edldist.store import folder, keeper
-from edldist.store.kept_rows import KeptRows
-from edldist.store.layout import layout_of
+from edldist.store import keeper
 from edldist.store.room import StoredFile, to_go
 from edldist.store.shard import Shard
 from edldist.store.shard_draft import ShardDraft
-from edldist.store.small_files import TOGETHER, SmallFiles
 from edldist.wire.messages import TensorSpec
 from tests.unit.kept_labels import Labels, recipe
-
-
-def _written(root: Path, *labels: Labels) -> list[Path]:
-    """Files of labels in a store, one for each, in their order."""
-    paths: list[Path] = []
-    with LabelStore(root) as store:
-        for each in labels:
-            each.put(store.shelf(recipe()))
-            assert store.shelf(recipe()).flush(60)
-            paths += set(_shards(root)) - set(paths)
-    return paths
-
-
-def _folder(root: Path) -> Path:
-    return root / "recipes" / recipe().digest
-
-
-def _shards(root: Path) -> list[Path]:
-    return sorted(_folder(root).glob("*.safetensors"))
-
-
-def _kept(labels: Labels, witness: bool = False) -> KeptRows:
-    ends = None if labels.lengths is None else np.concatenate(([0], np.cumsum(labels.lengths)))
-    layout = layout_of(labels.specs)
-    tables = [labels.tables[column.name] for column in layout]
-    return KeptRows(layout, labels.keys, labels.keys[::-1] if witness else None, ends, tables)
+from tests.unit.stored_files import kept_rows, recipe_folder, written_files
 
 
 @given(
@@ -63,7 +35,7 @@ def _kept(labels: Labels, witness: bool = False) -> KeptRows:
 )
 @settings(max_examples=40, deadline=None)
 def test_a_file_gives_back_what_was_put_into_it(tmp_path_factory, samples, lengths, witness, width, picked):
-    kept = _kept(Labels(0, samples, lengths, wide=width, narrow=3), witness)
+    kept = kept_rows(Labels(0, samples, lengths, wide=width, narrow=3), witness)
     draft = ShardDraft(kept, "ab")
     path = tmp_path_factory.mktemp("shard") / draft.name
     with path.open("wb") as stream:
@@ -83,7 +55,7 @@ def test_a_file_gives_back_what_was_put_into_it(tmp_path_factory, samples, lengt
 
 
 def test_every_flipped_bit_of_a_file_is_found(tmp_path):
-    kept = _kept(Labels(0, 30, True, wide=9000, narrow=3), witness=True)
+    kept = kept_rows(Labels(0, 30, True, wide=9000, narrow=3), witness=True)
     draft = ShardDraft(kept, "ab")
     path = tmp_path / draft.name
     with path.open("wb") as stream:
@@ -110,7 +82,7 @@ def test_every_flipped_bit_of_a_file_is_found(tmp_path):
 @pytest.mark.parametrize("where", ["header", "keys", "labels", "cut off", "empty"])
 def test_a_damaged_file_is_counted_left_out_and_its_labels_are_made_anew(tmp_path, caplog, where):
     damaged, sound = Labels(0, 40, logits=5000), Labels(40, 80, logits=5000)
-    path, _ = _written(tmp_path, damaged, sound)
+    path, _ = written_files(tmp_path, damaged, sound)
     data = bytearray(path.read_bytes())
     at = {"header": 30, "keys": 9 + int.from_bytes(data[:8], "little"), "labels": len(data) - 5}.get(where)
     if at is not None:
@@ -135,7 +107,7 @@ def test_a_damaged_file_is_counted_left_out_and_its_labels_are_made_anew(tmp_pat
 def test_only_what_is_used_of_a_file_is_compared(tmp_path):
     """A first batch that hits a file of 64 MiB does not wait until all of it was read."""
     labels = Labels(0, 40, logits=50_000)
-    (path,) = _written(tmp_path, labels)
+    (path,) = written_files(tmp_path, labels)
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
@@ -149,7 +121,7 @@ def test_only_what_is_used_of_a_file_is_compared(tmp_path):
 
 def test_foreign_files_are_left_alone(tmp_path):
     labels = Labels(0, 10)
-    (path,) = _written(tmp_path, labels)
+    (path,) = written_files(tmp_path, labels)
     foreign = [path.with_name(name) for name in ("notes.txt", "x.safetensors", "index-old.json", ".hidden")]
     foreign.append(tmp_path / "recipes" / "README")
     for each in foreign:
@@ -164,7 +136,7 @@ def test_foreign_files_are_left_alone(tmp_path):
 
 
 def test_a_list_of_another_revision_is_refused_and_changed_by_nobody(tmp_path):
-    (path,) = _written(tmp_path, Labels(0, 10))
+    (path,) = written_files(tmp_path, Labels(0, 10))
     index = path.with_name("index.json")
     text = json.dumps({**json.loads(index.read_text()), "format": 2})
     index.write_text(text)
@@ -178,7 +150,7 @@ def test_a_list_of_another_revision_is_refused_and_changed_by_nobody(tmp_path):
 )
 def test_a_damaged_list_is_made_anew_from_the_files(tmp_path, text, caplog):
     labels = Labels(0, 10)
-    (path,) = _written(tmp_path, labels)
+    (path,) = written_files(tmp_path, labels)
     path.with_name("index.json").write_bytes(text)
     with LabelStore(tmp_path) as store, caplog.at_level(logging.WARNING):
         assert labels.are_found(store.shelf(recipe()))
@@ -190,7 +162,7 @@ def test_a_damaged_list_is_made_anew_from_the_files(tmp_path, text, caplog):
 
 @pytest.mark.parametrize("file", ["../../../etc/passwd", "x.safetensors", "/etc/passwd"])
 def test_a_list_names_nothing_but_files_of_labels(tmp_path, file):
-    (path,) = _written(tmp_path, Labels(0, 10))
+    (path,) = written_files(tmp_path, Labels(0, 10))
     index = path.with_name("index.json")
     listed = json.loads(index.read_text())
     listed["shards"][0]["file"] = file
@@ -201,40 +173,10 @@ def test_a_list_names_nothing_but_files_of_labels(tmp_path, file):
 
 
 def test_a_folder_that_was_moved_to_another_recipe_is_refused_in_words(tmp_path):
-    _written(tmp_path, Labels(0, 10))
-    _folder(tmp_path).rename(tmp_path / "recipes" / recipe(weights="decaf").digest)
+    written_files(tmp_path, Labels(0, 10))
+    recipe_folder(tmp_path).rename(tmp_path / "recipes" / recipe(weights="decaf").digest)
     with LabelStore(tmp_path) as store, pytest.raises(StoreError, match="weights decaf instead of c0ffee"):
         store.shelf(recipe(weights="decaf"))
-
-
-def test_two_processes_find_what_the_other_has_written(tmp_path):
-    mine, its = Labels(0, 10), Labels(10, 20)
-    with LabelStore(tmp_path) as one, LabelStore(tmp_path) as other:
-        one.shelf(recipe())
-        other.shelf(recipe())
-        mine.put(one.shelf(recipe()))
-        its.put(other.shelf(recipe()))
-        assert one.shelf(recipe()).flush(60) and other.shelf(recipe()).flush(60)
-        for store in (one, other):
-            store.shelf(recipe()).files.refresh()
-            assert mine.are_found(store.shelf(recipe())) and its.are_found(store.shelf(recipe()))
-    assert len(json.loads((_folder(tmp_path) / "index.json").read_text())["shards"]) == 2
-
-
-def test_without_locks_each_writer_keeps_a_list_of_its_own(tmp_path, monkeypatch):
-    def no_locks(descriptor: int, operation: int) -> None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-
-    monkeypatch.setattr(files, "_said", set())
-    monkeypatch.setattr(files.fcntl, "flock", no_locks)
-    mine, its = Labels(0, 10), Labels(10, 20)
-    with LabelStore(tmp_path) as one, LabelStore(tmp_path) as other:
-        mine.put(one.shelf(recipe()))
-        its.put(other.shelf(recipe()))
-        assert one.shelf(recipe()).flush(60) and other.shelf(recipe()).flush(60)
-    assert len(list(_folder(tmp_path).glob("index-*.json"))) == 2
-    with LabelStore(tmp_path, read_only=True) as store:
-        assert mine.are_found(store.shelf(recipe())) and its.are_found(store.shelf(recipe()))
 
 
 def test_the_disk_is_bounded_over_all_recipes_and_the_least_recently_used_files_go(tmp_path):
@@ -304,7 +246,7 @@ def test_a_full_disk_is_said_once_counted_and_tried_again(tmp_path, monkeypatch,
         assert shelf.flush(60)
         assert not shelf.trouble
     assert len([line for line in caplog.records if "does not take labels" in line.message]) == 1
-    assert not [name for name in os.listdir(_folder(tmp_path)) if name.endswith(".new")]
+    assert not [name for name in os.listdir(recipe_folder(tmp_path)) if name.endswith(".new")]
     with LabelStore(tmp_path) as store:
         assert later.are_found(store.shelf(recipe()))
 
@@ -337,7 +279,7 @@ def test_a_store_that_was_opened_read_only_changes_nothing(tmp_path):
     with LabelStore(tmp_path / "none", read_only=True) as store:
         assert store.shelf(recipe()).find(labels.keys) is None
     assert not (tmp_path / "none").exists()
-    (path,) = _written(tmp_path, labels)
+    (path,) = written_files(tmp_path, labels)
     path.write_bytes(path.read_bytes()[:-1])
     before = {each: each.stat().st_mtime_ns for each in path.parent.iterdir()}
     with LabelStore(tmp_path, read_only=True) as store:
@@ -393,20 +335,6 @@ def test_what_are_no_labels_of_these_samples_is_refused(change):
         assert labels.put(store.shelf(recipe())) == 0
 
 
-def test_stores_of_two_clusters_become_one(tmp_path):
-    first, both, second = Labels(0, 30, True), Labels(30, 60, True), Labels(60, 90, True)
-    _written(tmp_path / "a", first, both)
-    damaged, *_ = _written(tmp_path / "b", Labels(200, 210, True), both, second)
-    damaged.write_bytes(damaged.read_bytes()[:-1])
-    with LabelStore(tmp_path / "all") as store:
-        assert store.merge(tmp_path / "a", tmp_path / "b") == 90
-        assert store.merge(tmp_path / "a") == 0
-    with LabelStore(tmp_path / "all", read_only=True) as store:
-        shelf = store.open(recipe().digest[:6])
-        assert all(labels.are_found(shelf) for labels in (first, both, second))
-        assert sum(len(batch.keys) for batch in shelf) == 90
-
-
 def test_scripts_read_the_labels_as_a_loop_would_get_them(tmp_path):
     import torch
 
@@ -430,129 +358,10 @@ def test_scripts_read_the_labels_as_a_loop_would_get_them(tmp_path):
 
 def test_other_tools_read_the_files_as_the_documents_say(tmp_path):
     labels = Labels(0, 7, True)
-    (path,) = _written(tmp_path, labels)
+    (path,) = written_files(tmp_path, labels)
     index = json.loads(path.with_name("index.json").read_text())
     (shard,) = index["shards"]
     tensors = load_file(path.with_name(shard["file"]))
     assert shard["samples"] == len(tensors["keys"]) == 7
     assert tensors["lengths"].tolist() == labels.lengths
     assert np.array_equal(tensors["labels.values"], labels.tables["values"])
-
-
-@given(sizes=st.lists(st.tuples(st.integers(1, 120), st.sampled_from("ab")), max_size=200))
-def test_small_files_become_one_of_their_kind_that_is_no_larger_than_a_file(sizes):
-    small, kinds, gone = SmallFiles(200), {}, set()
-    for at, (size, kind) in enumerate(sizes):
-        names = small.add(str(at), size, kind)
-        kinds[str(at)] = (kind, size)
-        assert gone.isdisjoint(names) and len(names) != 1
-        assert {kinds[name][0] for name in names} <= {kind}
-        assert sum(kinds[name][1] for name in names) < 200
-        gone.update(names)
-    for kind in "ab":
-        left = [
-            size for name, (its, size) in kinds.items() if its == kind and size < 100 and name not in gone
-        ]
-        assert len(left) < TOGETHER and sum(left) < 100
-
-
-@pytest.mark.parametrize("lengths", [False, True])
-def test_many_flushes_leave_few_files_with_every_sample_once(tmp_path, lengths):
-    labels = [Labels(first, first + 5, lengths) for first in range(0, 500, 5)]
-    with LabelStore(tmp_path) as store:
-        shelf = store.shelf(recipe())
-        for each in labels:
-            each.put(shelf)
-            assert shelf.flush(60)
-        assert all(each.are_found(shelf) for each in labels)
-    assert 2 <= len(_shards(tmp_path)) < 2 * TOGETHER
-    with LabelStore(tmp_path) as store:
-        shelf = store.shelf(recipe())
-        assert all(each.are_found(shelf) for each in labels)
-        assert sum(len(batch.keys) for batch in shelf) == 500
-        (audit,) = store.verify()
-        assert (audit.samples, audit.damaged) == (500, {})
-
-
-def test_small_files_that_are_damaged_or_gone_are_left_out_of_the_one_that_they_become(tmp_path):
-    labels = [Labels(first, first + 5, logits=100) for first in range(0, 5 * TOGETHER, 5)]
-    with LabelStore(tmp_path) as store:
-        shelf = store.shelf(recipe())
-        for each in labels[:-1]:
-            each.put(shelf)
-            assert shelf.flush(60)
-        damaged, gone, *_ = sorted(_shards(tmp_path), key=lambda path: path.stat().st_mtime_ns)
-        data = bytearray(damaged.read_bytes())
-        data[-1] ^= 1
-        with damaged.open("rb+") as stream:  # in place: it is mapped
-            stream.write(data)
-        shelf.files.place.remove([gone.name])
-        labels[-1].put(shelf)
-        assert shelf.flush(60)
-        assert [each.are_found(shelf) for each in labels].count(False) <= 2
-        assert all(each.are_found(shelf) for each in labels[2:])
-    assert len(_shards(tmp_path)) <= 2
-    with LabelStore(tmp_path) as store:
-        assert [audit.damaged for audit in store.verify()] == [{}]
-
-
-def test_drafts_of_writers_that_died_are_removed_and_those_of_living_ones_are_not(tmp_path):
-    (path,) = _written(tmp_path, Labels(0, 10))
-    dead, alive = path.with_name(f".{'a' * 16}.new"), path.with_name(f".{'b' * 16}.new")
-    for draft in (dead, alive):
-        draft.write_bytes(b"half")
-        os.utime(draft, (1, 1))
-    with alive.open("rb+") as stream:
-        assert files.lock_file(stream.fileno(), alive)
-        with LabelStore(tmp_path) as store:
-            store.shelf(recipe())
-        assert alive.exists() and not dead.exists()
-
-
-def test_a_file_that_its_writer_could_not_list_is_listed_by_the_next(tmp_path):
-    first, second = Labels(0, 10), Labels(10, 20)
-    _written(tmp_path, first, second)
-    index = _folder(tmp_path) / "index.json"
-    listed = json.loads(index.read_text())
-    index.write_text(json.dumps({**listed, "shards": listed["shards"][:1]}))
-    with LabelStore(tmp_path) as store:
-        assert first.are_found(store.shelf(recipe())) and second.are_found(store.shelf(recipe()))
-    again = json.loads(index.read_text())["shards"]
-    assert [shard["blake2b"] for shard in again] == [shard["blake2b"] for shard in listed["shards"]]
-
-
-def test_an_object_store_is_shared_by_runs_and_copied_when_used(tmp_path):
-    url = f"memory://{tmp_path.name}/labels"
-    first, second = Labels(0, 40, True, logits=3000), Labels(40, 80, True, logits=3000)
-    with LabelStore(url) as one, LabelStore(url) as other:
-        first.put(one.shelf(recipe()))
-        second.put(other.shelf(recipe()))
-        assert one.shelf(recipe()).flush(60) and other.shelf(recipe()).flush(60)
-    with LabelStore(url, disk_bytes=1 << 20) as store:
-        assert store.recipes() == [recipe()]
-        shelf = store.shelf(recipe())
-        for labels in (first, second, first):
-            assert labels.are_found(shelf)
-        assert [(audit.samples, audit.damaged) for audit in store.verify()] == [(80, {})]
-        place = shelf.files.place
-        victim = next(iter(place.entries()))
-        data = place._fs.cat_file(place._path(victim))
-        place._fs.pipe_file(place._path(victim), data[:-1] + bytes([data[-1] ^ 1]))
-    with LabelStore(url) as store:
-        shelf = store.shelf(recipe())
-        hits = [labels.are_found(shelf) for labels in (first, second)]
-        assert sorted(hits) == [False, True]
-        assert shelf.figures()["damaged"] == 1
-
-
-def test_another_process_that_holds_the_lock_for_long_costs_labels_not_the_job(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder, "LOCK_WAIT_S", 0.0)
-    labels = Labels(0, 10)
-    with LabelStore(tmp_path) as store:
-        shelf = store.shelf(recipe())
-        with (_folder(tmp_path) / ".lock").open("rb+") as stream:
-            assert files.lock_file(stream.fileno(), tmp_path)
-            labels.put(shelf)
-            assert not shelf.flush(60)
-        assert "another process has held the lock" in shelf.trouble
-        assert labels.are_found(shelf)

@@ -465,7 +465,7 @@ def test_a_pipe_gets_one_frame_with_every_row(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_job_that_has_ended_shows_its_end(tmp_path: Path) -> None:
-    from tests.unit.test_cli import invoke
+    from tests.unit.command_line import invoke
 
     (tmp_path / "events.jsonl").write_text(
         '{"t": 1, "event": "coordinator_started", "address": "tcp://h:1"}\n'

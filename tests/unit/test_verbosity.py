@@ -12,7 +12,7 @@ import click
 import pytest
 
 from edldist_launch.cli import cli
-from tests.unit.test_cli import edldist, invoke
+from tests.unit.command_line import edldist, invoke
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from edldist.student.teachers.asked_teachers import AskedTeachers
 from edldist.student.teachers.known_teachers import KnownTeachers
 from edldist.wire.messages import Register
 from tests.greetings import fingerprint
+from tests.unit.members import WALL, make, student, teacher
 from tests.unit.test_delivery import Desk
-from tests.unit.test_membership import WALL, make, student, teacher
 
 
 def of(version: int | str, **fields: Any) -> Fingerprint:
