@@ -18,7 +18,10 @@ from tests.fault.books import STEADY, Plan, assert_as_quiet, hurry, last_step, q
 from tests.fault.harness import EDLDIST, Role, wait_for
 from tests.fault.network import HostsJob, require_network_tools, switch
 
-pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(360)]
+pytestmark = [
+    *(pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(360)),
+    pytest.mark.usefixtures("open_link"),
+]
 
 PLAN = Plan(samples=40_000, batch_size=20)
 NAME, PORT = "coordinator.job", 7070
@@ -108,14 +111,14 @@ def test_a_coordinator_that_moves_to_another_address_is_found_by_its_name(
     wait_for("everyone", lambda: len(job.status().members) == 3)
     print(f"{way}: everyone is at the next one {time.time() - there:.1f} s after it began")
     assert time.time() - there < 2 * UNCONFIRMED_S
-    wait_for("a report of the group", lambda: "learned of generation 1" in second.log.read_text())
+    wait_for("a report of the group", lambda: "learned of generation" in second.log.read_text())
     job.await_step(last_step(job) + 15)
     assert {process.pid for role in nodes for process in role.ranks()} == ranks
     assert redone(job) == 0 and job.longest_gap(since=gone) < 1.0
 
     nodes.append(node(2))
     wait_for("a step of three ranks", lambda: world(job) == 3, 120)
-    assert "generation 2 has 3 nodes" in second.log.read_text()
+    assert " has 3 nodes, 3 ranks" in second.log.read_text()
     if way != "killed":
         assert job.host("c-0").heal() > 0  # it still serves, and nobody asks it
     hurry(job)
