@@ -10,7 +10,7 @@ import torch
 from tests.simulation.shared_world import SharedWorld
 from tests.simulation.world import Outcome, World
 
-__all__ = ["fails", "run_seed", "world_of"]
+__all__ = ["fails", "run", "run_seed", "world_of"]
 
 
 def world_of(shared: bool) -> type[World]:
@@ -18,15 +18,20 @@ def world_of(shared: bool) -> type[World]:
     return SharedWorld if shared else World
 
 
-def run_seed(seed: int, only: Sequence[int] | None = None, shared: bool = False) -> Outcome:
-    """The outcome of a seed, or of some faults of its plan."""
+def run(world: World) -> Outcome:
+    """The whole story of a world."""
     torch.set_num_threads(1)
     gc.disable()  # a world is dropped as a whole: looking for cycles while it lives takes a tenth of the time
     try:
-        return world_of(shared)(seed, only).run()
+        return world.run()
     finally:
         gc.enable()
         gc.collect(1)
+
+
+def run_seed(seed: int, only: Sequence[int] | None = None, shared: bool = False) -> Outcome:
+    """The outcome of a seed, or of some faults of its plan."""
+    return run(world_of(shared)(seed, only))
 
 
 def fails(seed: int, only: Sequence[int], shared: bool = False) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +12,13 @@ import pytest
 
 from tests.simulation.__main__ import main
 from tests.simulation.faults import KINDS, plan
-from tests.simulation.runs import run_seed
+from tests.simulation.runs import run, run_seed
 from tests.simulation.shared_world import SharedWorld
 from tests.simulation.shrink import shrink
 from tests.simulation.world import World
 
 ROOT = Path(__file__).resolve().parents[2]
-SEEDS = 60
+SEEDS = 50
 
 
 def _simulate(*arguments: str, hash_seed: str = "random") -> subprocess.CompletedProcess[str]:
@@ -33,12 +34,28 @@ def _simulate(*arguments: str, hash_seed: str = "random") -> subprocess.Complete
 
 
 @pytest.mark.timeout(900)
-def test_hundreds_of_jobs_survive_what_their_seeds_do_to_them():
-    """A fault of the code found here is told with its seed, shrunk, and a command that replays it."""
-    done = _simulate("--seeds", str(SEEDS), "--processes", "2")
+def test_many_jobs_survive_what_their_seeds_do_to_them():
+    kinds: set[str] = set()
+    faults = steps = missed = 0
+    for seed in range(1000, 1000 + SEEDS):
+        world = World(seed)
+        outcome = run(world)
+        assert not outcome.violations, (
+            f"python -m tests.simulation --replay {seed}\n" + "\n".join(outcome.violations)
+        )
+        assert len(world.struck) == outcome.fired
+        kinds |= {fault.kind for fault in world.struck}
+        faults += outcome.fired
+        steps += outcome.training_steps
+        missed += world.missed
+    assert kinds == set(KINDS)
+    assert faults > 30 * SEEDS and steps > 12 * SEEDS and missed >= 5
+
+
+def test_the_command_runs_seeds_in_several_processes_and_ends_with_what_they_came_to():
+    done = _simulate("--seeds", "2", "--processes", "2")
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-4_000:]
-    last = done.stdout.splitlines()[-1]
-    assert last.startswith(f"{SEEDS} seeds, ") and last.endswith(" faults, 0 violations"), last
+    assert re.fullmatch(r"2 seeds, \d+ faults, 0 violations", done.stdout.splitlines()[-1])
 
 
 @pytest.mark.timeout(300)
@@ -62,33 +79,15 @@ def test_many_fleets_that_jobs_share_survive_what_their_seeds_do_to_them():
 
 def test_a_seed_is_the_same_story_in_every_process():
     """Byte for byte, whatever the hashes of strings are there: a failing seed can be told and compared."""
-    stories = [_simulate("--replay", "7", "9", hash_seed=seed).stdout for seed in ("1", "2", "77")]
+    stories = [_simulate("--replay", "9", hash_seed=seed).stdout for seed in ("1", "77")]
     assert len(stories[0].splitlines()) > 100
-    assert len(set(stories)) == 1
+    assert stories[0] == stories[1]
 
 
 def test_a_seed_is_the_same_story_whether_it_is_told_or_not():
     told: list[str] = []
     assert World(11, tell=told.append).run().digest == run_seed(11).digest
     assert any("FAULT" in line for line in told)
-
-
-def test_all_kinds_of_faults_strike_and_training_goes_on():
-    kinds = set()
-    faults = steps = missed = 0
-    for seed in range(1000, 1022):
-        told: list[str] = []
-        world = World(seed, tell=told.append)
-        outcome = world.run()
-        assert not outcome.violations, outcome.violations
-        struck = {int(line.split("FAULT ")[1].split(":")[0]) for line in told if "FAULT " in line}
-        assert len(struck) == outcome.fired
-        kinds |= {fault.kind for fault in world.faults if fault.number in struck}
-        faults += outcome.fired
-        steps += outcome.training_steps
-        missed += world.missed
-    assert kinds == set(KINDS)
-    assert faults > 500 and steps > 300 and missed >= 5
 
 
 def test_a_plan_is_shrunk_to_the_faults_that_matter():

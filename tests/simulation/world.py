@@ -81,6 +81,7 @@ class World:
         planned = plan(drawing, self.setup.faults, self.setup.fault_every_s) if faults is None else faults
         self.step_s = self.setup.step_s
         self.faults = [fault for fault in planned if only is None or fault.number in only]
+        self.struck: list[Fault] = []
         self.schedule = Schedule(random.Random(f"{seed}/schedule"))
         self.network = Network(self.schedule, f"{seed}/network")
         self.network.max_frame_bytes = self.setup.max_frame_bytes
@@ -283,6 +284,7 @@ class World:
         what = fault.strike(self)
         if what is not None:
             self.outcome.fired += 1
+            self.struck.append(fault)
             self.note(f"FAULT {fault.number}: {what}")
 
     def until(self, when: float, done: Callable[[], bool]) -> bool:
