@@ -13,7 +13,7 @@ import zmq
 from edldist.errors import CoordinatorUnreachableError, RefusedError
 from edldist.keys.folder import KeyFolder
 from edldist.keys.pair import OPERATOR, TEACHER
-from edldist.wire.messages import Status
+from edldist.wire.messages import Event, Status
 from edldist.wire.query import StatusClient
 from tests.fault.crew import crew
 from tests.fault.harness import wait_for
@@ -75,8 +75,12 @@ def test_a_job_with_keys_goes_on_through_deaths_and_new_keys(
         began = time.time()
         party.await_steps(20)
         wait_for("everybody to be here", lambda: len(party.job.status().members) == 3, 60)
-        changes = [event for event in party.job.events("keys_changed") if event.t > rotated]
-        assert [(event.fields["rotated"], event.fields["retired"]) for event in changes] == [
+
+        def changes() -> list[Event]:
+            return [event for event in party.job.events("keys_changed") if event.t > rotated]
+
+        wait_for("both changes to be seen", lambda: len(changes()) == 2, 30)
+        assert [(event.fields["rotated"], event.fields["retired"]) for event in changes()] == [
             (True, 0),
             (False, 4),
         ]

@@ -124,10 +124,12 @@ class Party:
 
     def advance(self, seconds: float) -> None:
         """Let the time pass; the worker has taken in all that was said before, and acted on it."""
+        for _ in range(round(seconds) + 1):
+            self.stand_still(1.0)
+
+    def stand_still(self, seconds: float) -> None:
+        """Let the time pass at once, as for a process that was stopped meanwhile."""
         self.clock.advance(seconds)
-        self.service._poller.wake()
-        self.heard(self.coordinator, Heartbeat)
-        self.clock.advance(1.0)
         self.service._poller.wake()
         self.heard(self.coordinator, Heartbeat)
 
@@ -237,6 +239,19 @@ def test_a_student_that_is_silent_is_greeted_by_a_new_connection(party: Party) -
     party.heard(party.student, Hello)
     party.say(WELCOME)
     party.until(lambda: party.serving)
+
+
+def test_a_worker_that_stood_still_takes_that_for_no_silence_of_its_student(party: Party) -> None:
+    """What it was told meanwhile still waits; an answer that is half sent goes on where it was."""
+    party.say(Wake(buffered=0))
+    party.advance(1.0)
+    link = party.service._students["s"].link
+    party.stand_still(10 * TTL_S)
+    party.stand_still(1.0)
+    assert party.serving and party.service._students["s"].link is link
+    party.advance(TTL_S)
+    party.heard(party.student, Hello)
+    assert party.service._students["s"].link is not link, "now it is silent"
 
 
 def test_a_student_that_others_serve_is_left_at_once(party: Party) -> None:

@@ -122,7 +122,7 @@ class TeacherService:
             control = self._poller.connect(identity.coordinator, self._route)
             links = self._students.keys()
             self._job = JobLink(identity, control, clock, self._heartbeat, links, self.recorder)
-            self._next_tick = clock.monotonic()
+            self._next_tick = self._last_tick = clock.monotonic()
             self._thread = ServiceThread("edldist-teacher-io", self, self._poller, clock)
 
     def start(self) -> None:
@@ -408,7 +408,11 @@ class TeacherService:
         self._job.fingerprint = msgspec.structs.replace(self._job.fingerprint, outputs=outputs)
 
     def _tick(self, now: float) -> None:
+        away_s, self._last_tick = now - self._last_tick, now
         for student in list(self._students.values()):
+            # This side stood still: what it did not hear meanwhile is no silence, and waits in the socket.
+            if away_s > student.ttl_s / 2:
+                student.last_heard = min(now, student.last_heard + away_s)
             if student.missing:
                 self._forget_if_silent(student, now)
                 if student.peer.id not in self._students:
