@@ -31,6 +31,9 @@ def draw_curves(events_path: Path, picture: Path, title: str) -> bool:
     Raises:
         OSError: it cannot be written; a former picture stands.
     """
+    series = collect(read_events(events_path))
+    if not series.metrics and len(series.times_s) < 2:
+        return False
     try:
         import matplotlib
     except ImportError:
@@ -38,9 +41,6 @@ def draw_curves(events_path: Path, picture: Path, title: str) -> bool:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    series = collect(read_events(events_path))
-    if not series.metrics and len(series.times_s) < 2:
-        return False
     kinds = panels(series.metrics)
     unit_s, unit = _unit(series.times_s)
     over_time = [
