@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import tempfile
@@ -12,6 +13,13 @@ from hypothesis import settings
 
 # Tensors of tests are small, several processes compute at once, and threads that wait for each other spin.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_finish() -> None:
+    """What is collected stays to the end: to look for cycles among it takes half a second each time."""
+    gc.collect()
+    gc.freeze()
+
 
 settings.register_profile("edldist", deadline=None)
 settings.load_profile("edldist")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from tests.forked import Program, outcomes_of
 
 __all__ = ["ROOT", "run_ranks"]
 
@@ -36,24 +36,16 @@ def run_ranks(
     environment = {key: value for key, value in os.environ.items() if not key.startswith("EDLDIST_")}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", module, job],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env=environment
+        Program(
+            module,
+            job,
+            environment=environment
             | {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
             | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"},  # read, and not used: the group has met
         )
         for rank in range(world)
     ]
-    try:
-        outcomes = [process.communicate(timeout=timeout_s) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+    outcomes = outcomes_of(processes, timeout_s)
     errors = "\n".join(stderr for _, stderr in outcomes)
     assert [process.returncode != 0 for process in processes] == [dies] * world, errors
     return [] if dies else [json.loads(stdout.splitlines()[-1]) for stdout, _ in outcomes]

@@ -82,7 +82,7 @@ def test_however_it_ends_its_processes_end_too(tmp_path: Path, signum: signal.Si
 @pytest.mark.parametrize(
     "moment",
     [
-        pytest.param(TEACHER, id="while it starts"),
+        pytest.param(TEACHER, id="while it starts", marks=pytest.mark.slow),
         pytest.param("edldist_benchmarks.echo", id="while it is measured", marks=pytest.mark.slow),
     ],
 )

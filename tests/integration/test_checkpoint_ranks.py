@@ -2,11 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.forked import Program, outcomes_of
 
 PRELUDE = """
 import json, os, sys
@@ -179,28 +179,13 @@ if world > 1:
 def run(world: int, script: str, place: Path, meeting: Path) -> list[dict]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("EDLDIST_") and k != "WORLD_SIZE"}
     ranks = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                PRELUDE + script + FINISH,
-                str(rank),
-                str(world),
-                str(place),
-                str(meeting),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
+        Program(
+            *(PRELUDE + script + FINISH, str(rank), str(world), str(place), str(meeting)),
+            environment=environment,
         )
         for rank in range(world)
     ]
-    try:
-        outcomes = [rank.communicate(timeout=150) for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
+    outcomes = outcomes_of(ranks, 150)
     for rank, (_, errors) in zip(ranks, outcomes, strict=True):
         assert rank.returncode == 0, errors
     return [json.loads(output.splitlines()[-1]) for output, _ in outcomes]

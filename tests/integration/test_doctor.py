@@ -75,7 +75,7 @@ ILLS = {
     ),
     "no network at all": Ill("", "ports", "fail", "no connection over 127.0.0.1", "-n"),
     "a broken torch": Ill(
-        "mkdir torch; cp broken.py torch/__init__.py; export PYTHONPATH=$PWD",
+        "",
         "torch",
         "fail",
         "torch cannot be used: ImportError: libcudart.so.12",
@@ -96,11 +96,13 @@ def coordinator() -> Iterator[str]:
 def reports(
     coordinator: str, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, subprocess.CompletedProcess[str]]:
-    """What the doctor says on each machine. All are looked at together: most of it is importing torch."""
+    """What the doctor says on each machine.
+
+    Most of it would be importing torch: machines that fail anyway have a broken one besides.
+    """
     started = {}
     for name, ill in {"healthy": Ill("", "", "", ""), **ILLS}.items():
         folder = tmp_path_factory.mktemp("machine")
-        (folder / "broken.py").write_text(BROKEN_TORCH)
         command = own_command("doctor", "--json")
         if name in ("healthy", "a wrong clock"):
             command += ["--coordinator", coordinator]
@@ -118,6 +120,10 @@ def reports(
             shell = ["unshare", *ill.unshare.split(), *shell]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("EDLDIST_")}
         environment |= {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        if ill.level == "fail":
+            (broken := folder / "broken" / "torch").mkdir(parents=True)
+            (broken / "__init__.py").write_text(BROKEN_TORCH)
+            environment["PYTHONPATH"] = str(broken.parent)
         started[name] = subprocess.Popen(
             shell, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

@@ -52,7 +52,8 @@ def result(folder: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_data_set_is_labelled_once(folder: Path) -> None:
+@pytest.mark.parametrize("extended", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_data_set_is_labelled_once(folder: Path, extended: bool) -> None:
     run = label(folder, "job.yaml", "--output", "out")
     assert run.returncode == 0, run.stdout + run.stderr
     store = folder / "kept"
@@ -65,7 +66,8 @@ def test_a_data_set_is_labelled_once(folder: Path) -> None:
     assert written["worker_s"] > 0
     assert written["steps"] == 600, "what the display counts"
     assert "600 samples in" in run.stdout
-
+    if not extended:
+        return
     again = label(folder, "job.yaml", "--output", "out", "--extend")
     assert again.returncode == 0, again.stdout + again.stderr
     assert result(folder)["tasks"]["done"] == 0, "what is in files is not asked for"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import threading
+import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from torch.utils.data import DataLoader
 from edldist import ElasticSampler
 from edldist.errors import LabelError, PoisonTaskError
 from edldist.wire.zmq.transport import ZmqTransport
+from tests.forked import Program, outcomes_of
 from tests.harness import local_job
 
 pytestmark = pytest.mark.timeout(240)
@@ -223,20 +222,15 @@ def run_ranks(tmp_path: Path, case: str, **options: bool) -> list:
     with local_job(ZmqTransport()) as job:
         for _ in range(2):
             job.teacher("raises_on_13", batch_size=8)
-        command = [sys.executable, "-c", RANK, job.address, str(tmp_path / "meet")]
-        processes = [
-            subprocess.Popen(
-                [*command, str(rank), "2", case, json.dumps(options)], stdout=subprocess.PIPE, text=True
+        ranks = [
+            Program(
+                *(RANK, job.address, str(tmp_path / "meet"), str(rank), "2", case, json.dumps(options)),
+                environment=os.environ,
             )
             for rank in range(2)
         ]
-        stop = threading.Timer(90, lambda: [process.kill() for process in processes])
-        stop.start()
-        try:
-            outputs = [process.communicate()[0] for process in processes]
-        finally:
-            stop.cancel()
-        assert [process.returncode for process in processes] == [0, 0]
+        outputs = [output for output, _ in outcomes_of(ranks, 90)]
+        assert [rank.returncode for rank in ranks] == [0, 0]
         assert job.errors == []
         return [json.loads(output.splitlines()[-1]) for output in outputs]
 

@@ -66,6 +66,7 @@ for test, accepted in (("orders", {}), ("orders", {mutant: "why"}), ("label_queu
 MUTANT = "Flow.cuts_fixed: return self.fixed or self.task_size is not None  ->  return None"
 
 
+@pytest.mark.slow
 def test_a_survivor_is_named_unless_it_is_accepted_and_who_is_accepted_must_survive() -> None:
     """Of the bounds of a queue the tests of orders look at none."""
     command = [sys.executable, "-c", CHECK, MUTANT]

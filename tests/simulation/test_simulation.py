@@ -40,8 +40,8 @@ def test_many_jobs_survive_what_their_seeds_do_to_them():
     for seed in range(1000, 1000 + SEEDS):
         world = World(seed)
         outcome = run(world)
-        assert not outcome.violations, (
-            f"python -m tests.simulation --replay {seed}\n" + "\n".join(outcome.violations)
+        assert not outcome.violations, f"python -m tests.simulation --replay {seed}\n" + "\n".join(
+            outcome.violations
         )
         assert len(world.struck) == outcome.fired
         kinds |= {fault.kind for fault in world.struck}

@@ -8,11 +8,11 @@ from __future__ import annotations
 import ast
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.forked import Program, outcomes_of
 
 ROOT = Path(__file__).resolve().parents[2]
 FACTORIES = {
@@ -70,23 +70,14 @@ dist.destroy_process_group()
 @pytest.mark.timeout(240)
 def test_stopping_and_checkpoints_of_two_ranks_work_under_another_default_device(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("EDLDIST_", "WORLD", "RANK"))}
-    command = [sys.executable, "-c", SCRIPT]
     ranks = [
-        subprocess.Popen(
-            [*command, str(rank), str(tmp_path / "checkpoints"), str(tmp_path / "meeting")],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
+        Program(
+            *(SCRIPT, str(rank), str(tmp_path / "checkpoints"), str(tmp_path / "meeting")),
+            environment=environment,
         )
         for rank in range(2)
     ]
-    try:
-        outcomes = [rank.communicate(timeout=150) for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
+    outcomes = outcomes_of(ranks, 150)
     for number, (rank, (output, errors)) in enumerate(zip(ranks, outcomes, strict=True)):
         assert rank.returncode == 0, errors
         stops, step, value, own, indices, loss = json.loads(output)

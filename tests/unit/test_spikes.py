@@ -288,7 +288,7 @@ def test_a_loss_that_is_not_finite_is_met_from_the_first_step_on(tmp_path: Path)
     assert run.loader.left[:2] == [0, 1] and 0 not in run.census.taken
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     spoilt=st.sets(st.integers(6, 59), max_size=4),
     every=st.integers(1, 9),

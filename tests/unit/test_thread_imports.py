@@ -69,7 +69,7 @@ INSIDE = {
 }
 
 
-@pytest.mark.parametrize("kind", ["plain", "sharded"])
+@pytest.mark.parametrize("kind", [pytest.param("plain", marks=pytest.mark.slow), "sharded"])
 def test_the_thread_that_writes_a_checkpoint_imports_nothing(tmp_path: Path, kind: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path), kind],
