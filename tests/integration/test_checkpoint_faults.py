@@ -12,7 +12,6 @@ import pytest
 from edldist.checkpoint import lock
 from edldist.checkpoint.lock import DirectoryLock
 from edldist.errors import CheckpointError
-from tests.forked import Program, outcomes_of
 
 PRELUDE = """
 import builtins, io, json, os, resource, shutil, signal, sys
@@ -106,10 +105,15 @@ print(json.dumps(report))
 
 def run(script, tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("EDLDIST_") and k != "WORLD_SIZE"}
-    program = Program(PRELUDE + script, str(tmp_path), environment=environment)
-    ((said, errors),) = outcomes_of([program], 150)
-    assert program.returncode == 0, errors
-    return json.loads(said)
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + script, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=150,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def test_kill_at_any_moment_of_a_save_leaves_a_whole_checkpoint(tmp_path):
