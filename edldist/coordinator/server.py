@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import secrets
 import threading
@@ -26,6 +25,7 @@ from edldist.coordinator.course.history import RunHistory
 from edldist.coordinator.course.history_file import HistoryFile
 from edldist.coordinator.course.pulse import Pulse
 from edldist.coordinator.course.records import Records
+from edldist.coordinator.course.reported import Reported, brief
 from edldist.coordinator.course.stage_file import StageFile
 from edldist.coordinator.key_changes import RELINK_S, keys_changed
 from edldist.coordinator.links.orders import Orders
@@ -40,11 +40,11 @@ from edldist.coordinator.rights import forbidden
 from edldist.coordinator.scaling.load import loads
 from edldist.coordinator.scaling.scaling import Change, Scaling
 from edldist.coordinator.status import StatusView
+from edldist.coordinator.telling import Telling
 from edldist.coordinator.traces import Traces
-from edldist.errors import ConfigError, CoordinatorUnreachableError, PeerUnreachableError, WireError
+from edldist.errors import ConfigError, CoordinatorUnreachableError, PeerUnreachableError
 from edldist.observe.http import HttpServer
 from edldist.observe.repeats import Repeats
-from edldist.wire.events import check_event
 from edldist.wire.messages import (
     Ack,
     Event,
@@ -84,8 +84,6 @@ MAX_TURN_S = 0.05
 """In a crowd turns are further apart, so that one wake-up of either thread handles many messages."""
 STUCK_INTERVALS, LEAST_STUCK_S = 3, 5.0
 """The main loop turns several times an interval; one that has not for so many, and so long, is stuck."""
-TELL_S = 0.5
-"""How often a listener is told what is new."""
 GATHER_S = 3.0
 """After so long a fresh coordinator tells how many are here, though more may be on their way."""
 CROWD = 256
@@ -118,9 +116,6 @@ class Coordinator:
         listener: Callable[[Status], None] | None = None,
     ) -> None:
         self.options = options
-        self._listener = listener
-        self._told = 0
-        self._next_telling = -math.inf
         self.incarnation = incarnation or secrets.token_hex(8)
         self.address = ""
         self.http_address: str | None = None
@@ -134,7 +129,7 @@ class Coordinator:
         self._hub: Hub
         self._board: StatusBoard
         self._records = Records(self._remember)
-        self._refused_events = 0
+        self._reported = Reported(self._records, self._send)
         self._forbidden = Repeats(logger)
         self._started_at = self._clock.monotonic()
         self._members = Membership(
@@ -148,6 +143,7 @@ class Coordinator:
         self._view = StatusView(
             self.incarnation, self._started_at, self._members, self._records, self._scaling, self._shedding
         )
+        self._telling = Telling(listener, self._view, self._records)
         self._pulse = Pulse(options.heartbeat_interval_s)
         self._stage_file: StageFile | None = None
         self._history = RunHistory(self.incarnation, self._started_at, self._clock.wall())
@@ -233,7 +229,7 @@ class Coordinator:
 
     def close(self) -> None:
         """Release everything that ``open`` bound."""
-        self._tell(math.inf)
+        self._telling.tell(self._clock.monotonic())
         self._poller = None
         self._resources.close()
 
@@ -308,9 +304,9 @@ class Coordinator:
         if self._history.due(now) and (self._members.settled(now) or now - self._started_at >= GATHER_S):
             self._history.look(self._pulse.take(self._members.members, self._scaling.wanted, now), now)
         self._board.turned()
-        self._tell(now)
+        self._telling.turn(now)
         if self._board.wanted:
-            self._board.publish(self._view.page(now, self._hub.garbage + self._refused_events))
+            self._board.publish(self._view.page(now, self._hub.garbage + self._reported.refused))
         return min(self._next_tick, self._orders.due_at(now), self._rendezvous.due_at())
 
     def _see_keys(self, now: float, wall: float) -> None:
@@ -319,18 +315,6 @@ class Coordinator:
             self._act([Record(keys_changed(news, wall))])
             if news.rotated:
                 self._members.hung_up(now + RELINK_S)
-
-    def _tell(self, now: float) -> None:
-        """Let the listener know what is new; at the end ``now`` is beyond all times."""
-        if self._listener is None or now < self._next_telling:
-            return
-        self._next_telling = now + TELL_S
-        while True:
-            status = self._view.whole(min(now, self._clock.monotonic()), self._told)
-            self._told = status.seq
-            self._listener(status)
-            if self._told >= self._records.last:
-                return
 
     def _remember(self, record: Event | Report) -> None:
         """Let the history know what the records take in."""
@@ -372,9 +356,9 @@ class Coordinator:
         if isinstance(message, Goodbye):
             return members.goodbye(peer, message, wall)
         if isinstance(message, Report):
-            self._send(peer, Ack(seq=self._records.add_once(message)))
+            self._reported.report(peer, message)
         elif isinstance(message, Event):
-            self._take_event(peer, message)
+            self._reported.event(peer, message)
         elif isinstance(message, StatusQuery):
             status = self._view.whole(now, message.since)
             self._send(peer, msgspec.structs.replace(status, wall_s=wall))
@@ -440,25 +424,6 @@ class Coordinator:
             if (order := self._dismissal(member.register)) is not None:
                 self._send(member.peer, order)
 
-    def _take_event(self, peer: Sender, event: Event) -> None:
-        refused = self._refused(peer, event)
-        if event.reporter:
-            self._send(peer, Ack(seq=self._records.add_once(event, keep=not refused)))
-        elif not refused:
-            self._records.add(event)
-        if event.event == "clock_skew" and not refused:
-            logger.warning("%s: %s", event.event, _brief(event))
-
-    def _refused(self, peer: Sender, event: Event) -> bool:
-        try:
-            check_event(event)
-        except WireError as exc:
-            self._refused_events += 1
-            if self._refused_events == 1:
-                logger.warning("dropped what %s reported: %s (further ones are only counted)", peer, exc)
-            return True
-        return False
-
     def _answer_heartbeat(self, member: Member, now: float) -> None:
         """Let the member tell a quiet coordinator from a dead one, and repeat what it may have missed."""
         if member.is_teacher:
@@ -477,7 +442,7 @@ class Coordinator:
                 event = action.event
                 self._records.add(event)
                 bad = event.event in ("teacher_lost", "teacher_refused", "student_lost")
-                logger.log(logging.WARNING if bad else logging.INFO, "%s: %s", event.event, _brief(event))
+                logger.log(logging.WARNING if bad else logging.INFO, "%s: %s", event.event, brief(event))
 
     def _send(self, peer: Sender, message: Message) -> bool:
         try:
@@ -485,9 +450,3 @@ class Coordinator:
         except PeerUnreachableError:
             return False  # its TTL decides what that means
         return True
-
-
-def _brief(event: Event) -> str:
-    """What a log line says of an event; its record has every figure."""
-    shown = ("id", "name", "before", "wanted", "rank", "host", "pid", "silent_s", "skew_s", "reason")
-    return ", ".join(f"{key} {event.fields[key]}" for key in shown if event.fields.get(key) is not None)

@@ -154,6 +154,7 @@ COORDINATOR = {
     "rendezvous": {"members"},
     "traces": {"members"},
     "status": {"members", "scaling", "overload", "course"},
+    "telling": {"course", "status"},
     "server": {
         *(
             "members",
@@ -166,7 +167,7 @@ COORDINATOR = {
             "closing",
             "key_changes",
         ),
-        *("occupant", "rights", "options", "rendezvous", "traces", "status"),
+        *("occupant", "rights", "options", "rendezvous", "traces", "status", "telling"),
     },
     "running": {"options", "server"},
 }
