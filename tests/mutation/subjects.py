@@ -54,10 +54,7 @@ _CHECKPOINT = (
     *("checkpoint", "checkpoint_rng"),
 )
 _BACKLOG = ("contract/backlog",)
-_EQUAL = (
-    *("coalescing", "label_queue_states", "label_queue", "queue_books", "queue_bounds", "withdrawals"),
-    *("versions", "minds", "absences", "label_queue_turns"),
-)
+_EQUAL = ("coalescing", "label_queue", "queue_books", "queue_bounds", "withdrawals", "versions", "absences")
 _SHEDDING = ("shedding",)
 _STORE = ("store_index", "store_keys", "store_files", "store_sharing", "label_store", "label_stores")
 _STORE_INDEX = ("store_index",)

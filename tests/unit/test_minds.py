@@ -57,6 +57,25 @@ def test_nobody_labels_before_it_has_answered(group):
     assert group.say("a", 1.0) == {"a": ""} and group.labelling == {"a"}
 
 
+def test_who_was_asked_in_vain_is_asked_again_at_once(group):
+    group.minds.join("a", "a", 5.0)
+    group.minds.asked("a")
+    group.minds.ask_again("a", 7.0)
+    assert group.minds.due("a", 7.0) and not group.minds.due("a", 6.9)
+
+
+def test_who_has_answered_is_of_a_mind_and_who_failed_or_answers_two_ways_is_of_none(group):
+    for worker in "abc":
+        group.minds.join(worker, worker, 0.0)
+    assert len(group.minds) == 3 and not any(map(group.minds.is_of_a_mind, "abc"))
+    group.say("a", 0.0)
+    group.fail("b")
+    group.say("c", 0.0, steady=9.0)
+    assert [group.minds.is_of_a_mind(worker) for worker in "abc"] == [True, False, False]
+    group.minds.forget("b")
+    assert len(group.minds) == 2
+
+
 def test_who_takes_long_to_answer_is_asked_less_often(group):
     """Else a worker whose passes take longer than the pause would have nothing but questions."""
     group.say("a", 0.0)

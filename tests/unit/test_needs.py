@@ -176,6 +176,12 @@ class TestNeeds:
         assert first.hunger is not None and 0 < first.hunger < 10.0
         assert self.run(needs, self.backlog(a=0), 60)["a"].hunger == 0.0
 
+    def test_a_group_that_labels_one_sample_in_a_hundred_is_needed_and_no_smaller_part(self) -> None:
+        told = self.run(
+            Needs(["a", "b"]), Backlog(2, 1000, {"a": 10, "b": 9}, {"a": Counter(), "b": Counter()})
+        )
+        assert told["a"].hunger == pytest.approx(0.32) and told["b"].hunger == 0.0
+
     def test_the_part_is_that_of_many_looks(self) -> None:
         needs = Needs(["a", "b"])
         self.run(needs, self.backlog(a=64, b=0))
