@@ -62,6 +62,10 @@ def test_a_stage_that_nobody_saw_takes_no_time_and_its_own_counts_as_the_next_on
     assert abs(sum(stages) + sum(waits) - total_s) < 1e-6 and abs(total_s - sum(took)) < 1e-6
 
 
+def test_a_way_begins_before_a_pass_takes_the_task() -> None:
+    assert drawn().begin(1.0, 2.0).taken is False
+
+
 def test_nor_does_one_that_nobody_saw_end() -> None:
     passage = Passage(1.0)
     passage.began("decode", 3.0)
@@ -99,6 +103,16 @@ def test_every_message_is_timed_where_few_come_and_one_without_tasks_never_count
     passages = drawn()
     passages.begin(1.0, 1.0)  # it brought none
     assert come(passages, [1.0 + 2 * TIMED_EVERY_S * number for number in range(200)]) == list(range(200))
+
+
+def test_so_many_messages_pass_before_one_is_timed_as_the_lot_said() -> None:
+    passages = drawn()
+    come(passages, (number / 5_000 for number in range(1_000)))
+    while not (blanks := passages.skip):
+        passages.took(passages.begin(0.3, 0.3), 0.3)
+    for left in range(blanks - 1, -1, -1):
+        passages.passed()
+        assert passages.skip == left
 
 
 @pytest.mark.parametrize("per_s", [200, 5_000, 100_000])
