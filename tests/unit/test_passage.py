@@ -105,6 +105,11 @@ def test_every_message_is_timed_where_few_come_and_one_without_tasks_never_count
     assert come(passages, [1.0 + 2 * TIMED_EVERY_S * number for number in range(200)]) == list(range(200))
 
 
+def test_fifty_a_second_is_where_messages_begin_to_pass() -> None:
+    assert len(come(drawn(), [number / 45 for number in range(450)])) == 450
+    assert len(come(drawn(), [number / 80 for number in range(800)])) < 600
+
+
 def test_so_many_messages_pass_before_one_is_timed_as_the_lot_said() -> None:
     passages = drawn()
     come(passages, (number / 5_000 for number in range(1_000)))
