@@ -155,6 +155,14 @@ def test_rows_are_few_and_drawn_and_each_is_told_once() -> None:
     assert decode(encode(beat)) == beat
 
 
+def test_of_a_moment_one_row_is_told() -> None:
+    passages = drawn()
+    passages.rows(100.0)
+    for number in range(3):
+        walked(passages, [0.0, 0.0001] * len(STAGES), at=100.0 + 0.01 * number)
+    assert len(passages.rows(100.1)) == 1
+
+
 def test_rows_are_of_any_time_since_the_last_and_never_more_than_a_heartbeat_takes() -> None:
     ago: list[float] = []
     for seed in range(200):
