@@ -110,6 +110,14 @@ def test_fifty_a_second_is_where_messages_begin_to_pass() -> None:
     assert len(come(drawn(), [number / 80 for number in range(800)])) < 600
 
 
+def test_how_many_messages_come_is_known_while_a_second_begins() -> None:
+    passages, rates = drawn(), []
+    for number in range(3_000):
+        come(passages, [number / 1_000])
+        rates.append(passages._rate(number / 1_000))
+    assert min(rates[1_100:]) > 800 and max(rates[1_100:]) < 1_200
+
+
 def test_so_many_messages_pass_before_one_is_timed_as_the_lot_said() -> None:
     passages = drawn()
     come(passages, (number / 5_000 for number in range(1_000)))
