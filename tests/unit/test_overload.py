@@ -50,6 +50,15 @@ def test_rungs_that_would_relieve_nobody_are_not_there():
     assert overload.degraded == 0
 
 
+@pytest.mark.parametrize("pressure", [None, Pressure(1.0, 1.0)])
+def test_a_rung_that_is_there_no_more_is_a_change_whatever_is_asked(pressure: Pressure | None):
+    overload = Overload()
+    climb(overload, 2.0, 30)
+    assert overload.step is Step.REFUSE
+    assert overload.look(pressure, 0, False, 31.0) and overload.step is Step.STORE
+    assert not overload.look(pressure, 0, False, 32.0)
+
+
 @pytest.mark.parametrize("ratio", [OVER - 0.01, 1.0, UNDER + 0.01])
 def test_between_too_few_and_enough_all_stays_as_it_is(ratio: float):
     overload = Overload()
