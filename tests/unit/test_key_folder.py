@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import zmq
@@ -199,6 +200,28 @@ def test_nobody_waits_for_a_file_system_that_hangs(
     assert live.ring.own == before
     hangs.set()
     await_that(lambda: live.ring.own != before)
+
+
+def test_a_folder_is_looked_at_once_a_second_however_often_keys_are_asked_for(
+    folder: KeyFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now, looks, signature = [100.0], [], KeyFolder.signature
+
+    def counted(self: KeyFolder) -> tuple[object, ...]:
+        looks.append(now[0])
+        return signature(self)
+
+    monkeypatch.setattr(KeyFolder, "signature", counted)
+    monkeypatch.setattr("edldist.keys.live.time", SimpleNamespace(monotonic=lambda: now[0]))
+    live = LiveKeys(folder.path, "teacher")
+    (folder.path / KNOWN).write_text("{")
+    for now[0] in (100.5, 101.0, 101.5, 102.1, 103.0):
+        for _ in range(3):
+            assert live.ring.own.role == "teacher"
+            if live._reader is not None:
+                live._reader.join(90)
+    assert looks == [100.0, 101.0, 102.1]
+    assert caplog.text.count("going on with the former keys") == 1
 
 
 def await_that(condition: Callable[[], bool]) -> None:
