@@ -6,6 +6,7 @@ nobody waits for.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -54,9 +55,8 @@ class LiveKeys:
                 self._look_at = time.monotonic() + LOOK_S
                 if self._reader is None or not self._reader.is_alive():  # else it waits for the file system
                     self._reader = threading.Thread(target=self._read, name="edldist-keys", daemon=True)
-                    self._reader.start()
-            except RuntimeError:  # no thread to be had now: the next look may get one
-                self._reader = None
+                    with contextlib.suppress(RuntimeError):  # no thread now: the next look may get one
+                        self._reader.start()
             finally:
                 self._lock.release()
         return self._ring

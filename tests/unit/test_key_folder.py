@@ -198,7 +198,26 @@ def test_nobody_waits_for_a_file_system_that_hangs(
     folder.rotate(keep_s=60)
     await_that(lambda: live.ring.own == before and asked.is_set())
     assert live.ring.own == before
+    assert live._reader is not None and live._reader.daemon, "nor does a process that ends"
     hangs.set()
+    await_that(lambda: live.ring.own != before)
+
+
+def test_where_no_thread_is_to_be_had_the_next_look_gets_one(
+    folder: KeyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edldist.keys.live.LOOK_S", 0.0)
+    live = LiveKeys(folder.path, "teacher")
+    before, none, started = live.ring.own, [True], threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if none and none.pop():
+            raise RuntimeError("can't start new thread")
+        started(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    folder.rotate(keep_s=60)
+    assert live.ring.own == before and not none
     await_that(lambda: live.ring.own != before)
 
 
