@@ -17,6 +17,7 @@ import zmq
 
 from edldist.errors import ConfigError
 from edldist.keys.folder import KNOWN, KeyFolder
+from edldist.keys.keyring import Keyring
 from edldist.keys.live import LiveKeys, job_keys
 from edldist.keys.pair import ROLES, new_pair
 from edldist.wire.zmq.keys import socket_keys
@@ -224,22 +225,33 @@ def test_where_no_thread_is_to_be_had_the_next_look_gets_one(
 def test_a_folder_is_looked_at_once_a_second_however_often_keys_are_asked_for(
     folder: KeyFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    now, looks, signature = [100.0], [], KeyFolder.signature
+    now, looks, reads, signature, ring = [100.0], [], [], KeyFolder.signature, KeyFolder.ring
 
     def counted(self: KeyFolder) -> tuple[object, ...]:
         looks.append(now[0])
         return signature(self)
 
+    def read(self: KeyFolder, role: str) -> Keyring:
+        reads.append(now[0])
+        return ring(self, role)
+
     monkeypatch.setattr(KeyFolder, "signature", counted)
+    monkeypatch.setattr(KeyFolder, "ring", read)
     monkeypatch.setattr("edldist.keys.live.time", SimpleNamespace(monotonic=lambda: now[0]))
     live = LiveKeys(folder.path, "teacher")
+    for now[0] in (100.5, 101.0, 101.5, 102.0, 102.5):
+        assert live.ring.own.role == "teacher"
+        if live._reader is not None:
+            live._reader.join(90)
+    assert looks == [100.0, 101.0, 102.0] and reads == [100.0], "what did not change is not read again"
     (folder.path / KNOWN).write_text("{")
-    for now[0] in (100.5, 101.0, 101.5, 102.1, 103.0):
+    looks.clear()
+    for now[0] in (102.9, 103.0, 103.5, 104.1, 105.0):
         for _ in range(3):
             assert live.ring.own.role == "teacher"
             if live._reader is not None:
                 live._reader.join(90)
-    assert looks == [100.0, 101.0, 102.1]
+    assert looks == [103.0, 104.1]
     assert caplog.text.count("going on with the former keys") == 1
 
 
