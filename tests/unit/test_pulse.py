@@ -215,3 +215,21 @@ def test_the_largest_count_that_is_believed_is_the_largest_that_is_exact() -> No
     assert job.look(1.0)["", "buffered"] == 2**53 - 1
     job.beat("s", 2.0, buffered=2**53)
     assert job.look(2.0)["", "buffered"] == 0
+
+
+def test_rates_are_per_second_however_far_apart_heartbeats_are() -> None:
+    job = Job()
+    student(job)
+    for second in (2.0, 4.0):
+        job.beat("s", second, samples=50 * second, starved_s=second / 4, backpressure_s=second / 8)
+        values = job.look(second)
+    told = values["", "samples_per_s"], values["", "starved"], values["", "backpressure"]
+    assert told == (50, 0.25, 0.125)
+
+
+def test_workers_without_a_student_are_counted_but_for_those_that_drain() -> None:
+    job = Job()
+    for each in "tuv":
+        teacher(job, each)
+    job.beat("v", 1.0, draining=True)
+    assert job.look(1.0)["teacher", "workers"] == 2

@@ -11,6 +11,7 @@ import pytest
 from edldist.clock import FakeClock
 from edldist.environment import DegradeEntry
 from edldist.errors import ConfigError
+from edldist.observe.overload import STEPS
 from edldist.observe.troubles import troubles
 from edldist.student.batch.batch import OpenBatch
 from edldist.student.batch.lookup import Lookup
@@ -91,6 +92,53 @@ def test_what_is_not_said_again_is_over():
     assert party.reads() == 0
     party.shedding.look(5.0)
     assert party.reads() == 8, "the coordinator may be dead: nobody waits for it"
+
+
+def test_before_the_coordinator_says_anything_time_changes_nothing():
+    party = Party()
+    party.shedding.look(100.0)
+    assert party.reads() == 8 and party.shedding.stats(100.0) == {}
+
+
+def test_one_batch_is_read_where_the_queue_may_run_empty():
+    party = Party()
+    party.shedding = Shedding(party.delivery, 0, None)
+    party.shedding.take(told(1), 0.0)
+    assert party.reads() == 1
+
+
+def test_figures_are_those_of_the_moment_in_which_they_are_asked_for():
+    party = Party(Fallback("big", entries("small")))
+    party.shedding.take(told(4, waits="others take all", degrade=1), 10.0)
+    stats = {"shed": 4, "shed_s": 2.5, "held_s": 2.5, "held_back": "others take all"}
+    assert party.shedding.stats(12.5) == stats | {"degraded": 0, "degraded_to": "teacher small"}
+    party.shedding.take(told(3), 13.0)
+    assert party.shedding.stats(14.0) == {"shed": 3, "shed_s": 4.0, "held_s": 3.0, "degraded": 0}
+
+
+def test_each_change_is_said_once(caplog: pytest.LogCaptureFixture):
+    party = Party(Fallback("big", entries("small")))
+    with caplog.at_level(logging.INFO):
+        for second, (step, degrade) in enumerate([(1, 0), (1, 0), (2, 0), (3, 1), (3, 1), (3, 0)]):
+            party.shedding.take(told(step, degrade=degrade), float(second))
+    assert [record.message for record in caplog.records] == [
+        *(f"the fleet is overloaded: {STEPS[step]}" for step in (1, 2, 3)),
+        "batches that are read now are labelled by teacher small",
+        "batches that are read now are labelled by whom the loop asks",
+    ]
+
+
+def test_who_waits_again_says_so_again_and_after_a_minute_why_still(caplog: pytest.LogCaptureFixture):
+    party = Party()
+    with caplog.at_level(logging.WARNING):
+        for second, waits in enumerate(["full", "full", "", "", "full"]):
+            party.shedding.take(told(4, waits=waits), float(second))
+            party.shedding.look(float(second))
+    assert [record.message for record in caplog.records] == [
+        "reads nothing until there is room on the fleet: full",
+        "there is room on the fleet after 2.0 s: reads on",
+        "reads nothing until there is room on the fleet: full",
+    ]
 
 
 def test_a_deterministic_job_reads_as_ever():

@@ -180,6 +180,13 @@ class TestLives:
         told = {(each["role"], each["group"]): sum(each["counts"]) for each in lives.stages.told()}
         assert told == {("teacher", "big"): 1, ("student", "digits"): 1}
 
+    def test_workers_that_are_started_again_are_no_ranks(self) -> None:
+        lives = Lives()
+        assert lives.restarts() == {"teacher": 0, "student": 0}
+        for name, attempt, rejoins in (("t", 0, False), ("t", 1, False), ("u", 2, False), ("v", 1, True)):
+            lives.joined(worker(name, attempt=attempt, rejoin=rejoins), rejoins)
+        assert lives.restarts() == {"teacher": 2, "student": 0}
+
     def test_so_many_ranks_are_counted_and_no_more(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("edldist.coordinator.members.lives.MOST_RANKS", 2)
         lives = Lives()
