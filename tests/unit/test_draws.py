@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from edldist.sampling import draws as module
-from edldist.sampling.draws import DataDraws
+from edldist.sampling.draws import DataDraws, splitmix64
 
 
 def draws(seed: int = 5) -> DataDraws:
@@ -150,3 +150,29 @@ def test_pythons_generator_comes_back_whether_or_not_its_memory_is_found(seeded,
 @pytest.mark.parametrize("generator", [random.SystemRandom(), object(), None])
 def test_memory_of_another_kind_of_generator_is_left_alone(generator):
     assert module._words_of(generator) is None
+
+
+def test_numbers_are_mixed_as_the_paper_does() -> None:
+    golden = 0x9E37_79B9_7F4A_7C15
+    assert [splitmix64(golden * turn % 2**64) for turn in range(3)] == [
+        0xE220_A839_7B1D_CDAF,
+        0x6E78_9E6A_A1B9_65F4,
+        0x06C4_5D18_8009_454F,
+    ]
+
+
+def test_a_place_has_the_numbers_of_its_seed_in_every_version(seeded):
+    bits = splitmix64(splitmix64(splitmix64(5) + 1) + 2)
+    own = draws(seed=5)
+    with own.apart():
+        own.reseed(1, 2)
+        assert torch.initial_seed() == bits % 2**32
+        assert np.random.random_sample() == np.random.RandomState(bits >> 32).random_sample()
+        assert random.random() == random.Random(bits).random()
+
+
+def test_bits_are_read_of_the_kind_of_generator_whose_memory_is_known():
+    assert module._raw(np.random.PCG64(1)) is None
+    bits = np.random.MT19937(1)
+    words = np.frombuffer(module._raw(bits), np.uint32)
+    assert words[:624].tolist() == bits.state["state"]["key"].tolist()

@@ -90,7 +90,7 @@ class Shedding:
     def _placed(self, jobs: Sequence[Job], known: Mapping[str, GroupLoad]) -> dict[str, int]:
         """What labels each job, as far as the groups' overloads go."""
         places = {job.name: 0 for job in jobs}
-        for group, overload in sorted(self._groups.items()):
+        for group, overload in self._groups.items():
             for job, place in self._reliefs(group, jobs, known)[: overload.degraded]:
                 places[job.name] = max(places[job.name], place)
         return places
