@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from edldist.grace import KILL_S
-from edldist_launch.cli.jobs import coordinator_that_runs
-from edldist_launch.cli.option_types import COORDINATOR, Seconds
-from edldist_launch.cli.options import option
+from edldist_launch.cli.options.jobs import coordinator_that_runs
+from edldist_launch.cli.options.option_types import COORDINATOR, Seconds
+from edldist_launch.cli.options.options import option
 from edldist_launch.process.exits import EXIT_FAILED
 
 __all__ = ["doctor"]

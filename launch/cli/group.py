@@ -8,30 +8,30 @@ import click
 
 from edldist import __version__
 from edldist_launch.cli.bench import bench
-from edldist_launch.cli.clusters import render, submit
+from edldist_launch.cli.clusters.clusters import render, submit
+from edldist_launch.cli.clusters.slurm import placer
 from edldist_launch.cli.completion import completion
-from edldist_launch.cli.coordinator import coordinator
 from edldist_launch.cli.doctor import doctor
 from edldist_launch.cli.init import init
 from edldist_launch.cli.keygen import keygen
 from edldist_launch.cli.label import label
-from edldist_launch.cli.logs import logs
-from edldist_launch.cli.options import link_options, option
+from edldist_launch.cli.options.options import link_options, option
+from edldist_launch.cli.options.verbosity import chosen_level, verbosity_options
 from edldist_launch.cli.planner import plan
-from edldist_launch.cli.report import report
+from edldist_launch.cli.roles.coordinator import coordinator
+from edldist_launch.cli.roles.student import student
+from edldist_launch.cli.roles.teacher import teacher
 from edldist_launch.cli.run import run
 from edldist_launch.cli.scale import scale
 from edldist_launch.cli.schema import schema
-from edldist_launch.cli.slurm import placer
-from edldist_launch.cli.status import status
 from edldist_launch.cli.stop import stop
-from edldist_launch.cli.student import student
-from edldist_launch.cli.teacher import teacher
-from edldist_launch.cli.top import top
-from edldist_launch.cli.tracing import trace
 from edldist_launch.cli.tune import tune
-from edldist_launch.cli.verbosity import chosen_level, verbosity_options
-from edldist_launch.cli.wait import wait
+from edldist_launch.cli.watch.logs import logs
+from edldist_launch.cli.watch.report import report
+from edldist_launch.cli.watch.status import status
+from edldist_launch.cli.watch.top import top
+from edldist_launch.cli.watch.tracing import trace
+from edldist_launch.cli.watch.wait import wait
 from edldist_launch.process.exits import run_command
 from edldist_launch.process.init import leave_process_one
 

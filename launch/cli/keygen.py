@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from edldist_launch.cli.option_types import Seconds
-from edldist_launch.cli.options import option
+from edldist_launch.cli.options.option_types import Seconds
+from edldist_launch.cli.options.options import option
 
 __all__ = ["keygen"]
 

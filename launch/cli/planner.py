@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from edldist.bounds import MOST, MOST_WORKERS
-from edldist_launch.cli.options import option
+from edldist_launch.cli.options.options import option
 
 __all__ = ["plan"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from edldist.bounds import MOST_WORKERS
-from edldist_launch.cli.jobs import chosen_job, coordinator_or_folder, either_option
-from edldist_launch.cli.option_types import NAME
-from edldist_launch.cli.options import option
+from edldist_launch.cli.options.jobs import chosen_job, coordinator_or_folder, either_option
+from edldist_launch.cli.options.option_types import NAME
+from edldist_launch.cli.options.options import option
 
 __all__ = ["scale"]
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from edldist.bounds import LONGEST_WAIT_S
-from edldist_launch.cli.jobs import chosen_job, job_option
-from edldist_launch.cli.option_types import Seconds
-from edldist_launch.cli.options import option
+from edldist_launch.cli.options.jobs import chosen_job, job_option
+from edldist_launch.cli.options.option_types import Seconds
+from edldist_launch.cli.options.options import option
 
 if TYPE_CHECKING:
     from edldist_launch.contract.backend import JobState

@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from edldist.bounds import MOST
-from edldist_launch.cli.begin import begin
-from edldist_launch.cli.option_types import Override
-from edldist_launch.cli.options import import_from_option, option
-from edldist_launch.cli.verbosity import chosen_level
+from edldist_launch.cli.options.begin import begin
+from edldist_launch.cli.options.option_types import Override
+from edldist_launch.cli.options.options import import_from_option, option
+from edldist_launch.cli.options.verbosity import chosen_level
 
 __all__ = ["tune"]
 

@@ -34,7 +34,7 @@ from edldist.wire.messages import (
 )
 from edldist.wire.query import query_status
 from edldist.wire.zmq.transport import ZmqTransport
-from edldist_launch.cli.coordinator import coordinator as coordinator_command
+from edldist_launch.cli.roles.coordinator import coordinator as coordinator_command
 from edldist_launch.node.student import run_student
 from tests.integration.members import INTERVAL_S, TTL_S, WITHIN_S, Running, teacher, until
 
@@ -155,7 +155,8 @@ def test_a_second_coordinator_of_a_host_serves_its_status_elsewhere_unless_told_
         "edldist.coordinator.running.run_coordinator", lambda options: ran.append(options) or 0
     )
     monkeypatch.setattr(CoordinatorOptions, "http", taken)  # what is usual, here
-    monkeypatch.setattr("edldist_launch.cli.coordinator.begin", lambda prefix: None)  # it installs logging
+    # It installs logging.
+    monkeypatch.setattr("edldist_launch.cli.roles.coordinator.begin", lambda prefix: None)
     for told in ((), ("--http", taken)):
         coordinator_command(["--bind", "tcp://127.0.0.1:0", *told], standalone_mode=False)
     unsaid, said = (Coordinator(options, ZmqTransport()) for options in ran)

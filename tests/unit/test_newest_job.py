@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import edldist_launch.cli.jobs
+import edldist_launch.cli.options.jobs
 import edldist_launch.job.found
 import edldist_launch.view.status
 from edldist.address import Address
@@ -55,8 +55,8 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     with socket.socket() as made:
         made.bind(("127.0.0.1", 0))
         address = Address("127.0.0.1", made.getsockname()[1]).url
-        monkeypatch.setattr(edldist_launch.cli.jobs, "COORDINATOR_BY_HAND", address)
-        monkeypatch.setattr(edldist_launch.cli.jobs, "ANSWER_S", 0.05)
+        monkeypatch.setattr(edldist_launch.cli.options.jobs, "COORDINATOR_BY_HAND", address)
+        monkeypatch.setattr(edldist_launch.cli.options.jobs, "ANSWER_S", 0.05)
         yield made
 
 

@@ -110,7 +110,7 @@ def test_a_run_that_extends_says_so_to_its_student_nodes_and_their_ranks(
         return 0
 
     monkeypatch.setattr("edldist_launch.node.student.run_student", fake)
-    monkeypatch.setattr("edldist_launch.cli.student.begin", lambda prefix: None)
+    monkeypatch.setattr("edldist_launch.cli.roles.student.begin", lambda prefix: None)
     monkeypatch.setenv("PYTHONPATH", "")  # which the command changes
     made = Plan(job({}), tmp_path, tmp_path, extend=extend)
     variables = made.student_environment("tcp://h:1")

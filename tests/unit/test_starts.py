@@ -34,7 +34,7 @@ def test_each_start_of_a_worker_is_a_later_attempt(tmp_path: Path, monkeypatch: 
         return 0
 
     monkeypatch.setattr(edldist.teacher.worker, "run_worker", run)
-    monkeypatch.setattr("edldist_launch.cli.teacher.begin", lambda prefix: None)
+    monkeypatch.setattr("edldist_launch.cli.roles.teacher.begin", lambda prefix: None)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     words = ["teacher", "--coordinator", "tcp://127.0.0.1:1", "--model", "m:t", "--id", "pod-1"]
     counted = [*words, "--attempt-file", str(tmp_path / "starts")]

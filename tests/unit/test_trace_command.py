@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from edldist_launch.cli.tracing import trace
+from edldist_launch.cli.watch.tracing import trace
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "61", "1e9", "soon"])

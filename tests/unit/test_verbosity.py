@@ -28,7 +28,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | None, str | None]]
 
     monkeypatch.setenv("EDLDIST_LOG_JSON", "")  # what a command sets there ends with the test
     monkeypatch.setattr(end_watch, "await_end", fake)
-    monkeypatch.setattr("edldist_launch.cli.wait.begin", lambda prefix: None)
+    monkeypatch.setattr("edldist_launch.cli.watch.wait.begin", lambda prefix: None)
     return seen
 
 

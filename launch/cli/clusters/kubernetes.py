@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from edldist_launch.cli.option_types import Override
-from edldist_launch.cli.options import labels_option, option
+from edldist_launch.cli.options.option_types import Override
+from edldist_launch.cli.options.options import labels_option, option
 
 __all__ = ["render_k8s", "submit_k8s"]
 

@@ -9,9 +9,9 @@ import click
 
 from edldist.bounds import LONGEST_WAIT_S, MOST, MOST_PRIORITY, MOST_RANKS_A_NODE, MOST_WEIGHT
 from edldist.grace import STUDENT_S
-from edldist_launch.cli.begin import begin
-from edldist_launch.cli.option_types import WAIT_S, Ranks, Seconds
-from edldist_launch.cli.options import (
+from edldist_launch.cli.options.begin import begin
+from edldist_launch.cli.options.option_types import WAIT_S, Ranks, Seconds
+from edldist_launch.cli.options.options import (
     coordinator_option,
     http_option,
     import_from_option,

@@ -13,8 +13,8 @@ import click
 from edldist.bounds import LONGEST_WAIT_S, MOST, MOST_THREADS
 from edldist.errors import ConfigError
 from edldist.grace import DRAIN_S
-from edldist_launch.cli.begin import begin
-from edldist_launch.cli.option_types import (
+from edldist_launch.cli.options.begin import begin
+from edldist_launch.cli.options.option_types import (
     DEVICE,
     FACTORY,
     MODEL,
@@ -25,7 +25,7 @@ from edldist_launch.cli.option_types import (
     Seconds,
     version,
 )
-from edldist_launch.cli.options import (
+from edldist_launch.cli.options.options import (
     coordinator_option,
     http_option,
     import_from_option,

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edldist_launch.cli.options import option
+from edldist_launch.cli.options.options import option
 
 __all__ = ["chosen_level", "verbosity_options"]
 

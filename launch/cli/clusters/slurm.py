@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edldist_launch.cli.begin import begin
-from edldist_launch.cli.option_types import Override
-from edldist_launch.cli.options import labels_option, option
+from edldist_launch.cli.options.begin import begin
+from edldist_launch.cli.options.option_types import Override
+from edldist_launch.cli.options.options import labels_option, option
 
 if TYPE_CHECKING:
     from edldist_launch.record.earlier import Beginning

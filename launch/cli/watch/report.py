@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edldist_launch.cli.options import option
+from edldist_launch.cli.options.options import option
 
 __all__ = ["report"]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from edldist_launch.cli.jobs import coordinator_or_folder, either_option, engine_of, unnamed_job
-from edldist_launch.cli.options import option
+from edldist_launch.cli.options.jobs import coordinator_or_folder, either_option, engine_of, unnamed_job
+from edldist_launch.cli.options.options import option
 
 __all__ = ["status"]
 

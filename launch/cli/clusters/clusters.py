@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from edldist_launch.cli.kubernetes import render_k8s, submit_k8s
-from edldist_launch.cli.slurm import render_slurm, submit_slurm
+from edldist_launch.cli.clusters.kubernetes import render_k8s, submit_k8s
+from edldist_launch.cli.clusters.slurm import render_slurm, submit_slurm
 
 __all__ = ["render", "submit"]
 

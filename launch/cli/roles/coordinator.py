@@ -10,9 +10,9 @@ import click
 
 from edldist.bounds import MOST
 from edldist.errors import ConfigError
-from edldist_launch.cli.begin import begin
-from edldist_launch.cli.option_types import BIND, HTTP, NAME, TTL_S, advertised
-from edldist_launch.cli.options import option
+from edldist_launch.cli.options.begin import begin
+from edldist_launch.cli.options.option_types import BIND, HTTP, NAME, TTL_S, advertised
+from edldist_launch.cli.options.options import option
 
 if TYPE_CHECKING:
     from edldist.coordinator.scaling.scaling import Bounds

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from edldist_launch.cli.option_types import COORDINATOR, HTTP, Option
+from edldist_launch.cli.options.option_types import COORDINATOR, HTTP, Option
 
 __all__ = [
     "coordinator_option",

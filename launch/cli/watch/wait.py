@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from edldist_launch.cli.begin import begin
-from edldist_launch.cli.option_types import Seconds
-from edldist_launch.cli.options import coordinator_option, option
+from edldist_launch.cli.options.begin import begin
+from edldist_launch.cli.options.option_types import Seconds
+from edldist_launch.cli.options.options import coordinator_option, option
 
 __all__ = ["wait"]
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edldist_launch.cli.option_types import COORDINATOR
-from edldist_launch.cli.options import on_command_line, option
+from edldist_launch.cli.options.option_types import COORDINATOR
+from edldist_launch.cli.options.options import on_command_line, option
 
 if TYPE_CHECKING:
     from edldist_launch.contract.backend import JobState

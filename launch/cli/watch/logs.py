@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from edldist.bounds import MOST
-from edldist_launch.cli.jobs import chosen_job, job_option
-from edldist_launch.cli.options import option
+from edldist_launch.cli.options.jobs import chosen_job, job_option
+from edldist_launch.cli.options.options import option
 
 __all__ = ["logs"]
 

@@ -1,0 +1,1 @@
+"""Commands that are one process of a job: what engines and launchers start."""
