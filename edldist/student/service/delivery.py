@@ -1,9 +1,9 @@
 """What the training loop and the student's I/O thread share: the queue and the open batches.
 
-One lock guards all of it, held only for bookkeeping: labels are copied outside of it, by the I/O
-thread, which is also the only one that ends leases, so that a lease cannot be written off while its
-labels are being placed. Only ``clear`` (the loop was left) takes leases away from under that copy; it is
-looked for again before they count as done.
+One lock guards all of it, held only for bookkeeping. The I/O thread copies labels to their places without
+the lock. It is also the thread that ends leases, so none ends while its labels are copied, unless the
+training thread leaves its loop (``clear``) or wants no labels of a batch any more (``withdraw``). So the I/O
+thread looks a lease up once more after the copy, and drops labels whose lease is gone.
 """
 
 from __future__ import annotations

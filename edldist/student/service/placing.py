@@ -1,8 +1,9 @@
 """Puts labels in their places: those that workers answer, that equal samples have, or that were found.
 
-In the I/O thread, which is the only one that leases, and that ends leases: so nobody is given a sample, nor
-is a lease written off, while its labels are being copied. Only ``Delivery.clear`` (the loop was left) takes
-leases and batches away from under that copy; they are looked for again before labels count as there.
+All of it happens in the I/O thread, the only one that leases. It ends leases, too, so nobody is given a
+sample, and no lease is written off, while its labels are copied. The training thread may forget leases and
+batches meanwhile (``Delivery.clear``, ``withdraw``): they are looked up once more after the copy, and labels
+of those that are gone are dropped.
 """
 
 from __future__ import annotations
