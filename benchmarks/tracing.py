@@ -22,7 +22,7 @@ from edldist_benchmarks.figures import (
 )
 from edldist_benchmarks.job import open_job
 from edldist_benchmarks.label_path import SMALL
-from edldist_launch.view.traces import processes_of
+from edldist_launch.view.traces import processes_of, sample_for
 
 __all__ = ["measure_tracing"]
 
@@ -33,7 +33,7 @@ _BUDGET = Budget(at_least=1 - MOST_LOST)
 
 
 def measure_tracing(settings: Settings) -> Result:
-    """128 samples of 64 bytes in, 10 fp32 out each, every task followed; and one task in ten."""
+    """128 samples of 64 bytes in, 10 fp32 out each: as ``edldist trace`` follows tasks; and all of them."""
     seconds = settings.seconds * (1 + WARM_UP) + SLACK_S
     if seconds > LONGEST_TRACE_S:
         raise NotMeasuredError(f"a trace of {seconds:g} s: {LONGEST_TRACE_S:g} are the most (--seconds)")
@@ -51,15 +51,21 @@ def measure_tracing(settings: Settings) -> Result:
             records.append(_records(collected))
             return reached
 
+        plain()
+        followed = sample_for(job.address)
         runs = interleave(
             settings.repeats,
+            chosen=functools.partial(traced, followed),
             every=functools.partial(traced, 1),
-            tenth=functools.partial(traced, 10),
             limit=plain,
         )
+    rows = (
+        ("chosen", f"64 bytes, as edldist trace does (one task in {followed})", _BUDGET),
+        ("every", "64 bytes, every task traced (--sample 1)", None),
+    )
     figures = [
-        Figure.median_of(what, "samples/s", runs[name], runs["limit"], "without a trace", _BUDGET)
-        for name, what in (("every", "64 bytes, every task traced"), ("tenth", "64 bytes, one task in ten"))
+        Figure.median_of(what, "samples/s", runs[name], runs["limit"], "without a trace", budget)
+        for name, what, budget in rows
     ]
     note = f"a trace of {seconds:.1f} s has {statistics.median(records):.0f} records in the median"
     return Result(figures, notes=[note])

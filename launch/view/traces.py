@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
 import time
@@ -14,9 +15,15 @@ from typing import Any, TextIO
 from edldist.errors import ConfigError, EdlDistError
 from edldist.tracing.process import Exchange, TracedProcess
 from edldist.tracing.timeline import timeline
+from edldist.wire.messages import MemberStatus
+from edldist.wire.query import StatusClient
 from edldist.wire.trace_query import Collected, TraceClient
 
-__all__ = ["processes_of", "take_trace", "write_trace"]
+__all__ = ["processes_of", "sample_for", "take_trace", "write_trace"]
+
+MOST_TASKS_S = 200.0
+"""Tasks a second that one worker follows by itself: even the smallest cost next to nothing then."""
+ANSWER_S = 5.0
 
 
 def processes_of(collected: Collected) -> list[TracedProcess]:
@@ -39,6 +46,25 @@ def processes_of(collected: Collected) -> list[TracedProcess]:
     return [process for process in processes.values() if process.clock]
 
 
+def sample_for(coordinator: str) -> int:
+    """One task in how many to follow, so that no worker follows more than ``MOST_TASKS_S``.
+
+    Raises:
+        CoordinatorUnreachableError: it does not answer.
+        RefusedError: this is no operator's key.
+    """
+    with contextlib.closing(StatusClient(coordinator)) as client:
+        status = client.query(0, ANSWER_S)
+    return max([1, *(math.ceil(_tasks_per_s(member) / MOST_TASKS_S) for member in status.members)])
+
+
+def _tasks_per_s(member: MemberStatus) -> float:
+    samples, tasks = member.stats.get("samples"), member.stats.get("tasks")
+    if member.role != "teacher" or not isinstance(samples, int) or not isinstance(tasks, int):
+        return 0.0
+    return (member.samples_per_s or 0.0) * tasks / max(1, samples)
+
+
 def take_trace(coordinator: str, seconds: float, sample: int = 1) -> Collected:
     """Have the members of a job record for so long, and take in what they send.
 
@@ -52,15 +78,19 @@ def take_trace(coordinator: str, seconds: float, sample: int = 1) -> Collected:
     return collected
 
 
-def write_trace(coordinator: str, seconds: float, sample: int, output: Path) -> int:
+def write_trace(coordinator: str, seconds: float, sample: int | None, output: Path) -> int:
     """Trace a job, and write one file; say what is in it, and what is missing.
+
+    Args:
+        sample: follow one task in so many; None: as ``sample_for`` says.
 
     Raises:
         ConfigError: the file cannot be written, which is found out before anybody records.
         EdlDistError: nobody sent anything; as for ``take_trace``.
     """
     with _written(output) as stream:
-        collected = take_trace(coordinator, seconds, sample)
+        followed = sample_for(coordinator) if sample is None else sample
+        collected = take_trace(coordinator, seconds, followed)
         processes = processes_of(collected)
         if not any(process.records for process in processes):
             silent = f" {_listed(collected.silent)} did not answer." if collected.silent else ""
@@ -70,7 +100,7 @@ def write_trace(coordinator: str, seconds: float, sample: int, output: Path) -> 
             )
         facts = {
             "seconds": seconds,
-            "sample": sample,
+            "sample": followed,
             "taken_at": time.time(),
             "silent_members": collected.silent,
         }
@@ -81,6 +111,10 @@ def write_trace(coordinator: str, seconds: float, sample: int, output: Path) -> 
         f"{output}: {events} events of {len(processes)} processes, {nbytes / 1e6:.1f} MB. Open it in "
         "https://ui.perfetto.dev or chrome://tracing (docs/tracing.md says how to read it)"
     )
+    if sample is None and followed > 1:
+        print(
+            f"one task in {followed} was followed, as there are many: --sample 1 follows all", file=sys.stderr
+        )
     for line in _remarks(collected, document["otherData"], seconds):
         print(line, file=sys.stderr)
     return 0

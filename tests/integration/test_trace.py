@@ -202,7 +202,7 @@ def test_the_command_writes_a_file_that_perfetto_reads(
         job.teacher("identify")
         loop = Loop(job)
         path = tmp_path / "trace.json"
-        assert write_trace(job.address, 0.3, 1, path) == 0
+        assert write_trace(job.address, 0.3, None, path) == 0
         loop.end()
     document = json.loads(path.read_text())
     assert document["displayTimeUnit"] == "ms" and document["otherData"]["silent_members"] == []

@@ -30,9 +30,10 @@ LONGEST_S, MOST_SAMPLE = 60.0, 1_000_000
 @option(
     "--sample",
     type=click.IntRange(1, MOST_SAMPLE),
-    default=1,
+    default=None,
     metavar="N",
-    help="Follow one task in N; what batches, passes and messages do is recorded of all.",
+    help="Follow one task in N (default: all, or as few as cost next to nothing); what batches, passes and "
+    "messages do is recorded of all.",
 )
 @option(
     "--output",
@@ -41,7 +42,9 @@ LONGEST_S, MOST_SAMPLE = 60.0, 1_000_000
     metavar="FILE",
     help="The file to write.",
 )
-def trace(folder: Path | None, coordinator: str | None, seconds: float, sample: int, output: Path) -> int:
+def trace(
+    folder: Path | None, coordinator: str | None, seconds: float, sample: int | None, output: Path
+) -> int:
     """Record for a few seconds what a running job does, and write it as one picture.
 
     Students and teachers record what becomes of each batch: read, queued, leased, sent, received, batched,
