@@ -1,18 +1,11 @@
 """The teacher worker's server: one I/O thread that owns all its sockets.
 
 The compute thread takes forward passes from here and hands results back; libzmq's own thread
-moves the bytes, so receiving, computing and sending overlap.
+moves the bytes, so receiving, computing and sending overlap. Links to students are ``StudentLinks``.
 
-A link to one student goes through::
-
-    greeting --Welcome--> serving --silent, Unknown--> greeting ...
-       |                     |
-       +-- Refused: left alone until the coordinator says otherwise
-                             +-- Goodbye, released by the coordinator, or unknown to it and silent: closed
-
-When a student dies, what is held of it is dropped: nobody wants it any more. When the coordinator
-dies, nothing changes. When this process drains, it asks for nothing new, finishes the passes that have begun,
-gives back everything else, and says goodbye; what has not ended when its time is up is given back too.
+When the coordinator dies, nothing changes. When this process drains, it asks for nothing new, finishes the
+passes that have begun, gives back everything else, and says goodbye; what has not ended when its time is up
+is given back too.
 """
 
 from __future__ import annotations
@@ -25,9 +18,8 @@ from collections.abc import Callable, Collection, Mapping
 import msgspec
 
 from edldist.clock import Clock
-from edldist.errors import ConfigError, IncompatibleError, ProtocolVersionError
+from edldist.errors import IncompatibleError, ProtocolVersionError
 from edldist.labels.grammar import CodecSpec
-from edldist.observe.repeats import Repeats
 from edldist.observe.stages import times_of
 from edldist.teacher.capacity import Capacity
 from edldist.teacher.passage import Passage, Passages
@@ -38,16 +30,14 @@ from edldist.teacher.service.ledger import Ledger
 from edldist.teacher.service.levels import Levels
 from edldist.teacher.service.outbox import Outbox
 from edldist.teacher.service.student import ServedStudent
+from edldist.teacher.service.student_links import GREET_AGAIN_S, StudentLinks
 from edldist.teacher.service.trail import COMPUTE, IO, Trail
 from edldist.teacher.tasks import HeldTask, Level, Outcome
 from edldist.tracing.recorder import Recorder
 from edldist.wire.messages import (
     Goodbye,
     Heartbeat,
-    Hello,
     Idle,
-    Links,
-    Peer,
     Ping,
     Refused,
     Result,
@@ -61,7 +51,7 @@ from edldist.wire.messages import (
     Welcome,
 )
 from edldist.wire.process import route_of
-from edldist.wire.transport import Received, Transport, closed_on_error
+from edldist.wire.transport import Link, Received, Transport, closed_on_error
 from edldist.wire.turns import ServiceThread
 
 __all__ = ["TeacherService"]
@@ -70,7 +60,6 @@ logger = logging.getLogger(__name__)
 
 _TICK_S = 0.5
 _TICKS_A_TTL = 5
-_GREET_AGAIN_S = 2.0
 _TURN_MESSAGES = 64
 
 
@@ -98,10 +87,10 @@ class TeacherService:
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
         self._ledger = Ledger(identity.batch_size)  # under the lock
-        self._students: dict[str, ServedStudent] = {}
+        self._links = StudentLinks(identity, self._dial, clock.monotonic(), self._disconnect)
+        self._students = self._links.students
         self._renewal: tuple[str, str] | None = None  # under the lock
         self._draining = False
-        self._unusable = Repeats(logger)
         self._stopping = False
         self._error: BaseException | None = None
         self.extra_stats: Callable[[], dict[str, Scalar]] = dict
@@ -122,7 +111,7 @@ class TeacherService:
             control = self._poller.connect(identity.coordinator, self._route)
             links = self._students.keys()
             self._job = JobLink(identity, control, clock, self._heartbeat, links, self.recorder)
-            self._next_tick = self._last_tick = clock.monotonic()
+            self._next_tick = clock.monotonic()
             self._thread = ServiceThread("edldist-teacher-io", self, self._poller, clock)
 
     def start(self) -> None:
@@ -205,8 +194,8 @@ class TeacherService:
 
     def turn(self, now: float) -> float:
         """Take tasks in, carry answers away and ask for more (see ``wire.turns``)."""
-        for links in self._job.turn(now, self._serving):
-            self._relink(links, now)
+        for links in self._job.turn(now, self._links.serving):
+            self._links.follow(links, now, self._job.fingerprint, anew=not self._draining)
         for student in list(self._students.values()):
             self._read_student(student, now)
         if self._draining and self._ledger.waiting:
@@ -264,49 +253,12 @@ class TeacherService:
             levels = self._ledger.levels()
         return {**levels, **self.in_passes(), "send": self._outbox.level}
 
-    def _relink(self, links: Links, now: float) -> None:
-        wanted = {peer.id: peer for peer in links.students}
-        for name, student in list(self._students.items()):
-            moved = name in wanted and wanted[name].address != student.peer.address
-            student.missing = links.complete and name not in wanted
-            if moved or (student.missing and name in links.released):
-                self._forget(student, "the coordinator reassigned it")
-            elif student.missing:
-                self._forget_if_silent(student, now)
-        for name, peer in wanted.items():
-            if name not in self._students and not self._draining:
-                self._link(peer, now)
-
-    def _link(self, peer: Peer, now: float) -> None:
-        try:
-            link = self._poller.connect(peer.address, self._route, "student")
-        except ConfigError as exc:
-            self._unusable.warn(f"student {peer.id} has an address that cannot be used: {exc}", of=peer.id)
-            return
-        self._students[peer.id] = student = ServedStudent(peer, link, now, now)
-        self._greet(student, now)
-
-    def _greet(self, student: ServedStudent, now: float) -> None:
-        me = self._identity
-        student.greeted_at = now
-        student.serving = student.refused = False
-        student.incompatible = ""
-        student.link.send(
-            Hello(
-                worker=me.worker,
-                teacher=me.teacher,
-                fingerprint=self._job.fingerprint,
-                process=me.process,
-                host=me.host,
-            )
-        )
-
     def _renew(self, version: str, weights: str, now: float) -> None:
         self._job.renew(version, weights)
         for name, student in self._students.items():
             self._disconnect(name)
             student.refused, student.incompatible = False, ""
-            self._greet(student, now)
+            self._links.greet(student, now, self._job.fingerprint)
         with self._arrived:
             self._renewal = None
             self._arrived.notify_all()
@@ -320,7 +272,7 @@ class TeacherService:
                 received = student.link.receive()
             except ProtocolVersionError as exc:
                 student.incompatible = str(exc)
-                self._give_up(student, str(exc))
+                self._links.give_up(student, str(exc))
                 return
             if received is None:
                 return
@@ -345,20 +297,20 @@ class TeacherService:
         elif isinstance(message, Refused):
             student.incompatible = message.reason if message.incompatible else ""
             if not student.refused:  # else it asks whether anybody is here
-                self._give_up(student, message.reason)
+                self._links.give_up(student, message.reason)
         elif isinstance(message, TokensWanted):
             if (tokens := self._identity.tokens) is not None:
                 student.greeted_at = now
                 student.link.send(TokensTold(mark=tokens.mark), [memoryview(tokens.packed)])
         elif isinstance(message, Goodbye):
             student.serving = False  # an answer would only wait for a socket that is gone
-            self._forget(student, message.reason)
+            self._links.forget(student, message.reason)
         elif isinstance(message, Ping):
             student.link.send(self._ledger.view(name, message))
         elif isinstance(message, Unknown):
-            if now - student.greeted_at > _GREET_AGAIN_S or student.serving:
+            if now - student.greeted_at > GREET_AGAIN_S or student.serving:
                 self._disconnect(name)
-                self._greet(student, now)
+                self._links.greet(student, now, self._job.fingerprint)
         elif not student.serving:
             logger.debug("student %s sent a %s before its welcome", name, type(message).__name__)
         elif isinstance(message, Tasks):
@@ -408,28 +360,11 @@ class TeacherService:
         self._job.fingerprint = msgspec.structs.replace(self._job.fingerprint, outputs=outputs)
 
     def _tick(self, now: float) -> None:
-        away_s, self._last_tick = now - self._last_tick, now
-        for student in list(self._students.values()):
-            # This side stood still: what it did not hear meanwhile is no silence, and waits in the socket.
-            if away_s > student.ttl_s / 2:
-                student.last_heard = min(now, student.last_heard + away_s)
-            if student.missing:
-                self._forget_if_silent(student, now)
-                if student.peer.id not in self._students:
-                    continue
-            silent_s = now - student.last_heard
-            if student.serving and silent_s > student.ttl_s:
-                logger.warning("student %s silent for %.1f s; greeting it again", student.peer.id, silent_s)
-                self._disconnect(student.peer.id)
-                self._students.pop(student.peer.id).link.close(at_once=True)  # broken, it swallows greetings
-                self._link(student.peer, now)
-            elif not student.serving and not student.refused and now - student.greeted_at > _GREET_AGAIN_S:
-                self._greet(student, now)
+        self._links.look(now, self._job.fingerprint)
         self._say_alive()
-        reasons = [student.incompatible for student in self._students.values()]
-        if reasons and all(reasons) and not self._draining:
-            raise IncompatibleError(f"no student takes this worker: {reasons[-1]}")
-        if not self._serving:
+        if (reason := self._links.unwanted) and not self._draining:
+            raise IncompatibleError(f"no student takes this worker: {reason}")
+        if not self._links.serving:
             self._job.end_if_orphaned(now)
 
     def _say_alive(self) -> None:
@@ -442,35 +377,13 @@ class TeacherService:
         served = (student.ttl_s for student in self._students.values() if student.serving)
         return min([self._job.heartbeat_ttl_s, *served])
 
-    @property
-    def _serving(self) -> bool:
-        """Whether a student takes this worker's labels."""
-        return any(student.serving for student in self._students.values())
-
-    def _forget_if_silent(self, student: ServedStudent, now: float) -> None:
-        """A student that the coordinator lost may be dead, or the coordinator alone may be cut off."""
-        if now - student.last_heard > student.ttl_s:
-            self._forget(student, "the coordinator lost it, and it is silent here too")
-
-    def _give_up(self, student: ServedStudent, reason: str) -> None:
-        """Leave a student alone that does not want this worker; the others are served on."""
-        logger.warning("student %s refused this worker: %s", student.peer.id, reason)
-        student.refused, student.serving = True, False
-        self._disconnect(student.peer.id)
+    def _dial(self, address: str) -> Link:
+        return self._poller.connect(address, self._route, "student")
 
     def _disconnect(self, name: str) -> None:
         """Forget the tasks of a student that does not expect their answers (any more)."""
         with self._lock:
             self._ledger.disconnected(name)
-
-    def _forget(self, student: ServedStudent, reason: str) -> None:
-        name = student.peer.id
-        logger.info("no longer serving student %s: %s", name, reason or "it left")
-        del self._students[name]
-        self._disconnect(name)
-        if student.serving:
-            student.link.send(Goodbye(id=self._identity.worker, reason=reason))
-        student.link.close()
 
     def leave(self) -> None:
         """Give back what is held, a pass that does not end included, and say goodbye."""
@@ -479,11 +392,8 @@ class TeacherService:
             self._outbox.carry(asks=False)
         with self._lock:
             self._give_back(self._ledger.give_back_all())
-        for student in self._students.values():
-            if student.serving:
-                student.link.send(Goodbye(id=self._identity.worker, reason=self._reason))
+        self._links.leave(self._reason)
         self._job.leave(self._reason)
-        self._unusable.end()
 
     def _give_back(self, leases: Mapping[str, list[int]]) -> None:
         for name, those in leases.items():
