@@ -54,7 +54,10 @@ _CHECKPOINT = (
     *("checkpoint", "checkpoint_rng"),
 )
 _BACKLOG = ("contract/backlog",)
-_EQUAL = ("coalescing", "label_queue", "queue_books", "queue_bounds", "withdrawals", "versions", "absences")
+_EQUAL = (
+    *("coalescing", "following", "fullness", "label_queue", "queue_books", "queue_bounds"),
+    *("withdrawals", "versions", "absences"),
+)
 _SHEDDING = ("shedding",)
 _STORE = ("store_index", "store_keys", "store_files", "store_sharing", "label_store", "label_stores")
 _STORE_INDEX = ("store_index",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.queue import LabelQueue
+from edldist.student.queue.wanted import Wanted
 
 
 def fill(queue: LabelQueue, *sizes: int) -> list[int]:
@@ -22,3 +23,16 @@ def joined(*workers: str, flow: Flow | None = None) -> LabelQueue:
     for worker in workers:
         queue.join(worker, "teacher")
     return queue
+
+
+def keys(text: str) -> list[bytes]:
+    """The key of each sample: those with one letter are equal."""
+    return [letter.encode() for letter in text]
+
+
+def offered(queue: LabelQueue, *texts: str) -> list[int]:
+    """Offer a batch of such keys for each text."""
+    return [
+        queue.offer(len(text), 0, {"teacher": Wanted.whole(len(text))}, {"teacher": keys(text)})
+        for text in texts
+    ]

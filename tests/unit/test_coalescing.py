@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
+from collections.abc import Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edldist.student.queue.coalescing import Coalescing, Follower, Place
-from edldist.student.queue.queue import LabelQueue
 from edldist.student.queue.wanted import Wanted
-from tests.unit.queues import joined
+from tests.unit.queues import joined, keys, offered
 
 
 def machine() -> tuple[Coalescing, Counter[int]]:
@@ -20,10 +22,6 @@ def machine() -> tuple[Coalescing, Counter[int]]:
         waits[batch] += change
 
     return Coalescing(note), waits
-
-
-def keys(text: str) -> list[bytes]:
-    return [letter.encode() for letter in text]
 
 
 def offer(coalescing: Coalescing, batch: int, text: str) -> str:
@@ -82,6 +80,65 @@ def test_a_follower_that_cannot_use_labels_waits_for_its_own() -> None:
     assert waits[0] == 0 and coalescing.followers("t", 0, 0, 1) == []
 
 
+def test_what_leads_nobody_has_no_followers() -> None:
+    coalescing, _ = machine()
+    offer(coalescing, 0, "a")
+    assert coalescing.followers("t", 1, 0, 1) == [] == coalescing.followers("u", 0, 0, 1)
+
+
+def test_what_follows_is_counted_by_batch() -> None:
+    coalescing, _ = machine()
+    offer(coalescing, 0, "aab")
+    offer(coalescing, 1, "abc")
+    coalescing.offer("u", 1, Wanted.whole(3), keys("aaa"))
+    assert coalescing.covered() == {0: 1, 1: 4} and coalescing.pieces() == {0: 1, 1: 2}
+
+
+def test_a_batch_that_is_gone_takes_nothing_from_others() -> None:
+    coalescing, waits = machine()
+    offer(coalescing, 0, "a")
+    coalescing.labelled("t", 0, 0, 1)
+    offer(coalescing, 1, "bc")
+    offer(coalescing, 2, "cb")
+    coalescing.delivered(0)
+    coalescing.validate()
+    assert runs(coalescing.labelled("t", 1, 0, 2)) == {2: ((0, 2),)} and waits[2] == 0
+
+
+def test_after_all_is_forgotten_equal_samples_lead_anew() -> None:
+    coalescing, _ = machine()
+    offer(coalescing, 0, "aab")
+    coalescing.clear()
+    coalescing.validate()
+    assert not coalescing and not list(coalescing.leaders())
+    assert coalescing.places("t", 0) == [] and coalescing.followers("t", 0, 0, 3) == []
+    assert offer(coalescing, 1, "ab") == "ab"
+
+
+class Ends(list[int]):
+    """What samples cost, of which one can see whether it is still there."""
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda coalescing: coalescing.drop("t", 0),
+        lambda coalescing: (coalescing.labelled("t", 0, 0, 1), coalescing.delivered(0)),
+        lambda coalescing: coalescing.clear(),
+    ],
+    ids=["dropped", "delivered", "forgotten"],
+)
+def test_nothing_is_kept_of_a_batch_that_is_gone(end: Callable[[Coalescing], object]) -> None:
+    coalescing, _ = machine()
+    ends = Ends([0, 1])
+    coalescing.offer("t", 0, Wanted(1, ((0, 1),), ends), keys("a"))
+    seen = weakref.ref(ends)
+    del ends
+    assert seen() is not None
+    end(coalescing)
+    assert seen() is None
+
+
 @given(st.lists(st.text("abc", max_size=6), max_size=8), st.lists(st.integers(0, 10**6), max_size=40))
 def test_whatever_is_lost_each_key_has_one_leader_while_somebody_wants_it(
     texts: list[str], picks: list[int]
@@ -113,13 +170,6 @@ def test_whatever_is_lost_each_key_has_one_leader_while_somebody_wants_it(
 
 
 # --- in a queue -----------------------------------------------------------------------------------------
-
-
-def offered(queue: LabelQueue, *texts: str) -> list[int]:
-    return [
-        queue.offer(len(text), 0, {"teacher": Wanted.whole(len(text))}, {"teacher": keys(text)})
-        for text in texts
-    ]
 
 
 def test_equal_samples_of_two_batches_cost_one_lease() -> None:

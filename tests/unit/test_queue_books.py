@@ -71,6 +71,57 @@ def test_labels_that_were_asked_for_again_are_not_taken_back_a_second_time() -> 
     assert queue.ready() and queue.deliver() == 0 and not queue.ready()
 
 
+def test_only_what_one_teacher_labelled_is_asked_for_again() -> None:
+    queue = LabelQueue(["t", "u"])
+    queue.join("a", "t")
+    queue.join("b", "u")
+    queue.offer(4, 10)
+    labelled(queue, "a", 4)
+    labelled(queue, "b", 4)
+    assert queue.ask_again(0, "t", Wanted.whole(4), 0) == 4
+    assert queue.take_back("b", 0.0, keep).samples == 4, "it is known who made the other's labels"
+    queue.validate(0.0)
+
+
+def test_what_came_back_of_another_batch_had_no_labels_in_this_one() -> None:
+    queue = LabelQueue(["t"])
+    queue.join("a", "t")
+    queue.join("lost", "t")
+    queue.offer(4, 4)
+    labelled(queue, "a", 4)
+    queue.offer(4, 4)
+    queue.lease("lost", 4, 0.0)
+    queue.lose("lost", "killed", 0.0)
+    assert queue.ask_again(0, "t", Wanted.whole(4), 0) == 4
+    queue.validate(0.0)
+
+
+def test_what_is_withheld_of_a_batch_that_is_asked_for_again_is_no_poison_later() -> None:
+    queue = withholding(1)
+    assert queue.ask_again(0, "a", Wanted.whole(4), 0) == 0
+    queue.validate(0.0)
+    assert queue.verdicts(1e9) == []
+    queue.join("fresh", "a")
+    assert [(each.batch, each.start, each.stop) for each in queue.lease("fresh", 4, 0.0)] == [(0, 0, 4)]
+
+
+def test_memory_is_freed_where_a_worker_made_all_labels_of_a_teacher_in_the_order_of_batches() -> None:
+    queue = LabelQueue(["t", "u"])
+    for worker, teacher in [("a", "t"), ("b", "t"), ("c", "u")]:
+        queue.join(worker, teacher)
+    shared = queue.offer(4, 4)
+    labelled(queue, "a", 2)
+    labelled(queue, "b", 2)
+    whole = [queue.offer(4, 4) for _ in range(8)]
+    labelled(queue, "a", 32)
+    labelled(queue, "c", 36)
+    freed: list[tuple[int, str]] = []
+    taken = queue.take_back("a", 0.0, lambda *place: freed.append(place) or 0)
+    assert taken.samples == 34
+    assert freed == [(number, "t") for number in whole], f"b's labels of {shared} are there"
+    queue.validate(0.0)
+
+
 def test_of_a_batch_that_was_given_up_what_was_labelled_stays_known() -> None:
     """It is not asked for again, so what the loop has of its worker counts."""
     queue = LabelQueue(["t"])
