@@ -79,6 +79,7 @@ def test_only_what_one_teacher_labelled_is_asked_for_again() -> None:
     labelled(queue, "a", 4)
     labelled(queue, "b", 4)
     assert queue.ask_again(0, "t", Wanted.whole(4), 0) == 4
+    assert queue.take_back("a", 0.0, keep).samples == 0, "they are gone"
     assert queue.take_back("b", 0.0, keep).samples == 4, "it is known who made the other's labels"
     queue.validate(0.0)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from edldist.errors import CheckpointError, ConfigError
+from edldist.lifecycle import exit_hooks
 from edldist.sampling.sampler import ElasticSampler, Part
 
 
@@ -371,6 +372,22 @@ class TestPlacement:
 def test_refuses_settings_that_cannot_work(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         ElasticSampler(**{"n": 10, "global_batch_size": 4, **options})
+
+
+def test_it_is_counted_how_often_any_is_iterated() -> None:
+    """So that one is seen that is hidden inside a data loader."""
+    first, second = ElasticSampler(8, 4), ElasticSampler(8, 4)
+    before = ElasticSampler.iterated()
+    iter(first)
+    iter(second)
+    assert ElasticSampler.iterated() == before + 2
+
+
+def test_a_process_that_makes_one_ends_as_one_that_uses_edldist(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed: list[bool] = []
+    monkeypatch.setattr(exit_hooks, "install", lambda: installed.append(True))
+    ElasticSampler(8, 4)
+    assert installed
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
