@@ -36,6 +36,14 @@ def read(position: SampledPosition | CountedPosition) -> None:
         pass
 
 
+def consume(position: SampledPosition | CountedPosition, batches: int) -> None:
+    """Consume the first batches of an epoch."""
+    source = position.start()
+    for _ in range(batches):
+        batch, mark = next(source)
+        position.consume(mark, len(batch))
+
+
 def first_mark(position: SampledPosition) -> Mark:
     return next(position.start())[1]
 
@@ -136,3 +144,57 @@ def test_an_epoch_that_ended_can_be_gone_back_to_by_its_sampler() -> None:
     sampler.set_epoch(0)
     position.start()
     assert position.epoch == 0
+
+
+def test_behind_a_sampler_the_samples_of_all_ranks_are_counted() -> None:
+    position = sampled()
+    consume(position, 2)
+    assert (position.epoch, position.samples) == (0, 12)
+
+
+def test_without_a_sampler_this_ranks_samples_are_counted() -> None:
+    position = CountedPosition([[0, 1], [2, 3], [4]])
+    consume(position, 2)
+    assert (position.epoch, position.samples) == (0, 4)
+
+
+def either() -> tuple[SampledPosition, CountedPosition]:
+    sampler = ElasticSampler(20, 6, seed=3)
+    loader = DataLoader(list(range(20)), batch_sampler=sampler)
+    return SampledPosition(loader, sampler), CountedPosition([[n] for n in range(5)])
+
+
+def test_an_epoch_that_was_opened_ahead_is_entered_once_where_the_position_is() -> None:
+    for position in either():
+        position.start()
+        ahead = position.start_next()
+        position.end_epoch()
+        assert position.enter_next() and not position.enter_next()
+        assert sum(len(batch) for batch, _ in ahead) in (5, 20), "all of it"
+        position.settle()
+        assert position.epoch == 2, "it was begun"
+
+
+def test_an_epoch_that_was_opened_ahead_is_not_entered_where_the_position_is_elsewhere() -> None:
+    for position in either():
+        position.start_next()
+        assert not position.enter_next(), "in the epoch before it"
+        position.start_next()
+        position.set_epoch(3)
+        assert not position.enter_next(), "in one behind it"
+
+
+def test_an_epoch_that_was_opened_ahead_is_not_entered_when_it_was_begun() -> None:
+    for position in either():
+        position.start_next()
+        position.end_epoch()
+        source = position.start()
+        assert not position.enter_next()
+        position.set_epoch(0)
+        position.start_next()
+        position.end_epoch()
+        source = position.start()
+        batch, mark = next(source)
+        position.consume(mark, len(batch))
+        position.set_epoch(1)
+        assert not position.enter_next(), "in the middle of it"

@@ -41,18 +41,6 @@ def saved(position) -> dict:
     return json.loads(json.dumps(position.state_dict()))
 
 
-def test_behind_a_sampler_the_samples_of_all_ranks_are_counted():
-    position, _ = sampled(rank=1, world_size=2)
-    run(position, 2)
-    assert (position.epoch, position.samples) == (0, 12)
-
-
-def test_without_a_sampler_this_ranks_samples_are_counted():
-    position = CountedPosition([[0, 1], [2, 3], [4]])
-    run(position, 2)
-    assert (position.epoch, position.samples) == (0, 4)
-
-
 @pytest.mark.parametrize("consumed", [0, 1, 2, 3, 4])
 def test_a_sampler_resumes_behind_the_consumed_batches(consumed):
     position, _ = sampled()
@@ -82,46 +70,6 @@ def test_leaving_early_goes_on_with_the_next_epoch():
         assert position.epoch == 0
         run(position)
         assert position.epoch == 2
-
-
-def either():
-    return sampled()[0], CountedPosition([[n] for n in range(5)])
-
-
-def test_an_epoch_that_was_opened_ahead_is_entered_once_where_the_position_is():
-    for position in either():
-        position.start()
-        ahead = position.start_next()
-        position.end_epoch()
-        assert position.enter_next() and not position.enter_next()
-        assert sum(len(batch) for batch, _ in ahead) in (5, 20), "all of it"
-        position.settle()
-        assert position.epoch == 2, "it was begun"
-
-
-def test_an_epoch_that_was_opened_ahead_is_not_entered_where_the_position_is_elsewhere():
-    for position in either():
-        position.start_next()
-        assert not position.enter_next(), "in the epoch before it"
-        position.start_next()
-        position.set_epoch(3)
-        assert not position.enter_next(), "in one behind it"
-
-
-def test_an_epoch_that_was_opened_ahead_is_not_entered_when_it_was_begun():
-    for position in either():
-        position.start_next()
-        position.end_epoch()
-        source = position.start()
-        assert not position.enter_next()
-        position.set_epoch(0)
-        position.start_next()
-        position.end_epoch()
-        source = position.start()
-        batch, mark = next(source)
-        position.consume(mark, len(batch))
-        position.set_epoch(1)
-        assert not position.enter_next(), "in the middle of it"
 
 
 def test_an_epoch_set_by_the_script_is_the_one_that_runs():
