@@ -38,7 +38,10 @@ class Program:
     """
 
     def __init__(self, source: str, *arguments: str, environment: Mapping[str, str]) -> None:
-        self._files = [Path(tempfile.mkstemp(suffix=suffix)[1]) for suffix in (".out", ".err")]
+        self._files = []
+        for suffix in (".out", ".err"):
+            with tempfile.NamedTemporaryFile(suffix=suffix, delete=False) as made:
+                self._files.append(Path(made.name))
         files = tuple(map(str, self._files))
         self._process = _BEGUN.Process(target=_begin, args=(source, arguments, dict(environment), files))
         self._process.start()
