@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import threading
 import time
@@ -14,10 +15,10 @@ import zmq
 
 from edldist.errors import ConfigError
 from edldist.keys.folder import KeyFolder
-from edldist.keys.keyring import KeyNews
+from edldist.keys.keyring import KeyNews, Known
 from edldist.keys.live import LiveKeys
-from edldist.keys.pair import COORDINATOR, OPERATOR, STUDENT, TEACHER
-from edldist.wire.messages import Ack, Refused
+from edldist.keys.pair import COORDINATOR, OPERATOR, STUDENT, TEACHER, new_pair
+from edldist.wire.messages import Ack, KeyRetired
 from edldist.wire.transport import Received, Sender
 from edldist.wire.zmq.endpoints import ZmqHub, ZmqLink
 from edldist.wire.zmq.keys import SocketKeys
@@ -312,13 +313,49 @@ def test_a_key_that_was_retired_is_heard_no_more(ends: Ends, folder: KeyFolder, 
     ends.until(lambda: keys._live.ring.of_role(TEACHER, time.time()) == [])
     ends.inbox[link].clear()
 
-    def refused() -> bool:
+    def told() -> bool:
         link.send(Ack(seq=3))
-        return any(isinstance(received.message, Refused) for received in ends.inbox[link])
+        return "the key of teacher was retired" in link.trouble
 
     ends.inbox[hub].clear()
-    ends.until(refused)
-    assert not ends.inbox[hub] and hub.garbage > 0
+    ends.until(told)
+    ends.until(lambda: "does not know the key of teacher" in link.trouble)  # dialled anew, with the same key
+    assert not ends.inbox[hub] and not ends.inbox[link] and hub.garbage > 0
+
+
+def test_a_key_that_was_retired_before_its_process_looked_again_costs_it_nothing(
+    ends: Ends, folder: KeyFolder
+) -> None:
+    """Its folder has the next one: it connects with that as soon as it has read it."""
+    hub = ends.hub(folder)
+    link = ends.link(hub, folder)
+    former = ends.heard(hub, link).sender.key
+    keys = link._poller._keys
+    assert keys is not None
+    keys._live._look_at = math.inf  # it looks at its folder again when told so
+    others = [each for each in folder.known() if each.role != TEACHER]
+    folder._write([], others)  # the hub's own key stays, so that connections do
+
+    def told() -> bool:
+        link.send(Ack(seq=5))
+        return "the key of teacher was retired" in link.trouble
+
+    ends.until(told)
+    assert keys.current == former
+    pair = new_pair(TEACHER, TEACHER)
+    folder._write([pair], [*others, Known(TEACHER, TEACHER, pair.public)])
+    keys._live._look_at = 0.0
+    assert ends.heard(hub, link).sender.key == pair.public
+    assert not ends.inbox[link] and not link.trouble
+
+
+def test_a_hub_without_keys_cannot_say_that_one_was_retired(ends: Ends) -> None:
+    hub = ends.hub(None)
+    link = ends.link(hub, None)
+    peer = ends.heard(hub, link).sender
+    hub.send(peer, KeyRetired())
+    ends.until(lambda: link.garbage == 1)
+    assert ends.heard(hub, link).sender.route == peer.route
 
 
 def test_new_keys_without_the_other_ends_role_end_nobody(ends: Ends, folder: KeyFolder) -> None:

@@ -84,6 +84,15 @@ def test_a_job_with_keys_goes_on_through_deaths_and_new_keys(
             (True, 0),
             (False, 4),
         ]
+
+        # And so fast that no member has read the new ones when the former count no more.
+        newest = keys.ring("coordinator").own.public
+        keys.rotate(keep_s=3600)
+        keys.retire()
+        assert keys.ring("coordinator").own.public != newest
+        party.await_steps(20)
+        wait_for("the last change to be seen", lambda: len(changes()) > 2, 30)
+        wait_for("everybody to be here", lambda: len(party.job.status().members) == 3, 60)
         lost = [event for event in party.job.events("teacher_lost") if event.t > rotated]
         assert not lost, "new keys cost no member its place"
         assert party.gap_s(began) < 30

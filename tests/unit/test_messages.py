@@ -65,6 +65,7 @@ SAMPLES = [
     wire.Unknown(),
     wire.Vouch(id="t-0", process="9f"),
     wire.Refused(reason="no"),
+    wire.KeyRetired(),
     wire.Goodbye(id="t-1", reason="drained"),
     wire.Links(students=[wire.Peer(id="s-0", address="tcp://h:2")], complete=False),
     wire.NodeQuery(processes=["p-1", "p-2"], since=3),

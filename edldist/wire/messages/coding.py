@@ -12,6 +12,7 @@ from edldist.wire.messages.control import (
     Event,
     Goodbye,
     Heartbeat,
+    KeyRetired,
     Links,
     NodeQuery,
     NodeStatus,
@@ -59,6 +60,7 @@ Message = (
     | Unknown
     | Vouch
     | Refused
+    | KeyRetired
     | Goodbye
     | Links
     | Regroup

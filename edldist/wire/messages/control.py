@@ -35,6 +35,7 @@ __all__ = [
     "Goodbye",
     "GroupStatus",
     "Heartbeat",
+    "KeyRetired",
     "Links",
     "MemberStatus",
     "Need",
@@ -183,6 +184,14 @@ class Refused(MessagePart, frozen=True, tag="refused"):
     reason: Text
     incompatible: bool = False
     held_for_s: Seconds | None = None
+
+
+class KeyRetired(MessagePart, frozen=True, tag="key_retired"):
+    """The receiver's transport takes nothing in from the sender: its key was retired since they connected.
+
+    It answers each message so. The sender's transport keeps it, and connects anew with the newest keys of its
+    folder.
+    """
 
 
 class Goodbye(MessagePart, frozen=True, tag="goodbye"):

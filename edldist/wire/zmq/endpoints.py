@@ -14,7 +14,7 @@ import zmq
 
 from edldist.errors import ConfigError, PeerUnreachableError, ProtocolVersionError, WireError
 from edldist.keys.keyring import KeyNews, key_news
-from edldist.wire.messages import MAX_FRAMES, PROTOCOL, Message, Refused, TokensWanted, decode, encode
+from edldist.wire.messages import MAX_FRAMES, PROTOCOL, KeyRetired, Message, TokensWanted, decode, encode
 from edldist.wire.shm.offers import SHARED_FROM_BYTES, SHARING_MAGIC, Decline, decode_sharing, encode_sharing
 from edldist.wire.transport import SKIPPED_A_TURN, Buffer, Outgoing, Piece, Received, Sender, payload
 
@@ -34,7 +34,6 @@ _STUCK_S = 5.0
 _LENT_FROM_BYTES = 256 << 10
 """To lend memory to libzmq wakes a thread of pyzmq's when it comes back: a smaller part is copied sooner."""
 _HUB = Sender(b"")
-_RETIRED = "the key of this process was retired: start it again with the newest ones (edldist keygen)"
 
 # Plain numbers: to join two of zmq's flags, or to compare one, takes as long as to hand over a small frame.
 _AT_ONCE = int(zmq.NOBLOCK)
@@ -342,14 +341,9 @@ class ZmqHub(Endpoint):
             WireError: it was.
         """
         if not peer.role:
-            self._refuse(peer, _RETIRED)
+            with contextlib.suppress(PeerUnreachableError):
+                self.send(peer, KeyRetired())
             raise WireError("its key was retired")
-
-    def _refuse(self, peer: Sender, reason: str) -> None:
-        try:
-            self.send(peer, Refused(reason=reason))
-        except PeerUnreachableError:
-            logger.debug("peer %s left before it could be refused", peer)
 
 
 class ZmqLink(Endpoint):
@@ -424,7 +418,9 @@ class ZmqLink(Endpoint):
         while (frames := self._receive_frames()) is not None:
             try:
                 received = self._parse(_HUB, frames)
-                if received is not None:
+                if received is not None and type(received.message) is KeyRetired:
+                    self._retired()
+                elif received is not None:
                     return received
             except ProtocolVersionError as exc:
                 raise exc.at(self.address) from None
@@ -438,6 +434,12 @@ class ZmqLink(Endpoint):
             except ConfigError as exc:  # new keys have none of the other end's role: stay so, and try again
                 self._handshakes.put_off(str(exc))
         return None
+
+    def _retired(self) -> None:
+        """The hub takes nothing in any more: this process has newer keys, or gets some."""
+        if self._handshakes is None:
+            raise WireError("it tells of keys where there are none")
+        self._handshakes.retired()
 
 
 def _is_small(frame: Buffer | Piece) -> bool:

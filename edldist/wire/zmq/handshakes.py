@@ -5,7 +5,8 @@
             ┌─ the hub does not prove the key that is expected ─► the next key of that role, at once;
     dialled ┤                                                     after the last one the first, a while later
             ├─ the hub does not know this process's key ────────► the same again, a while later
-            └─ both are proven ─► connected ── this process's key was rotated ─► dialled, with the new one
+            └─ both are proven ─► connected ┬─ this process's key was rotated ─► dialled, with the new one
+                                            └─ it was retired ─► dialled a while later, with the keys of then
 
 libzmq tells what became of a handshake on a socket beside the link's. It tries again by itself only in the
 first case, and with the same key. What was queued is lost with the former socket, as where a connection
@@ -97,6 +98,15 @@ class Handshakes:
         if trouble != self.trouble:
             self.trouble = trouble
             logger.warning("%s", trouble)
+
+    def retired(self) -> None:
+        """The hub takes nothing in since this process's key was retired: its folder has a newer one soon."""
+        if self._again_at is None:
+            self._again_at = time.monotonic() + _AGAIN_S
+            self._say(
+                f"hears this process no more: the key of {self._keys.name} was retired. Put the newest keys "
+                "(edldist keygen wrote them) into its folder"
+            )
 
     def note(self) -> None:
         """Learn what became of handshakes."""
