@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import json
 import os
 import sys
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutation.ahead import import_all, without_threads
 from tests.mutation.children import Children, Limit
 from tests.mutation.module import Finder, SubjectModule
 from tests.mutation.reach import Calls, Reach
@@ -173,14 +172,7 @@ class Collected:
 
     def _import(self, imported: Path) -> list[str]:
         """Import here what tests import while they run, so that not every fork has to."""
-        names = sorted(set(imported.read_text().split()))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for name in names:
-                try:
-                    importlib.import_module(name)
-                except Exception:  # it was made by hand, or is of no use without what its importer did
-                    continue
+        import_all(without_threads(set(imported.read_text().split()), self._children))
         return [name for name in sys.modules if name.split(".")[0] not in ("edldist", "tests")]
 
     def _tried(

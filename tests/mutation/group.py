@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import os
 import sys
 import tempfile
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.mutation.ahead import import_all
 from tests.mutation.children import Children, Limit
 from tests.mutation.collected import Collected, HandOff, Outcome, Trial, limit_of
 from tests.mutation.module import ROOT, Finder, SubjectModule
@@ -81,11 +79,7 @@ class Group:
         """Try the mutants for which the tests have to be imported after the change, each in a fork."""
         if not found.anew:
             return
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for name in found.modules:
-                with contextlib.suppress(Exception):
-                    importlib.import_module(name)
+        import_all(found.modules)
         tests = sorted(found.cpu_s, key=lambda test: found.cpu_s[test])
         numbers = {test: number for number, test in enumerate(tests)}
 

@@ -10,6 +10,7 @@ from torch.utils.data import (
     DataLoader,
     DistributedSampler,
     IterableDataset,
+    RandomSampler,
     SubsetRandomSampler,
 )
 
@@ -52,6 +53,8 @@ def test_a_plain_data_loader_is_read_whole(data_loader):
         DataLoader(DATA, 8, sampler=DistributedSampler(DATA, num_replicas=2, rank=0)),
         DataLoader(DATA, 8, sampler=SubsetRandomSampler(range(0, 200, 2))),
         DataLoader(DATA, 8, sampler=range(0, 200, 2)),
+        DataLoader(DATA, 8, sampler=RandomSampler(DATA, replacement=True)),
+        DataLoader(DATA, 8, sampler=RandomSampler(DATA, num_samples=100)),
         DataLoader(DATA, batch_sampler=every_other()),
         Prepared(DATA, 8),
         DataLoader(Stream(), 8),
@@ -93,6 +96,8 @@ def test_ranks_that_accelerate_takes_for_one_each_train_models_of_their_own(
     if alone:
         assert caplog.records[0].getMessage().startswith("2 ranks were started, and Accelerate takes each")
         assert "Accelerator(cpu=True)" in caplog.records[0].getMessage()
+        check_dealing(DataLoader(DATA, 8))
+        assert len(caplog.records) == 2, "that it is read whole comes of the same"
 
 
 def test_accelerate_knows_its_processes_by_the_name_that_is_asked_for():
