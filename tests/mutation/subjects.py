@@ -51,7 +51,7 @@ _DRAWS = ("draws",)
 _POSITION = ("position", "opened_epochs", "reading", "sampler", "index_lists")
 _CHECKPOINT = (
     *("checkpoint_tree", "checkpoint_tensors", "sameness", "checkpoint_registry", "rank_state", "earlier"),
-    *("checkpoint", "checkpoint_rng"),
+    *("checkpoint", "checkpoint_rng", "checkpoint_stores"),
 )
 _BACKLOG = ("contract/backlog",)
 _EQUAL = (

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from edldist.checkpoint.checkpointer import Checkpointer
+from edldist.checkpoint.registry import state_taken, states_taken
 from edldist.errors import CheckpointError
 from edldist.observe import reporter
 from edldist.student.loader import DistillLoader
@@ -93,9 +94,16 @@ def test_the_evaluations_loader_does_not_stand_in_for_the_trainings(tmp_path: Pa
     training, evaluation = make(teacher="a"), make(teacher="b")
     with pytest.raises(CheckpointError, match=r"teacher='a'"):
         save(tmp_path, {"loader": evaluation})
-    with pytest.raises(CheckpointError, match=r"teacher='b'"):
+    with pytest.raises(CheckpointError, match=r"lacks the DistillLoader\(teacher='b'"):
         save(tmp_path, {"loader": training})
     save(tmp_path, {"loader": training, "evaluation": evaluation})
+
+
+def test_one_of_two_that_are_alike_does_not_stand_in_for_the_other(tmp_path: Path, make: Make) -> None:
+    one, two = make(teacher="a"), make(teacher="a")
+    for loader in (one, two):
+        with pytest.raises(CheckpointError, match=r"lacks the other DistillLoader\(teacher='a'"):
+            save(tmp_path, {"loader": loader})
 
 
 def test_a_loader_whose_position_does_not_matter_need_not_be_there(tmp_path: Path, make: Make) -> None:
@@ -127,3 +135,20 @@ def test_a_restore_without_any_loader_is_refused_before_training_begins(tmp_path
         with pytest.raises(CheckpointError, match="lacks the DistillLoader"):
             checkpointer.restore({"model": model})
         assert checkpointer.restore({"model": model, "trainer": Trainer(loader)}) is None
+        loader.close()
+        assert checkpointer.restore({"model": model}) is None
+
+
+def test_states_that_are_taken_count_where_they_are_taken_once_and_nowhere_else() -> None:
+    outer, inner, both = object(), object(), object()
+    state_taken(outer)  # outside: nobody asks
+    with states_taken() as seen:
+        state_taken(outer)
+        state_taken(both)
+        with states_taken() as seen_inside:
+            state_taken(inner)
+            state_taken(both)
+        state_taken(both)
+        state_taken(outer)
+    state_taken(inner)
+    assert seen == [outer, both] and seen_inside == [inner, both]

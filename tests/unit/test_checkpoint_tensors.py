@@ -10,9 +10,10 @@ import sys
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from edldist.checkpoint import tensorfile
 from edldist.checkpoint.checkpointer import Checkpointer
 from edldist.checkpoint.tensorfile import TENSORS_FILE, keys_of, read_tensors, write_tensors
 from edldist.errors import CheckpointError
@@ -162,6 +163,17 @@ def test_another_format_is_refused_by_its_number(tmp_path, number):
             checkpointer.restore({"model": nn.Linear(1, 1)})
 
 
+def test_a_manifest_of_the_right_hash_that_is_none_is_damage(tmp_path):
+    with Checkpointer(tmp_path) as checkpointer:
+        for step in (1, 2):
+            checkpointer.save(step, {"model": nn.Linear(1, 1)}, wait=True)
+        rewrite_manifest(tmp_path / "step-00000002", lambda manifest: manifest.pop("files"))
+        assert checkpointer.restore({"model": nn.Linear(1, 1)}) == 1
+        rewrite_manifest(tmp_path / "step-00000001", lambda manifest: manifest.update(step="one"))
+        with pytest.raises(CheckpointError, match="manifest.json cannot be read: .*step"):
+            checkpointer.restore({"model": nn.Linear(1, 1)})
+
+
 def test_a_name_that_the_file_reserves_is_refused(tmp_path):
     with Checkpointer(tmp_path) as checkpointer, pytest.raises(CheckpointError, match="__metadata__"):
         checkpointer.save(1, {"__metadata__": Box(torch.ones(1))})
@@ -171,6 +183,15 @@ def test_a_failing_disk_shows_the_systems_own_error(tmp_path):
     with pytest.raises(OSError) as caught:
         write_tensors(tmp_path / "missing" / "file", {"a": torch.ones(3)})
     assert caught.value.errno == errno.ENOENT and caught.value.filename.endswith("file")
+
+
+def test_what_else_the_library_refuses_is_no_error_of_the_system(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise SafetensorError("Error while serializing: HeaderTooLarge")
+
+    monkeypatch.setattr(tensorfile, "save_file", refuse)
+    with pytest.raises(SafetensorError, match="HeaderTooLarge"):
+        write_tensors(tmp_path / "file", {"a": torch.ones(3)})
 
 
 def test_a_file_that_lacks_a_tensor_or_holds_another_size_is_refused(tmp_path):

@@ -5,6 +5,7 @@ import enum
 import json
 import math
 import struct
+import sys
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from decimal import Decimal
 from fractions import Fraction
@@ -16,7 +17,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edldist.checkpoint.tree import pack, placeholders, unpack
+from edldist.checkpoint.sameness import bits_of, values_of
+from edldist.checkpoint.tree import is_sharded, pack, placeholders, unpack
 from edldist.errors import CheckpointError
 
 NUMPY = (
@@ -202,6 +204,30 @@ def test_a_value_that_holds_itself_is_refused():
         pack(value, "x")
 
 
+def test_what_is_nested_as_deep_as_allowed_comes_back():
+    value = []
+    for _ in range(100):
+        value = [value]
+    assert through_json(value) == value
+    with pytest.raises(CheckpointError, match="more than 100 levels deep"):
+        pack([value], "x")
+
+
+def test_sets_that_are_equal_are_packed_alike_in_whatever_order_they_were_filled():
+    one, two = {8, 0}, {0, 8}
+    assert list(one) != list(two), "both lie in the same place of the table"
+    assert pack(one, "x") == pack(two, "x")
+
+
+def test_what_kind_of_tensor_is_refused_is_said():
+    for tensor, what in (
+        (torch.zeros(2, device="meta"), "x is a meta tensor, which"),
+        (torch.zeros(2, 2).to_sparse(), "x is a torch.sparse_coo, nested or quantized tensor, which"),
+    ):
+        with pytest.raises(CheckpointError, match=what):
+            pack(tensor, "x")
+
+
 def test_arrays_can_be_written_to():
     array = through_json(np.arange(6, dtype=">i2").reshape(2, 3).T)
     array += 1
@@ -223,16 +249,37 @@ def test_an_unknown_tag_is_refused():
         unpack([{"!future": 1}], {}.__getitem__)
 
 
-@pytest.mark.filterwarnings("ignore:Please use DTensor instead")
-def test_the_sharded_tensors_that_torch_gave_up_are_refused(tmp_path):
+@pytest.fixture
+def group_of_one(tmp_path):
     meeting = f"file://{tmp_path}/meeting"
     torch.distributed.init_process_group("gloo", init_method=meeting, rank=0, world_size=1)
-    try:
-        from torch.distributed._shard import sharded_tensor
-        from torch.distributed._shard.sharding_spec import ChunkShardingSpec
+    yield
+    torch.distributed.destroy_process_group()
 
-        value = sharded_tensor.ones(ChunkShardingSpec(dim=0, placements=["rank:0/cpu"]), 4, 2)
-        with pytest.raises(CheckpointError, match="model/w is a ShardedTensor, .*: use DTensor"):
-            pack({"w": value}, "model")
-    finally:
-        torch.distributed.destroy_process_group()
+
+@pytest.mark.filterwarnings("ignore:Please use DTensor instead")
+def test_the_sharded_tensors_that_torch_gave_up_are_refused(group_of_one):
+    from torch.distributed._shard import sharded_tensor
+    from torch.distributed._shard.sharding_spec import ChunkShardingSpec
+
+    value = sharded_tensor.ones(ChunkShardingSpec(dim=0, placements=["rank:0/cpu"]), 4, 2)
+    with pytest.raises(CheckpointError, match="model/w is a ShardedTensor, .*: use DTensor"):
+        pack({"w": value}, "model")
+
+
+def test_a_tensor_of_which_ranks_hold_parts_is_told_from_others(group_of_one):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    whole = torch.arange(4.0)
+    value = distribute_tensor(whole, init_device_mesh("cpu", (1,)), [Shard(0)])
+    assert is_sharded(value) and not is_sharded(whole)
+    tree, tensors = pack({"part": value, "whole": whole}, "x")
+    assert [str(info) for _, info in placeholders(tree)] == ["float32[4]", "float32[4]"]
+    # What ranks have of it differs, and has to.
+    assert values_of(tree, tensors, own_object=True).bits == {"x/part": "sharded", "x/whole": bits_of(whole)}
+
+
+def test_without_the_module_of_sharded_tensors_there_are_none(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch.distributed.tensor", raising=False)
+    assert not is_sharded(torch.ones(1))

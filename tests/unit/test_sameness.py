@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import threading
@@ -35,6 +36,7 @@ class Meeting:
 
     def __init__(self, size: int) -> None:
         self.values: dict[int, Any] = {}
+        self.gathered: list[list[str]] = []
         self.barrier = threading.Barrier(size, timeout=150)
 
     def of(self, rank: int) -> Any:
@@ -43,6 +45,8 @@ class Meeting:
         class One:
             def gather(self, value: Any) -> list[Any]:
                 meeting.values[rank] = value
+                if rank == 0:
+                    meeting.gathered.append(list(value))
                 meeting.barrier.wait()
                 found = [meeting.values[k] for k in sorted(meeting.values)]
                 meeting.barrier.wait()
@@ -51,9 +55,9 @@ class Meeting:
         return One()
 
 
-def verdicts(*states: dict[str, Any]) -> list[str]:
+def verdicts(*states: dict[str, Any], meeting: Meeting | None = None) -> list[str]:
     """What every rank is told of the states of all."""
-    meeting = Meeting(len(states))
+    meeting = meeting or Meeting(len(states))
 
     def judge(rank: int) -> str:
         try:
@@ -91,6 +95,7 @@ def test_the_order_of_a_dicts_keys_is_no_difference_and_of_an_ordered_ones_is() 
     assert "box" in boxes(OrderedDict(a=1, b=2), OrderedDict(b=2, a=1))
 
 
+IN_ORDER = re.escape(json.dumps(list("abcdefgh")))
 DIFFERENT = [
     ({"at": [0, 14]}, {"at": [0, 12]}, "box/at/1: 14 on rank 0, 12 on rank 2"),
     ({7: {"x": 1}}, {7: {"x": 2}}, "box/7/x: 1 on rank 0, 2 on rank 2"),
@@ -104,6 +109,16 @@ DIFFERENT = [
     ({"t": torch.ones(2)}, {"t": torch.ones(2).int()}, r"box/t: .*float32.* on rank 0, .*int32.* on rank 2"),
     ({"t": torch.ones(2)}, {"t": torch.tensor([1.0, 2.0])}, "box/t: .values with digest .* on rank 0, "),
     ({"t": torch.zeros(2)}, {"t": -torch.zeros(2)}, "box/t: .values with digest"),
+    ({"t": [torch.zeros(2)]}, {"t": [torch.ones(2)]}, "box/t/0: .values with digest"),
+    ({"t": torch.ones(2)}, {"t": {"a": 1}}, r"box/t: keys: .*\"!tensor\".* on rank 0, \[\"a\"\] on rank 2"),
+    ({"t": {"a": 1}}, {"t": torch.ones(2)}, r"box/t: keys: \[\"a\"\] on rank 0, .*\"!tensor\""),
+    (dict.fromkeys("hgfedcba"), {}, f"box: keys: {re.escape(json.dumps(list('abcdefgh')))} on rank 0"),
+    (
+        {},
+        dict.fromkeys("hgfedcba"),
+        rf"box: keys: \[\] on rank 0, {re.escape(json.dumps(list('abcdefgh')))} on",
+    ),
+    (["x" * 78], ["y"], r"box/0: \"x{78}\" on rank 0"),
 ]
 
 
@@ -112,6 +127,18 @@ def test_the_path_and_the_rank_that_differs_are_named(one: Any, two: Any, says: 
     said = boxes(one, one, two)
     assert re.search(f"step 5 was not saved: the states differ among ranks: {says}", said), said
     assert "rank_state_dict()" in said
+
+
+def test_digests_are_gathered_and_only_what_differs_itself() -> None:
+    states = [{"step": Box(1), "order": Box([0, 1])}, {"step": Box(1), "order": Box([1, 0])}]
+    meeting = Meeting(2)
+    verdicts(*states, meeting=meeting)
+    assert meeting.gathered == [["step", "order"], ["order"]]
+    verdicts(states[0], states[0], meeting=meeting)
+    assert meeting.gathered[2:] == [["step", "order"]]
+    meeting.gathered.clear()
+    verdicts({"box": Box({"a": 1, "b": 2})}, {"box": Box({"b": 2, "a": 1})}, meeting=meeting)
+    assert meeting.gathered == [["box"]]
 
 
 def test_other_names_are_a_difference() -> None:
