@@ -53,7 +53,7 @@ _CHECKPOINT = (
     *("checkpoint_tree", "checkpoint_tensors", "sameness", "checkpoint_registry", "rank_state", "earlier"),
     *("checkpoint", "checkpoint_rng", "checkpoint_stores"),
 )
-_BACKLOG = ("contract/backlog",)
+_BACKLOG = ("backlog", "contract/backlog")
 _EQUAL = (
     *("coalescing", "following", "fullness", "label_queue", "queue_books", "queue_bounds"),
     *("withdrawals", "versions", "absences"),
