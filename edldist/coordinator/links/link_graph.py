@@ -118,12 +118,8 @@ class LinkGraph:
                 continue
             richest = sorted(sorted(served), key=self._level.__getitem__, reverse=True)
             if self._jobs:
-                seen: Counter[str] = Counter()
-                places = {}
-                for s in reversed(richest):
-                    places[s] = seen[self._jobs[s]]
-                    seen[self._jobs[s]] += 1
-                richest.sort(key=lambda s: not places[s])
+                poorest = {self._jobs[s]: s for s in richest}
+                richest.sort(key=lambda s: poorest[self._jobs[s]] == s)
             for s in richest[:surplus]:
                 self._unlink(w, s)
 
@@ -195,8 +191,8 @@ class LinkGraph:
         return sorted(absent, key=lambda job: (self._presence[job], job))
 
     def _poorest(self, job: str, w: int) -> int | None:
-        """The rank of a job that a worker does not serve that is served worst."""
-        ranks = (s for s in self._ranks[job] if w not in self._servers[s] and self.takes(w, s))
+        """The rank that is served worst, of a job of which a worker serves none."""
+        ranks = (s for s in self._ranks[job] if self.takes(w, s))
         return min(ranks, key=self._level.__getitem__, default=None)
 
     def _mix(self) -> bool:
