@@ -70,14 +70,20 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes, *, private: bool = False) -> None:
     """Write a file as a whole: readers, and a crash, see the former content or the new one.
+
+    Args:
+        private: nobody but this user may read it (mode 0600).
 
     Raises:
         OSError: it was not written; the former content stands.
     """
     draft = path.with_name(f".{path.name}.new")
     try:
+        if private:
+            draft.unlink(missing_ok=True)
+            os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         draft.write_bytes(content)
         sync(draft)
         os.replace(draft, path)

@@ -238,6 +238,7 @@ class KeyFolder:
         listed = _KnownFile(_FORMAT, [_KnownKey(*each) for each in known])
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            check_writers(self.path, "read the keys that are about to be made, and let anybody in")
             _replace(self.path / KNOWN, msgspec.json.format(msgspec.json.encode(listed)) + b"\n", 0o644)
             for pair in pairs:
                 content = msgspec.json.encode(_PairFile(_FORMAT, *pair))
@@ -249,7 +250,7 @@ class KeyFolder:
 def _replace(path: Path, content: bytes, mode: int) -> None:
     before = os.umask(0o777 & ~mode)
     try:
-        replace_file(path, content)
+        replace_file(path, content, private=mode == 0o600)
     finally:
         os.umask(before)
 

@@ -19,6 +19,8 @@ from edldist.errors import ConfigError
 __all__ = ["check_readers", "check_writers", "read_bounded", "read_token"]
 
 _MOST_BYTES = 4096
+_LEAST_TOKEN = 16
+"""Characters of a token: a shorter one is soon guessed, where thousands may be tried in a second."""
 
 
 def check_readers(path: Path, what: str) -> None:
@@ -62,7 +64,8 @@ def check_writers(path: Path, what: str) -> None:
                 f"chown {os.geteuid()} {path}"
             )
         mode = state.st_mode
-        if mode & 0o022 and not mode & stat.S_ISVTX:
+        guarded = stat.S_ISDIR(mode) and mode & stat.S_ISVTX  # there, nobody replaces another user's files
+        if mode & 0o022 and not guarded:
             raise ConfigError(f"others can write {path}, and {what}: chmod go-w {path}")
 
 
@@ -89,7 +92,8 @@ def read_token(path: Path, what: str) -> str:
         what: names the file: ``--http-token-file``.
 
     Raises:
-        ConfigError: others can read it, or nobody can, or there is no word in it. Its content is not shown.
+        ConfigError: others can read it, or nobody can, or there is no word in it, or a short one. Its content
+            is not shown.
     """
     check_readers(path, f"the token of {what}")
     try:
@@ -102,6 +106,11 @@ def read_token(path: Path, what: str) -> str:
         raise ConfigError(
             f"{what}: {path} holds no token: one word of printable ASCII, such as head -c 24 /dev/urandom | "
             "base64 makes"
+        )
+    if len(words[0]) < _LEAST_TOKEN:
+        raise ConfigError(
+            f"{what}: the token in {path} has {len(words[0])} characters, and is soon guessed: it needs "
+            f"{_LEAST_TOKEN}, such as head -c 24 /dev/urandom | base64 makes"
         )
     return words[0]
 

@@ -44,6 +44,7 @@ from pathlib import Path
 
 from edldist.errors import EdlDistError
 from edldist.keys.pair import COORDINATOR, STUDENT, TEACHER
+from edldist.secret_names import helper_environment
 from edldist.signals import ASKING
 from edldist.wire.messages import Vouch
 from edldist.wire.process import route_of
@@ -86,7 +87,11 @@ class Voucher:
         told = [member, process, coordinator, str(os.getpid()), str(ticks)]
         try:
             self._child = subprocess.Popen(
-                [*command, *told], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                [*command, *told],
+                env=helper_environment(os.environ),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
             )
         except OSError as exc:
             logger.warning("nobody vouches for this worker while its model keeps it busy: %s", exc.strerror)

@@ -54,7 +54,8 @@ def keygen(folder: Path, add: str | None, rotate: bool, keep_hours: float, retir
         click.echo(f"{folder / KNOWN}: for every machine; processes that run read the new one by themselves")
     elif rotate:
         pairs = keys.rotate(keep_hours * _HOUR_S)
-        click.echo(f"{folder}: {len(pairs)} new keys; the former ones count for {keep_hours:g} hours more")
+        hours = "1 hour" if keep_hours == 1 else f"{keep_hours:g} hours"
+        click.echo(f"{folder}: {len(pairs)} new keys; the former ones count for {hours} more")
         click.echo("copy the files to the machines that have copies: nothing has to stop")
     elif retire:
         count = keys.retire()

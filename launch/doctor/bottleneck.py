@@ -21,6 +21,8 @@ BUSY = 0.70
 """Workers that compute for this share of the time are at work; the rest goes into sending and receiving."""
 SLOW = 0.5
 """A worker whose passes give less than this share of its group's median is slow."""
+SLOW_BUSY = 0.10
+"""Below this share of computing a worker's pace is that of a few passes, and holds nobody up."""
 SMALL_PASS = 0.5
 SHORT_PASS_S = 0.002
 DEAR_STAGE = 0.25
@@ -141,8 +143,7 @@ def _spare(group: GroupStatus) -> str:
     needed = _needed(group)
     if needed is None or needed >= group.workers:
         return ""
-    name = group.name
-    return f"{needed} of the {group.workers} workers of {name} would do (edldist scale {name}={needed})"
+    return f"{needed} of the {group.workers} workers of {group.name} would do ({_way_to(needed, group)})"
 
 
 def _needed(group: GroupStatus) -> int | None:
@@ -151,15 +152,30 @@ def _needed(group: GroupStatus) -> int | None:
     return max(1, math.ceil(group.demand / group.capacity))
 
 
+def _way_to(needed: int, group: GroupStatus) -> str:
+    """What brings a group to so many workers, or as near as its job lets it."""
+    if group.least is None or group.most is None:
+        return "start some more by hand" if needed > group.workers else "end others with SIGTERM"
+    nearest = min(max(needed, group.least), group.most)
+    if nearest == group.workers:
+        return f"its replicas in the job file allow {group.least} to {group.most}"
+    bound = (
+        ""
+        if nearest == needed
+        else f", as far as its replicas in the job file allow: {group.least} to {group.most}"
+    )
+    return f"edldist scale {group.name}={nearest}{bound}"
+
+
 def _teachers(shares: str, workers: list[WorkerFigures], busy: float, figures: JobFigures) -> Finding:
     names = sorted({each.group for each in workers})
     wanted = [
         f"{needed} workers of {group.name} would keep up, where there are {group.workers} "
-        f"(edldist scale {group.name}={needed})"
+        f"({_way_to(needed, group)})"
         for group in figures.groups
         if group.name in names and (needed := _needed(group)) is not None and needed > group.workers
     ]
-    more = "; ".join(wanted) or "start more workers (edldist scale), or give them a faster device"
+    more = "; ".join(wanted) or "start more workers, or give them a faster device"
     return warn(
         "teachers",
         f"the teachers are too slow: {shares}; the {len(workers)} workers of {_named(names)} compute for "
@@ -225,6 +241,8 @@ def _slow(workers: list[WorkerFigures]) -> Iterator[Finding]:
     for each in workers:
         others = [pace for name, pace in paces.items() if name != each.id]
         if each.pace is None or not others or each.pace >= SLOW * (usual := median(others)):
+            continue
+        if each.busy is not None and each.busy < SLOW_BUSY:
             continue
         yield warn(
             "slow worker",

@@ -15,9 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edldist.config import dump_job, load_job
+from edldist.config import load_job
 from edldist.errors import LaunchError
-from edldist.files import replace_file
 from edldist_launch.contract.backend import JobState, Phase
 from edldist_launch.contract.job_keys import FOLDER, JobKeys
 from edldist_launch.contract.patience import Patience
@@ -32,6 +31,7 @@ from edldist_launch.kubernetes.render import JOB, KIND, NAME, new_token, render
 from edldist_launch.kubernetes.state import ASKED, NOT_BOUND, PAUSED, Found, names, role_name
 from edldist_launch.plan.plan import Plan
 from edldist_launch.record.folder import LOCK, hold_folder
+from edldist_launch.record.job_file import replace_job
 
 __all__ = ["KubernetesBackend"]
 
@@ -81,7 +81,7 @@ class KubernetesBackend:
                 _set_aside(self._output / "logs")
                 keys.ready()
                 objects = render(plan, kubectl.namespace, token, keys.contents(), sealed=sealed)
-                replace_file(self._output / "job.yaml", dump_job(plan.job).encode())
+                replace_job(self._output / "job.yaml", plan.job)
                 submission.write(self._output)
             except OSError as exc:
                 raise LaunchError(f"cannot write {self._output}: {exc.strerror or exc}") from exc

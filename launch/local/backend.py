@@ -13,9 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from edldist.config import dump_job, load_job
+from edldist.config import load_job
 from edldist.errors import ConfigError, LaunchError
-from edldist.files import replace_file
 from edldist_launch.contract.backend import JobState
 from edldist_launch.contract.submission import find_submission
 from edldist_launch.contract.wishes import write_wishes
@@ -28,6 +27,7 @@ from edldist_launch.plan.commands import inherited_environment, own_command
 from edldist_launch.plan.plan import Plan
 from edldist_launch.record.earlier import Beginning
 from edldist_launch.record.folder import LOCK
+from edldist_launch.record.job_file import replace_job
 
 __all__ = ["LocalBackend"]
 
@@ -155,7 +155,7 @@ class LocalBackend:
     def _launch(self, plan: Plan) -> None:
         """Start the launcher, and wait until it has taken the job up."""
         submitted = self._output / ".job.yaml"
-        replace_file(submitted, dump_job(plan.job).encode())
+        replace_job(submitted, plan.job)
         log = self._output / "run.log"
         written = log.stat().st_size if log.exists() else 0
         command = own_command("run", str(submitted), "--output", str(self._output))

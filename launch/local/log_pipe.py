@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from edldist.secret_names import helper_environment
+
 __all__ = ["LogPipe"]
 
 _RELAY = Path(__file__).with_name("relay.py")
@@ -58,6 +60,7 @@ class LogPipe:
         try:
             return subprocess.Popen(
                 [sys.executable, "-I", "-S", str(_RELAY), str(self._path)],
+                env=helper_environment(os.environ),
                 stdin=self._read_end,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

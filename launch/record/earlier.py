@@ -20,6 +20,7 @@ from edldist.checkpoint.stores.local import LocalStore
 from edldist.config import JobConfig, load_job
 from edldist.errors import ConfigError
 from edldist.labeller import labels_ahead
+from edldist.secret_names import is_secret
 
 __all__ = [
     "Beginning",
@@ -178,6 +179,9 @@ def deciding(job: JobConfig) -> dict[str, Any]:
     for teacher in document["teachers"]:
         for key in (*_OF_A_TEACHER, *(() if job.deterministic else ("batch_size",))):
             teacher.pop(key, None)
+    for section in (document["student"], document.get("label") or {}, *document["teachers"]):
+        if "env" in section:  # a password decides nothing, may be a newer one, and is not to be shown
+            section["env"] = {name: text for name, text in section["env"].items() if not is_secret(name)}
     leaves: dict[str, Any] = {}
     _flatten("", document, leaves)
     return leaves

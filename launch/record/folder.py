@@ -12,11 +12,12 @@ from typing import IO, Any, TypeVar
 
 import msgspec
 
-from edldist.config import JobConfig, dump_job
+from edldist.config import JobConfig
 from edldist.errors import ConfigError, EdlDistError
 from edldist.files import lock_file, replace_file
 from edldist_launch.record.earlier import Beginning, EarlierRun, last_checkpoint, set_aside
 from edldist_launch.record.eventfile import EventFile, json_text
+from edldist_launch.record.job_file import replace_job
 from edldist_launch.record.memory import Memory
 
 __all__ = [
@@ -151,7 +152,7 @@ class RecordFolder:
         Raises:
             OSError: it was not written.
         """
-        replace_file(self.path / "job.yaml", dump_job(job).encode())
+        replace_job(self.path / "job.yaml", job)
 
     def last_checkpoint(self) -> int | None:
         """The step of the latest whole checkpoint in ``checkpoints/``; None without one."""
@@ -287,7 +288,7 @@ def open_record(path: Path, job: JobConfig | None = None) -> RecordFolder:
                 raise
         time.sleep(LOOK_S)
     try:
-        replace_file(path / "job.yaml", dump_job(job).encode())
+        replace_job(path / "job.yaml", job)
     except OSError as exc:
         folder.close()
         raise ConfigError(f"cannot write the output folder {path}: {exc}") from exc

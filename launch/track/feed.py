@@ -13,15 +13,18 @@ import math
 import os
 import queue
 import threading
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 from edldist.files import replace_file
+from edldist.secret_names import words_without_secrets
 from edldist_launch.track.choice import Chosen
 from edldist_launch.track.mlflow_run import MlflowRun
 from edldist_launch.track.tensorboard_files import TensorBoardFiles
-from edldist_launch.track.tracker import Figures, Run, Tracker
+from edldist_launch.track.tracker import Figures, Run, Tracker, not_installed
 from edldist_launch.track.wandb_run import WandbRun
 
 __all__ = ["END_S", "TrackerFeed"]
@@ -70,8 +73,8 @@ class TrackerFeed:
         self._thread = threading.Thread(target=self._feed, name="edldist-trackers", daemon=True)
 
     def words(self) -> list[str]:
-        """Where figures will go and why, for the person who runs the job; a line each."""
-        return [f"figures go to {each.name} ({each.why})" for each in self.chosen]
+        """Where figures will go and why, for the person who runs the job; a line each. Imports nothing."""
+        return [self._way(each) for each in self.chosen]
 
     def take(self, line: Mapping[str, Any]) -> None:
         """A line of ``events.jsonl``: what rank 0 reported, and how the job gets on, are figures."""
@@ -113,6 +116,11 @@ class TrackerFeed:
         elif not self._behind:
             self._behind = True
             logger.warning("trackers do not keep up: figures are left out meanwhile")
+
+    def _way(self, each: Chosen) -> str:
+        if find_spec(each.name) is not None:
+            return f"figures go to {each.name} ({each.why})"
+        return f"no figures will go to {each.name} ({each.why}), and the job runs: {not_installed(each.name)}"
 
     # --- the feed's own thread ------------------------------------------------------------------
 
@@ -161,9 +169,12 @@ class TrackerFeed:
             self._give_up(name, exc)
 
     def _give_up(self, name: str, exc: Exception) -> None:
+        """Say it once, without the keys and passwords that a library may quote."""
         reason = f"{exc}".strip().partition("\n")[0] or type(exc).__name__
+        reason = words_without_secrets(reason, os.environ)
         logger.warning("no figures go to %s any more, the job goes on: %s", name, reason[:500])
-        logger.debug("%s failed", name, exc_info=exc)
+        details = "".join(traceback.format_exception(exc))
+        logger.debug("%s failed:\n%s", name, words_without_secrets(details, os.environ))
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:

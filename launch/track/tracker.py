@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from edldist.errors import EdlDistError
 
-__all__ = ["Figures", "Run", "Tracker", "TrackerError", "not_importable"]
+__all__ = ["Figures", "Run", "Tracker", "TrackerError", "not_importable", "not_installed"]
 
 
 class TrackerError(EdlDistError):
@@ -47,10 +47,15 @@ class Figures:
     values: Mapping[str, float]
 
 
+def not_installed(name: str) -> str:
+    """That a tracker's library is not here, and what to do."""
+    return f"{name} is not installed: pip install 'edldist[{name}]'"
+
+
 def not_importable(name: str, exc: ImportError) -> TrackerError:
     """Why a tracker's library cannot be used: it is not there, or something that it needs itself is not."""
     if exc.name is None or exc.name.partition(".")[0] == name:
-        return TrackerError(f"{name} is not installed: pip install 'edldist[{name}]'")
+        return TrackerError(not_installed(name))
     return TrackerError(f"{name} is installed, and cannot be imported: {exc}")
 
 

@@ -101,6 +101,18 @@ def voucher_of(worker: subprocess.Popen[str]) -> psutil.Process:
     return psutil.Process(int(worker.stdout.readline()))
 
 
+def test_it_inherits_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_of_somebody")
+    voucher = Voucher()
+    voucher.start("w", "its-process")
+    try:
+        environ = Path(f"/proc/{voucher.pid}/environ")
+        wait_for("its variables", lambda: b"PATH=" in environ.read_bytes())
+        assert b"hf_of_somebody" not in environ.read_bytes()
+    finally:
+        voucher.close()
+
+
 def test_a_silent_worker_is_vouched_for_until_it_speaks(listener, worker):
     voucher_of(worker)
     listener.await_vouch()

@@ -18,6 +18,7 @@ from edldist_launch.doctor.report import show_findings
 from tests.unit.test_tracing import whole_life
 
 SECONDS = 10.0
+RANGE = {"least": 1, "most": 8}
 
 
 def member(name: str, role: str, **stats: Any) -> MemberStatus:
@@ -72,7 +73,9 @@ def first(found: list[Finding]) -> Finding:
 
 def test_teachers_that_compute_all_the_time_while_the_loop_waits_are_too_slow() -> None:
     busy = {"busy_s": 9.4}
-    job = figures({"starved_s": 6.0}, {"t1": busy, "t2": busy}, [group(demand=1600.0, capacity=340.0)])
+    job = figures(
+        {"starved_s": 6.0}, {"t1": busy, "t2": busy}, [group(demand=1600.0, capacity=340.0, **RANGE)]
+    )
     (found,) = diagnose(job)
     assert (found.check, found.level) == ("teachers", "warn")
     assert "waiting for labels 60%" in found.said and "compute for 94%" in found.said
@@ -83,12 +86,42 @@ def test_labels_that_are_there_make_the_students_own_steps_the_limit() -> None:
     job = figures(
         {"starved_s": 0.1, "backpressure_s": 7.0},
         {"t1": {"busy_s": 1.0}, "t2": {"busy_s": 1.0}},
-        [group(demand=640.0, capacity=3200.0)],
+        [group(demand=640.0, capacity=3200.0, **RANGE)],
     )
     (found,) = diagnose(job)
     assert (found.check, found.level) == ("student steps", "ok")
     assert "98%" in found.said and "labelled for 70%" in found.said
     assert "1 of the 2 workers of big would do (edldist scale big=1)" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("bounds", "workers", "fewer", "more"),
+    [
+        ({}, 2, "(end others with SIGTERM)", "(start some more by hand)"),
+        (
+            {"least": 2, "most": 2},
+            2,
+            "(its replicas in the job file allow 2 to 2)",
+            "(its replicas in the job file allow 2 to 2)",
+        ),
+        (
+            {"least": 2, "most": 4},
+            3,
+            "(edldist scale big=2, as far as its replicas in the job file allow: 2 to 4)",
+            "(edldist scale big=4, as far as its replicas in the job file allow: 2 to 4)",
+        ),
+    ],
+)
+def test_no_number_of_workers_is_advised_that_the_job_refuses(
+    bounds: dict[str, int], workers: int, fewer: str, more: str
+) -> None:
+    idle, busy = {"busy_s": 1.0}, {"busy_s": 9.4}
+    spare = group(workers=workers, demand=640.0, capacity=3200.0, **bounds)
+    (found,) = diagnose(figures({"starved_s": 0.1}, {"t1": idle, "t2": idle}, [spare]))
+    assert f"1 of the {workers} workers of big would do {fewer}" in found.remedy
+    short = group(workers=workers, demand=1600.0, capacity=340.0, **bounds)
+    (found,) = diagnose(figures({"starved_s": 6.0}, {"t1": busy, "t2": busy}, [short]))
+    assert f"5 workers of big would keep up, where there are {workers} {more}" in found.remedy
 
 
 @pytest.mark.parametrize("starved_s", [0.0, 3.0])
@@ -134,6 +167,12 @@ def test_one_slow_worker_is_named_with_its_figure_and_the_others() -> None:
     assert not [
         each for each in diagnose(figures({}, {"t1": {"samples": 320}})) if each.check == "slow worker"
     ]
+
+
+def test_a_worker_that_hardly_computes_is_not_called_slow() -> None:
+    few = {"busy_s": 0.2, "passes": 20, "samples": 640}
+    job = figures({}, {"t1": few, "t2": few | {"busy_s": 0.9}})
+    assert "slow worker" not in {each.check for each in diagnose(job)}
 
 
 def test_small_passes_count_where_workers_are_busy() -> None:

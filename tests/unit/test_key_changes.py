@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from edldist.coordinator.course.reported import brief
 from edldist.coordinator.key_changes import keys_changed
 from edldist.keys.keyring import KeyNews, Keyring, Known, key_news
 from edldist.keys.pair import KeyPair
@@ -44,5 +45,6 @@ def test_what_changed_is_an_event(
     if news is not None:
         event = keys_changed(news, NOW)
         assert event.event in KINDS
+        assert brief(event) == ", ".join(f"{name} {value}" for name, value in news._asdict().items())
         assert describe_event({**event.fields, "t": event.t, "event": event.event}) == words
         assert "secret" not in repr(event)

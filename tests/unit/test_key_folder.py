@@ -142,6 +142,29 @@ def test_what_cannot_be_trusted_is_refused_without_a_word_of_the_secret(folder: 
     assert secret[:20] not in str(caught.value)
 
 
+def test_no_key_is_made_where_others_could_read_it_meanwhile(tmp_path: Path) -> None:
+    open_to_all = KeyFolder(tmp_path / "open")
+    open_to_all.path.mkdir()
+    open_to_all.path.chmod(0o777)
+    with pytest.raises(
+        ConfigError, match="others can write .*open, and read the keys that are about to be made"
+    ):
+        open_to_all.make()
+    assert not list(open_to_all.path.iterdir())
+
+
+def test_what_a_killed_keygen_left_opens_no_key(tmp_path: Path) -> None:
+    folder = KeyFolder(tmp_path / "keys")
+    folder.path.mkdir(mode=0o700)
+    left = folder.path / ".teacher.key.new"
+    left.touch()
+    left.chmod(0o666)
+    with left.open("rb") as watcher:
+        folder.make()
+        assert watcher.read() == b""
+    assert (folder.path / "teacher.key").stat().st_mode & 0o777 == 0o600
+
+
 def test_there_is_one_set_in_a_folder(folder: KeyFolder, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has keys: edldist keygen --rotate"):
         folder.make()

@@ -41,6 +41,7 @@ BASE = {
     "signals",
     "grace",
     "reference",
+    "secret_names",
     "keys",
     "factories",
 }
@@ -57,6 +58,7 @@ ALLOWED = {
     "signals": set(),
     "grace": set(),
     "reference": set(),
+    "secret_names": set(),
     "keys": {"errors", "files", "address"},
     "factories": {"errors"},
     "yamltext": {"errors"},
@@ -64,7 +66,10 @@ ALLOWED = {
     "environment": {"errors", "agreement", "bounds"},
     "labels": {"errors"},
     "tracing": set(),
-    "wire": {"errors", "keys", "clock", "address", "address_file", "bounds", "labels", "signals", "tracing"},
+    "wire": {
+        *("errors", "keys", "clock", "address", "address_file", "bounds", "labels", "signals", "tracing"),
+        "secret_names",
+    },
     "losses": {"errors", "labels", "ranks", "lifecycle"},
     "vocabulary": {"errors", "labels"},
     "ranks": {"errors", "environment"},

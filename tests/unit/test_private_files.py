@@ -17,12 +17,12 @@ from edldist.keys.private import check_readers, check_writers, read_bounded, rea
 def token(tmp_path: Path) -> Path:
     path = tmp_path / "token"
     path.touch(mode=0o600)
-    path.write_text("word-1234\n")
+    path.write_text("word-that-is-long-enough-1234\n")
     return path
 
 
 def test_a_token_is_the_one_word_of_its_file(token: Path) -> None:
-    assert read_token(token, "--http-token-file") == "word-1234"
+    assert read_token(token, "--http-token-file") == "word-that-is-long-enough-1234"
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644, 0o610])
@@ -38,6 +38,27 @@ def test_a_file_without_a_word_is_refused_and_not_shown(token: Path, content: by
     with pytest.raises(ConfigError, match="--t: .* holds no token") as refused:
         read_token(token, "--t")
     assert "two" not in str(refused.value) and "sss" not in str(refused.value)
+
+
+def test_one_that_is_soon_guessed_is_refused_and_not_shown(token: Path) -> None:
+    token.write_text("pw" * 7)
+    with pytest.raises(
+        ConfigError, match="--t: the token in .* has 14 characters, and is soon guessed"
+    ) as refused:
+        read_token(token, "--t")
+    assert "pwpw" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("kind", "good"), [("file", False), ("folder", True)])
+def test_the_sticky_bit_guards_a_folder_alone(tmp_path: Path, kind: str, good: bool) -> None:
+    path = tmp_path / kind
+    path.mkdir() if kind == "folder" else path.touch()
+    path.chmod(0o1777)
+    if good:
+        check_writers(path, "let anybody in")
+        return
+    with pytest.raises(ConfigError, match="others can write .*, and let anybody in: chmod go-w"):
+        check_writers(path, "let anybody in")
 
 
 def test_one_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -97,6 +97,15 @@ def test_a_carrier_heeds_no_wish_to_end_and_is_replaced_if_it_is_killed(tmp_path
     assert (tmp_path / "log").read_text() == "one\ntwo\n"
 
 
+def test_a_carrier_inherits_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_of_somebody")
+    pipe = LogPipe(tmp_path / "log")
+    environ = Path(f"/proc/{pipe._relay.pid}/environ")
+    until(lambda: b"PATH=" in environ.read_bytes())
+    assert b"hf_of_somebody" not in environ.read_bytes()
+    pipe.finish()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
 def test_a_child_whose_log_cannot_be_written_prints_and_ends_well(tmp_path: Path) -> None:
     (tmp_path / "log").symlink_to("/dev/full")

@@ -20,7 +20,7 @@ from edldist_launch.view.report.comparison import comparison_of, names_of
 from edldist_launch.view.report.evidence import Evidence, read_evidence
 from edldist_launch.view.report.findings import findings
 from edldist_launch.view.report.one_run import report_of
-from edldist_launch.view.report.writing import write_report
+from edldist_launch.view.report.writing import write_comparison, write_report
 from edldist_launch.view.series import collect
 from tests.unit.command_line import invoke
 from tests.unit.test_progress import RESULT
@@ -206,6 +206,24 @@ def test_a_job_that_runs_is_told_up_to_now(tmp_path: Path) -> None:
 
 
 # --- what is missing or damaged -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["", "\n  - {"])
+def test_no_page_shows_a_password_of_the_job_file(damage: str, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "events.jsonl").write_text('{"t": 1.0, "event": "job_started", "job": "x"}\n')
+        env = f"{{HF_TOKEN: hf_{name}, OMP_NUM_THREADS: '{name}'}}"
+        (folder / "job.yaml").write_text(f"name: x\nteachers:\n- {{model: 'a:b', env: {env}}}\n{damage}")
+        write_report(folder)
+    those = [read_evidence(tmp_path / name) for name in ("a", "b")]
+    write_comparison(those, tmp_path / "both.html")
+    pages = [path.read_text() for path in tmp_path.rglob("*.html")]
+    assert len(pages) == 3 and not any("hf_" in page for page in pages)
+    if not damage:
+        assert "HF_TOKEN: (not shown)" in (tmp_path / "a" / "report.html").read_text()
+        assert "env.OMP_NUM_THREADS" in (tmp_path / "both.html").read_text()
 
 
 def test_half_a_file_is_read_as_far_as_it_goes(tmp_path: Path) -> None:

@@ -181,6 +181,41 @@ class TestFeed:
         assert said == "no figures go to bad any more, the job goes on: no route to host"
         assert len(made[0].told) == 5 and made[0].ended is not None
 
+    def test_what_a_library_raises_is_said_without_keys_and_passwords(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setenv("WANDB_API_KEY", "k3y-of-somebody")
+
+        class Quotes(Kept):
+            def log(self, figures: Figures) -> None:
+                raise ConnectionError("no answer at https://me:p4ss@host/api with k3y-of-somebody")
+
+        fed = feed(tmp_path, ("bad", Quotes))
+        with caplog.at_level(logging.DEBUG):
+            fed.take(report(1.0, loss=1.0))
+            fed.end("completed", {})
+        assert (
+            "no figures go to bad any more, the job goes on: no answer at https://(not shown)@host"
+            in caplog.text
+        )
+        assert "Traceback" in caplog.text
+        assert "p4ss" not in caplog.text and "k3y" not in caplog.text
+
+    @pytest.mark.parametrize("here", [True, False])
+    def test_it_is_said_at_the_start_where_figures_go_or_why_they_do_not(
+        self, here: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(feeds, "find_spec", lambda name: object() if here else None)
+        (said,) = TrackerFeed(
+            [Chosen("wandb", "the job file names it")], Run("toy", tmp_path, {}, {})
+        ).words()
+        assert said == (
+            "figures go to wandb (the job file names it)"
+            if here
+            else "no figures will go to wandb (the job file names it), and the job runs: wandb is not "
+            "installed: pip install 'edldist[wandb]'"
+        )
+
     @pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])
     def test_one_that_is_not_installed_is_said_with_what_to_do(
         self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

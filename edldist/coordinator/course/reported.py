@@ -59,5 +59,8 @@ class Reported:
 
 def brief(event: Event) -> str:
     """What a log line says of an event; its record has every figure."""
-    shown = ("id", "name", "before", "wanted", "rank", "host", "pid", "silent_s", "skew_s", "reason")
+    shown = (
+        *("id", "name", "before", "wanted", "rank", "host", "pid", "silent_s", "skew_s", "reason"),
+        *("rotated", "added", "retired", "former"),
+    )
     return ", ".join(f"{key} {event.fields[key]}" for key in shown if event.fields.get(key) is not None)

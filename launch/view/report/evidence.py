@@ -12,6 +12,8 @@ from typing import Any
 import yaml
 
 from edldist.errors import ConfigError
+from edldist.secret_names import without_secrets
+from edldist.yamltext import dump_yaml
 from edldist_launch.record.earlier import read_result
 from edldist_launch.view.series import Series, collect
 
@@ -30,7 +32,8 @@ class Evidence:
         result: what ``result.json`` says; empty where there is none.
         series: of the events.
         events: those that are neither reports nor progress.
-        job: the resolved job file as text, empty where there is none; ``settings`` its keys, with dots.
+        job: the resolved job file as text without secrets, empty where there is none; ``settings`` its keys,
+            with dots.
         runs: whether the job still writes there.
         damage: what could not be read, in words.
     """
@@ -86,10 +89,12 @@ def read_evidence(folder: Path, runs: bool = False) -> Evidence:
     if not lines and not any(words.startswith("events.jsonl") for words in damage):
         damage.append("there is no events.jsonl: nothing is known of the run's course")
     with contextlib.suppress(Exception):  # a file that somebody has changed
-        settings = _flat(yaml.safe_load(text)) if text.strip() else {}
-        return _evidence(folder, lines, result, text, settings, runs, damage)
+        document = yaml.safe_load(text) if text.strip() else {}
+        shown = without_secrets(document)
+        text = text if shown == document else dump_yaml(shown)
+        return _evidence(folder, lines, result, text, _flat(shown) if shown else {}, runs, damage)
     damage.append("job.yaml is damaged: settings cannot be compared")
-    return _evidence(folder, lines, result, text, {}, runs, damage)
+    return _evidence(folder, lines, result, "" if "env:" in text else text, {}, runs, damage)
 
 
 def _evidence(
