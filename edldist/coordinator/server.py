@@ -352,7 +352,7 @@ class Coordinator:
             if (order := self._dismissal(message)) is not None:
                 return [Send(peer, order)]
             self._orders.forget(message.id)
-            return members.register(peer, message, now, wall)
+            return members.register(peer, message, now, wall, peer.owner)
         if isinstance(message, Goodbye):
             return members.goodbye(peer, message, wall)
         if isinstance(message, Report):

@@ -43,8 +43,13 @@ class Keyring:
 
     def role_of(self, public: str, wall_s: float) -> str | None:
         """What a key is for; None if it does not count (any more)."""
+        found = self.owner_of(public, wall_s)
+        return None if found is None else found.role
+
+    def owner_of(self, public: str, wall_s: float) -> Known | None:
+        """Whose a key is: of one role and name through all rotations; None if it counts no more."""
         found = self._by_public.get(public)
-        return found.role if found is not None and found.counts(wall_s) else None
+        return found if found is not None and found.counts(wall_s) else None
 
     def of_role(self, role: str, wall_s: float) -> list[str]:
         """The public keys of a role that count, the newest first."""

@@ -80,11 +80,13 @@ class Sender(NamedTuple):
             itself; ``b""`` on a link.
         key: the public key that the sender proved to have; empty while a transport has no keys.
         role: what that key is for; empty while a transport has no keys, and everybody may be anything.
+        owner: the name of that key, which the next one has too after a rotation; empty without keys.
     """
 
     route: bytes
     key: str = ""
     role: str = ""
+    owner: str = ""
 
     def __str__(self) -> str:
         return repr(self.route[:32].decode("utf-8", errors="replace"))

@@ -291,6 +291,7 @@ def test_keys_are_rotated_under_those_who_talk(ends: Ends, folder: KeyFolder) ->
     for link, role, sender in zip(links, MEMBERS, former, strict=True):
         received = ends.heard(hub, link)
         assert received.sender.role == role and received.sender.key != sender.key
+        assert received.sender.owner == sender.owner == role
     news: list[KeyNews] = []
     ends.until(lambda: bool(found := hub.key_news()) and not news.append(found))
     assert news == [KeyNews(rotated=False, added=0, retired=4, former=0)]

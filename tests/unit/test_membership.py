@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from edldist.coordinator.course.records import Records
@@ -117,6 +118,25 @@ def test_a_stranger_who_took_over_a_member_s_route_is_not_that_member() -> None:
     assert sent(members.heartbeat(thief, Heartbeat(id="t1"), 1.0)) == [(thief, Unknown())]
     assert members.goodbye(thief, Goodbye(id="t1"), WALL) == []
     assert members.heartbeat(member, Heartbeat(id="t1"), 1.0) == []
+
+
+@pytest.mark.parametrize("process", ["its own", "the member's"])
+def test_another_key_takes_no_living_member_s_place(process: str) -> None:
+    members = make()
+    member, thief = Sender(b"t1", "K1", "teacher", "teacher"), Sender(b"x", "K2", "teacher", "alice")
+    members.register(member, teacher(), 0.0, WALL, member.owner)
+    own = members.members["t1"].register.process
+    again = msgspec.structs.replace(teacher(), attempt=9, process="p-thief" if process == "its own" else own)
+    ((to, refused),) = sent(members.register(thief, again, 1.0, WALL, thief.owner))
+    assert to == thief and isinstance(refused, Refused) and "id t1 is held by" in refused.reason
+    assert members.heartbeat(member, Heartbeat(id="t1"), 1.1) == []
+    members.validate()
+    rotated = Sender(b"t1", "K3", "teacher", "teacher")
+    actions = members.register(rotated, again, 1.2, WALL, rotated.owner)
+    assert isinstance(sent(actions)[0][1], Registered), "its own next key"
+    assert isinstance(sent(members.register(thief, again, 9.0, WALL, thief.owner))[0][1], Registered), (
+        "silent"
+    )
 
 
 def test_strangers_are_told_to_register() -> None:

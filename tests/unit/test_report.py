@@ -59,6 +59,9 @@ def write(
     return folder
 
 
+TONES = ("good", "wait", "bad", "quiet")
+
+
 class Page(HTMLParser):
     """Its tags, texts and what it would fetch."""
 
@@ -189,6 +192,13 @@ def test_how_it_ended_and_what_was_left_out_is_said(
     result: dict[str, Any] | None, words: str, tmp_path: Path
 ) -> None:
     page = page_of(write(tmp_path, events(), result))
+    assert words in page.words
+
+
+@pytest.mark.parametrize(("workers", "words"), [(2, "Fewer workers would"), (1, "A slower worker would")])
+def test_nobody_is_told_to_do_without_the_only_worker(workers: int, words: str, tmp_path: Path) -> None:
+    lines = [line | ({"workers": workers} if line["event"] == "progress" else {}) for line in events()]
+    page = page_of(write(tmp_path, lines, {"status": "completed", "backpressure_s": 50}))
     assert words in page.words
 
 
@@ -346,7 +356,15 @@ def test_changes_are_marked_where_they_happened() -> None:
     loss = next(chart for chart in charts_of(series) if chart.title == "loss")
     assert [(mark.x, mark.tone) for mark in loss.marks] == [(300.0, "bad")]
     assert tone_of("teacher_crashed") == "bad" and tone_of("whatever") == "quiet"
-    assert draw_timeline([]) == "" and draw_timeline(series.happened).count("<circle") == len(series.happened)
+    assert draw_timeline([]) == ""
+    drawn = draw_timeline(series.happened)
+    assert drawn.count("<title>") == len(series.happened)
+    legend, _, lanes = drawn.partition("</p>")
+    shapes = {tone: set(re.findall(rf'class="event {tone}".*? d="([^"]*)"', lanes)) for tone in TONES}
+    there = {tone: shape for tone, shape in shapes.items() if shape}
+    assert len(there) > 1 and all(len(shape) == 1 for shape in there.values()), "one shape for each tone"
+    assert len(set.union(*there.values())) == len(there), "and none for two: colour alone tells nothing"
+    assert set(re.findall(r'<b class="(\w+)"', legend)) == set(there)
 
 
 # --- the command ----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 import edldist_launch.view.top.loop as loop
+import edldist_launch.view.whereabouts as whereabouts
 from edldist.errors import CoordinatorUnreachableError, RefusedError
 from edldist.keys.open_link import INSECURE, LOCAL, SEALED
 from edldist.wire.messages import (
@@ -28,11 +29,13 @@ from edldist.wire.messages import (
     Scalar,
     Status,
 )
+from edldist_launch.contract.backend import JobState
 from edldist_launch.view.console import PlainConsole
 from edldist_launch.view.top.columns import STUDENTS, WORKERS, bar, fitting
 from edldist_launch.view.top.drawing import Frame, draw
 from edldist_launch.view.top.keys import Keys
 from edldist_launch.view.top.looks import PANELS, Looks, press
+from edldist_launch.view.top.opening import await_coordinator
 from edldist_launch.view.top.scene import Scene, SceneMaker
 
 ADDRESS = "tcp://h:1"
@@ -462,6 +465,24 @@ def test_a_pipe_gets_one_frame_with_every_row(monkeypatch: pytest.MonkeyPatch) -
     Answers(monkeypatch, UNREACHABLE)
     with pytest.raises(CoordinatorUnreachableError):
         loop.show_once(lambda: ADDRESS, PlainConsole(file=stream), pause=lambda _: None)
+
+
+def test_a_job_without_a_coordinator_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whereabouts, "WATCH_EVERY_S", 0.0)
+    asked: list[JobState] = []
+
+    def engine() -> JobState:
+        address = "tcp://h:1" if len(asked) == 5 else None
+        asked.append(JobState("toy", "pending", address, "it is being prepared"))
+        return asked[-1]
+
+    stream = io.StringIO()
+    await_coordinator(tmp_path, engine, PlainConsole(file=stream))
+    assert len(asked) == 6 and asked[-1].coordinator is not None
+    assert "it is being prepared" in stream.getvalue() and "as soon as its coordinator" in stream.getvalue()
+    stream = io.StringIO()
+    await_coordinator(tmp_path, lambda: JobState("toy", "failed"), PlainConsole(file=stream))
+    assert stream.getvalue() == ""
 
 
 def test_a_job_that_has_ended_shows_its_end(tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ class Member:
         weight: its rate, as it was when it last counted for who serves whom; NaN if it never did.
         beat_at: monotonic seconds of its last heartbeat.
         answered_at: monotonic seconds at which the server last answered a heartbeat of it.
+        owner: the name of the key that it registered with; empty without keys.
     """
 
     peer: Sender
@@ -100,6 +101,7 @@ class Member:
     weight: float = math.nan
     beat_at: float = -math.inf
     answered_at: float = float("-inf")
+    owner: str = ""
 
     @property
     def is_teacher(self) -> bool:
@@ -194,7 +196,9 @@ class Membership:
         """Whether everyone who is here had time to say so; until then order no disconnects."""
         return now >= self._settled_at
 
-    def register(self, peer: Sender, message: Register, now: float, wall: float) -> list[Action]:
+    def register(
+        self, peer: Sender, message: Register, now: float, wall: float, owner: str = ""
+    ) -> list[Action]:
         """Take in a member, or the same one again.
 
         The same process replaces its former record without an event.
@@ -204,12 +208,14 @@ class Membership:
             message: its registration.
             now: monotonic seconds.
             wall: unix seconds, for records and to compare clocks.
+            owner: the name of the key that it proved to have. While a member lives, only that key's own take
+                its id.
         """
         reason = self._objection(message)
         if reason is not None:
             self.refusals.add(message, reason, now)
             return [Send(peer, Refused(reason=reason))]
-        reason = self._held(message, now)
+        reason = self._held(message, owner, now)
         if reason is not None:
             return [Send(peer, Refused(reason=reason, held_for_s=self.heartbeat_ttl_s))]
         giving_way: list[Member] = []
@@ -223,6 +229,7 @@ class Membership:
         why = f"worker {message.id} was there before it"
         gone = [self._leave(each.register.id, why, wall) for each in giving_way]
         actions = [*self._take_in(peer, message, now, wall), *gone]
+        self._members[message.id].owner = owner
         for each in giving_way:
             reason = self._fingerprints.objection(each.register) or ""
             actions += self._refuse(each.peer, each.register, reason, now, wall)
@@ -415,12 +422,15 @@ class Membership:
             return f"student {message.id} names no teacher; give the loader teacher=NAME"
         return None
 
-    def _held(self, message: Register, now: float) -> str | None:
-        """Which other process has the id of a registration; None if none that lives."""
+    def _held(self, message: Register, owner: str, now: float) -> str | None:
+        """Which other process has the id of a registration; None if none that lives, or it gives way."""
         known = self._members.get(message.id)
-        if known is None or known.register.process == message.process:
+        if known is None:
             return None
-        if message.attempt > known.register.attempt:
+        same = known.owner == owner  # what a process with another key says of itself is no reason to give way
+        if same and known.register.process == message.process:
+            return None
+        if same and message.attempt > known.register.attempt:
             return None  # as of a host that was cut off, and is back before its successor is here
         silent_s = now - known.last_seen
         if silent_s >= self.heartbeat_ttl_s:

@@ -225,7 +225,7 @@ class ZmqHub(Endpoint):
     def __init__(self, socket: zmq.Socket[bytes], poller: ZmqPoller, backlog: Backlog) -> None:
         super().__init__(socket, poller)
         self.backlog = backlog
-        self._key = self._role = ""  # of who sent the message that was read last
+        self._key = self._role = self._owner = ""  # of who sent the message that was read last
         self._own = "" if poller._keys is None else poller._keys.current
         self._told = None if poller._keys is None else poller._keys.ring
         self._deaf_since: float | None = None  # with a new key, and a port that is not to be had
@@ -258,7 +258,7 @@ class ZmqHub(Endpoint):
         if self._discarding:
             self.backlog.overlong()
         if self._poller._keys is not None:
-            self._key, self._role = self._poller._keys.sender(first)
+            self._key, self._role, self._owner = self._poller._keys.sender(first)
         return parts
 
     def close(self, at_once: bool = False) -> None:
@@ -290,7 +290,7 @@ class ZmqHub(Endpoint):
 
     def receive(self) -> Received | None:
         while (frames := self._receive_frames()) is not None:
-            peer = Sender(bytes(frames[0]), self._key, self._role)
+            peer = Sender(bytes(frames[0]), self._key, self._role, self._owner)
             try:
                 if self._poller._keys is not None:
                     self._check(peer)

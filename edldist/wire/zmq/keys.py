@@ -84,13 +84,14 @@ class SocketKeys:
         socket.curve_serverkey = servers[attempt % len(servers)].encode()
         return True
 
-    def sender(self, frame: zmq.Frame) -> tuple[str, str]:
-        """Public key and role of who sent the message that this frame is part of.
+    def sender(self, frame: zmq.Frame) -> tuple[str, str, str]:
+        """Public key, role and key's name of who sent the message that this frame is part of.
 
-        The role is empty where the key was good at the handshake and has been retired since.
+        Both are empty where the key was good at the handshake and has been retired since.
         """
         public = str(frame.get(_USER_ID))
-        return public, self._live.ring.role_of(public, time.time()) or ""
+        owner = self._live.ring.owner_of(public, time.time())
+        return (public, "", "") if owner is None else (public, owner.role, owner.name)
 
 
 def socket_keys(role: str, *admits: str) -> SocketKeys | None:

@@ -18,7 +18,8 @@ def top(coordinator: str | None, output: Path | None) -> int:
 
     It asks the coordinator alone, once a second, and goes on when that is started again. Keys: s sorts, r
     turns the order, / shows only rows with a text, Tab goes to the next panel, arrows move, p pauses, h lists
-    all of them, q quits. Where the output is no terminal, it prints one frame.
+    all of them, q quits. Of a job that is still prepared, or queued, it waits for the coordinator. Where the
+    output is no terminal, it prints one frame.
 
     Which job: as for edldist status.
     """
@@ -27,6 +28,7 @@ def top(coordinator: str | None, output: Path | None) -> int:
     from edldist_launch.view.console import PlainConsole
     from edldist_launch.view.status import show_status_of_folder
     from edldist_launch.view.top.loop import show_once, show_top
+    from edldist_launch.view.top.opening import await_coordinator
     from edldist_launch.view.whereabouts import coordinator_of
 
     if coordinator is None and output is None:
@@ -39,9 +41,12 @@ def top(coordinator: str | None, output: Path | None) -> int:
         return None if read_result(output / "result.json") else coordinator_of(output, engine, wait=False)
 
     console = PlainConsole()
+    drawn = console.is_terminal and not console.is_dumb_terminal
     try:
+        if drawn and output is not None and engine is not None and where() is None:
+            await_coordinator(output, engine, console)
         if where() is not None:
-            if not console.is_terminal or console.is_dumb_terminal:
+            if not drawn:
                 return show_once(where, console)
             if not show_top(where, console):
                 return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from html import escape
 
 from edldist.observe.event_words import KINDS
@@ -132,8 +132,26 @@ def overlaid(runs: Sequence[tuple[str, Series]]) -> list[Chart]:
     return found
 
 
+_MARKS = {
+    "good": ("▲", "came, or saved", "M0 -5L5 4H-5Z"),
+    "wait": ("▼", "held up", "M0 5L5 -4H-5Z"),
+    "bad": ("✕", "lost, or failed", "M-4 -5L0 -1.5L4 -5L5 -4L1.5 0L5 4L4 5L0 1.5L-4 5L-5 4L-1.5 0L-5 -4Z"),
+    "quiet": ("●", "left, began, or was changed", "M-4 0A4 4 0 1 0 4 0A4 4 0 1 0 -4 0Z"),
+}
+"""Of an event of each tone: its sign in words, what it says, and its shape: colour alone tells too little."""
+
+
+def _legend(tones: Set[str]) -> str:
+    keys = [
+        f'<span><b class="{tone}">{sign}</b> {words}</span>'
+        for tone, (sign, words, _) in _MARKS.items()
+        if tone in tones
+    ]
+    return f'<p class="legend">{"".join(keys)}</p>'
+
+
 def draw_timeline(happened: Sequence[Happened]) -> str:
-    """All events as dots, a lane for each kind, with their words where a pointer rests; empty without any."""
+    """All events as marks, a lane for each kind, with their words where a pointer rests; empty for none."""
     lanes: dict[str, list[Happened]] = {}
     for told in happened[:MOST_DRAWN]:
         lane = next((name for name, heads in _LANES.items() if told.event.startswith(heads)), None)
@@ -152,17 +170,16 @@ def draw_timeline(happened: Sequence[Happened]) -> str:
         return round(_LEFT + (at_s - first) / span * (_WIDTH - _LEFT - _RIGHT), 1)
 
     parts = []
+    tones = {tone_of(told.event) for those in lanes.values() for told in those}
     for number, name in enumerate(order):
         y = 8 + _ROW * number + _ROW / 2
         parts.append(f'<text class="lane" x="4" y="{y}">{name}</text>')
         parts.append(f'<path class="grid" d="M{_LEFT} {y}H{_WIDTH - _RIGHT}"/>')
         for told in lanes[name]:
             words = escape(printable(f"{duration(told.at_s - first)}: {told.words}"))
-            place = f'cx="{across(told.at_s)}" cy="{y}"'
-            dot = (
-                f'<circle class="event {tone_of(told.event)}" {place} r="4.5"><title>{words}</title></circle>'
-            )
-            parts.append(dot)
+            tone = tone_of(told.event)
+            place = f'transform="translate({across(told.at_s)} {y})" d="{_MARKS[tone][2]}"'
+            parts.append(f'<path class="event {tone}" {place}><title>{words}</title></path>')
     bottom = height - 20
     for tick in ticks(0.0, span / unit_s, 9):
         parts.append(f'<text class="tick x" x="{across(first + tick * unit_s)}" y="{bottom}">{tick:g}</text>')
@@ -170,6 +187,6 @@ def draw_timeline(happened: Sequence[Happened]) -> str:
     box = f'viewBox="0 0 {_WIDTH} {height}"'
     about = f"{len(times)} events over time"
     return (
-        f'<div class="chart wide scroll"><svg {box} style="min-width: 640px" role="img" '
+        f'<div class="chart wide scroll">{_legend(tones)}<svg {box} style="min-width: 640px" role="img" '
         f'aria-label="{about}">{"".join(parts)}</svg></div>'
     )

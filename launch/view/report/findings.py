@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -123,10 +124,11 @@ def _waiting(evidence: Evidence) -> Iterator[Finding]:
             f"waited {duration(starved_s)} ({part:.0%}) for labels. More or faster workers shorten the run.",
         )
     elif full_s >= WORTH_A_WORD * trained_s:
+        several = max((most for most in evidence.series.workers if math.isfinite(most)), default=0) > 1
         yield Finding(
             "quiet",
             f"The students held the teachers up: their buffers were full for {duration(full_s)} of "
-            f"{duration(trained_s)}. Fewer workers would have done.",
+            f"{duration(trained_s)}. {'Fewer workers' if several else 'A slower worker'} would have done.",
         )
 
 
