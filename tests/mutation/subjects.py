@@ -59,7 +59,8 @@ _EQUAL = (
     *("withdrawals", "versions", "absences"),
 )
 _SHEDDING = ("shedding",)
-_STORE = ("store_index", "store_keys", "store_files", "store_sharing", "label_store", "label_stores")
+_STORE = ("store_index", "store_files", "store_sharing", "label_store", "label_stores")
+_STORE_MEMORY = ("kept_rows", "label_memory", "store_index")
 _STORE_INDEX = ("store_index",)
 _STORE_KEYS = ("store_keys",)
 _KEYS = ("key_changes", "key_folder")
@@ -136,13 +137,13 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "checkpoint/registry.py": _CHECKPOINT,
     "store/key_index.py": _STORE_INDEX,
     "store/sample_key.py": _STORE_KEYS,
-    "store/segment.py": _STORE,
-    "store/memory.py": _STORE,
-    "store/kept_rows.py": _STORE,
+    "store/segment.py": _STORE_MEMORY,
+    "store/memory.py": _STORE_MEMORY,
+    "store/kept_rows.py": _STORE_MEMORY,
     "store/shelf.py": _STORE,
-    "store/room.py": _STORE,
+    "store/room.py": ("store_room",),
     "store/recipe.py": _STORE_KEYS,
-    "store/shard_header.py": _STORE,
+    "store/shard_header.py": ("shard_header",),
     "keys/keyring.py": _KEYS,
     "keys/live.py": _KEYS,
     "wire/zmq/backlog.py": _BACKLOG,

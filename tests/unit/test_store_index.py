@@ -85,6 +85,7 @@ def test_an_index_grows_when_half_of_it_is_taken_and_shrinks_when_most_of_that_i
     assert index.nbytes == index.nbytes_with(0) == 16 * 1024
     index.put(keys[512:513], np.array([512]))
     assert index.nbytes == 16 * 2048
+    assert index.find(keys[:514]).tolist() == [*range(513), NOWHERE], "all have moved"
     index = KeyIndex()
     index.put(keys[:2000], np.arange(2000))
     assert index.nbytes == 16 * 8192

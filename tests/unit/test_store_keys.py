@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import edldist
 from edldist.errors import StoreError
 from edldist.labels.fingerprint import VocabularyMark
+from edldist.store import sample_key
 from edldist.store.layout import ITEM_BYTES
 from edldist.store.recipe import Recipe
 from edldist.store.sample_key import KINDS, check_witness, keys_of_ids, keys_of_inputs
@@ -97,6 +98,37 @@ def test_a_text_has_its_key_whatever_the_widest_of_its_batch():
     assert keys("ab")[0] != keys("ab\0")[0]
 
 
+LAYOUT = [("x", "float32", (2,)), ("a", "int64", ())]
+FRAMES = [np.arange(6, dtype=np.float32).tobytes(), np.arange(3).tobytes()]
+TEXTS = b"\x02\0\0\0abxx\0" + b"\x01\0\0\0c\0\0\0\0"
+
+
+def test_keys_are_those_under_which_labels_lie_in_files():
+    """Another one would lose all that was ever kept."""
+    first = keys_of_inputs(LAYOUT, FRAMES, range(4))[0]
+    assert first.tobytes().hex() == "b913f8b48562706b8d072c36732611713faf9c128d0873d60d44cc4d77f0516b"
+    packed = keys_of_inputs(LAYOUT, FRAMES, [0, 1, 3])[1]
+    assert packed.tobytes().hex() == "d0cf2e263125b3288e8e0732e68c77b2553e9e902302b6ff3d481817c785e86b"
+    text = keys_of_inputs([("t", "str", (9,))], [TEXTS], range(3))[0]
+    assert text.tobytes().hex() == "850816757e5b61c880a6459056c4642cb4e65bdaf7f4dfcb9ec652f629841cbb"
+    named = keys_of_ids("train", [1, "1"], [5, 6], asked=b"q")[1]
+    assert named.tobytes().hex() == "97f443e352e63c731cc66606ab3ec43c14c5ccb9c17ce138ad891079b09779cc"
+
+
+@pytest.mark.parametrize("most", [0, 15, 16])
+def test_a_large_sample_has_its_key_as_a_small_one_has(monkeypatch, most):
+    """Small ones are joined first, 16 bytes each here; who keeps labels of both must find them."""
+    keys = keys_of_inputs(LAYOUT, FRAMES, range(4))
+    monkeypatch.setattr(sample_key, "_JOINED_BYTES", most)
+    assert np.array_equal(keys_of_inputs(LAYOUT, FRAMES, range(4)), keys)
+
+
+def test_no_samples_have_no_keys():
+    assert keys_of_inputs(LAYOUT, [b"", b""], range(1)).shape == (0, 32)
+    assert keys_of_inputs([("t", "str", (9,))], [b""], range(1)).shape == (0, 32)
+    assert keys_of_ids("train", []).shape == (0, 32)
+
+
 def test_ids_seeds_and_the_data_set_are_in_the_key():
     keys = [
         keys_of_ids("train", [1]),
@@ -160,6 +192,20 @@ def test_a_recipe_comes_back_from_its_text_and_its_digest_from_what_it_says():
     )
     assert seen.digest == made.digest, "a worker that has shown its outputs is the same teacher"
     assert made.digest == "c31bcebff981bcbeae1a8a0715804aea6ff635a5b42fad3645d79dd402c00430"
+
+
+def test_a_recipe_by_which_nobody_can_tell_the_weights_is_refused():
+    for told in (recipe(), recipe(weights="", version="1"), recipe(version="1")):
+        assert told.check() is told
+    with pytest.raises(StoreError, match="labels of models:teacher cannot be kept.*Name a version"):
+        recipe(weights="").check()
+
+
+def test_labels_of_another_recipe_that_lie_in_a_folder_are_refused():
+    made = recipe(weights="x")
+    made.check_same(recipe(weights="x"), "/kept")
+    with pytest.raises(StoreError, match="/kept holds .* another teacher: weights x instead of c0ffee"):
+        made.check_same(recipe(), "/kept")
 
 
 def test_recipes_differ_in_words():
