@@ -48,7 +48,7 @@ _ATTENDANCE = ("attendance",)
 _SAMPLER = ("sampler", "index_lists")
 _DEALING = ("dealing", "data_set_size")
 _DRAWS = ("draws",)
-_POSITION = ("position", "opened_epochs", "reading", "sampler", "index_lists")
+_POSITION = ("position", "counted", "opened_epochs", "data_set_size", "reading", "sampler", "index_lists")
 _CHECKPOINT = (
     *("checkpoint_tree", "checkpoint_tensors", "sameness", "checkpoint_registry", "rank_state", "earlier"),
     *("checkpoint", "checkpoint_rng", "checkpoint_stores"),
