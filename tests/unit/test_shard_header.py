@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import msgspec
@@ -196,6 +197,10 @@ def test_a_head_with_a_digest_too_few_or_too_many_is_refused() -> None:
     head = Head()
     head.metadata["blocks"] += "00" * 16
     assert "and was written with others" in head.refused()
+
+
+def test_a_file_is_named_by_the_digest_of_its_head() -> None:
+    assert name_of(b"head") == f"{hashlib.blake2b(b'head', digest_size=16).hexdigest()}.safetensors"
 
 
 def test_a_block_of_one_byte_is_one() -> None:
