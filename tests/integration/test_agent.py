@@ -116,6 +116,7 @@ def test_a_node_that_dies_while_nodes_meet_is_not_waited_for(running: Running, t
     assert output.splitlines()[-1] == "rank 0 of 1" and " of 2" in output
 
 
+@pytest.mark.slow
 def test_a_node_that_comes_after_the_end_has_nothing_to_do(running: Running, script: Path) -> None:
     with agent(running.address, script, "1:2") as first:
         first.communicate(timeout=WITHIN_S)

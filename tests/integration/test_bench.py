@@ -51,6 +51,7 @@ def wait_for_children(process: subprocess.Popen[str], needle: str) -> list[psuti
     raise AssertionError(f"no child with {needle!r}")
 
 
+@pytest.mark.slow
 def test_rows_are_measured_and_written(tmp_path: Path) -> None:
     with bench(tmp_path, "small", "startup", "--repeats", "1", "--seconds", "0.1") as process:
         output, _ = process.communicate(timeout=280)

@@ -33,6 +33,7 @@ def batches(count: int, samples: int = 6, tokens: int = 5) -> list[dict[str, Ten
     ]
 
 
+@pytest.mark.slow
 def test_labels_of_worker_processes_are_those_of_the_model_whatever_their_codec():
     model, given = Words(), batches(6)
     given.insert(3, {name: tensor[:0] for name, tensor in given[0].items()})  # a batch without samples

@@ -67,6 +67,7 @@ def test_an_installation_takes_three_names_and_every_file(site: Path) -> None:
     assert "edldist = edldist_launch.cli:main" in entry.read_text()
 
 
+@pytest.mark.slow
 def test_an_installed_job_runs_beside_files_with_the_names_of_others(site: Path, tmp_path: Path) -> None:
     """Every command of a job: coordinator, teacher, two nodes that meet, their agents and ranks."""
     for name in WRONG:

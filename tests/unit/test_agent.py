@@ -93,6 +93,7 @@ in_forks(heeded_later, [["SIGTERM"], ["SIGUSR1"]])
 )
 
 
+@pytest.mark.slow
 def test_a_signal_that_torch_takes_for_a_fault_of_its_own_is_not_lost() -> None:
     """It comes while the logs of ranks that failed are followed to their end, before they start again."""
     done = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True)

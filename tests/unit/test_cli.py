@@ -339,7 +339,8 @@ def test_a_command_that_may_goes_without_and_says_so(
     assert "nothing that goes beyond this machine is sealed" in caplog.text
 
 
-@pytest.mark.parametrize("command", ["teacher", pytest.param("student", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["teacher", "student"])
 def test_modules_are_found_in_a_folder_that_is_named(tmp_path: Path, command: str) -> None:
     here, jobs = tmp_path / "here", tmp_path / "jobs"
     for folder in (here, jobs):
