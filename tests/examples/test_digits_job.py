@@ -138,6 +138,7 @@ def test_the_job_trains_the_very_student_that_the_sweep_trains_in_one_process(
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
+@pytest.mark.slow
 def test_the_demo_kills_a_worker_lets_one_join_and_counts_every_sample(tmp_path: Path, build: Path) -> None:
     folder, log = tmp_path / "demo", tmp_path / "log"
     job = run_job(folder, build, "student.args=[--epochs, 15]")
