@@ -68,6 +68,8 @@ class _Node:
     report: NodeReport
     last_seen: float
     answered: bool = False
+    owner: str = ""
+    """The name of the key that it first reported with; empty without keys."""
 
     @property
     def ended(self) -> bool:
@@ -129,8 +131,13 @@ class Rendezvous:
         """Monotonic seconds at which to decide although no message came."""
         return min((run.due_at for run in self._runs.values()), default=float("inf"))
 
-    def report(self, peer: Sender, message: NodeReport, now: float) -> None:
-        """Note what a node says; ``decide`` answers it."""
+    def report(self, peer: Sender, message: NodeReport, now: float, owner: str = "") -> None:
+        """Note what a node says; ``decide`` answers it.
+
+        Args:
+            owner: the name of the key that the sender proved to have. While a node is here, nobody with
+                another key speaks for it.
+        """
         run = self._runs.get(message.run)
         reason = self._objection(run, message, now)
         if reason is not None:
@@ -140,6 +147,10 @@ class Rendezvous:
             run = self._runs[message.run] = _Run(message, now)
         process = message.node.process
         node = run.nodes.get(process)
+        if node is not None and node.owner != owner:
+            reason = f"node {process} of run {message.run} is here with another key, and speaks for itself"
+            self._answers.append(Send(peer, RunView(run=message.run, seq=message.seq, refused=reason)))
+            return
         if node is not None and message.seq < node.report.seq:
             return  # it waited in a queue that was made for a former coordinator
         if now - run.left.get(process, float("-inf")) < LEASE_S and message.state != "left":
@@ -149,7 +160,7 @@ class Rendezvous:
             self._answers.append(Send(peer, _answer(run.told, message)))
             return
         if node is None:
-            node = run.nodes[process] = _Node(peer, message, now)
+            node = run.nodes[process] = _Node(peer, message, now, owner=owner)
         node.peer, node.report, node.last_seen, node.answered = peer, message, now, False
         self._peers[peer] = message.run, process
         run.due(now)

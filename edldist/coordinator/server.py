@@ -369,7 +369,7 @@ class Coordinator:
         elif isinstance(message, Scale):
             self._scale(peer, message, now, wall)
         elif isinstance(message, NodeReport):
-            self._rendezvous.report(peer, message, now)
+            self._rendezvous.report(peer, message, now, peer.owner)
         elif isinstance(message, TraceQuery):
             self._carry(self._traces.ask(peer, message, members.members, self._clock.monotonic()))
         elif isinstance(message, TraceRecords):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +26,7 @@ from edldist.wire.messages import (
     MAX_TEXT,
     Generation,
     GroupNode,
+    RunView,
     decode,
     encode,
 )
@@ -214,6 +216,18 @@ def test_a_node_that_dies_before_it_knows_of_its_rank_is_gone_like_any_other() -
     a.rejoin()
     town.run(LEASE_S + NEXT_CALL_S + 0.2)
     assert town.members() == ["a"] and a.generation.number == 2
+
+
+def test_nobody_with_another_key_speaks_for_a_node() -> None:
+    town, (a, b) = formed("a", "b", most=2)
+    for node in (a, b):
+        forged = msgspec.structs.replace(node.report, seq=node.report.seq + 9, state="finished")
+        town.core.report(b"thief", forged, town.now, "bob")
+    refused = [send.message for send in town.core.decide(town.now) if send.peer == b"thief"]
+    assert len(refused) == 2
+    assert all(isinstance(each, RunView) and "is here with another key" in each.refused for each in refused)
+    town.run(0.1)
+    assert town.members() == ["a", "b"] and not a.view.closed and not b.view.closed
 
 
 # --- the end of a run -----------------------------------------------------------------------------
