@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from edldist.wire.messages import MemberStatus, Scalar, Status
 from edldist_launch.cli.watch.tracing import trace
 from edldist_launch.view import traces
+from tests.unit.command_line import invoke
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "61", "1e9", "soon"])
@@ -27,6 +28,17 @@ def test_a_sample_that_is_no_number_of_tasks_is_refused(sample: str) -> None:
 def test_only_one_thing_says_which_job(tmp_path: Path) -> None:
     done = CliRunner().invoke(trace, [str(tmp_path), "--coordinator", "tcp://127.0.0.1:9"])
     assert done.exit_code == 2 and "give one of them" in done.output, done.output
+
+
+@pytest.mark.parametrize("command", [("trace",), ("doctor", "--job", "--output")])
+def test_a_job_that_has_ended_is_not_looked_for(command: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_text(
+        '{"t": 1, "event": "coordinator_started", "address": "tcp://127.0.0.1:1"}\n'
+    )
+    (tmp_path / "result.json").write_text('{"status": "completed"}')
+    result = invoke(*command, str(tmp_path))
+    said = f"the job of {tmp_path} has ended (completed): edldist report {tmp_path} says how it went"
+    assert said in str(result.exception)
 
 
 def test_a_folder_without_a_job_is_said(tmp_path: Path) -> None:

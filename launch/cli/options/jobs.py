@@ -72,16 +72,20 @@ def coordinator_that_runs(coordinator: str | None, folder: Path | None, named: s
 
     Raises:
         click.UsageError: both are on the command line.
-        ConfigError: no coordinator of that job runs.
+        ConfigError: no coordinator of that job runs: it has ended, or none has started yet.
         LaunchError: its engine does not tell.
     """
     from edldist.errors import ConfigError
+    from edldist_launch.record.earlier import read_result
     from edldist_launch.view.whereabouts import coordinator_of
 
     coordinator, folder = coordinator_or_folder(coordinator, folder, named)
     if coordinator is None and folder is None:
         coordinator, folder = unnamed_job()
     if folder is not None:
+        if (result := read_result(folder / "result.json")) is not None:
+            ended = f"the job of {folder} has ended ({result.get('status')})"
+            raise ConfigError(f"{ended}: edldist report {folder} says how it went")
         coordinator = coordinator_of(folder, engine_of(folder), wait=False)
     if coordinator is None:
         raise ConfigError(f"{folder}: its job has started no coordinator yet, or has ended")
