@@ -40,6 +40,8 @@ HANDOVER_S = 60.0
 LOOK_S = 0.5
 OUTPUTS = Path("out")
 """Where default folders lie."""
+ENDINGS = ("result.json", "report.html", "curves.png")
+"""Files that tell of a run's end, and so of nothing while it goes on."""
 LOCK = ".lock"
 """File of a folder that whoever runs a job there has locked."""
 
@@ -120,8 +122,9 @@ class RecordFolder:
 
     def forget_result(self) -> None:
         """The job goes on: what it ended with before is no result any more."""
-        with contextlib.suppress(OSError):
-            (self.path / "result.json").unlink(missing_ok=True)
+        for name in ENDINGS:
+            with contextlib.suppress(OSError):
+                (self.path / name).unlink(missing_ok=True)
 
     def keep(self, memory: Memory) -> None:
         """Keep figures for whoever watches this job next.
@@ -251,7 +254,8 @@ class JobFolder(RecordFolder):
             self.set_aside = set_aside(self.path)
         else:
             self.earlier = earlier
-        (self.path / "result.json").unlink(missing_ok=True)
+        for name in ENDINGS:
+            (self.path / name).unlink(missing_ok=True)
         self.forget_kept()
         (self.path / "logs").mkdir(exist_ok=True)
         (self.path / "checkpoints").mkdir(exist_ok=True)

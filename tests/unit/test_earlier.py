@@ -57,6 +57,18 @@ def test_a_checkpoint_of_another_configuration_is_not_gone_on_with(tmp_path: Pat
         JobFolder(tmp_path, job(("2",)))
 
 
+@pytest.mark.parametrize("status", ["interrupted", "completed"])
+def test_no_page_tells_of_an_end_while_the_run_goes_on(status: str, tmp_path: Path) -> None:
+    leave(tmp_path, job(), status, checkpoint=7)
+    endings = ("result.json", "report.html", "curves.png")
+    for name in endings[1:]:
+        (tmp_path / name).write_text("it failed")
+    with JobFolder(tmp_path, job()) as again:
+        finished = again.finished is not None
+        assert [(tmp_path / name).exists() for name in endings] == [finished] * 3
+    assert finished is (status == "completed")
+
+
 def test_a_run_that_left_nothing_to_mix_is_begun_again_with_whatever_changed(tmp_path: Path) -> None:
     leave(tmp_path, job(("1",)), "failed")
     with JobFolder(tmp_path, job(("2",))) as folder:
