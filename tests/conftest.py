@@ -7,12 +7,32 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 # Tensors of tests are small, several processes compute at once, and threads that wait for each other spin.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+_COMPUTE = {"fuzz", "mutation", "simulation", "unit"}
+"""Folders of tests that compute; those of the others wait for processes most of the time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let files that compute and files that wait take turns, so that several processes use all cores.
+
+    One folder after the other they would wait for each other first, and then compete.
+    """
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    kinds: tuple[list[Path], list[Path]] = ([], [])
+    for path in files:
+        kinds[bool(_COMPUTE & {part.name for part in path.parents})].append(path)
+    turns = sorted((place / len(kind), path) for kind in kinds for place, path in enumerate(kind))
+    items[:] = [item for _, path in turns for item in files[path]]
 
 
 def pytest_collection_finish() -> None:
