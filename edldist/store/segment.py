@@ -61,8 +61,8 @@ class Segment:
         """How many of these samples, from the first on, still fit."""
         if labels.ends is None:
             return min(labels.samples, self.capacity - self.samples)
-        fitting = np.searchsorted(labels.ends, self.capacity - self.rows, side="right") - 1
-        return min(int(fitting), self.capacity - self.samples)
+        # A sample has one row at least, so there is memory for as many samples as rows.
+        return int(np.searchsorted(labels.ends, self.capacity - self.rows, side="right")) - 1
 
     def add(self, labels: KeptRows) -> int:
         """Copy labels for which there is room; the number of the first among the samples here."""

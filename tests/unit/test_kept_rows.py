@@ -60,6 +60,7 @@ def test_a_segment_gives_back_what_was_added(lengths: bool, witness: bool) -> No
     assert (segment.nbytes, segment.saved, segment.sealed) == (0, False, False)
     assert [segment.add(kept.part(0, 4)), segment.add(kept.part(4, 9))] == [0, 4]
     assert samples_of(segment.kept()) == samples_of(segment.for_a_file()) == samples_of(kept)
+    assert segment.kept().nbytes == kept.nbytes
     assert segment.nbytes == kept.nbytes - 8 * lengths, "the end of the last one is the start of the next"
     segment.withdraw(np.array([2, 5]))
     segment.withdraw(np.array([5, 0]))
@@ -94,6 +95,14 @@ def test_a_segment_takes_so_many_samples_and_rows_and_no_more() -> None:
     assert segment.room_for(ragged.part(4, 9)) == 0
     long = made(4, 5, True, False)
     assert Segment(long, 0).room_for(long) == 1, "its first sample has five rows"
+
+
+def test_a_segment_is_full_of_samples_of_one_row_each() -> None:
+    short = made(0, 11, True, False).take(np.array([0, 5, 10]))
+    segment = Segment(short, 3 * 64)
+    assert segment.room_for(short) == 3
+    segment.add(short)
+    assert samples_of(segment.kept()) == samples_of(short) and segment.room_for(short) == 0
 
 
 def test_labels_lie_together_with_their_like_alone() -> None:

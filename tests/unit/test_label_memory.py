@@ -76,11 +76,12 @@ def test_of_what_lies_in_files_nothing_is_among_all_that_does_not() -> None:
 def test_no_more_than_four_kinds_are_filled_at_once_and_the_one_that_waits_longest_is_closed() -> None:
     memory = Memory(1 << 20, 1 << 20, files=True)
     kinds = [{"values": 8 + number} for number in range(5)]
-    for number in (0, 1, 2, 3, 0):
-        assert sealed_of(memory, rows(10 * number, 10 * number + 3, **kinds[number])) == []
-    assert sealed_of(memory, rows(90, 97, **kinds[4])) == [3], "the second one's"
+    for number in (0, 1, 2, 3):
+        assert sealed_of(memory, rows(10 * number, 11 * number + 1, **kinds[number])) == []
+    assert sealed_of(memory, rows(80, 81, **kinds[0])) == []
+    assert sealed_of(memory, rows(90, 97, **kinds[4])) == [2], "the second one's"
     assert sealed_of(memory, rows(100, 102, **kinds[0])) == []
-    assert [segment.samples for segment in memory.seal()] == [3, 3, 7, 8]
+    assert [segment.samples for segment in memory.seal()] == [3, 4, 7, 4]
 
 
 def test_what_is_full_is_closed_though_other_kinds_are_open() -> None:
@@ -117,6 +118,25 @@ def test_what_was_used_last_goes_last() -> None:
     memory.kept(0)
     memory.put(rows(30, 40))
     assert found(memory, rows(0, 40)) == [True] * 10 + [False] * 10 + [True] * 20
+
+
+def test_what_is_filled_is_used() -> None:
+    memory = Memory(1 << 20, 1 << 20, files=False)
+    for labels in (rows(0, 3), rows(10, 12, lengths=True), rows(3, 5)):
+        memory.put(labels)
+    memory.seal()
+    memory.resize(memory.nbytes - 1)
+    assert found(memory, rows(0, 5)) == [True] * 5 and memory.evicted == 2
+
+
+def test_a_bound_that_is_met_exactly_costs_nothing() -> None:
+    memory = Memory(1 << 20, 10 * EACH, files=False)
+    memory.put(rows(0, 512))
+    assert memory.nbytes == INDEX + 512 * EACH, "half of the index is taken"
+    memory.resize(INDEX + 512 * EACH)
+    assert memory.evicted == 0
+    memory.resize(INDEX + 502 * EACH)
+    assert memory.evicted == 10
 
 
 def test_a_lower_bound_lets_go_at_once_of_what_may_go() -> None:
