@@ -142,7 +142,6 @@ class Memory:
     def _seal(self, number: int, sealed: list[Segment]) -> None:
         self._open.remove(number)
         segment = self._segments[number]
-        segment.sealed = True
         if not segment.samples:
             del self._segments[number]
         elif self.files:

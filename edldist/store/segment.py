@@ -25,7 +25,6 @@ class Segment:
         capacity: samples that fit, if they are one row each.
         nbytes: of memory that is in use.
         saved: whether its labels are in a file, so that it may go.
-        sealed: nothing more is put into it.
     """
 
     def __init__(self, like: KeptRows, most_bytes: int) -> None:
@@ -42,7 +41,7 @@ class Segment:
         ]
         self.samples = self.rows = 0
         self._row_bytes, self._sample_bytes = per_row, per_sample
-        self.saved = self.sealed = False
+        self.saved = False
         self._withdrawn: set[int] = set()
 
     @property

@@ -57,7 +57,7 @@ def test_all_that_is_kept_has_its_bytes(lengths: bool, witness: bool) -> None:
 def test_a_segment_gives_back_what_was_added(lengths: bool, witness: bool) -> None:
     kept = made(0, 9, lengths, witness)
     segment = Segment(kept, 1 << 20)
-    assert (segment.nbytes, segment.saved, segment.sealed) == (0, False, False)
+    assert (segment.nbytes, segment.saved) == (0, False)
     assert [segment.add(kept.part(0, 4)), segment.add(kept.part(4, 9))] == [0, 4]
     assert samples_of(segment.kept()) == samples_of(segment.for_a_file()) == samples_of(kept)
     assert segment.kept().nbytes == kept.nbytes
