@@ -43,6 +43,7 @@ def test_parts_and_choices_are_of_the_samples_that_were_asked_for(lengths: bool,
     assert taken.lengths(np.array([0, 2])).tolist() == ([3, 4] if lengths else [1, 1])
     joined = KeptRows.joined([kept.part(0, 3), kept.take(np.array([5])), part])
     assert samples_of(joined) == [*every[:3], every[5], *every[2:5]] and joined.kind == kept.kind
+    assert samples_of(KeptRows.joined([kept])) == every
 
 
 @pytest.mark.parametrize(("lengths", "witness"), KINDS)
