@@ -113,6 +113,8 @@ def test_keys_are_those_under_which_labels_lie_in_files():
     assert text.tobytes().hex() == "850816757e5b61c880a6459056c4642cb4e65bdaf7f4dfcb9ec652f629841cbb"
     named = keys_of_ids("train", [1, "1"], [5, 6], asked=b"q")[1]
     assert named.tobytes().hex() == "97f443e352e63c731cc66606ab3ec43c14c5ccb9c17ce138ad891079b09779cc"
+    below = keys_of_ids("train", [-7])[0]
+    assert below.tobytes().hex() == "c3626ecbf38c3277c24cd29108d3875ef72127d67da3664afa7958e166bf54d7"
 
 
 @pytest.mark.parametrize("most", [0, 15, 16])
