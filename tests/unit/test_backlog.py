@@ -5,9 +5,11 @@ With real ones: tests/contract/test_backlog.py.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -46,6 +48,7 @@ class Book(Backlog):
         holds: bytes that are unread, by descriptor.
         gone: who was hung up on, with the reason.
         looks: how often somebody asked what is held.
+        asked: how often somebody asked who has come.
     """
 
     def __init__(self, context: zmq.Context, most_bytes: int = MOST, sealed: bool = False) -> None:
@@ -56,9 +59,10 @@ class Book(Backlog):
         self.connections = object()
         self.holds: dict[int, int] = {}
         self.gone: dict[int, str] = {}
-        self.looks = 0
+        self.looks = self.asked = 0
 
-    def note_connections(self) -> None: ...
+    def note_connections(self) -> None:
+        self.asked += 1
 
     def held(self) -> dict[int, int]:
         self.looks += 1
@@ -118,6 +122,7 @@ def looks_again(book: Book, now: float) -> float:
 def test_it_looks_twenty_times_a_second_and_more_often_at_who_holds_more_than_a_greeting(book: Book) -> None:
     assert looks_again(book, 10.0) == 0.05
     assert (book.look(10.049), book.looks) == (10.05, 1), "not yet"
+    assert book.asked == 2, "but at who has come"
     book.comes(3, SILENT_BYTES, heard=True)
     assert (looks_again(book, 10.05), book.looks) == (0.05, 2)
     book.holds[3] += 1
@@ -194,6 +199,15 @@ def test_who_goes_for_the_bound_of_all_counts_no_more_among_those_without_a_task
     assert list(book.gone) == [3]
 
 
+def test_who_goes_for_the_bound_of_all_with_a_task_makes_no_room_for_those_without(book: Book) -> None:
+    book.comes(3, 60 << 20, tasked=True)
+    book.comes(4, 1, heard=True)
+    for source in range(10, 18):
+        book.comes(source, 1 << 20, heard=True)
+    book.look(10.0)
+    assert list(book.gone) == [3, 10]
+
+
 def test_a_process_that_always_has_something_to_read_looks_at_every_twentieth(book: Book) -> None:
     book.comes(3, SILENT_BYTES + 1)
     book.bound.waits = True
@@ -249,6 +263,79 @@ def test_a_message_counts_as_a_word_and_garbage_as_four(book: Book) -> None:
     book.read(Route(9), [memoryview(b"x")])  # who has left
     book.skipped()
     assert (connection.words, connection.read, connection.route, book.gone) == (4, 6, None, {})
+
+
+def test_whoever_is_unknown_may_have_come_since_the_last_look(book: Book) -> None:
+    book.comes(3)
+    book.says(3, 1)
+    assert book.asked == 0, "that takes time for each message"
+    book.read(Route(9), [memoryview(b"x")])
+    assert book.asked == 1
+
+
+def test_connections_are_noted_as_they_come_and_go(context: zmq.Context) -> None:
+    with context.socket(zmq.ROUTER) as bound:
+        made = backlog.Backlog(bound, MOST, HEADER)
+        assert made.connections is not None and made.connections.getsockopt(zmq.RCVHWM) == 0
+        port = bound.bind_to_random_port("tcp://127.0.0.1")
+        for _ in range(2):
+            with socket.create_connection(("127.0.0.1", port)):
+                wait_until(made, lambda: made.open == 1)
+                (connection,) = made._open.values()
+                assert made.held() == {connection.source: 0}
+                connection.read = 5
+                assert made.held() == {connection.source: -5}
+            wait_until(made, lambda: made.open == 0)
+        assert (made.cut, made.refused) == (0, 0)
+        made.close()
+        assert made.connections is None
+        made.close()
+    with context.socket(zmq.ROUTER) as closed:
+        late = backlog.Backlog(closed, MOST, HEADER)
+    late.close()
+    assert late.connections is None, "though its socket was closed before"
+
+
+def test_who_is_hung_up_on_sees_it_and_one_that_comes_too_many_as_well(
+    context: zmq.Context, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(backlog, "most_connections", lambda: 2)  # one of each address
+    with context.socket(zmq.ROUTER) as bound, caplog.at_level(logging.WARNING):
+        made = backlog.Backlog(bound, MOST, HEADER)
+        port = bound.bind_to_random_port("tcp://127.0.0.1")
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as first:
+            wait_until(made, lambda: made.open == 1)
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as second:
+                wait_until(made, lambda: made.refused == 1)
+                assert ended(second) and (made.open, made.cut) == (1, 0)
+            made._cut(*made._open.values(), "it is a test")
+            assert ended(first) and (made.open, made.cut, made.refused) == (0, 1, 1)
+        made.close()
+    assert "from 127.0.0.1" in caplog.messages[0] and "one address may hold 1" in caplog.messages[0]
+
+
+def ended(connection: socket.socket) -> bool:
+    """Read until the other side hangs up."""
+    with contextlib.suppress(ConnectionError):
+        while connection.recv(1 << 16):
+            pass
+    return True
+
+
+def test_whose_descriptor_is_closed_has_left_and_holds_nothing(context: zmq.Context) -> None:
+    with context.socket(zmq.ROUTER) as bound:
+        made = backlog.Backlog(bound, MOST, HEADER)
+        made._callers.came("10.0.0.1", 0.0)
+        made._open[10**6] = _Connection(10**6, "10.0.0.1")
+        assert made.held() == {} and made.open == 0
+        made.close()
+
+
+def wait_until(made: backlog.Backlog, done: Callable[[], bool]) -> None:
+    assert made.connections is not None
+    while not done():
+        assert made.connections.poll(30_000), "nothing was told of connections"
+        made.note_connections()
 
 
 def test_where_nothing_is_counted_nothing_is_noted(book: Book) -> None:
