@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edldist.stability.guard import SpikeGuard
     from edldist.store.label_store import LabelStore
     from edldist.store.sample_key import augmentation_seed
+    from edldist.student.inputs.ids import SampleIds
     from edldist.student.inputs.sequences import Sequences
     from edldist.student.loader import DistillLoader
     from edldist.student.memory.collating import collate
@@ -35,6 +36,7 @@ __all__ = [
     "LabelStore",
     "LiveGroup",
     "PublishedWeights",
+    "SampleIds",
     "Sequences",
     "SpikeGuard",
     "Vocabulary",
@@ -60,6 +62,7 @@ _HOMES = {
     "LabelStore": "edldist.store.label_store",
     "LiveGroup": "edldist.live.group",
     "PublishedWeights": "edldist.weights.published",
+    "SampleIds": "edldist.student.inputs.ids",
     "Sequences": "edldist.student.inputs.sequences",
     "SpikeGuard": "edldist.stability.guard",
     "Vocabulary": "edldist.vocabulary.wanted",

@@ -23,8 +23,6 @@ __all__ = ["CountedPosition"]
 
 logger = logging.getLogger(__name__)
 
-_NO_STATE = Mark()
-
 
 class CountedPosition:
     """Counts what was consumed, and skips it after a restore.
@@ -150,11 +148,11 @@ class CountedPosition:
         return batches
 
     def _marked(self, batches: Iterator[Any], epoch: int, number: int) -> Iterator[tuple[Any, Mark]]:
-        first = number
+        first, stateless = number, Mark(epoch=epoch)
         while True:
             self._reseed(epoch, 1 + number)
             batch = self._first_of(batches, epoch) if number == first else next(batches, batches)
-            mark = _NO_STATE if self._own is None else Mark(state=self._own.taken())
+            mark = stateless if self._own is None else Mark(state=self._own.taken(), epoch=epoch)
             if batch is batches:
                 self._end = epoch, mark.state
                 return

@@ -24,10 +24,12 @@ class Mark(NamedTuple):
     Attributes:
         part: this rank's part of the global batch, behind an ``ElasticSampler``.
         state: a copy of the data loader's own state after this batch was read, if it has one.
+        epoch: the one that it is of.
     """
 
     part: Part | None = None
     state: Any = None
+    epoch: int = 0
 
 
 class Position(Protocol):

@@ -101,7 +101,7 @@ class SampledPosition:
                 return
             part = part or self._sampler.part(position)  # refuses what is past the end
             position += part.global_samples
-            items = [(batch, Mark(part=part))]
+            items = [(batch, Mark(part=part, epoch=epoch))]
             del batch  # held by nobody here while it is open
             yield items.pop()
 

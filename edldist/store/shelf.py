@@ -91,6 +91,16 @@ class Shelf:
                 return np.zeros(len(keys), np.bool_)
             return self._files.holds(keys, checked)
 
+    def keeps(self, keys: Keys) -> NDArray[np.bool_]:
+        """Of which samples there are labels, in memory or in files. They are neither read nor counted.
+
+        Args:
+            keys: uint8 [n, 32].
+        """
+        keys = _checked_keys(keys)
+        with self._lock:
+            return self._known(keys)
+
     def put(
         self,
         keys: Keys,
@@ -277,12 +287,16 @@ class Shelf:
 
     def _new(self, labels: KeptRows) -> KeptRows:
         """Those that are not kept yet."""
-        known = self._memory.find(labels.keys)[0] >= 0
-        if self._files is not None:
-            known |= self._files.find(labels.keys)[0] >= 0
+        known = self._known(labels.keys)
         if not known.any():
             return labels
         return labels.take(np.flatnonzero(~known))
+
+    def _known(self, keys: Keys) -> NDArray[np.bool_]:
+        known = self._memory.find(keys)[0] >= 0
+        if self._files is not None:
+            known |= self._files.find(keys)[0] >= 0
+        return np.asarray(known, np.bool_)
 
     def _checked(
         self,

@@ -26,6 +26,7 @@ from edldist.student.loop.figures import LoopFigures
 from edldist.student.loop.labelling import Labelling
 from edldist.student.loop.loop_state import LoopState
 from edldist.student.loop.reading import ReadAhead
+from edldist.student.loop.seeding import SeedingWatch
 from edldist.student.loop.step_weights import StepWeights
 from edldist.student.loop.stored import Stored
 from edldist.student.memory.to_device import DeviceTransfer, copier_for
@@ -192,6 +193,7 @@ class DistillLoader:
         )
         self._position = self._ahead.position
         figures = LoopFigures()
+        stored = Stored.of(store, ids, environment)
         self._labelling = labelling = Labelling(
             "DistillLoader",
             *(asked, flow, figures, environment),
@@ -201,12 +203,13 @@ class DistillLoader:
             checkpointed=checkpointed,
             transport=transport,
             skip_poison=poison == "skip",
-            stored=Stored.of(store, ids, environment),
+            stored=stored,
         )
         alone = labelling.here.world_size == 1
         weights = StepWeights(agree_weights)
         self._dealing_checked = False
         self._service = service = labelling.service
+        watch = SeedingWatch(data_loader, self._ahead, service, figures)
         self._arrivals = Arrivals(
             self._ahead,
             service,
@@ -216,6 +219,7 @@ class DistillLoader:
             labelling.decoding,
             keep_stand_in=poison == "skip" and not alone,
             depth=max(2, high),
+            looked_up=watch.looked_up if stored.by_inputs else None,
         )
         self._consumption = Consumption(
             *(self._position, figures, weights, labelling.known, service.used, self._arrivals),

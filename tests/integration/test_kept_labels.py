@@ -10,13 +10,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from edldist import ElasticSampler, LabelStore, Sequences
+from edldist import ElasticSampler, LabelStore, SampleIds, Sequences
 from edldist.config import LabelConfig
 from edldist.errors import ConfigError, InputError, StoreError
 from edldist.labeller.data_set import Batch
 from edldist.labeller.naming import batch_keys, inputs_of
 from edldist.store.recipe import Recipe
-from edldist.student.inputs.ids import SampleIds
 from tests.harness import LocalJob
 
 pytestmark = pytest.mark.timeout(240)

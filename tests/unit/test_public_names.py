@@ -34,6 +34,7 @@ def test_the_public_surface_is_that_of_the_design() -> None:
         "LabelStore",
         "LiveGroup",
         "PublishedWeights",
+        "SampleIds",
         "Sequences",
         "SpikeGuard",
         "Vocabulary",

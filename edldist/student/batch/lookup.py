@@ -77,7 +77,7 @@ class SampleKeys:
         if ids is not None and not self.data:
             raise ConfigError(
                 "ids= without the name of their data set: samples of two data sets may have one id. Name it "
-                "in the job file's store.data, or in SampleIds(..., data='digits, version 2')"
+                "in the job file's store.data, or in edldist.SampleIds(..., data='digits, version 2')"
             )
         self._ids = ids
         self._fixed = fixed

@@ -68,6 +68,7 @@ class Arrivals:
         keep_stand_in: whether the batch that the loop had last is kept for ``stand_in``.
         depth: how many batches are open where reading is in lock step: as many as the loop has asked for, and
             this many more.
+        looked_up: is told of each batch that was looked up in a store, before it is offered.
     """
 
     def __init__(
@@ -80,8 +81,10 @@ class Arrivals:
         decoding: Decoding,
         keep_stand_in: bool,
         depth: int,
+        looked_up: Callable[[OpenBatch], None] | None = None,
     ) -> None:
         self._ahead = ahead
+        self._looked_up = looked_up
         self._depth = depth
         self._service = service
         self._transfer = transfer
@@ -144,7 +147,8 @@ class Arrivals:
 
     def at_end(self) -> bool:
         """Whether the loop has the last batch of its epoch; reads one more if that is not known."""
-        return self._ahead.at_end(self._service.offer)
+        self._asked_at = self._clock.monotonic()
+        return self._ahead.at_end(self._offer)
 
     def clear(self) -> None:
         """Forget what was read and not consumed."""
@@ -169,7 +173,7 @@ class Arrivals:
         self._figures.has_read(self._clock.monotonic() - began)
 
     def _offer(self, batch: OpenBatch) -> None:
-        self._service.offer(batch)
+        self._service.offer(batch, self._looked_up)
         if self._tape.on:
             now = self._tape.now()
             self._tape.write(Kind.READ, self._asked_at, now, batch.number, batch.samples)

@@ -20,6 +20,7 @@ class LoopFigures:
     probability that has no place in the student's vocabulary, where that is said, as it was measured last.
     ``waits`` counts how long it waited for each batch but the first.
     ``staleness`` is the most steps after which labels of a request were taken, where there are requests.
+    ``fruitless_epochs`` counts those that found nothing in a store of what the one before had put there.
     """
 
     batches: int = 0
@@ -37,6 +38,7 @@ class LoopFigures:
     epoch_samples: int = 0
     unmapped: float | None = None
     staleness: int | None = None
+    fruitless_epochs: int = 0
     waits: StageClock = field(default_factory=StageClock)
     _first_at: float | None = None
     _waited_s: float = 0.0
@@ -78,6 +80,8 @@ class LoopFigures:
         some: dict[str, Scalar] = {} if self.unmapped is None else {"unmapped": round(self.unmapped, 6)}
         if self.staleness is not None:
             some["staleness"] = self.staleness
+        if self.fruitless_epochs:
+            some["store_fruitless_epochs"] = self.fruitless_epochs
         return some | {
             "batches": self.batches,
             "samples": self.samples,

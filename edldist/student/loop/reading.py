@@ -106,6 +106,7 @@ class ReadAhead:
     Attributes:
         epochs: as given.
         lock_step: whether all ranks have to read at the same points of their loops, whatever labels come.
+        select: picks what teachers see of a batch.
 
     Raises:
         ConfigError: ``inputs`` or ``epochs`` cannot be.
@@ -127,7 +128,7 @@ class ReadAhead:
             raise ConfigError(
                 f"epochs={epochs!r}: use the number of epochs that the script runs, 1 or more, or None"
             )
-        self._select = select = TeacherInputSelector(inputs, teachers, route)
+        self.select = select = TeacherInputSelector(inputs, teachers, route)
         self._draws = DataDraws()
         self.position: Position = position_of(
             data_loader, self._draws.reseed, lambda batch: select(batch).samples, weights_agreed
@@ -362,7 +363,7 @@ class ReadAhead:
                 parts.extend(part for part in hidden if id(part) not in known)
                 hidden.clear()  # what refers to a part is counted
             ours = alone(parts, WHOLE_BYTES + 1)
-            seen = self._select(batch)
+            seen = self.select(batch)
             self.position.check(mark, seen.samples)
             if beside := _seen_beside(parts, seen):
                 ours |= alone(beside, WHOLE_BYTES + 1)

@@ -25,6 +25,11 @@ class Stored(NamedTuple):
     use: StoreUse | None = None
     own: LabelStore | None = None
 
+    @property
+    def by_inputs(self) -> bool:
+        """Whether there is a store, in which samples are known by what teachers see of them."""
+        return self.use is not None and self.use.ids is None
+
     @classmethod
     def of(cls, store: Any, ids: Any, environment: JobEnvironment) -> Stored:
         """Check the arguments of a ``DistillLoader``, by the same names.

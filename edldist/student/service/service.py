@@ -155,11 +155,17 @@ class StudentService:
 
     # --- the trainer's thread -----------------------------------------------------------------
 
-    def offer(self, batch: OpenBatch) -> None:
-        """Append a batch to the queue (see ``Delivery.offer``)."""
+    def offer(self, batch: OpenBatch, looked_up: Callable[[OpenBatch], None] | None = None) -> None:
+        """Append a batch to the queue (see ``Delivery.offer``).
+
+        Args:
+            looked_up: is told before that, once its labels were looked for in the store.
+        """
         self._comparing.see(batch)
         if self._kept.shelves is not None:
             self._kept.shelves.look_up(batch)
+            if looked_up is not None:
+                looked_up(batch)
         if self._options.fallback is not None:
             self._options.fallback.settle(batch)
         if self.delivery.offer(batch):
