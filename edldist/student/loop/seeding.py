@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterable
 from typing import Any
@@ -66,16 +67,14 @@ class SeedingWatch:
         inside = epoch == position.epoch and position.samples > 0
         for teacher, lookup in batch.lookups.items():
             samples = len(lookup.texts)
-            if (
-                self._recurrence.look_closer(epoch, samples - lookup.found)
-                and teacher in self._service.shelves
+            if teacher in self._service.shelves and self._recurrence.look_closer(
+                epoch, samples - lookup.found
             ):
                 self._look_closer()
-        teacher, lookup = next(iter(batch.lookups.items()), (None, None))
-        if teacher is not None and lookup is not None:
+        for first, lookup in itertools.islice(batch.lookups.items(), 1):
             told = self._recurrence.looked_up(epoch, len(lookup.texts), lookup.found, lookup.texts, inside)
             if told is not None:
-                self._in_vain(teacher, told)
+                self._in_vain(first, told)
 
     # --- inside -------------------------------------------------------------------------------------
 
