@@ -97,6 +97,7 @@ ROWS = (
     Row("workers", "fleets", "many", "32 simulated workers"),
     Row("mixed", "fleets", "mixed", "simulated workers of 10 ms and of 40 ms"),
     Row("shares", "shares", "measure_shares", "three jobs of weights 2:1:1 that ask twice as much"),
+    Row("relief", "relief", "measure_relief", "a smaller codec on an overloaded fleet", budgeted=False),
     Row("killed", "killed", "measure_killed", "one of four workers killed"),
     Row("restart", "restarts", "measure_restarts", "a student node killed, and one joining"),
     Row("resize", "resize", "measure_resize", "a rank killed, frozen and joining, in process"),

@@ -64,6 +64,12 @@ class Job:
             self._start("simulated", *command, **env)
             workers -= count
 
+    def narrow(self, pass_s: float, labels: str, codec: str, bytes_a_second: float) -> None:
+        """One such worker in a process of its own, whose link lets so many bytes of labels through."""
+        command = [sys.executable, "-m", "edldist_benchmarks.narrow", self.address, codec]
+        env = {"EDLDIST_BENCH_LABEL": labels, "EDLDIST_BENCH_PASS_S": str(pass_s)}
+        self._start("narrow", *command, repr(bytes_a_second), **env)
+
     def one_simulated(self, pass_s: float, labels: str = "float32:10") -> subprocess.Popen[bytes]:
         """The same as a real worker in a process of its own."""
         return self.teacher("paced", TASK_SAMPLES, labels, EDLDIST_BENCH_PASS_S=str(pass_s))

@@ -19,11 +19,16 @@ NOTE_S = 0.05
 
 
 class Progress(NamedTuple):
-    """``batches`` delivered by ``t`` (monotonic seconds), served by ``teachers`` workers."""
+    """``batches`` delivered by ``t`` (monotonic seconds), served by ``teachers`` workers.
+
+    ``label_bytes`` of tensors came through sockets by then; ``degraded`` samples had cheaper labels.
+    """
 
     t: float
     batches: int
     teachers: int
+    label_bytes: int = 0
+    degraded: int = 0
 
 
 class Book:
@@ -49,12 +54,25 @@ class Book:
         Raises:
             ValueError: the loop stood still in between.
         """
+        first, last = self._between(since, until)
+        return (last.batches - first.batches) / (last.t - first.t)
+
+    def bytes_each(self, since: float, until: float) -> float:
+        """Bytes of labels that came for each batch between two moments.
+
+        Raises:
+            ValueError: the loop stood still in between.
+        """
+        first, last = self._between(since, until)
+        return (last.label_bytes - first.label_bytes) / (last.batches - first.batches)
+
+    def _between(self, since: float, until: float) -> tuple[Progress, Progress]:
         notes = self.read()
         first = next((note for note in reversed(notes) if note.t <= since), None)
         last = next((note for note in reversed(notes) if note.t <= until), None)
         if first is None or last is None or last.t <= first.t:
             raise ValueError(f"no batch was noted in {self.path.name} for {until - since:.1f} s")
-        return (last.batches - first.batches) / (last.t - first.t)
+        return first, last
 
 
 def _run(address: str, book: Path, case_name: str, step_s: float = 0.0) -> None:
@@ -69,7 +87,9 @@ def _run(address: str, book: Path, case_name: str, step_s: float = 0.0) -> None:
             now = time.monotonic()
             if now >= note_at:
                 note_at = now + NOTE_S
-                print(json.dumps([now, count, loader.stats()["teachers"]]), file=out, flush=True)
+                stats = loader.stats()
+                came = stats["received_socket_bytes"], stats.get("degraded", 0)
+                print(json.dumps([now, count, stats["teachers"], *came]), file=out, flush=True)
             if step_s:
                 time.sleep(step_s)
 

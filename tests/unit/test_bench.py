@@ -350,8 +350,9 @@ def test_the_full_rate_is_back_when_a_window_holds_it():
 def test_a_book_of_progress_is_read_up_to_its_last_whole_line(tmp_path):
     book = Book(tmp_path / "book")
     assert book.read() == [] and not book.served_by(1)
-    book.path.write_text("[1.0, 10, 1]\n[2.0, 30, 1]\n[4.0, 90, 2]\n[5.0, 10")
+    book.path.write_text("[1.0, 10, 1, 500]\n[2.0, 30, 1, 900]\n[4.0, 90, 2, 4500, 7]\n[5.0, 10")
     assert book.rate(1.5, 4.5) == pytest.approx(80 / 3)
+    assert book.bytes_each(1.5, 4.5) == 50 and book.bytes_each(2.0, 4.0) == 60
     assert book.served_by(2) and not book.served_by(1)
     with pytest.raises(ValueError, match="no batch was noted"):
         book.rate(4.1, 9.0)
