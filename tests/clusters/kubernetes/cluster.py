@@ -239,6 +239,11 @@ class Cluster:
         self.kubectl("apply", "--filename", "-", given=given)
         return folder
 
+    def offer_again(self, namespace: str) -> None:
+        """A claim that is deleted keeps its volume from others of that name: let the next one have it."""
+        freed = '{"spec": {"claimRef": {"uid": null, "resourceVersion": null}}}'
+        self.kubectl("patch", "persistentvolume", namespace, "--type", "merge", "--patch", freed)
+
     def kubectl(self, *words: str, given: str = "", check: bool = True) -> str:
         """What ``kubectl`` prints."""
         done = subprocess.run(

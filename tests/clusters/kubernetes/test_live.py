@@ -75,7 +75,12 @@ def story(cluster: Cluster, tmp_path: Path) -> Iterator[Story]:
 def test_a_deleted_node_holds_nobody_up(story: Story, cluster: Cluster) -> None:
     story.edldist("submit", "k8s", "job.yaml")
     both = story.await_world(2, 0.0)
-    victim, survivor = sorted({each["pod"] for each in story.steps() if each["world"] == 2})
+
+    def pods() -> list[str]:
+        return sorted({each["pod"] for each in story.steps() if each["world"] == 2})
+
+    # Each writes down its part of a step by itself, a moment before or after the other.
+    victim, survivor = wait_for("both to have written", lambda: len(found := pods()) == 2 and found, WITHIN_S)
     (pid,) = {each["pid"] for each in story.steps() if each["pod"] == survivor}
     cluster.kubectl("--namespace", SPACE, "delete", "pod", victim, "--wait=false")
     alone = story.await_world(1, both["t"])
