@@ -69,16 +69,17 @@ def test_a_job_with_keys_goes_on_through_deaths_and_new_keys(
         former = {role: keys.ring(role).own.public for role in ("coordinator", "teacher", "student")}
         rotated = time.time()
         keys.rotate(keep_s=3600)
+
+        def changes() -> list[Event]:
+            return [event for event in party.job.events("keys_changed") if event.t > rotated]
+
         party.await_steps(10)
+        wait_for("the rotation to be seen", lambda: len(changes()) == 1, 30)
         keys.retire()
         assert all(keys.ring(role).own.public != public for role, public in former.items())
         began = time.time()
         party.await_steps(20)
         wait_for("everybody to be here", lambda: len(party.job.status().members) == 3, 60)
-
-        def changes() -> list[Event]:
-            return [event for event in party.job.events("keys_changed") if event.t > rotated]
-
         wait_for("both changes to be seen", lambda: len(changes()) == 2, 30)
         assert [(event.fields["rotated"], event.fields["retired"]) for event in changes()] == [
             (True, 0),
