@@ -73,6 +73,15 @@ def no_accelerator() -> Iterator[None]:
             known._reset_state()
 
 
+@pytest.fixture(autouse=True)
+def nobody_is_asked() -> Iterator[None]:
+    """Who was asked to stop is asked for good: a signal of one test is no business of the next one."""
+    yield
+    request = getattr(sys.modules.get("edldist.lifecycle.stopping"), "_request", None)
+    if request is not None:
+        request.asked = request._agreed = False
+
+
 @pytest.fixture
 def open_link(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the test starts may go beyond this machine without keys."""

@@ -9,6 +9,7 @@ import torch
 
 from edldist import Sequences
 from edldist.errors import InputError, PoisonTaskError
+from edldist.lifecycle import stopping
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -81,6 +82,18 @@ def test_a_batch_of_which_nothing_is_asked_has_labels_of_its_shape(job):
     assert len(got) == len(data)
     for batch, labels in got:
         check(batch, labels, batch["real"] & batch["wanted"].bool())
+
+
+def test_who_is_asked_to_stop_before_labels_have_a_shape_leaves(memory_job, monkeypatch):
+    """Nothing more is read then, so nothing that is waited for will come."""
+    memory_job.teacher("token_sums", batch_size=16)
+    monkeypatch.setattr("edldist.student.loop.waiting._STOP_STARVED_S", 0.1)
+    monkeypatch.setattr(stopping, "_request", request := stopping.StopRequest())
+    request.asked = True
+    data = [*batches(3, asked=False), *batches(3)]
+    with pytest.raises(SystemExit) as left:
+        list(memory_job.loader(data, Sequences("ids", mask="real", asked="wanted")))
+    assert left.value.code == 0
 
 
 def test_where_nothing_is_ever_asked_the_mask_says_so(memory_job):

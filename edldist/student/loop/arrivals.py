@@ -216,6 +216,9 @@ class Arrivals:
 
         Returns:
             None if there is none.
+
+        Raises:
+            SystemExit: this process was asked to stop, and what is here does not suffice.
         """
         wait = LabelWait(self._service, self._clock, self._figures)
         looked_at = 0
@@ -231,6 +234,8 @@ class Arrivals:
                     self._await_head(wait)
             elif self._ahead.lock_step or not (self._ahead.more or self._ahead.read_further()):
                 break
+            elif not self._wants_batch():  # asked to stop, or this job's turn has not come
+                self._await_head(wait)
         return None
 
     # --- labels ---------------------------------------------------------------------------------------
