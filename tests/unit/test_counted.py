@@ -226,3 +226,33 @@ def test_a_data_loader_with_a_state_goes_to_no_epoch_but_its_own_and_the_next() 
     assert next(position.start())[0] == [2]
     position.set_epoch(1)
     assert position.epoch == 1
+
+
+def test_who_consumes_is_told_how_much_that_was() -> None:
+    assert CountedPosition([[0, 1, 2]]).consume(Mark(), 3) == 3
+
+
+def test_batches_are_counted_anew_where_they_have_another_size_than_when_saved(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    before = CountedPosition(DataLoader(range(8), batch_size=2), count=len)
+    for _ in range(2):
+        before.consume(Mark(), 2)
+    same = CountedPosition(DataLoader(range(8), batch_size=2), count=len)
+    larger = CountedPosition(DataLoader(range(8), batch_size=4), count=len)
+    with caplog.at_level("INFO"):
+        for position in (same, larger):
+            position.load_state_dict(before.state_dict())
+            assert [batch.tolist() for batch, _ in position.start()][0][0] == 4
+    assert (same.state_dict()["batches"], larger.state_dict()["batches"]) == (2, 1)
+    (said,) = [record.getMessage() for record in caplog.records if "goes on behind" in record.getMessage()]
+    assert said == "epoch 0 goes on behind 4 samples: 1 batches of the data loader now, and 2 when saved"
+
+
+def test_a_place_that_is_restored_into_an_epoch_that_runs_is_not_behind_it() -> None:
+    position = CountedPosition([[0], [1], [2]])
+    saved = position.state_dict()
+    consume(position, 2)
+    position.load_state_dict(saved)
+    position.settle()
+    assert (position.state_dict()["epoch"], position.state_dict()["batches"]) == (0, 0)
