@@ -71,8 +71,10 @@ def test_an_augmentation_without_a_seed_is_refused_before_the_second_epoch(
     assert len(list(loader)) == SAMPLES // 8
     saved, trained_on = loader.state_dict(), []
     with pytest.raises(StoreError, match=r"sample 0 of the data set \(Augmented\) .*not seeded.*store=False"):
-        trained_on += loader
-    assert trained_on == []
+        for pair in loader:
+            trained_on.append(pair)
+    # What was read ahead of that epoch before it was known what is kept may still come.
+    assert len(trained_on) < SAMPLES // 8 if epochs else trained_on == []
 
     # Who goes on from there meets it again at once; without a store the run goes on.
     again = memory_job.loader(loader_of(Augmented()), store=tmp_path)

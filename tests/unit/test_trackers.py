@@ -191,7 +191,7 @@ class TestFeed:
                 raise ConnectionError("no answer at https://me:p4ss@host/api with k3y-of-somebody")
 
         fed = feed(tmp_path, ("bad", Quotes))
-        with caplog.at_level(logging.DEBUG):
+        with caplog.at_level(logging.DEBUG, "edldist_launch.track.feed"):
             fed.take(report(1.0, loss=1.0))
             fed.end("completed", {})
         assert (
