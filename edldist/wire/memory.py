@@ -93,6 +93,7 @@ class MemoryLink:
     """The one-peer end."""
 
     trouble = ""
+    renewed = 0
 
     def __init__(self, network: MemoryTransport, address: str, identity: bytes, bell: _Bell) -> None:
         self._network = network

@@ -105,6 +105,7 @@ class MovingLink:
         self._link: Link | None = None
         self._refused = ""  # why there is none, where the file names an address that cannot be used
         self._garbage = 0  # of former links
+        self._renewed = 0  # those, and how many links there were but the first
         self._asked_at: float | None = None  # the first message that nobody answered since
         self._look_at = now() + LOOK_S
         self._followed: str | None = None
@@ -123,6 +124,10 @@ class MovingLink:
     @property
     def garbage(self) -> int:
         return self._garbage + (0 if self._link is None else self._link.garbage)
+
+    @property
+    def renewed(self) -> int:
+        return self._renewed + (0 if self._link is None else self._link.renewed)
 
     def send(self, message: Message, frames: Outgoing = ()) -> bool:
         """As for every link; False, too, while nobody knows where the coordinator is."""
@@ -165,6 +170,7 @@ class MovingLink:
             logger.info("the coordinator is at %s now, and was at %s", found, former)
         if self._link is not None:
             self._garbage += self._link.garbage
+            self._renewed += 1 + self._link.renewed
             self._link.close(at_once=True)  # nobody reads there what still waits
         self._link = link
         self._asked_at = None

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import time
-import uuid
 from dataclasses import dataclass, field
 
 from edldist.address_file import parse_coordinator
-from edldist.errors import RefusedError
 from edldist.keys.pair import OPERATOR
+from edldist.wire.asking import Asking
 from edldist.wire.messages import (
     MAX_STATUS_BYTES,
-    Refused,
     TraceBegun,
     TracedMember,
     TraceQuery,
     TraceRecords,
 )
-from edldist.wire.query import no_answer
-from edldist.wire.transport import Transport, closed_on_error
+from edldist.wire.transport import Transport
 from edldist.wire.zmq.keys import socket_keys
 from edldist.wire.zmq.transport import ZmqTransport
 
@@ -53,12 +50,10 @@ class TraceClient:
 
     def __init__(self, address: str, transport: Transport | None = None) -> None:
         parse_coordinator(address, "coordinator")
-        self._address = address
         transport = transport or ZmqTransport(
             MAX_STATUS_BYTES, max_header_bytes=MAX_STATUS_BYTES, tensors=False, keys=socket_keys(OPERATOR)
         )
-        with closed_on_error(transport.poller()) as self._poller:
-            self._link = self._poller.connect(address, f"trace-{uuid.uuid4().hex[:12]}")
+        self._asking = Asking(address, "trace", transport)
 
     def begin(self, seconds: float, sample: int = 1, timeout_s: float = 5.0) -> Collected:
         """Have the members of the job record, from now on.
@@ -68,16 +63,8 @@ class TraceClient:
             RefusedError: another trace is under way, nobody is there, or the coordinator refuses this client.
             ProtocolVersionError: the coordinator is of another revision.
         """
-        self._link.send(TraceQuery(seconds=seconds, sample=sample))
-        deadline = time.monotonic() + timeout_s
-        while (left_s := deadline - time.monotonic()) > 0:
-            self._poller.wait(min(left_s, _TURN_S))
-            while (received := self._link.receive()) is not None:
-                if isinstance(received.message, TraceBegun):
-                    return Collected(received.message.clock, received.message.members)
-                if isinstance(received.message, Refused):
-                    raise RefusedError(f"coordinator {self._address}: {received.message.reason}")
-        raise no_answer(self._address, timeout_s, self._link.trouble)
+        begun = self._asking.ask(TraceQuery(seconds=seconds, sample=sample), TraceBegun, timeout_s)
+        return Collected(begun.clock, begun.members)
 
     def collect(self, collected: Collected, seconds: float, patience_s: float = PATIENCE_S) -> None:
         """Take in what members send, until all of it is here, or nobody sends anything any more.
@@ -91,8 +78,7 @@ class TraceClient:
         missing = {member.id for member in collected.members}
         heard = begun + seconds
         while missing and time.monotonic() - heard < patience_s:
-            self._poller.wait(_TURN_S)
-            while (received := self._link.receive()) is not None:
+            for received in self._asking.receive(_TURN_S):
                 if not isinstance(part := received.message, TraceRecords) or part.member not in missing:
                     continue
                 heard = max(heard, time.monotonic())
@@ -103,4 +89,4 @@ class TraceClient:
         collected.took_s = time.monotonic() - begun
 
     def close(self) -> None:
-        self._poller.close(at_once=True)
+        self._asking.close()

@@ -165,6 +165,11 @@ class Link(Protocol):
         """Why the two ends do not trust each other, and what to do; empty where they do, or nobody knows."""
         ...
 
+    @property
+    def renewed(self) -> int:
+        """How many times it was made anew by itself. What it had been given until then may be lost."""
+        ...
+
     def send(self, message: Message, frames: Outgoing = ()) -> bool:
         """Queue one message without blocking; False when the queue is full (nothing was sent)."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shutil
 import socket
 import threading
 import time
@@ -44,6 +45,14 @@ def folder(tmp_path: Path) -> KeyFolder:
     made = KeyFolder(tmp_path / "keys")
     made.make()
     return made
+
+
+def as_it_is(folder: KeyFolder, place: Path) -> KeyFolder:
+    """The keys of a machine that gets no newer ones."""
+    place.mkdir(mode=0o700)
+    for file in folder.path.iterdir():
+        shutil.copy(file, place)
+    return KeyFolder(place)
 
 
 class Ends:
@@ -297,13 +306,21 @@ def test_keys_are_rotated_under_those_who_talk(ends: Ends, folder: KeyFolder) ->
     assert news == [KeyNews(rotated=False, added=0, retired=4, former=0)]
 
 
+def test_whoever_was_turned_away_tries_the_hubs_newest_key_first(
+    ends: Ends, folder: KeyFolder, tmp_path: Path
+) -> None:
+    """Between two turns away the hub may have read the newest keys, and listen with its own of these."""
+    stale = as_it_is(folder, tmp_path / "stale")
+    folder.rotate(keep_s=600)
+    link = ends.link(ends.hub(stale), folder)
+    ends.until(lambda: "does not know the key of teacher" in link.trouble)
+    assert link._handshakes is not None and link._handshakes._attempt == 0
+    assert link.renewed > 0, "the hub proved its former key, which was tried second"
+
+
 def test_a_key_that_was_retired_is_heard_no_more(ends: Ends, folder: KeyFolder, tmp_path: Path) -> None:
     """Also by a link that was made while it was good: of a machine that did not get the new ones."""
-    stale = KeyFolder(tmp_path / "stale")
-    stale.path.mkdir(mode=0o700)
-    for file in folder.path.iterdir():
-        (stale.path / file.name).write_bytes(file.read_bytes())
-        (stale.path / file.name).chmod(file.stat().st_mode)
+    stale = as_it_is(folder, tmp_path / "stale")
     hub = ends.hub(folder)
     link = ends.link(hub, stale)
     assert ends.heard(hub, link).sender.role == TEACHER

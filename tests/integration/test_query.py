@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+import zmq
 
 from edldist.errors import (
     ConfigError,
@@ -17,10 +20,13 @@ from edldist.errors import (
     ProtocolVersionError,
     RefusedError,
 )
+from edldist.keys.folder import KeyFolder
+from edldist.keys.pair import COORDINATOR, OPERATOR
 from edldist.wire.memory import MemoryTransport
 from edldist.wire.messages import MAGIC, PROTOCOL_VERSION, Event, Message, Refused, Status, StatusQuery
-from edldist.wire.query import StatusClient, no_answer, query_status
+from edldist.wire.query import StatusClient, query_status
 from edldist.wire.transport import Hub, Transport
+from edldist.wire.zmq.keys import socket_keys
 from edldist.wire.zmq.transport import ZmqTransport
 
 ANYWHERE = "tcp://127.0.0.1:0"
@@ -48,7 +54,7 @@ class Answering:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            self._poller.wait(5)
+            self._poller.wait(0.5)
             while (received := self._hub.receive()) is not None:
                 assert isinstance(received.message, StatusQuery)
                 self.asked.append(received.message.since)
@@ -194,10 +200,21 @@ def test_a_client_of_a_coordinator_that_is_gone_is_closed_at_once() -> None:
     assert time.monotonic() - began < 1.0  # libzmq would linger for 2 s
 
 
-def test_who_has_no_keys_is_told_that_the_job_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A coordinator with keys answers nobody without: as if nobody were there."""
-    monkeypatch.delenv("EDLDIST_KEYS", raising=False)
-    assert "If its job has keys, give --keys DIR, too" in str(no_answer("tcp://h:1", 2.0, ""))
-    assert str(no_answer("tcp://h:1", 2.0, "it is odd")).endswith("within 2 s: it is odd")
-    monkeypatch.setenv("EDLDIST_KEYS", "keys")
-    assert "--keys" not in str(no_answer("tcp://h:1", 2.0, ""))
+@pytest.mark.skipif(not zmq.has("curve"), reason="this libzmq has no CURVE")
+def test_a_question_right_after_a_rotation_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks has its newest key at once, and the coordinator knows that a moment later."""
+    folder = KeyFolder(tmp_path / "keys")
+    folder.make()
+    monkeypatch.setenv("EDLDIST_KEYS", os.fspath(folder.path))
+    transport = ZmqTransport(keys=socket_keys(COORDINATOR, OPERATOR))
+    coordinator = Answering(transport, lambda query: _status(query.since))
+    try:
+        folder.rotate(keep_s=600)
+        with contextlib.closing(StatusClient(coordinator.address)) as client:
+            assert client.query(7, timeout_s=20).seq == 10
+            assert client._asking._link.renewed > 0, "it was turned away first"
+            assert client.query(8, timeout_s=20).seq == 10
+    finally:
+        coordinator.close()

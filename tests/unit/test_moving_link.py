@@ -31,6 +31,7 @@ class FakeLink:
         self.answers: list[Message] = []
         self.closed: bool | None = None
         self.trouble = ""
+        self.renewed = 0
 
     def send(self, message: Message, frames: Outgoing = ()) -> bool:
         self.sent.append(message)
@@ -78,7 +79,7 @@ def test_it_links_to_what_the_file_says_at_first() -> None:
     scene = Scene(ONE)
     assert scene.link.address == ONE
     assert scene.link.send(Unknown()) and scene.links[0].sent == [Unknown()]
-    assert len(scene.lookup.looks) == 1
+    assert len(scene.lookup.looks) == 1 and scene.link.renewed == 0
 
 
 def test_without_a_file_it_looks_until_there_is_one_and_sends_nothing_meanwhile() -> None:
@@ -111,10 +112,12 @@ def test_it_moves_when_nobody_answers_and_the_file_says_another_place() -> None:
     scene.pass_time(0.5)
     assert scene.link.address == TWO
     assert scene.links[0].closed is True, "what waits there is of no use to anybody"
-    assert scene.link.garbage == 2
+    assert scene.link.garbage == 2 and scene.link.renewed == 1
     scene.links[1].answers.append(Ack(seq=1))
     received = scene.link.receive()
     assert received is not None and received.message == Ack(seq=1)
+    scene.links[1].renewed = 2  # it made its connection anew
+    assert scene.link.renewed == 3
 
 
 def test_an_answer_ends_the_silence() -> None:

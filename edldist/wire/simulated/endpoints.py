@@ -143,6 +143,7 @@ class SimulatedLink(_Endpoint):
     """The one-peer end."""
 
     trouble = ""
+    renewed = 0
 
     def __init__(self, network: Network, poller: SimulatedPoller, address: str, identity: bytes) -> None:
         super().__init__(network, poller, address)

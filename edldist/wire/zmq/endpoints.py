@@ -354,7 +354,8 @@ class ZmqLink(Endpoint):
 
     libzmq reconnects after a lost connection, but never again after a protocol error (something
     else answered at the address, or a frame was too large): such a socket takes nothing in, for
-    ever. So one that has taken nothing for ``_STUCK_S`` is replaced, with what it had queued.
+    ever. So one that has taken nothing for ``_STUCK_S`` is replaced. What it had queued is lost, as it is
+    where a handshake wants other keys.
     """
 
     def __init__(
@@ -367,6 +368,7 @@ class ZmqLink(Endpoint):
         self._dial = dial
         self._handshakes = handshakes
         self._stuck_since: float | None = None
+        self.renewed = 0
 
     @property
     def trouble(self) -> str:
@@ -391,6 +393,7 @@ class ZmqLink(Endpoint):
         self._socket.close(linger=0)
         self._socket = fresh
         self._stuck_since = None
+        self.renewed += 1
 
     def close(self, at_once: bool = False) -> None:
         if self._handshakes is not None:

@@ -4,7 +4,7 @@
 
             ┌─ the hub does not prove the key that is expected ─► the next key of that role, at once;
     dialled ┤                                                     after the last one the first, a while later
-            ├─ the hub does not know this process's key ────────► the same again, a while later
+            ├─ the hub does not know this process's key ────────► the newest key of that role, a while later
             └─ both are proven ─► connected ┬─ this process's key was rotated ─► dialled, with the new one
                                             └─ it was retired ─► dialled a while later, with the keys of then
 
@@ -118,6 +118,7 @@ class Handshakes:
                 if event == _SUCCEEDED:
                     self.trouble, self._again_at = "", None
                 elif event == _REFUSED:
+                    self._attempt = 0  # by then the hub may have its newest key
                     self._again_at = time.monotonic() + _AGAIN_S
                     self._say(
                         f"turned this process away: it does not know the key of {self._keys.name}. "
