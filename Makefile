@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # What a job's or a test's processes import is compiled once, wherever containers say otherwise.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo pictures compiled test fault examples workloads kubernetes monitoring simulate check bench soak mutants clean
+.PHONY: setup demo pictures compiled test fault examples trackers workloads kubernetes monitoring simulate check bench soak mutants clean
 
 setup: $(STAMP)
 
@@ -50,6 +50,11 @@ examples: setup
 # What the workloads' gates come to, into docs/workloads.md: hours. WORKLOADS="control --seeds 0 1 2" for one.
 workloads: setup
 	$(BIN)/python -m examples.workloads $(WORKLOADS)
+
+# Trackers that the checks do without, which are some 190 MB.
+trackers: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,wandb,mlflow]'
+	$(BIN)/python -m pytest tests/unit/test_trackers.py
 
 # A real Kubernetes, built once into this folder (as root, with apt; 6 to 12 minutes), then used again.
 EDLDIST_KUBERNETES ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/edldist/kubernetes

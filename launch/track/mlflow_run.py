@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from edldist_launch.track.tracker import Figures, Run, not_importable
+from edldist_launch.track.tracker import Figures, Run, TrackerError, not_importable
 
 __all__ = ["MlflowRun"]
 
 EXPERIMENT = "edldist"
 _NAMES = re.compile(r"[^\w\-. /:]")
+_DATABASES = ("sqlite", "mysql", "postgresql", "mssql")
 _MOST_PARAMS, _LONGEST = 100, 500
 _STATUS = {"completed": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
@@ -26,9 +28,16 @@ class MlflowRun:
     def __init__(self, run: Run) -> None:
         try:
             from mlflow.entities import Metric, Param
-            from mlflow.tracking import MlflowClient
+            from mlflow.tracking import MlflowClient, get_tracking_uri
         except ImportError as exc:
             raise not_importable("mlflow", exc) from exc
+        kind = get_tracking_uri().partition(":")[0]
+        if kind.startswith(_DATABASES) and importlib.util.find_spec("sqlalchemy") is None:
+            raise TrackerError(
+                f"mlflow-skinny, which is installed, keeps no runs in a database ({kind}, as mlflow does "
+                "where nobody says otherwise): set MLFLOW_TRACKING_URI to a server (http://HOST:PORT), or "
+                "pip install mlflow"
+            )
         self._metric = Metric
         self._client = MlflowClient()
         self.id = run.known.get("mlflow") or os.environ.get("MLFLOW_RUN_ID") or ""

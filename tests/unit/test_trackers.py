@@ -371,6 +371,19 @@ def test_mlflow_keeps_a_run_in_its_file_store(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("sqlalchemy") is not None, reason="mlflow itself is installed")
+def test_a_small_mlflow_without_a_server_says_what_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        tracked(tmp_path / "job", "mlflow", monkeypatch)
+    assert "keeps no runs in a database (sqlite, as" in caplog.text
+    assert "set MLFLOW_TRACKING_URI to a server" in caplog.text
+
+
+@pytest.mark.slow
 def test_mlflow_that_is_unreachable_harms_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
