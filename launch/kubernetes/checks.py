@@ -15,7 +15,7 @@ _NOT_THERE = ("NotFound", "doesn't have a resource type")
 
 
 def check_named(plan: Plan, kubectl: Kubectl) -> None:
-    """Refuse a job that names a namespace, a queue, a claim or a class that is not there.
+    """Refuse a job that names a namespace, a queue, a claim, a Secret or a class that is not there.
 
     Of these the API itself misses the namespace alone; without the others the job's pods wait for ever. What
     this user may not look at is left to it.
@@ -35,6 +35,8 @@ def check_named(plan: Plan, kubectl: Kubectl) -> None:
 
 def _named(plan: Plan, settings: KubernetesConfig) -> Iterator[tuple[str, str, str]]:
     """The key, the kind and the name of everything that a job file names, but for the namespace."""
+    for name in settings.pull_secrets:
+        yield "pull_secrets", "secrets", name
     if settings.storage_class is not None:
         yield "storage_class", "storageclasses.storage.k8s.io", settings.storage_class
     if settings.claim is not None:
@@ -44,6 +46,8 @@ def _named(plan: Plan, settings: KubernetesConfig) -> Iterator[tuple[str, str, s
         for volume in placement.volumes or ():
             if volume.claim is not None:
                 yield "volumes", "persistentvolumeclaims", volume.claim
+        for name in placement.secrets or ():
+            yield "secrets", "secrets", name
         if placement.queue is not None and role.kind in ("teacher", "student"):
             yield "queue", "localqueues.kueue.x-k8s.io", placement.queue
         if placement.priority_class is not None:

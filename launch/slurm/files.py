@@ -41,7 +41,7 @@ class JobFiles:
         except OSError as exc:
             raise LaunchError(f"cannot write {layout.folder}: {exc.strerror}") from exc
         for path, text in scripts.items():
-            _write(path, text)
+            _write(path, text, private=True)  # it sets the variables of the job file, and so its secrets
 
     # --- how processes ended ------------------------------------------------------------------------
 
@@ -98,8 +98,8 @@ def _read(path: Path) -> dict[str, Any]:
     return {}
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, text: str, *, private: bool = False) -> None:
     try:
-        replace_file(path, text.encode())
+        replace_file(path, text.encode(), private=private)
     except OSError as exc:
         raise LaunchError(f"cannot write {path}: {exc.strerror}") from exc

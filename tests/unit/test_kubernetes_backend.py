@@ -272,6 +272,9 @@ def test_a_job_that_has_ended_makes_room_for_the_next_and_its_claim_stays(folder
         ("{volumes: [{path: /data, claim: none}]}", "kubernetes.volumes: none is not there"),
         ("{queue: none}", "kubernetes.queue: none is not there"),
         ("{student: {queue: none}}", "kubernetes.queue: none is not there"),
+        ("{secrets: [none]}", "kubernetes.secrets: none is not there"),
+        ("{student: {secrets: [none]}}", "kubernetes.secrets: none is not there"),
+        ("{pull_secrets: [none]}", "kubernetes.pull_secrets: none is not there"),
         ("{priority_class: none}", "kubernetes.priority_class: none is not there"),
     ],
 )

@@ -328,6 +328,17 @@ def test_students_go_on_with_another_teacher_where_somebody_says_so(folder: Path
     assert ("EDLDIST_EXTEND" in variables(main(objects, "Job", "edldist-student"))) is extend
 
 
+def test_a_secret_that_a_job_file_sets_is_warned_of_without_its_value(folder: Path) -> None:
+    (folder / "job.yaml").write_text(JOB)
+    setting = "student.env={HF_TOKEN: hf_zzz, PGPASSWORD: zzz, LANG: C, SSH_KEY_FILE: /k}"
+    told = CliRunner().invoke(cli, ["render", "k8s", "job.yaml", "--set", setting], standalone_mode=False)
+    assert told.stderr.startswith("warning: env of student sets HF_TOKEN, PGPASSWORD, which whoever may read")
+    assert "NAME --from-literal=HF_TOKEN=... --from-literal=PGPASSWORD=...)" in told.stderr
+    assert "zzz" not in told.stderr and "LANG" not in told.stderr
+    told = CliRunner().invoke(cli, ["render", "k8s", "job.yaml"], standalone_mode=False)
+    assert told.stderr == ""
+
+
 def test_a_container_that_is_started_again_counts_its_starts_in_its_pod(folder: Path) -> None:
     objects = rendered(folder)
     teacher = main(objects, "Deployment", "edldist-teacher")

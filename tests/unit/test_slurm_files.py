@@ -31,6 +31,7 @@ def test_a_submission_leaves_nothing_of_the_one_before(files: JobFiles) -> None:
     assert files.wanted() == {} and not files.stopping and files.ended() == {}
     assert files.in_charge("anybody") and not layout.address_file.exists()
     assert script.read_text() == "#!/bin/bash\n" and layout.slurm_logs.is_dir()
+    assert script.stat().st_mode & 0o777 == 0o600, "it sets the job's variables, of which some are secret"
 
 
 def test_exit_codes_are_read_and_what_is_none_is_not(files: JobFiles) -> None:

@@ -52,6 +52,7 @@ def submit_k8s(
     from edldist_launch.job.resolve import spare_the_job_file
     from edldist_launch.job.submitting import submission_folder
     from edldist_launch.kubernetes.backend import KubernetesBackend
+    from edldist_launch.kubernetes.exposed import exposed
     from edldist_launch.kubernetes.resolve import plan_in_image
     from edldist_launch.plan.labelling import loader
     from edldist_launch.view.console import output_option
@@ -59,6 +60,8 @@ def submit_k8s(
     plan = plan_in_image(job, overrides, extend, loader(labels))
     folder = submission_folder(plan.name, output)
     spare_the_job_file(job, folder)
+    for remark in exposed(plan):
+        click.echo(f"warning: {remark}", err=True)
     backend = KubernetesBackend(folder)
     if dry_run:
         for name in backend.try_out(plan):
@@ -82,6 +85,7 @@ def render_k8s(job: Path, overrides: tuple[str, ...], labels: bool, extend: bool
     to make them by hand stands at the head of what is printed.
     """
     from edldist_launch.contract.job_keys import JobKeys
+    from edldist_launch.kubernetes.exposed import exposed
     from edldist_launch.kubernetes.kubectl import Kubectl
     from edldist_launch.kubernetes.render import dump, new_token, render
     from edldist_launch.kubernetes.resolve import plan_in_image
@@ -89,6 +93,8 @@ def render_k8s(job: Path, overrides: tuple[str, ...], labels: bool, extend: bool
     from edldist_launch.plan.labelling import loader
 
     plan = plan_in_image(job, overrides, extend, loader(labels))
+    for remark in exposed(plan):
+        click.echo(f"warning: {remark}", err=True)
     namespace = Kubectl.of(plan.job.kubernetes).namespace
     sealed = JobKeys.of(Path()).folder is not None
     secrets, others = without_secrets(render(plan, namespace, new_token(), sealed=sealed))
