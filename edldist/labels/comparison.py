@@ -235,9 +235,9 @@ def _of_tops(mine: TopKLabels, its: TopKLabels) -> Tensor:
     shared = (p > 0) & (q_there > 0)
     apart = _symmetric(p.where(shared, p.new_zeros(())), q_there.where(shared, p.new_zeros(())))
     p_rest, q_rest = mine.log_tail.double().exp(), its.log_tail.double().exp()
-    p_alone, q_of_it = _alone(p, shared, q, q_rest)
-    q_alone, p_of_it = _alone(q, (q > 0) & (p_there > 0), p, p_rest)
-    others = [(p_alone, q_of_it), (p_of_it, q_alone)]
+    p_only, q_of_it = _one_sided(p, shared, q, q_rest)
+    q_only, p_of_it = _one_sided(q, (q > 0) & (p_there > 0), p, p_rest)
+    others = [(p_only, q_of_it), (p_of_it, q_only)]
     others.append(((p_rest - p_of_it).clamp(min=0.0), (q_rest - q_of_it).clamp(min=0.0)))
     for one, other in others:
         apart = apart + _symmetric(one.unsqueeze(-1), other.unsqueeze(-1))
@@ -253,12 +253,12 @@ def _looked_up(wanted: Tensor, ids: Tensor, values: Tensor) -> Tensor:
     return found.masked_fill(known.gather(-1, at) != wanted, 0.0)
 
 
-def _alone(p: Tensor, shared: Tensor, q: Tensor, q_rest: Tensor) -> tuple[Tensor, Tensor]:
+def _one_sided(p: Tensor, shared: Tensor, q: Tensor, q_rest: Tensor) -> tuple[Tensor, Tensor]:
     """The mass of what only one side names, and the most like it that the other side may give it."""
-    alone = (p > 0) & ~shared
-    mass = (p * alone).sum(dim=-1)
+    only = (p > 0) & ~shared
+    mass = (p * only).sum(dim=-1)
     least = q.where(q > 0, q.new_full((), torch.inf)).amin(dim=-1).clamp(max=1.0)
-    return mass, torch.minimum(mass, torch.minimum(alone.sum(dim=-1) * least, q_rest))
+    return mass, torch.minimum(mass, torch.minimum(only.sum(dim=-1) * least, q_rest))
 
 
 def _symmetric(p: Tensor, q: Tensor) -> Tensor:

@@ -19,14 +19,14 @@ _OF_NETWORKS = (".svc", ".local", ".internal", ".localdomain", ".home.arpa")
 """Ends of names that only a network's own resolver knows: in the public DNS nobody can have one."""
 
 
-def is_expected(told: str, own: Collection[str], alone: bool) -> bool:
+def is_expected(told: str, own: Collection[str], on_loopback: bool) -> bool:
     """Whether a server may be called so.
 
     Args:
         told: what ``Host`` says: ``NAME``, ``NAME:PORT`` or ``[ADDRESS]:PORT``.
         own: names that it was given.
-        alone: whether it listens to its own machine alone. Else names without a dot, and those of networks,
-            are taken, too: whoever could let one lead here reaches the server without a browser.
+        on_loopback: whether it listens to its own machine alone. Else names without a dot, and those of
+            networks, are taken, too: whoever could let one lead here reaches the server without a browser.
     """
     if (place := _PLACE.fullmatch(told.strip().lower())) is None:
         return False
@@ -35,7 +35,7 @@ def is_expected(told: str, own: Collection[str], alone: bool) -> bool:
         return True
     if host in {name.lower().rstrip(".") for name in own}:
         return True
-    return not alone and ("." not in host or host.endswith(_OF_NETWORKS))
+    return not on_loopback and ("." not in host or host.endswith(_OF_NETWORKS))
 
 
 def _is_address(host: str) -> bool:

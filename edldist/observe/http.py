@@ -187,8 +187,8 @@ class _Server(ThreadingHTTPServer):
         if is_ipv6(host):
             self.address_family = socket.AF_INET6
         self.pages = pages
-        self._alone = is_loopback(host)
-        self._names = names if self._alone else {*names, socket.gethostname()}
+        self._on_loopback = is_loopback(host)
+        self._names = names if self._on_loopback else {*names, socket.gethostname()}
         self._lock = threading.Lock()
         # Invariant: every connection that a thread serves is in one of the two; oldest first.
         self._open: dict[socket.socket, float] = {}  # to when it is to be cut
@@ -199,7 +199,7 @@ class _Server(ThreadingHTTPServer):
 
     def misnamed(self, hosts: Collection[str]) -> str | None:
         """The name that a request calls this server by, if that is none of its."""
-        return next((host for host in hosts if not is_expected(host, self._names, self._alone)), None)
+        return next((host for host in hosts if not is_expected(host, self._names, self._on_loopback)), None)
 
     def server_bind(self) -> None:
         if self.address_family == socket.AF_INET6:

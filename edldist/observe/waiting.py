@@ -55,9 +55,9 @@ def _why(student: MemberStatus, teachers: Sequence[MemberStatus]) -> str:
     serving = [worker for worker in wanted if worker.id in student.links]
     if not serving:
         return f"none of {len(wanted)} workers serves it yet"
-    aside = [worker for worker in serving if worker.stats.get("quarantine")]
-    if len(aside) == len(serving):
-        reasons = [f"{worker.id}: {worker.stats['quarantine']}" for worker in aside]
+    quarantined = [worker for worker in serving if worker.stats.get("quarantine")]
+    if len(quarantined) == len(serving):
+        reasons = [f"{worker.id}: {worker.stats['quarantine']}" for worker in quarantined]
         return f"all its workers are left out ({'; '.join(reasons)})"
     if not student.stats.get("teachers"):
         return (

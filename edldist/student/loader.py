@@ -205,7 +205,7 @@ class DistillLoader:
             skip_poison=poison == "skip",
             stored=stored,
         )
-        alone = labelling.here.world_size == 1
+        one_rank = labelling.here.world_size == 1
         weights = StepWeights(agree_weights)
         self._dealing_checked = False
         self._service = service = labelling.service
@@ -217,13 +217,13 @@ class DistillLoader:
             figures,
             labelling.clock,
             labelling.decoding,
-            keep_stand_in=poison == "skip" and not alone,
+            keep_stand_in=poison == "skip" and not one_rank,
             depth=max(2, high),
             looked_up=watch.looked_up if stored.by_inputs else None,
         )
         self._consumption = Consumption(
             *(self._position, figures, weights, labelling.known, service.used, self._arrivals),
-            *(labelling.clock, alone),
+            *(labelling.clock, one_rank),
         )
         self._finalizer = labelling.start(self)
         self._epochs = Epochs(

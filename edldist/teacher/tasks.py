@@ -46,7 +46,7 @@ class HeldTask:
     Attributes:
         rows: of its inputs from ``start`` on: one for each of its ``samples``, unless these have lengths.
             They are what it costs: of the room that was asked for, and of a full pass.
-        alone: it must have a pass of its own.
+        own_pass: it must have a pass without other tasks.
         asked: rows of labels that answer it, if not as many.
         compared: its answer is what workers are compared by; it has a pass of its own.
     """
@@ -55,7 +55,7 @@ class HeldTask:
     lease: int
     samples: int
     rows: int
-    alone: bool
+    own_pass: bool
     inputs: TaskInputs
     start: int
     asked: int | None = None

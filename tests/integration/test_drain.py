@@ -89,7 +89,7 @@ class Counterpart:
         pull = self.heard(self.student, Pull)
         spec = TensorSpec(name="x", dtype="float32", shape=[2])
         groups = [
-            LeaseGroup(leases=[Lease(id=lease, samples=2, cost=2, alone=False)], tensors=[spec])
+            LeaseGroup(leases=[Lease(id=lease, samples=2, cost=2, own_pass=False)], tensors=[spec])
             for lease in leases
         ]
         self.student.send(

@@ -167,11 +167,11 @@ def test_the_next_pull_rides_on_the_labels_of_the_last(party: Party) -> None:
     spec = TensorSpec(name="x", dtype="float32", shape=[4])
     pull = heard(Pull)
     for lease in range(1, 4):
-        group = LeaseGroup(leases=[Lease(id=lease, samples=4, cost=4, alone=False)], tensors=[spec])
+        group = LeaseGroup(leases=[Lease(id=lease, samples=4, cost=4, own_pass=False)], tensors=[spec])
         party.student.send(WORKER, Tasks(seq=pull.seq, groups=[group], buffered=0), [bytes(16)])
         if lease == 1:
             pull = heard(Pull)  # the room of a second turn
-            group = LeaseGroup(leases=[Lease(id=9, samples=4, cost=4, alone=False)], tensors=[spec])
+            group = LeaseGroup(leases=[Lease(id=9, samples=4, cost=4, own_pass=False)], tensors=[spec])
             party.student.send(WORKER, Tasks(seq=pull.seq, groups=[group], buffered=0), [bytes(16)])
         party.service.await_tasks(5.0)
         tasks = party.service.take()
@@ -196,7 +196,7 @@ def test_small_labels_of_several_passes_travel_together_and_large_ones_do_not_wa
     passes = []
     for lease in (1, 2):
         pull = party.heard(party.student, Pull)
-        group = LeaseGroup(leases=[Lease(id=lease, samples=4, cost=4, alone=False)], tensors=[spec])
+        group = LeaseGroup(leases=[Lease(id=lease, samples=4, cost=4, own_pass=False)], tensors=[spec])
         party.say(Tasks(seq=pull.seq, groups=[group], buffered=0), [bytes(16)])
         party.service.await_tasks(5.0)
         tasks = party.service.take()
@@ -351,7 +351,8 @@ def given(party: Party, *leases: int) -> None:
     pull = party.heard(party.student, Pull)
     spec = TensorSpec(name="x", dtype="float32", shape=[4])
     groups = [
-        LeaseGroup(leases=[Lease(id=each, samples=4, cost=4, alone=False)], tensors=[spec]) for each in leases
+        LeaseGroup(leases=[Lease(id=each, samples=4, cost=4, own_pass=False)], tensors=[spec])
+        for each in leases
     ]
     frames = [bytes(16)] * len(leases)
     party.student.send(WORKER, Tasks(seq=pull.seq, groups=groups, buffered=0), frames)

@@ -130,7 +130,7 @@ def test_a_worker_that_greets_anew_gets_its_tasks_again_without_blame(student):
         student.link.send(Hello(worker="w", teacher="teacher", fingerprint=FINGERPRINT, process="p"))
         student.link.send(Pull(seq=seq, room=4))
         (task,) = student.answer(Tasks).groups[0].leases
-        assert not task.alone
+        assert not task.own_pass
     assert student.service.stats()["requeued"] == 3
 
 
@@ -142,7 +142,7 @@ def test_a_worker_that_was_started_anew_before_its_end_was_noticed_left_a_suspic
         student.link.send(Hello(worker="w", teacher="teacher", fingerprint=FINGERPRINT, process=f"p{life}"))
         student.link.send(Pull(seq=1, room=4))
         (lease,) = student.answer(Tasks).groups[0].leases
-        alone.append(lease.alone)
+        alone.append(lease.own_pass)
     assert alone == [False, False, True]
 
 
@@ -157,7 +157,7 @@ def test_only_a_worker_that_proves_alive_acquits_the_task_that_it_held(student, 
         student.link.send(Hello(worker="w", teacher="teacher", fingerprint=FINGERPRINT, process=process))
         student.link.send(Pull(seq=1, room=4))
         (task,) = student.answer(Tasks).groups[0].leases
-        alone.append(task.alone)
+        alone.append(task.own_pass)
         student.transport.sever(student.service.address, "w")
         student.advance(0.2)
         student.until(lambda: student.service.teachers() == 0)

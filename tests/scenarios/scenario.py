@@ -203,7 +203,7 @@ class Scenario:
         if isinstance(message, Tasks):
             leases = [lease for group in message.groups for lease in group.leases]
             told = ", ".join(
-                f"{self._lease(lease.id)} of {lease.samples}{' alone' if lease.alone else ''}"
+                f"{self._lease(lease.id)} of {lease.samples}{' in its own pass' if lease.own_pass else ''}"
                 for lease in leases
             )
             return f"tasks {told}, for pull {message.seq}"

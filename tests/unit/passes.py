@@ -131,11 +131,13 @@ class Crew:
         return self
 
 
-def task(lease: int, *ids: int, alone: bool = False) -> HeldTask:
+def task(lease: int, *ids: int, own_pass: bool = False) -> HeldTask:
     values = list(ids) or [lease]
     spec = TensorSpec(name="id", dtype="int64", shape=[len(values)])
     frame = memoryview(torch.tensor(values).numpy().tobytes())
-    return HeldTask("s", lease, len(values), len(values), alone, TaskInputs(len(values), [spec], [frame]), 0)
+    return HeldTask(
+        "s", lease, len(values), len(values), own_pass, TaskInputs(len(values), [spec], [frame]), 0
+    )
 
 
 def double(id):  # noqa: A002

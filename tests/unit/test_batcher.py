@@ -13,10 +13,12 @@ from edldist.teacher.tasks import HeldTask, TaskInputs
 from edldist.wire.messages import TensorSpec
 
 
-def task(lease: int, samples: int, student="s", alone=False, name="x", dtype="int64", row=(3,)) -> HeldTask:
+def task(
+    lease: int, samples: int, student="s", own_pass=False, name="x", dtype="int64", row=(3,)
+) -> HeldTask:
     spec = TensorSpec(name=name, dtype=dtype, shape=[samples, *row])
     return HeldTask(
-        student, lease, samples, samples, alone, TaskInputs(samples, [spec], [memoryview(b"")]), 0
+        student, lease, samples, samples, own_pass, TaskInputs(samples, [spec], [memoryview(b"")]), 0
     )
 
 
@@ -43,12 +45,12 @@ def passes(made: Batcher) -> list[list[int]]:
     st.integers(1, 16),
 )
 def test_every_task_runs_once_in_passes_that_fit(shapes, batch_size):
-    tasks = [task(n, size, alone=alone, name=name) for n, (size, alone, name) in enumerate(shapes)]
+    tasks = [task(n, size, own_pass=own_pass, name=name) for n, (size, own_pass, name) in enumerate(shapes)]
     made = batcher(batch_size, *tasks)
     seen = []
     while taken := made.take():
         assert len(taken) == 1 or sum(held.samples for held in taken) <= batch_size
-        assert len(taken) == 1 or not any(held.alone for held in taken)
+        assert len(taken) == 1 or not any(held.own_pass for held in taken)
         assert len({held.inputs.tensors[0].name for held in taken}) == 1
         seen += taken
     assert sorted(held.lease for held in seen) == list(range(len(tasks)))
@@ -67,7 +69,9 @@ def test_tasks_of_other_names_dtypes_or_shapes_wait_for_their_own_pass():
 
 
 def test_a_task_that_asks_for_it_runs_alone():
-    assert passes(batcher(64, task(1, 2, alone=True), task(2, 2), task(3, 2, alone=True), task(4, 2))) == [
+    assert passes(
+        batcher(64, task(1, 2, own_pass=True), task(2, 2), task(3, 2, own_pass=True), task(4, 2))
+    ) == [
         [1],
         [2, 4],
         [3],

@@ -23,7 +23,7 @@ from edldist.errors import ConfigError
 from edldist.student.batch.held_bytes import held_bytes
 from edldist.student.memory import collating
 from edldist.student.memory.handed_over import HandedOver, in_workers_slab
-from edldist.student.memory.ownership import alone
+from edldist.student.memory.ownership import unshared
 from edldist.wire.shm.allowance import Allowance
 from edldist.wire.shm.lending import lend
 from edldist.wire.shm.slabs import SlabPool
@@ -114,9 +114,9 @@ def test_such_a_batch_is_lent_where_it_lies_and_counted_as_any_other() -> None:
     del lent
     assert held_bytes(batch) == 16 * 3 * 64 * 64
     parts = [batch["x"]]
-    assert len(alone(parts)) == 1
+    assert len(unshared(parts)) == 1
     view = batch["x"][0]
-    assert not alone(parts)
+    assert not unshared(parts)
     del view
 
 

@@ -78,7 +78,7 @@ def job(party) -> Party:
 def test_a_worker_is_asked_twice_before_it_labels(job):
     worker = job.worker("a")
     whole, half = questions(worker)
-    assert (whole.samples, half.samples) == (SAMPLES, SAMPLES // 2) and not whole.alone
+    assert (whole.samples, half.samples) == (SAMPLES, SAMPLES // 2) and not whole.own_pass
     assert not worker.pull() and worker.answer.quarantine == "", "not before it has answered"
     reply(worker, [half], GOOD)
     assert not worker.pull()
@@ -283,4 +283,4 @@ def test_large_batches_and_long_samples_are_asked_about_in_part(party):
 def test_fixed_cuts_are_asked_for_in_passes_of_their_own(party):
     job = party(Flow(fixed=True), agreement=BOUNDS)
     offer(job)
-    assert all(lease.alone for lease in questions(job.worker("a")))
+    assert all(lease.own_pass for lease in questions(job.worker("a")))

@@ -20,7 +20,7 @@ def opened(samples: int, width: int = 3, name: str = "x", first: int = 0) -> Ope
 
 def granted(lease: int, batch: OpenBatch, start: int = 0, stop: int | None = None) -> Grant:
     stop = batch.samples if stop is None else stop
-    return Grant(lease, "t", lease, start, stop, cost=stop - start, alone=False, pieces=())
+    return Grant(lease, "t", lease, start, stop, cost=stop - start, own_pass=False, pieces=())
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.sampled_from([1, 3, 4000])), min_size=1, max_size=8))

@@ -36,8 +36,8 @@ def test_a_name_of_the_public_dns_is_not(told: str) -> None:
     "told", ["head", "head:7071", "edldist-coordinator.ns.svc:7071", "c.svc.cluster.local"]
 )
 def test_names_that_only_a_network_knows_are_for_servers_that_listen_to_it(told: str) -> None:
-    assert is_expected(told, [], alone=False)
-    assert not is_expected(told, [], alone=True)
+    assert is_expected(told, [], on_loopback=False)
+    assert not is_expected(told, [], on_loopback=True)
 
 
 def test_a_name_that_it_was_given_is_its_own() -> None:

@@ -89,7 +89,7 @@ def test_any_order_of_events_delivers_each_sample_once_in_order(actions, teacher
             queue.join(worker, teacher)
             got = queue.lease(worker, amount, now)
             if task_size is None and not fixed:
-                assert sum(g.stop - g.start for g in got) <= amount or [g.alone for g in got] == [True]
+                assert sum(g.stop - g.start for g in got) <= amount or [g.own_pass for g in got] == [True]
             grants += [(worker, g) for g in got]
         elif verb == "hedge":
             queue.join(worker, teacher)
@@ -280,10 +280,10 @@ def test_a_task_that_kills_workers_is_isolated_and_costs_three():
     fill(queue, 4, 4)
     for worker in ("w1", "w2"):
         grants = queue.lease(worker, 8, 0.0)
-        assert len(grants) == 2 and not grants[0].alone
+        assert len(grants) == 2 and not grants[0].own_pass
         assert not queue.lose(worker, "kill -9", now=0.0).poison
     (alone,) = queue.lease("w3", 8, 0.0)
-    assert alone.alone and (alone.batch, alone.start) == (0, 0)
+    assert alone.own_pass and (alone.batch, alone.start) == (0, 0)
     assert queue.lease("w3", 8, 0.0) == []
     assert not queue.lose("w3", "kill -9", now=10.0).poison
     assert not queue.verdicts(12.9)
@@ -306,7 +306,7 @@ def test_workers_that_turn_out_alive_acquit_the_task_they_held():
         queue.forgive(worker, 0.0)
     assert queue.verdicts(100.0) == []
     (grant,) = queue.lease("w4", 4, 0.2)
-    assert not grant.alone
+    assert not grant.own_pass
     assert queue.complete(grant.lease, 0.3)
 
 
@@ -336,7 +336,7 @@ def test_a_busy_worker_is_emptied_for_a_task_that_must_be_alone_while_others_go_
     assert queue.lease("w4", 4, 0.0) != []
     queue.complete(busy["w3"].lease, 1.0)
     assert queue.has_work("w3", 0.0)
-    assert queue.lease("w3", 4, 0.0)[0].alone
+    assert queue.lease("w3", 4, 0.0)[0].own_pass
 
 
 def test_a_free_worker_takes_a_task_that_must_be_alone_from_one_that_cannot_be_emptied():
@@ -349,7 +349,7 @@ def test_a_free_worker_takes_a_task_that_must_be_alone_from_one_that_cannot_be_e
     queue.lose("w2", "kill", now=0.0)
     assert queue.lease("stuck", 4, 0.0) == []
     assert queue.has_work("free", 0.0)
-    assert queue.lease("free", 4, 0.0)[0].alone
+    assert queue.lease("free", 4, 0.0)[0].own_pass
 
 
 def test_a_hedge_is_offered_only_to_a_worker_that_could_take_it():
@@ -388,7 +388,7 @@ def test_goodbye_and_return_blame_nobody():
     for round_ in range(5):
         queue.join(f"x{round_}", "teacher")
         (grant,) = queue.lease(f"x{round_}", 4, 0.0)
-        assert not grant.alone
+        assert not grant.own_pass
         queue.leave(f"x{round_}", 0.0)
     assert queue.requeued == 5
     assert finish(queue, "w1") == 1

@@ -44,7 +44,7 @@ def test_a_task_that_must_be_alone_is_granted_whole_however_little_room_there_is
     queue = joined("small")
     suspected(queue, 1)
     (grant,) = queue.lease("small", 1, 0.0)
-    assert grant.alone and (grant.start, grant.stop) == (0, 4)
+    assert grant.own_pass and (grant.start, grant.stop) == (0, 4)
 
 
 def test_what_need_not_be_alone_wakes_a_worker_that_is_busy():
@@ -62,10 +62,10 @@ def test_one_worker_after_the_other_is_emptied_for_two_tasks_that_must_be_alone(
     fill(queue, 4, 4)
     assert queue.lease("c", 4, 1.0) == [], "it is being emptied"
     queue.complete(held["c"], 1.0)
-    assert queue.lease("c", 4, 1.0)[0].alone
+    assert queue.lease("c", 4, 1.0)[0].own_pass
     assert queue.lease("d", 4, 1.0) == [], "now this one is"
     queue.complete(held["d"], 1.0)
-    assert queue.lease("d", 4, 1.0)[0].alone
+    assert queue.lease("d", 4, 1.0)[0].own_pass
 
 
 @pytest.mark.parametrize("gone", ["loss", "goodbye"])
@@ -147,7 +147,7 @@ def test_a_batch_that_is_given_up_changes_nothing_for_the_tasks_of_others():
     queue = joined("c", "d")
     suspected(queue, 2)
     for worker in ("c", "d"):
-        assert queue.lease(worker, 4, 0.0)[0].alone
+        assert queue.lease(worker, 4, 0.0)[0].own_pass
         queue.lose(worker, "killed", 0.0)
     queue.abandon(0)
     assert [poison.batch for poison in queue.verdicts(100.0)] == [1]
@@ -206,7 +206,7 @@ def test_who_takes_a_second_lease_is_awake_and_may_take_more_beside_it():
     queue.lease("slow", 4, 0.0)
     assert queue.lease("idle", 4, 5.0) == [] and queue.asleep("idle")
     second = queue.hedge("idle", 4, 5.0, 1.0)
-    assert second is not None and not second.alone and not queue.asleep("idle")
+    assert second is not None and not second.own_pass and not queue.asleep("idle")
     fill(queue, 4)
     assert queue.lease("idle", 4, 5.0)
 

@@ -27,7 +27,7 @@ def tasks(seq: int, *groups: list[tuple[int, int]]) -> Tasks:
         groups=[
             LeaseGroup(
                 leases=[
-                    Lease(id=lease, samples=samples, cost=samples, alone=lease % 2 == 0)
+                    Lease(id=lease, samples=samples, cost=samples, own_pass=lease % 2 == 0)
                     for lease, samples in group
                 ],
                 tensors=[SPEC],
@@ -56,7 +56,7 @@ def test_tasks_come_with_the_rows_and_frames_of_their_group():
     assert first.inputs is second.inputs and first.inputs.rows == 3
     assert [frame.nbytes for frame in first.inputs.frames] == [100]
     assert [frame.nbytes for frame in third.inputs.frames] == [101]
-    assert (first.student, first.alone) == ("s", False)
+    assert (first.student, first.own_pass) == ("s", False)
 
 
 def test_a_task_is_closed_once():
@@ -170,9 +170,9 @@ def test_samples_with_lengths_cost_their_rows_and_count_as_samples():
     made.pulls()
     group = LeaseGroup(
         leases=[
-            Lease(id=1, samples=2, cost=5, alone=False),
-            Lease(id=3, samples=1, cost=4, alone=False),
-            Lease(id=5, samples=3, cost=3, alone=False),
+            Lease(id=1, samples=2, cost=5, own_pass=False),
+            Lease(id=3, samples=1, cost=4, own_pass=False),
+            Lease(id=5, samples=3, cost=3, own_pass=False),
         ],
         tensors=[TensorSpec(name="tokens", dtype="uint8", shape=[12])],
     )
@@ -202,7 +202,9 @@ def test_a_student_that_is_gone_is_asked_for_nothing():
 def test_bytes_of_a_task_are_its_rows_of_the_frames_of_its_group():
     made = ledger("s")
     made.pulls()
-    group = LeaseGroup(leases=[Lease(id=n, samples=1, cost=1, alone=True) for n in range(4)], tensors=[SPEC])
+    group = LeaseGroup(
+        leases=[Lease(id=n, samples=1, cost=1, own_pass=True) for n in range(4)], tensors=[SPEC]
+    )
     made.accept("s", Tasks(seq=LAST, groups=[group], buffered=0), [memoryview(bytes(1 << 20))])
     made.labelled(made.close(made.take()), compute_s=1e-5)
     made.give_back_all()

@@ -173,7 +173,7 @@ SAMPLES = [
     wire.Pull(seq=3, room=64),
     wire.Tasks(
         seq=3,
-        groups=[wire.LeaseGroup(leases=[wire.Lease(id=1, samples=2, cost=2, alone=True)], tensors=[SPEC])],
+        groups=[wire.LeaseGroup(leases=[wire.Lease(id=1, samples=2, cost=2, own_pass=True)], tensors=[SPEC])],
         buffered=4,
     ),
     wire.Idle(seq=3, buffered=8),

@@ -203,7 +203,7 @@ def test_a_task_that_hangs_three_workers_is_given_to_no_fourth_and_is_poison_in_
     queue = joined("a", "b", "c", "d")
     offer(queue, 8, 8)
     grants = spread(queue, "a", "b", "c")
-    assert [grant.alone for grant in grants] == [False, False, True]
+    assert [grant.own_pass for grant in grants] == [False, False, True]
     (innocent,) = queue.lease("d", 16, 3.0)
     assert innocent.batch == 1, "the fourth worker is spared"
     queue.complete(innocent.lease, 3.1)
@@ -227,7 +227,7 @@ def test_a_task_beside_one_that_hangs_is_found_innocent():
     queue.expire(1.2)
     (hanging,) = queue.lease("c", 8, 1.2)
     (beside,) = queue.lease("d", 8, 1.2)
-    assert hanging.alone and beside.alone and beside.batch == 1
+    assert hanging.own_pass and beside.own_pass and beside.batch == 1
     queue.complete(beside.lease, 1.3)
     queue.expire(1.8)
     assert [poison.batch for poison in queue.verdicts(100.0)] == [0]
@@ -244,7 +244,7 @@ def test_one_word_of_a_worker_that_seemed_to_hang_ends_the_wait_for_a_verdict(wo
     elif word == "return":
         assert queue.give_back([first.lease], "a", 50.0).requeued == 1
         (again,) = queue.lease("d", 8, 50.0)
-        assert again.alone and queue.verdicts(1e9) == []
+        assert again.own_pass and queue.verdicts(1e9) == []
     elif word == "failure":
         queue.find(first.lease, "a", 50.0)
         assert queue.fail(first.lease, "boom", 50.0).requeued == 0
@@ -279,7 +279,7 @@ def test_losses_and_a_hang_add_up():
         queue.lease(worker, 8, 0.0)
         queue.lose(worker, "killed", 0.0)
     (alone,) = queue.lease("c", 8, 0.0)
-    assert alone.alone
+    assert alone.own_pass
     queue.expire(0.6)
     assert queue.lease("d", 8, 0.6) == [] and queue.verdicts(60.0) == []
     (poison,) = queue.verdicts(61.0)
@@ -310,7 +310,7 @@ def test_a_stuck_worker_is_not_waited_for():
     queue.fail(other.lease, "boom", 9.0)
     queue.expire(10.1)
     (alone,) = queue.lease("well", 4, 10.1)
-    assert alone.alone and alone.batch == 0
+    assert alone.own_pass and alone.batch == 0
     queue.complete(alone.lease, 10.2)
     assert queue.holds(held.lease)
     assert sorted(grant.batch for grant in queue.lease("well", 8, 10.3)) == [1, 2]

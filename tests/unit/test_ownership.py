@@ -14,16 +14,16 @@ from torch.utils.data import DataLoader
 from edldist.student.memory import ownership
 from edldist.student.memory.containers import taken_over
 from edldist.student.memory.leaves import leaves
-from edldist.student.memory.ownership import alone
+from edldist.student.memory.ownership import unshared
 
 SAMPLES = [{"x": torch.full((20_000,), float(n)), "y": n} for n in range(4)]
 
 
-def found_alone(box: list) -> int:
-    """How many parts of a batch are alone, its only known owner being a list that gives it away."""
+def found_unshared(box: list) -> int:
+    """How many parts of a batch are unshared, its only known owner being a list that gives it away."""
     batch = taken_over(box.pop()).batch
     parts = leaves(batch)
-    return len(alone(parts))
+    return len(unshared(parts))
 
 
 @pytest.mark.parametrize(
@@ -39,21 +39,21 @@ def found_alone(box: list) -> int:
         lambda: torch.nn.Parameter(torch.zeros(10)),
     ],
 )
-def test_what_was_just_made_is_alone(make):
-    assert found_alone([make()]) == 1
+def test_what_was_just_made_is_unshared(make):
+    assert found_unshared([make()]) == 1
 
 
-def test_a_tensor_that_was_made_in_inference_mode_is_alone():
+def test_a_tensor_that_was_made_in_inference_mode_is_unshared():
     with torch.inference_mode():
-        assert found_alone([torch.zeros(10)]) == 1
+        assert found_unshared([torch.zeros(10)]) == 1
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.timeout(240)
-def test_the_batches_of_a_plain_data_loader_are_alone(workers):
+def test_the_batches_of_a_plain_data_loader_are_unshared(workers):
     batches = iter(DataLoader(SAMPLES, batch_size=2, num_workers=workers))
     for _ in range(2):
-        assert found_alone([next(batches)]) == 2
+        assert found_unshared([next(batches)]) == 2
 
 
 HOLDERS = {
@@ -76,12 +76,12 @@ HOLDERS = {
 @pytest.mark.filterwarnings("ignore:TypedStorage")
 @pytest.mark.parametrize("how", HOLDERS)
 @pytest.mark.parametrize("wrap", [lambda t: t, lambda t: {"x": t}, lambda t: (t, 3)])
-def test_what_anybody_else_holds_is_not_alone(how, wrap):
+def test_what_anybody_else_holds_is_shared(how, wrap):
     tensor = torch.zeros(1000)
     kept = HOLDERS[how](tensor)
     box = [wrap(tensor)]
     del tensor
-    assert found_alone(box) == 0
+    assert found_unshared(box) == 0
     del kept
 
 
@@ -89,7 +89,7 @@ def test_what_anybody_else_holds_is_not_alone(how, wrap):
 def test_a_container_that_is_held_holds_what_is_in_it(hold):
     box = [{"pair": (torch.zeros(10), [torch.zeros(10)])}]
     kept = hold(box[0])
-    assert found_alone(box) == 0
+    assert found_unshared(box) == 0
     del kept
 
 
@@ -97,12 +97,12 @@ def test_a_container_that_is_held_holds_what_is_in_it(hold):
     "view", [lambda t: t[:8], lambda t: t.view(10, 100), lambda t: t.as_subclass(torch.nn.Buffer)]
 )
 @pytest.mark.parametrize("hold", [lambda t: t, lambda t: t[9:], lambda t: t.numpy(), lambda t: t.data])
-def test_a_view_of_what_is_held_is_not_alone(view, hold):
+def test_a_view_of_what_is_held_is_shared(view, hold):
     pool = torch.zeros(1000)
     kept = hold(pool)
     box = [view(pool)]
     del pool
-    assert found_alone(box) == 0
+    assert found_unshared(box) == 0
     del kept
 
 
@@ -115,21 +115,21 @@ def test_a_view_of_what_is_held_is_not_alone(view, hold):
         lambda: np.zeros(10)[:5],
     ],
 )
-def test_memory_of_unknown_owners_is_not_alone(make):
-    assert found_alone([make()]) == 0
+def test_memory_of_unknown_owners_is_shared(make):
+    assert found_unshared([make()]) == 0
 
 
-def test_a_file_that_is_mapped_is_not_alone(tmp_path):
+def test_a_file_that_is_mapped_is_shared(tmp_path):
     path = str(tmp_path / "data")
-    assert found_alone([torch.from_file(path, shared=True, size=100)]) == 0
+    assert found_unshared([torch.from_file(path, shared=True, size=100)]) == 0
 
 
-def test_an_array_that_is_looked_at_elsewhere_is_not_alone():
+def test_an_array_that_is_looked_at_elsewhere_is_shared():
     array = np.zeros(10)
     kept = torch.from_numpy(array)
     box = [array]
     del array
-    assert found_alone(box) == 0
+    assert found_unshared(box) == 0
     del kept
 
 
@@ -137,7 +137,7 @@ def test_what_is_in_a_batch_twice_is_not_told_from_what_is_held():
     tensor = torch.zeros(10)
     box = [{"x": tensor, "again": tensor}]
     del tensor
-    assert found_alone(box) == 0
+    assert found_unshared(box) == 0
 
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR")
@@ -150,11 +150,11 @@ def test_what_is_in_a_batch_twice_is_not_told_from_what_is_held():
     ],
 )
 def test_what_has_no_dense_host_memory_is_not_asked_about(make):
-    assert alone([make()]) == frozenset()
+    assert unshared([make()]) == frozenset()
 
 
 @pytest.mark.parametrize("first", [False, True])
-def test_what_is_alone_is_so_whether_or_not_something_watches_frames(first):
+def test_what_is_unshared_is_so_whether_or_not_something_watches_frames(first):
     """As torch.compile does while it is at work: then the interpreter refers to arguments more often."""
     ownership._known.clear()
     for watched in (first, not first):
@@ -162,7 +162,7 @@ def test_what_is_alone_is_so_whether_or_not_something_watches_frames(first):
             for extra in range(4):
                 box = [torch.zeros(10)]
                 held = [box[0] for _ in range(extra)]
-                assert found_alone(box) == (not held), (watched, extra)
+                assert found_unshared(box) == (not held), (watched, extra)
 
 
 @contextlib.contextmanager

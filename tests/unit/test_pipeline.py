@@ -238,7 +238,7 @@ def test_every_task_is_answered_once_with_its_own_labels_in_any_weather(seed, ro
 
     crew = Crew(model, lane, batch_size=rng.choice([4, 16, "auto"]), reader=shelf)
     tasks = [
-        task(n, *(rng.randint(0, 60) for _ in range(rng.randint(1, 9))), alone=rng.random() < 0.2)
+        task(n, *(rng.randint(0, 60) for _ in range(rng.randint(1, 9))), own_pass=rng.random() < 0.2)
         for n in range(20)
     ]
     ids = {each.lease: unpack(each.inputs.tensors, each.inputs.frames)["id"].tolist() for each in tasks}
@@ -246,7 +246,7 @@ def test_every_task_is_answered_once_with_its_own_labels_in_any_weather(seed, ro
     while waiting or crew.pipeline.patience_s(9.0) != 9.0:
         if waiting and crew.pipeline.has_room:
             taken = [waiting.pop(0)]
-            while not taken[0].alone and waiting and not waiting[0].alone and rng.random() < 0.5:
+            while not taken[0].own_pass and waiting and not waiting[0].own_pass and rng.random() < 0.5:
                 taken.append(waiting.pop(0))
             crew.pipeline.begin(taken)
         if shelf is not None:
@@ -261,7 +261,7 @@ def test_every_task_is_answered_once_with_its_own_labels_in_any_weather(seed, ro
         assert labels == [2 * each for each in ids[lease]]
     for lease, error in crew.errors.items():
         poisoned = 13 in ids[lease]
-        assert poisoned or (tasks[lease].alone and len(ids[lease]) > room), error
+        assert poisoned or (tasks[lease].own_pass and len(ids[lease]) > room), error
 
 
 def test_a_wait_with_answers_in_hand_waits_for_nothing():
@@ -386,7 +386,7 @@ def test_a_task_that_is_to_be_compared_is_packed_for_that_and_says_nothing_of_ca
     assert [tensor.name for tensor in answer.result.tensors] == ["logits"]
     ((samples, seconds, fullness),) = told
     assert (samples, fullness) == (1, 0.5) and seconds > 0
-    crew.run([task(3, alone=True)])
+    crew.run([task(3, own_pass=True)])
     assert told[1][0] == told[1][2] == 1, "a fixed cut is as full as it gets"
 
 
@@ -424,7 +424,7 @@ def test_of_an_error_is_told_whether_other_attempts_would_end_so_too(monkeypatch
 
 def test_a_fixed_cut_for_which_there_is_no_memory_here_may_fit_elsewhere():
     crew = Crew(fits(3), batch_size=8)
-    crew.pipeline.begin([task(1, 1, 2, 3, 4, alone=True)])
+    crew.pipeline.begin([task(1, 1, 2, 3, 4, own_pass=True)])
     answer = only_answer(crew)
     assert "task of 4 samples" in answer.error and not answer.final and not answer.certain
 
@@ -452,7 +452,7 @@ def test_a_pass_that_is_to_fly_again_is_not_on_the_device():
     lane = Apron()
     crew = Crew(double, lane)
     for lease in (1, 2):
-        crew.pipeline.begin([task(lease, 5, 6, alone=True)])
+        crew.pipeline.begin([task(lease, 5, 6, own_pass=True)])
     lane.flights[0].error = NO_MEMORY
     crew.turn()
     assert levels(crew) == {"batch": (2, 16), "forward": (2, 16)}, "by itself, once the other has landed"

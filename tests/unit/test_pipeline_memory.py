@@ -36,7 +36,7 @@ def test_a_pass_that_does_not_fit_is_done_again_in_pieces_and_loses_nothing(capl
 def test_a_task_larger_than_the_batch_size_is_labelled_in_pieces_unless_its_cut_is_fixed():
     sizes = []
     crew = Crew(lambda id: sizes.append(len(id)) or id * 2, batch_size=4)  # noqa: A006
-    crew.run([task(1, *range(10))], [task(2, *range(10), alone=True)])
+    crew.run([task(1, *range(10))], [task(2, *range(10), own_pass=True)])
     assert sizes == [4, 4, 2, 10]
     assert crew.labels[1] == crew.labels[2] == [2 * i for i in range(10)]
 
@@ -55,7 +55,9 @@ def test_a_sample_that_does_not_fit_by_itself_fails_its_task_and_no_other():
 
 
 def test_a_fixed_cut_that_does_not_fit_fails_and_says_what_to_change():
-    crew = Crew(fits(3), batch_size=8).run([task(1, 1, 2, 3, 4, alone=True)], [task(2, 1, 2, 3, alone=True)])
+    crew = Crew(fits(3), batch_size=8).run(
+        [task(1, 1, 2, 3, 4, own_pass=True)], [task(2, 1, 2, 3, own_pass=True)]
+    )
     assert crew.labels == {2: [2, 4, 6]}
     assert "task of 4 samples" in crew.errors[1] and "lower the teacher's batch_size" in crew.errors[1]
     assert (crew.search.size, crew.pipeline.shrinks) == (8, 0)
@@ -73,7 +75,7 @@ def test_a_fixed_cut_is_tried_again_by_itself_before_it_fails():
         return id * 2
 
     crew.pipeline._forward._teacher._model = model
-    crew.run([task(1, alone=True)], [task(2, 1, 2, 3, 4, alone=True)], [task(3, alone=True)])
+    crew.run([task(1, own_pass=True)], [task(2, 1, 2, 3, 4, own_pass=True)], [task(3, own_pass=True)])
     assert crew.labels == {1: [2], 2: [2, 4, 6, 8], 3: [6]}
     assert sizes == [1, 4, 4, 1]
 
@@ -93,8 +95,8 @@ def test_memory_that_ran_out_on_the_device_is_found_when_the_pass_lands_and_it_f
 def test_while_a_fixed_cut_waits_to_fly_by_itself_the_wait_is_for_who_still_flies():
     lane = Apron()
     crew = Crew(double, lane)
-    crew.pipeline.begin([task(1, 1, 2, alone=True)])
-    crew.pipeline.begin([task(2, 3, 4, alone=True)])
+    crew.pipeline.begin([task(1, 1, 2, own_pass=True)])
+    crew.pipeline.begin([task(2, 3, 4, own_pass=True)])
     first, second = lane.flights
     first.error, first.is_down = NO_MEMORY, True
     crew.turn()
@@ -114,7 +116,7 @@ def test_fixed_cuts_are_never_cut_even_after_others_were():
             raise torch.OutOfMemoryError("no memory on purpose")
         return id * 2
 
-    crew = Crew(model, batch_size=8).run([task(1, *range(8))], [task(2, *range(8), alone=True)])
+    crew = Crew(model, batch_size=8).run([task(1, *range(8))], [task(2, *range(8), own_pass=True)])
     assert sizes == [8, 4, 4, 8]
     assert crew.labels.keys() == {1} and crew.errors.keys() == {2}
 

@@ -183,7 +183,7 @@ class Rig:
         leases = []
         for _ in range(max(1, pull.room // TASK)):
             self.lease += 1
-            leases.append(Lease(id=self.lease, samples=TASK, cost=TASK, alone=False))
+            leases.append(Lease(id=self.lease, samples=TASK, cost=TASK, own_pass=False))
         rows = len(leases) * TASK
         spec = TensorSpec(name="x", dtype="float32", shape=[rows, self.width])
         frame = torch.zeros(rows, self.width).numpy().tobytes()

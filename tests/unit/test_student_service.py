@@ -230,7 +230,7 @@ def test_a_lease_says_what_it_costs_and_is_answered_by_as_many_rows(party):
     job.service.offer(OpenBatch(None, {}, 2, apart={"teacher": packed}))
     (lease,) = worker.pull(5)
     (group,) = worker.answer.groups
-    assert group.leases == [Lease(id=lease, samples=2, cost=5, alone=False)]
+    assert group.leases == [Lease(id=lease, samples=2, cost=5, own_pass=False)]
     assert group.tensors == [TensorSpec(name="token", dtype="int64", shape=[5])]
     worker.label(lease, samples=5)
     assert job.delivery.deliver().labels()["teacher"]["logits"].flatten().tolist() == [0, 1, 2, 3, 4]

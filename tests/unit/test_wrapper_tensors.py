@@ -13,7 +13,7 @@ from edldist.student.batch.held_bytes import held_bytes
 from edldist.student.memory.borrowed import Borrowed
 from edldist.student.memory.descriptors import keep_few
 from edldist.student.memory.leaves import leaves
-from edldist.student.memory.ownership import alone
+from edldist.student.memory.ownership import unshared
 
 
 class Wrapper(torch.Tensor):
@@ -63,7 +63,7 @@ SIZES = [4, 40_000]
 def test_they_go_the_way_of_every_batch_and_no_memory_is_read(made, size):
     batch = {"x": made(torch.rand(size))}
     parts = leaves(batch)
-    looks = Borrowed(parts, alone(parts))
+    looks = Borrowed(parts, unshared(parts))
     assert keep_few(batch, parts, lambda: 0) == (batch, 0)
     assert held_bytes(batch) >= 0
     looks.check()

@@ -62,7 +62,7 @@ def _close(
                     id=grant.lease,
                     samples=grant.stop - grant.start,
                     cost=grant.cost,
-                    alone=grant.alone,
+                    own_pass=grant.own_pass,
                     labels=inputs.asked(grant.start, grant.stop),
                 )
                 for grant, inputs in run

@@ -27,7 +27,7 @@ class Consumption:
         used: whose labels were used so far, by group.
         arrivals: has another batch for a step whose own could not be labelled.
         clock: of the figures.
-        alone: whether there is one rank, so that a batch without labels needs no step.
+        one_rank: whether there is but one, so that a batch without labels needs no step.
 
     Attributes:
         loss_weight: see ``DistillLoader.loss_weight``.
@@ -45,7 +45,7 @@ class Consumption:
         used: Callable[[], Mapping[str, Fingerprint]],
         arrivals: Arrivals,
         clock: Clock,
-        alone: bool,
+        one_rank: bool,
     ) -> None:
         self._position = position
         self._figures = figures
@@ -54,7 +54,7 @@ class Consumption:
         self._used = used
         self._arrivals = arrivals
         self._clock = clock
-        self._alone = alone
+        self._one_rank = one_rank
         self.loss_weight = 1.0
         self.left_out = LeftOut()
         self.start: Start = self._here
@@ -82,7 +82,7 @@ class Consumption:
             return [pair]
         assert batch.failure is not None
         self._figures.skipped += counted
-        if self._alone:
+        if self._one_rank:
             return []
         # The other ranks take this step: take it too, with a batch that counts for nothing.
         pair = self._arrivals.stand_in(batch.failure)

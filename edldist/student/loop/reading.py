@@ -26,7 +26,7 @@ from edldist.student.memory.borrowed import WHOLE_BYTES, Borrowed
 from edldist.student.memory.containers import Taken, copied, taken_over
 from edldist.student.memory.descriptors import explained, keep_few
 from edldist.student.memory.leaves import Leaf, leaves
-from edldist.student.memory.ownership import alone
+from edldist.student.memory.ownership import unshared
 from edldist.student.memory.to_device import Allocate
 
 __all__ = ["ReadAhead", "Source"]
@@ -362,11 +362,11 @@ class ReadAhead:
                 known = {id(part) for part in parts}
                 parts.extend(part for part in hidden if id(part) not in known)
                 hidden.clear()  # what refers to a part is counted
-            ours = alone(parts, WHOLE_BYTES + 1)
+            ours = unshared(parts, WHOLE_BYTES + 1)
             seen = self.select(batch)
             self.position.check(mark, seen.samples)
             if beside := _seen_beside(parts, seen):
-                ours |= alone(beside, WHOLE_BYTES + 1)
+                ours |= unshared(beside, WHOLE_BYTES + 1)
             # What was copied is nobody else's, unless a callable made more of it.
             looks = Borrowed(beside if self._copy_batches else [*parts, *beside], ours, left)
             if looks.on_accelerators:

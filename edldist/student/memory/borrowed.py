@@ -45,7 +45,7 @@ class Borrowed:
 
     - of up to 16 KiB: all bytes;
     - of more: a checksum of all bytes (CRC-32: one change in 2**32 goes unnoticed);
-    - of more that is ``alone``: a sample. Whoever wrote to it later would have had to refer to it when it
+    - of more that is ``unshared``: a sample. Whoever wrote to it later would have had to refer to it when it
       was read, and nobody did; only another process that goes on writing to what it handed over could,
       which a plain loop would not notice either.
 
@@ -58,7 +58,7 @@ class Borrowed:
 
     Args:
         parts: the batch's tensors and arrays; kept alive.
-        alone: those that nothing but the batch refers to, by ``id`` (see ``ownership``).
+        unshared: those that nothing but the batch refers to, by ``id`` (see ``ownership``).
         left: objects that may be filled again (see ``containers``).
 
     Attributes:
@@ -70,12 +70,12 @@ class Borrowed:
     def __init__(
         self,
         parts: Sequence[Leaf],
-        alone: frozenset[int] = frozenset(),
+        unshared: frozenset[int] = frozenset(),
         left: Sequence[LeftContainer] = (),
     ) -> None:
         if left:
             # Whoever holds such an object has its tensors, however few refer to them.
-            alone = alone.difference(id(part) for holder in left for part in holder.tensors)
+            unshared = unshared.difference(id(part) for holder in left for part in holder.tensors)
             known = {id(part) for part in parts}
             parts = [*parts, *(part for holder in left for part in holder.tensors if id(part) not in known)]
         self._parts: list[tuple[Leaf, bool, _Looks]] = []
@@ -88,7 +88,7 @@ class Borrowed:
                 self._wrappers += ((part, inside, within),)
                 self.on_accelerators |= within.on_accelerators
                 continue
-            looks = _looks(part, mine := id(part) in alone)
+            looks = _looks(part, mine := id(part) in unshared)
             self._parts.append((part, mine, looks))
             if looks and isinstance(part, Tensor) and not part.is_cpu:
                 self.on_accelerators |= {looks[:2]}
@@ -104,8 +104,8 @@ class Borrowed:
             if any(id(part) not in now for part in inside):
                 raise _changed(f"a {type(wrapper).__qualname__} in a batch was filled with other tensors")
             within.check()
-        for part, alone, looks in self._parts:
-            if _looks(part, alone) != looks:
+        for part, unshared, looks in self._parts:
+            if _looks(part, unshared) != looks:
                 kind = "a tensor" if isinstance(part, Tensor) else "an array"
                 what = f"{kind} of {part.dtype} and shape {list(part.shape)} in a batch was written to"
                 raise _changed(what)
@@ -140,32 +140,32 @@ def _changed(what: str) -> InputError:
 # --- how one part looks -------------------------------------------------------------------------------
 
 
-def _looks(part: Leaf, alone: bool) -> _Looks:
+def _looks(part: Leaf, unshared: bool) -> _Looks:
     if not is_host_tensor(part):
-        return _looks_of_other(part, alone)
+        return _looks_of_other(part, unshared)
     nbytes = part.nbytes
     # One without memory, as that of zeros which torch only promises, has no address.
     if not nbytes or not (address := part.data_ptr()):
         return ()
     if part.is_contiguous():
-        return address, _seen(address, nbytes, alone)
+        return address, _seen(address, nbytes, unshared)
     extent = _extent(part.shape, part.stride()) * part.itemsize
     if extent <= nbytes:  # in another order, or some of it several times
-        return address, _seen(address, extent, alone)
+        return address, _seen(address, extent, unshared)
     # What lies between is somebody else's. What is there several times is read once.
     once = part.detach()[tuple(slice(None) if stride else slice(1) for stride in part.stride())].contiguous()
-    return address, _seen(once.data_ptr(), once.nbytes, alone)
+    return address, _seen(once.data_ptr(), once.nbytes, unshared)
 
 
-def _looks_of_other(part: Leaf, alone: bool) -> _Looks:
+def _looks_of_other(part: Leaf, unshared: bool) -> _Looks:
     if not isinstance(part, Tensor):
-        return _looks_of_array(part, alone)
+        return _looks_of_array(part, unshared)
     if not part.is_cpu:
         return _looks_on_accelerator(part)
     return tuple(_looks(inner, False) for inner in _dense_parts(part))
 
 
-def _looks_of_array(array: NDArray[Any], alone: bool) -> _Looks:
+def _looks_of_array(array: NDArray[Any], unshared: bool) -> _Looks:
     if isinstance(array, np.ma.MaskedArray):
         return _looks_of_array(array.data, False), _looks_of_array(np.ma.getmaskarray(array), False)
     if array.dtype.hasobject or not array.size:
@@ -175,9 +175,9 @@ def _looks_of_array(array: NDArray[Any], alone: bool) -> _Looks:
     address = array.__array_interface__["data"][0]
     to_last = sum((size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True))
     if (extent := array.itemsize + to_last) <= array.nbytes:
-        return address, _seen(address, extent, alone)
+        return address, _seen(address, extent, unshared)
     once = array[tuple(slice(None) if stride else slice(1) for stride in array.strides)].copy()
-    return address, _seen(once.__array_interface__["data"][0], once.nbytes, alone)
+    return address, _seen(once.__array_interface__["data"][0], once.nbytes, unshared)
 
 
 def _looks_on_accelerator(tensor: Tensor) -> _Looks:
@@ -207,11 +207,11 @@ def _dense_parts(tensor: Any) -> list[Tensor]:
     return [] if tensor.layout is not torch.strided else [tensor.values()]
 
 
-def _seen(address: int, nbytes: int, alone: bool) -> bytes | int:
+def _seen(address: int, nbytes: int, unshared: bool) -> bytes | int:
     """What is in memory: all of it, a sample, or the checksum."""
     if nbytes <= WHOLE_BYTES:
         return ctypes.string_at(address, nbytes)
-    if alone:
+    if unshared:
         memory, last = _memory_at(address, nbytes, _READ_ONLY), nbytes - _CHUNK_BYTES
         places = [last * chunk // (_CHUNKS - 1) for chunk in range(_CHUNKS)]
         return b"".join([memory[place : place + _CHUNK_BYTES] for place in places])

@@ -13,28 +13,28 @@ from torch import Tensor
 from edldist.student.memory.leaves import Leaf, is_host_tensor
 from edldist.wire.shm.slots import of_this_process
 
-__all__ = ["alone"]
+__all__ = ["unshared"]
 
 _Counts = tuple[int, ...] | None
 
 
-def alone(parts: Sequence[Leaf], at_least_bytes: int = 0) -> frozenset[int]:
+def unshared(parts: Sequence[Leaf], at_least_bytes: int = 0) -> frozenset[int]:
     """Those of a batch's tensors and arrays that nothing but the batch and this list refers to.
 
     Their memory was made by torch or numpy, or came from another process, and every way to it is counted:
     the objects of Python, torch's own, the storage, and what the tensor is a view of. Whoever keeps one of
     them, a view, an array over it, a capsule of DLPack or the storage, keeps one of the counts up. Memory of
-    anybody else's (of an array under a tensor, a buffer, a file) is never alone.
+    anybody else's (of an array under a tensor, a buffer, a file) is never unshared.
 
     Counts are compared with those of a tensor that was just made, so nothing is assumed about what counts.
-    To be wrong about one that is alone costs time alone.
+    To be wrong about one that is unshared costs nothing but time.
 
     Args:
         parts: each in one container that is not shared with anybody (see ``containers``), and in this list.
         at_least_bytes: smaller ones are left out.
 
     Returns:
-        The ``id`` of each that is alone.
+        The ``id`` of each that is unshared.
     """
     large = [
         (is_host_tensor(part) or isinstance(part, np.ndarray)) and part.nbytes >= at_least_bytes

@@ -14,7 +14,7 @@ class Grant(NamedTuple):
 
     Attributes:
         cost: in the units in which workers pull.
-        alone: whether it needs a forward pass of its own.
+        own_pass: whether it needs a forward pass of its own.
         pieces: what of it still lacks labels, in order. All of it, unless it was overdue and others have
             labelled a part meanwhile.
     """
@@ -25,7 +25,7 @@ class Grant(NamedTuple):
     start: int
     stop: int
     cost: int
-    alone: bool
+    own_pass: bool
     pieces: tuple[tuple[int, int], ...]
 
 

@@ -24,7 +24,7 @@ class Question:
 
     Args:
         inputs: what the teacher sees of a batch, of which it labels something.
-        alone: whether labels must depend on nothing but their samples.
+        own_pass: whether labels must depend on nothing but their samples.
         max_frame_bytes: the largest frame that may travel; a single sample fits.
 
     Attributes:
@@ -33,14 +33,14 @@ class Question:
         varied: whether two of the samples differ.
     """
 
-    __slots__ = ("_alone", "_frames", "_layout", "_shares", "rows", "samples", "varied")
+    __slots__ = ("_frames", "_layout", "_own_pass", "_shares", "rows", "samples", "varied")
 
-    def __init__(self, inputs: TeacherInputs, alone: bool, max_frame_bytes: int) -> None:
+    def __init__(self, inputs: TeacherInputs, own_pass: bool, max_frame_bytes: int) -> None:
         start, end = inputs.wanted.runs[0]
         most = min(_MOST_ROWS, min(_MOST_BYTES, max_frame_bytes) // max(1, inputs.row_bytes))
         most_samples = min(end, start + _MOST_SAMPLES)
         stop = max(start + 1, inputs.wanted.fitting(start, most_samples, max(1, most)))
-        self._alone = alone
+        self._own_pass = own_pass
         self.samples = stop - start
         stops = (stop, start + max(1, self.samples // 2))
         self._layout = inputs.layout
@@ -61,7 +61,7 @@ class Question:
         frames: list[memoryview | Piece] = []
         for lease, (samples, cost, labels), own in zip(leases, self._shares, self._frames, strict=False):
             asked = Lease(
-                id=lease, samples=samples, cost=cost, alone=self._alone, labels=labels, compared=True
+                id=lease, samples=samples, cost=cost, own_pass=self._own_pass, labels=labels, compared=True
             )
             tensors = [
                 TensorSpec(name=name, dtype=dtype, shape=[cost, *shape])

@@ -74,7 +74,7 @@ class _Pass:
     reads: list[Future[dict[str, Tensor]]] = field(default_factory=list)
     flight: Flight | None = None
     largest: int | None = None  # samples that the model gets at once
-    alone: bool = False
+    exclusive: bool = False  # no other pass is in flight beside it
     launched: bool = False  # it is on the device, or on its way there
     number: int = 0  # in a trace; 0 for none
     began: float = 0.0
@@ -87,7 +87,7 @@ class _Pass:
 
     @property
     def fixed(self) -> bool:
-        return self.tasks[0].alone
+        return self.tasks[0].own_pass
 
     @property
     def compared(self) -> bool:
@@ -279,7 +279,7 @@ class Pipeline:
         if self._flying >= min(self._lane.depth, len(self._passes)) or self._broken is not None:
             return None
         following = next(each for each in self._passes if each.flight is None)
-        return None if following.alone and self._flying else following
+        return None if following.exclusive and self._flying else following
 
     def _launch(self) -> None:
         while (following := self._following()) is not None and following.is_read():
@@ -390,8 +390,8 @@ class Pipeline:
     def _cut(self, each: _Pass, exc: Exception) -> None:
         """Memory ran out: do it again in a way that needs less."""
         if each.fixed:
-            if self._flying and not each.alone:
-                each.alone = True
+            if self._flying and not each.exclusive:
+                each.exclusive = True
                 return
             self._answer_failure(
                 each,

@@ -38,12 +38,12 @@ class Batcher:
         taken = [self._tasks.popleft()]
         first = taken[0]
         rows = first.rows
-        if first.alone or first.compared:
+        if first.own_pass or first.compared:
             return taken
         later: deque[HeldTask] = deque()
         while self._tasks:
             task = self._tasks.popleft()
-            apart = task.alone or task.compared
+            apart = task.own_pass or task.compared
             if not apart and rows + task.rows <= self.batch_size and first.inputs.fits(task.inputs):
                 taken.append(task)
                 rows += task.rows

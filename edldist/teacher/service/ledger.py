@@ -174,7 +174,7 @@ def _unpacked(
         start = 0
         for lease in group.leases:
             yield HeldTask(
-                *(student, lease.id, lease.samples, lease.cost, lease.alone),
+                *(student, lease.id, lease.samples, lease.cost, lease.own_pass),
                 *(inputs, start, lease.labels, lease.compared),
             )
             start += lease.cost

@@ -97,7 +97,7 @@ class Pull(MessagePart, frozen=True, tag="pull"):
 
 
 class Lease(MessagePart, frozen=True, array_like=True):
-    """A task that is handed to a worker. ``alone`` asks for a forward pass without other tasks.
+    """A task that is handed to a worker. ``own_pass`` asks for a forward pass without other tasks.
 
     ``cost`` is what it takes of the room of a pull, and its rows in the tensors of its group: as many as it
     has ``samples``, unless these have lengths. ``labels`` is how many rows of labels answer it, where
@@ -110,7 +110,7 @@ class Lease(MessagePart, frozen=True, array_like=True):
     id: Count
     samples: Count
     cost: Count
-    alone: bool
+    own_pass: bool
     labels: Count | None = None
     compared: bool = False
 
