@@ -343,12 +343,19 @@ class Shelves:
 
     def _lacks(self, teacher: str, lookup: Lookup, wanted: Wanted) -> str:
         sample = wanted.runs[0][0]
-        which = f"place {sample} of the batch" if lookup.ids is None else f"id {lookup.ids[sample]!r}"
+        which, other = f"place {sample} of the batch", ""
+        if lookup.ids is None:
+            other = (
+                "; where that was done, this sample is read as other inputs than it was then, as by an "
+                "augmentation without a seed (docs/store.md)"
+            )
+        else:
+            which = f"id {lookup.ids[sample]!r}"
         return (
             f"the store {self._use.store.url} has no labels of teacher {teacher!r} for {wanted.missing} of "
             f"the {wanted.samples} samples of a batch, the first at {which}, and this loop takes labels from "
-            "the store alone. Label them first (edldist label), or let teachers label what is missing "
-            "(store.only: false)"
+            f"the store alone. Label them first (edldist label){other}. Or let teachers label what is "
+            "missing (store.only: false)"
         )
 
 
