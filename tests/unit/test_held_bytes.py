@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 from edldist.student.batch.batch import OpenBatch
 from edldist.student.batch.held_bytes import held_bytes
+from edldist.student.loop.reading import ReadAhead
 
 Pair = namedtuple("Pair", "x y")
 X = torch.zeros(10, 3)  # 120 bytes
@@ -69,3 +70,45 @@ def test_a_batch_holds_what_the_loop_gets_and_what_teachers_see():
     assert OpenBatch({"x": X}, {"twice": X * 2}, 10).nbytes == 240, "made for the teacher"
     assert OpenBatch({"x": X.T}, {"x": X.T}, 3).nbytes == 240, "copied, to be cut by samples"
     assert OpenBatch([X], {"x": X}, 10).nbytes == 120
+
+
+class Own:
+    """An image beside its id, in an object of a script's own class."""
+
+    def __init__(self) -> None:
+        self.id = torch.arange(4)
+        self.image = torch.zeros(4, 256)
+
+
+class Slotted:
+    __slots__ = ("id", "image")
+
+    def __init__(self) -> None:
+        self.id = torch.arange(4)
+        self.image = torch.zeros(4, 256)
+
+
+class Lasting(Own):
+    """Nobody knows how to make another one, so it is passed on as it is."""
+
+    def __del__(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("kind", [Own, Slotted, Lasting])
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_hangs_on_an_object_of_a_batch_counts_as_it_is_read(kind, copied, inside):
+    def batches():
+        for _ in range(3):
+            pair = kind()
+            yield {"pair": pair} if inside else pair
+
+    read: list[OpenBatch] = []
+    ahead = ReadAhead(
+        batches(), lambda batch: {"id": (batch["pair"] if inside else batch).id}, copy_batches=copied
+    )
+    if not ahead.begin():
+        ahead.start()
+    ahead.fill(lambda: len(read) < 3, read.append)
+    assert [batch.nbytes for batch in read] == 3 * [4 * 8 + 4 * 256 * 4]

@@ -15,6 +15,7 @@ from edldist.student.batch.held_bytes import held_bytes
 from edldist.student.batch.label_rows import LabelRows, TeacherLabels
 from edldist.student.batch.lookup import Lookup
 from edldist.student.batch.teacher_inputs import PLACES, VERSION, TeacherInputs
+from edldist.student.memory.leaves import Leaf
 from edldist.student.memory.to_device import Allocate
 from edldist.student.queue.outcomes import Grant
 from edldist.student.queue.wanted import Wanted
@@ -36,6 +37,7 @@ class OpenBatch:
         allocate: makes the label buffers, in the I/O thread. Without it they are ordinary memory: large
             frames become the labels themselves, uncopied, where one answer labels the whole batch.
         apart: teachers that see something else than ``inputs``: a part of the samples, other tensors.
+        beyond: tensors and arrays that hang on objects of own classes in it, and take memory as others do.
 
     Attributes:
         number: its place in the order of delivery, once it is in the queue; 0 before.
@@ -74,6 +76,7 @@ class OpenBatch:
         mark: Any = None,
         allocate: Allocate | None = None,
         apart: Mapping[str, TeacherInputs] | None = None,
+        beyond: Sequence[Leaf] = (),
     ) -> None:
         self.batch = batch
         self.samples = samples
@@ -98,7 +101,7 @@ class OpenBatch:
             copied_bytes += view.copied_bytes
         # A batch that is one tensor, and all that teachers see, needs not be told apart from itself.
         itself = len(seen) == 1 and seen[0] is batch
-        self.nbytes = copied_bytes + held_bytes(batch if itself else (batch, seen))
+        self.nbytes = copied_bytes + held_bytes(batch if itself else (batch, seen, beyond))
 
     def let_go(self) -> None:
         """The trainer's thread is done with what the loop gets.

@@ -27,8 +27,8 @@ def held_bytes(value: Any) -> int:
     """Bytes of all tensors and arrays in nested mappings, sequences, sets and dataclasses.
 
     Memory that several of them look at counts once; of memory that they look at in part, such as a data set
-    that is cut into batches, the part counts. Byte strings count too. Other objects count nothing: nobody
-    knows what else hangs on them.
+    that is cut into batches, the part counts. Byte strings count too. Other objects are not looked into: what
+    hangs on those of a batch is found where its containers are made anew (``memory.containers``).
     """
     if type(value) is Tensor and value.layout is torch.strided and not value.is_nested:
         return min(value.nbytes, value.untyped_storage().nbytes())

@@ -23,7 +23,7 @@ from edldist.student.inputs.route import Route
 from edldist.student.loop.broken_reads import end_workers
 from edldist.student.loop.gradient_state import reading_unseen
 from edldist.student.memory.borrowed import WHOLE_BYTES, Borrowed
-from edldist.student.memory.containers import Taken, copied, taken_over
+from edldist.student.memory.containers import Taken, copied, hanging_on, taken_over
 from edldist.student.memory.descriptors import explained, keep_few
 from edldist.student.memory.leaves import Leaf, leaves
 from edldist.student.memory.ownership import unshared
@@ -351,13 +351,14 @@ class ReadAhead:
             del item  # whoever holds a batch beside this name may write to it
             if self._copy_batches:
                 batch = copied(batch)
-                batch, parts, left, hidden = Taken(batch, leaves(batch), [], [])
+                batch, parts, left, hidden = Taken(batch, leaves(batch), [], hanging_on(batch))
             else:
                 batch, parts, left, hidden = taken_over(batch)
             kept, descriptors = keep_few(batch, parts, self._descriptors)
             if kept is not batch:
                 batch, parts = kept, leaves(kept)
             del kept
+            visible = len(parts)
             if hidden:
                 known = {id(part) for part in parts}
                 parts.extend(part for part in hidden if id(part) not in known)
@@ -372,7 +373,9 @@ class ReadAhead:
             if looks.on_accelerators:
                 looks.check_apart(out.looks for out in self._all_out())
             apart = {teacher: TeacherInputs(*part) for teacher, part in seen.apart.items()}
-            offer(OpenBatch(batch, seen.tensors, seen.samples, mark, self._allocate, apart))
+            beyond = parts[visible:]
+            beyond += [part for holder in left for part in holder.tensors]
+            offer(OpenBatch(batch, seen.tensors, seen.samples, mark, self._allocate, apart, beyond))
             source.out.append(_Out(looks, descriptors))
         except Exception as exc:
             # The batches before the bad one are delivered first.

@@ -23,7 +23,7 @@ from edldist.errors import InputError
 from edldist.student.memory.leaves import Leaf, leaves
 from edldist.student.memory.structure import ATOMS, Rebuilding, TooMuch, attributes_of, state_base
 
-__all__ = ["LeftContainer", "Taken", "copied", "taken_over"]
+__all__ = ["LeftContainer", "Taken", "copied", "hanging_on", "taken_over"]
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +140,14 @@ def copied(batch: Any) -> Any:
             f"copy_batches=True copies all that is in a batch, and a {type(batch).__qualname__} of the data "
             "loader is nested too deep for it: let it yield a flatter one"
         ) from exc
+
+
+def hanging_on(batch: Any) -> list[Leaf]:
+    """The tensors and arrays that hang on a batch, wherever; none of them where too much does."""
+    try:
+        return _reached(batch)
+    except TooMuch:
+        return []
 
 
 class _Taking(Rebuilding):
