@@ -67,8 +67,10 @@ def _lose_what_a_drain_gives_back() -> Any:
 def _write_at_the_first_row() -> Any:
     place = OpenBatch.place
 
-    def shifted(self: OpenBatch, teacher: str, start: int, stop: int, rows: Any, first: int) -> int:
-        return place(self, teacher, start, stop, rows, 0)
+    def shifted(
+        self: OpenBatch, teacher: str, start: int, stop: int, came: Any, at: int, version: int | None = None
+    ) -> int:
+        return place(self, teacher, start, stop, came, 0, version)
 
     return mock.patch.object(OpenBatch, "place", shifted)
 
