@@ -142,6 +142,7 @@ class Memory:
     def _seal(self, number: int, sealed: list[Segment]) -> None:
         self._open.remove(number)
         segment = self._segments[number]
+        segment.close()
         if not segment.samples:
             del self._segments[number]
         elif self.files:

@@ -14,7 +14,7 @@ __all__ = ["Segment"]
 class Segment:
     """Memory for labels of one layout, and those that are in it.
 
-    The memory is asked for as a whole and touched as it is filled: an empty one takes none.
+    The memory is asked for as a whole and touched as it is filled: an empty one takes none but addresses.
 
     Args:
         like: labels as they will come; one of their samples fits at least.
@@ -76,6 +76,21 @@ class Segment:
             table[self.rows : rows] = came
         self.samples, self.rows = last, rows
         return first
+
+    def close(self) -> None:
+        """Nothing comes any more: let go of the memory, if most of it is empty.
+
+        Who seals often would have 64 MiB of addresses for each handful of labels, and two large pages for
+        each table.
+        """
+        if 2 * self.rows > self.capacity:
+            return
+        kept = self.kept()
+        self.capacity = self.rows
+        self._keys = kept.keys.copy()
+        self._witness = None if kept.witness is None else kept.witness.copy()
+        self._ends = None if kept.ends is None else kept.ends.copy()
+        self._tables = [table.copy() for table in kept.tables]
 
     def withdraw(self, samples: Numbers) -> None:
         """These are to get into no file."""

@@ -106,6 +106,38 @@ def test_a_segment_is_full_of_samples_of_one_row_each() -> None:
     assert samples_of(segment.kept()) == samples_of(short) and segment.room_for(short) == 0
 
 
+def owned_bytes(kept: KeptRows) -> int:
+    """Of the memory that views of it keep, whether it is filled or not."""
+    parts = [kept.keys, *kept.tables, *(part for part in (kept.witness, kept.ends) if part is not None)]
+    return sum((part if part.base is None else part.base).nbytes for part in parts)
+
+
+@pytest.mark.parametrize(("lengths", "witness"), KINDS)
+def test_a_segment_that_is_closed_keeps_no_memory_that_is_empty(lengths: bool, witness: bool) -> None:
+    kept = made(0, 9, lengths, witness)
+    segment = Segment(kept, 1 << 20)
+    segment.add(kept)
+    segment.withdraw(np.array([1]))
+    before = segment.kept()
+    assert owned_bytes(before) > 1 << 19
+    for _ in range(2):
+        segment.close()
+        assert owned_bytes(segment.kept()) == kept.nbytes
+        assert segment.room_for(kept) == 0, "nothing comes any more"
+        assert samples_of(segment.kept()) == samples_of(before) == samples_of(kept)
+    assert len(samples_of(segment.for_a_file())) == 8
+
+
+@pytest.mark.parametrize(("rows", "copied"), [(5, True), (6, False)])
+def test_a_segment_that_is_closed_stays_where_it_is_if_most_of_it_is_full(rows: int, copied: bool) -> None:
+    kept = made(0, rows, False, False)
+    segment = Segment(kept, 10 * 56)
+    segment.add(kept)
+    before = segment.kept()
+    segment.close()
+    assert np.shares_memory(segment.kept().keys, before.keys) != copied
+
+
 def test_labels_lie_together_with_their_like_alone() -> None:
     segments = {kind: Segment(made(0, 2, *kind), 1 << 12) for kind in KINDS}
     for kind, segment in segments.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -30,6 +32,22 @@ def sealed_of(memory: Memory, labels: KeptRows) -> list[int]:
     taken, sealed = memory.put(labels)
     assert taken == labels.samples
     return [segment.samples for segment in sealed]
+
+
+@pytest.mark.parametrize("files", [False, True])
+def test_what_is_sealed_often_takes_no_more_memory_than_there_are_labels(files: bool) -> None:
+    """Each handful had 64 MiB of addresses to itself, until labels had to go."""
+    memory = Memory(1 << 30, 1 << 30, files)
+    tracemalloc.start()
+    try:
+        for first in range(0, 60, 3):
+            memory.put(rows(first, first + 3))
+            memory.seal()
+        taken_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken_bytes < 1 << 20
+    assert all(found(memory, rows(0, 60)))
 
 
 @pytest.mark.parametrize("lengths", [False, True])
