@@ -14,6 +14,7 @@ from edldist.student.queue.absences import MOST_BETWEEN_LOOKS_S, Absences
 from edldist.student.queue.flow import Flow
 from edldist.student.queue.queue import LabelQueue
 from edldist.student.teachers.asked_teachers import AskedTeachers
+from tests.unit.queues import joined, offered
 
 
 def test_a_group_is_missing_when_patience_is_over_and_until_a_worker_is_here() -> None:
@@ -110,6 +111,13 @@ def test_the_head_goes_on_when_it_lacks_missing_teachers_only() -> None:
     queue.validate(0.0)
     assert queue.ready() and queue.deliver() == 0
     queue.validate(0.0)
+
+
+def test_samples_that_wait_for_those_of_equal_ones_lack_the_same_teacher() -> None:
+    queue = joined("w")
+    offered(queue, "aab")
+    queue.leave("w", 0.0)
+    assert queue.lacks_only({"teacher"}) == {"teacher"}
 
 
 def test_what_was_leased_half_labelled_or_withheld_is_given_up_too() -> None:

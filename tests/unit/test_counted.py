@@ -125,6 +125,16 @@ def ranks(monkeypatch: pytest.MonkeyPatch) -> Any:
     return become
 
 
+@pytest.mark.parametrize(("batches", "where"), [(0, "the start of epoch 0"), (2, "batch 2 of epoch 0")])
+def test_another_number_of_ranks_is_refused_with_where_that_is(ranks: Any, batches: int, where: str) -> None:
+    position = CountedPosition(OwnState())
+    consume(position, batches)
+    state = position.state_dict()
+    ranks(2)
+    with pytest.raises(CheckpointError, match=rf"OwnState\), {where}, was saved by 1 rank"):
+        CountedPosition(OwnState()).load_state_dict(state)
+
+
 @pytest.mark.parametrize("world_size", [1, 2])
 @pytest.mark.parametrize("batches", [0, 3])
 def test_the_order_of_a_data_loaders_own_generator_goes_on_and_so_do_those_behind_it(
@@ -141,6 +151,47 @@ def test_the_order_of_a_data_loaders_own_generator_goes_on_and_so_do_those_behin
     restored.load_rank_state_dict(position.rank_state_dict())
     assert (position.rank_state_dict() is None) == (world_size == 1)
     assert [rest(restored), rest(restored)] == [rest(whole)[batches:], rest(whole)]
+
+
+def test_between_epochs_it_is_kept_where_generators_are_and_not_where_they_were() -> None:
+    ended, left, restored = shuffled(1), shuffled(1), shuffled(2)
+    rest(ended)
+    consume(left, 3)
+    left.set_epoch(5)
+    for position in (ended, left):
+        restored.load_state_dict(position.state_dict())
+        assert rest(restored) == rest(position)
+
+
+def test_a_place_that_was_restored_is_saved_as_it_was_read() -> None:
+    position, other, stateful = shuffled(1), shuffled(2), CountedPosition(OwnState())
+    consume(position, 3)
+    consume(other, 1)
+    state = position.state_dict()
+    other.load_state_dict(state)
+    assert torch.equal(other.state_dict()["generators"][0], state["generators"][0])
+    consume(stateful, 2)
+    again = CountedPosition(OwnState())
+    again.load_state_dict(stateful.state_dict())
+    assert again.state_dict() == stateful.state_dict()
+
+
+def test_an_epoch_that_is_left_early_does_not_end_where_it_had_ended_before() -> None:
+    """As it does where it was read to its end before the loop went back to a place inside it."""
+    for goes_back in (
+        lambda position, _: position.set_epoch(0),
+        lambda position, state: position.load_state_dict(state),
+    ):
+        position = CountedPosition(OwnState())
+        source = position.start()
+        batch, mark = next(source)
+        position.consume(mark, len(batch))
+        state = position.state_dict()
+        assert len(list(source)) == 2
+        goes_back(position, state)
+        consume(position, 1)
+        position.settle()
+        assert (position.epoch, position.state_dict()["data_loader"]) == (1, None)
 
 
 def test_generators_that_are_there_no_more_are_refused() -> None:

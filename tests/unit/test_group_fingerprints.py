@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from edldist.coordinator.members.fingerprints import GroupFingerprints
 from edldist.coordinator.members.membership import Action, Membership
 from edldist.wire.messages import (
     Goodbye,
@@ -98,6 +99,51 @@ def test_outputs_that_one_learns_who_was_there_before_bind_those_that_came_anew(
     assert joins(members, b"t9", fingerprint=fingerprint(outputs=["feature"]), info={"rejoin": True})
     assert joins(members, b"t1", links=["s1"], fingerprint=fingerprint(outputs=["logits"]))
     assert list(members.members) == ["t1"]
+
+
+def test_until_everyone_had_time_to_come_back_who_came_first_gives_way_and_then_no_more() -> None:
+    for until, gives_way in ((2.5, True), (3.0, False)):
+        members = make()
+        assert joins(members, b"t9", fingerprint=fingerprint(weights="77"))
+        live(members, until, "t9")
+        assert joins(members, b"t1", 2.5, links=["s1"]) == gives_way
+
+
+def test_a_worker_without_a_fingerprint_has_nobody_give_way_when_it_comes_back() -> None:
+    members = make()
+    assert joins(members, b"t9")
+    assert not joins(members, b"t1", links=["s1"], fingerprint=None) and list(members.members) == ["t9"]
+
+
+def provisional(**versions: str) -> GroupFingerprints:
+    """Workers of a group that came anew, each of a version."""
+    group = GroupFingerprints()
+    for name, version in versions.items():
+        its = fingerprint(version=version, weights=f"w{version}")
+        group.joined(teacher(name, fingerprint=its), provisional=True)
+    return group
+
+
+def test_versions_that_may_stand_beside_it_need_not_give_way() -> None:
+    group = provisional(a="1", b="2")
+    back = teacher("t1", fingerprint=fingerprint(version="2", weights="w2"))
+    assert group.giving_way(back, any_version=True) == []
+    assert group.giving_way(back) == ["a"]
+    other = teacher("t1", fingerprint=fingerprint(version="2", weights="x"))
+    assert group.giving_way(other, any_version=True) == ["b"], "of one version there is one model"
+
+
+def test_another_version_is_objected_to_unless_it_is_said_that_it_may_come() -> None:
+    group, newer = provisional(a="1"), teacher("b", fingerprint=fingerprint(version="2", weights="w2"))
+    assert group.objection(newer) is not None and group.objection(newer, lambda: True) is None
+
+
+def test_who_left_and_came_back_is_there_as_one_that_was_there_before() -> None:
+    group = provisional(a="1")
+    its = teacher("a", fingerprint=fingerprint(version="1", weights="w1"))
+    group.left(its)
+    group.joined(its)
+    assert not group.is_provisional("a")
 
 
 def test_nobody_gives_way_to_one_that_comes_back_to_another_teacher() -> None:

@@ -197,6 +197,14 @@ def test_a_task_on_which_a_worker_has_failed_hides_none_behind_it():
     assert [grant.batch for grant in queue.lease("a", 8, 0.0)] == [1]
 
 
+def test_who_pulls_before_it_is_woken_sleeps_no_more() -> None:
+    queue = joined("w")
+    assert queue.lease("w", 4, 0.0) == [] and queue.asleep("w")
+    fill(queue, 4)
+    assert queue.lease("w", 2, 0.0) and not queue.asleep("w")
+    assert queue.rouse("teacher", 0.0, ROUSED_AT_MOST) == []
+
+
 # --- a second lease -----------------------------------------------------------------------------------
 
 

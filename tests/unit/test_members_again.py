@@ -113,3 +113,21 @@ def test_a_group_without_a_worker_is_told_to_nobody() -> None:
     members.register(b"t1", teacher(), 0.0, WALL)
     assert events(members.goodbye(b"t1", Goodbye(id="t1"), WALL))
     assert members.heartbeat(b"s1", Heartbeat(id="s1"), 1.0) == []
+
+
+def test_a_worker_that_is_started_again_is_counted_and_one_that_registers_again_is_not() -> None:
+    members = make()
+    members.register(b"t1", teacher(), 0.0, WALL)
+    members.goodbye(b"t1", Goodbye(id="t1"), WALL)
+    for _ in range(2):
+        members.register(b"t1", teacher(process="next", attempt=1), 1.0, WALL)
+    assert members.lives.restarts()["teacher"] == 1
+    assert members.lives.gone(1.0) == [], "it is back"
+
+
+def test_heartbeats_tell_how_fast_a_member_was_in_the_last_seconds() -> None:
+    members = make()
+    members.register(b"t1", teacher(), 0.0, WALL)
+    for second in range(3):
+        members.heartbeat(b"t1", Heartbeat(id="t1", stats={"samples": 40 * second}), float(second))
+    assert members.members["t1"].recent.value == 40.0

@@ -103,16 +103,17 @@ class Batch(list[int]):
     """One of which one can see whether it is still there."""
 
 
-def test_a_batch_is_held_by_nobody_while_it_is_open() -> None:
+@pytest.mark.parametrize("position_of", [sampled, CountedPosition])
+def test_a_batch_is_held_by_nobody_while_it_is_open(position_of: Any) -> None:
     def batches() -> Any:
         yield Batch([0, 1, 2])
 
-    source = sampled(batches()).start()
+    source = position_of(batches()).start()
     batch, _ = next(source)
     seen = weakref.ref(batch)
     del batch
     assert seen() is None
-    source.close()  # type: ignore[attr-defined]
+    source.close()
 
 
 def test_two_ranks_refuse_a_batch_of_another_size() -> None:

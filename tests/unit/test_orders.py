@@ -40,11 +40,16 @@ class Desk:
         return self.reachable
 
     def teacher(
-        self, name: str, peer: bytes | None = None, links: Sequence[str] = (), version: str = ""
+        self,
+        name: str,
+        peer: bytes | None = None,
+        links: Sequence[str] = (),
+        version: str = "",
+        teachers: Sequence[str] = (),
     ) -> None:
         its = fingerprint(version=version)
         own = {"id": name, "process": f"p-{name}", "fingerprint": its, "links": list(links)}
-        self._join(Register(role="teacher", group="big", host="h", pid=1, **own), peer)
+        self._join(Register(role="teacher", group="big", host="h", pid=1, teachers=teachers, **own), peer)
 
     def student(self, peer: Peer, **fields: Any) -> None:
         who = {"id": peer.id, "process": peer.id, "address": peer.address}
@@ -155,6 +160,26 @@ def test_a_rank_that_says_that_it_takes_newer_labels_alone_gets_a_worker_that_ha
     assert desk.orders.due_at(desk.now) == float("inf"), "what was said before moves nothing"
 
 
+def test_a_worker_whose_version_is_no_number_is_older_than_any_that_has_one() -> None:
+    desk = Desk(most=1)
+    desk.members.goodbye(b"t1", Goodbye(id="t1"), 0.0)
+    for student in (S1, S2):
+        desk.student(student, rolling=["big"])
+        need = Need(group="big", hunger=None, lacking=0, buffered=0, oldest=1)
+        desk.members.heartbeat(student.id.encode(), Heartbeat(id=student.id, needs=[need]), desk.now)
+    for name, version in (("t1", "main"), ("t2", "1")):
+        desk.teacher(name, version=version)
+    assert {peer: links.students for peer, links in desk.decided()} == {b"t1": [], b"t2": [S1, S2]}
+
+
+def test_a_worker_that_names_teachers_takes_no_place_of_a_student() -> None:
+    desk = Desk(most=1)
+    desk.teacher("a", teachers=["big"])
+    desk.student(S1)
+    served = Links(students=[S1], complete=True)
+    assert desk.decided() == [(b"t1", served), (b"a", served)]
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_past_the_bound_each_worker_serves_each_job_where_jobs_have_weights(named: bool) -> None:
     desk = Desk(most=2)
@@ -162,11 +187,11 @@ def test_past_the_bound_each_worker_serves_each_job_where_jobs_have_weights(name
     desk.teacher("t3")
     for number in range(4):
         job = "b" if number == 3 else "a"
-        share = JobShare(job=job, weight=1 if named else None)
+        share = JobShare(job=job, weight=1 if named and job == "b" else None)
         desk.student(Peer(id=f"{job}{number}", address=f"tcp://here:{number}"), share=share)
     links = {peer: {student.id[0] for student in told.students} for peer, told in desk.decided()}
     everywhere = all(jobs == {"a", "b"} for jobs in links.values())
-    assert everywhere == named, "the lone rank of b has all three workers, and half of each"
+    assert everywhere == named, "one weight is enough: the lone rank of b has all three workers, and half of each"
 
 
 def test_deciding_takes_a_bounded_share_of_the_time(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

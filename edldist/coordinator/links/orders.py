@@ -138,15 +138,15 @@ class Orders:
 
 def _worker(member: Member) -> TeacherWorker:
     its = member.register.fingerprint
-    version = 0 if its is None else number_of(its.version) or 0
-    return TeacherWorker(member.register.group, member.weight, member.links, version)
+    version = None if its is None else number_of(its.version)
+    return TeacherWorker(member.register.group, member.weight, member.links, version or 0)
 
 
 def _student(member_id: str, member: Member, several: bool) -> StudentRank:
     """A student among others; ``several``: jobs share workers by weights and priorities."""
     register = member.register
     job = (register.share.job or member_id) if several else ""
-    oldest = {need.group: need.oldest for need in member.needs if need.oldest}
+    oldest = {need.group: need.oldest for need in member.needs}
     return StudentRank(register.teachers, member.weight, job, oldest)
 
 
