@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tests.mutation.children import die_with_parent
+from tests.mutation.children import die_with_parent, own_place
 from tests.mutation.collected import Outcome, Trial
 from tests.mutation.group import Group
 from tests.mutation.module import SubjectModule
@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.processes < 1:
         parser.error(f"--processes {options.processes}: at least 1")
     report = Report(options.modules or list(SUBJECTS), options.only, options.killers)
-    whole = report.follow(_run_all(options.modules or list(SUBJECTS), options))
+    with own_place():
+        whole = report.follow(_run_all(options.modules or list(SUBJECTS), options))
     print(report.summary(), sep="\n")
     return 0 if whole and not report.to_look_at else 1
 
@@ -156,9 +157,9 @@ def _run_all(names: Sequence[str], options: argparse.Namespace) -> Iterator[Tria
                 yield Trial(**json.loads(line))
         while runners:
             pid, status = os.wait()
-            runners.discard(pid)
-            if status:
+            if pid in runners and status:
                 yield None
+            runners.discard(pid)
     finally:
         for pid in runners:
             os.kill(pid, signal.SIGKILL)
@@ -175,6 +176,7 @@ def _fork(run: Callable[[], None]) -> int:
     if pid := os.fork():
         return pid
     die_with_parent()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     code = 1
     try:
         run()

@@ -10,13 +10,14 @@ import resource
 import select
 import shutil
 import signal
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Children", "Ended", "Limit", "Progress", "die_with_parent"]
+__all__ = ["Children", "Ended", "Limit", "Progress", "die_with_parent", "own_place"]
 
 MEMORY_BYTES = 8 << 30  # of address space, on top of what is in use
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -50,6 +51,39 @@ class Ended:
 def die_with_parent() -> None:
     """Let the kernel end this process when the thread ends that forked it."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+@contextlib.contextmanager
+def own_place() -> Iterator[None]:
+    """A folder for all files of this process and its forks, which goes with them when it ends, or is ended.
+
+    Unless by a SIGKILL.
+    """
+    _adopt_orphans()
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    with tempfile.TemporaryDirectory(prefix="mut-") as place:  # short: there are sockets below
+        tempfile.tempdir = place
+        try:
+            yield
+        finally:
+            _end_orphans()
+            tempfile.tempdir = None
+            signal.signal(signal.SIGTERM, before)
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of whatever this process's descendants leave behind."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
+
+
+def _end_orphans() -> None:
+    """End all children, and those that become this process's as they end."""
+    while left := Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        for each in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(each), signal.SIGKILL)
+            os.waitpid(int(each), 0)
 
 
 class Progress:
@@ -103,8 +137,7 @@ class Children:
         self._show = show
         self.progress = Progress()
         self._place = ""
-        if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
+        _adopt_orphans()
 
     def begin(self) -> int:
         """Fork. Returns 0 in the child, which has a place of its own for files, and writes nowhere.
@@ -114,7 +147,7 @@ class Children:
         """
         if (threads := len(os.listdir("/proc/self/task"))) > 1:
             raise RuntimeError(f"{threads - 1} threads began while tests were imported: none may")
-        self._place = tempfile.mkdtemp(prefix="mutant-")
+        self._place = tempfile.mkdtemp(prefix="m-")
         self.progress.reset()
         if pid := os.fork():
             return pid
@@ -147,7 +180,7 @@ class Children:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
-        self._end_orphans()
+        _end_orphans()  # of whatever has left the child's process group before it ended
         shutil.rmtree(self._place, ignore_errors=True)
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
         return Ended(None if too_long else code, self.progress.test, too_long)
@@ -159,11 +192,3 @@ class Children:
             return True
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S - cpu_s > allowed.cpu_s
-
-    def _end_orphans(self) -> None:
-        """Whatever has left the child's process group before it ended."""
-        while left := Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-            for each in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(each), signal.SIGKILL)
-                os.waitpid(int(each), 0)

@@ -45,7 +45,7 @@ class Group:
         """
         os.chdir(ROOT)
         children = Children(self._show)
-        with tempfile.TemporaryDirectory(prefix="mutants-") as place:
+        with tempfile.TemporaryDirectory(prefix="told-") as place:
             path = Path(place) / "handoff.json"
             if not (pid := children.begin()):
                 _leave_with(lambda: self._collect(wanted, path, tell))

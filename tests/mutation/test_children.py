@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+
+import pytest
 
 CHECK = """
 import os, pathlib, sys, tempfile, time
@@ -62,7 +65,7 @@ def leaves_others():
 child(leaves_others)
 os.close(write)
 assert os.read(read, 1) == b""
-assert not list(pathlib.Path(tempfile.gettempdir()).glob("mutant-*")), "files of a child"
+assert not list(pathlib.Path(tempfile.gettempdir()).glob("m-*")), "files of a child"
 print("all ended")
 """
 
@@ -72,3 +75,38 @@ def test_children_end_with_all_that_they_have_started(tmp_path) -> None:
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
     assert done.stdout == "all ended\n", done.stderr
+
+
+ENDED = """
+import os, pathlib, signal, sys, tempfile, time
+from tests.mutation.children import Children, die_with_parent, own_place
+
+read, write = os.pipe()
+with own_place():
+    if not os.fork():
+        die_with_parent()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        children = Children(show=True)
+        if not children.begin():
+            place = pathlib.Path(tempfile.gettempdir())
+            os.write(write, b"x")
+            for number in range(10**9):
+                (place / str(number)).write_text("x")
+        time.sleep(1e6)
+    os.read(read, 1)
+    print("ready", flush=True)
+    time.sleep(1e6)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_ended_leaves_no_files_and_nobody_who_writes_more(tmp_path, number) -> None:
+    command = [sys.executable, "-c", ENDED]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as run:
+        assert run.stdout.readline() == b"ready\n"
+        assert [path.name[:4] for path in tmp_path.iterdir()] == ["mut-"]
+        run.send_signal(number)
+        assert run.stdout.read() == b"", "all that had it open have ended"
+        assert run.wait(100) != 0
+    assert not list(tmp_path.iterdir())

@@ -191,7 +191,7 @@ def test_past_the_bound_each_worker_serves_each_job_where_jobs_have_weights(name
         desk.student(Peer(id=f"{job}{number}", address=f"tcp://here:{number}"), share=share)
     links = {peer: {student.id[0] for student in told.students} for peer, told in desk.decided()}
     everywhere = all(jobs == {"a", "b"} for jobs in links.values())
-    assert everywhere == named, "one weight is enough: the lone rank of b has all three workers, and half of each"
+    assert everywhere == named, "one weight is enough: the lone rank of b has half of all three workers"
 
 
 def test_deciding_takes_a_bounded_share_of_the_time(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
