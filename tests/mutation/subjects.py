@@ -17,7 +17,7 @@ _SERVICE = (
     *("student_links", "student_silence", "student_service", "delivery", "withdrawals", "peers", "pings"),
     *("quarantine", "waking", "assembly", "former_teachers", "unsuited", "versions", "comparing", "minds"),
     *("needs", "job_link", "translation", "grouping", "held_bytes", "student_looks"),
-    "questions",
+    *("questions", "service_store", "degraded_service"),
 )
 _TEACHER = (
     *("pipeline_memory", "pipeline", "batch_size", "capacity", "ledger", "demand", "batcher"),
@@ -68,7 +68,7 @@ _KEYS = ("key_changes", "key_folder")
 SUBJECTS: dict[str, tuple[str, ...]] = {
     "student/service/service.py": _SERVICE,
     "student/service/probing.py": _SERVICE,
-    "student/service/kept/kept_labels.py": _SERVICE,
+    "student/service/kept/kept_labels.py": ("service_store",),
     "student/service/delivery.py": _SERVICE,
     "student/batch/batch.py": _SERVICE,
     "student/batch/grouping.py": _SERVICE,

@@ -104,6 +104,5 @@ class KeptLabels:
 
     def deserted(self, teacher: str) -> None:
         """The last worker of a group has gone: it may be another one next, unless its labels were used."""
-        self.heed()
         if self.shelves is None or not self.shelves.desert(teacher):
             self._standards.deserted(teacher)
