@@ -151,7 +151,7 @@ class Shelf:
                 self._files.withdraw(keys)
             self._withdrawn += len(keys)
         self._save(sealed)
-        if self._files is not None and self._keeper is not None:
+        if self._keeper is not None:
             self._keeper.withdraw(self, keys)
 
     def kept(self) -> Iterator[KeptRows]:

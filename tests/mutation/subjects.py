@@ -59,7 +59,7 @@ _EQUAL = (
     *("withdrawals", "versions", "absences"),
 )
 _SHEDDING = ("shedding",)
-_STORE = ("store_index", "store_files", "store_sharing", "label_store", "label_stores")
+_STORE = ("shelf", "store_index", "store_files", "store_sharing", "label_store", "label_stores")
 _STORE_MEMORY = ("kept_rows", "label_memory", "store_index")
 _STORE_INDEX = ("store_index",)
 _STORE_KEYS = ("store_keys",)

@@ -1,0 +1,73 @@
+"""What a shelf says of its labels without reading them, and what it gives to those who want them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edldist import LabelStore
+from edldist.store.shelf import Shelf
+from tests.unit.kept_labels import Labels, recipe
+
+
+@pytest.fixture
+def memory() -> Iterator[Shelf]:
+    with LabelStore(None) as store:
+        yield store.shelf(recipe())
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[Shelf]:
+    with LabelStore(tmp_path) as store:
+        yield store.shelf(recipe())
+
+
+def told(flags: Any) -> list[bool]:
+    assert flags.dtype == np.bool_
+    return flags.tolist()
+
+
+def test_in_files_is_what_was_written_and_kept_is_what_is_anywhere(files: Shelf, memory: Shelf) -> None:
+    for shelf in (files, memory):
+        Labels(0, 2).put(shelf)
+        shelf.flush(60)
+        Labels(2, 3).put(shelf)
+        asked = Labels(0, 4).keys
+        assert told(shelf.keeps(asked)) == [True, True, True, False]
+        assert told(shelf.holds(asked)) == ([True, True, False, False] if shelf is files else [False] * 4)
+        assert told(shelf.holds(asked, checked=True)) == told(shelf.holds(asked))
+        assert (shelf.figures()["hits"], shelf.figures()["misses"]) == (0, 0), "nothing was looked for"
+
+
+def test_what_is_withdrawn_is_counted_and_gone_from_memory_and_files(files: Shelf, memory: Shelf) -> None:
+    for shelf in (files, memory):
+        Labels(0, 4).put(shelf)
+        shelf.flush(60)
+        shelf.withdraw(Labels(1, 3).keys)
+        shelf.withdraw(Labels(3, 4).keys)
+        assert shelf.figures()["withdrawn"] == 3
+        shelf.flush(60)
+        assert told(shelf.keeps(Labels(0, 4).keys)) == [True, False, False, False]
+
+
+def test_who_reads_all_has_each_sample_once_though_it_gets_to_a_file_meanwhile(files: Shelf) -> None:
+    Labels(0, 3).put(files)
+    assert files.flush(60)
+    Labels(3, 6).put(files)
+    every = files.kept()
+    first = next(every)
+    assert files.flush(60)
+    assert first.samples + sum(kept.samples for kept in every) == 6
+
+
+def test_a_shelf_in_memory_has_nothing_in_files(memory: Shelf) -> None:
+    Labels(0, 4).put(memory)
+    figures = memory.figures()
+    nothing = {"hits", "misses", "evicted", "dropped", "withdrawn", "damaged"}
+    nothing |= {"written", "stored", "index_bytes", "disk_bytes"}
+    assert {name: value for name, value in figures.items() if name in nothing} == dict.fromkeys(nothing, 0)
+    assert figures["put"] == 4 and figures["memory_bytes"] > 4 * 56
