@@ -251,9 +251,7 @@ class Shelf:
                 if wait and labels.samples and not sealed:
                     sealed = self._memory.seal()
             self._save(sealed)
-            if not labels.samples:
-                break
-            if not wait or self._keeper is None or not self._keeper.made_room(self):
+            if labels.samples and not (wait and self._keeper is not None and self._keeper.made_room(self)):
                 with self._lock:
                     self._dropped += labels.samples
                 if wait:

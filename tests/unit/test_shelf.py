@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edldist import LabelStore
+from edldist.errors import StoreError
 from edldist.store.shelf import Shelf
 from tests.unit.kept_labels import Labels, recipe
 
@@ -71,3 +72,39 @@ def test_a_shelf_in_memory_has_nothing_in_files(memory: Shelf) -> None:
     nothing |= {"written", "stored", "index_bytes", "disk_bytes"}
     assert {name: value for name, value in figures.items() if name in nothing} == dict.fromkeys(nothing, 0)
     assert figures["put"] == 4 and figures["memory_bytes"] > 4 * 56
+
+
+def test_of_no_samples_nothing_is_found(memory: Shelf) -> None:
+    assert memory.find(np.zeros((0, 32), np.uint8)) is None
+
+
+def test_a_lower_bound_lets_go_of_labels_at_once(memory: Shelf) -> None:
+    for first, last in ((0, 50), (50, 60)):
+        Labels(first, last, values=30_000).put(memory)
+        memory.seal()
+    memory.resize(1 << 20)
+    assert told(memory.keeps(Labels(0, 60).keys)) == [False] * 50 + [True] * 10
+
+
+@pytest.mark.parametrize("witness", [1, 3])
+def test_digests_of_inputs_are_needed_for_each_sample(witness: int) -> None:
+    labels = Labels(0, 2)
+    with LabelStore(None) as store:
+        shelf = store.shelf(recipe(data="train"))
+        with pytest.raises(StoreError, match=f"{witness} digests of inputs for 2 keys"):
+            shelf.put(labels.keys, labels.specs, labels.frames, np.zeros((witness, 32), np.uint8))
+
+
+def test_copies_of_what_lies_elsewhere_go_with_the_shelf(tmp_path: Path) -> None:
+    url, labels = f"memory://{tmp_path.name}/labels", Labels(0, 4)
+    with LabelStore(url) as store:
+        labels.put(store.shelf(recipe()))
+    with LabelStore(url) as store:
+        shelf = store.shelf(recipe())
+        assert labels.are_found(shelf)
+        place: Any = shelf.files.place  # type: ignore[union-attr]
+        (name,) = place.entries()
+        copy = place._copies.path(name)
+        assert copy.exists()
+        shelf.close()
+        assert not copy.exists()
