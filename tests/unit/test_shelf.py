@@ -78,6 +78,19 @@ def test_of_no_samples_nothing_is_found(memory: Shelf) -> None:
     assert memory.find(np.zeros((0, 32), np.uint8)) is None
 
 
+def test_of_labels_of_several_shapes_those_are_found_that_the_first_of_the_batch_has(memory: Shelf) -> None:
+    for labels in (Labels(0, 2), Labels(2, 4, ids=8, values=17), Labels(4, 6, lengths=True)):
+        labels.put(memory)
+    keys = Labels(0, 7).keys
+    for order, hits in (
+        ([6, 3, 0, 2, 4], [0, 1, 0, 1, 0]),
+        ([0, 4, 3, 1], [1, 0, 0, 1]),
+        ([5, 0, 4], [1, 0, 1]),
+    ):
+        found = memory.find(keys[order])
+        assert found is not None and found.hit.tolist() == [bool(hit) for hit in hits]
+
+
 def test_a_lower_bound_lets_go_of_labels_at_once(memory: Shelf) -> None:
     for first, last in ((0, 50), (50, 60)):
         Labels(first, last, values=30_000).put(memory)
