@@ -91,6 +91,13 @@ def test_of_labels_of_several_shapes_those_are_found_that_the_first_of_the_batch
         assert found is not None and found.hit.tolist() == [bool(hit) for hit in hits]
 
 
+def test_labels_that_are_larger_than_the_memory_are_dropped_and_counted() -> None:
+    with LabelStore(None, memory_bytes=1 << 20) as store:
+        shelf = store.shelf(recipe())
+        assert Labels(0, 2, ids=2_000_000).put(shelf) == 2
+        assert (shelf.figures()["dropped"], shelf.figures()["put"]) == (2, 0)
+
+
 def test_a_lower_bound_lets_go_of_labels_at_once(memory: Shelf) -> None:
     for first, last in ((0, 50), (50, 60)):
         Labels(first, last, values=30_000).put(memory)
