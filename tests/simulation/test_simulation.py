@@ -8,13 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from edldist.wire.messages import Heartbeat, Lease, Need
 from tests.simulation.__main__ import main
 from tests.simulation.faults import KINDS, plan
 from tests.simulation.runs import run, run_seed
 from tests.simulation.shared_world import SharedWorld
 from tests.simulation.shrink import shrink
+from tests.simulation.telling import told
 from tests.simulation.world import World
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,9 +88,27 @@ def test_a_seed_is_the_same_story_in_every_process():
 
 
 def test_a_seed_is_the_same_story_whether_it_is_told_or_not():
-    told: list[str] = []
-    assert World(11, tell=told.append).run().digest == run_seed(11).digest
-    assert any("FAULT" in line for line in told)
+    lines: list[str] = []
+    assert World(11, tell=lines.append).run().digest == run_seed(11).digest
+    assert any("FAULT" in line for line in lines)
+    assert max(map(len, lines)) < 1_000, "nobody reads that"
+
+
+def test_a_message_is_told_by_what_it_says():
+    busy = Heartbeat(id="w", stats={"samples": 3, "held": 0, "reason": ""}, capacity=2.5)
+    assert told(busy) == "Heartbeat(id='w', stats={samples: 3}, capacity=2.5)"
+    assert told(Lease(id=7, samples=2, cost=0, own_pass=True)) == "Lease(id=7, samples=2, own_pass=True)"
+    need = Need(group="t", hunger=None, lacking=4, buffered=0)
+    assert told(Heartbeat(id="r", needs=[need])) == "Heartbeat(id='r', needs=[Need(group='t', lacking=4)])"
+
+
+def test_what_differs_from_its_default_is_told_though_it_is_empty():
+    class Doubt(msgspec.Struct):
+        sure: bool = True
+        known: bool = False
+
+    assert told(Doubt(sure=False, known=False)) == "Doubt(sure=False)"
+    assert told("no message") == "'no message'"
 
 
 def test_a_plan_is_shrunk_to_the_faults_that_matter():

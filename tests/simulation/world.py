@@ -21,6 +21,7 @@ from tests.simulation.process import Process
 from tests.simulation.rank import RankProcess
 from tests.simulation.schedule import Schedule
 from tests.simulation.setup import Setup
+from tests.simulation.telling import told
 from tests.simulation.training import Training
 from tests.simulation.worker import WorkerProcess
 
@@ -86,7 +87,7 @@ class World:
         self.network = Network(self.schedule, f"{seed}/network")
         self.network.max_frame_bytes = self.setup.max_frame_bytes
         if tell is not None:
-            self.network.watch = lambda host, peer, message: self.note(f"{host} <- {peer}: {message}")
+            self.network.watch = lambda host, peer, message: self.note(f"{host} <- {peer}: {told(message)}")
         self.workers: dict[str, WorkerProcess] = {}
         self.poison: set[int] = set()
         self.ever_poison: set[int] = set()
