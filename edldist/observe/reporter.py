@@ -22,6 +22,7 @@ from collections.abc import Callable
 import msgspec
 
 from edldist.address_file import parse_coordinator
+from edldist.clock import Clock, SystemClock
 from edldist.environment import JobEnvironment
 from edldist.errors import EdlDistError, InputError, RefusedError, WireError
 from edldist.keys.pair import STUDENT
@@ -54,14 +55,20 @@ class _ParentGone(Exception):
 class Reporter:
     """Sends reports and events of one process and of its forks.
 
-    ``report``, ``event`` and ``close`` may be called from any thread; the link belongs to the
-    reporter's own. A fork has only the memory of all this, and a lock that some thread held at the moment of
-    the fork is held in it for ever. So a fork opens no link: it hands what it has to say to the process that
-    it was forked from, through a socket of the kernel's, and may end at once, in whichever way.
+    ``report``, ``event`` and ``close`` may be called from any thread; the link belongs to the thread that
+    calls the turns, which is the reporter's own once it is started. A fork has only the memory of all this,
+    and a lock that some thread held at the moment of the fork is held in it for ever. So a fork opens no
+    link: it hands what it has to say to the process that it was forked from, through a socket of the
+    kernel's, and may end at once, in whichever way.
     """
 
     def __init__(
-        self, coordinator: str, rank: int, transport: Transport | None = None, job: str = ""
+        self,
+        coordinator: str,
+        rank: int,
+        transport: Transport | None = None,
+        job: str = "",
+        clock: Clock | None = None,
     ) -> None:
         parse_coordinator(coordinator, "EDLDIST_COORDINATOR")
         self.coordinator = coordinator
@@ -73,16 +80,24 @@ class Reporter:
         self._lock = threading.Lock()
         self._unacknowledged: deque[Report | Event] = deque(maxlen=_MAX_UNACKNOWLEDGED)
         self._fresh: deque[Report | Event] = deque()
+        self.ended = False
         self._closing = False
+        self._closed_at: float | None = None
         self._heard_at = -math.inf
+        self._clock = clock or SystemClock()
+        self._resend_at = self._clock.monotonic() + _RESEND_S
         transport = transport or ZmqTransport(tensors=False, keys=socket_keys(STUDENT))
         with closed_on_error(transport.poller()) as self._poller:
             self._link = self._poller.connect(coordinator, self._name)
             self._inbox, self._outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._inbox.setblocking(False)
             self._outbox.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _FORK_BYTES)
-            self._thread = threading.Thread(target=self._run, name="edldist-report", daemon=True)
-            self._thread.start()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin. From now on turns and link belong to a thread."""
+        self._thread = threading.Thread(target=self._run, name="edldist-report", daemon=True)
+        self._thread.start()
 
     @property
     def inherited(self) -> bool:
@@ -115,8 +130,11 @@ class Reporter:
             timeout_s: most seconds to wait; by default as long as the coordinator answers.
         """
         self._closing = True
-        self._poller.wake()
-        self._thread.join(timeout_s)
+        if self._thread is None:
+            self._run()
+        else:
+            self._poller.wake()
+            self._thread.join(timeout_s)
         return not self._unacknowledged
 
     def forked(self) -> None:
@@ -159,40 +177,48 @@ class Reporter:
                 with self._lock:
                     self._number(item)
 
+    # --- the thread's side ----------------------------------------------------------------------
+
+    def turn(self, now: float) -> float:
+        """Take in what forks and the coordinator say, and send what is new, or was not answered (``turns``).
+
+        The last one, after which there is nothing to send or nobody to wait for, sets ``ended``.
+        """
+        if self._closing and self._closed_at is None:
+            self._closed_at = now
+            # From now on forks find nobody; what they have handed over is still in here.
+            with contextlib.suppress(OSError):
+                self._inbox.shutdown(socket.SHUT_RD)
+        self._take_from_forks()
+        self._take_answers(now)
+        give_up_at = self._give_up_at()
+        if self._closed_at is not None and (not self._unacknowledged or now > give_up_at):
+            self.ended = True
+            return now
+        self._send(fresh_only=now < self._resend_at)
+        if now >= self._resend_at:
+            self._resend_at = now + _RESEND_S
+        return min(self._resend_at, give_up_at)
+
+    def _give_up_at(self) -> float:
+        if self._closed_at is None:
+            return math.inf
+        patience_s = _FLUSH_S if self._heard_at > -math.inf else _FIRST_ANSWER_S
+        patience_s = _HURRIED_S if _end_expected else patience_s
+        return max(self._closed_at, self._heard_at) + patience_s
+
     def _run(self) -> None:
+        due = 0.0
         try:
-            self._serve()
+            while not self.ended:
+                self._poller.wait(max(0.0, due - self._clock.monotonic()))
+                due = self.turn(self._clock.monotonic())
         except (EdlDistError, RuntimeError) as exc:
             logger.error("reports of this process no longer leave it: %s", exc)
         finally:
             self._poller.close(at_once=True)  # what is left was waited for long enough
             self._inbox.close()
             self._outbox.close()
-
-    def _serve(self) -> None:
-        resend_at = time.monotonic() + _RESEND_S
-        give_up_at = math.inf
-        closed_at: float | None = None
-        while not (closed_at is not None and not self._fresh and not self._unacknowledged):
-            now = time.monotonic()
-            if self._closing and closed_at is None:
-                closed_at = now
-                # From now on forks find nobody; what they have handed over is still in here.
-                with contextlib.suppress(OSError):
-                    self._inbox.shutdown(socket.SHUT_RD)
-            if closed_at is not None:
-                patience_s = _FLUSH_S if self._heard_at > -math.inf else _FIRST_ANSWER_S
-                patience_s = _HURRIED_S if _end_expected else patience_s
-                give_up_at = max(closed_at, self._heard_at) + patience_s
-                if now > give_up_at:
-                    break
-            self._take_from_forks()
-            self._send(fresh_only=now < resend_at)
-            if now >= resend_at:
-                resend_at = now + _RESEND_S
-            if closed_at is None or self._unacknowledged:
-                self._poller.wait(max(0.0, min(resend_at, give_up_at) - time.monotonic()))
-                self._take_answers()
 
     def _send(self, fresh_only: bool) -> None:
         with self._lock:
@@ -201,7 +227,7 @@ class Reporter:
         for item in sending:
             self._link.send(item)
 
-    def _take_answers(self) -> None:
+    def _take_answers(self, now: float) -> None:
         for _ in range(_TURN_MESSAGES):
             if (received := self._link.receive()) is None:
                 return
@@ -209,7 +235,7 @@ class Reporter:
                 with self._lock:
                     while self._unacknowledged and self._unacknowledged[0].seq <= received.message.seq:
                         self._unacknowledged.popleft()
-                        self._heard_at = time.monotonic()
+                        self._heard_at = now
             elif isinstance(received.message, Refused):
                 raise RefusedError(f"the coordinator refused them: {received.message.reason}")
 
@@ -294,6 +320,7 @@ def _make(coordinator: str) -> Reporter:
     if _reporter is not None:
         _left_alone.append(_reporter)  # its sockets are the parent's: nothing of it may be closed here
     _reporter = Reporter(coordinator, placement().rank, job=JobEnvironment.read().job or "")
+    _reporter.start()
     atexit.register(flush)
     if "multiprocessing.util" in sys.modules:  # its processes run no exit handlers but these
         from multiprocessing import util

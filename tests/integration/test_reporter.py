@@ -49,6 +49,7 @@ def current(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
 def test_reports_are_numbered_and_acknowledged(network: MemoryTransport) -> None:
     listener = Listener(network)
     reporter = Reporter(listener.address, rank=3, transport=network)
+    reporter.start()
     for step in range(5):
         reporter.report({"step": step})
     reports = listener.take(5)
@@ -59,6 +60,7 @@ def test_reports_are_numbered_and_acknowledged(network: MemoryTransport) -> None
 
 def test_reports_wait_for_a_coordinator_that_comes_late(network: MemoryTransport) -> None:
     reporter = Reporter(ADDRESS, rank=0, transport=network)
+    reporter.start()
     reporter.report({"loss": 0.5})
     listener = Listener(network, ADDRESS)
     assert listener.take(1)[0].values == {"loss": 0.5}
@@ -68,6 +70,7 @@ def test_reports_wait_for_a_coordinator_that_comes_late(network: MemoryTransport
 def test_what_was_not_acknowledged_is_sent_again_in_order(network: MemoryTransport) -> None:
     first = Listener(network, ADDRESS)
     reporter = Reporter(ADDRESS, rank=0, transport=network)
+    reporter.start()
     for step in range(3):
         reporter.report({"step": step})
     assert [r.seq for r in first.take(3, acknowledge=False)] == [1, 2, 3]
@@ -81,6 +84,7 @@ def test_what_was_not_acknowledged_is_sent_again_in_order(network: MemoryTranspo
 def test_what_was_acknowledged_is_not_sent_again(network: MemoryTransport) -> None:
     listener = Listener(network)
     reporter = Reporter(listener.address, rank=0, transport=network)
+    reporter.start()
     reporter.report({"step": 0})
     reporter.report({"step": 1})
     listener.take(2)
@@ -97,6 +101,7 @@ def test_events_are_numbered_among_the_reports_and_repeated_like_them(network: M
     """What happened last in a process, such as a checkpoint at its end, must not get lost on the way."""
     listener = Listener(network)
     reporter = Reporter(listener.address, rank=0, transport=network)
+    reporter.start()
     reporter.report({"step": 7})
     reporter.event("checkpoint_saved", {"step": 7})
     first = listener.take(2, acknowledge=False)
@@ -111,6 +116,7 @@ def test_closing_without_a_coordinator_gives_up_in_time(
 ) -> None:
     monkeypatch.setattr(reporting, "_FIRST_ANSWER_S", 0.2)
     reporter = Reporter(ADDRESS, rank=0, transport=network)
+    reporter.start()
     reporter.report({"step": 0})
     began = time.monotonic()
     assert reporter.close(5) is False
@@ -123,6 +129,7 @@ def test_a_coordinator_that_will_never_take_reports_is_logged(
 ) -> None:
     listener = Listener(network)
     reporter = Reporter(listener.address, rank=0, transport=network)
+    reporter.start()
     reporter.report({"step": 0})
     listener.take(1, acknowledge=False)
     if bad == "refused":

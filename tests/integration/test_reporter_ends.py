@@ -115,6 +115,7 @@ def test_what_a_fork_has_handed_over_when_its_parent_ends_is_sent(
     monkeypatch.setattr(reporting, "_RESEND_S", 60.0)
     listener = Listener(network, ADDRESS)
     reporter = Reporter(ADDRESS, 0, network)
+    reporter.start()
     reporter.report({"step": 1})
     listener.take(1)
     handed_over(reporter, 2)
@@ -133,6 +134,7 @@ def test_a_process_that_ends_takes_nothing_of_forks_any_more(
     monkeypatch.setattr(reporting, "_FIRST_ANSWER_S", 100.0)
     listener = Listener(network, ADDRESS)
     reporter = Reporter(ADDRESS, 0, network)
+    reporter.start()
     reporter.report({"step": 1})
     (first,) = listener.take(1, acknowledge=False)
     assert isinstance(first, Report) and not reporter.close(timeout_s=0.0), "it waits for an answer"
@@ -198,6 +200,7 @@ def test_a_process_that_was_asked_to_end_waits_no_longer_than_needed(monkeypatch
     monkeypatch.setattr(reporting, "_FIRST_ANSWER_S", 30.0)
     monkeypatch.setattr(reporting, "_HURRIED_S", 0.2)
     reporter = Reporter("tcp://127.0.0.1:9", 0)
+    reporter.start()
     reporter.report({"step": 1})
     reporting.expect_end()
     began = time.monotonic()
