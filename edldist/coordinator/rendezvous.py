@@ -139,7 +139,7 @@ class Rendezvous:
                 another key speaks for it.
         """
         run = self._runs.get(message.run)
-        reason = self._objection(run, message, now)
+        reason = self._objection(run, message)
         if reason is not None:
             self._answers.append(Send(peer, RunView(run=message.run, seq=message.seq, refused=reason)))
             return
@@ -207,7 +207,7 @@ class Rendezvous:
     def _decide(self, run_id: str, run: _Run, now: float) -> Iterator[Send]:
         run.due_at = float("inf")
         self._forget_silent(run, now)
-        if any(_alive(run, now)):
+        if _lives(run):
             run.active_at = now
         elif now - run.active_at > FORGET_S:
             del self._runs[run_id]
@@ -359,7 +359,7 @@ class Rendezvous:
             for node in run.nodes.values():
                 node.last_seen = min(now, node.last_seen + away_s)
 
-    def _objection(self, run: _Run | None, message: NodeReport, now: float) -> str | None:
+    def _objection(self, run: _Run | None, message: NodeReport) -> str | None:
         """Why a node has no part in a run, or None."""
         if message.least > message.most:
             return f"it wants at least {message.least} and at most {message.most} nodes"
@@ -368,7 +368,7 @@ class Rendezvous:
             return f"the coordinator has {MAX_RUNS} runs, and takes no more" if full else None
         if message.node.process not in run.nodes and len(run.nodes) >= MAX_NODES:
             return f"run {message.run} has {MAX_NODES} nodes, and takes no more"
-        if not _same_job(run, message) and (run.closed or any(_alive(run, now))):
+        if not _same_job(run, message) and (run.closed or _lives(run)):
             return (
                 f"run {message.run} is of another job: {_describe(run.first)}; this node has "
                 f"{_describe(message)}. Give each job a --run-id of its own"
@@ -376,8 +376,9 @@ class Rendezvous:
         return None
 
 
-def _alive(run: _Run, now: float) -> Iterator[_Node]:
-    return (node for node in run.nodes.values() if not node.ended and now - node.last_seen < LEASE_S)
+def _lives(run: _Run) -> bool:
+    """Whether a node is in it that has not ended; a silent one is, until a decision has forgotten it."""
+    return any(not node.ended for node in run.nodes.values())
 
 
 def _table(reports: Iterable[NodeReport]) -> tuple[dict[str, bytes], dict[str, int]]:

@@ -125,6 +125,18 @@ def test_a_coordinator_that_stood_still_takes_nobody_for_dead(away_s: float) -> 
     assert b.report.state == "member" and b.disturbed
 
 
+def test_a_coordinator_that_stood_still_knows_all_nodes_and_gives_their_run_to_no_other_job() -> None:
+    town, (a, b) = formed("a", "b")
+    town.now += 60.0
+    a.next_at = b.next_at = town.now + 0.5
+    (other,) = town.join("other", job="other.py")
+    town.core.report(b"other", other.report, town.now)  # before anything is decided
+    other.next_at = town.now + 100
+    town.run(0.2)
+    assert other.view is not None and "run r is of another job" in other.view.refused
+    assert list(town.core._runs["r"].nodes) == ["a", "b"]
+
+
 def test_a_coordinator_that_stood_still_forgets_no_silence_of_before() -> None:
     town, (a, b) = formed("a", "b")
     b.next_at = float("inf")
