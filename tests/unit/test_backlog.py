@@ -296,6 +296,25 @@ def test_connections_are_noted_as_they_come_and_go(context: zmq.Context) -> None
     assert late.connections is None, "though its socket was closed before"
 
 
+def test_a_socket_that_is_watched_no_more_goes_on(context: zmq.Context) -> None:
+    """Or libzmq's own thread would wait for somebody to hear of its connections."""
+    with context.socket(zmq.ROUTER) as bound, context.socket(zmq.DEALER) as link:
+        made = backlog.Backlog(bound, MOST, HEADER)
+        port = bound.bind_to_random_port("tcp://127.0.0.1")
+        made.close()
+        link.setsockopt(zmq.LINGER, 0)
+        link.connect(f"tcp://127.0.0.1:{port}")
+        link.send(b"word")
+        assert bound.poll(30_000)
+        assert bound.recv_multipart()[1:] == [b"word"]
+
+
+def test_one_that_has_left_before_it_was_noted_is_none(book: Book) -> None:
+    with socket.socket() as unconnected:
+        book._note(unconnected.fileno())
+    assert book.open == 0
+
+
 def test_who_is_hung_up_on_sees_it_and_one_that_comes_too_many_as_well(
     context: zmq.Context, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
