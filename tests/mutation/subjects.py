@@ -53,7 +53,6 @@ _CHECKPOINT = (
     *("checkpoint_tree", "checkpoint_tensors", "sameness", "checkpoint_registry", "rank_state", "earlier"),
     *("checkpoint", "checkpoint_rng", "checkpoint_stores"),
 )
-_BACKLOG = ("backlog", "contract/backlog")
 _EQUAL = (
     *("coalescing", "following", "fullness", "label_queue", "queue_books", "queue_bounds"),
     *("withdrawals", "versions", "absences"),
@@ -146,7 +145,7 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "store/shard_header.py": ("shard_header",),
     "keys/keyring.py": _KEYS,
     "keys/live.py": _KEYS,
-    "wire/zmq/backlog.py": _BACKLOG,
+    "wire/zmq/backlog.py": ("backlog",),
 }
 
 

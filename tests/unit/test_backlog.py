@@ -296,6 +296,62 @@ def test_connections_are_noted_as_they_come_and_go(context: zmq.Context) -> None
     assert late.connections is None, "though its socket was closed before"
 
 
+def test_who_left_takes_no_place_of_its_address(
+    context: zmq.Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "most_connections", lambda: 2)  # one of each address
+    with context.socket(zmq.ROUTER) as bound:
+        made = backlog.Backlog(bound, MOST, HEADER)
+        port = bound.bind_to_random_port("tcp://127.0.0.1")
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", port)):
+                wait_until(made, lambda: made.open == 1)
+            wait_until(made, lambda: made.open == 0)
+        assert made.refused == 0
+        made.close()
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Both ends of a connection that is none of a hub's."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname(), timeout=30) as near,
+        server.accept()[0] as far,
+    ):
+        yield near, far
+
+
+def test_bytes_that_wait_in_the_kernel_were_not_taken(elsewhere: tuple[socket.socket, socket.socket]) -> None:
+    near, far = elsewhere
+    near.sendall(bytes(10))
+    for part, taken in ((0, 0), (4, 4), (6, 10)):
+        assert len(far.recv(part, socket.MSG_WAITALL)) == part
+        wait_for_bytes(far, 10 - taken)
+        assert backlog._taken(far.fileno()) == taken
+
+
+def wait_for_bytes(connection: socket.socket, count: int) -> None:
+    connection.settimeout(30)
+    assert not count or len(connection.recv(count, socket.MSG_PEEK | socket.MSG_WAITALL)) == count
+    connection.settimeout(None)
+
+
+def test_nobody_is_hung_up_on_whose_descriptor_is_something_else_by_now(
+    context: zmq.Context, elsewhere: tuple[socket.socket, socket.socket]
+) -> None:
+    near, far = elsewhere
+    with context.socket(zmq.ROUTER) as bound:
+        made = backlog.Backlog(bound, MOST, HEADER)
+        bound.bind_to_random_port("tcp://127.0.0.1")
+        made._note(far.fileno())
+        made._cut(*made._open.values(), "it is a test")
+        assert (made.open, made.cut) == (0, 0)
+        near.sendall(b"x")
+        assert far.recv(1) == b"x"
+        made.close()
+
+
 def test_a_socket_that_is_watched_no_more_goes_on(context: zmq.Context) -> None:
     """Or libzmq's own thread would wait for somebody to hear of its connections."""
     with context.socket(zmq.ROUTER) as bound, context.socket(zmq.DEALER) as link:
