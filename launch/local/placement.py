@@ -140,16 +140,24 @@ class Launcher:
         Raises:
             LaunchError: this process may not signal it.
         """
+        descriptor: int | None = None
         try:
             descriptor = os.pidfd_open(self.pid)
         except ProcessLookupError:
             return
+        except OSError:
+            pass  # an old kernel, or a container's profile: it was looked at just before, which has to do
         try:
-            if self.runs:
+            if not self.runs:
+                return
+            if descriptor is None:
+                os.kill(self.pid, signum)
+            else:
                 signal.pidfd_send_signal(descriptor, signum)
         except ProcessLookupError:
             return
         except PermissionError as exc:
             raise LaunchError(f"process {self.pid} of the job is another user's: {exc.strerror}") from exc
         finally:
-            os.close(descriptor)
+            if descriptor is not None:
+                os.close(descriptor)
