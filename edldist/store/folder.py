@@ -69,9 +69,21 @@ class ShelfFolder:
         os.makedirs(self.path, exist_ok=True)
         with self._locked():
             if not (self.path / RECIPE).exists():
-                replace_file(self.path / RECIPE, self.recipe.encode())
+                self._write_recipe()
             self.check_recipe()
             self._tidy()
+
+    def _write_recipe(self) -> None:
+        """As a draft of this process's own: without locks the ranks of a job write it at the same time."""
+        draft = self.path / f".{self._nonce}.new"
+        try:
+            draft.write_bytes(self.recipe.encode())
+            sync(draft)
+            os.replace(draft, self.path / RECIPE)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise
 
     def check_recipe(self) -> None:
         self.recipe.check_same(Recipe.decode((self.path / RECIPE).read_bytes()), self.where)

@@ -31,12 +31,40 @@ def test_two_processes_find_what_the_other_has_written(tmp_path):
     assert len(json.loads((recipe_folder(tmp_path) / "index.json").read_text())["shards"]) == 2
 
 
-def test_without_locks_each_writer_keeps_a_list_of_its_own(tmp_path, monkeypatch):
-    def no_locks(descriptor: int, operation: int) -> None:
+@pytest.fixture
+def no_locks(monkeypatch):
+    """A file system without locks, as Lustre is without ``flock``."""
+
+    def refuse(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     monkeypatch.setattr(files, "_said", set())
-    monkeypatch.setattr(files.fcntl, "flock", no_locks)
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_two_ranks_may_begin_at_the_same_time(tmp_path, monkeypatch):
+    """The second one writes the recipe between the first one's writing it and its putting it in place."""
+    replace = os.replace
+    mine, its = Labels(0, 10), Labels(10, 20)
+    with LabelStore(tmp_path) as one, LabelStore(tmp_path) as other:
+
+        def meanwhile(source, target) -> None:
+            monkeypatch.setattr(os, "replace", replace)
+            its.put(other.shelf(recipe()))
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", meanwhile)
+        mine.put(one.shelf(recipe()))
+        assert os.replace is replace, "nobody came between"
+        assert one.shelf(recipe()).flush(60) and other.shelf(recipe()).flush(60)
+    with LabelStore(tmp_path, read_only=True) as store:
+        assert mine.are_found(store.shelf(recipe())) and its.are_found(store.shelf(recipe()))
+    assert not [name for name in os.listdir(recipe_folder(tmp_path)) if name.endswith(".new")]
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_each_writer_keeps_a_list_of_its_own(tmp_path):
     mine, its = Labels(0, 10), Labels(10, 20)
     with LabelStore(tmp_path) as one, LabelStore(tmp_path) as other:
         mine.put(one.shelf(recipe()))
