@@ -12,7 +12,7 @@ import torch
 
 from edldist.errors import InputError
 from edldist.student.memory.borrowed import Borrowed
-from edldist.student.memory.containers import copied
+from edldist.student.memory.containers import copied, taken_over
 from edldist.student.memory.leaves import leaves
 
 Pair = namedtuple("Pair", "image label")
@@ -192,3 +192,26 @@ def test_a_copy_has_the_structure_of_the_batch_and_none_of_its_memory():
         memory += 1
     assert type(made["pair"]) is Pair and made["name"] == "n"
     assert made["pair"].image.tolist() == made["array"][0].tolist() == made["odd"].x.tolist() == [0, 0, 0]
+
+
+def test_an_object_that_nobody_can_make_anew_may_not_be_filled_again():
+    class Handle:
+        """It would be closed twice, if there were two."""
+
+        def __init__(self) -> None:
+            self.frame = torch.zeros(3)
+
+        def __del__(self) -> None:
+            pass
+
+    handle = Handle()
+    taken = taken_over({"handle": handle})
+    looks = Borrowed([*taken.parts, *taken.hidden], left=taken.left)
+    looks.check()
+    handle.frame = torch.zeros(3)
+    with pytest.raises(InputError, match=r"a \S*Handle in a batch was filled with other tensors"):
+        looks.check()
+    looks = Borrowed([], left=taken_over({"handle": handle}).left)
+    handle.frame.add_(1)
+    with pytest.raises(InputError, match=r"a tensor of torch.float32 and shape \[3\] in a batch was written"):
+        looks.check()

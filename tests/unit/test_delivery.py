@@ -381,3 +381,14 @@ def test_it_is_no_backpressure_while_a_batch_lacks_labels_or_more_may_be_read():
     desk.offer(2)
     desk.clock.advance(1.0)
     assert desk.backpressure_s == 1.0, "one that was read all the same lacks labels"
+
+
+def test_what_is_dropped_holds_nothing_of_the_loops_though_the_other_thread_still_has_it():
+    """The I/O thread may be about to answer a pull with it, and is not to finalise what a script made."""
+    desk = Desk("w")
+    mine = [OpenBatch(object(), {"x": torch.zeros(2)}, 2) for _ in range(3)]
+    for batch in mine:
+        desk.delivery.offer(batch)
+    leased = desk.delivery.lease("w", 4, NEVER_S).batches
+    desk.delivery.clear()
+    assert leased[0] is mine[0] and all(batch.batch is None for batch in mine)
