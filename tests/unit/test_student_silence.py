@@ -27,6 +27,12 @@ def test_who_holds_something_is_pinged_ten_times_a_second_and_who_does_not_once(
     assert 23 <= pings[busy] <= 25 and pings[idle] == 2
 
 
+def test_workers_are_looked_after_ten_times_a_second_and_not_at_each_turn(party):
+    probing = party().service._probing
+    due = [round(probing.next_s + after_s, 2) for after_s in (0.0, 0.05, 0.1, 0.19, 0.2)]
+    assert [probing.turn(now) for now in due] == [True, False, True, False, True]
+
+
 def test_a_worker_to_which_something_was_just_said_is_not_pinged_too(party):
     job = party()
     worker = job.worker("a")
