@@ -51,7 +51,7 @@ _DRAWS = ("draws",)
 _POSITION = ("position", "counted", "opened_epochs", "data_set_size", "reading", "sampler", "index_lists")
 _CHECKPOINT = (
     *("checkpoint_tree", "checkpoint_tensors", "sameness", "checkpoint_registry", "rank_state", "earlier"),
-    *("checkpoint", "checkpoint_rng", "checkpoint_stores"),
+    *("checkpoint", "checkpoint_rng", "checkpoint_stores", "checkpoint_manifest"),
 )
 _EQUAL = (
     *("coalescing", "following", "fullness", "label_queue", "queue_books", "queue_bounds"),
