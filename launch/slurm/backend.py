@@ -75,12 +75,14 @@ def submission_options(plan: Plan, role: Role, ids: Mapping[str, str]) -> list[s
     Args:
         ids: of the jobs that were queued before, by the kinds of their roles.
     """
-    if role.kind in ARRAY_KINDS:
-        last = role.replicas.initial - 1
-        return [f"--array=0-{last}", f"--dependency=after:{ids['coordinator']}"] if last >= 0 else None
-    if role.kind == "coordinator" and plan.job.prepare is not None:
-        return ["--hold", f"--dependency=singleton,afterok:{ids['prepare']}"]
-    return ["--hold"]
+    if role.kind == "prepare":
+        return ["--hold"]
+    prepared = "" if plan.job.prepare is None else f",afterok:{ids['prepare']}"
+    if role.kind == "coordinator":
+        return ["--hold", f"--dependency=singleton{prepared}"] if prepared else ["--hold"]
+    last = role.replicas.initial - 1
+    # A preparation that fails takes the coordinator along, and for Slurm that is "after" it, too.
+    return [f"--array=0-{last}", f"--dependency=after:{ids['coordinator']}{prepared}"] if last >= 0 else None
 
 
 class SlurmBackend:

@@ -33,8 +33,8 @@ def test_everything_is_queued_and_nothing_starts_before_all_of_it_is(job: Job) -
     assert given == [
         ("prepare.sh", ("--hold",)),
         ("coordinator.sh", ("--hold", "--dependency=singleton,afterok:1")),
-        ("teacher.teacher.sh", ("--array=0-1", "--dependency=after:2")),
-        ("student.sh", ("--array=0-1", "--dependency=after:2")),
+        ("teacher.teacher.sh", ("--array=0-1", "--dependency=after:2,afterok:1")),
+        ("student.sh", ("--array=0-1", "--dependency=after:2,afterok:1")),
     ]
     assert job.slurm.released == ["2", "1"]
     submission = find_submission(job.output)

@@ -128,6 +128,17 @@ def test_a_run_on_this_machine_leaves_a_queued_job_its_folder(person: Submitter)
     assert person.queue() == []
 
 
+def test_what_a_preparation_that_fails_leaves_in_the_queue_is_nothing(person: Submitter) -> None:
+    (person.job.parent / "prepare.py").write_text("raise SystemExit(3)\n")
+    person.submit("prepare.script=prepare.py")
+    backend = SlurmBackend(person.output, slurm=person.cluster.slurm())
+    wait_for("the end of its jobs", lambda: not person.queue(), 60.0)
+    state = backend.state()
+    assert (state.phase, state.reason) == ("failed", "the preparation failed (exit code 3)")
+    began = {path.name for path in (person.output / "logs").iterdir()}
+    assert began == {"slurm", "prepare"}
+
+
 @pytest.mark.slow
 def test_a_controller_that_vanishes_in_mid_submit_leaves_nothing_that_starts_or_stays(
     person: Submitter,
