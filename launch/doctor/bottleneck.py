@@ -31,7 +31,10 @@ FAR = 0.3
 LINK = 0.6
 
 _STAGES = {
-    Kind.DECODE: ("reading inputs", "read the data set with more threads (--dataset-threads)"),
+    Kind.DECODE: (
+        "reading inputs",
+        "send fewer bytes; where workers read a data set, with more threads (--dataset-threads)",
+    ),
     Kind.COPY_IN: (
         "bringing inputs to the device",
         "send fewer bytes, or inputs by reference",
@@ -57,7 +60,7 @@ def diagnose(
         workers = figures.of_group(group.name)
         findings += _slow(workers)
         findings += _passes(group, workers)
-        findings += _stages(group.name, (paths or {}).get(group.name))
+        findings += _stages(group.name, workers, (paths or {}).get(group.name))
     findings += _network(figures, link_bytes_per_s)
     findings += _excluded(figures)
     findings += _again(figures)
@@ -99,7 +102,11 @@ def _bottleneck(figures: JobFigures, paths: Mapping[str, PathFigures]) -> Findin
 
 def _no_steps(figures: JobFigures) -> Finding:
     if not figures.students:
-        return fail("students", "no student is in the job: nobody asks for labels", "start one (edldist run)")
+        return fail(
+            "students",
+            "no student is in the job: nobody asks for labels",
+            "start one (edldist run); edldist status says which are being started",
+        )
     waiting = max(figures.students, key=lambda each: each.waiting_s)
     if waiting.waiting_s > 0:
         return fail(
@@ -276,9 +283,15 @@ def _passes(group: GroupStatus, workers: list[WorkerFigures]) -> Iterator[Findin
         )
 
 
-def _stages(name: str, path: PathFigures | None) -> Iterator[Finding]:
+def _stages(name: str, workers: list[WorkerFigures], path: PathFigures | None) -> Iterator[Finding]:
+    if path is None:
+        return
+    computing = path.stages.get(Kind.FORWARD, 0.0)
+    busy = [each.busy for each in workers if each.busy is not None]
+    if busy and fmean(busy) < SLOW_BUSY * computing:
+        return  # passes, of which computing is that share, hold nobody up
     for kind, (what, remedy) in _STAGES.items():
-        share = 0.0 if path is None else path.stages.get(kind, 0.0)
+        share = path.stages.get(kind, 0.0)
         if share >= DEAR_STAGE:
             label = "codec" if kind is Kind.ENCODE else "passes"
             yield warn(label, f"{what} takes {share:.0%} of the time of {name}'s passes", remedy)

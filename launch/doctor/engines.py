@@ -12,6 +12,7 @@ from edldist.grace import KILL_S
 from edldist_launch.doctor.finding import Finding, ok, warn
 from edldist_launch.kubernetes.kubectl import Answer, Kubectl
 from edldist_launch.kubernetes.rights import lacks_namespace, missing_rights
+from edldist_launch.slurm.commands import NO_CLUSTER
 
 __all__ = ["check_kubernetes", "check_podman", "check_slurm"]
 
@@ -34,7 +35,7 @@ def check_slurm(kill_s: float = KILL_S) -> Iterator[Finding]:
         yield ok("slurm", f"partitions: {listed}")
         yield from _slurm_times(kill_s)
     else:
-        yield warn("slurm", f"sinfo: {said}", "is slurm.conf here that of a cluster, and its controller up?")
+        yield warn("slurm", f"sinfo: {said}", NO_CLUSTER)
 
 
 def _slurm_times(kill_s: float) -> Iterator[Finding]:
@@ -76,8 +77,8 @@ def check_kubernetes() -> Iterator[Finding]:
     kubectl = Kubectl(None, None, _run_kubectl)
     choose = "choose another (kubectl config set-context --current --namespace NAME, or kubernetes.namespace)"
     try:
-        missing = missing_rights(kubectl)
-        absent = lacks_namespace(kubectl)
+        absent = lacks_namespace(kubectl)  # first: of a server that is not there, kubectl says so plainly
+        missing = [] if absent else missing_rights(kubectl)
     except LaunchError as exc:
         yield warn("kubernetes", str(exc), "is there a kubeconfig, and does this machine reach its server?")
         return

@@ -22,7 +22,18 @@ def refuse_taken(folder: Path) -> None:
     Raises:
         LaunchError: one does, or its engine cannot tell whether it does.
     """
-    if find_submission(folder) is not None and (job := find_job(folder)).goes_on:
+    submission = find_submission(folder)
+    if submission is None:
+        return
+    job = find_job(folder)
+    try:
+        goes_on = job.goes_on
+    except LaunchError as exc:
+        raise LaunchError(
+            f"{near(folder)} has a job that was submitted to {submission.backend} ({submission.job}), which "
+            f"does not say whether it still runs: {exc}. Ask again where it does, or choose another --output"
+        ) from exc
+    if goes_on:
         raise LaunchError(
             f"a job runs in {near(folder)} ({job.submission.job}, on {job.submission.backend}): stop it "
             f"first (edldist stop {output_option(folder)}), or choose another --output"

@@ -13,7 +13,7 @@ from edldist.errors import LaunchError
 from edldist_launch.plan.commands import inherited_environment
 from edldist_launch.slurm.queued import FORMAT, QueuedTask, parse_queue
 
-__all__ = ["LEAVE_FOR_GOOD", "Slurm", "SlurmCommands", "clean_environment", "run_command"]
+__all__ = ["LEAVE_FOR_GOOD", "NO_CLUSTER", "Slurm", "SlurmCommands", "clean_environment", "run_command"]
 
 LEAVE_FOR_GOOD = "USR2"
 """What a job script is sent that is to let its process leave, and not to bring it back."""
@@ -25,6 +25,9 @@ _GONE = ("Invalid job id specified", "Job/step already completing or completed",
 _GONE_CODES = frozenset({2017 & 0xFF, 2021 & 0xFF})
 """The same, by Slurm's numbers, of which an exit code has the lowest eight bits: scancel says no word of an
 array's task that has just ended."""
+
+_UNREACHED = ("configuration source", "contact slurm controller")
+NO_CLUSTER = "is slurm.conf here that of a cluster, and its controller up?"
 
 
 class Slurm(Protocol):
@@ -154,7 +157,10 @@ class SlurmCommands:
             return done
         if forgive and not said and done.returncode in _GONE_CODES:
             return done
-        raise LaunchError(f"{command[0]}: {_words(command[0], said) or f'exit code {done.returncode}'}")
+        words = _words(command[0], said) or f"exit code {done.returncode}"
+        if any(each in words for each in _UNREACHED):
+            words += f" ({NO_CLUSTER})"
+        raise LaunchError(f"{command[0]}: {words}")
 
 
 def _lines(text: str) -> list[str]:

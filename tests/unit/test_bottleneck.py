@@ -196,6 +196,10 @@ def test_a_dear_codec_and_dear_copies_are_said_by_their_shares() -> None:
         ("passes", "bringing labels to the"),
     ]
     assert len(diagnose(figures({}), path(0.01, 0.0, FORWARD=0.9, ENCODE=0.1))) == 1
+    # Of workers whose passes take 5% of the time nothing is dear; of one that is busy with encoding, much is.
+    idle, encodes = {"t1": {"busy_s": 0.2}}, {"t1": {"busy_s": 0.4}}
+    assert len(diagnose(figures({}, idle), path(0.01, 0.0, FORWARD=0.4, ENCODE=0.6))) == 1
+    assert len(diagnose(figures({}, encodes), path(0.01, 0.0, FORWARD=0.05, ENCODE=0.95))) == 2
 
 
 def test_who_gets_no_work_has_no_memory_or_was_refused_is_said() -> None:

@@ -163,7 +163,7 @@ def test_a_taken_port_matters_where_nobody_takes_another(
             "echo 'dial tcp: i/o timeout' >&2; exit 1",
             "true",
             "warn",
-            "Kubernetes cannot be reached: dial tcp",
+            "Kubernetes cannot be reached: dial tcp",  # not what else kubectl says then
         ),
     ],
 )
@@ -179,6 +179,8 @@ elif words[0] == "get":
     print("{{}}", flush=True)
     import os
     os.execv("/bin/sh", ["sh", "-c", {namespace!r}])
+elif {namespace!r}.count("dial"):
+    sys.exit("error validating data: turn validation off")
 else:
     given = json.load(sys.stdin)
     for each in given["items"]:

@@ -268,7 +268,7 @@ class TestFollowing:
         assert change.why == "students could take 780 samples/s, a worker gives 100"
         place.demand = 100.0
         place.live(100)
-        why = "students could take 100 samples/s, a worker gives 100, for 30 s now"
+        why = "students could take 100 samples/s, a worker gives 100; so many were enough for 30 s"
         assert place.changes[-1].why == why
         place.demand = 101.0
         place.live(100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edldist.errors import LaunchError
-from edldist_launch.slurm.commands import SlurmCommands, clean_environment
+from edldist_launch.slurm.commands import NO_CLUSTER, SlurmCommands, clean_environment
 from edldist_launch.slurm.queued import QueuedTask, parse_queue
 
 QUEUE = """\
@@ -127,6 +128,12 @@ def test_a_refusal_is_passed_on_in_slurms_own_words() -> None:
         "sbatch: invalid partition specified: nope; "
         "Batch job submission failed: Invalid partition name specified"
     )
+    for said in (
+        "fatal: Could not establish a configuration source",
+        "error: Unable to contact slurm controller",
+    ):
+        with pytest.raises(LaunchError, match=f"{said.partition(': ')[2]}.* \\({re.escape(NO_CLUSTER)}\\)$"):
+            SlurmCommands(Answers(stderr=f"squeue: {said}\n", code=1), {}).queue(["a"])
     with pytest.raises(LaunchError, match="scontrol: exit code 3"):
         SlurmCommands(Answers(code=3), {}).release("1")
 

@@ -78,7 +78,8 @@ def test_a_run_leaves_the_folder_of_a_job_alone_that_goes_on_on_a_cluster(
         ):
             WAYS[way](job_file, (), output, beginning)
     engine.silent = True
-    with pytest.raises(LaunchError, match="Unable to contact"):
+    said = rf"{folder} has a job that was submitted to {backend} \(toy\), .*: squeue: Unable to contact"
+    with pytest.raises(LaunchError, match=said):
         WAYS[way](job_file, (), output, beginning)
     assert read(folder) == before and sorted(path.name for path in folder.parent.glob("toy*")) in (
         ["toy"],

@@ -233,7 +233,9 @@ class _Group:
         workers = max(number for _, number in self._advised)
         if workers == standing:
             return
-        why = advice.why if workers > standing else f"{advice.why}, for {self._down_after_s:.0f} s now"
+        why = advice.why
+        if workers < standing:  # for so long, which the latest reason need not have held
+            why += f"; so many were enough for {self._down_after_s:.0f} s"
         self._want(workers, why, now)
 
     def hold(self, workers: int | None, now: float) -> None:
