@@ -12,7 +12,7 @@ give way to one that was there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from edldist.labels.fingerprint import Fingerprint
@@ -41,6 +41,32 @@ class GroupFingerprints:
     def groups(self) -> Collection[str]:
         """The groups that have a worker."""
         return self._groups.keys()
+
+    def validate(self, teachers: Iterable[Register]) -> None:
+        """Check the invariants, for tests.
+
+        Args:
+            teachers: the registrations of all workers that are members.
+        """
+        here: dict[str, dict[str, set[str]]] = {}
+        for register in teachers:
+            its = register.fingerprint
+            assert its is not None, f"{register.id} has no fingerprint"
+            here.setdefault(register.group, {}).setdefault(its.version, set()).add(register.id)
+            known = self._groups[register.group][its.version].fingerprint
+            assert not its.differences(known), f"{register.id} is not like its group"
+        listed = {
+            group: {version: {*entry.workers} for version, entry in versions.items()}
+            for group, versions in self._groups.items()
+        }
+        assert listed == here, "members are not those of the groups"
+        for versions in self._groups.values():
+            first, *others = (entry.fingerprint for entry in versions.values())
+            assert not any(other.differences(first, any_version=True) for other in others)
+        members = {
+            worker for versions in here.values() for workers in versions.values() for worker in workers
+        }
+        assert self._provisional <= members, "somebody who is gone gives way"
 
     def objection(self, message: Register, rolls: Callable[[], bool] = lambda: False) -> str | None:
         """Why a teacher worker does not belong to the group that it names, or None.

@@ -175,6 +175,7 @@ class Membership:
             assert member.register.id == member_id
             processes.setdefault(member.register.process, set()).add(member_id)
         assert self._processes == processes
+        self._fingerprints.validate(each.register for each in self._members.values() if each.is_teacher)
         heard = [member.last_seen for member in self._members.values()]
         assert heard == sorted(heard), "members are not in the order in which they were heard"
         assert not self._missing.keys() & self._members.keys(), "a member is missed"

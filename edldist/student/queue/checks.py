@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from edldist.student.queue.batches import Batches
 from edldist.student.queue.blame import Blame
 from edldist.student.queue.coalescing import Coalescing
+from edldist.student.queue.provenance import Provenance
 from edldist.student.queue.sleepers import Sleepers
 from edldist.student.queue.track import Track
 from edldist.student.queue.workers import Workers
@@ -22,6 +23,7 @@ def validate(
     blame: Blame,
     coalescing: Coalescing,
     sleepers: Mapping[str, Sleepers],
+    provenance: Provenance,
     now: float,
 ) -> None:
     """Check that all that is known in two places is the same in both.
@@ -32,6 +34,7 @@ def validate(
         workers: those of the queue, of all teachers.
         blame, coalescing: of the queue.
         sleepers: by teacher.
+        provenance: of the queue.
         now: monotonic seconds.
 
     Raises:
@@ -55,10 +58,14 @@ def validate(
         covered[task.batch] += task.samples
         assert task.waiting == any(each is task for each in tracks[task.teacher])
         assert task.waiting or task in blame or not task.idle or blame.gave_up(task.batch)
+
+    def unlabelled(teacher: str, batch: int) -> list[tuple[int, int]]:
+        cut = [(t.start, t.stop) for t in tasks if (t.teacher, t.batch) == (teacher, batch)]
+        return [*tracks[teacher].uncut_of(batch), *cut]
+
     for teacher, (batch, sample) in coalescing.leaders():  # somebody labels it, or is to
-        pieces = tracks[teacher].uncut_of(batch)
-        pieces += [(t.start, t.stop) for t in tasks if (t.teacher, t.batch) == (teacher, batch)]
-        assert any(start <= sample < stop for start, stop in pieces)
+        assert any(start <= sample < stop for start, stop in unlabelled(teacher, batch))
+    provenance.validate(list(batches), unlabelled)
     covered += coalescing.covered()
     for batch, lacking in batches.lacking().items():
         assert covered[batch] == lacking or (covered[batch] < lacking and blame.gave_up(batch))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from edldist.student.queue.task import Task
 from edldist.student.queue.wanted import Wanted
 
 __all__ = ["Labelled", "Provenance"]
+
+Pieces = Callable[[str, int], Sequence[tuple[int, int]]]
 
 
 class Labelled(NamedTuple):
@@ -79,3 +83,19 @@ class Provenance:
     def clear(self) -> None:
         """All batches are forgotten."""
         self._of_batch.clear()
+
+    def validate(self, open_batches: Collection[int], unlabelled: Pieces) -> None:
+        """Check the invariant, for tests.
+
+        Args:
+            open_batches: numbers of the batches that the loop has not had.
+            unlabelled: what of a batch lacks labels of a teacher, as ``start, stop``, in any order.
+        """
+        for batch, all_of_it in self._of_batch.items():
+            assert batch in open_batches, f"batch {batch} is open no more"
+            for teacher in {each.teacher for each in all_of_it}:
+                pieces = [(each.start, each.stop) for each in all_of_it if each.teacher == teacher]
+                assert all(each.batch == batch for each in all_of_it)
+                pieces = sorted([*pieces, *unlabelled(teacher, batch)])
+                for (_, stop), (start, _) in itertools.pairwise(pieces):
+                    assert stop <= start, f"samples {start} to {stop} of batch {batch} stand there twice"

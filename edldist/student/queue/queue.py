@@ -400,6 +400,7 @@ class LabelQueue:
             self._blame,
             self.following.samples,
             self._sleepers,
+            self._provenance,
         )
         checks.validate(*parts, now)
 
