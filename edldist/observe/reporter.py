@@ -96,8 +96,13 @@ class Reporter:
 
     def start(self) -> None:
         """Begin. From now on turns and link belong to a thread."""
-        self._thread = threading.Thread(target=self._run, name="edldist-report", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="edldist-report", daemon=True)
+        try:
+            thread.start()
+        except BaseException:
+            self._let_go()
+            raise
+        self._thread = thread
 
     @property
     def inherited(self) -> bool:
@@ -216,9 +221,12 @@ class Reporter:
         except (EdlDistError, RuntimeError) as exc:
             logger.error("reports of this process no longer leave it: %s", exc)
         finally:
-            self._poller.close(at_once=True)  # what is left was waited for long enough
-            self._inbox.close()
-            self._outbox.close()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._poller.close(at_once=True)  # what is left was waited for long enough
+        self._inbox.close()
+        self._outbox.close()
 
     def _send(self, fresh_only: bool) -> None:
         with self._lock:
@@ -319,8 +327,9 @@ def _make(coordinator: str) -> Reporter:
     global _reporter, _watching_forks
     if _reporter is not None:
         _left_alone.append(_reporter)  # its sockets are the parent's: nothing of it may be closed here
-    _reporter = Reporter(coordinator, placement().rank, job=JobEnvironment.read().job or "")
-    _reporter.start()
+    made = Reporter(coordinator, placement().rank, job=JobEnvironment.read().job or "")
+    made.start()
+    _reporter = made
     atexit.register(flush)
     if "multiprocessing.util" in sys.modules:  # its processes run no exit handlers but these
         from multiprocessing import util

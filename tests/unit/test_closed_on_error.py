@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -97,6 +98,18 @@ def test_nor_does_what_fails_after_it(module: str, monkeypatch: pytest.MonkeyPat
     transport = Counting()
     with pytest.raises(RuntimeError, match="no thread"):
         MADE[module](transport)
+    assert transport.opened == transport.closed == 1
+
+
+def test_nor_does_a_reporter_whose_thread_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    transport = Counting()
+    reporter = Reporter(COORDINATOR, 0, transport)
+    monkeypatch.setattr(threading.Thread, "start", fails)
+    with pytest.raises(RuntimeError, match="new thread"):
+        reporter.start()
     assert transport.opened == transport.closed == 1
 
 
