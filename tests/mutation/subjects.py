@@ -145,9 +145,6 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "store/shard_header.py": ("shard_header",),
     "keys/keyring.py": _KEYS,
     "keys/live.py": _KEYS,
-    "weights/average.py": ("weights",),
-    "weights/published.py": ("weights",),
-    "weights/followed.py": ("weights",),
     "wire/zmq/backlog.py": ("backlog",),
 }
 
