@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import logging
 import queue
+import shlex
 import threading
 from types import TracebackType
 
@@ -90,7 +91,11 @@ class Scribe:
         self._told.put(None)
         self._thread.join(END_S)
         if self._thread.is_alive():
-            logger.warning("%s has not answered for %g s: the record ends there", self._folder.path, END_S)
+            logger.warning(
+                "the record in %s is not written after %g s, and ends where it is: a disk that hangs, or a "
+                "busy machine. edldist report %s makes its report.html",
+                *(self._folder.path, END_S, shlex.quote(str(self._folder.path))),
+            )
 
     def tell(self, status: Status) -> None:
         """The state of the job, and what happened since the last time; for any thread, never waits."""

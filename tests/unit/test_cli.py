@@ -136,7 +136,10 @@ def test_every_number_has_a_most_and_is_a_number() -> None:
         (("teacher", "--model", "a:b"), "Missing option '--coordinator'"),
         (("teacher", "--coordinator", "tcp://h:1"), "Missing option '--model'"),
         (("teacher", "--coordinator", "h:1", "--model", "a:b"), "'h:1' is not an address"),
-        (("student", "--coordinator", "file:c.json", "s.py"), "or a file that has one, such as file:/"),
+        (
+            ("student", "--coordinator", "file:c.json", "s.py"),
+            "the whole path of a file with one (file:/",
+        ),
         (("coordinator", "--advertise", "*"), "'*' is not a host"),
         (("teacher", "--coordinator", "tcp://h:1", "--model", "a.b"), "'a.b' is not module:factory"),
         (("teacher", "--coordinator", "tcp://h:1", "--model", "a:b", "--name", "a b"), "'a b' is not up to"),

@@ -270,7 +270,8 @@ def test_a_disk_that_hangs_holds_up_neither_the_coordinator_nor_its_end(tmp_path
             for seq in range(1, 9):
                 scribe.tell(status(seq, here=True))
             assert scribe._told.qsize() == 3
-        assert any("has not answered for 0.1 s" in message for message in caplog.messages)
+        (words,) = [message for message in caplog.messages if "is not written after 0.1 s" in message]
+        assert words.endswith(f"edldist report {tmp_path / 'out'} makes its report.html")
         assert sum("does not keep up" in message for message in caplog.messages) == 1
         goes_on.set()
         scribe._thread.join(60)

@@ -72,7 +72,7 @@ def advertised(text: str) -> str:
 
 COORDINATOR = _address(
     lambda text: parse_coordinator(text, "an option"),
-    "an address such as tcp://127.0.0.1:7070, or a file that has one, such as file:/jobs/coordinator.json",
+    "an address such as tcp://127.0.0.1:7070, or the whole path of a file with one (file:/jobs/it.json)",
 )
 BIND = _address(
     lambda text: parse_address(text, "an option", port_zero=True),
