@@ -119,6 +119,13 @@ class Keeper:
         """Samples that were not, for a disk that did not take them."""
         return self._dropped.get(id(shelf), 0)
 
+    def fail(self, trouble: str) -> None:
+        """The disk does not take labels: said once, and it is tried again later."""
+        if not self.trouble:
+            logger.warning("%s. The job goes on without keeping labels there, and tries again", trouble)
+        self.trouble = trouble
+        self._retry_at = time.monotonic() + RETRY_S
+
     def close(self) -> None:
         """Write what waits, and end the thread; without waiting for it in that thread itself."""
         with self._changed:
@@ -153,7 +160,7 @@ class Keeper:
             try:
                 files.rewrite(keys, self._make_room)
             except Exception as exc:  # whatever it is: the job goes on, and finds none of them
-                self._fail(f"labels of {files.place.where} cannot be withdrawn: {exc}")
+                self.fail(f"labels of {files.place.where} cannot be withdrawn: {exc}")
         with self._changed:
             self._unsaved[id(shelf)] -= 1
             self._changed.notify_all()
@@ -168,7 +175,7 @@ class Keeper:
                     files.add(kept)
                 written, self.trouble = True, ""
             except Exception as exc:  # whatever it is: the job goes on without these labels
-                self._fail(f"{files.place.where} does not take labels: {exc}")
+                self.fail(f"{files.place.where} does not take labels: {exc}")
         shelf.saved(segment)
         with self._changed:
             self._count(self._written if written else self._dropped, shelf, segment.samples)
@@ -205,10 +212,4 @@ class Keeper:
                 if marking:
                     files.mark_used()
             except Exception as exc:
-                self._fail(f"{files.place.where} cannot be looked after: {exc}")
-
-    def _fail(self, trouble: str) -> None:
-        if not self.trouble:
-            logger.warning("%s. The job goes on without keeping labels there, and tries again", trouble)
-        self.trouble = trouble
-        self._retry_at = time.monotonic() + RETRY_S
+                self.fail(f"{files.place.where} cannot be looked after: {exc}")

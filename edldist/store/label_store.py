@@ -218,22 +218,24 @@ class LabelStore:
             other.resize(share)
         lock = threading.RLock()
         files = None
-        memory = Memory(share, self.disk_bytes // _LEAST_FILES, files=False)
-        if self.url:
+        memory = Memory(
+            share, self.disk_bytes // _LEAST_FILES, files=self._keeper is not None and not self.read_only
+        )
+        if self._keeper is not None:
             place = self._place(recipe)
+            files = ShelfFiles(place, lock, memory.segment_bytes)
+            # What cannot be written to can be read all the same, and be written to later.
             try:
                 if not self.read_only:
-                    place.prepare()
-                elif place.state():
-                    place.check_recipe()
-                files = ShelfFiles(place, lock, memory.segment_bytes)
+                    files.prepare()
+            except OSError as exc:
+                self._keeper.fail(f"{place.where} does not take labels: {exc}")
+            try:
                 files.refresh()
             except OSError as exc:
-                logger.warning("the store %s cannot be used, the job goes on without it: %s", self.url, exc)
-                files = None
-        memory.files = files is not None and not self.read_only
-        shelf = Shelf(recipe, memory, files, None if files is None else self._keeper, lock)
-        if files is not None and self._keeper is not None:
+                logger.warning("the store %s cannot be read, the job goes on without it: %s", self.url, exc)
+        shelf = Shelf(recipe, memory, files, self._keeper, lock)
+        if self._keeper is not None:
             self._keeper.watch(shelf)
         return shelf
 

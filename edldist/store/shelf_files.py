@@ -58,6 +58,7 @@ class ShelfFiles:
         self._small = SmallFiles(file_bytes)
         self._to_join: list[list[str]] = []
         self._seen: tuple[object, ...] | None = None
+        self._prepared = False
 
     @property
     def samples(self) -> int:
@@ -130,6 +131,17 @@ class ShelfFiles:
                 there = self._index.find(kept.keys) == samples | (number << _SAMPLE_BITS)
             yield kept, np.flatnonzero(there)
 
+    def prepare(self) -> None:
+        """Make the place ready to be written to, once.
+
+        Raises:
+            OSError: it cannot be written to.
+            StoreError: another recipe lies there.
+        """
+        if not self._prepared:
+            self.place.prepare()
+            self._prepared = True
+
     def refresh(self, now: float | None = None) -> None:
         """Take in files that came, also from other processes, and let go of those that went.
 
@@ -139,7 +151,7 @@ class ShelfFiles:
 
         Raises:
             OSError: the place cannot be read.
-            StoreError: it is of another revision.
+            StoreError: it is of another revision, or another recipe lies there.
         """
         if now is not None:
             if now < self._look_at:
@@ -148,6 +160,8 @@ class ShelfFiles:
         state = self.place.state()
         if state == self._seen:
             return
+        if state and not self._prepared:
+            self.place.check_recipe()
         entries = self.place.entries()
         for name in entries:
             if name not in self._numbers and name not in self._broken:
@@ -191,7 +205,9 @@ class ShelfFiles:
 
         Raises:
             OSError: the disk did not take it.
+            StoreError: another recipe lies there.
         """
+        self.prepare()
         entry = self.place.add(kept)
         self.load(entry.file)
         self._note(entry, kept)

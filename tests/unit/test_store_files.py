@@ -18,6 +18,7 @@ from edldist import LabelStore
 from edldist.checkpoint.manifest import DamagedError
 from edldist.errors import ConfigError, StoreError
 from edldist.store import keeper
+from edldist.store.folder import ShelfFolder
 from edldist.store.room import StoredFile, to_go
 from edldist.store.shard import Shard
 from edldist.store.shard_draft import ShardDraft
@@ -272,6 +273,47 @@ def test_a_place_that_cannot_be_written_to_costs_the_job_nothing(tmp_path, caplo
         labels.put(shelf)
         assert labels.are_found(shelf) and not shelf.flush(60)
     assert "goes on without it" in caplog.text
+
+
+def test_labels_on_a_disk_that_takes_none_are_found_and_new_ones_kept_once_it_does(
+    tmp_path, monkeypatch, caplog
+):
+    """Its folder is another user's, or its file system is mounted read-only or full."""
+    there, first, later = Labels(0, 20), Labels(20, 40), Labels(40, 60)
+    written_files(tmp_path, there)
+    before = sorted(os.listdir(recipe_folder(tmp_path)))
+
+    def refuse(_: ShelfFolder) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(keeper, "RETRY_S", 0.0)
+    with LabelStore(tmp_path) as store, caplog.at_level(logging.WARNING):
+        with monkeypatch.context() as read_only:
+            read_only.setattr(ShelfFolder, "_locked", refuse)
+            shelf = store.shelf(recipe())
+            assert there.are_found(shelf), "to read is all that it takes"
+            first.put(shelf)
+            assert not shelf.flush(60) and "Read-only" in shelf.trouble
+            assert first.are_found(shelf), "it is in memory all the same"
+            assert shelf.figures()["dropped"] == 20, "which is no file"
+            assert sorted(os.listdir(recipe_folder(tmp_path))) == before
+        later.put(shelf)
+        assert shelf.flush(60) and not shelf.trouble
+    assert len([line for line in caplog.records if "does not take labels" in line.message]) == 1
+    with LabelStore(tmp_path) as store:
+        assert later.are_found(store.shelf(recipe())) and there.are_found(store.shelf(recipe()))
+
+
+def test_a_folder_that_cannot_be_written_to_is_read_by_nobody_but_its_own_recipe(tmp_path, monkeypatch):
+    written_files(tmp_path, Labels(0, 10))
+    os.rename(recipe_folder(tmp_path), tmp_path / "recipes" / recipe(weights="x").digest)
+
+    def refuse(_: ShelfFolder) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(ShelfFolder, "_locked", refuse)
+    with LabelStore(tmp_path) as store, pytest.raises(StoreError, match="holds labels of another teacher"):
+        store.shelf(recipe(weights="x"))
 
 
 def test_a_store_that_was_opened_read_only_changes_nothing(tmp_path):
