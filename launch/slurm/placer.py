@@ -153,6 +153,9 @@ class Placer:
         try:
             while True:
                 if interrupts.asked:
+                    # Whoever trains may be asked at the same moment, and be gone when the next one comes.
+                    self._observers.look(self._client, STATUS_TIMEOUT_S, self._files.stopping)
+                    self._observers.hand_over()
                     return EXIT_STOPPED
                 for change in self._coordinator.tick(self._now()):
                     logger.warning("coordinator %s: %s", change.event, describe_exit(change.code))

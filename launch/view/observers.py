@@ -155,6 +155,11 @@ class Observers:
             self._began = self._now() - max(0.0, wall - memory.began)
 
     @harmless
+    def hand_over(self) -> None:
+        """Keep the figures as they are now: this one leaves, and another one goes on with them."""
+        self._keep()
+
+    @harmless
     def environment(self) -> None:
         """Write down with what versions, and on what machine, this run is watched."""
         self.event("environment", **environment())

@@ -78,6 +78,13 @@ def test_who_may_be_replaced_keeps_figures_and_nobody_else_does(folder: JobFolde
     second.take_over("toy")
     second.result("interrupted", 1.0)
     assert json.loads((folder.path / "result.json").read_text())["samples"] == 32
+    for rank.stats["samples"] in (48, 64):
+        second.take(taken, stopping=False)
+    second.hand_over()  # sooner than it keeps them by itself
+    third = make(folder)
+    third.take_over("toy")
+    third.result("interrupted", 1.0)
+    assert json.loads((folder.path / "result.json").read_text())["samples"] == 64
     second.finish("completed", "", 1.0)
     assert folder.kept() is None
 

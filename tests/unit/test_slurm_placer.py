@@ -48,6 +48,9 @@ class Watching:
     def joined(self) -> set[str]:
         return set()
 
+    def hand_over(self) -> None:
+        self.events.append(("handed_over", ""))
+
     def students_done(self) -> None:
         self.events.append(("students_done", ""))
 
@@ -231,6 +234,7 @@ def test_one_that_is_asked_to_leave_takes_nothing_along_but_its_coordinator(rig:
     rig.when(lambda: rig.slurm.submitted, lambda: setattr(rig.interrupts, "asked", True))
     assert rig.run() == EXIT_STOPPED
     assert rig.coordinator.killed and rig.watching.finished == []
+    assert rig.watching.events[-1] == ("handed_over", ""), "its successor goes on with the latest figures"
     assert rig.slurm.asked == rig.slurm.cancelled == [] and len(rig.slurm.tasks) == 5
 
 
