@@ -37,7 +37,7 @@ def arguments(description: str | None, given: list[str] | None) -> argparse.Name
     )
     parser.add_argument("--steps", type=int, default=6000, help="of training, those of the search included")
     parser.add_argument("--search-steps", type=int, default=500, help="of them, before the best are kept")
-    parser.add_argument("--keep", type=int, default=8, help="how many modulations are kept")
+    parser.add_argument("--keep", type=int, default=10, help="how many modulations are kept")
     args = parser.parse_args(given)
     if args.seed < 0:
         raise ConfigError(f"--seed {args.seed}: use 0 or more")

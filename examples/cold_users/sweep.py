@@ -23,7 +23,7 @@ GATE = "mean query MSE of searched modulations <= 0.95 x that of fixed FiLM, sam
 
 
 def main() -> int:
-    parser = options(__doc__, HERE, seeds=(0, 1, 2, 3))
+    parser = options(__doc__, HERE, seeds=(4, 5, 6, 7))
     parser.add_argument(
         "--more",
         action="store_true",
@@ -32,7 +32,7 @@ def main() -> int:
     args = parser.parse_args()
     sweep = Sweep(HERE, args.output)
     rows = {
-        "search": "searched: 8 of 12, the search included",
+        "search": "searched: 10 of 12, the search included",
         "film": "FiLM: mul and add of each layer",
     }
     if args.more:
