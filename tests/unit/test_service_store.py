@@ -75,6 +75,17 @@ def test_what_one_labelled_nobody_is_asked_for_again(party: Any, use: StoreUse) 
     assert batch.labels()["teacher"]["logits"].flatten().tolist() == [2, 3, 70, 0]
 
 
+def test_who_offers_a_batch_is_told_once_it_was_looked_for(party: Any, use: StoreUse) -> None:
+    kept(use, FIRST, 0, 1, 2, 3)
+    found: list[tuple[OpenBatch, int]] = []
+    for job, told in ((party(store=use), 1), (party(), 0)):
+        found.clear()
+        job.worker("w", fingerprint=FIRST)
+        batch = OpenBatch(None, {"x": torch.tensor([0.0, 5.0])}, 2)
+        job.service.offer(batch, lambda its: found.append((its, its.lookups["teacher"].found)))
+        assert found == [(batch, 1)] * told
+
+
 def test_without_a_store_there_are_no_figures_of_it(party: Any) -> None:
     job = party()
     labels(job.worker("w", fingerprint=FIRST), FIRST)
