@@ -73,8 +73,8 @@ class WeightAverage:
         """
         saved = state["average"]
         if saved.keys() != self._average.keys():
-            other = sorted(saved.keys() ^ self._average.keys())
-            raise CheckpointError(f"the saved average is of another model: one of both lacks {other[0]}")
+            other = min(saved.keys() ^ self._average.keys())
+            raise CheckpointError(f"the saved average is of another model: one of both lacks {other}")
         for name, average in self._average.items():
             average.copy_(saved[name])
         self._updates = int(state["updates"])

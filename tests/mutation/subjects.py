@@ -145,6 +145,7 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "store/shard_header.py": ("shard_header",),
     "keys/keyring.py": _KEYS,
     "keys/live.py": _KEYS,
+    "weights/average.py": ("weight_average",),
     "wire/zmq/backlog.py": ("backlog",),
 }
 
