@@ -15,6 +15,7 @@ from edldist.config import LabelConfig
 from edldist.errors import ConfigError
 from edldist.factories.factory import imported, make
 from edldist.factories.signature import takes
+from edldist.sampling.rereading import Reread, reread
 
 __all__ = ["Batch", "NumberedSamples", "Stream", "open_data"]
 
@@ -63,6 +64,16 @@ class NumberedSamples:
         numbers: NDArray[np.int64] = np.arange(len(self))
         mine: NDArray[np.int64] = numbers[numbers // self._settings.batch_size % ranks == rank]
         return mine
+
+    def reread(self) -> Reread | None:
+        """Some of the samples, read several times over; None where there are none.
+
+        Raises:
+            Exception: whatever the data set raises.
+        """
+        return reread(
+            DataLoader(self._samples, collate_fn=self._collate, num_workers=self._settings.num_workers)
+        )
 
     def batches(self, numbers: NDArray[np.int64]) -> Iterable[Batch]:
         """Those samples, in that order, by worker processes if there are to be some."""

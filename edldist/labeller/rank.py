@@ -16,6 +16,7 @@ from edldist.errors import ConfigError
 from edldist.labeller import VARIABLE
 from edldist.labeller.data_set import open_data
 from edldist.labeller.naming import batch_keys, ids_of, inputs_of
+from edldist.labeller.seeding import check_seeding
 from edldist.labeller.walk import Reader, Walk
 from edldist.lifecycle import exit_hooks
 from edldist.ranks.placement import placement
@@ -40,6 +41,7 @@ def main(environ: Mapping[str, str] = os.environ) -> None:
     here, teachers = placement(environ), tuple(store.teachers)
     part = here.rank, here.world_size
     data = open_data(settings, *part)
+    check_seeding(data, settings)
     reader = Reader()
     with (
         # Ranks would drive out each other's labels, and nobody would know.

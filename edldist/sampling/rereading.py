@@ -39,6 +39,15 @@ class Reread(NamedTuple):
     data_set: str
     batches: list[Any]
 
+    def named(self, row: int, rows: int) -> str:
+        """What stands in a row of a batch, of so many rows, in words."""
+        which = (
+            f"sample {self.indices[row]}"
+            if rows == len(self.indices)
+            else f"a batch of the samples {self.indices}"
+        )
+        return f"{which} of the data set ({self.data_set})"
+
 
 def reread(data_loader: Iterable[Any], samples: int = 4, times: int = 4) -> Reread | None:
     """Read some samples again and again, by way of the data loader's data set and ``collate_fn``.

@@ -89,7 +89,7 @@ class SeedingWatch:
             return
         for other in looks[1:]:
             if (row := _differing(looks[0], other)) is not None:
-                raise StoreError(_refusal(again.indices, again.data_set, row, len(looks[0][0])))
+                raise StoreError(_refusal(again.named(row, len(looks[0][0]))))
 
     def _looks_of(self, batch: Any) -> list[Keys]:
         """Digests of its samples as teachers see them, one for each who sees something else."""
@@ -129,12 +129,11 @@ def _differing(one: list[Keys], other: list[Keys]) -> int | None:
     return None
 
 
-def _refusal(indices: list[int], data_set: str, row: int, rows: int) -> str:
-    which = f"sample {indices[row]}" if rows == len(indices) else f"a batch of the samples {indices}"
+def _refusal(which: str) -> str:
     return (
-        f"{which} of the data set ({data_set}) does not look the same when it is read again: an augmentation "
-        "that is not seeded, or an input that is drawn. The store knows samples by their inputs, so it would "
-        "keep labels that nobody finds again. Seed it by the sample (edldist.augmentation_seed(seed, index, "
-        "variant), docs/store.md), or use no store (store=False, or a job file without one). What was "
-        "trained so far is right, and its checkpoints stay"
+        f"{which} does not look the same when it is read again: an augmentation that is not seeded, or an "
+        "input that is drawn. The store knows samples by their inputs, so it would keep labels that nobody "
+        "finds again. Seed it by the sample (edldist.augmentation_seed(seed, index, variant), "
+        "docs/store.md), or use no store (store=False, or a job file without one). What was trained so far "
+        "is right, and its checkpoints stay"
     )
