@@ -26,12 +26,14 @@ from edldist_launch.slurm.layout import Layout, process_id
 from edldist_launch.slurm.queued import QueuedTask
 from edldist_launch.slurm.script import ARRAY_KINDS, LEFT_CODES
 
-__all__ = ["KILLED", "Acts", "Note", "Outcome", "Placement", "Seen"]
+__all__ = ["KILLED", "RELEASE_AFTER_S", "Acts", "Note", "Outcome", "Placement", "Seen"]
 
 KILLED = -9
 """Stands for the exit code of a process that left none."""
 UNREADY_STARTS = 5
 """How many starts a worker has to join the job for the first time."""
+RELEASE_AFTER_S = 30.0
+"""How long a task is left on hold that Slurm could not start: what ails its host may be seen meanwhile."""
 _FINAL: Mapping[str, Collection[int]] = {
     "teacher": (EXIT_INCOMPATIBLE,),
     "student": (EXIT_FAILED, EXIT_USAGE),
@@ -101,12 +103,14 @@ class Acts:
         standby: whether to queue a coordinator that takes over when this one has ended.
         ask: engine ids of processes that are to leave for good.
         cancel: engine ids of jobs that are to end.
+        release: engine ids of tasks that Slurm could not start, and holds; they are to try again.
     """
 
     submit: dict[str, list[int]] = field(default_factory=dict)
     standby: bool = False
     ask: list[str] = field(default_factory=list)
     cancel: list[str] = field(default_factory=list)
+    release: list[str] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     outcome: Outcome | None = None
 
@@ -120,6 +124,7 @@ class _Slot:
     ran: bool = False  # since it was queued last
     task: QueuedTask | None = None
     asked_at: float | None = None
+    held_at: float | None = None  # since when Slurm holds it, as it could not start it
     settled: Literal["done", "hopeless"] | None = None
     code: int = 0
 
@@ -171,6 +176,10 @@ class Placement:
                 overdue = now > slot.asked_at + self._grace_s
                 if overdue or slot.task.phase == "pending":  # perhaps requeued since it was asked
                     acts.cancel.append(slot.task.engine_id)
+        for slot in () if seen.stopping else self._slots.values():
+            if slot.held_at is not None and slot.task is not None and now > slot.held_at + RELEASE_AFTER_S:
+                slot.held_at = None  # and again from then, should it be held again
+                acts.release.append(slot.task.engine_id)
         acts.outcome = self._outcome(seen)
         coordinators = [task for task in seen.queue if task.queue_name == self._coordinator]
         acts.standby = not (seen.stopping or acts.outcome) and not any(
@@ -196,6 +205,10 @@ class Placement:
             slot = self._slot(role, task.index)
             former, slot.task, slot.placed, slot.settled = slot.task, task, True, None
             alive.add((role.name, task.index))
+            if not task.launch_failed:
+                slot.held_at = None
+            elif slot.held_at is None:
+                slot.held_at = now
             if slot.process in seen.joined:
                 slot.policy.ready()
             if task.phase == "running" and (former is None or former.phase != "running"):

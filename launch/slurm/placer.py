@@ -225,6 +225,9 @@ class Placer:
             logger.info("%s: queued task(s) %s as job %s", name, array, engine_id)
         if acts.standby:
             self._slurm.submit(self._layout.script("coordinator", "coordinator"))
+        for engine_id in acts.release:
+            logger.warning("%s: Slurm could not start it, and held it: released, to try again", engine_id)
+            self._slurm.release(engine_id)
         if acts.ask:
             logger.info("asking to leave: %s", ", ".join(acts.ask))
             self._slurm.ask(acts.ask)

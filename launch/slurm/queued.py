@@ -23,6 +23,7 @@ _PHASES: Mapping[str, Phase] = {
 }
 """States of a job that has a host; every other one that the queue shows waits for one."""
 
+_LAUNCH_FAILED = "launch_failed_requeued_held"
 _MEANINGS: Mapping[str, str] = {
     "PartitionConfig": "no host of its partition has as much as is asked for: ask for less, or elsewhere",
     "PartitionNodeLimit": "its partition has no such hosts, or they are down",
@@ -32,7 +33,9 @@ _MEANINGS: Mapping[str, str] = {
     "BadConstraints": "no host can be had with its constraint and all that it asks for",
     "DependencyNeverSatisfied": "what it waits for has failed",
     "ReqNodeNotAvail": "hosts that it asks for are down, or reserved",
-    "launch_failed_requeued_held": "Slurm could not start it on its host, and holds it: scontrol release",
+    _LAUNCH_FAILED: "Slurm could not start it on its host, and holds it: scontrol release, as workers and "
+    "nodes get it by themselves after half a minute",
+    "job_requeued_in_held_state": "it is on hold: scontrol release",
     "JobHoldMaxRequeue": "Slurm has started it too often, and holds it: scontrol release",
     "JobHeldAdmin": "somebody holds it",
     "JobHeldUser": "it is on hold",
@@ -64,9 +67,19 @@ class QueuedTask:
         return _PHASES.get(self.state, "pending")
 
     @property
+    def launch_failed(self) -> bool:
+        """Whether Slurm could not start it on its host, and holds it until somebody releases it."""
+        return self.phase == "pending" and self._reason == _LAUNCH_FAILED
+
+    @property
+    def _reason(self) -> str:
+        # squeue writes some with spaces, scontrol with underscores.
+        return self.reason.partition(",")[0].replace(" ", "_")
+
+    @property
     def why(self) -> str:
         """The reason, and what it means where that is not plain."""
-        meaning = _MEANINGS.get(self.reason.partition(",")[0])
+        meaning = _MEANINGS.get(self._reason)
         return f"{self.reason}: {meaning}" if meaning else self.reason
 
 

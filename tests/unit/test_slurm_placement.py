@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from edldist.config import load_job
 from edldist_launch.plan.plan import Plan
 from edldist_launch.slurm.layout import Layout
-from edldist_launch.slurm.placement import UNREADY_STARTS, Acts, Note, Placement, Seen
+from edldist_launch.slurm.placement import RELEASE_AFTER_S, UNREADY_STARTS, Acts, Note, Placement, Seen
 from edldist_launch.slurm.queued import QueuedTask
 from tests.unit.jobs import MINIMAL
 
@@ -111,6 +112,24 @@ def test_what_is_there_is_left_alone_and_a_coordinator_waits_to_take_over(cluste
     assert sorted(cluster.notes) == [
         *("student-0 started", "student-1 started", "teacher-0 started", "teacher-1 started")
     ]
+
+
+def test_a_task_that_slurm_could_not_start_tries_again_after_a_while(cluster: Cluster) -> None:
+    engine_id = cluster.of("student")[1]
+    held = replace(cluster.queue[engine_id], state="PENDING", reason="launch failed requeued held")
+    for _ in range(2):
+        cluster.queue[engine_id] = held
+        assert cluster.turn().release == [] and cluster.turn(RELEASE_AFTER_S).release == []
+        acts = cluster.turn()
+        assert acts.release == [engine_id] and idle(acts)
+    cluster.state(engine_id, "RUNNING")  # before it was released: of its own, or by somebody
+    assert cluster.turn(RELEASE_AFTER_S).release == cluster.turn(RELEASE_AFTER_S).release == []
+    cluster.queue[engine_id] = replace(held, reason="JobHeldUser")
+    assert cluster.turn().release == cluster.turn(2 * RELEASE_AFTER_S).release == [], "that one has a reason"
+    cluster.queue[engine_id] = held
+    cluster.turn()
+    cluster.stopping = True
+    assert cluster.turn(2 * RELEASE_AFTER_S).release == []
 
 
 def test_a_coordinator_that_waited_and_took_over_is_followed_by_another(cluster: Cluster) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -236,6 +237,16 @@ def test_one_that_is_asked_to_leave_takes_nothing_along_but_its_coordinator(rig:
     assert rig.coordinator.killed and rig.watching.finished == []
     assert rig.watching.events[-1] == ("handed_over", ""), "its successor goes on with the latest figures"
     assert rig.slurm.asked == rig.slurm.cancelled == [] and len(rig.slurm.tasks) == 5
+
+
+def test_a_task_that_slurm_could_not_start_is_released(rig: Rig) -> None:
+    held = replace(rig.slurm.tasks["3_1"], state="PENDING", reason="launch failed requeued held")
+    rig.slurm.tasks["3_1"] = held
+    rig.slurm.held.add("3_1")
+    former = len(rig.slurm.released)
+    rig.when(lambda: len(rig.slurm.released) > former, lambda: setattr(rig.interrupts, "asked", True))
+    assert rig.run() == EXIT_STOPPED
+    assert rig.slurm.released[former:] == ["3_1"] and rig.slurm.cancelled == []
 
 
 def test_one_whose_host_was_cut_off_leaves_the_job_to_its_successor(rig: Rig) -> None:

@@ -44,6 +44,9 @@ def test_a_reason_for_which_one_would_wait_in_vain_is_explained(job: Job) -> Non
     job.slurm.tasks["4_0"] = replace(job.slurm.tasks["4_0"], reason="PartitionConfig")
     state = job.found().state()
     assert state.role("student").processes[0].reason == state.reason
+    job.slurm.tasks["4_1"] = replace(job.slurm.tasks["4_1"], reason="launch failed requeued held")
+    (_, held) = job.backend.state().role("student").processes
+    assert held.reason.startswith("launch failed requeued held: Slurm could not start it on its host, and")
     assert state.reason.startswith("PartitionConfig: no host of its partition has as much as is asked for")
 
 
