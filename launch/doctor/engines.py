@@ -12,7 +12,6 @@ from edldist.grace import KILL_S
 from edldist_launch.doctor.finding import Finding, ok, warn
 from edldist_launch.kubernetes.kubectl import Answer, Kubectl
 from edldist_launch.kubernetes.rights import lacks_namespace, missing_rights
-from edldist_launch.slurm.commands import NO_CLUSTER
 
 __all__ = ["check_kubernetes", "check_podman", "check_slurm"]
 
@@ -35,7 +34,7 @@ def check_slurm(kill_s: float = KILL_S) -> Iterator[Finding]:
         yield ok("slurm", f"partitions: {listed}")
         yield from _slurm_times(kill_s)
     else:
-        yield warn("slurm", f"sinfo: {said}", NO_CLUSTER)
+        yield warn("slurm", f"sinfo: {said}", "is slurm.conf here that of a cluster, and its controller up?")
 
 
 def _slurm_times(kill_s: float) -> Iterator[Finding]:
