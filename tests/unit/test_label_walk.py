@@ -132,6 +132,28 @@ def test_labels_that_are_damaged_are_asked_for_again(loop: Loop, tmp_path: Path)
         assert later.shelf(loop.shelf.recipe).holds(keys_of_ids(DATA, range(COUNT)), checked=True).all()
 
 
+@pytest.mark.parametrize("numbered", [True, False])
+def test_before_its_end_all_that_is_there_is_compared_with_its_checksums(
+    loop: Loop, tmp_path: Path, numbered: bool
+) -> None:
+    """Of a large file whose list is sound a look at the keys tells nothing."""
+    width = 1 << 12
+    keys = keys_of_ids(DATA, range(COUNT))
+    specs = [TensorSpec(name="logits", dtype="float64", shape=[COUNT, width])]
+    loop.shelf.put(keys, specs, [np.ones((COUNT, width)).tobytes()], np.zeros_like(keys), wait=True)
+    assert loop.shelf.flush(60)
+    file = listed_files(tmp_path / "kept")[-1]
+    content = bytearray(file.read_bytes())
+    content[-9] ^= 1
+    file.write_bytes(content)
+    with LabelStore(tmp_path / "kept") as later:
+        again = Loop(Reader(), later.shelf(loop.shelf.recipe))
+        again._put = lambda numbers: None  # type: ignore[method-assign]
+        with pytest.raises(StoreError, match="their labels are in no file"):
+            walk(again) if numbered else read_all(again)
+        assert COUNT - 1 in again.asked, "it was damaged"
+
+
 def test_what_nobody_can_label_is_left_out(loop: Loop, tmp_path: Path) -> None:
     loop.poison = {7, 8}
     assert walk(loop)

@@ -65,6 +65,19 @@ def test_who_reads_all_has_each_sample_once_though_it_gets_to_a_file_meanwhile(f
     assert first.samples + sum(kept.samples for kept in every) == 6
 
 
+@pytest.mark.parametrize("checked", [False, True])
+def test_a_sample_with_the_same_first_64_bits_as_another_is_not_taken_for_that_one(
+    files: Shelf, checked: bool
+) -> None:
+    """Who labels ahead would take it for labelled, and nobody would find its labels."""
+    labels = Labels(0, 4)
+    labels.put(files)
+    assert files.flush(60)
+    others = labels.keys.copy()
+    others[::2, 20] ^= 1
+    assert told(files.holds(others, checked=checked)) == [False, True] * 2
+
+
 def test_a_shelf_in_memory_has_nothing_in_files(memory: Shelf) -> None:
     Labels(0, 4).put(memory)
     figures = memory.figures()

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from edldist.clock import FakeClock
+from edldist.teacher import passage
 from edldist.teacher.model.teacher import Teacher
 from edldist.teacher.passes import pipeline
 from edldist.teacher.passes.lane import HostLane
@@ -262,6 +263,54 @@ def test_what_waits_is_bounded_by_bytes_too(rig: Rig) -> None:
     rig.run(0.1)
     assert rig.service._ledger.room == 2, "never less than a row on its way, and one in hand"
     assert rig.run(0.09) > 0
+
+
+@pytest.mark.parametrize("stage", [None, "decode", "batch", "copy_in"])
+def test_stages_and_waits_are_the_time_from_a_tasks_coming_to_its_labels_leaving(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, stage: str | None
+) -> None:
+    """As the student's end of the link sees it, which knows nothing of stages."""
+    monkeypatch.setattr(passage, "TIMED_EVERY_S", 1e-9)  # every message is timed
+    (student,) = rig.service._students.values()
+    answer, send, left = rig.answer, student.link.send, rig.service._passages.left
+    came: dict[int, float] = {}
+    took: list[float] = []
+    told: list[float] = []
+
+    def giving(pull: Pull):
+        first = rig.lease + 1
+        given = answer(pull)
+        if rig.lease >= first:
+            came[first] = rig.clock.monotonic()
+        return given
+
+    def leaving(message, frames=()):
+        for result in message.results if isinstance(message, Labels) else ():
+            took.extend(
+                rig.clock.monotonic() - came.pop(row.lease) for row in result.rows if row.lease in came
+            )
+        return send(message, frames)
+
+    def adding(way: passage.Passage) -> None:
+        stages, waits, _ = way.durations()
+        told.append(sum(stages) + sum(waits))
+        left(way)
+
+    rig.run(0.1)
+    for where, name, replaced in (
+        (rig, "answer", giving),
+        (student.link, "send", leaving),
+        (rig.service._passages, "left", adding),
+    ):
+        monkeypatch.setattr(where, name, replaced)
+    rig.run(0.05)  # those that came before are gone
+    told.clear()
+    took.clear()
+    rig.stall = stage
+    rig.run(0.3)
+    assert len(told) == len(took) > 20 and rig.stalls == (stage is not None)
+    assert (max(took) > STALL_S) == (stage is not None)
+    assert sorted(told) == pytest.approx(sorted(took), rel=0.05)
 
 
 def test_ways_of_tasks_are_told_with_heartbeats_and_queues_with_them(rig: Rig) -> None:

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edldist import LabelStore, files
+from edldist.errors import StoreError
 from edldist.store import folder
+from edldist.store.shard_draft import ShardDraft
 from edldist.store.small_files import TOGETHER, SmallFiles
 from tests.unit.kept_labels import Labels, recipe
 from tests.unit.stored_files import recipe_folder, shards_of, written_files
@@ -87,6 +89,20 @@ def test_stores_of_two_clusters_become_one(tmp_path):
         shelf = store.open(recipe().digest[:6])
         assert all(labels.are_found(shelf) for labels in (first, both, second))
         assert sum(len(batch.keys) for batch in shelf) == 90
+
+
+def test_a_merge_whose_labels_the_disk_does_not_take_is_no_merge(tmp_path, monkeypatch):
+    written_files(tmp_path / "a", Labels(0, 30))
+
+    def fill_up(draft, stream):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(ShardDraft, "write", fill_up)
+    with (
+        LabelStore(tmp_path / "all") as store,
+        pytest.raises(StoreError, match="were not all kept: .*No space left"),
+    ):
+        store.merge(tmp_path / "a")
 
 
 @given(sizes=st.lists(st.tuples(st.integers(1, 120), st.sampled_from("ab")), max_size=200))
@@ -193,6 +209,54 @@ def test_an_object_store_is_shared_by_runs_and_copied_when_used(tmp_path):
         hits = [labels.are_found(shelf) for labels in (first, second)]
         assert sorted(hits) == [False, True]
         assert shelf.figures()["damaged"] == 1
+
+
+def test_an_object_that_its_writer_could_not_list_is_listed_by_the_next(tmp_path):
+    url = f"memory://{tmp_path.name}/labels"
+    labels = Labels(0, 10)
+    with LabelStore(url) as store:
+        labels.put(store.shelf(recipe()))
+        assert store.shelf(recipe()).flush(60)
+        place = store.shelf(recipe()).files.place
+        place._fs.rm_file(place._path(place._index))
+    with LabelStore(url, read_only=True) as store:
+        assert store.shelf(recipe()).find(labels.keys) is None, "who reads lists nothing"
+    with LabelStore(url) as store:
+        assert labels.are_found(store.shelf(recipe()))
+    with LabelStore(url, read_only=True) as store:
+        assert labels.are_found(store.shelf(recipe()))
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_that_before_the_list_names_it(
+    tmp_path, monkeypatch
+):
+    """A machine that loses its power has a list of whole files, however late its disk writes."""
+    done = []
+    fsync, rename, replace = os.fsync, os.rename, os.replace
+
+    def synced(descriptor):
+        done.append(f"sync {kind(os.readlink(f'/proc/self/fd/{descriptor}'))}")
+        fsync(descriptor)
+
+    def named(source, target):
+        done.append(f"name {kind(os.fspath(target))}")
+        (rename if os.fspath(target).endswith("safetensors") else replace)(source, target)
+
+    def kind(path):
+        if os.path.isdir(path):
+            return "folder"
+        return "list" if "index" in path else "file"
+
+    with LabelStore(tmp_path) as store:
+        shelf = store.shelf(recipe())
+        Labels(0, 10).put(shelf)
+        monkeypatch.setattr(os, "fsync", synced)
+        monkeypatch.setattr(os, "rename", named)
+        monkeypatch.setattr(os, "replace", named)
+        assert shelf.flush(60)
+        monkeypatch.undo()
+    order = ["sync file", "name file", "sync folder", "sync list", "name list", "sync folder"]
+    assert [each for each, before in zip(done, [None, *done], strict=False) if each != before] == order
 
 
 def test_another_process_that_holds_the_lock_for_long_costs_labels_not_the_job(tmp_path, monkeypatch):
