@@ -146,6 +146,8 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "keys/keyring.py": _KEYS,
     "keys/live.py": _KEYS,
     "weights/average.py": ("weight_average",),
+    "weights/published.py": ("followed_weights", "weights"),
+    "weights/followed.py": ("followed_weights", "weights"),
     "wire/zmq/backlog.py": ("backlog",),
 }
 
