@@ -211,6 +211,14 @@ def test_those_that_allow_it_are_degraded_the_lowest_first_and_no_more_than_it_t
     assert fleet.told["b"].degrade == 0, "20 and 60 are not too much for 100"
 
 
+def test_a_job_of_a_lower_priority_is_degraded_first_whatever_its_weight():
+    fleet = Fleet({"big": 100.0, "small": 1000.0})
+    fleet.job("a", 60.0, "big", "small", degrade=["small"], weight=1)
+    fleet.job("b", 60.0, "big", "small", degrade=["small"], weight=9, priority=-1)
+    fleet.run(60)
+    assert {name: shed.degrade for name, shed in fleet.told.items()} == {"a": 0, "b": 1}
+
+
 def test_nobody_is_degraded_to_a_teacher_that_is_not_here_or_has_enough_itself():
     fleet = Fleet({"big": 100.0})
     fleet.job("a", 300.0, "big", "small", degrade=["small"])

@@ -105,6 +105,21 @@ def test_a_damaged_file_is_counted_left_out_and_its_labels_are_made_anew(tmp_pat
         assert [audit.damaged for audit in store.verify()] == [{}]
 
 
+def test_a_list_that_says_otherwise_than_its_files_is_found_when_all_is_verified(tmp_path):
+    first, second = written_files(tmp_path, Labels(0, 10), Labels(10, 30))
+    index = recipe_folder(tmp_path) / "index.json"
+    listed = json.loads(index.read_text())
+    (entry,) = [each for each in listed["shards"] if each["file"] == first.name]
+    entry["samples"] = 11
+    index.write_text(json.dumps(listed))
+    second.unlink()
+    with LabelStore(tmp_path, read_only=True) as store:
+        (audit,) = store.verify()
+    assert audit.files == 0 and audit.damaged.keys() == {first.name, second.name}
+    assert "the list says otherwise" in audit.damaged[first.name]
+    assert "not there" in audit.damaged[second.name]
+
+
 def test_only_what_is_used_of_a_file_is_compared(tmp_path):
     """A first batch that hits a file of 64 MiB does not wait until all of it was read."""
     labels = Labels(0, 40, logits=50_000)
