@@ -13,6 +13,8 @@ __all__ = ["assumed", "document", "fragment", "in_words"]
 
 FAR = 0.15
 """A replay that misses the rate of its own run by more is told as a warning."""
+P95_FAR = 0.25
+"""The same of how long 95% of the tasks take at most."""
 
 
 def in_words(plan: Plan) -> list[str]:
@@ -164,6 +166,11 @@ def _checked(each: Check) -> str:
         words += (
             ". Something held it up that no row tells of, or the run is too short: do not trust this plan"
         )
+    elif abs(each.p95_error) > P95_FAR:
+        words += (
+            f". {len(each.logs.rows):,} stage rows told of them: let it run for longer, or do not trust how "
+            "long tasks are to take"
+        )
     return words
 
 
@@ -173,4 +180,5 @@ def _named(setting: Setting) -> str:
 
 
 def _ms(seconds: float) -> str:
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
+    # What is left of differences of clocks that agree is no time.
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{round(seconds * 1e3, 6):.3g} ms"

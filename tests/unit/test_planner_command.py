@@ -15,6 +15,7 @@ from edldist.config import load_job
 from edldist.errors import ConfigError
 from edldist_launch.cli.planner import plan
 from edldist_launch.planner.logs import read_logs
+from edldist_launch.planner.report import _ms
 from tests.unit.planner import rows
 
 STUDENT = {"event": "student_left", "t": 60.0, "rank": 0}
@@ -105,6 +106,24 @@ def test_a_plan_is_told_with_what_it_rests_on(run: Path) -> None:
     assert "plan: 2 on cpu, batch size 64" in result.output
     for word in ("worker seconds", "the frontier", "checked", "assumed", "80 rows"):
         assert word in result.output
+
+
+def test_a_run_that_was_held_up_by_what_no_row_tells_of_is_no_ground_for_a_plan(tmp_path: Path) -> None:
+    slow = folder(tmp_path / "run", rows((8, 16, 32, 64), 0.01, 0.001), starved_s=200.0)
+    result = called(slow, "--efficiency", 0.9)
+    assert "do not trust this plan" in result.output
+
+
+def test_times_of_tasks_that_the_replay_does_not_show_are_said_to_be_of_few_rows(tmp_path: Path) -> None:
+    """As of a short run, whose first pass is one of four."""
+    first = folder(tmp_path / "run", rows((8, 16, 32, 64), 0.01, 0.001, each=4, total_s=5.0), starved_s=22.0)
+    told = called(first).output
+    assert "16 stage rows told of them: let it run for longer" in told
+    assert "do not trust this plan" not in told
+
+
+def test_what_is_left_of_two_clocks_that_agree_is_no_time() -> None:
+    assert [_ms(seconds) for seconds in (1.1e-16, 0.0005, 2.0)] == ["0 ms", "0.5 ms", "2 s"]
 
 
 def test_a_plan_is_told_to_programs_and_written_for_jobs(run: Path, tmp_path: Path) -> None:
