@@ -10,6 +10,7 @@ import pytest
 
 from edldist import LabelStore
 from edldist.errors import StoreError
+from edldist.student.service.kept.store_use import StoreUse
 from tests.unit.kept_labels import Labels, recipe
 
 MEMORY = 1 << 20
@@ -155,3 +156,20 @@ def test_what_is_no_store_is_not_merged_as_if_it_were_empty(tmp_path):
         pytest.raises(StoreError, match=r"no store of labels: .*recipes/"),
     ):
         store.merge(tmp_path / "typo")
+
+
+def test_a_recipe_of_no_labels_is_not_taken_for_the_one_that_is_meant(tmp_path):
+    """As of a run with other weights that was stopped before its first label."""
+    with LabelStore(tmp_path) as store:
+        Labels(0, 10).put(store.shelf(recipe(weights="old")))
+        store.shelf(recipe(weights="new"))
+    with LabelStore(tmp_path, read_only=True) as store:
+        assert len(store.recipes()) == 2
+        assert StoreUse(store, only=True).recipe_of("teacher", None, "") == recipe(weights="old")
+    with LabelStore(tmp_path) as store:
+        Labels(0, 10).put(store.shelf(recipe(weights="new")))
+    with (
+        LabelStore(tmp_path, read_only=True) as store,
+        pytest.raises(StoreError, match=r"2 recipes like that \(of weights .*\), and nobody can tell which"),
+    ):
+        StoreUse(store, only=True).recipe_of("teacher", None, "")
