@@ -80,8 +80,13 @@ if [ -z "$wish" ]; then
 fi
 echo "$process, attempt $attempt: exit code $code${wish:+, asked to go}, $(date)"
 
-# A host that was cut off goes on with what Slurm has given to another one since: that is left alone.
-known=$(scontrol show job -o "$task" | sed -n 's/.* Restarts=\([0-9]*\) .*/\1/p')
+# A host that was cut off goes on with what Slurm has given to another one since: that is left alone. And of a
+# step that Slurm ended with its host srun says 0, as if it were done.
+for _ in 1 2 3; do # what ends the step may end this, too
+    known=$(scontrol show job -o "$task" |
+        sed -n 's/.* Reason=NodeDown .*/lost/p; s/.* Restarts=\([0-9]*\) .*/\1/p')
+    [ -z "$known" ] || break
+done
 [ "${known:-$restarts}" = "$restarts" ] || exit "$code"
 
 case $code in 143 | 138)
